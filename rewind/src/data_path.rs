@@ -1,0 +1,119 @@
+//! Paths below a data directory.
+//!
+//! Names come from disks and from servers, which may lie. [`DataPath`] is where they are checked, once:
+//! whatever is written goes to a `DataPath` joined to the target's directory, so nothing can leave it.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// A path relative to a data directory: `/` between its parts, none of them empty, `.` or `..`, no NUL.
+///
+/// Ordered byte by byte. Not necessarily UTF-8: file names are bytes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DataPath(Box<[u8]>);
+
+impl DataPath {
+    /// Checks a path that came from outside.
+    ///
+    /// # Errors
+    /// Empty, absolute, with an empty part, `.`, `..` or a NUL byte.
+    pub fn parse(path: impl AsRef<[u8]>) -> Result<DataPath, PathError> {
+        let path = path.as_ref();
+        let unsafe_part = |part: &[u8]| part.is_empty() || part == b"." || part == b"..";
+        if path.contains(&0) || path.split(|&byte| byte == b'/').any(unsafe_part) {
+            return Err(PathError { path: String::from_utf8_lossy(path).into_owned() });
+        }
+        Ok(DataPath(path.into()))
+    }
+
+    /// The path of an entry of this directory.
+    ///
+    /// # Errors
+    /// As [`DataPath::parse`], and for a name with a `/`.
+    pub fn child(&self, name: &OsStr) -> Result<DataPath, PathError> {
+        let joined = [&self.0, b"/".as_slice(), name.as_bytes()].concat();
+        if name.as_bytes().contains(&b'/') {
+            return Err(PathError { path: String::from_utf8_lossy(&joined).into_owned() });
+        }
+        DataPath::parse(joined)
+    }
+
+    /// The bytes of the path.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The path as text, if it is UTF-8.
+    pub fn as_str(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
+    }
+
+    /// The last part.
+    pub fn file_name(&self) -> &[u8] {
+        self.parts().next_back().unwrap_or_default()
+    }
+
+    /// The parts, outermost first.
+    pub fn parts(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.0.split(|&byte| byte == b'/')
+    }
+
+    /// The directory this is in; `None` for an entry of the data directory itself.
+    pub fn parent(&self) -> Option<DataPath> {
+        let cut = self.0.iter().rposition(|&byte| byte == b'/')?;
+        Some(DataPath(self.0[..cut].into()))
+    }
+
+    /// Where the path is on this machine, below `root`.
+    pub fn below(&self, root: &Path) -> PathBuf {
+        root.join(OsStr::from_bytes(&self.0))
+    }
+}
+
+impl fmt::Display for DataPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        String::from_utf8_lossy(&self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for DataPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&String::from_utf8_lossy(&self.0), f)
+    }
+}
+
+/// A path that could lead out of the data directory.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("file path is unsafe: \"{path}\"")]
+pub struct PathError {
+    /// The path, for display.
+    pub path: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_below_the_directory_are_taken() {
+        for good in ["PG_VERSION", "base/5/16384.1", "a b/'c'\n", "..x/y..", ".DS_Store"] {
+            assert_eq!(DataPath::parse(good).unwrap().as_bytes(), good.as_bytes());
+        }
+        for bad in ["", "/", "/etc/passwd", "..", "a/../b", "a//b", "a/", "./a", "a/.", "a\0b"] {
+            assert!(DataPath::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(DataPath::parse([0x66, 0xFF]).unwrap().as_str().is_none());
+    }
+
+    #[test]
+    fn parts_and_parents() {
+        let path = DataPath::parse("base/5/16384").unwrap();
+        assert_eq!(path.file_name(), b"16384");
+        assert_eq!(path.parent().unwrap().to_string(), "base/5");
+        assert_eq!(DataPath::parse("base").unwrap().parent(), None);
+        assert_eq!(path.below(Path::new("/d")), Path::new("/d/base/5/16384"));
+        assert!(path.child(OsStr::new("..")).is_err() && path.child(OsStr::new("a/b")).is_err());
+    }
+}

@@ -1,0 +1,106 @@
+//! What a caller asks of the engine.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use walparse::ControlFile;
+
+use crate::source::conninfo::Conninfo;
+
+/// Everything the engine is told. Nothing is read from the environment below this.
+#[derive(Debug)]
+pub struct Options {
+    /// The data directory to rewind.
+    pub target: PathBuf,
+    /// Where the good history is.
+    pub source: SourceChoice,
+    /// Whether to change anything.
+    pub mode: Mode,
+    /// Whether to make the target a standby of the source.
+    pub recovery_conf: RecoveryConf,
+    /// Where to look for WAL that the target no longer has.
+    pub missing_wal: MissingWal,
+    /// The target's `postgresql.conf`, if it is not in the data directory.
+    pub config_file: Option<PathBuf>,
+    /// Whether what was written is made durable.
+    pub sync: SyncChoice,
+    /// Connections and threads; `None` leaves the choice to the engine.
+    pub jobs: Option<NonZeroUsize>,
+    /// Called for a target that was not stopped cleanly, instead of reading its WAL to the real end.
+    pub crash_recovery: Option<Box<dyn CrashRecovery>>,
+}
+
+/// The two kinds of source.
+#[derive(Debug)]
+pub enum SourceChoice {
+    /// A running server.
+    Server(Conninfo),
+    /// The data directory of a stopped one.
+    Directory(PathBuf),
+}
+
+/// Do it, or only say what would be done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Rewind the target.
+    Rewind,
+    /// Make the plan and stop; no data is moved.
+    DryRun,
+}
+
+/// What to do about the target's recovery configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RecoveryConf {
+    /// Nothing.
+    Leave,
+    /// Write `primary_conninfo` and `standby.signal` (`-R`).
+    Write,
+}
+
+/// Where to look for WAL of the target that is not in its WAL directory, in this order.
+#[derive(Clone, Debug)]
+pub struct MissingWal {
+    /// Directories with copies of segments.
+    pub directories: Vec<PathBuf>,
+    /// A command that fetches a segment.
+    pub restore_command: RestoreCommand,
+}
+
+/// Which `restore_command` to use for missing WAL.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RestoreCommand {
+    /// None.
+    Off,
+    /// The one in the target's configuration (`-c`).
+    FromTarget,
+    /// This one.
+    Given(String),
+}
+
+/// Whether to make writes durable before the run ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SyncChoice {
+    /// fsync every file and directory that was changed.
+    Fsync,
+    /// Leave it to the operating system (`-N`).
+    Off,
+}
+
+/// Brings a data directory that was not stopped cleanly to a clean stop by running its own server.
+pub trait CrashRecovery: std::fmt::Debug + Send + Sync {
+    /// Recovers `target`, whose control file is `control`; afterwards its state must be clean.
+    ///
+    /// # Errors
+    /// The server program was not found, is of another version, or failed.
+    fn recover(&self, target: &Path, control: &ControlFile) -> Result<(), CrashRecoveryError>;
+}
+
+/// Why the target's own server could not finish its recovery.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct CrashRecoveryError {
+    /// What failed, on which path.
+    pub message: String,
+    /// What the operator can do.
+    pub hint: Option<String>,
+}

@@ -1,0 +1,117 @@
+//! The seam to where the good history is: a running server or a stopped data directory.
+//!
+//! A source is only ever read. It is called from ordinary threads; what is asynchronous about a server
+//! stays inside its implementation.
+
+use walparse::{ControlFile, Lsn};
+
+use crate::data_path::DataPath;
+use crate::inventory::Inventory;
+
+pub mod conninfo;
+
+/// What a rewind asks of the side it copies from.
+pub trait Source: Send + Sync {
+    /// What to call it in messages: host and port, or the directory. Never a password.
+    fn name(&self) -> String;
+
+    /// The control file as it is now. One torn by a concurrent write is read again.
+    fn control_file(&self) -> Result<ControlFile, SourceError>;
+
+    /// The whole of a small file; `None` if there is none.
+    fn read_file(&self, path: &DataPath) -> Result<Option<Vec<u8>>, SourceError>;
+
+    /// Everything in the data directory.
+    ///
+    /// The WAL directory counts as a directory even if it is a link, tablespace links are followed and
+    /// listed as links, any other link is listed as what it points to on a server and not at all in a
+    /// directory. Sockets and the like are left out.
+    fn list(&self) -> Result<Inventory, SourceError>;
+
+    /// The names and sizes of the regular files in the WAL directory as they are now (no directories).
+    fn list_wal(&self) -> Result<Vec<(String, u64)>, SourceError>;
+
+    /// How far its WAL has come.
+    fn position(&self) -> Result<WalPosition, SourceError>;
+
+    /// Fetches ranges of files, in any order and from many threads at once, and hands each to `sink`
+    /// exactly once. `files` is what [`FetchRange::file`] counts in.
+    ///
+    /// # Errors
+    /// The first error of the source or of the sink; others under way are then abandoned.
+    fn fetch(
+        &self,
+        files: &[DataPath],
+        ranges: &[FetchRange],
+        sink: &dyn ChunkSink,
+    ) -> Result<(), FetchError>;
+}
+
+/// How far a source's WAL has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WalPosition {
+    /// A running primary: WAL is inserted up to here, and is on its disk up to there.
+    Primary {
+        /// Insert position (may lie just behind a page header).
+        insert: Lsn,
+        /// Flush position.
+        flush: Lsn,
+    },
+    /// A running standby: WAL is on its disk up to `received` and replayed up to `replayed`.
+    Standby {
+        /// The larger of the receive and replay positions.
+        received: Lsn,
+        /// Replay position.
+        replayed: Lsn,
+    },
+    /// A stopped server: its control file says it.
+    Stopped,
+}
+
+/// A stretch of one file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FetchRange {
+    /// Index into the list of files.
+    pub file: u32,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes wanted, at most [`MAX_RANGE`].
+    pub length: u32,
+}
+
+/// The longest range: larger ones cost a server more than they save.
+pub const MAX_RANGE: u32 = 1 << 20;
+
+/// Takes what [`Source::fetch`] brings.
+pub trait ChunkSink: Sync {
+    /// The bytes of `range`: fewer than asked at the end of the file; `None` if the file is gone.
+    fn write(&self, range: FetchRange, bytes: Option<&[u8]>) -> std::io::Result<()>;
+}
+
+/// Why a fetch ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The source failed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// What was fetched could not be stored.
+    #[error("could not write what was fetched of \"{path}\"")]
+    Sink {
+        /// The file, as the source names it.
+        path: DataPath,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Why the source could not be read. (To be completed by its implementations.)
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {}
+
+impl SourceError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        None
+    }
+}

@@ -1,0 +1,469 @@
+//! `global/pg_control`: read, check, change.
+//!
+//! The bytes read are kept and only patched, so what this program does not know of a version (or of a
+//! fork) goes through unchanged. The checksum is CRC-32C over everything before it, padding included.
+
+use std::fmt;
+
+use byteorder::{ByteOrder, LittleEndian};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::ControlError;
+use crate::lsn::Lsn;
+use crate::segment::SegmentSize;
+use crate::timeline::TimelineId;
+use crate::version::{Version, WalGeometry};
+
+/// The size of the file (`PG_CONTROL_FILE_SIZE`); what follows the struct is zero.
+pub const CONTROL_FILE_SIZE: usize = 8192;
+
+/// The offsets of the fields of `ControlFileData`, named after its C fields.
+///
+/// ```text
+///  0 u64 system_identifier   8 u32 pg_control_version   12 u32 catalog_version_no
+/// 16 u32 state              24 i64 time                 32 u64 checkPoint
+/// ```
+///
+/// stand first in every version; the rest moves and is given here.
+#[derive(Debug)]
+pub(crate) struct ControlLayout {
+    check_point_copy: usize,
+    min_recovery_point: usize,
+    min_recovery_point_tli: usize,
+    backup_start_point: usize,
+    backup_end_point: usize,
+    backup_end_required: usize,
+    wal_level: usize,
+    wal_log_hints: usize,
+    blcksz: usize,
+    relseg_size: usize,
+    xlog_blcksz: usize,
+    xlog_seg_size: usize,
+    data_checksum_version: usize,
+    crc: usize,
+}
+
+impl ControlLayout {
+    /// 13 to 16. Offsets from `offsetof` on the released headers.
+    pub(crate) const V1300: ControlLayout = ControlLayout {
+        check_point_copy: 40,
+        min_recovery_point: 136,
+        min_recovery_point_tli: 144,
+        backup_start_point: 152,
+        backup_end_point: 160,
+        backup_end_required: 168,
+        wal_level: 172,
+        wal_log_hints: 176,
+        blcksz: 216,
+        relseg_size: 220,
+        xlog_blcksz: 224,
+        xlog_seg_size: 228,
+        data_checksum_version: 252,
+        crc: 288,
+    };
+}
+
+const STATE: usize = 16;
+const TIME: usize = 24;
+const CHECK_POINT: usize = 32;
+
+/// `DBState`: what the server last said of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClusterState {
+    /// `DB_STARTUP`
+    StartingUp,
+    /// `DB_SHUTDOWNED`
+    ShutDown,
+    /// `DB_SHUTDOWNED_IN_RECOVERY`
+    ShutDownInRecovery,
+    /// `DB_SHUTDOWNING`
+    ShuttingDown,
+    /// `DB_IN_CRASH_RECOVERY`
+    InCrashRecovery,
+    /// `DB_IN_ARCHIVE_RECOVERY`
+    InArchiveRecovery,
+    /// `DB_IN_PRODUCTION`
+    InProduction,
+}
+
+impl ClusterState {
+    fn from_raw(raw: u32) -> Option<ClusterState> {
+        Some(match raw {
+            0 => ClusterState::StartingUp,
+            1 => ClusterState::ShutDown,
+            2 => ClusterState::ShutDownInRecovery,
+            3 => ClusterState::ShuttingDown,
+            4 => ClusterState::InCrashRecovery,
+            5 => ClusterState::InArchiveRecovery,
+            6 => ClusterState::InProduction,
+            _ => return None,
+        })
+    }
+
+    /// Whether the server was stopped in an orderly way.
+    pub fn is_clean(self) -> bool {
+        matches!(self, ClusterState::ShutDown | ClusterState::ShutDownInRecovery)
+    }
+}
+
+impl fmt::Display for ClusterState {
+    /// The words of pg_controldata.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ClusterState::StartingUp => "starting up",
+            ClusterState::ShutDown => "shut down",
+            ClusterState::ShutDownInRecovery => "shut down in recovery",
+            ClusterState::ShuttingDown => "shutting down",
+            ClusterState::InCrashRecovery => "in crash recovery",
+            ClusterState::InArchiveRecovery => "in archive recovery",
+            ClusterState::InProduction => "in production",
+        })
+    }
+}
+
+/// `wal_level`, as recorded at the last start of the server.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum WalLevel {
+    /// Too little for a standby.
+    Minimal,
+    /// Enough for a standby.
+    Replica,
+    /// Enough for logical decoding.
+    Logical,
+}
+
+/// A control file whose checksum and sizes have been verified.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ControlFile {
+    bytes: Vec<u8>,
+    version: Version,
+    state: ClusterState,
+    checkpoint: Checkpoint,
+    geometry: WalGeometry,
+    relation_segment_blocks: u32,
+}
+
+impl ControlFile {
+    /// Reads and checks a control file.
+    ///
+    /// # Errors
+    /// Too short, a version that is not in the table (also when the bytes are of the other endianness),
+    /// a wrong checksum (a file read from a running server can be torn: read it again), or sizes that no
+    /// server can have.
+    pub fn parse(bytes: &[u8]) -> Result<ControlFile, ControlError> {
+        let front = bytes.get(..16).ok_or(ControlError::TooShort { length: bytes.len() })?;
+        let control_version = LittleEndian::read_u32(&front[8..12]);
+        let catalog_version = LittleEndian::read_u32(&front[12..16]);
+        let version = Version::find(control_version, catalog_version)
+            .ok_or(ControlError::UnknownVersion { control_version, catalog_version })?;
+        let layout = version.control_layout();
+        if bytes.len() < layout.crc + 4 || bytes.len() > CONTROL_FILE_SIZE {
+            return Err(ControlError::TooShort { length: bytes.len() });
+        }
+        let stored = LittleEndian::read_u32(&bytes[layout.crc..layout.crc + 4]);
+        let computed = crc32c::crc32c(&bytes[..layout.crc]);
+        if stored != computed {
+            return Err(ControlError::Checksum { stored, computed });
+        }
+
+        let u32_at = |offset: usize| LittleEndian::read_u32(&bytes[offset..offset + 4]);
+        let raw_state = u32_at(STATE);
+        let state = ClusterState::from_raw(raw_state).ok_or(ControlError::State { raw: raw_state })?;
+        let raw_segment_size = u32_at(layout.xlog_seg_size);
+        let segment_size = SegmentSize::new(raw_segment_size)
+            .ok_or(ControlError::Size { field: "WAL segment size", value: raw_segment_size })?;
+        let power_of_two = |field: &'static str, offset: usize, max: u32| {
+            let value = u32_at(offset);
+            let fits = value.is_power_of_two() && (1024..=max).contains(&value);
+            if fits { Ok(value) } else { Err(ControlError::Size { field, value }) }
+        };
+        let wal_block_size = power_of_two("WAL block size", layout.xlog_blcksz, 65_536)?;
+        let block_size = power_of_two("block size", layout.blcksz, 32_768)?;
+        let relation_segment_blocks = u32_at(layout.relseg_size);
+        if relation_segment_blocks == 0 {
+            return Err(ControlError::Size { field: "blocks per relation segment", value: 0 });
+        }
+        let checkpoint = Checkpoint::parse(&bytes[layout.check_point_copy..])
+            .ok_or(ControlError::TooShort { length: bytes.len() })?;
+        let geometry = WalGeometry {
+            version,
+            system_identifier: LittleEndian::read_u64(&front[0..8]),
+            segment_size,
+            wal_block_size,
+            block_size,
+        };
+        Ok(ControlFile {
+            bytes: bytes.to_vec(),
+            version,
+            state,
+            checkpoint,
+            geometry,
+            relation_segment_blocks,
+        })
+    }
+
+    /// The server version that wrote it.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The sizes and the identity needed to read the cluster's WAL.
+    pub fn geometry(&self) -> WalGeometry {
+        self.geometry
+    }
+
+    /// The number `initdb` gave the cluster; shared by all its copies.
+    pub fn system_identifier(&self) -> u64 {
+        self.geometry.system_identifier
+    }
+
+    /// `state`
+    pub fn state(&self) -> ClusterState {
+        self.state
+    }
+
+    /// `checkPoint`: where the latest checkpoint record starts.
+    pub fn checkpoint_lsn(&self) -> Lsn {
+        self.lsn_at(CHECK_POINT)
+    }
+
+    /// `checkPointCopy`: what that record says.
+    pub fn checkpoint(&self) -> Checkpoint {
+        self.checkpoint
+    }
+
+    /// `minRecoveryPoint`: how far replay must come before the data is consistent; `0/0` if it is.
+    pub fn min_recovery_point(&self) -> Lsn {
+        self.lsn_at(self.layout().min_recovery_point)
+    }
+
+    /// `minRecoveryPointTLI`
+    pub fn min_recovery_point_timeline(&self) -> TimelineId {
+        TimelineId(self.u32_at(self.layout().min_recovery_point_tli))
+    }
+
+    /// The timeline the cluster is on: the larger of the checkpoint's and `minRecoveryPointTLI`, because
+    /// just after a promotion only the latter names the new one.
+    pub fn timeline(&self) -> TimelineId {
+        self.checkpoint.timeline.max(self.min_recovery_point_timeline())
+    }
+
+    /// `wal_level`; `None` for a number no server writes.
+    pub fn wal_level(&self) -> Option<WalLevel> {
+        match self.u32_at(self.layout().wal_level) {
+            0 => Some(WalLevel::Minimal),
+            1 => Some(WalLevel::Replica),
+            2 => Some(WalLevel::Logical),
+            _ => None,
+        }
+    }
+
+    /// `wal_log_hints`, as of the last start.
+    pub fn wal_log_hints(&self) -> bool {
+        self.bytes[self.layout().wal_log_hints] != 0
+    }
+
+    /// Whether data pages carry checksums, of whatever kind.
+    pub fn has_data_checksums(&self) -> bool {
+        self.u32_at(self.layout().data_checksum_version) != 0
+    }
+
+    /// `blcksz`: bytes of a data page.
+    pub fn block_size(&self) -> u32 {
+        self.geometry.block_size
+    }
+
+    /// `relseg_size`: blocks of a relation's segment file.
+    pub fn relation_segment_blocks(&self) -> u32 {
+        self.relation_segment_blocks
+    }
+
+    /// `backupStartPoint`: set while a base backup has not been replayed to its end.
+    pub fn backup_start_point(&self) -> Lsn {
+        self.lsn_at(self.layout().backup_start_point)
+    }
+
+    /// `backupEndPoint`
+    pub fn backup_end_point(&self) -> Lsn {
+        self.lsn_at(self.layout().backup_end_point)
+    }
+
+    /// `backupEndRequired`
+    pub fn backup_end_required(&self) -> bool {
+        self.bytes[self.layout().backup_end_required] != 0
+    }
+
+    /// The file as read, without the zeros a shorter read may lack.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The whole file that makes a server replay up to `min_recovery_point` before it lets anyone in:
+    /// this control file with the state "in archive recovery", that point, and the time `now` (seconds
+    /// since 1970), checksum and length made right. Nothing else is changed.
+    pub fn recovering_to(&self, min_recovery_point: Lsn, timeline: TimelineId, now: i64) -> Vec<u8> {
+        let layout = self.layout();
+        let mut bytes = self.bytes.clone();
+        LittleEndian::write_u32(&mut bytes[STATE..STATE + 4], 5);
+        LittleEndian::write_i64(&mut bytes[TIME..TIME + 8], now);
+        let at = layout.min_recovery_point;
+        LittleEndian::write_u64(&mut bytes[at..at + 8], min_recovery_point.0);
+        let at = layout.min_recovery_point_tli;
+        LittleEndian::write_u32(&mut bytes[at..at + 4], timeline.0);
+        seal_control_bytes(&mut bytes, layout);
+        bytes
+    }
+
+    fn layout(&self) -> &'static ControlLayout {
+        self.version.control_layout()
+    }
+
+    fn u32_at(&self, offset: usize) -> u32 {
+        LittleEndian::read_u32(&self.bytes[offset..offset + 4])
+    }
+
+    fn lsn_at(&self, offset: usize) -> Lsn {
+        Lsn(LittleEndian::read_u64(&self.bytes[offset..offset + 8]))
+    }
+}
+
+impl fmt::Debug for ControlFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlFile")
+            .field("geometry", &self.geometry)
+            .field("state", &self.state)
+            .field("checkpoint_lsn", &self.checkpoint_lsn())
+            .field("checkpoint", &self.checkpoint)
+            .field("min_recovery_point", &self.min_recovery_point())
+            .finish_non_exhaustive()
+    }
+}
+
+fn seal_control_bytes(bytes: &mut Vec<u8>, layout: &ControlLayout) {
+    let crc = crc32c::crc32c(&bytes[..layout.crc]);
+    LittleEndian::write_u32(&mut bytes[layout.crc..layout.crc + 4], crc);
+    bytes.resize(CONTROL_FILE_SIZE, 0);
+}
+
+/// Control files made up for tests.
+#[cfg(any(test, feature = "testing"))]
+pub mod testing {
+    use super::*;
+
+    /// The fields a test may choose.
+    #[derive(Clone, Debug)]
+    pub struct ControlFields {
+        /// The version.
+        pub version: Version,
+        /// The system identifier.
+        pub system_identifier: u64,
+        /// `state` as stored: 1 shut down, 5 in archive recovery, 6 in production.
+        pub raw_state: u32,
+        /// `checkPoint`
+        pub checkpoint_lsn: Lsn,
+        /// redo of the checkpoint.
+        pub redo: Lsn,
+        /// its timeline.
+        pub timeline: TimelineId,
+        /// `minRecoveryPoint`
+        pub min_recovery_point: Lsn,
+        /// `minRecoveryPointTLI`
+        pub min_recovery_point_timeline: TimelineId,
+        /// WAL segment size in bytes.
+        pub segment_size: u32,
+        /// `wal_log_hints`
+        pub wal_log_hints: bool,
+        /// `data_checksum_version`
+        pub data_checksum_version: u32,
+    }
+
+    impl ControlFields {
+        /// A cleanly stopped cluster with small segments and checksums.
+        pub fn clean(version: Version) -> ControlFields {
+            ControlFields {
+                version,
+                system_identifier: 0x1234_5678_9ABC_DEF0,
+                raw_state: 1,
+                checkpoint_lsn: Lsn(0x10_0028),
+                redo: Lsn(0x10_0028),
+                timeline: TimelineId(1),
+                min_recovery_point: Lsn(0),
+                min_recovery_point_timeline: TimelineId(0),
+                segment_size: 1 << 20,
+                wal_log_hints: false,
+                data_checksum_version: 1,
+            }
+        }
+
+        /// The file with these fields and a right checksum.
+        pub fn build(&self) -> Vec<u8> {
+            let layout = self.version.control_layout();
+            let mut bytes = vec![0; layout.crc + 8];
+            let mut put32 = |at: usize, value: u32| LittleEndian::write_u32(&mut bytes[at..at + 4], value);
+            put32(8, self.version.control_version());
+            put32(12, self.version.catalog_version());
+            put32(STATE, self.raw_state);
+            put32(layout.check_point_copy + 8, self.timeline.0);
+            put32(layout.check_point_copy + 12, self.timeline.0);
+            put32(layout.min_recovery_point_tli, self.min_recovery_point_timeline.0);
+            put32(layout.wal_level, 1);
+            put32(layout.blcksz, 8192);
+            put32(layout.relseg_size, 131_072);
+            put32(layout.xlog_blcksz, 8192);
+            put32(layout.xlog_seg_size, self.segment_size);
+            put32(layout.data_checksum_version, self.data_checksum_version);
+            let mut put64 = |at: usize, value: u64| LittleEndian::write_u64(&mut bytes[at..at + 8], value);
+            put64(0, self.system_identifier);
+            put64(CHECK_POINT, self.checkpoint_lsn.0);
+            put64(layout.check_point_copy, self.redo.0);
+            put64(layout.min_recovery_point, self.min_recovery_point.0);
+            bytes[layout.check_point_copy + 16] = 1;
+            bytes[layout.wal_log_hints] = u8::from(self.wal_log_hints);
+            seal_control_bytes(&mut bytes, layout);
+            bytes
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::ControlFields;
+    use super::*;
+
+    #[test]
+    fn fields_and_patches_round_trip_in_every_version() {
+        for version in Version::all() {
+            let bytes = ControlFields::clean(version).build();
+            let control = ControlFile::parse(&bytes).unwrap();
+            assert_eq!(control.version(), version);
+            assert_eq!(control.checkpoint_lsn(), Lsn(0x10_0028));
+            assert!(control.state().is_clean() && control.has_data_checksums());
+
+            let patched =
+                ControlFile::parse(&control.recovering_to(Lsn(0x30_0100), TimelineId(7), 99)).unwrap();
+            assert_eq!(patched.state(), ClusterState::InArchiveRecovery);
+            assert_eq!(patched.min_recovery_point(), Lsn(0x30_0100));
+            assert_eq!(patched.timeline(), TimelineId(7));
+            assert_eq!(patched.checkpoint(), control.checkpoint());
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_before_the_checksum_is_noticed() {
+        let bytes = ControlFields::clean(Version::all().next().unwrap()).build();
+        for at in 0..288 {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            assert!(ControlFile::parse(&damaged).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn short_input_is_refused() {
+        let bytes = ControlFields::clean(Version::all().next().unwrap()).build();
+        for length in [0, 1, 15, 16, 100, 291] {
+            assert!(ControlFile::parse(&bytes[..length]).is_err(), "{length}");
+        }
+        assert!(ControlFile::parse(&bytes[..512]).is_ok());
+    }
+}

@@ -1,0 +1,34 @@
+//! The on-disk formats a rewind reads: WAL, the control file, timeline histories, relation paths.
+//!
+//! Everything here is synchronous, prints nothing and knows no server. Bytes come in as slices; every
+//! length found in them is checked before it is used, so no input makes this crate panic.
+//!
+//! The way from bytes to an answer:
+//!
+//! 1. [`ControlFile`] says which [`Version`] a cluster has and which sizes ([`WalGeometry`]) hold there.
+//! 2. [`TimelineHistory`] says which timeline's file holds a given segment.
+//! 3. [`WalReader`] reads records one after the other, with every check the server makes.
+//! 4. [`scan`] reads many segments in parallel and folds them into one [`PageMap`] and the last common
+//!    checkpoint; the sequential reader is its oracle.
+
+#![warn(missing_docs)]
+
+mod lsn;
+mod segment;
+mod timeline;
+
+mod checkpoint;
+pub mod control;
+mod relation;
+mod version;
+
+mod error;
+
+pub use checkpoint::Checkpoint;
+pub use control::{ClusterState, ControlFile, WalLevel};
+pub use error::{ControlError, HistoryError, NameError};
+pub use lsn::{BlockNumber, Lsn};
+pub use relation::{Fork, RelSegment, Relation};
+pub use segment::{SegmentNo, SegmentSize, WalFileName};
+pub use timeline::{TimelineEntry, TimelineHistory, TimelineId};
+pub use version::{Version, WalGeometry};

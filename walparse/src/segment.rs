@@ -1,0 +1,184 @@
+//! WAL segments: their size, their numbers and the names of the files in the WAL directory.
+
+use std::fmt;
+
+use crate::error::NameError;
+use crate::lsn::Lsn;
+use crate::timeline::TimelineId;
+
+/// The size of a WAL segment file in bytes: a power of two from 1 MiB to 1 GiB (`xlog_seg_size`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SegmentSize(u32);
+
+impl SegmentSize {
+    /// Takes the size the control file gives, if a server can have it.
+    pub fn new(bytes: u32) -> Option<SegmentSize> {
+        (bytes.is_power_of_two() && (1 << 20..=1 << 30).contains(&bytes)).then_some(SegmentSize(bytes))
+    }
+
+    /// The size in bytes.
+    pub fn bytes(self) -> u64 {
+        u64::from(self.0)
+    }
+
+    /// The segment that holds the byte at `lsn`.
+    pub fn segment_of(self, lsn: Lsn) -> SegmentNo {
+        SegmentNo(lsn.0 / self.bytes())
+    }
+
+    /// The segment that holds the last byte before `lsn` (`XLByteToPrevSeg`).
+    pub fn segment_before(self, lsn: Lsn) -> SegmentNo {
+        SegmentNo(lsn.0.saturating_sub(1) / self.bytes())
+    }
+
+    /// The position of the first byte of a segment.
+    pub fn start_of(self, segment: SegmentNo) -> Lsn {
+        Lsn(segment.0.saturating_mul(self.bytes()))
+    }
+
+    /// The position one past the last byte of a segment.
+    pub fn end_of(self, segment: SegmentNo) -> Lsn {
+        self.start_of(segment).advance(self.bytes())
+    }
+
+    /// How far `lsn` lies from the start of its segment.
+    pub fn offset_of(self, lsn: Lsn) -> usize {
+        (lsn.0 % self.bytes()) as usize
+    }
+
+    /// The name of the file of a segment: 8 hexadecimal digits each for the timeline and the two
+    /// halves of the number (`XLogFileName`).
+    pub fn file_name(self, timeline: TimelineId, segment: SegmentNo) -> String {
+        let per_id = (1u64 << 32) / self.bytes();
+        format!("{:08X}{:08X}{:08X}", timeline.0, segment.0 / per_id, segment.0 % per_id)
+    }
+
+    /// Reads a name made by [`SegmentSize::file_name`]; `None` for any other name.
+    pub fn parse_file_name(self, name: &str) -> Option<(TimelineId, SegmentNo)> {
+        let [timeline, high, low] = hex_words::<3>(name)?;
+        let per_id = (1u64 << 32) / self.bytes();
+        (u64::from(low) < per_id)
+            .then(|| (TimelineId(timeline), SegmentNo(u64::from(high) * per_id + u64::from(low))))
+    }
+}
+
+/// The number of a WAL segment, counted from the first byte of the WAL. Segment 0 is never used.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SegmentNo(pub u64);
+
+impl SegmentNo {
+    /// The segment after this one.
+    pub fn next(self) -> SegmentNo {
+        SegmentNo(self.0 + 1)
+    }
+}
+
+impl fmt::Display for SegmentNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a file name in the WAL directory means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WalFileName {
+    /// A segment: 24 hexadecimal digits.
+    Segment(TimelineId, SegmentNo),
+    /// The last, incomplete segment of a timeline left by a promotion: `<segment>.partial`.
+    Partial(TimelineId, SegmentNo),
+    /// A timeline history: `%08X.history`.
+    History(TimelineId),
+    /// Notes of a base backup: `<segment>.%08X.backup`.
+    Backup(TimelineId, SegmentNo),
+}
+
+impl WalFileName {
+    /// Reads the base name of a file in the WAL directory (or in `archive_status`, without the
+    /// `.ready` or `.done` at its end); `None` for every other name.
+    pub fn parse(name: &str, size: SegmentSize) -> Option<WalFileName> {
+        let Some((stem, rest)) = name.split_once('.') else {
+            return size.parse_file_name(name).map(|(tli, no)| WalFileName::Segment(tli, no));
+        };
+        match rest {
+            "history" => hex_words::<1>(stem).map(|[tli]| WalFileName::History(TimelineId(tli))),
+            "partial" => size.parse_file_name(stem).map(|(tli, no)| WalFileName::Partial(tli, no)),
+            _ => {
+                let offset = rest.strip_suffix(".backup")?;
+                hex_words::<1>(offset)?;
+                size.parse_file_name(stem).map(|(tli, no)| WalFileName::Backup(tli, no))
+            }
+        }
+    }
+}
+
+impl TimelineId {
+    /// The name of the history file of this timeline.
+    pub fn history_file_name(self) -> String {
+        format!("{:08X}.history", self.0)
+    }
+}
+
+/// `N` words of exactly eight upper-case hexadecimal digits and nothing else.
+fn hex_words<const N: usize>(name: &str) -> Option<[u32; N]> {
+    if name.len() != N * 8 || !name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F')) {
+        return None;
+    }
+    let mut words = [0; N];
+    for (index, word) in words.iter_mut().enumerate() {
+        *word = u32::from_str_radix(name.get(index * 8..index * 8 + 8)?, 16).ok()?;
+    }
+    Some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_for_every_size() {
+        for shift in 20..=30 {
+            let size = SegmentSize::new(1 << shift).unwrap();
+            for number in [1, 2, 255, 256, 4095, 4096, 1 << 20] {
+                let name = size.file_name(TimelineId(13), SegmentNo(number));
+                assert_eq!(size.parse_file_name(&name), Some((TimelineId(13), SegmentNo(number))));
+            }
+        }
+        assert!(SegmentSize::new(1 << 19).is_none() && SegmentSize::new(3 << 20).is_none());
+    }
+
+    #[test]
+    fn names_are_those_of_the_server() {
+        // 64 MB segments put 64 of them into one id; seen on a real cluster.
+        let size = SegmentSize::new(64 << 20).unwrap();
+        assert_eq!(
+            size.file_name(TimelineId(1), size.segment_of(Lsn(0x400_0000))),
+            "000000010000000000000001"
+        );
+        let size = SegmentSize::new(16 << 20).unwrap();
+        assert_eq!(
+            size.file_name(TimelineId(13), size.segment_of(Lsn(0x1_6900_0028))),
+            "0000000D0000000100000069"
+        );
+        assert_eq!(size.segment_before(Lsn(0x200_0000)), SegmentNo(1));
+    }
+
+    #[test]
+    fn other_names_are_told_apart() {
+        let size = SegmentSize::new(16 << 20).unwrap();
+        let seg = "00000002000000010000000A";
+        let at = (TimelineId(2), SegmentNo(0x10A));
+        assert_eq!(WalFileName::parse(seg, size), Some(WalFileName::Segment(at.0, at.1)));
+        assert_eq!(
+            WalFileName::parse(&format!("{seg}.partial"), size),
+            Some(WalFileName::Partial(at.0, at.1))
+        );
+        assert_eq!(
+            WalFileName::parse(&format!("{seg}.00000028.backup"), size),
+            Some(WalFileName::Backup(at.0, at.1))
+        );
+        assert_eq!(WalFileName::parse("00000003.history", size), Some(WalFileName::History(TimelineId(3))));
+        for other in ["xlogtemp.12", "00000003.historyx", "0000000200000001000001FF", "archive_status", ""] {
+            assert_eq!(WalFileName::parse(other, size), None, "{other}");
+        }
+    }
+}

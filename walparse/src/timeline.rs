@@ -1,0 +1,184 @@
+//! Timelines and their history files.
+//!
+//! A history file `%08X.history` lists the ancestors of a timeline, one line each:
+//!
+//! ```text
+//! 1<TAB>0/7159CB8<TAB>no recovery target specified
+//!
+//! 2<TAB>0/71C5160<TAB>no recovery target specified
+//! ```
+//!
+//! Blank lines occur (the server copies the parent's file and puts a newline before its own line) and
+//! `#` starts a comment. Timeline 1 has no file.
+
+use std::fmt;
+
+use crate::error::HistoryError;
+use crate::lsn::Lsn;
+use crate::segment::{SegmentNo, SegmentSize};
+
+/// The number of a timeline. A promotion starts a new one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TimelineId(pub u32);
+
+impl fmt::Display for TimelineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One stretch of a history: timeline `timeline` was in force from `begin` to `end`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TimelineEntry {
+    /// The timeline of this stretch.
+    pub timeline: TimelineId,
+    /// Where it began; `0/0` for the first.
+    pub begin: Lsn,
+    /// Where the next one forked off; `None` for the last, which is still open.
+    pub end: Option<Lsn>,
+}
+
+/// The ancestry of a timeline, oldest first; never empty, and only the last entry is open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TimelineHistory {
+    entries: Vec<TimelineEntry>,
+}
+
+impl TimelineHistory {
+    /// The history of a timeline that has no history file: one open stretch.
+    pub fn of_first(timeline: TimelineId) -> TimelineHistory {
+        TimelineHistory { entries: vec![TimelineEntry { timeline, begin: Lsn::INVALID, end: None }] }
+    }
+
+    /// Reads the history file of `timeline`.
+    ///
+    /// # Errors
+    /// A line that is no `timeline<TAB>LSN` pair, timelines that do not increase, or one not below
+    /// `timeline` itself: the rules of the server's `readTimeLineHistory`.
+    pub fn parse(timeline: TimelineId, text: &[u8]) -> Result<TimelineHistory, HistoryError> {
+        let mut entries: Vec<TimelineEntry> = Vec::new();
+        let mut begin = Lsn::INVALID;
+        for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
+            let line_number = index + 1;
+            let line = String::from_utf8_lossy(line);
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let syntax = || HistoryError::Syntax { timeline, line_number, line: line.to_owned() };
+            let mut words = line.split_whitespace();
+            let parent =
+                words.next().and_then(|word| word.parse().ok()).map(TimelineId).ok_or_else(syntax)?;
+            let end: Lsn = words.next().and_then(|word| word.parse().ok()).ok_or_else(syntax)?;
+            if parent.0 == 0 || entries.last().is_some_and(|last| last.timeline >= parent) {
+                return Err(HistoryError::Order { timeline, line_number });
+            }
+            if parent >= timeline {
+                return Err(HistoryError::NotOlder { timeline, parent, line_number });
+            }
+            entries.push(TimelineEntry { timeline: parent, begin, end: Some(end) });
+            begin = end;
+        }
+        entries.push(TimelineEntry { timeline, begin, end: None });
+        Ok(TimelineHistory { entries })
+    }
+
+    /// All stretches, oldest first.
+    pub fn entries(&self) -> &[TimelineEntry] {
+        &self.entries
+    }
+
+    /// The timeline whose history this is.
+    pub fn timeline(&self) -> TimelineId {
+        self.entries[self.entries.len() - 1].timeline
+    }
+
+    /// The stretch in which `lsn` lies; a switch point belongs to the older timeline's end, so the byte
+    /// at the switch point belongs to the newer one.
+    pub fn timeline_at(&self, lsn: Lsn) -> TimelineId {
+        let newest = self.entries.iter().rev().find(|entry| entry.begin <= lsn);
+        newest.unwrap_or(&self.entries[0]).timeline
+    }
+
+    /// The timeline whose file holds the complete copy of `segment` in this history: the newest one that
+    /// begins before the segment's end, because a promotion copies the segment of the switch point.
+    pub fn timeline_of_segment(&self, segment: SegmentNo, size: SegmentSize) -> TimelineId {
+        let end = size.end_of(segment);
+        let newest = self.entries.iter().rev().find(|entry| entry.begin < end);
+        newest.unwrap_or(&self.entries[0]).timeline
+    }
+
+    /// The last point up to which two histories are one, and its timeline; `None` if they never were.
+    ///
+    /// Stretches are the same while timeline **and** begin agree; the point is where the first of the
+    /// two leaves the last common stretch. [`None`] as the position means that neither left it: both
+    /// histories end on the same open timeline.
+    pub fn common_with(&self, other: &TimelineHistory) -> Option<(TimelineId, Option<Lsn>)> {
+        let pairs = self.entries.iter().zip(&other.entries);
+        let (ours, theirs) =
+            pairs.take_while(|(a, b)| a.timeline == b.timeline && a.begin == b.begin).last()?;
+        let left = match (ours.end, theirs.end) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        Some((ours.timeline, left))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(timeline: u32, text: &str) -> TimelineHistory {
+        TimelineHistory::parse(TimelineId(timeline), text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn blank_lines_and_comments_are_skipped() {
+        let h = history(3, "1\t0/7159CB8\tno recovery target specified\n\n# note\n2\t0/71C5160\tx y\n");
+        let spans: Vec<_> = h.entries().iter().map(|e| (e.timeline.0, e.begin.0, e.end)).collect();
+        assert_eq!(
+            spans,
+            [(1, 0, Some(Lsn(0x7159CB8))), (2, 0x7159CB8, Some(Lsn(0x71C5160))), (3, 0x71C5160, None)]
+        );
+    }
+
+    #[test]
+    fn bad_files_are_refused() {
+        for bad in
+            ["x\t0/1\n", "1\n", "1\t01\n", "2\t0/1\n1\t0/2\n", "1\t0/1\n1\t0/2\n", "3\t0/1\n", "0\t0/1\n"]
+        {
+            assert!(TimelineHistory::parse(TimelineId(3), bad.as_bytes()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn common_point_is_the_first_departure() {
+        let one = TimelineHistory::of_first(TimelineId(1));
+        let two = history(2, "1\t0/500\tx\n");
+        assert_eq!(one.common_with(&two), Some((TimelineId(1), Some(Lsn(0x500)))));
+        // Both promoted to timeline 2, at different points.
+        let other_two = history(2, "1\t0/480\tx\n");
+        assert_eq!(other_two.common_with(&two), Some((TimelineId(1), Some(Lsn(0x480)))));
+        // Timeline 2 forked off twice.
+        let three = history(3, "1\t0/500\tx\n2\t0/900\tx\n");
+        let four = history(4, "1\t0/500\tx\n2\t0/800\tx\n");
+        assert_eq!(three.common_with(&four), Some((TimelineId(2), Some(Lsn(0x800)))));
+        assert_eq!(three.common_with(&three), Some((TimelineId(3), None)));
+        assert_eq!(one.common_with(&TimelineHistory::of_first(TimelineId(2))), None);
+    }
+
+    #[test]
+    fn a_segment_with_a_switch_point_belongs_to_the_newer_timeline() {
+        let size = SegmentSize::new(1 << 20).unwrap();
+        let h = history(2, "1\t0/580000\tx\n");
+        assert_eq!(h.timeline_of_segment(SegmentNo(4), size), TimelineId(1));
+        assert_eq!(h.timeline_of_segment(SegmentNo(5), size), TimelineId(2));
+        // A switch exactly at a segment boundary leaves the segment before it to the old timeline.
+        let h = history(2, "1\t0/500000\tx\n");
+        assert_eq!(h.timeline_of_segment(SegmentNo(4), size), TimelineId(1));
+        assert_eq!(h.timeline_of_segment(SegmentNo(5), size), TimelineId(2));
+        assert_eq!(h.timeline_at(Lsn(0x4FFFFF)), TimelineId(1));
+        assert_eq!(h.timeline_at(Lsn(0x500000)), TimelineId(2));
+    }
+}
