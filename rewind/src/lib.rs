@@ -6,6 +6,7 @@
 
 #![warn(missing_docs)]
 
+pub mod config;
 mod data_path;
 mod error;
 mod inventory;
