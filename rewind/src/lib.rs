@@ -6,6 +6,9 @@
 
 #![warn(missing_docs)]
 
+pub mod archive;
+pub mod command;
+pub mod config;
 mod data_path;
 mod error;
 mod inventory;

@@ -1,0 +1,174 @@
+//! Finding the programs of a server that fit a data directory.
+
+use std::collections::HashSet;
+use std::env;
+use std::fmt::Write;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rewind::command;
+use walparse::Version;
+
+/// Finds the `postgres` program of a major version: in `bindir` only, if that is given; else beside this
+/// program, where `pg_config` says, on `PATH` and in the places packages use.
+///
+/// # Errors
+/// None of these has the program, or only ones of other versions.
+pub fn find_server(version: Version, bindir: Option<&Path>) -> Result<PathBuf, ProgramError> {
+    let directories = match bindir {
+        Some(bindir) => vec![bindir.to_owned()],
+        None => usual_directories(version),
+    };
+    find_in(&directories, version)
+}
+
+/// Why there is no program to run.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// None found.
+    #[error("program \"postgres\" of {version} is needed but was not found{}", looked_at(tried))]
+    NotFound {
+        /// The version wanted.
+        version: Version,
+        /// The programs that were found and what they are instead.
+        tried: Vec<(PathBuf, String)>,
+    },
+}
+
+fn looked_at(tried: &[(PathBuf, String)]) -> String {
+    let mut text = String::new();
+    for (index, (path, what)) in tried.iter().enumerate() {
+        let separator = if index == 0 { " (" } else { ", " };
+        let _ = write!(text, "{separator}\"{}\" {what}", path.display());
+    }
+    text + if tried.is_empty() { "" } else { ")" }
+}
+
+fn find_in(directories: &[PathBuf], version: Version) -> Result<PathBuf, ProgramError> {
+    let mut tried = Vec::new();
+    let mut seen = HashSet::new();
+    for directory in directories {
+        let program = directory.join("postgres");
+        let Ok(resolved) = program.canonicalize() else { continue };
+        if !is_executable(&resolved) || !seen.insert(resolved) {
+            continue;
+        }
+        match version_line(&program) {
+            Some(line) if major_version(&line) == Some(version.name()) => return Ok(program),
+            Some(line) => tried.push((program, format!("is \"{line}\""))),
+            None => tried.push((program, "does not tell its version".to_owned())),
+        }
+    }
+    Err(ProgramError::NotFound { version, tried })
+}
+
+/// Where servers are installed, the likeliest place first.
+fn usual_directories(version: Version) -> Vec<PathBuf> {
+    let mut directories = Vec::new();
+    // As it was called and as it really lies: either may be in the server's directory.
+    for program in [env::args_os().next().map(PathBuf::from), env::current_exe().ok()].into_iter().flatten() {
+        let called_in =
+            program.parent().filter(|parent| !parent.as_os_str().is_empty()).map(Path::to_path_buf);
+        let resolved = program.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf));
+        directories.extend([called_in, resolved].into_iter().flatten());
+    }
+    directories.extend(pg_config_bindir());
+    directories.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
+    let name = version.name();
+    directories.push(PathBuf::from(format!("/usr/lib/postgresql/{name}/bin")));
+    directories.push(PathBuf::from(format!("/usr/pgsql-{name}/bin")));
+    directories.push(PathBuf::from("/usr/local/pgsql/bin"));
+    directories
+}
+
+fn pg_config_bindir() -> Option<PathBuf> {
+    let line = first_line(Command::new("pg_config").arg("--bindir"))?;
+    Some(PathBuf::from(line)).filter(|path| path.is_absolute())
+}
+
+fn version_line(program: &Path) -> Option<String> {
+    first_line(Command::new(program).arg("--version"))
+}
+
+/// The first line a quick program prints, if it succeeds.
+fn first_line(command: &mut Command) -> Option<String> {
+    let finished = command::run_quietly(command, Some(Duration::from_secs(10))).ok()?;
+    let line = finished.output.lines().next()?.trim();
+    finished.status.success().then(|| line.to_owned())
+}
+
+/// The major version in a line such as `postgres (PostgreSQL) 15.18 (Debian ...)`: `15`; before 10 it has
+/// two numbers.
+fn major_version(line: &str) -> Option<&str> {
+    let number = line.strip_prefix("postgres (PostgreSQL) ")?.split(' ').next()?;
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+    let first = digits(number);
+    let major: u32 = number[..first].parse().ok()?;
+    if major >= 10 {
+        return Some(&number[..first]);
+    }
+    let rest = number[first..].strip_prefix('.')?;
+    let second = digits(rest);
+    (second > 0).then(|| &number[..first + 1 + second])
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::fake_program;
+
+    fn version() -> Version {
+        Version::all().find(|version| version.name() == "15").unwrap()
+    }
+
+    fn fake_server(directory: &Path, script: &str) {
+        fs::create_dir_all(directory).unwrap();
+        fake_program(&directory.join("postgres"), script);
+    }
+
+    #[test]
+    fn version_lines() {
+        for (line, major) in [
+            ("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", Some("15")),
+            ("postgres (PostgreSQL) 18beta1", Some("18")),
+            ("postgres (PostgreSQL) 9.6.24", Some("9.6")),
+            ("postgres (PostgreSQL) 10devel", Some("10")),
+            ("postgres (PostgreSQL) 9", None),
+            ("postgres (PostgreSQL) é", None),
+            ("psql (PostgreSQL) 15.1", None),
+            ("", None),
+        ] {
+            assert_eq!(major_version(line), major, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_first_program_of_the_right_version_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        fake_server(&place("old"), "echo 'postgres (PostgreSQL) 9.6.1'");
+        fake_server(&place("broken"), "exit 1");
+        fake_server(&place("good"), "echo 'postgres (PostgreSQL) 15.3'");
+        fake_server(&place("later"), "echo 'postgres (PostgreSQL) 15.4'");
+        fs::create_dir(place("empty")).unwrap();
+        let directories = ["empty", "nix", "old", "old", "broken", "good", "later"].map(place);
+        assert_eq!(find_in(&directories, version()).unwrap(), place("good").join("postgres"));
+
+        let error = find_in(&directories[..5], version()).unwrap_err().to_string();
+        let expected = format!(
+            "program \"postgres\" of PostgreSQL 15 is needed but was not found (\"{0}/old/postgres\" is \"postgres \
+             (PostgreSQL) 9.6.1\", \"{0}/broken/postgres\" does not tell its version)",
+            dir.path().display()
+        );
+        assert_eq!(error, expected);
+        let error = find_server(version(), Some(&place("empty"))).unwrap_err().to_string();
+        assert_eq!(error, "program \"postgres\" of PostgreSQL 15 is needed but was not found");
+    }
+}

@@ -1,0 +1,197 @@
+//! Crash recovery of a target by its own server.
+//!
+//! Not needed for a rewind, which reads the WAL to its real end by itself; it is what `pg_rewind` does,
+//! and the way out when that WAL is damaged.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rewind::command::{self, ExitReason};
+use rewind::config::Configuration;
+use rewind::{CrashRecovery, CrashRecoveryError};
+use walparse::ControlFile;
+
+use crate::programs::{ProgramError, find_server};
+
+/// Runs `postgres --single` on a target: it recovers, finds its input at an end and shuts down cleanly.
+#[derive(Clone, Debug, Default)]
+pub struct SingleUserServer {
+    /// Where the server's programs are; `None` looks for them.
+    pub bindir: Option<PathBuf>,
+    /// The target's `postgresql.conf`, if it is not in the data directory; `None` looks for it.
+    pub config_file: Option<PathBuf>,
+}
+
+impl CrashRecovery for SingleUserServer {
+    fn recover(&self, target: &Path, control: &ControlFile) -> Result<(), CrashRecoveryError> {
+        let version = control.version();
+        if let Some(file) = recovery_request(target) {
+            return Err(CrashRecoveryError {
+                message: format!(
+                    "could not complete crash recovery of the target server: file \"{}\" exists",
+                    file.display()
+                ),
+                hint: Some(
+                    "A single-user server cannot be a standby, and would end an archive recovery on a timeline of \
+                     its own. Run again without --ensure-shutdown: the WAL of the target is then read as it is."
+                        .to_owned(),
+                ),
+            });
+        }
+        let program = find_server(version, self.bindir.as_deref()).map_err(program_hint)?;
+        let mut command = self.command(&program, target);
+        tracing::info!("executing \"{}\" for target server to complete crash recovery", program.display());
+        // Recovery may take hours; there is nothing better to do than to wait for it.
+        let failed = |why: &dyn std::fmt::Display| {
+            CrashRecoveryError {
+            message: format!("postgres single-user mode in target cluster failed: {why}"),
+            hint: Some(
+                "See what the server said. If it is configuration that it lacks, name the file with --config-file; or \
+                 start the server, let it recover and stop it."
+                    .to_owned(),
+            ),
+        }
+        };
+        let finished = command::run(&mut command, None).map_err(|error| failed(&chain(&error)))?;
+        if finished.status.success() {
+            return Ok(());
+        }
+        let reason = ExitReason(finished.status);
+        Err(match finished.output.lines().rfind(|line| line.contains("FATAL:") || line.contains("PANIC:")) {
+            Some(line) => failed(&format_args!("{reason} ({})", line.trim())),
+            None => failed(&reason),
+        })
+    }
+}
+
+impl SingleUserServer {
+    fn command(&self, program: &Path, target: &Path) -> Command {
+        let mut command = Command::new(program);
+        // -F: nothing this server writes has to survive a crash, the recovery could be done again.
+        command.args(["--single", "-F", "-D"]).arg(target);
+        let config_file = self.config_file.clone().or_else(|| Configuration::locate(target));
+        if let Some(file) = config_file.filter(|file| *file != target.join("postgresql.conf")) {
+            let mut setting = std::ffi::OsString::from("config_file=");
+            setting.push(file);
+            command.arg("-c").arg(setting);
+        }
+        command.arg("template1");
+        command
+    }
+}
+
+/// A file that asks the server for more than crash recovery. Up to 11 that is `recovery.conf`, later
+/// servers do not start at all where one is.
+fn recovery_request(target: &Path) -> Option<PathBuf> {
+    let names = ["standby.signal", "recovery.signal", "recovery.conf"];
+    names.iter().map(|name| target.join(name)).find(|file| file.exists())
+}
+
+fn program_hint(error: ProgramError) -> CrashRecoveryError {
+    CrashRecoveryError {
+        message: error.to_string(),
+        hint: Some("Name the directory of the server's programs with --bindir.".to_owned()),
+    }
+}
+
+/// An error with its sources, for a message that has to be one text.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::testing::fake_program;
+
+    /// A control file of version 15: as much of one as the reader asks for.
+    fn control() -> ControlFile {
+        let mut bytes = vec![0; 8192];
+        let mut put =
+            |offset: usize, value: u32| bytes[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
+        put(8, 1300);
+        put(12, 202_209_061);
+        put(16, 6);
+        put(216, 8192);
+        put(220, 131_072);
+        put(224, 8192);
+        put(228, 16 << 20);
+        let crc = crc32c(&bytes[..288]);
+        bytes[288..292].copy_from_slice(&crc.to_le_bytes());
+        ControlFile::parse(&bytes).unwrap()
+    }
+
+    fn crc32c(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0u32, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| crc >> 1 ^ (0x82F6_3B78 & (crc & 1).wrapping_neg()))
+        })
+    }
+
+    /// A data directory and a fake server that does `script` when it is not asked for its version.
+    fn setup(script: &str) -> (tempfile::TempDir, SingleUserServer) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("data")).unwrap();
+        let version = "[ \"$1\" = --version ] && { echo 'postgres (PostgreSQL) 15.3'; exit 0; }";
+        fake_program(&dir.path().join("postgres"), &format!("{version}\n{script}"));
+        let server = SingleUserServer { bindir: Some(dir.path().to_owned()), config_file: None };
+        (dir, server)
+    }
+
+    #[test]
+    fn the_server_is_run_on_the_target() {
+        let (dir, mut server) = setup("echo \"$@\" > \"$(dirname \"$0\")/args\"; cat");
+        let data = dir.path().join("data");
+        let args = || fs::read_to_string(dir.path().join("args")).unwrap();
+        fs::write(data.join("postgresql.conf"), "").unwrap();
+        server.recover(&data, &control()).unwrap();
+        assert_eq!(args(), format!("--single -F -D {} template1\n", data.display()));
+
+        server.config_file = Some(PathBuf::from("/etc/x.conf"));
+        server.recover(&data, &control()).unwrap();
+        assert_eq!(
+            args(),
+            format!("--single -F -D {} -c config_file=/etc/x.conf template1\n", data.display())
+        );
+    }
+
+    #[test]
+    fn a_failed_recovery_says_why() {
+        let (dir, server) = setup("echo '2026-01-01 FATAL:  no such thing' >&2; echo bye; exit 1");
+        let error = server.recover(&dir.path().join("data"), &control()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "postgres single-user mode in target cluster failed: child process exited with exit code 1 \
+             (2026-01-01 FATAL:  no such thing)"
+        );
+        assert!(error.hint.unwrap().contains("--config-file"));
+    }
+
+    #[test]
+    fn a_standby_is_refused_before_anything_is_run() {
+        for name in ["standby.signal", "recovery.signal", "recovery.conf"] {
+            let (dir, server) = setup("touch \"$(dirname \"$0\")/ran\"");
+            let data = dir.path().join("data");
+            fs::write(data.join(name), "").unwrap();
+            let error = server.recover(&data, &control()).unwrap_err();
+            assert!(error.to_string().contains(name) && error.hint.is_some(), "{error}");
+            assert!(!dir.path().join("ran").exists() && data.join(name).exists());
+        }
+    }
+
+    #[test]
+    fn a_missing_server_is_explained() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = SingleUserServer { bindir: Some(dir.path().to_owned()), config_file: None };
+        let error = server.recover(dir.path(), &control()).unwrap_err();
+        assert_eq!(error.to_string(), "program \"postgres\" of PostgreSQL 15 is needed but was not found");
+        assert!(error.hint.unwrap().contains("--bindir"));
+    }
+}

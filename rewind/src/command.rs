@@ -1,0 +1,301 @@
+//! Running another program to its end.
+//!
+//! A child gets nothing on its standard input and none of our standard output: whoever reads that may be
+//! a cluster manager that takes any line for an answer. What a child says becomes `tracing` events of
+//! the target [`CHILD`], line by line, and the end of it is kept for an error message. Each child leads
+//! its own process group, so that a time limit ends what it started as well.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// The `tracing` target of lines that a child wrote.
+pub const CHILD: &str = "kbrecover::child";
+
+/// A child that has ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// How.
+    pub status: ExitStatus,
+    /// The last lines it wrote to standard output and standard error, mixed as they came.
+    pub output: String,
+}
+
+/// Starts `command`, waits for its end and takes what it writes meanwhile.
+///
+/// Programs that it leaves running in the background are not waited for.
+///
+/// # Errors
+/// It cannot be started, or runs longer than `limit` and is ended then.
+pub fn run(command: &mut Command, limit: Option<Duration>) -> Result<Finished, CommandError> {
+    run_with(command, limit, Telling::Lines)
+}
+
+/// As [`run`], for a child that is only asked something: what it writes is not passed on.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_quietly(command: &mut Command, limit: Option<Duration>) -> Result<Finished, CommandError> {
+    run_with(command, limit, Telling::Nothing)
+}
+
+/// How a child ended, in the words of the server's programs.
+pub struct ExitReason(pub ExitStatus);
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.code(), self.0.signal()) {
+            (Some(126), _) => f.write_str("command not executable"),
+            (Some(127), _) => f.write_str("command not found"),
+            (Some(code), _) => write!(f, "child process exited with exit code {code}"),
+            (None, Some(signal)) => write!(f, "child process was terminated by signal {signal}"),
+            (None, None) => write!(f, "child process ended: {}", self.0),
+        }
+    }
+}
+
+/// Why a program could not be run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// It cannot be started.
+    #[error("could not execute \"{program}\"")]
+    Start {
+        /// The program.
+        program: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The operating system lost it.
+    #[error("could not wait for \"{program}\"")]
+    Wait {
+        /// The program.
+        program: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It took too long.
+    #[error("\"{program}\" did not end within {} seconds and was stopped", limit.as_secs())]
+    TimedOut {
+        /// The program.
+        program: String,
+        /// What it was given.
+        limit: Duration,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    Lines,
+    Nothing,
+}
+
+fn run_with(
+    command: &mut Command,
+    limit: Option<Duration>,
+    telling: Telling,
+) -> Result<Finished, CommandError> {
+    let program = program_name(command);
+    tracing::debug!("executing {command:?}");
+    let started = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(|source| CommandError::Start { program: program.clone(), source })?;
+
+    let tail = Arc::new(Mutex::new(Tail::default()));
+    let (closed, pipes) = channel();
+    let streams: [Option<Box<dyn Read + Send>>; 2] = [
+        child.stdout.take().map(|pipe| Box::new(pipe) as _),
+        child.stderr.take().map(|pipe| Box::new(pipe) as _),
+    ];
+    for stream in streams.into_iter().flatten() {
+        take_lines(stream, telling, Arc::clone(&tail), closed.clone());
+    }
+    drop(closed);
+
+    let waited = wait(&mut child, &pipes, limit.map(|limit| started + limit));
+    let status = match waited.map_err(|source| CommandError::Wait { program: program.clone(), source })? {
+        Some(status) => status,
+        None => {
+            stop(&mut child);
+            let limit = limit.unwrap_or_default();
+            return Err(CommandError::TimedOut { program, limit });
+        }
+    };
+    // A background process may hold the pipes open for as long as it likes.
+    wait_for_close(&pipes, Instant::now() + Duration::from_millis(500));
+    let output = tail.lock().unwrap_or_else(PoisonError::into_inner).text();
+    Ok(Finished { status, output })
+}
+
+/// How long a child may take to end after it was asked to.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Waits for the child to end; `None` if the deadline comes first.
+fn wait(
+    child: &mut Child,
+    pipes: &Receiver<()>,
+    deadline: Option<Instant>,
+) -> io::Result<Option<ExitStatus>> {
+    let mut pause = Duration::from_millis(1);
+    let mut open = true;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(None);
+        }
+        // A child's pipes close when it ends, which wakes us earlier than the pause would.
+        if open {
+            open = wait_for_close(pipes, Instant::now() + pause);
+        } else {
+            thread::sleep(pause);
+        }
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Waits until all pipes are closed, at most until then; says whether one is still open.
+fn wait_for_close(pipes: &Receiver<()>, until: Instant) -> bool {
+    use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
+    loop {
+        match pipes.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(()) => {}
+            Err(Timeout) => return true,
+            Err(Disconnected) => return false,
+        }
+    }
+}
+
+/// Asks the child's whole group to end, then makes it.
+fn stop(child: &mut Child) {
+    let group = Pid::from_child(child);
+    let deadline = Instant::now() + STOP_GRACE;
+    // A group that is gone already needs no signal.
+    let _ = kill_process_group(group, Signal::TERM);
+    while Instant::now() < deadline {
+        if !matches!(child.try_wait(), Ok(None)) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let _ = kill_process_group(group, Signal::KILL);
+    let _ = child.wait();
+}
+
+fn take_lines(stream: Box<dyn Read + Send>, telling: Telling, tail: Arc<Mutex<Tail>>, closed: Sender<()>) {
+    thread::spawn(move || {
+        // Sent when the thread ends, by dropping it: that closes this pipe's half of the channel.
+        let _closed = closed;
+        let mut stream = BufReader::new(stream);
+        let mut line = Vec::new();
+        // A line without end is passed on in pieces instead of being collected.
+        while let Ok(1..) = stream.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
+            let text = String::from_utf8_lossy(line.trim_ascii_end());
+            if telling == Telling::Lines {
+                tracing::info!(target: CHILD, "{text}");
+            }
+            tail.lock().unwrap_or_else(PoisonError::into_inner).push(&text);
+            line.clear();
+        }
+    });
+}
+
+const MAX_LINE: u64 = 8192;
+
+/// The last lines of an output.
+#[derive(Default)]
+struct Tail(VecDeque<String>);
+
+impl Tail {
+    fn push(&mut self, line: &str) {
+        const LINES: usize = 20;
+        if self.0.len() == LINES {
+            self.0.pop_front();
+        }
+        self.0.push_back(line.to_owned());
+    }
+
+    fn text(&self) -> String {
+        self.0.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn program_name(command: &Command) -> String {
+    OsStr::to_string_lossy(command.get_program()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, limit: Option<Duration>) -> Result<Finished, CommandError> {
+        run(Command::new("/bin/sh").args(["-c", script]), limit)
+    }
+
+    #[test]
+    fn output_and_status_come_back() {
+        let finished = shell("echo out; echo err >&2; cat; exit 3", None).unwrap();
+        let mut lines: Vec<_> = finished.output.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["err", "out"]);
+        assert_eq!(ExitReason(finished.status).to_string(), "child process exited with exit code 3");
+    }
+
+    #[test]
+    fn only_the_end_of_a_long_output_is_kept() {
+        let finished = shell("i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done", None).unwrap();
+        assert_eq!(finished.output.lines().count(), 20);
+        assert_eq!(finished.output.lines().last(), Some("line 299"));
+        let finished = shell("head -c 20000 /dev/zero | tr '\\0' x", None).unwrap();
+        assert_eq!(finished.output.replace('\n', "").len(), 20_000);
+    }
+
+    #[test]
+    fn a_signal_is_named() {
+        let finished = shell("kill -9 $$", None).unwrap();
+        assert_eq!(ExitReason(finished.status).to_string(), "child process was terminated by signal 9");
+    }
+
+    #[test]
+    fn a_missing_program_is_an_error() {
+        let error = run(&mut Command::new("/nonexistent/program"), None).unwrap_err();
+        assert_eq!(error.to_string(), "could not execute \"/nonexistent/program\"");
+    }
+
+    #[test]
+    fn the_time_limit_ends_the_whole_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = dir.path().join("mark");
+        let script = format!("(sleep 2; touch {0}) & wait", mark.display());
+        let started = Instant::now();
+        let error = shell(&script, Some(Duration::from_millis(100))).unwrap_err();
+        assert!(matches!(error, CommandError::TimedOut { .. }));
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        thread::sleep(Duration::from_millis(2200).saturating_sub(started.elapsed()));
+        assert!(!mark.exists());
+    }
+
+    #[test]
+    fn what_runs_on_in_the_background_is_not_waited_for() {
+        let started = Instant::now();
+        let finished = shell("sleep 5 & echo done", None).unwrap();
+        assert_eq!(finished.output, "done");
+        assert!(started.elapsed() < Duration::from_secs(3));
+    }
+}
