@@ -1,10 +1,25 @@
 //! Why a run failed, and what it left behind.
 
-use crate::source::SourceError;
+use std::path::PathBuf;
+
+use walparse::scan::ScanError;
+use walparse::{HistoryError, Lsn, TimelineId};
+
+use crate::archive::ArchiveError;
+use crate::config::ConfigError;
+use crate::copy::CopyError;
+use crate::data_path::DataPath;
+use crate::divergence::DivergenceError;
+use crate::options::CrashRecoveryError;
+use crate::plan::PlanError;
+use crate::preflight::PreflightError;
+use crate::recovery_conf::RecoveryConfError;
+use crate::source::{SourceError, WalkError};
+use crate::target::{LockError, TargetError};
 
 /// A failed run: what went wrong, and whether the target has been touched.
 #[derive(Debug, thiserror::Error)]
-#[error("{error}")]
+#[error("rewinding failed")]
 pub struct Failure {
     /// What went wrong.
     #[source]
@@ -25,16 +40,162 @@ pub enum TargetState {
 /// What can go wrong in a rewind, one variant for each thing a user can be told.
 #[derive(Debug, thiserror::Error)]
 pub enum RewindError {
+    /// The target cannot be taken.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The two clusters cannot be rewound to each other.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// The target's own server could not finish its crash recovery.
+    #[error(transparent)]
+    CrashRecovery(#[from] CrashRecoveryError),
     /// The source could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The target's configuration could not be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The archive cannot be used.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The history of a timeline is nowhere to be found.
+    #[error("could not find the history file \"{name}\" of the {side}")]
+    NoHistory {
+        /// Its name.
+        name: String,
+        /// "source" or "target".
+        side: &'static str,
+    },
+    /// A history file cannot be right.
+    #[error("could not read a history file of the {side}")]
+    History {
+        /// "source" or "target".
+        side: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: HistoryError,
+    },
+    /// The point of divergence could not be found.
+    #[error(transparent)]
+    Divergence(#[from] DivergenceError),
+    /// WAL of the target is gone. The words are those that HA managers look for.
+    #[error("could not open file \"{file}\": No such file or directory")]
+    MissingWal {
+        /// Where it would be.
+        file: String,
+        /// The names of all segments known to be missing.
+        all: Vec<String>,
+        /// How far WAL of the target is needed.
+        needed: Lsn,
+        /// Where it was looked for.
+        places: String,
+    },
+    /// WAL that replay will need is neither on the target nor on the source.
+    #[error("WAL that replay needs is neither on the target nor on the source: {}", names.join(", "))]
+    MissingReplayWal {
+        /// The names of the segments.
+        names: Vec<String>,
+        /// Where replay starts.
+        redo: Lsn,
+        /// Where they were looked for.
+        places: String,
+    },
+    /// The target's WAL could not be read.
+    #[error("could not read the WAL of the target")]
+    Scan(#[source] ScanError),
+    /// The WAL on the rewound target does not reach from redo to minRecoveryPoint.
+    #[error("the WAL brought to the target is not complete")]
+    IncompleteWal(#[source] ScanError),
+    /// A file of the WAL directory could not be got from elsewhere.
+    #[error("could not get WAL file \"{name}\"")]
+    FetchWal {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The target could not be listed.
+    #[error("could not list the files of the target")]
+    Walk(#[source] WalkError),
+    /// The two sides do not fit together.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A tablespace of the source cannot be made on the target.
+    #[error("tablespace link \"{link}\" of the source points to \"{}\", which is in use on this machine", directory.display())]
+    TablespaceInUse {
+        /// The link, below the data directory.
+        link: DataPath,
+        /// Where it points.
+        directory: PathBuf,
+    },
+    /// A stopped source was changed during the run.
+    #[error("source system was modified while kbrecover was running")]
+    SourceModified,
+    /// The source went to another timeline of a history that does not fit.
+    #[error("the source went from timeline {before} to {after} while kbrecover was running, and its history forks off elsewhere now")]
+    SourceForked {
+        /// At the start.
+        before: TimelineId,
+        /// At the end.
+        after: TimelineId,
+    },
+    /// A segment vanished from the source before it was copied.
+    #[error("WAL file \"{path}\" vanished from the source before it was copied")]
+    WalVanished {
+        /// Its path.
+        path: DataPath,
+    },
+    /// Copying failed.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// The target could not be written.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The recovery configuration could not be written.
+    #[error(transparent)]
+    RecoveryConf(#[from] RecoveryConfError),
 }
 
 impl RewindError {
     /// What the operator can do about it.
     pub fn hint(&self) -> Option<String> {
-        match self {
-            RewindError::Source(error) => error.hint(),
-        }
+        Some(match self {
+            RewindError::Preflight(error) => return error.hint(),
+            RewindError::CrashRecovery(error) => return error.hint.clone(),
+            RewindError::Source(error)
+            | RewindError::Preflight(PreflightError::Source(error))
+            | RewindError::Divergence(DivergenceError::Source(error)) => return error.hint(),
+            RewindError::Config(error) => return error.hint(),
+            RewindError::Archive(error) => return error.hint(),
+            RewindError::Lock(LockError::Taken { .. }) => "Wait until it has finished.".into(),
+            RewindError::Lock(_) => "Give the data directory of the stopped server, and run as its owner.".into(),
+            RewindError::NoHistory { .. } => {
+                "Copy it into the WAL directory of that side, for example from its archive.".into()
+            }
+            RewindError::MissingWal { all, needed, places, .. } => format!(
+                "WAL of the target up to {needed} is needed, and {} is missing. Looked in {places}. Give -c to use the target's restore_command, --restore-command CMD, or --wal-dir DIR with copies.",
+                all.join(", ")
+            ),
+            RewindError::MissingReplayWal { redo, places, .. } => format!(
+                "Replay will start at {redo}. Looked in {places}. Give -c, --restore-command CMD, or --wal-dir DIR with copies."
+            ),
+            RewindError::Scan(ScanError::Damaged { .. }) => {
+                "If the disk lost writes in the crash, --ensure-shutdown lets the target's own server recover first, up to the damage.".into()
+            }
+            RewindError::Scan(ScanError::BreaksOff { .. }) => {
+                "WAL that must be there is damaged or was never written. Restore the segment, for example from the archive, or take a new base backup.".into()
+            }
+            RewindError::Scan(ScanError::UnknownRelationChange { .. }) => {
+                "What it changed cannot be known, so this directory cannot be rewound. Take a new base backup.".into()
+            }
+            RewindError::TablespaceInUse { .. } => {
+                "Source and target must not share a directory. Empty it, or make the link on the target by hand, to a directory of its own.".into()
+            }
+            RewindError::Divergence(DivergenceError::NoAncestor | DivergenceError::Unknown { .. }) => {
+                "These two cannot be rewound to each other. Take a new base backup.".into()
+            }
+            _ => return None,
+        })
     }
 }

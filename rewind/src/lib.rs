@@ -6,17 +6,33 @@
 
 #![warn(missing_docs)]
 
-pub mod archive;
-pub mod command;
-pub mod config;
-mod data_path;
-mod error;
-mod inventory;
 mod options;
 mod outcome;
 mod progress;
-pub mod source;
 
+mod engine;
+mod preflight;
+mod divergence;
+mod inventory;
+mod exclude;
+mod plan;
+mod wal_plan;
+mod copy;
+mod seal;
+mod recovery_conf;
+
+pub mod source;
+mod target;
+mod target_wal;
+pub mod archive;
+pub mod config;
+pub mod command;
+mod label;
+mod data_path;
+mod clock;
+mod error;
+
+pub use engine::run;
 pub use data_path::{DataPath, PathError};
 pub use error::{Failure, RewindError, TargetState};
 pub use inventory::{EntryKind, Inventory};

@@ -1,0 +1,219 @@
+//! Where the two histories part.
+//!
+//! The history files say it for timelines of different ancestry. They say nothing of two servers that
+//! were promoted independently at the same point, nor of WAL that one side wrote and the other never
+//! had on the same timeline. So the last bytes of the common WAL are compared as well: if they differ, the
+//! true point is looked for segment by segment.
+
+use walparse::{
+    ControlFile, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalFault, WalGeometry, WalReadError, WalReader,
+    before_page_header,
+};
+
+use crate::outcome::Divergence;
+use crate::source::{Source, SourceError, WalPosition};
+use crate::target_wal::{SourceWal, TargetWal};
+
+/// How much of the WAL before a presumed fork is compared: a few pages hold many records, and each
+/// record's checksum covers its link to the one before.
+const COMPARED_BYTES: u64 = 64 * 1024;
+
+/// Why the point of divergence could not be found.
+#[derive(Debug, thiserror::Error)]
+pub enum DivergenceError {
+    /// The two clusters never had a timeline in common.
+    #[error("could not find common ancestor of the source and target cluster's timelines")]
+    NoAncestor,
+    /// The WAL differs already where it must be the same, and no older WAL is there on both sides.
+    #[error("WAL of source and target differs before {lsn}, and no older WAL is there on both sides to find out since where")]
+    Unknown {
+        /// The start of the oldest segment that was compared.
+        lsn: Lsn,
+    },
+    /// The end of the source's WAL could not be found.
+    #[error("could not read the end of the WAL of the source at {lsn}")]
+    SourceEnd {
+        /// Where its last record should be.
+        lsn: Lsn,
+        /// What stands there.
+        #[source]
+        source: WalFault,
+    },
+    /// The source failed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// WAL could not be read.
+    #[error(transparent)]
+    Read(#[from] WalReadError),
+}
+
+/// The fork the histories name.
+pub(crate) fn from_histories(
+    source: &TimelineHistory,
+    target: &TimelineHistory,
+) -> Result<(TimelineId, Option<Lsn>), DivergenceError> {
+    target.common_with(source).ok_or(DivergenceError::NoAncestor)
+}
+
+/// The end of the source's WAL, if it is where its history ends: a standby has simply not received more.
+///
+/// Also how far its WAL can be compared.
+pub(crate) fn source_end(
+    source: &dyn Source,
+    control: &ControlFile,
+    history: &TimelineHistory,
+) -> Result<(Option<Lsn>, Lsn), DivergenceError> {
+    let geometry = control.geometry();
+    match source.position()? {
+        WalPosition::Primary { insert, flush } => Ok((Some(before_page_header(insert, &geometry)), flush.min(insert))),
+        WalPosition::Standby { received, .. } => Ok((None, received)),
+        WalPosition::Stopped => {
+            let store = SourceWal { source, history, geometry };
+            let end = stopped_end(&store, control)?;
+            let is_primary = control.state() == walparse::ClusterState::ShutDown;
+            Ok((is_primary.then_some(end), end))
+        }
+    }
+}
+
+/// The end of the WAL that a stopped server's data directory depends on: of its last checkpoint record,
+/// or the minRecoveryPoint if that is later.
+pub(crate) fn stopped_end<S: SegmentStore + ?Sized>(store: &S, control: &ControlFile) -> Result<Lsn, DivergenceError> {
+    let lsn = control.checkpoint_lsn();
+    let mut reader = WalReader::new(store, control.geometry(), lsn);
+    match reader.read()? {
+        Ok(record) => Ok(record.end.max(control.min_recovery_point())),
+        Err(end) => Err(DivergenceError::SourceEnd { lsn, source: end.fault }),
+    }
+}
+
+/// Looks whether the WAL of both sides is the same up to `presumed`, and finds the true fork if not.
+pub(crate) fn confirm(
+    target: &TargetWal<'_>,
+    source: &SourceWal<'_>,
+    presumed: Lsn,
+) -> Result<Divergence, DivergenceError> {
+    let size = source.geometry.segment_size;
+    let mut segment = size.segment_before(presumed);
+    let mut end = presumed;
+    let mut from = size.start_of(segment).max(Lsn(presumed.0.saturating_sub(COMPARED_BYTES)));
+    let mut fork = presumed;
+    while let Compared::Differs { at } = compare(target, source, segment, from, end)? {
+        fork = at;
+        // Only the tail was compared so far: the first difference may lie before it.
+        if from > size.start_of(segment) {
+            (from, end) = (size.start_of(segment), at.advance(1));
+            continue;
+        }
+        if segment.0 <= 1 {
+            break;
+        }
+        segment = SegmentNo(segment.0 - 1);
+        (from, end) = (size.start_of(segment), size.end_of(segment));
+        if !is_comparable(target, source, segment)? {
+            return Err(DivergenceError::Unknown { lsn: size.end_of(segment) });
+        }
+    }
+    if fork != presumed {
+        fork = record_boundary(target, segment, fork, &source.geometry)?;
+    }
+    let last_common = Lsn(fork.0.saturating_sub(1));
+    Ok(Divergence { lsn: fork, timeline: target.history().timeline_at(last_common) })
+}
+
+/// The end of the last record of the target that lies wholly before `limit`, looked for from the
+/// segment below the one it is in.
+pub(crate) fn record_boundary(
+    target: &TargetWal<'_>,
+    segment: SegmentNo,
+    limit: Lsn,
+    geometry: &WalGeometry,
+) -> Result<Lsn, DivergenceError> {
+    let first = if target.open(SegmentNo(segment.0.saturating_sub(1).max(1)))?.is_some() {
+        SegmentNo(segment.0.saturating_sub(1).max(1))
+    } else {
+        segment
+    };
+    let mut reader = WalReader::new(target, *geometry, geometry.segment_size.start_of(first));
+    if !matches!(reader.seek_first_in(first)?, Ok(Some(_))) {
+        return Ok(limit);
+    }
+    loop {
+        let boundary = reader.position();
+        match reader.read()? {
+            Ok(record) if record.end <= limit => {}
+            _ => return Ok(before_page_header(boundary, geometry)),
+        }
+    }
+}
+
+enum Compared {
+    /// The same, or one side no longer has it: nothing speaks against the presumption.
+    Same,
+    Differs {
+        at: Lsn,
+    },
+}
+
+fn is_comparable(target: &TargetWal<'_>, source: &SourceWal<'_>, segment: SegmentNo) -> Result<bool, DivergenceError> {
+    Ok(target.open(segment)?.is_some() && source.source.read_range(&source.path(segment)?, 0, 1)?.is_some())
+}
+
+/// Compares `from..end`, which lies in `segment`.
+fn compare(
+    target: &TargetWal<'_>,
+    source: &SourceWal<'_>,
+    segment: SegmentNo,
+    from: Lsn,
+    end: Lsn,
+) -> Result<Compared, DivergenceError> {
+    let size = source.geometry.segment_size;
+    let Some(ours) = target.open(segment)? else { return Ok(Compared::Same) };
+    let path = source.path(segment)?;
+    let mut at = from;
+    while at < end {
+        let offset = (at.0 - size.start_of(segment).0) as usize;
+        let length = (end.0 - at.0).min(u64::from(crate::source::MAX_RANGE)) as usize;
+        let Some(theirs) = source.source.read_range(&path, offset as u64, length)? else {
+            tracing::debug!("the source no longer has \"{path}\": the common WAL was not compared");
+            return Ok(Compared::Same);
+        };
+        let ours = ours.get(offset..offset + length).unwrap_or_default();
+        if let Some(differs) = first_difference(ours, &theirs, at, source.geometry.wal_block_size) {
+            return Ok(Compared::Differs { at: differs });
+        }
+        at = at.advance(length as u64);
+    }
+    Ok(Compared::Same)
+}
+
+/// Where two copies of the WAL from `at` on first differ.
+fn first_difference(ours: &[u8], theirs: &[u8], at: Lsn, block: u32) -> Option<Lsn> {
+    /// `XLP_BKP_REMOVABLE` in `xlp_info`, the third byte of a page: it says nothing of the contents.
+    const REMOVABLE: u8 = 0x04;
+    let mut pairs = ours.iter().zip(theirs).enumerate();
+    let differs = pairs.find(|(index, (ours, theirs))| {
+        let in_page = (at.0 + *index as u64) % u64::from(block);
+        ours != theirs && !(in_page == 2 && **ours ^ **theirs == REMOVABLE)
+    });
+    let shorter = (ours.len() != theirs.len()).then_some(ours.len().min(theirs.len()));
+    differs.map(|(index, _)| index).or(shorter).map(|index| at.advance(index as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_removable_flag_is_no_difference() {
+        let page = vec![0u8; 8192];
+        let mut other = page.clone();
+        other[2] = 0x04;
+        assert_eq!(first_difference(&page, &other, Lsn(8192), 8192), None);
+        other[3] = 1;
+        assert_eq!(first_difference(&page, &other, Lsn(8192), 8192), Some(Lsn(8195)));
+        assert_eq!(first_difference(&page, &page[..100], Lsn(8192), 8192), Some(Lsn(8292)));
+        // The same byte inside a page is one.
+        assert_eq!(first_difference(&page[..4], &[0, 0, 4, 0], Lsn(8200), 8192), Some(Lsn(8202)));
+    }
+}

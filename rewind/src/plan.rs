@@ -1,0 +1,288 @@
+//! The plan: what will be done to every path, decided from the two listings and the page map alone.
+//!
+//! Pure: no file is opened here. The WAL directory's own files are planned in [`crate::wal_plan`].
+
+use walparse::{PageMap, RelSegment, RelationBlocks, Version};
+
+use crate::data_path::DataPath;
+use crate::exclude::{Disposition, disposition};
+use crate::inventory::{EntryKind, Inventory};
+use crate::outcome::PlanSummary;
+use crate::wal_plan::{self, WalPlan};
+
+/// Everything that will be done, each list in the order in which it is done.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct RewindPlan {
+    /// Directories and tablespace links to make, parents first.
+    pub create: Vec<(DataPath, EntryKind)>,
+    /// Files to copy whole, with their size on the source.
+    pub copy: Vec<(DataPath, u64)>,
+    /// Relation files to lengthen.
+    pub copy_tail: Vec<Tail>,
+    /// Relation files in which single blocks are copied, with their numbers in the file.
+    pub blocks: Vec<(DataPath, RelationBlocks)>,
+    /// Relation files to cut, with their size on the source.
+    pub truncate: Vec<(DataPath, u64)>,
+    /// Entries to remove, children first.
+    pub remove: Vec<(DataPath, EntryKind)>,
+    /// What happens in the WAL directory.
+    pub wal: WalPlan,
+    /// Entries that stay as they are.
+    pub unchanged: u64,
+}
+
+/// The part of a relation file that the target lacks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tail {
+    /// The file.
+    pub path: DataPath,
+    /// Its size on the target.
+    pub from: u64,
+    /// Its size on the source.
+    pub to: u64,
+}
+
+/// Why no plan can be made.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A path is a file on one side and something else on the other.
+    #[error("file \"{path}\" is of different type in source and target")]
+    DifferentType {
+        /// The path.
+        path: DataPath,
+    },
+    /// A relation's path on the source is no regular file.
+    #[error("data file \"{path}\" in source is not a regular file")]
+    NotRegular {
+        /// The path.
+        path: DataPath,
+    },
+}
+
+/// What the plan is made from.
+pub(crate) struct PlanInput<'a> {
+    pub(crate) source: &'a Inventory,
+    pub(crate) target: &'a Inventory,
+    pub(crate) page_map: &'a PageMap,
+    pub(crate) version: Version,
+    pub(crate) block_size: u32,
+    pub(crate) blocks_per_segment: u32,
+    pub(crate) wal: WalPlan,
+}
+
+/// Decides what to do.
+///
+/// # Errors
+/// The two sides do not fit together.
+pub(crate) fn plan(input: PlanInput<'_>) -> Result<RewindPlan, PlanError> {
+    let mut plan = RewindPlan { wal: input.wal.clone(), ..RewindPlan::default() };
+    for (path, source, target) in both(input.source, input.target) {
+        decide(&input, &mut plan, path, source, target)?;
+    }
+    // Children stand behind their parents in byte order of the paths.
+    plan.remove.reverse();
+    Ok(plan)
+}
+
+impl RewindPlan {
+    /// Files and bytes per action.
+    pub fn summary(&self, source: &Inventory, block_size: u32) -> PlanSummary {
+        let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.sum::<u64>();
+        let blocks = sum(&mut self.blocks.iter().map(|(_, blocks)| blocks.len()));
+        PlanSummary {
+            create: self.create.len() as u64,
+            copy: self.copy.len() as u64,
+            copy_bytes: sum(&mut self.copy.iter().map(|(_, size)| *size)),
+            wal: self.wal.copy.len() as u64,
+            wal_bytes: sum(&mut self.wal.copy.iter().map(|file| file.length)),
+            copy_tail: self.copy_tail.len() as u64,
+            copy_tail_bytes: sum(&mut self.copy_tail.iter().map(|tail| tail.to - tail.from)),
+            changed_files: self.blocks.len() as u64,
+            blocks,
+            block_bytes: blocks * u64::from(block_size),
+            truncate: self.truncate.len() as u64,
+            remove: (self.remove.len() + self.wal.remove.len()) as u64,
+            unchanged: self.unchanged,
+            source_bytes: source.file_bytes(),
+        }
+    }
+}
+
+/// Decides about one path; the first rule that fits counts.
+fn decide(
+    input: &PlanInput<'_>,
+    plan: &mut RewindPlan,
+    path: &DataPath,
+    source: Option<&EntryKind>,
+    target: Option<&EntryKind>,
+) -> Result<(), PlanError> {
+    if wal_plan::is_planned_there(path, input.version) {
+        return Ok(());
+    }
+    let source = match disposition(path) {
+        Disposition::LeaveAlone => return Ok(()),
+        // As if the source did not have it: gone from the target, too.
+        Disposition::Exclude => None,
+        Disposition::Consider => source,
+    };
+    match (source, target) {
+        (None, None) => {}
+        (None, Some(kind)) => plan.remove.push((path.clone(), kind.clone())),
+        (Some(EntryKind::File { size }), None) => plan.copy.push((path.clone(), *size)),
+        (Some(kind), None) => {
+            if relation_file(path, input.version).is_some() {
+                return Err(PlanError::NotRegular { path: path.clone() });
+            }
+            plan.create.push((path.clone(), kind.clone()));
+        }
+        (Some(EntryKind::File { size: to }), Some(EntryKind::File { size: from })) => {
+            both_files(input, plan, path, *from, *to);
+        }
+        (Some(EntryKind::Directory), Some(EntryKind::Directory))
+        | (Some(EntryKind::Symlink { .. }), Some(EntryKind::Symlink { .. })) => plan.unchanged += 1,
+        _ => return Err(PlanError::DifferentType { path: path.clone() }),
+    }
+    Ok(())
+}
+
+/// Decides about a file that both sides have.
+fn both_files(input: &PlanInput<'_>, plan: &mut RewindPlan, path: &DataPath, from: u64, to: u64) {
+    // The version cannot differ, and a server with a damaged PG_VERSION would not start.
+    if path.as_bytes().ends_with(b"PG_VERSION") {
+        plan.unchanged += 1;
+        return;
+    }
+    let Some(file) = relation_file(path, input.version) else {
+        plan.copy.push((path.clone(), to));
+        return;
+    };
+    // Blocks beyond the end on either side need no copy: they are part of the missing end, or are cut
+    // off, or replay of the source's WAL brings them.
+    let block_size = u64::from(input.block_size);
+    let whole_blocks = from.min(to) / block_size;
+    let first = file.segment.saturating_mul(input.blocks_per_segment);
+    let in_file = input.page_map.blocks_in(file, input.blocks_per_segment).map(|block| block.0 - first);
+    let blocks: RelationBlocks = in_file.filter(|&block| u64::from(block) < whole_blocks).collect();
+    if from == to && blocks.is_empty() {
+        plan.unchanged += 1;
+    }
+    if !blocks.is_empty() {
+        plan.blocks.push((path.clone(), blocks));
+    }
+    if from < to {
+        plan.copy_tail.push(Tail { path: path.clone(), from, to });
+    } else if from > to {
+        plan.truncate.push((path.clone(), to));
+    }
+}
+
+fn relation_file(path: &DataPath, version: Version) -> Option<RelSegment> {
+    RelSegment::parse(path.as_str()?, version)
+}
+
+/// Walks two listings side by side: every path of either, in order.
+fn both<'a>(
+    source: &'a Inventory,
+    target: &'a Inventory,
+) -> impl Iterator<Item = (&'a DataPath, Option<&'a EntryKind>, Option<&'a EntryKind>)> {
+    let mut source = source.entries().iter().peekable();
+    let mut target = target.entries().iter().peekable();
+    std::iter::from_fn(move || {
+        let order = match (source.peek(), target.peek()) {
+            (None, None) => return None,
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (Some((ours, _)), Some((theirs, _))) => ours.cmp(theirs),
+        };
+        let ours = if order.is_le() { source.next() } else { None };
+        let theirs = if order.is_ge() { target.next() } else { None };
+        let path = ours.or(theirs).map(|(path, _)| path)?;
+        Some((path, ours.map(|(_, kind)| kind), theirs.map(|(_, kind)| kind)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use walparse::{BlockNumber, Relation};
+
+    const TABLE: Relation = Relation { tablespace: 1663, database: 5, number: 16384 };
+
+    fn path(text: &str) -> DataPath {
+        DataPath::parse(text).unwrap()
+    }
+
+    fn listing(entries: &[(&str, Option<u64>)]) -> Inventory {
+        let kind = |size: &Option<u64>| size.map_or(EntryKind::Directory, |size| EntryKind::File { size });
+        Inventory::new(entries.iter().map(|(name, size)| (path(name), kind(size))).collect()).unwrap()
+    }
+
+    fn make(source: &Inventory, target: &Inventory, page_map: &PageMap) -> Result<RewindPlan, PlanError> {
+        let version = Version::find(1300, 202_209_061).unwrap();
+        let wal = WalPlan::default();
+        plan(PlanInput { source, target, page_map, version, block_size: 8192, blocks_per_segment: 131_072, wal })
+    }
+
+    #[test]
+    fn each_kind_of_path_gets_its_action() {
+        let source = listing(&[
+            ("base", None),
+            ("base/5", None),
+            ("base/5/PG_VERSION", Some(3)),
+            ("base/5/100", Some(8192 * 10)),
+            ("base/5/101", Some(8192 * 4)),
+            ("base/5/102", Some(8192 * 4)),
+            ("base/5/100_fsm", Some(24576)),
+            ("base/6", None),
+            ("base/6/1", Some(8192)),
+            ("global/pg_control", Some(8192)),
+            ("postmaster.pid", Some(5)),
+            ("pg_wal", None),
+            ("pg_wal/000000020000000000000001", Some(1 << 24)),
+        ]);
+        let target = listing(&[
+            ("base", None),
+            ("base/5", None),
+            ("base/5/PG_VERSION", Some(3)),
+            ("base/5/100", Some(8192 * 4)),
+            ("base/5/101", Some(8192 * 10)),
+            ("base/5/102", Some(8192 * 4)),
+            ("base/5/100_fsm", Some(24576)),
+            ("base/7", None),
+            ("base/7/1", Some(8192)),
+            ("global/pg_control", Some(8192)),
+            ("postmaster.pid", Some(5)),
+            ("pg_wal", None),
+        ]);
+        let plan = make(&source, &target, &PageMap::new()).unwrap();
+        assert_eq!(plan.create, [(path("base/6"), EntryKind::Directory)]);
+        assert_eq!(plan.copy, [(path("base/5/100_fsm"), 24576), (path("base/6/1"), 8192)]);
+        assert_eq!(plan.copy_tail, [Tail { path: path("base/5/100"), from: 8192 * 4, to: 8192 * 10 }]);
+        assert_eq!(plan.truncate, [(path("base/5/101"), 8192 * 4)]);
+        let removed: Vec<_> = plan.remove.iter().map(|(path, _)| path.to_string()).collect();
+        assert_eq!(removed, ["postmaster.pid", "base/7/1", "base/7"]);
+    }
+
+    #[test]
+    fn only_blocks_that_both_sides_have_are_copied() {
+        let mut page_map = PageMap::new();
+        for block in [0, 3, 4, 131_072, 131_075] {
+            page_map.insert(TABLE, BlockNumber(block));
+        }
+        let names = [("base/5/16384", Some(8192 * 4 + 100)), ("base/5/16384.1", Some(8192 * 2))];
+        let plan = make(&listing(&names), &listing(&names), &page_map).unwrap();
+        let blocks: Vec<(String, Vec<u32>)> =
+            plan.blocks.iter().map(|(path, blocks)| (path.to_string(), blocks.iter().collect())).collect();
+        assert_eq!(blocks, [("base/5/16384".into(), vec![0, 3]), ("base/5/16384.1".into(), vec![0])]);
+    }
+
+    #[test]
+    fn different_types_are_refused() {
+        let file = listing(&[("x", Some(1))]);
+        let directory = listing(&[("x", None)]);
+        assert!(make(&file, &directory, &PageMap::new()).is_err());
+        assert!(make(&directory, &file, &PageMap::new()).is_err());
+        let relation = listing(&[("base/5/1", None)]);
+        assert!(matches!(make(&relation, &Inventory::default(), &PageMap::new()), Err(PlanError::NotRegular { .. })));
+    }
+}

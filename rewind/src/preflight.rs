@@ -1,0 +1,258 @@
+//! Checks before anything is read or changed: are these two directories what the user thinks they are?
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use walparse::{ClusterState, ControlError, ControlFile};
+
+use crate::data_path::DataPath;
+use crate::label::BackupLabel;
+use crate::source::{Source, SourceError, WalPosition};
+
+/// Where the control file is, below a data directory.
+pub(crate) const CONTROL_FILE: &str = "global/pg_control";
+
+/// Why the two clusters cannot be rewound.
+#[derive(Debug, thiserror::Error)]
+pub enum PreflightError {
+    /// A file that every data directory has cannot be read.
+    #[error("could not open file \"{}\" for reading", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The target's control file cannot be used.
+    #[error("could not use control file \"{}\"", path.display())]
+    Control {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ControlError,
+    },
+    /// A server runs on the target.
+    #[error("target server is running: lock file \"{}\" names process {pid}", path.display())]
+    Running {
+        /// The lock file.
+        path: PathBuf,
+        /// The process in it.
+        pid: u32,
+    },
+    /// Not copies of one cluster.
+    #[error("source and target clusters are from different systems")]
+    DifferentSystems {
+        /// The system identifier of the source.
+        source_identifier: u64,
+        /// The system identifier of the target.
+        target_identifier: u64,
+    },
+    /// Different versions or sizes.
+    #[error("source and target clusters are not of the same kind: {what} is {source_value} in source and {target_value} in target")]
+    DifferentKinds {
+        /// What differs.
+        what: &'static str,
+        /// In the source.
+        source_value: String,
+        /// In the target.
+        target_value: String,
+    },
+    /// Hint bits of the target were not logged.
+    #[error("target server needs to use either data checksums or \"wal_log_hints = on\"")]
+    HintsNotLogged,
+    /// Torn pages of the source could not be repaired.
+    #[error("full_page_writes must be enabled in the source server")]
+    SourceFullPageWrites,
+    /// A stopped source must be stopped cleanly.
+    #[error("source data directory must be shut down cleanly")]
+    SourceNotClean {
+        /// What its control file says.
+        state: ClusterState,
+    },
+    /// A running source is in a state that cannot be copied from.
+    #[error("source system was in unexpected state: \"{state}\"")]
+    SourceState {
+        /// What its control file says.
+        state: ClusterState,
+    },
+    /// The two directories are one.
+    #[error("source and target are the same directory \"{}\"", path.display())]
+    SameDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// An earlier run stopped half-way.
+    #[error("a rewind of \"{}\" was begun and has not finished", path.display())]
+    Unfinished {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// There is a backup label that cannot be read.
+    #[error("invalid data in file \"{}\"", path.display())]
+    Label {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The source failed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+}
+
+impl PreflightError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            PreflightError::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "Is this a data directory? Give the directory that holds PG_VERSION.".into()
+            }
+            PreflightError::Open { .. } => "Run kbrecover as the user who owns the data directory.".into(),
+            PreflightError::Control { source: ControlError::Checksum { .. }, .. } => {
+                "The control file is damaged. Restore it or take a new base backup.".into()
+            }
+            PreflightError::Control { source: ControlError::UnknownVersion { .. }, .. } => {
+                let known: Vec<_> = walparse::Version::all().map(walparse::Version::name).collect();
+                format!("Supported are PostgreSQL {}.", known.join(", "))
+            }
+            PreflightError::Running { .. } => "Stop the target server first: pg_ctl stop -m fast.".into(),
+            PreflightError::DifferentSystems { source_identifier, target_identifier } => format!(
+                "System identifier of the source: {source_identifier}, of the target: {target_identifier}. Only copies of one cluster can be rewound to each other."
+            ),
+            PreflightError::HintsNotLogged => {
+                "Without them changes to the target can be missed. Take a new base backup; for the next time, set wal_log_hints = on or enable checksums with pg_checksums.".into()
+            }
+            PreflightError::SourceFullPageWrites => {
+                "Set full_page_writes = on on the source and reload its configuration.".into()
+            }
+            PreflightError::SourceNotClean { state } => {
+                format!("Its state is \"{state}\". Stop it with pg_ctl stop -m fast, or give --source-server while it runs.")
+            }
+            PreflightError::Unfinished { .. } => {
+                "This version cannot resume. Take a new base backup of the source.".into()
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// The two sides, checked to fit together.
+#[derive(Clone, Debug)]
+pub(crate) struct Clusters {
+    pub(crate) source: ControlFile,
+    pub(crate) target: ControlFile,
+    /// The target's `backup_label`, if it has one.
+    pub(crate) label: Option<BackupLabel>,
+}
+
+impl Clusters {
+    /// The latest checkpoint from which the target's data is surely on disk: where a pending replay
+    /// would start, or the control file's.
+    pub(crate) fn newest_target_checkpoint(&self) -> walparse::Lsn {
+        match self.label {
+            Some(BackupLabel::Start { checkpoint, .. }) => checkpoint.min(self.target.checkpoint_lsn()),
+            _ => self.target.checkpoint_lsn(),
+        }
+    }
+}
+
+/// Reads the target's control file.
+pub(crate) fn target_control(root: &Path) -> Result<ControlFile, PreflightError> {
+    let path = root.join(CONTROL_FILE);
+    let bytes = read(&path)?;
+    ControlFile::parse(&bytes).map_err(|source| PreflightError::Control { path, source })
+}
+
+/// Checks that the target is a stopped data directory; its label, if any.
+pub(crate) fn check_target(root: &Path) -> Result<Option<BackupLabel>, PreflightError> {
+    read(&root.join("PG_VERSION"))?;
+    check_not_running(root)?;
+    let path = root.join("backup_label");
+    let label = match std::fs::read(&path) {
+        Ok(text) => Some(BackupLabel::parse(&text).ok_or(PreflightError::Label { path })?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(source) => return Err(PreflightError::Open { path, source }),
+    };
+    if label == Some(BackupLabel::Unfinished) {
+        return Err(PreflightError::Unfinished { path: root.to_owned() });
+    }
+    Ok(label)
+}
+
+/// Checks that the two clusters can be rewound to each other.
+pub(crate) fn check_clusters(source: &dyn Source, clusters: &Clusters) -> Result<(), PreflightError> {
+    let (ours, theirs) = (&clusters.target, &clusters.source);
+    if theirs.system_identifier() != ours.system_identifier() {
+        return Err(PreflightError::DifferentSystems {
+            source_identifier: theirs.system_identifier(),
+            target_identifier: ours.system_identifier(),
+        });
+    }
+    same("version", theirs.version(), ours.version())?;
+    same("block size", theirs.block_size(), ours.block_size())?;
+    same("blocks per segment", theirs.relation_segment_blocks(), ours.relation_segment_blocks())?;
+    same("WAL block size", theirs.geometry().wal_block_size, ours.geometry().wal_block_size)?;
+    let segment_size = |control: &ControlFile| control.geometry().segment_size.bytes();
+    same("WAL segment size", segment_size(theirs), segment_size(ours))?;
+    if !ours.has_data_checksums() && !ours.wal_log_hints() {
+        return Err(PreflightError::HintsNotLogged);
+    }
+    let state = theirs.state();
+    let is_running = source.position()? != WalPosition::Stopped;
+    match state {
+        _ if !is_running && !state.is_clean() => Err(PreflightError::SourceNotClean { state }),
+        ClusterState::InProduction | ClusterState::InArchiveRecovery => Ok(()),
+        _ if is_running => Err(PreflightError::SourceState { state }),
+        // Its setting is not to be asked; what held at its last checkpoint is in the control file.
+        _ if !theirs.checkpoint().full_page_writes => Err(PreflightError::SourceFullPageWrites),
+        _ => Ok(()),
+    }
+}
+
+fn same<T: PartialEq + ToString>(what: &'static str, source: T, target: T) -> Result<(), PreflightError> {
+    if source == target {
+        return Ok(());
+    }
+    let (source_value, target_value) = (source.to_string(), target.to_string());
+    Err(PreflightError::DifferentKinds { what, source_value, target_value })
+}
+
+/// Refuses a directory on which a server runs.
+///
+/// A lock file may be left from a crash, and its process number may belong to another process by now: it
+/// counts if that process works in this directory, as every server does in its own. Of a process whose
+/// directory cannot be seen the worst is assumed.
+fn check_not_running(root: &Path) -> Result<(), PreflightError> {
+    let path = root.join("postmaster.pid");
+    let text = match std::fs::read(&path) {
+        Ok(text) => String::from_utf8_lossy(&text).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(PreflightError::Open { path, source }),
+    };
+    // A stand-alone server writes its process number with a minus sign.
+    let pid = text.lines().next().and_then(|line| line.trim().trim_start_matches('-').parse::<u32>().ok());
+    let bogus = || tracing::info!("pid file found but it seems bogus. Trying to start rewind anyway...");
+    let Some(pid) = pid.filter(|&pid| pid > 0) else {
+        bogus();
+        return Ok(());
+    };
+    let is_running = match std::fs::read_link(format!("/proc/{pid}/cwd")) {
+        Ok(directory) => root.canonicalize().is_ok_and(|root| root == directory),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(_) => Path::new(&format!("/proc/{pid}")).exists(),
+    };
+    if is_running {
+        return Err(PreflightError::Running { path, pid });
+    }
+    bogus();
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, PreflightError> {
+    std::fs::read(path).map_err(|source| PreflightError::Open { path: path.to_owned(), source })
+}
+
+/// The control file's path.
+pub(crate) fn control_path() -> DataPath {
+    DataPath::parse(CONTROL_FILE).unwrap_or_else(|_| unreachable!("a constant path without dots"))
+}

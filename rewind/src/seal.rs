@@ -1,0 +1,248 @@
+//! Sealing: the last stretch, after which a server may start on the target.
+//!
+//! The order is the safety: data durable; the source's WAL brought here and read through from redo to
+//! its end; the other branch's WAL removed; the control file; and then the one commit, when the true
+//! backup label takes the place of the mark.
+
+use std::collections::BTreeSet;
+
+use jiff::Zoned;
+use walparse::scan::{EndOfWal, ScanRequest, scan};
+use walparse::{
+    ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, WalDir, WalReadError, before_page_header,
+};
+
+use crate::clock::Clock;
+use crate::copy::{SourceLife, copy_wal};
+use crate::data_path::DataPath;
+use crate::engine::{Planned, available_wal, plan_wal, source_history, source_life, write_recovery_conf};
+use crate::error::RewindError;
+use crate::label::label;
+use crate::options::{Options, SyncChoice};
+use crate::outcome::WalSpan;
+use crate::preflight::control_path;
+use crate::progress::{Progress, Stage};
+use crate::source::Source;
+use crate::target::Target;
+use crate::wal_plan::WalCopy;
+
+/// WAL that was copied before the data: the source might recycle it meanwhile.
+pub(crate) struct EarlyWal {
+    names: BTreeSet<String>,
+    pub(crate) bytes: u64,
+}
+
+/// What sealing came to.
+pub(crate) struct Sealed {
+    pub(crate) replay: WalSpan,
+    pub(crate) bytes: u64,
+}
+
+/// The path of `backup_label`.
+pub(crate) fn label_path() -> DataPath {
+    DataPath::parse("backup_label").unwrap_or_else(|_| unreachable!("a constant path without dots"))
+}
+
+/// Copies the segments that are complete on the source and whose names are new to the target: nothing of
+/// the target's own WAL is lost by it.
+pub(crate) fn copy_complete_segments(
+    planned: &Planned<'_>,
+    source: &dyn Source,
+    target: &Target,
+    progress: &dyn Progress,
+) -> Result<EarlyWal, RewindError> {
+    let wal_dir = planned.clusters.target.version().wal_dir();
+    let mut chosen = Vec::new();
+    for file in planned.plan.wal.copy.iter().filter(|file| file.length == file.full_length) {
+        let path = wal_path(wal_dir, &file.name)?;
+        if planned.target_files.get(&path).is_none() {
+            chosen.push((path, file));
+        }
+    }
+    let bytes = copy_files(chosen.iter().map(|(path, file)| (path, *file)), source, target, progress)?;
+    Ok(EarlyWal { names: chosen.into_iter().map(|(_, file)| file.name.clone()).collect(), bytes })
+}
+
+/// Makes the target one on which a server can start.
+pub(crate) fn seal(
+    options: &Options,
+    progress: &dyn Progress,
+    clock: &mut Clock,
+    target: &Target,
+    source: &dyn Source,
+    planned: &Planned<'_>,
+    early: &EarlyWal,
+) -> Result<Sealed, RewindError> {
+    // After all data: no page that was copied is newer than what the WAL says from here on.
+    let control = source.control_file()?;
+    if source_life(options) == SourceLife::Stopped && control != planned.clusters.source {
+        return Err(RewindError::SourceModified);
+    }
+    let history = current_history(source, &control, planned)?;
+    let available = available_wal(source, &control, &history)?;
+    let plan = plan_wal(planned, &history, source, available)?;
+    let bytes = bring_wal(target, source, planned, &plan.copy, &plan.elsewhere, early, progress)?;
+    progress.finish(Stage::Copy);
+    let end = verify_wal(target, &control, &history, planned, available)?;
+    clock.end_stage("wal");
+
+    sync(options, target, progress)?;
+    for path in &plan.remove {
+        target.remove_file(path)?;
+    }
+    mark_archived(target, planned, &plan.copy)?;
+    let timeline = history.timeline_at(Lsn(end.0.saturating_sub(1)));
+    let now = Zoned::now();
+    target.overwrite_file(&control_path(), &control.recovering_to(end, timeline, now.timestamp().as_second()))?;
+    write_recovery_conf(options, target)?;
+    sync(options, target, progress)?;
+    let geometry = control.geometry();
+    target.replace_file(&label_path(), label(&planned.checkpoint, geometry.segment_size, &now).as_bytes())?;
+    clock.end_stage("seal");
+
+    let size = geometry.segment_size;
+    let start = planned.checkpoint.redo;
+    let replay = WalSpan {
+        start,
+        start_file: size.file_name(planned.checkpoint.timeline, size.segment_of(start)),
+        end,
+        end_timeline: timeline,
+        end_file: size.file_name(timeline, size.segment_before(end)),
+    };
+    Ok(Sealed { replay, bytes })
+}
+
+/// The source's history now. A promotion meanwhile is fine as long as the fork is where it was.
+fn current_history(
+    source: &dyn Source,
+    control: &ControlFile,
+    planned: &Planned<'_>,
+) -> Result<TimelineHistory, RewindError> {
+    let (before, after) = (planned.clusters.source.timeline(), control.timeline());
+    if before == after {
+        return Ok(planned.source_history.clone());
+    }
+    let history = source_history(source, control)?;
+    let goes_on = planned.source_history.common_with(&history).is_some_and(|(common, left)| {
+        common == before && left.is_none_or(|left| left > planned.divergence.lsn)
+    });
+    if goes_on { Ok(history) } else { Err(RewindError::SourceForked { before, after }) }
+}
+
+/// Brings the rest of the WAL that replay needs.
+fn bring_wal(
+    target: &Target,
+    source: &dyn Source,
+    planned: &Planned<'_>,
+    copy: &[WalCopy],
+    elsewhere: &[String],
+    early: &EarlyWal,
+    progress: &dyn Progress,
+) -> Result<u64, RewindError> {
+    let wal_dir = planned.clusters.target.version().wal_dir();
+    for name in elsewhere.iter().filter(|name| !early.names.contains(*name)) {
+        let failed = |source| RewindError::FetchWal { name: name.clone(), source };
+        let path = wal_path(wal_dir, name)?;
+        let found = planned.wal.find_elsewhere(name, false).map_err(|error| failed(Box::new(error)))?;
+        let found = found.ok_or_else(|| RewindError::WalVanished { path: path.clone() })?;
+        let bytes = std::fs::read(found).map_err(|error| failed(Box::new(error)))?;
+        let file = target.open(&path)?;
+        file.set_length(0)?;
+        file.write_at(&bytes, 0)?;
+    }
+    let mut rest = Vec::new();
+    for file in copy.iter().filter(|file| !early.names.contains(&file.name)) {
+        rest.push((wal_path(wal_dir, &file.name)?, file));
+    }
+    copy_files(rest.iter().map(|(path, file)| (path, *file)), source, target, progress)
+}
+
+fn copy_files<'a>(
+    files: impl Iterator<Item = (&'a DataPath, &'a WalCopy)>,
+    source: &dyn Source,
+    target: &Target,
+    progress: &dyn Progress,
+) -> Result<u64, RewindError> {
+    let files: Vec<_> = files.map(|(path, file)| (path.clone(), file.length, file.full_length)).collect();
+    let (bytes, missing) = copy_wal(&files, source, target, progress)?;
+    match missing.into_iter().next() {
+        Some(path) => Err(RewindError::WalVanished { path }),
+        None => Ok(bytes),
+    }
+}
+
+/// Reads the WAL that is now on the target from redo on; returns the end of its last record, which is the
+/// minRecoveryPoint: every page copied was changed by a record before it, because a page never reaches
+/// the source's disk before its WAL does.
+fn verify_wal(
+    target: &Target,
+    control: &ControlFile,
+    history: &TimelineHistory,
+    planned: &Planned<'_>,
+    available: Lsn,
+) -> Result<Lsn, RewindError> {
+    let geometry = control.geometry();
+    let directory = target.root().join(geometry.version.wal_dir());
+    let store = UpTo {
+        wal: WalDir::new(directory, history.clone(), geometry.segment_size),
+        last: geometry.segment_size.segment_before(available),
+    };
+    let needed = control.checkpoint_lsn().advance(1).max(control.min_recovery_point());
+    let request = ScanRequest {
+        geometry,
+        fork: Lsn(u64::MAX),
+        newest_checkpoint: planned.checkpoint.redo,
+        required_end: before_page_header(needed, &geometry),
+        end: EndOfWal::Open,
+    };
+    let found = scan(&store, &request, &|_| {}).map_err(RewindError::IncompleteWal)?;
+    Ok(found.end)
+}
+
+/// The WAL of the target up to a segment, whatever lies behind it.
+struct UpTo {
+    wal: WalDir,
+    last: SegmentNo,
+}
+
+impl SegmentStore for UpTo {
+    fn open(&self, segment: SegmentNo) -> Result<Option<FileBytes>, WalReadError> {
+        if segment > self.last { Ok(None) } else { self.wal.open(segment) }
+    }
+
+    fn newest(&self) -> Result<Option<SegmentNo>, WalReadError> {
+        Ok(Some(self.last))
+    }
+
+    fn describe(&self, segment: SegmentNo) -> String {
+        self.wal.describe(segment)
+    }
+}
+
+/// Notes every whole file that was copied as archived: it came from a server that sees to that, and a
+/// standby treats what it receives in the same way.
+fn mark_archived(target: &Target, planned: &Planned<'_>, copied: &[WalCopy]) -> Result<(), RewindError> {
+    let status = format!("{}/archive_status", planned.clusters.target.version().wal_dir());
+    if !target.root().join(&status).is_dir() {
+        return Ok(());
+    }
+    for file in copied.iter().filter(|file| file.length == file.full_length) {
+        target.open(&wal_path(&status, &format!("{}.done", file.name))?)?;
+    }
+    Ok(())
+}
+
+fn sync(options: &Options, target: &Target, progress: &dyn Progress) -> Result<(), RewindError> {
+    if options.sync == SyncChoice::Off {
+        return Ok(());
+    }
+    progress.begin(Stage::Sync, Some(target.unsynced_files()));
+    target.sync(&|| progress.advance(Stage::Sync, 1))?;
+    progress.finish(Stage::Sync);
+    Ok(())
+}
+
+/// The path of a file of a directory whose name comes from a listing.
+fn wal_path(directory: &str, name: &str) -> Result<DataPath, RewindError> {
+    DataPath::parse(format!("{directory}/{name}")).map_err(|error| RewindError::Source(error.into()))
+}

@@ -1,0 +1,242 @@
+//! The target's WAL, wherever it still is.
+//!
+//! A segment is looked for in the target's WAL directory, then (only up to where WAL must be there; what
+//! may lie behind that is nobody else's to know) in the directories given, in the archive, and, wholly
+//! below the fork, on the source, whose history is the same there. What is fetched goes to a temporary
+//! directory: the target stays untouched.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use tempfile::TempDir;
+use walparse::{FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalDir, WalGeometry, WalReadError};
+
+use crate::archive::{Archive, ArchiveError};
+use crate::data_path::DataPath;
+use crate::source::{MAX_RANGE, Source, SourceError};
+
+/// The places WAL of the target may be in.
+pub(crate) struct TargetWal<'a> {
+    local: WalDir,
+    directories: &'a [PathBuf],
+    archive: Option<Archive>,
+    source: &'a dyn Source,
+    geometry: WalGeometry,
+    /// Up to here the source's WAL is the target's.
+    shared_end: Lsn,
+    /// Up to here other places than the WAL directory are asked.
+    needed_end: Lsn,
+    fetched: Mutex<Fetched>,
+}
+
+#[derive(Default)]
+struct Fetched {
+    places: HashMap<String, Option<PathBuf>>,
+    directory: Option<TempDir>,
+}
+
+/// Why a place could not hand out a file.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchWalError {
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("could not open file \"{}\"", path.display())]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("could not store it in a temporary directory")]
+    Store(#[source] io::Error),
+}
+
+impl<'a> TargetWal<'a> {
+    /// The WAL of `target` in its own history. `needed_end` starts as given and can be moved.
+    pub(crate) fn new(
+        target: &Path,
+        history: TimelineHistory,
+        geometry: WalGeometry,
+        directories: &'a [PathBuf],
+        archive: Option<Archive>,
+        source: &'a dyn Source,
+    ) -> TargetWal<'a> {
+        let wal_dir = target.join(geometry.version.wal_dir());
+        TargetWal {
+            local: WalDir::new(wal_dir, history, geometry.segment_size),
+            directories,
+            archive,
+            source,
+            geometry,
+            shared_end: Lsn::INVALID,
+            needed_end: Lsn::INVALID,
+            fetched: Mutex::default(),
+        }
+    }
+
+    /// Says how far the history is shared with the source, and how far WAL must be there.
+    pub(crate) fn set_limits(&mut self, shared_end: Lsn, needed_end: Lsn) {
+        (self.shared_end, self.needed_end) = (shared_end, needed_end);
+    }
+
+    /// Reads the WAL in this history from now on.
+    pub(crate) fn set_history(&mut self, history: TimelineHistory) {
+        self.local = WalDir::new(self.local.directory(), history, self.geometry.segment_size);
+    }
+
+    /// The history the WAL is read in.
+    pub(crate) fn history(&self) -> &TimelineHistory {
+        self.local.history()
+    }
+
+    /// A file of the WAL directory by name, if any place has it.
+    pub(crate) fn find(&self, name: &str, is_shared: bool) -> Result<Option<PathBuf>, FetchWalError> {
+        let local = self.local.directory().join(name);
+        match local.symlink_metadata() {
+            Ok(_) => return Ok(Some(local)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(FetchWalError::Open { path: local, source }),
+        }
+        self.find_elsewhere(name, is_shared)
+    }
+
+    /// A file that the WAL directory does not have. One thread looks at a time: restore commands are
+    /// seldom made to run twice at once.
+    pub(crate) fn find_elsewhere(&self, name: &str, is_shared: bool) -> Result<Option<PathBuf>, FetchWalError> {
+        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = fetched.places.get(name) {
+            return Ok(known.clone());
+        }
+        let mut found = self.directories.iter().map(|directory| directory.join(name)).find(|path| path.is_file());
+        if found.is_none()
+            && let Some(archive) = &self.archive
+        {
+            found = archive.fetch(name)?;
+        }
+        if found.is_none() && is_shared {
+            found = self.fetch_from_source(name, &mut fetched)?;
+        }
+        fetched.places.insert(name.to_owned(), found.clone());
+        Ok(found)
+    }
+
+    /// The places that were or would be asked, for messages.
+    pub(crate) fn places(&self) -> String {
+        let mut places = vec![format!("\"{}\"", self.local.directory().display())];
+        places.extend(self.directories.iter().map(|directory| format!("\"{}\"", directory.display())));
+        if self.archive.is_some() {
+            places.push("the archive (restore_command)".to_owned());
+        }
+        places.push("the source".to_owned());
+        places.join(", ")
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "writes to a temporary directory, not to the target")]
+    fn fetch_from_source(&self, name: &str, fetched: &mut Fetched) -> Result<Option<PathBuf>, FetchWalError> {
+        let path = format!("{}/{name}", self.geometry.version.wal_dir());
+        let Ok(path) = DataPath::parse(path) else { return Ok(None) };
+        let Some(bytes) = read_whole(self.source, &path, self.geometry.segment_size.bytes())? else {
+            return Ok(None);
+        };
+        tracing::info!("fetched WAL file \"{name}\" from the source");
+        if fetched.directory.is_none() {
+            fetched.directory = Some(tempfile::tempdir().map_err(FetchWalError::Store)?);
+        }
+        let Some(directory) = &fetched.directory else { return Ok(None) };
+        let to = directory.path().join(name);
+        std::fs::write(&to, bytes).map_err(FetchWalError::Store)?;
+        Ok(Some(to))
+    }
+}
+
+impl SegmentStore for TargetWal<'_> {
+    fn open(&self, segment: SegmentNo) -> Result<Option<FileBytes>, WalReadError> {
+        if let Some(bytes) = self.local.open(segment)? {
+            return Ok(Some(bytes));
+        }
+        let size = self.geometry.segment_size;
+        if segment > size.segment_before(self.needed_end) {
+            return Ok(None);
+        }
+        let name = self.local.file_name(segment);
+        let is_shared = size.end_of(segment) <= self.shared_end;
+        let failed = |source| WalReadError::Fetch { segment: name.clone(), source: Box::new(source) };
+        let Some(path) = self.find_elsewhere(&name, is_shared).map_err(failed)? else { return Ok(None) };
+        FileBytes::map(&path).map(Some).map_err(|source| WalReadError::Open { path, source })
+    }
+
+    fn newest(&self) -> Result<Option<SegmentNo>, WalReadError> {
+        self.local.newest()
+    }
+
+    fn describe(&self, segment: SegmentNo) -> String {
+        self.local.describe(segment)
+    }
+}
+
+/// The segments of the source in its own history, read through the seam.
+pub(crate) struct SourceWal<'a> {
+    pub(crate) source: &'a dyn Source,
+    pub(crate) history: &'a TimelineHistory,
+    pub(crate) geometry: WalGeometry,
+}
+
+impl SourceWal<'_> {
+    /// The path of a segment's file below the data directory.
+    pub(crate) fn path(&self, segment: SegmentNo) -> Result<DataPath, SourceError> {
+        let size = self.geometry.segment_size;
+        let name = size.file_name(self.history.timeline_of_segment(segment, size), segment);
+        Ok(DataPath::parse(format!("{}/{name}", self.geometry.version.wal_dir()))?)
+    }
+}
+
+impl SegmentStore for SourceWal<'_> {
+    fn open(&self, segment: SegmentNo) -> Result<Option<FileBytes>, WalReadError> {
+        let failed = |source: SourceError| WalReadError::Fetch {
+            segment: self.describe(segment),
+            source: Box::new(source),
+        };
+        let path = self.path(segment).map_err(failed)?;
+        let bytes = read_whole(self.source, &path, self.geometry.segment_size.bytes()).map_err(failed)?;
+        Ok(bytes.map(FileBytes::Owned))
+    }
+
+    fn newest(&self) -> Result<Option<SegmentNo>, WalReadError> {
+        Ok(None)
+    }
+
+    fn describe(&self, segment: SegmentNo) -> String {
+        let size = self.geometry.segment_size;
+        size.file_name(self.history.timeline_of_segment(segment, size), segment)
+    }
+}
+
+/// The history of a timeline, from the file that `read` finds by name; timeline 1 has none.
+pub(crate) fn read_history<E>(
+    timeline: TimelineId,
+    read: impl FnOnce(&str) -> Result<Option<Vec<u8>>, E>,
+) -> Result<Option<Result<TimelineHistory, walparse::HistoryError>>, E> {
+    if timeline <= TimelineId(1) {
+        return Ok(Some(Ok(TimelineHistory::of_first(timeline))));
+    }
+    let text = read(&timeline.history_file_name())?;
+    Ok(text.map(|text| TimelineHistory::parse(timeline, &text)))
+}
+
+/// At most `limit` bytes of a file of the source.
+fn read_whole(source: &dyn Source, path: &DataPath, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < limit {
+        let length = (limit - bytes.len() as u64).min(u64::from(MAX_RANGE)) as usize;
+        let Some(part) = source.read_range(path, bytes.len() as u64, length)? else { return Ok(None) };
+        let is_short = part.len() < length;
+        bytes.extend_from_slice(&part);
+        if is_short {
+            break;
+        }
+    }
+    Ok(Some(bytes))
+}
