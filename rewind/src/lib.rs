@@ -8,6 +8,7 @@
 
 mod data_path;
 mod error;
+mod exclude;
 mod inventory;
 mod options;
 mod outcome;
@@ -16,6 +17,7 @@ pub mod source;
 
 pub use data_path::{DataPath, PathError};
 pub use error::{Failure, RewindError, TargetState};
+pub use exclude::{Disposition, disposition};
 pub use inventory::{EntryKind, Inventory};
 pub use options::{
     CrashRecovery, CrashRecoveryError, MissingWal, Mode, Options, RecoveryConf, RestoreCommand, SourceChoice,
