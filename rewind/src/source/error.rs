@@ -210,16 +210,27 @@ impl SourceError {
             }
             SourceError::BecameDirectory { .. } => "Run the same command again.",
             SourceError::NameEncoding { .. } => "Rename or remove the file on the source.",
+            SourceError::Directory { source, .. } if permission_hint(source).is_some() => {
+                return permission_hint(source);
+            }
             SourceError::NoControlFile { .. } | SourceError::Directory { .. } => {
                 "Name the data directory of a stopped server."
             }
             SourceError::ControlFile { source: ControlError::Checksum { .. }, .. } => {
                 "Run the same command again; if that does not help, the source is damaged."
             }
+            SourceError::Read { source, .. } => return permission_hint(source),
+            SourceError::Walk(error) => return error.hint(),
             _ => return None,
         };
         Some(text.to_owned())
     }
+}
+
+/// What to do about a file that may not be read.
+pub(super) fn permission_hint(error: &std::io::Error) -> Option<String> {
+    let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+    denied.then(|| "Run as the user who owns the data directory.".to_owned())
 }
 
 /// What an administrator must run.
@@ -248,7 +259,9 @@ impl ServerError {
         }
         let code = self.code().map(SqlState::code);
         let text = match code {
-            Some("53300") => "Free connections on the source server, or raise its max_connections.",
+            Some("53300") => {
+                "Free connections on the source server, or raise the limit (the server's max_connections, or that of the role or the database)."
+            }
             Some("28000" | "28P01") => {
                 "Check user and password in the connection string or the password file, and the server's pg_hba.conf."
             }
@@ -261,6 +274,12 @@ impl ServerError {
             None => "Is the source server running there, and does it accept connections?",
         };
         Some(text.to_owned())
+    }
+
+    /// What the operating system said of the connection.
+    fn system_error(&self) -> Option<&std::io::Error> {
+        let error = std::error::Error::source(&self.0)?.downcast_ref::<std::io::Error>()?;
+        error.raw_os_error().map(|_| error)
     }
 
     fn needs_password(&self) -> bool {
@@ -277,9 +296,10 @@ impl From<tokio_postgres::Error> for ServerError {
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(error) = self.0.as_db_error() else {
-            return match self.needs_password() {
-                true => f.write_str("no password supplied"),
-                false => self.0.fmt(f),
+            return match self.system_error() {
+                _ if self.needs_password() => f.write_str("no password supplied"),
+                Some(error) => error.fmt(f),
+                None => self.0.fmt(f),
             };
         };
         write!(f, "{}:  {}", error.severity(), error.message())?;
@@ -292,11 +312,9 @@ impl fmt::Display for ServerError {
 
 impl std::error::Error for ServerError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // What the server said is in Display already.
-        match self.0.as_db_error().is_some() || self.needs_password() {
-            true => None,
-            false => std::error::Error::source(&self.0),
-        }
+        // What the server or the operating system said is in Display already.
+        let said = self.0.as_db_error().is_some() || self.needs_password() || self.system_error().is_some();
+        if said { None } else { std::error::Error::source(&self.0) }
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::error::permission_hint;
 use crate::data_path::{DataPath, PathError};
 use crate::inventory::{EntryKind, Inventory};
 
@@ -57,6 +58,18 @@ pub enum WalkError {
         /// The path.
         path: DataPath,
     },
+}
+
+impl WalkError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            WalkError::Directory { source, .. }
+            | WalkError::Stat { source, .. }
+            | WalkError::Link { source, .. } => permission_hint(source),
+            WalkError::Name(_) | WalkError::Duplicate { .. } => None,
+        }
+    }
 }
 
 /// Lists everything below `root`, many directories at once.

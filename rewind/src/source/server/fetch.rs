@@ -46,8 +46,7 @@ pub(super) fn fetch(
     // The sink blocks (it writes files), so each connection's share runs in a thread of its own instead
     // of in the runtime. The caller's thread takes the first.
     std::thread::scope(|scope| {
-        let useful = sessions.iter().take(ranges.len().div_ceil(BATCH_RANGES / 4));
-        for session in useful.skip(1) {
+        for session in sessions.iter().take(batches(ranges)).skip(1) {
             let builder = std::thread::Builder::new().name("fetch".to_owned());
             if let Err(error) = builder.spawn_scoped(scope, move || run(session)) {
                 // The others take its share.
@@ -59,6 +58,13 @@ pub(super) fn fetch(
         }
     });
     failure.into_result()
+}
+
+/// About how many batches these ranges make: more connections than that would have nothing to do.
+fn batches(ranges: &[FetchRange]) -> usize {
+    let bytes: u64 = ranges.iter().map(|range| u64::from(range.length)).sum();
+    let by_bytes = usize::try_from(bytes.div_ceil(BATCH_BYTES)).unwrap_or(usize::MAX);
+    ranges.len().div_ceil(BATCH_RANGES).max(by_bytes)
 }
 
 /// Two lanes on one connection: while one's answer is read, the other's request is with the server.

@@ -70,8 +70,7 @@ impl ServerSource {
             .build()
             .map_err(|source| SourceError::Runtime { source })?;
         let (endpoint, first) = runtime.block_on(session::find(conninfo))?;
-        let version = first.version;
-        let dialect = Dialect::of(version).ok_or(SourceError::ServerVersion { version })?;
+        let (version, dialect) = (first.version, first.dialect);
         let facts = runtime.block_on(first.check())?;
         let sessions = runtime.block_on(open_more(&endpoint, first, connections))?;
         tracing::info!("connected to {}, version {version}, {} connection(s)", endpoint.name, sessions.len());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Statement};
 
-use super::sql;
+use super::sql::{self, Dialect};
 use crate::source::conninfo::{Address, Candidate, Conninfo, SessionAttrs};
 use crate::source::error::{ServerError, SourceError};
 
@@ -28,6 +28,7 @@ pub(super) struct Session {
     pub(super) fetch: Statement,
     /// `server_version_num`
     pub(super) version: u32,
+    pub(super) dialect: &'static Dialect,
 }
 
 /// What the first session learned of the server.
@@ -154,10 +155,11 @@ impl Endpoint {
         let row = simple_row(&client, "SHOW server_version_num", doing).await?;
         let version = row.first().and_then(|text| text.as_deref()?.parse().ok());
         let version = version.ok_or_else(|| answer(doing, "server_version_num is no number"))?;
+        let dialect = Dialect::of(version).ok_or(SourceError::ServerVersion { version })?;
         let failed = |error: tokio_postgres::Error| query(doing, error);
         client.batch_execute(&sql::session_settings(version)).await.map_err(failed)?;
         let fetch = client.prepare(sql::FETCH).await.map_err(failed)?;
-        Ok(Session { client, fetch, version })
+        Ok(Session { client, fetch, version, dialect })
     }
 }
 
