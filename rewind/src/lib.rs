@@ -35,6 +35,7 @@ mod error;
 pub use engine::run;
 pub use data_path::{DataPath, PathError};
 pub use error::{Failure, RewindError, TargetState};
+pub use exclude::{Disposition, disposition};
 pub use inventory::{EntryKind, Inventory};
 pub use options::{
     CrashRecovery, CrashRecoveryError, MissingWal, Mode, Options, RecoveryConf, RestoreCommand, SourceChoice,

@@ -9,6 +9,15 @@ use crate::data_path::DataPath;
 use crate::inventory::Inventory;
 
 pub mod conninfo;
+mod directory;
+mod error;
+mod server;
+mod walk;
+
+pub use directory::DirectorySource;
+pub use error::{ServerError, SourceError};
+pub use server::{DEFAULT_CONNECTIONS, ServerSource};
+pub use walk::{WalkError, walk_data_directory};
 
 /// What a rewind asks of the side it copies from.
 pub trait Source: Send + Sync {
@@ -105,13 +114,10 @@ pub enum FetchError {
     },
 }
 
-/// Why the source could not be read. (To be completed by its implementations.)
-#[derive(Debug, thiserror::Error)]
-pub enum SourceError {}
-
-impl SourceError {
-    /// What the operator can do about it.
-    pub fn hint(&self) -> Option<String> {
-        None
+/// Checks what [`Source::fetch`] is given; the ranges are this program's own, so a bad one is its fault.
+fn assert_valid(files: &[DataPath], ranges: &[FetchRange]) {
+    for range in ranges {
+        assert!((range.file as usize) < files.len(), "range of file {} of {}", range.file, files.len());
+        assert!(range.length <= MAX_RANGE, "range of {} bytes", range.length);
     }
 }

@@ -53,6 +53,15 @@ impl Address {
 }
 
 impl Candidate {
+    /// The same server with its name looked up.
+    pub(crate) fn at(&self, ip: IpAddr) -> Candidate {
+        let address = match &self.address {
+            Address::Name(name) => Address::Ip(ip, Some(name.clone())),
+            other => other.clone(),
+        };
+        Candidate { address, ..self.clone() }
+    }
+
     /// The host under which a password file has this server.
     pub(super) fn passfile_host(&self) -> String {
         match &self.address {

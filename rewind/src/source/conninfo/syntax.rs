@@ -129,7 +129,9 @@ fn parse_query(query: &str, values: &mut Values) -> Result<(), ConninfoError> {
     if query.is_empty() {
         return Ok(());
     }
-    for pair in query.split('&') {
+    // One `&` may end the query; one alone is a pair without anything.
+    let pairs = query.strip_suffix('&').filter(|pairs| !pairs.is_empty()).unwrap_or(query);
+    for pair in pairs.split('&') {
         let Some((keyword, value)) = pair.split_once('=') else {
             return Err(ConninfoError::Uri { problem: "missing key/value separator \"=\"" });
         };

@@ -115,6 +115,7 @@ fn uris() {
         ),
         // The `@` of a query is not the one after a user.
         ("postgresql://h/db?user=a@b", vec![("user", "a@b"), ("dbname", "db"), ("host", "h")]),
+        ("postgresql://h/?user=u&", vec![("user", "u"), ("host", "h")]),
         ("postgresql://h?user=a@b", vec![("user", "h?user=a"), ("host", "b")]),
         ("postgresql://u%40x:p%3A%2F@/d%2Fb", vec![("user", "u@x"), ("password", "p:/"), ("dbname", "d/b")]),
         ("postgresql://u:a:b@h", vec![("user", "u"), ("password", "a:b"), ("host", "h")]),
@@ -150,6 +151,8 @@ fn what_libpq_refuses_is_refused() {
         ("keepalives=yes", "invalid integer value \"yes\" for connection option \"keepalives\""),
         ("service=foo", "connection service files are not supported"),
         ("postgresql://h?x=y", "invalid URI query parameter: \"x\""),
+        ("postgresql://h?&", "missing key/value separator \"=\" in URI"),
+        ("postgresql://h?user=u&&", "missing key/value separator \"=\" in URI"),
         ("postgresql://h?user", "missing key/value separator \"=\" in URI"),
         ("postgresql://h?user=a=b", "extra key/value separator \"=\" in URI"),
         ("postgresql://[::1", "missing \"]\" after an IPv6 host address in URI"),

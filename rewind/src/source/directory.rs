@@ -1,0 +1,218 @@
+//! The data directory of a stopped server as the source.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use walparse::ControlFile;
+
+use super::error::SourceError;
+use super::walk::{plain_files, walk_data_directory};
+use super::{ChunkSink, FetchError, FetchRange, MAX_RANGE, Source, WalPosition};
+use crate::data_path::DataPath;
+use crate::inventory::Inventory;
+
+/// Where the control file is.
+const CONTROL_FILE: &str = "global/pg_control";
+
+/// The largest file that is read whole.
+const MAX_SMALL_FILE: u64 = 64 << 20;
+
+/// How many ranges of one file one thread takes at a time.
+const SHARE: usize = 256;
+
+/// A data directory of which no server is running; whether that is so must be checked in its control file.
+#[derive(Debug)]
+pub struct DirectorySource {
+    root: PathBuf,
+    wal_dir: &'static str,
+}
+
+impl DirectorySource {
+    /// Opens a data directory and reads from its control file which version it is of.
+    ///
+    /// # Errors
+    /// No directory, or none with a usable control file.
+    pub fn open(root: &Path) -> Result<DirectorySource, SourceError> {
+        let unusable = |source| SourceError::Directory { path: root.to_owned(), source };
+        if !fs::metadata(root).map_err(unusable)?.is_dir() {
+            return Err(unusable(ErrorKind::NotADirectory.into()));
+        }
+        let mut source = DirectorySource { root: root.to_owned(), wal_dir: "" };
+        source.wal_dir = source.control_file()?.version().wal_dir();
+        Ok(source)
+    }
+
+    /// The data directory.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// The whole of a file that has at most `limit` bytes.
+    fn read_whole(&self, path: &DataPath, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
+        let place = path.below(&self.root);
+        let mut bytes = Vec::new();
+        let read = File::open(&place).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
+        match read {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(SourceError::Read { path: place, source }),
+            Ok(length) if length as u64 > limit => Err(SourceError::TooLarge { path: path.clone(), limit }),
+            Ok(_) => Ok(Some(bytes)),
+        }
+    }
+
+    /// Hands on some ranges of one file.
+    fn fetch_share(
+        &self,
+        path: &DataPath,
+        share: &[FetchRange],
+        sink: &dyn ChunkSink,
+    ) -> Result<(), FetchError> {
+        let place = path.below(&self.root);
+        let stored =
+            |result: io::Result<()>| result.map_err(|source| FetchError::Sink { path: path.clone(), source });
+        let failed = |source: io::Error| match source.kind() {
+            ErrorKind::IsADirectory => SourceError::BecameDirectory { path: path.clone() },
+            _ => SourceError::Read { path: place.clone(), source },
+        };
+        // The one place where contents of files are read.
+        let file = match File::open(&place) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return share.iter().try_for_each(|range| stored(sink.write(*range, None)));
+            }
+            file => file.map_err(failed)?,
+        };
+        let longest = share.iter().map(|range| range.length).max().unwrap_or(0).min(MAX_RANGE);
+        let mut buffer = vec![0; longest as usize];
+        for range in share {
+            let bytes =
+                read_up_to(&file, range.offset, &mut buffer[..range.length as usize]).map_err(failed)?;
+            stored(sink.write(*range, Some(bytes)))?;
+        }
+        Ok(())
+    }
+}
+
+impl Source for DirectorySource {
+    fn name(&self) -> String {
+        format!("data directory \"{}\"", self.root.display())
+    }
+
+    fn control_file(&self) -> Result<ControlFile, SourceError> {
+        let shown = || self.root.join(CONTROL_FILE).display().to_string();
+        let path = DataPath::parse(CONTROL_FILE)?;
+        let bytes = self.read_whole(&path, 2 * walparse::control::CONTROL_FILE_SIZE as u64)?;
+        let bytes = bytes.ok_or_else(|| SourceError::NoControlFile { path: shown() })?;
+        ControlFile::parse(&bytes).map_err(|source| SourceError::ControlFile { path: shown(), source })
+    }
+
+    fn read_file(&self, path: &DataPath) -> Result<Option<Vec<u8>>, SourceError> {
+        self.read_whole(path, MAX_SMALL_FILE)
+    }
+
+    fn list(&self) -> Result<Inventory, SourceError> {
+        Ok(walk_data_directory(&self.root, self.wal_dir)?)
+    }
+
+    fn list_wal(&self) -> Result<Vec<(String, u64)>, SourceError> {
+        Ok(plain_files(&self.root.join(self.wal_dir))?)
+    }
+
+    fn position(&self) -> Result<WalPosition, SourceError> {
+        Ok(WalPosition::Stopped)
+    }
+
+    /// # Panics
+    /// If a range names no file of `files` or is longer than [`MAX_RANGE`].
+    fn fetch(
+        &self,
+        files: &[DataPath],
+        ranges: &[FetchRange],
+        sink: &dyn ChunkSink,
+    ) -> Result<(), FetchError> {
+        super::assert_valid(files, ranges);
+        // Neighbours of the same file share its being opened; a large file is still many threads' work.
+        let by_file = ranges.chunk_by(|a, b| a.file == b.file);
+        let shares: Vec<&[FetchRange]> = by_file.flat_map(|ranges| ranges.chunks(SHARE)).collect();
+        shares.into_par_iter().try_for_each(|share| match share.first() {
+            Some(first) => self.fetch_share(&files[first.file as usize], share, sink),
+            None => Ok(()),
+        })
+    }
+}
+
+/// Fills `buffer` from `offset` on; returns less than all of it only at the end of the file.
+fn read_up_to<'a>(file: &File, offset: u64, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset.saturating_add(filled as u64)) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(&buffer[..filled])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Collected(Mutex<BTreeMap<(u32, u64), Option<Vec<u8>>>>);
+
+    impl ChunkSink for Collected {
+        fn write(&self, range: FetchRange, bytes: Option<&[u8]>) -> io::Result<()> {
+            let earlier =
+                self.0.lock().unwrap().insert((range.file, range.offset), bytes.map(<[u8]>::to_vec));
+            assert!(earlier.is_none());
+            if range.length == 13 { Err(io::Error::other("full")) } else { Ok(()) }
+        }
+    }
+
+    fn range(file: u32, offset: u64, length: u32) -> FetchRange {
+        FetchRange { file, offset, length }
+    }
+
+    #[test]
+    fn ranges_come_whole_short_empty_or_not_at_all() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("a"), b"0123456789").unwrap();
+        fs::create_dir(temp.path().join("dir")).unwrap();
+        let source = DirectorySource { root: temp.path().to_owned(), wal_dir: "pg_wal" };
+        let files: Vec<_> = ["a", "gone", "dir"].map(|name| DataPath::parse(name).unwrap()).into();
+
+        let sink = Collected::default();
+        let ranges = [range(0, 2, 3), range(1, 0, 5), range(0, 8, 8), range(0, 50, 1), range(0, u64::MAX, 0)];
+        source.fetch(&files, &ranges, &sink).unwrap();
+        let got = sink.0.into_inner().unwrap();
+        assert_eq!(got[&(0, 2)].as_deref(), Some(b"234".as_slice()));
+        assert_eq!(got[&(0, 8)].as_deref(), Some(b"89".as_slice()));
+        assert_eq!(got[&(0, 50)].as_deref(), Some(b"".as_slice()));
+        assert_eq!(got[&(1, 0)], None);
+        assert_eq!(got.len(), ranges.len());
+
+        let error = source.fetch(&files, &[range(2, 0, 1)], &Collected::default()).unwrap_err();
+        assert_eq!(error.to_string(), "file \"dir\" has become a directory in the source");
+        let error = source.fetch(&files, &[range(0, 0, 13)], &Collected::default()).unwrap_err();
+        assert!(matches!(error, FetchError::Sink { .. }), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_data_directory_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let open = |path: &Path| DirectorySource::open(path).unwrap_err();
+        assert!(matches!(open(&temp.path().join("none")), SourceError::Directory { .. }));
+        assert!(matches!(open(temp.path()), SourceError::NoControlFile { .. }));
+        fs::create_dir(temp.path().join("global")).unwrap();
+        fs::write(temp.path().join(CONTROL_FILE), [0; 8192]).unwrap();
+        assert!(matches!(open(temp.path()), SourceError::ControlFile { .. }));
+        assert!(matches!(open(&temp.path().join(CONTROL_FILE)), SourceError::Directory { .. }));
+    }
+}

@@ -1,0 +1,270 @@
+//! Fetching ranges: a shared queue of batches, several connections, two batches under way on each.
+//!
+//! Every row of an answer is held against the request it answers. A batch is the unit of failure: nothing
+//! outside it depends on it, so it could be asked again on a new connection.
+
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::{TryStreamExt, future};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+
+use super::session::{Session, answer, query};
+use super::sql::{self, RawText};
+use crate::data_path::DataPath;
+use crate::source::error::SourceError;
+use crate::source::{ChunkSink, FetchError, FetchRange};
+
+/// The most ranges of a batch. Measured: beyond this the rate no longer grows.
+const BATCH_RANGES: usize = 1000;
+
+/// The most bytes of a batch, so that two of them on every connection are no burden to the server.
+const BATCH_BYTES: u64 = 8 << 20;
+
+const DOING: &str = "fetching file contents";
+
+/// Fetches `ranges` over `sessions` and hands them to `sink`.
+pub(super) fn fetch(
+    runtime: &Handle,
+    sessions: &[Session],
+    files: &[DataPath],
+    ranges: &[FetchRange],
+    sink: &dyn ChunkSink,
+) -> Result<(), FetchError> {
+    let queue = Queue::new(ranges);
+    let failure = Failure::new();
+    let run = |session: &Session| {
+        let job = Job { session, files, sink };
+        if let Err(error) = runtime.block_on(run_session(&job, &queue, &failure)) {
+            failure.set(error);
+        }
+    };
+    let run = &run;
+    // The sink blocks (it writes files), so each connection's share runs in a thread of its own instead
+    // of in the runtime. The caller's thread takes the first.
+    std::thread::scope(|scope| {
+        for session in sessions.iter().take(batches(ranges)).skip(1) {
+            let builder = std::thread::Builder::new().name("fetch".to_owned());
+            if let Err(error) = builder.spawn_scoped(scope, move || run(session)) {
+                // The others take its share.
+                tracing::warn!("could not start a thread for a connection: {error}");
+            }
+        }
+        if let Some(session) = sessions.first() {
+            run(session);
+        }
+    });
+    failure.into_result()
+}
+
+/// About how many batches these ranges make: more connections than that would have nothing to do.
+fn batches(ranges: &[FetchRange]) -> usize {
+    let bytes: u64 = ranges.iter().map(|range| u64::from(range.length)).sum();
+    let by_bytes = usize::try_from(bytes.div_ceil(BATCH_BYTES)).unwrap_or(usize::MAX);
+    ranges.len().div_ceil(BATCH_RANGES).max(by_bytes)
+}
+
+/// Two lanes on one connection: while one's answer is read, the other's request is with the server.
+async fn run_session(job: &Job<'_>, queue: &Queue<'_>, failure: &Failure) -> Result<(), FetchError> {
+    let lane = || async {
+        while let Some(batch) = queue.take() {
+            job.fetch_batch(batch).await?;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        ended = future::try_join(lane(), lane()) => ended.map(|_| ()),
+        () = failure.happened() => Ok(()),
+    }
+}
+
+/// What a connection works on.
+struct Job<'a> {
+    session: &'a Session,
+    files: &'a [DataPath],
+    sink: &'a dyn ChunkSink,
+}
+
+impl Job<'_> {
+    /// Asks for a batch and passes its rows on. Rows may come in any order, each must come once.
+    async fn fetch_batch(&self, batch: &[FetchRange]) -> Result<(), FetchError> {
+        let paths: Vec<RawText<'_>> =
+            batch.iter().map(|range| RawText(self.path(range).as_bytes())).collect();
+        let begins: Vec<i64> = batch.iter().map(|range| range.offset as i64).collect();
+        let lengths: Vec<i32> = batch.iter().map(|range| range.length as i32).collect();
+        let parameters: [&(dyn ToSql + Sync); 3] = [&paths, &begins, &lengths];
+
+        let rows = match self.session.client.query_raw(&self.session.fetch, parameters).await {
+            Ok(rows) => rows,
+            Err(error) => return Err(self.explain(batch, error).await.into()),
+        };
+        let mut rows = pin!(rows);
+        let mut arrivals = Arrivals::new(batch);
+        loop {
+            let row = match rows.try_next().await {
+                Ok(Some(row)) => row,
+                Ok(None) => break,
+                Err(error) => return Err(self.explain(batch, error).await.into()),
+            };
+            let ordinal: i64 = row.try_get(0).map_err(|error| query(DOING, error))?;
+            let bytes: Option<&[u8]> = row.try_get(1).map_err(|error| query(DOING, error))?;
+            let range = arrivals.arrive(ordinal)?;
+            if bytes.is_some_and(|bytes| bytes.len() > range.length as usize) {
+                return Err(SourceError::TooMuch { path: self.path(&range).clone() }.into());
+            }
+            let stored = self.sink.write(range, bytes);
+            stored.map_err(|source| FetchError::Sink { path: self.path(&range).clone(), source })?;
+        }
+        Ok(arrivals.finish()?)
+    }
+
+    fn path(&self, range: &FetchRange) -> &DataPath {
+        &self.files[range.file as usize]
+    }
+
+    /// Finds out whether a batch failed because a file has become a directory: the server says that
+    /// something is one, but which only in words.
+    async fn explain(&self, batch: &[FetchRange], error: tokio_postgres::Error) -> SourceError {
+        if error.code() == Some(&SqlState::WRONG_OBJECT_TYPE) {
+            let paths: Vec<RawText<'_>> =
+                batch.iter().map(|range| RawText(self.path(range).as_bytes())).collect();
+            let found = self.session.client.query_opt(sql::DIRECTORIES, &[&paths]).await;
+            let ordinal = found.ok().flatten().and_then(|row| row.try_get::<_, i64>(0).ok());
+            let at = ordinal.and_then(|ordinal| usize::try_from(ordinal).ok()?.checked_sub(1));
+            if let Some(range) = at.and_then(|at| batch.get(at)) {
+                return SourceError::BecameDirectory { path: self.path(range).clone() };
+            }
+        }
+        query(DOING, error)
+    }
+}
+
+/// Holds the rows of an answer against the ranges of the request.
+struct Arrivals<'a> {
+    batch: &'a [FetchRange],
+    seen: Vec<bool>,
+    missing: usize,
+}
+
+impl<'a> Arrivals<'a> {
+    fn new(batch: &'a [FetchRange]) -> Arrivals<'a> {
+        Arrivals { batch, seen: vec![false; batch.len()], missing: batch.len() }
+    }
+
+    /// The range that the row with this ordinal (from 1) answers.
+    fn arrive(&mut self, ordinal: i64) -> Result<FetchRange, SourceError> {
+        let index = usize::try_from(ordinal).ok().and_then(|ordinal| ordinal.checked_sub(1));
+        let found = index.and_then(|index| Some((self.batch.get(index)?, self.seen.get_mut(index)?)));
+        match found {
+            None => Err(answer(DOING, "a row that was not asked for")),
+            Some((_, true)) => Err(answer(DOING, "the same row twice")),
+            Some((range, seen)) => {
+                *seen = true;
+                self.missing -= 1;
+                Ok(*range)
+            }
+        }
+    }
+
+    fn finish(self) -> Result<(), SourceError> {
+        match self.missing {
+            0 => Ok(()),
+            _ => Err(answer(DOING, "fewer rows than asked for")),
+        }
+    }
+}
+
+/// Deals out the ranges in batches.
+struct Queue<'a> {
+    rest: Mutex<&'a [FetchRange]>,
+}
+
+impl<'a> Queue<'a> {
+    fn new(ranges: &'a [FetchRange]) -> Queue<'a> {
+        Queue { rest: Mutex::new(ranges) }
+    }
+
+    /// The next batch: never empty.
+    fn take(&self) -> Option<&'a [FetchRange]> {
+        let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = 0;
+        let fitting = rest.iter().take(BATCH_RANGES).take_while(|range| {
+            bytes += u64::from(range.length);
+            bytes <= BATCH_BYTES
+        });
+        let count = fitting.count().max(1).min(rest.len());
+        let (batch, left) = rest.split_at(count);
+        *rest = left;
+        (!batch.is_empty()).then_some(batch)
+    }
+}
+
+/// The first error of any connection; makes the others stop.
+struct Failure {
+    first: Mutex<Option<FetchError>>,
+    happened: watch::Sender<bool>,
+}
+
+impl Failure {
+    fn new() -> Failure {
+        Failure { first: Mutex::new(None), happened: watch::Sender::new(false) }
+    }
+
+    fn set(&self, error: FetchError) {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.happened.send_replace(true);
+    }
+
+    async fn happened(&self) {
+        // An error would mean that the sender is gone, which `self` holds.
+        let _ = self.happened.subscribe().wait_for(|happened| *happened).await;
+    }
+
+    fn into_result(self) -> Result<(), FetchError> {
+        match self.first.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::MAX_RANGE;
+
+    fn ranges(lengths: &[u32]) -> Vec<FetchRange> {
+        lengths.iter().map(|length| FetchRange { file: 0, offset: 0, length: *length }).collect()
+    }
+
+    #[test]
+    fn batches_keep_to_both_limits_and_lose_nothing() {
+        let sizes = |lengths: &[u32]| {
+            let ranges = ranges(lengths);
+            let queue = Queue::new(&ranges);
+            let batches: Vec<_> = std::iter::from_fn(|| queue.take()).collect();
+            assert_eq!(batches.concat(), ranges);
+            batches.iter().map(|batch| batch.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(&[]), [0; 0]);
+        assert_eq!(sizes(&[8192; 2500]), [1000, 1000, 500]);
+        assert_eq!(sizes(&[MAX_RANGE; 17]), [8, 8, 1]);
+        assert_eq!(sizes(&[u32::MAX, 1, u32::MAX]), [1, 1, 1]);
+    }
+
+    #[test]
+    fn every_row_must_arrive_exactly_once() {
+        let ranges = ranges(&[10, 20]);
+        let mut arrivals = Arrivals::new(&ranges);
+        assert_eq!(arrivals.arrive(2).unwrap().length, 20);
+        for bad in [2, 0, -1, 3, i64::MIN, i64::MAX] {
+            assert!(arrivals.arrive(bad).is_err(), "{bad}");
+        }
+        assert_eq!(arrivals.arrive(1).unwrap().length, 10);
+        assert!(arrivals.finish().is_ok());
+        assert!(Arrivals::new(&ranges).finish().is_err());
+    }
+}

@@ -1,0 +1,247 @@
+//! Connections: finding the server, opening sessions on it, making them fit for the work.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Statement};
+
+use super::sql::{self, Dialect};
+use crate::source::conninfo::{Address, Candidate, Conninfo, SessionAttrs};
+use crate::source::error::{ServerError, SourceError};
+
+/// The one address all connections of a run lead to.
+///
+/// A list of hosts is gone through once. Were it gone through for each connection, half of the blocks could
+/// come from another server than the listing.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    /// In libpq's words.
+    pub(super) name: String,
+    config: Config,
+    timeout: Option<Duration>,
+}
+
+/// An open connection, ready for fetching.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) client: Client,
+    pub(super) fetch: Statement,
+    /// `server_version_num`
+    pub(super) version: u32,
+    pub(super) dialect: &'static Dialect,
+}
+
+/// What the first session learned of the server.
+#[derive(Debug)]
+pub(super) struct Facts {
+    /// `server_encoding`
+    pub(super) encoding: String,
+}
+
+/// Tries the servers of the string in their order; the first that answers and will do is taken.
+///
+/// # Errors
+/// If there is none, what the first one that answered at all said, else why the first could not be reached.
+pub(super) async fn find(conninfo: &Conninfo) -> Result<(Endpoint, Session), SourceError> {
+    let passes: &[SessionAttrs] = match conninfo.session_attrs() {
+        SessionAttrs::PreferStandby => &[SessionAttrs::Standby, SessionAttrs::Any],
+        SessionAttrs::Any => &[SessionAttrs::Any],
+        SessionAttrs::ReadWrite => &[SessionAttrs::ReadWrite],
+        SessionAttrs::ReadOnly => &[SessionAttrs::ReadOnly],
+        SessionAttrs::Primary => &[SessionAttrs::Primary],
+        SessionAttrs::Standby => &[SessionAttrs::Standby],
+    };
+    let mut failures = Vec::new();
+    for attrs in passes {
+        for candidate in conninfo.candidates() {
+            if let Some(option) = conninfo.unsupported(&candidate.address) {
+                let (keyword, value) = (option.keyword, option.value);
+                return Err(SourceError::Unsupported { server: candidate.to_string(), keyword, value });
+            }
+            match find_at(conninfo, candidate, *attrs).await {
+                Ok(found) => return Ok(found),
+                Err(error) => failures.push(error),
+            }
+        }
+    }
+    for failure in &failures {
+        tracing::debug!("no source server: {failure}: {:?}", std::error::Error::source(failure));
+    }
+    let answered = failures.iter().position(has_answered).unwrap_or(0);
+    Err(failures.swap_remove(answered))
+}
+
+fn has_answered(error: &SourceError) -> bool {
+    match error {
+        SourceError::Connect { source, .. } => source.code().is_some(),
+        SourceError::SessionAttributes { .. } | SourceError::Query { .. } => true,
+        _ => false,
+    }
+}
+
+/// Tries every address of one candidate.
+async fn find_at(
+    conninfo: &Conninfo,
+    candidate: &Candidate,
+    attrs: SessionAttrs,
+) -> Result<(Endpoint, Session), SourceError> {
+    let mut first_failure = None;
+    for (name, config) in endpoints(conninfo, candidate).await? {
+        let endpoint = Endpoint { name, config, timeout: conninfo.connect_timeout() };
+        let found = async {
+            let session = endpoint.open().await?;
+            check_attributes(&session, attrs, &endpoint.name).await?;
+            Ok((endpoint, session))
+        };
+        match found.await {
+            Ok(found) => return Ok(found),
+            Err(error) => first_failure = first_failure.or(Some(error)),
+        }
+    }
+    Err(first_failure.unwrap_or(SourceError::Resolve { host: candidate.to_string(), source: None }))
+}
+
+/// The addresses of a candidate, each with its name and what to connect with.
+async fn endpoints(conninfo: &Conninfo, candidate: &Candidate) -> Result<Vec<(String, Config)>, SourceError> {
+    let ips: Vec<IpAddr> = match &candidate.address {
+        Address::Unix(_) | Address::Abstract(_) => Vec::new(),
+        Address::Ip(ip, _) => vec![*ip],
+        Address::Name(host) => {
+            let looked_up = tokio::net::lookup_host((host.as_str(), candidate.port)).await;
+            let failed = |source| SourceError::Resolve { host: host.clone(), source: Some(source) };
+            looked_up.map_err(failed)?.map(|address| address.ip()).collect()
+        }
+    };
+    if let Some(dir) = candidate.address.socket_dir() {
+        let mut config = conninfo.config(candidate);
+        config.port(candidate.port).host_path(dir);
+        return Ok(vec![(candidate.to_string(), config)]);
+    }
+    let with_ip = |ip| {
+        let mut config = conninfo.config(candidate);
+        config.port(candidate.port).hostaddr(ip);
+        (candidate.at(ip).to_string(), config)
+    };
+    Ok(ips.into_iter().map(with_ip).collect())
+}
+
+impl Endpoint {
+    /// Opens a session. The limit covers everything up to its being ready.
+    ///
+    /// # Errors
+    /// No connection, or a server that is too old.
+    pub(super) async fn open(&self) -> Result<Session, SourceError> {
+        let ready = self.open_unlimited();
+        match self.timeout {
+            None => ready.await,
+            Some(limit) => tokio::time::timeout(limit, ready)
+                .await
+                .unwrap_or_else(|_| Err(SourceError::ConnectTimeout { server: self.name.clone(), limit })),
+        }
+    }
+
+    async fn open_unlimited(&self) -> Result<Session, SourceError> {
+        let connected = self.config.connect(NoTls).await;
+        let (client, connection) = connected
+            .map_err(|error| SourceError::Connect { server: self.name.clone(), source: error.into() })?;
+        tokio::spawn(async move {
+            // Whoever waits for an answer on this connection is told as well.
+            if let Err(error) = connection.await {
+                tracing::debug!("connection to the source server ended: {error}");
+            }
+        });
+
+        let doing = "setting up a connection";
+        let row = simple_row(&client, "SHOW server_version_num", doing).await?;
+        let version = row.first().and_then(|text| text.as_deref()?.parse().ok());
+        let version = version.ok_or_else(|| answer(doing, "server_version_num is no number"))?;
+        let dialect = Dialect::of(version).ok_or(SourceError::ServerVersion { version })?;
+        let failed = |error: tokio_postgres::Error| query(doing, error);
+        client.batch_execute(&sql::session_settings(version)).await.map_err(failed)?;
+        let fetch = client.prepare(sql::FETCH).await.map_err(failed)?;
+        Ok(Session { client, fetch, version, dialect })
+    }
+}
+
+impl Session {
+    /// Makes names go both ways as the bytes they are. Messages of the server stay in its own encoding
+    /// then, so this comes after everything that could refuse the run.
+    pub(super) async fn use_raw_names(&self) -> Result<(), SourceError> {
+        let set = self.client.batch_execute("SET client_encoding = 'SQL_ASCII'").await;
+        set.map_err(|error| query("setting up a connection", error))
+    }
+
+    /// Checks everything that would stop the run later.
+    ///
+    /// # Errors
+    /// A server or a role that a rewind cannot work with.
+    pub(super) async fn check(&self) -> Result<Facts, SourceError> {
+        let doing = "checking the source server";
+        let row = simple_row(&self.client, sql::FACTS, doing).await?;
+        let mut row = row.into_iter().map(Option::unwrap_or_default);
+        let mut next = || row.next().ok_or_else(|| answer(doing, "too few columns"));
+        let (full_page_writes, superuser, encoding) = (next()?, next()?, next()?);
+        let (role, database) = (next()?, next()?);
+        if full_page_writes != "on" {
+            return Err(SourceError::FullPageWrites);
+        }
+        if self.version < sql::GRANTABLE {
+            return match superuser == "on" {
+                true => Ok(Facts { encoding }),
+                false => Err(SourceError::NotSuperuser { role, version: self.version }),
+            };
+        }
+        let granted = simple_row(&self.client, &sql::privileges(), doing).await?;
+        let missing = sql::FUNCTIONS.iter().zip(&granted).filter(|(_, has)| has.as_deref() != Some("t"));
+        let functions: Vec<String> = missing.map(|(function, _)| (*function).to_owned()).collect();
+        match functions.is_empty() {
+            true => Ok(Facts { encoding }),
+            false => Err(SourceError::Privileges { role, database, functions }),
+        }
+    }
+}
+
+async fn check_attributes(session: &Session, attrs: SessionAttrs, server: &str) -> Result<(), SourceError> {
+    if attrs == SessionAttrs::Any {
+        return Ok(());
+    }
+    let doing = "checking target_session_attrs";
+    // What a role or database setting says of new sessions, before this one made itself read-only.
+    let asked = "SELECT pg_catalog.pg_is_in_recovery(), \
+                 (SELECT s.reset_val FROM pg_catalog.pg_settings AS s \
+                  WHERE s.name = 'default_transaction_read_only')";
+    let row = simple_row(&session.client, asked, doing).await?;
+    let is = |index: usize, word: &str| row.get(index).and_then(Option::as_deref) == Some(word);
+    let standby = is(0, "t");
+    let read_only = standby || is(1, "on");
+    let problem = match attrs {
+        SessionAttrs::ReadWrite if read_only => "session is read-only",
+        SessionAttrs::ReadOnly if !read_only => "session is not read-only",
+        SessionAttrs::Primary if standby => "server is in hot standby mode",
+        SessionAttrs::Standby if !standby => "server is not in hot standby mode",
+        _ => return Ok(()),
+    };
+    Err(SourceError::SessionAttributes { server: server.to_owned(), problem })
+}
+
+/// The first row of a query without parameters, as text.
+async fn simple_row(client: &Client, text: &str, doing: &str) -> Result<Vec<Option<String>>, SourceError> {
+    let messages = client.simple_query(text).await.map_err(|error| query(doing, error))?;
+    let row = messages.into_iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let row = row.ok_or_else(|| answer(doing, "no row"))?;
+    let columns = (0..row.len()).map(|index| row.try_get(index).map(|text| text.map(str::to_owned)));
+    columns.collect::<Result<_, _>>().map_err(|error| query(doing, error))
+}
+
+/// A failed query.
+pub(super) fn query(doing: &str, error: tokio_postgres::Error) -> SourceError {
+    SourceError::Query { doing: doing.to_owned(), source: ServerError::from(error) }
+}
+
+/// A senseless answer.
+pub(super) fn answer(doing: &str, problem: &str) -> SourceError {
+    SourceError::Answer { doing: doing.to_owned(), problem: problem.to_owned() }
+}
