@@ -54,7 +54,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation
 #[command(disable_help_subcommand = true, disable_help_flag = true, max_term_width = 100)]
 struct Cli {
     /// Show this help
-    #[arg(short = '?', short_alias = 'h', long, global = true, action = ArgAction::Help)]
+    #[arg(short = '?', short_alias = 'h', long, global = true, action = ArgAction::HelpShort)]
     help: Option<bool>,
 
     #[command(subcommand)]
@@ -68,15 +68,9 @@ pub(crate) enum Command {
     Rewind(Box<RewindArgs>),
 }
 
-/// Make a stopped, diverged data directory follow the source's history again.
-///
-/// Copies from the source only what differs since both histories parted. Afterwards the target can be
-/// started as a standby. What only the target has written since then is lost.
+/// The options of `kbrecover rewind`.
 #[derive(Args)]
-#[command(
-    after_help = "Exit status: 0 done or not needed; 1 failed, the target is untouched; 2 failed, the \
-                        target is half-way: run again."
-)]
+#[command(display_name = "kbrecover", after_help = AFTER_HELP)]
 pub(crate) struct RewindArgs {
     /// Data directory to rewind; its server must be stopped
     #[arg(short = 'D', long, value_name = "DIR", overrides_with = "target_data", help_heading = "Target")]
@@ -146,11 +140,18 @@ pub(crate) struct RewindArgs {
     #[arg(long, overrides_with = "debug", help_heading = "Output")]
     pub(crate) debug: bool,
 
-    /// What to print on standard output: a dry run's plan as text, or one JSON object about any run
+    /// What to print on standard output: a dry run's plan (text) or an object about any run (json)
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", overrides_with = "format")]
     #[arg(help_heading = "Output")]
     pub(crate) format: Format,
 }
+
+const AFTER_HELP: &str = "\
+Copies from the source only what differs since both histories parted. Afterwards the target can be started as a standby. \
+What only the target has written since then is lost.
+
+Exit status: 0 done or not needed; 1 failed, the target is untouched; 2 failed, the target is changed in part and must \
+not be started.";
 
 /// What standard output is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -260,7 +261,7 @@ mod tests {
     fn help_and_version_need_nothing_else() {
         for (arguments, expected) in [
             (vec!["kbrecover", "--version"], "kbrecover 0."),
-            (vec!["kbrecover", "rewind", "-V"], "0."),
+            (vec!["kbrecover", "rewind", "-V"], "kbrecover 0."),
             (vec!["kbrecover", "--help"], "rewind"),
             (vec!["kbrecover", "rewind", "--help"], "--target-data"),
             (vec!["kbrecover", "rewind", "-?"], "--wal-dir"),

@@ -116,16 +116,33 @@ impl SetupError {
 /// Our own errors never repeat their source. Those of other crates do now and then: what was said already
 /// is not said again.
 fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+    let mut text = without_error_numbers(&error.to_string());
     let mut next = error.source();
     while let Some(error) = next {
-        let why = error.to_string();
+        let why = without_error_numbers(&error.to_string());
         if !text.ends_with(&why) {
             text = format!("{text}: {why}");
         }
         next = error.source();
     }
     text
+}
+
+/// `No such file or directory (os error 2)` without the parenthesis: cluster managers look for messages as
+/// the server's programs write them.
+fn without_error_numbers(text: &str) -> String {
+    const START: &str = " (os error ";
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(START) {
+        let number = &rest[at + START.len()..];
+        let digits = number.bytes().take_while(u8::is_ascii_digit).count();
+        let end = if number[digits..].starts_with(')') { START.len() + digits + 1 } else { 0 };
+        // What only looks like one is kept.
+        result.push_str(&rest[..if end == 0 { at + START.len() } else { at }]);
+        rest = &rest[at + end.max(START.len())..];
+    }
+    result + rest
 }
 
 #[cfg(test)]
@@ -141,8 +158,8 @@ mod tests {
         failed.show(&Screen::to(lines.clone()));
         assert_eq!(
             lines.text(),
-            "kbrecover: error: could not read permissions of directory \"/nix\": No such file or directory (os \
-             error 2)\nkbrecover: hint: Name the data directory of the server to rewind with -D.\n"
+            "kbrecover: error: could not read permissions of directory \"/nix\": No such file or \
+             directory\nkbrecover: hint: Name the data directory of the server to rewind with -D.\n"
         );
         assert_eq!(failed.status(), 1);
     }
@@ -166,6 +183,10 @@ mod tests {
         #[error("could not connect: refused")]
         struct Chatty(#[source] io::Error);
         assert_eq!(chain(&Chatty(io::Error::other("refused"))), "could not connect: refused");
+        assert_eq!(
+            without_error_numbers("a (os error 13): b (os error x) (os error 5"),
+            "a: b (os error x) (os error 5"
+        );
         let error = SetupError::Conninfo { source: "missing \"=\"".into() };
         assert_eq!(chain(&error), "could not parse the connection string of --source-server: missing \"=\"");
     }

@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(line(Stage::Copy, 0, Some(0)), "0/0 kB (100%) copied");
         assert_eq!(line(Stage::Scan, 2048, None), "2 kB of WAL read");
         assert_eq!(line(Stage::Sync, 7, Some(10)), " 7/10 files (70%) synced");
-        assert_eq!(line(Stage::Copy, u64::MAX, Some(u64::MAX)).contains("(100%)"), true);
+        assert!(line(Stage::Copy, u64::MAX, Some(u64::MAX)).contains("(100%)"));
     }
 
     #[test]
