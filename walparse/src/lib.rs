@@ -22,13 +22,31 @@ pub mod control;
 mod relation;
 mod version;
 
+mod page;
+mod record;
+pub mod rmgr;
+
+mod mapped;
+mod page_map;
+mod reader;
+pub mod scan;
+mod wal_dir;
+
 mod error;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use checkpoint::Checkpoint;
 pub use control::{ClusterState, ControlFile, WalLevel};
-pub use error::{ControlError, HistoryError, NameError};
+pub use error::{ControlError, HistoryError, NameError, WalFault, WalReadError};
 pub use lsn::{BlockNumber, Lsn};
+pub use mapped::FileBytes;
+pub use page::PageHeader;
+pub use page_map::{PageMap, RelationBlocks};
+pub use reader::{WalEnd, WalReader, after_page_header, before_page_header};
+pub use record::{BlockImage, BlockRef, Payload, Record, RecordHeader};
 pub use relation::{Fork, RelSegment, Relation};
 pub use segment::{SegmentNo, SegmentSize, WalFileName};
 pub use timeline::{TimelineEntry, TimelineHistory, TimelineId};
 pub use version::{Version, WalGeometry};
+pub use wal_dir::{SegmentStore, WalDir};

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use crate::error::NameError;
 use crate::lsn::Lsn;
 use crate::timeline::TimelineId;
 

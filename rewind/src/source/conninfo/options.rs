@@ -1,0 +1,176 @@
+//! The options a connection string can have, and their values.
+
+use super::ConninfoError;
+use super::environment::Environment;
+
+/// One option of libpq.
+#[derive(Debug)]
+pub(super) struct ConnOption {
+    pub(super) keyword: &'static str,
+    /// The environment variable it is taken from if the string does not have it.
+    env: Option<&'static str>,
+    /// Its built-in default; only where all of libpq 13 to 18 agree, for the standby's libpq must take it.
+    default: Option<&'static str>,
+    /// Whether its value must never be shown.
+    pub(super) secret: bool,
+}
+
+const fn plain(keyword: &'static str) -> ConnOption {
+    ConnOption { keyword, env: None, default: None, secret: false }
+}
+
+const fn with_env(keyword: &'static str, env: &'static str) -> ConnOption {
+    ConnOption { keyword, env: Some(env), default: None, secret: false }
+}
+
+const fn with_default(keyword: &'static str, env: &'static str, default: &'static str) -> ConnOption {
+    ConnOption { keyword, env: Some(env), default: Some(default), secret: false }
+}
+
+const fn secret(keyword: &'static str, env: Option<&'static str>) -> ConnOption {
+    ConnOption { keyword, env, default: None, secret: true }
+}
+
+/// All options of libpq up to 18, in the order in which it writes them (its documentation, "Parameter Key
+/// Words" and "Environment Variables").
+pub(super) static OPTIONS: &[ConnOption] = &[
+    with_env("service", "PGSERVICE"),
+    with_env("user", "PGUSER"),
+    secret("password", Some("PGPASSWORD")),
+    with_env("passfile", "PGPASSFILE"),
+    with_default("channel_binding", "PGCHANNELBINDING", "prefer"),
+    with_env("connect_timeout", "PGCONNECT_TIMEOUT"),
+    with_env("dbname", "PGDATABASE"),
+    with_env("host", "PGHOST"),
+    with_env("hostaddr", "PGHOSTADDR"),
+    with_default("port", "PGPORT", "5432"),
+    with_env("client_encoding", "PGCLIENTENCODING"),
+    with_env("options", "PGOPTIONS"),
+    with_env("application_name", "PGAPPNAME"),
+    plain("fallback_application_name"),
+    plain("keepalives"),
+    plain("keepalives_idle"),
+    plain("keepalives_interval"),
+    plain("keepalives_count"),
+    plain("tcp_user_timeout"),
+    with_default("sslmode", "PGSSLMODE", "prefer"),
+    with_env("sslnegotiation", "PGSSLNEGOTIATION"),
+    with_env("sslcompression", "PGSSLCOMPRESSION"),
+    with_env("sslcert", "PGSSLCERT"),
+    with_env("sslkey", "PGSSLKEY"),
+    with_env("sslcertmode", "PGSSLCERTMODE"),
+    secret("sslpassword", None),
+    with_env("sslrootcert", "PGSSLROOTCERT"),
+    with_env("sslcrl", "PGSSLCRL"),
+    with_env("sslcrldir", "PGSSLCRLDIR"),
+    with_env("sslsni", "PGSSLSNI"),
+    with_env("requirepeer", "PGREQUIREPEER"),
+    with_env("require_auth", "PGREQUIREAUTH"),
+    with_env("min_protocol_version", "PGMINPROTOCOLVERSION"),
+    with_env("max_protocol_version", "PGMAXPROTOCOLVERSION"),
+    with_default("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", "TLSv1.2"),
+    with_env("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION"),
+    with_default("gssencmode", "PGGSSENCMODE", "prefer"),
+    with_default("krbsrvname", "PGKRBSRVNAME", "postgres"),
+    with_env("gsslib", "PGGSSLIB"),
+    with_env("gssdelegation", "PGGSSDELEGATION"),
+    plain("replication"),
+    with_default("target_session_attrs", "PGTARGETSESSIONATTRS", "any"),
+    with_env("load_balance_hosts", "PGLOADBALANCEHOSTS"),
+    secret("scram_client_key", None),
+    secret("scram_server_key", None),
+    plain("oauth_issuer"),
+    plain("oauth_client_id"),
+    secret("oauth_client_secret", None),
+    plain("oauth_scope"),
+    plain("sslkeylogfile"),
+];
+
+/// A value and where it came from.
+#[derive(Clone)]
+struct Value {
+    text: String,
+    /// In the string or in the environment, not by default.
+    given: bool,
+}
+
+/// The values of all options, in the order of [`OPTIONS`]. Not `Debug`: passwords are among them.
+#[derive(Clone)]
+pub(super) struct Values(Vec<Option<Value>>);
+
+impl Values {
+    /// No values.
+    pub(super) fn new() -> Values {
+        Values(OPTIONS.iter().map(|_| None).collect())
+    }
+
+    /// Sets an option the string has; of several the last counts. `false`: there is no such option.
+    #[must_use]
+    pub(super) fn set(&mut self, keyword: &str, text: String) -> bool {
+        let at = OPTIONS.iter().position(|option| option.keyword == keyword);
+        match at.and_then(|at| self.0.get_mut(at)) {
+            Some(slot) => {
+                *slot = Some(Value { text, given: true });
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Sets an option that has no value, or an empty one.
+    pub(super) fn set_default(&mut self, keyword: &str, text: String) {
+        for (option, slot) in OPTIONS.iter().zip(&mut self.0) {
+            if option.keyword == keyword && slot.as_ref().is_none_or(|value| value.text.is_empty()) {
+                *slot = Some(Value { text, given: false });
+                return;
+            }
+        }
+    }
+
+    /// Fills in what the string leaves out: first from the environment, then by default.
+    pub(super) fn complete(&mut self, environment: &dyn Environment) {
+        for (option, slot) in OPTIONS.iter().zip(&mut self.0).filter(|(_, slot)| slot.is_none()) {
+            *slot = match option.env.and_then(|name| environment.var(name)) {
+                Some(text) => Some(Value { text, given: true }),
+                None => option.default.map(|text| Value { text: text.to_owned(), given: false }),
+            };
+        }
+    }
+
+    /// The value of an option; an empty one is none.
+    pub(super) fn get(&self, keyword: &str) -> Option<&str> {
+        let at = OPTIONS.iter().position(|option| option.keyword == keyword)?;
+        self.0.get(at)?.as_ref().map(|value| value.text.as_str()).filter(|text| !text.is_empty())
+    }
+
+    /// Every option with a value, and whether it was given.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&'static ConnOption, &str, bool)> {
+        let pairs = OPTIONS.iter().zip(&self.0);
+        pairs.filter_map(|(option, slot)| {
+            let value = slot.as_ref().filter(|value| !value.text.is_empty())?;
+            Some((option, value.text.as_str(), value.given))
+        })
+    }
+
+    /// Every option given in the string or in the environment.
+    pub(super) fn given(&self) -> impl Iterator<Item = (&'static ConnOption, &str)> {
+        self.all().filter(|(_, _, given)| *given).map(|(option, text, _)| (option, text))
+    }
+
+    /// Checks an option that takes one of a few words.
+    pub(super) fn check_word(&self, keyword: &'static str, words: &[&str]) -> Result<(), ConninfoError> {
+        match self.get(keyword) {
+            Some(value) if !words.contains(&value) => {
+                Err(ConninfoError::Word { keyword, value: value.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads an option that takes a number.
+    pub(super) fn integer(&self, keyword: &'static str) -> Result<Option<i32>, ConninfoError> {
+        let Some(value) = self.get(keyword) else { return Ok(None) };
+        let bad = |_| ConninfoError::Integer { keyword, value: value.to_owned() };
+        value.trim().parse().map(Some).map_err(bad)
+    }
+}

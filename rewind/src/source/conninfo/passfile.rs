@@ -1,0 +1,139 @@
+//! The password file: `host:port:database:user:password` lines, first match wins.
+
+use std::fmt;
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// A larger file is no password file.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// A password that does not show.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Password(String);
+
+impl Password {
+    pub(super) fn new(text: String) -> Password {
+        Password(text)
+    }
+
+    /// The password itself, for the server.
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("********")
+    }
+}
+
+/// A password file's contents.
+pub(super) struct PassFile(String);
+
+/// Reads the file. One that is missing, no plain file, or open to others counts as empty, as in libpq;
+/// the last two with a warning.
+pub(super) fn read(path: &Path) -> Option<PassFile> {
+    let shown = path.display();
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return None,
+        Err(error) => {
+            tracing::warn!("could not read password file \"{shown}\": {error}");
+            return None;
+        }
+    };
+    if !metadata.is_file() {
+        tracing::warn!("password file \"{shown}\" is not a plain file");
+        return None;
+    }
+    if metadata.permissions().mode() & 0o077 != 0 {
+        tracing::warn!(
+            "password file \"{shown}\" has group or world access; permissions should be u=rw (0600) or less"
+        );
+        return None;
+    }
+    let mut bytes = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(MAX_SIZE).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        tracing::warn!("could not read password file \"{shown}\": {error}");
+        return None;
+    }
+    Some(PassFile(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+impl PassFile {
+    /// The password of the first line that fits; `*` fits everything.
+    pub(super) fn find(&self, host: &str, port: u16, database: &str, user: &str) -> Option<Password> {
+        let port = port.to_string();
+        let wanted = [host, port.as_str(), database, user];
+        let lines = self.0.lines().filter(|line| !line.starts_with('#'));
+        let mut matches = lines.filter_map(|line| {
+            let mut rest = line;
+            for value in wanted {
+                let (field, after) = split_field(rest)?;
+                if field != "*" && unescape(field) != value {
+                    return None;
+                }
+                rest = after;
+            }
+            Some(unescape(split_field(rest).map_or(rest, |(password, _)| password)))
+        });
+        matches.next().filter(|password| !password.is_empty()).map(Password)
+    }
+}
+
+/// Splits at the first `:` that no backslash precedes.
+fn split_field(line: &str) -> Option<(&str, &str)> {
+    let mut escaped = false;
+    for (at, byte) in line.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b':' => return Some((&line[..at], &line[at + 1..])),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn unescape(field: &str) -> String {
+    let mut chars = field.chars();
+    let mut plain = String::with_capacity(field.len());
+    while let Some(c) = chars.next() {
+        plain.push(if c == '\\' { chars.next().unwrap_or('\\') } else { c });
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_that_fits_counts() {
+        let file = PassFile(
+            "# comment\nh:5432:db:u:one\n*:5432:*:u:two\n*:*:*:back\\\\slash\\:er:a\\:b\\\\c:junk\nbad line\n".to_owned(),
+        );
+        let find = |host, port, db, user| file.find(host, port, db, user).map(|p| p.expose().to_owned());
+        assert_eq!(find("h", 5432, "db", "u").as_deref(), Some("one"));
+        assert_eq!(find("other", 5432, "db", "u").as_deref(), Some("two"));
+        assert_eq!(find("x", 1, "y", "back\\slash:er").as_deref(), Some("a:b\\c"));
+        assert_eq!(find("h", 5433, "db", "u"), None);
+        assert_eq!(format!("{:?}", file.find("h", 5432, "db", "u")), "Some(********)");
+    }
+
+    #[test]
+    fn a_file_others_can_read_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pass");
+        fs::write(&path, "*:*:*:*:secret\n").unwrap();
+        for (mode, usable) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(read(&path).is_some(), usable, "{mode:o}");
+        }
+        assert!(read(dir.path()).is_none() && read(&dir.path().join("none")).is_none());
+    }
+}

@@ -1,0 +1,297 @@
+//! The target: every write the program makes to a data directory goes through here.
+//!
+//! It keeps two invariants. Nothing outside the data directory is written, but for what a link in
+//! `pg_tblspc` or the WAL directory points to: paths are [`DataPath`]s and the last part of a path is
+//! never followed if it is a link. And everything written is remembered until it has been made durable.
+
+#![expect(clippy::disallowed_methods, reason = "this is the module that may write")]
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rayon::prelude::*;
+
+use crate::data_path::DataPath;
+
+/// A locked data directory.
+#[derive(Debug)]
+pub struct Target {
+    root: PathBuf,
+    /// Holds the lock.
+    _lock: File,
+    file_mode: u32,
+    directory_mode: u32,
+    written: Mutex<Written>,
+}
+
+/// What has been changed and is not known to be durable.
+#[derive(Debug, Default)]
+struct Written {
+    files: BTreeSet<DataPath>,
+    /// Directories in which a name came or went; `None` is the data directory itself.
+    directories: BTreeSet<Option<DataPath>>,
+}
+
+/// A write to the target that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {action} \"{}\"", path.display())]
+pub struct TargetError {
+    /// What was being done.
+    pub action: &'static str,
+    /// To what.
+    pub path: PathBuf,
+    /// Why it failed.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Why the target could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// It cannot be opened.
+    #[error("could not open directory \"{}\"", path.display())]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another run has it.
+    #[error("another kbrecover is working on directory \"{}\"", path.display())]
+    Taken {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// A file of the target that is open for writing.
+#[derive(Debug)]
+pub struct TargetFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl Target {
+    /// Locks the data directory at `root` for this run; writes nothing.
+    pub fn lock(root: &Path) -> Result<Target, LockError> {
+        let unreadable = |source| LockError::Open { path: root.to_owned(), source };
+        // Absolute, because a later change of the working directory must not move the target.
+        let root = root.canonicalize().map_err(unreadable)?;
+        let directory = File::open(&root).map_err(unreadable)?;
+        let metadata = directory.metadata().map_err(unreadable)?;
+        if !metadata.is_dir() {
+            return Err(unreadable(io::Error::from(io::ErrorKind::NotADirectory)));
+        }
+        match directory.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(LockError::Taken { path: root }),
+            Err(TryLockError::Error(source)) => return Err(LockError::Open { path: root, source }),
+        }
+        let group_reads = metadata.mode() & 0o050 == 0o050;
+        let (directory_mode, file_mode) = if group_reads { (0o750, 0o640) } else { (0o700, 0o600) };
+        Ok(Target { root, _lock: directory, file_mode, directory_mode, written: Mutex::default() })
+    }
+
+    /// The data directory, as an absolute path.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Opens a file for writing, and makes it if there is none.
+    pub fn open(&self, path: &DataPath) -> Result<TargetFile, TargetError> {
+        let full = path.below(&self.root);
+        let mut existing = OpenOptions::new();
+        existing.write(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+        let opened = match existing.open(&full) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.remember_entry(path);
+                existing.create_new(true).mode(self.file_mode).open(&full)
+            }
+            other => other,
+        };
+        let file = opened.map_err(|source| TargetError { action: "open for writing", path: full.clone(), source })?;
+        self.remember(|written| written.files.insert(path.clone()));
+        Ok(TargetFile { file, path: full })
+    }
+
+    /// Makes a directory; one that is there already is no error.
+    pub fn create_directory(&self, path: &DataPath) -> Result<(), TargetError> {
+        let full = path.below(&self.root);
+        self.remember_entry(path);
+        match DirBuilder::new().mode(self.directory_mode).create(&full) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && full.is_dir() => Ok(()),
+            other => other.map_err(|source| TargetError { action: "create directory", path: full, source }),
+        }
+    }
+
+    /// Makes a link below `pg_tblspc` to the directory `to`, which is made if there is none.
+    pub fn create_tablespace_link(&self, path: &DataPath, to: &Path) -> Result<(), TargetError> {
+        let full = path.below(&self.root);
+        match DirBuilder::new().mode(self.directory_mode).create(to) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(TargetError { action: "create directory", path: to.to_owned(), source });
+            }
+            _ => {}
+        }
+        self.remember_entry(path);
+        match symlink(to, &full) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && full.is_symlink() => Ok(()),
+            other => other.map_err(|source| TargetError { action: "create symbolic link", path: full, source }),
+        }
+    }
+
+    /// Removes a file or a link; one that is gone already is no error.
+    pub fn remove_file(&self, path: &DataPath) -> Result<(), TargetError> {
+        let full = path.below(&self.root);
+        self.remember(|written| written.files.remove(path));
+        self.remember_entry(path);
+        ignore_missing(fs::remove_file(&full)).map_err(|source| TargetError { action: "remove file", path: full, source })
+    }
+
+    /// Removes an empty directory; one that is gone already is no error.
+    pub fn remove_directory(&self, path: &DataPath) -> Result<(), TargetError> {
+        let full = path.below(&self.root);
+        self.remember(|written| written.directories.remove(&Some(path.clone())));
+        self.remember_entry(path);
+        ignore_missing(fs::remove_dir(&full))
+            .map_err(|source| TargetError { action: "remove directory", path: full, source })
+    }
+
+    /// Puts a small file in place as a whole, durably: the old one or the new one is there, nothing else.
+    pub fn replace_file(&self, path: &DataPath, bytes: &[u8]) -> Result<(), TargetError> {
+        let full = path.below(&self.root);
+        let mut temporary = full.clone().into_os_string();
+        temporary.push(".kbrecover-new");
+        let temporary = PathBuf::from(temporary);
+        let failed = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| TargetError { action, path, source }
+        };
+        ignore_missing(fs::remove_file(&temporary)).map_err(failed("remove file", &temporary))?;
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(self.file_mode).open(&temporary);
+        let file = file.map_err(failed("create file", &temporary))?;
+        file.write_all_at(bytes, 0).map_err(failed("write file", &temporary))?;
+        file.sync_all().map_err(failed("fsync file", &temporary))?;
+        fs::rename(&temporary, &full).map_err(failed("rename into place", &full))?;
+        let parent = full.parent().unwrap_or(&self.root);
+        File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed("fsync directory", parent))
+    }
+
+    /// Overwrites a file of fixed length in place and makes it durable: how the control file is written,
+    /// whose first 512 bytes the disk takes as a whole.
+    pub fn overwrite_file(&self, path: &DataPath, bytes: &[u8]) -> Result<(), TargetError> {
+        let file = self.open(path)?;
+        file.write_at(bytes, 0)?;
+        file.file.sync_all().map_err(|source| TargetError { action: "fsync file", path: file.path, source })
+    }
+
+    /// Makes everything written since the last call durable; `done` is called for each file.
+    pub fn sync(&self, done: &(dyn Fn() + Sync)) -> Result<(), TargetError> {
+        let written = self.remember(std::mem::take);
+        let files: Vec<DataPath> = written.files.into_iter().collect();
+        let sync = |path: PathBuf| match File::open(&path).and_then(|file| file.sync_all()) {
+            // Something that was written and then removed needs no fsync.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|source| TargetError { action: "fsync", path, source }),
+        };
+        files.into_par_iter().try_for_each(|path| {
+            done();
+            sync(path.below(&self.root))
+        })?;
+        let directories: Vec<_> = written.directories.into_iter().collect();
+        directories.into_par_iter().try_for_each(|directory| {
+            sync(directory.map_or_else(|| self.root.clone(), |path| path.below(&self.root)))
+        })
+    }
+
+    /// The number of files that [`Target::sync`] would make durable.
+    pub fn unsynced_files(&self) -> u64 {
+        self.remember(|written| written.files.len() as u64)
+    }
+
+    fn remember_entry(&self, path: &DataPath) {
+        self.remember(|written| written.directories.insert(path.parent()));
+    }
+
+    fn remember<T>(&self, change: impl FnOnce(&mut Written) -> T) -> T {
+        change(&mut self.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+impl TargetFile {
+    /// Writes all of `bytes` at `offset`.
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), TargetError> {
+        self.file.write_all_at(bytes, offset).map_err(|source| self.failed("write to file", source))
+    }
+
+    /// Cuts or lengthens the file.
+    pub fn set_length(&self, length: u64) -> Result<(), TargetError> {
+        self.file.set_len(length).map_err(|source| self.failed("truncate file", source))
+    }
+
+    fn failed(&self, action: &'static str, source: io::Error) -> TargetError {
+        TargetError { action, path: self.path.clone(), source }
+    }
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> DataPath {
+        DataPath::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_second_run_on_the_same_directory_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Target::lock(directory.path()).unwrap();
+        assert!(matches!(Target::lock(directory.path()), Err(LockError::Taken { .. })));
+        drop(first);
+        assert!(Target::lock(directory.path()).is_ok());
+        assert!(matches!(Target::lock(&directory.path().join("x")), Err(LockError::Open { .. })));
+    }
+
+    #[test]
+    fn links_are_not_followed_out_of_the_directory() {
+        let (directory, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let victim = outside.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        symlink(&victim, directory.path().join("link")).unwrap();
+        let target = Target::lock(directory.path()).unwrap();
+        assert!(target.open(&path("link")).is_err());
+        target.replace_file(&path("link"), b"new").unwrap();
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
+        assert_eq!(fs::read(directory.path().join("link")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn modes_follow_the_data_directory() {
+        use std::os::unix::fs::PermissionsExt;
+        for (mode, file_mode, directory_mode) in [(0o700, 0o600, 0o700), (0o750, 0o640, 0o750)] {
+            let directory = tempfile::tempdir().unwrap();
+            fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
+            let target = Target::lock(directory.path()).unwrap();
+            target.create_directory(&path("d")).unwrap();
+            target.open(&path("d/f")).unwrap().write_at(b"x", 3).unwrap();
+            let mode_of = |name: &str| fs::metadata(directory.path().join(name)).unwrap().mode() & 0o777;
+            assert_eq!((mode_of("d/f"), mode_of("d")), (file_mode, directory_mode));
+            assert_eq!(target.unsynced_files(), 1);
+            target.sync(&|| {}).unwrap();
+            assert_eq!(target.unsynced_files(), 0);
+        }
+    }
+}

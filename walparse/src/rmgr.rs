@@ -1,0 +1,125 @@
+//! Resource managers: their numbers and names, and the few of their records a rewind must understand.
+
+use byteorder::{ByteOrder, LittleEndian};
+
+use crate::lsn::Lsn;
+use crate::record::{Record, RecordHeader};
+use crate::version::Version;
+
+/// The built-in resource managers of 9.6 to 18, in the order of their numbers (rmgrlist.h).
+const NAMES: [&str; 22] = [
+    "XLOG",
+    "Transaction",
+    "Storage",
+    "CLOG",
+    "Database",
+    "Tablespace",
+    "MultiXact",
+    "RelMap",
+    "Standby",
+    "Heap2",
+    "Heap",
+    "Btree",
+    "Hash",
+    "Gin",
+    "Gist",
+    "Sequence",
+    "SPGist",
+    "BRIN",
+    "CommitTs",
+    "ReplicationOrigin",
+    "Generic",
+    "LogicalMessage",
+];
+
+const XLOG: u8 = 0;
+const TRANSACTION: u8 = 1;
+const STORAGE: u8 = 2;
+const DATABASE: u8 = 4;
+const FIRST_CUSTOM: u8 = 128;
+
+const CHECKPOINT_SHUTDOWN: u8 = 0x00;
+const CHECKPOINT_ONLINE: u8 = 0x10;
+const SWITCH: u8 = 0x40;
+const OVERWRITE_CONTRECORD: u8 = 0xD0;
+
+/// The name pg_waldump prints; extensions' managers are `custom` and their number.
+pub fn name(rmid: u8) -> String {
+    match NAMES.get(usize::from(rmid)) {
+        Some(name) => (*name).to_owned(),
+        None => format!("custom{rmid:03}"),
+    }
+}
+
+/// Whether a record of this version may carry this number.
+pub(crate) fn is_valid_id(rmid: u8, version: Version) -> bool {
+    usize::from(rmid) < NAMES.len() || (rmid >= FIRST_CUSTOM && version.has_custom_rmgrs())
+}
+
+/// Whether the record is a checkpoint, online or at shutdown.
+pub fn is_checkpoint(header: &RecordHeader) -> bool {
+    header.rmid == XLOG && matches!(header.info & 0xF0, CHECKPOINT_SHUTDOWN | CHECKPOINT_ONLINE)
+}
+
+/// Whether the record ends its segment (`XLOG_SWITCH`): the next one starts in the next segment.
+pub fn is_switch(header: &RecordHeader) -> bool {
+    header.rmid == XLOG && header.info & 0xF0 == SWITCH
+}
+
+/// For `XLOG_OVERWRITE_CONTRECORD`: where the torn record starts that it declares void.
+pub fn overwritten_record(record: &Record<'_>, main_data: &[u8]) -> Option<Lsn> {
+    let is_overwrite = record.header.rmid == XLOG && record.header.info & 0xF0 == OVERWRITE_CONTRECORD;
+    let lsn = main_data.get(..8).filter(|_| is_overwrite)?;
+    Some(Lsn(LittleEndian::read_u64(lsn)))
+}
+
+/// Whether a record that changes relation files beyond its block references
+/// ([`RecordHeader::is_special_relation_update`]) is of a kind that needs nothing more.
+pub fn is_known_relation_change(header: &RecordHeader, version: Version) -> bool {
+    let info = header.info & 0xF0;
+    match header.rmid {
+        // A database made on the target only is absent from the source and removed; one made on both
+        // sides is made again by replay.
+        DATABASE if info == 0x00 => true,
+        // Its files are missing on the target and copied.
+        DATABASE if info == version.database_drop_info() => true,
+        // A database made block by block: its blocks are in the records, its files in the listings.
+        DATABASE => version.database_drop_info() == 0x20 && info == 0x10,
+        // Created and truncated relations show in the listings: a file too many is removed, one too
+        // short gets its missing end.
+        STORAGE => matches!(info, 0x10 | 0x20),
+        // Relations dropped at the end of a transaction are missing on the target and copied.
+        TRANSACTION => matches!(header.info & 0x70, 0x00 | 0x20 | 0x30 | 0x40),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers() {
+        let version = Version::all().next().unwrap();
+        assert_eq!(
+            (name(0), name(21), name(130)),
+            ("XLOG".into(), "LogicalMessage".into(), "custom130".into())
+        );
+        assert!(is_valid_id(21, version) && !is_valid_id(22, version) && !is_valid_id(127, version));
+    }
+
+    #[test]
+    fn unknown_relation_changes_are_not_taken_for_known_ones() {
+        let version = Version::find(1300, 202_209_061).unwrap();
+        let header =
+            |rmid, info| RecordHeader { total_length: 24, xid: 0, previous: Lsn(0), info, rmid, crc: 0 };
+        for (rmid, info) in
+            [(4, 0x01), (4, 0x11), (4, 0x21), (2, 0x11), (2, 0x21), (1, 0x81), (1, 0x21), (1, 0xB1)]
+        {
+            assert!(is_known_relation_change(&header(rmid, info), version), "{rmid} {info:x}");
+        }
+        for (rmid, info) in [(4, 0x31), (2, 0x31), (1, 0x11), (0, 0x01), (10, 0x01), (128, 0x01)] {
+            assert!(!is_known_relation_change(&header(rmid, info), version), "{rmid} {info:x}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! WAL made to order, for tests: [`WalBuilder`] writes records into segments as a server would.
+
+use std::collections::BTreeMap;
+
+use crate::error::WalReadError;
+use crate::lsn::{BlockNumber, Lsn};
+use crate::mapped::FileBytes;
+use crate::page::PageHeader;
+use crate::reader::after_page_header;
+use crate::relation::Relation;
+use crate::segment::{SegmentNo, SegmentSize};
+use crate::timeline::TimelineId;
+use crate::version::{Version, WalGeometry};
+use crate::wal_dir::SegmentStore;
+
+/// Segments in memory, and the place where the next record goes.
+#[derive(Clone, Debug)]
+pub struct WalBuilder {
+    geometry: WalGeometry,
+    /// Page headers get this timeline.
+    pub timeline: TimelineId,
+    segments: BTreeMap<u64, Vec<u8>>,
+    position: Lsn,
+    previous: Lsn,
+}
+
+/// A record to write.
+#[derive(Clone, Debug, Default)]
+pub struct RecordSpec {
+    /// `xl_rmid`
+    pub rmid: u8,
+    /// `xl_info`
+    pub info: u8,
+    /// Blocks of the main fork, without images.
+    pub blocks: Vec<(Relation, BlockNumber)>,
+    /// The main data.
+    pub main_data: Vec<u8>,
+}
+
+/// The geometry of a cluster with the smallest segments (1 MiB).
+pub fn small_geometry(version: Version) -> WalGeometry {
+    WalGeometry {
+        version,
+        system_identifier: 0x1234_5678_9ABC_DEF0,
+        segment_size: SegmentSize::new(1 << 20).unwrap_or_else(|| unreachable!("1 MiB is a segment size")),
+        wal_block_size: 8192,
+        block_size: 8192,
+    }
+}
+
+impl WalBuilder {
+    /// Empty WAL from the start of segment 1 on.
+    pub fn new(geometry: WalGeometry) -> WalBuilder {
+        let position = geometry.segment_size.start_of(SegmentNo(1));
+        let (timeline, previous) = (TimelineId(1), Lsn::INVALID);
+        WalBuilder { geometry, timeline, segments: BTreeMap::new(), position, previous }
+    }
+
+    /// Where the next record will start, or the page boundary before it.
+    pub fn position(&self) -> Lsn {
+        self.position
+    }
+
+    /// Writes a record; returns where it starts.
+    pub fn append(&mut self, spec: &RecordSpec) -> Lsn {
+        let bytes = self.encode(spec, self.previous);
+        let start = after_page_header(self.position, &self.geometry);
+        self.previous = start;
+        self.position = self.write(self.position, &bytes, bytes.len()).aligned();
+        start
+    }
+
+    /// Writes a checkpoint record with this redo position.
+    pub fn checkpoint(&mut self, redo: Lsn) -> Lsn {
+        let mut main_data = vec![0; 88];
+        main_data[0..8].copy_from_slice(&redo.0.to_le_bytes());
+        main_data[8..12].copy_from_slice(&self.timeline.0.to_le_bytes());
+        main_data[12..16].copy_from_slice(&self.timeline.0.to_le_bytes());
+        main_data[16] = 1;
+        self.append(&RecordSpec { rmid: 0, info: 0x10, main_data, ..RecordSpec::default() })
+    }
+
+    /// Writes `XLOG_SWITCH`: the next record goes into the next segment.
+    pub fn switch(&mut self) -> Lsn {
+        let start = self.append(&RecordSpec { rmid: 0, info: 0x40, ..RecordSpec::default() });
+        let size = self.geometry.segment_size;
+        self.position = size.end_of(size.segment_of(start));
+        start
+    }
+
+    /// Writes the pages of a record up to the end of its first page only, and then, as a server does
+    /// after a crash there, a page that declares it void. Nothing if the record fits on its page.
+    pub fn tear(&mut self, spec: &RecordSpec) {
+        let previous = self.previous;
+        let bytes = self.encode(spec, previous);
+        let block = u64::from(self.geometry.wal_block_size);
+        let start = after_page_header(self.position, &self.geometry);
+        let left = (block - start.0 % block) as usize;
+        if bytes.len() <= left {
+            return;
+        }
+        let page = self.write(self.position, &bytes[..left], bytes.len());
+        let mut main_data = start.0.to_le_bytes().to_vec();
+        main_data.extend_from_slice(&[0; 8]);
+        let record =
+            self.encode(&RecordSpec { rmid: 0, info: 0xD0, main_data, ..RecordSpec::default() }, previous);
+        self.previous = after_page_header(page, &self.geometry);
+        self.position = self.write(page, &record, record.len()).aligned();
+        let at = self.geometry.segment_size.offset_of(page);
+        self.segment_mut(page)[at + 2] |= 0x08;
+    }
+
+    /// Changes one byte, if it is in a segment that exists.
+    pub fn damage(&mut self, lsn: Lsn, mask: u8) {
+        let at = self.geometry.segment_size.offset_of(lsn);
+        if let Some(byte) = self.segments.get_mut(&self.number(lsn)).and_then(|bytes| bytes.get_mut(at)) {
+            *byte ^= mask;
+        }
+    }
+
+    /// Removes a segment.
+    pub fn remove(&mut self, segment: SegmentNo) {
+        self.segments.remove(&segment.0);
+    }
+
+    /// The segments by number.
+    pub fn segments(&self) -> &BTreeMap<u64, Vec<u8>> {
+        &self.segments
+    }
+
+    fn number(&self, lsn: Lsn) -> u64 {
+        self.geometry.segment_size.segment_of(lsn).0
+    }
+
+    fn segment_mut(&mut self, lsn: Lsn) -> &mut Vec<u8> {
+        let size = self.geometry.segment_size.bytes() as usize;
+        self.segments.entry(self.number(lsn)).or_insert_with(|| vec![0; size])
+    }
+
+    fn encode(&self, spec: &RecordSpec, previous: Lsn) -> Vec<u8> {
+        let mut record = vec![0; 24];
+        for (id, (relation, block)) in spec.blocks.iter().enumerate().take(33) {
+            record.extend_from_slice(&[id as u8, 0, 0, 0]);
+            for part in [relation.tablespace, relation.database, relation.number, block.0] {
+                record.extend_from_slice(&part.to_le_bytes());
+            }
+        }
+        if spec.main_data.len() > 255 {
+            record.push(254);
+            record.extend_from_slice(&(spec.main_data.len() as u32).to_le_bytes());
+        } else if !spec.main_data.is_empty() {
+            record.extend_from_slice(&[255, spec.main_data.len() as u8]);
+        }
+        record.extend_from_slice(&spec.main_data);
+        let total = record.len() as u32;
+        record[0..4].copy_from_slice(&total.to_le_bytes());
+        record[8..16].copy_from_slice(&previous.0.to_le_bytes());
+        record[16] = spec.info;
+        record[17] = spec.rmid;
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&record[24..]), &record[..20]);
+        record[20..24].copy_from_slice(&crc.to_le_bytes());
+        record
+    }
+
+    /// Writes the front `bytes` of a record of `total` bytes, page headers in between; where it stopped.
+    fn write(&mut self, from: Lsn, bytes: &[u8], total: usize) -> Lsn {
+        let block = u64::from(self.geometry.wal_block_size);
+        let (mut at, mut done) = (from, 0);
+        while done < bytes.len() {
+            if at.0.is_multiple_of(block) {
+                let remaining = if done == 0 { 0 } else { (total - done) as u32 };
+                at = self.write_header(at, remaining);
+            }
+            let here = (bytes.len() - done).min((block - at.0 % block) as usize);
+            let offset = self.geometry.segment_size.offset_of(at);
+            self.segment_mut(at)[offset..offset + here].copy_from_slice(&bytes[done..done + here]);
+            done += here;
+            at = at.advance(here as u64);
+        }
+        at
+    }
+
+    fn write_header(&mut self, page: Lsn, remaining: u32) -> Lsn {
+        let geometry = self.geometry;
+        let length = PageHeader::length_at(page, &geometry);
+        let is_long = length > 24;
+        let info = u16::from(remaining > 0) | if is_long { 2 } else { 0 };
+        let mut header = Vec::with_capacity(length);
+        header.extend_from_slice(&geometry.version.wal_magic().to_le_bytes());
+        header.extend_from_slice(&info.to_le_bytes());
+        header.extend_from_slice(&self.timeline.0.to_le_bytes());
+        header.extend_from_slice(&page.0.to_le_bytes());
+        header.extend_from_slice(&u64::from(remaining).to_le_bytes());
+        if is_long {
+            header.extend_from_slice(&geometry.system_identifier.to_le_bytes());
+            header.extend_from_slice(&(geometry.segment_size.bytes() as u32).to_le_bytes());
+            header.extend_from_slice(&geometry.wal_block_size.to_le_bytes());
+        }
+        let at = geometry.segment_size.offset_of(page);
+        self.segment_mut(page)[at..at + length].copy_from_slice(&header);
+        page.advance(length as u64)
+    }
+}
+
+impl SegmentStore for WalBuilder {
+    fn open(&self, segment: SegmentNo) -> Result<Option<FileBytes>, WalReadError> {
+        Ok(self.segments.get(&segment.0).map(|bytes| FileBytes::Owned(bytes.clone())))
+    }
+
+    fn newest(&self) -> Result<Option<SegmentNo>, WalReadError> {
+        Ok(self.segments.keys().next_back().map(|&number| SegmentNo(number)))
+    }
+
+    fn describe(&self, segment: SegmentNo) -> String {
+        self.geometry.segment_size.file_name(self.timeline, segment)
+    }
+}
