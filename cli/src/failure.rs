@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use rewind::source::conninfo::ConninfoError;
 use rewind::{Failure, TargetState};
 
 use crate::screen::{Kind, Screen, try_help};
@@ -85,12 +86,8 @@ pub(crate) enum SetupError {
         source: io::Error,
     },
     /// `--source-server` is no connection string.
-    #[error("could not parse the connection string of --source-server")]
-    Conninfo {
-        /// Why; never with a password in it.
-        #[source]
-        source: Box<dyn Error + Send + Sync>,
-    },
+    #[error(transparent)]
+    Conninfo(#[from] ConninfoError),
 }
 
 impl SetupError {
@@ -104,9 +101,7 @@ impl SetupError {
             SetupError::Permissions { .. } => {
                 Some("Name the data directory of the server to rewind with -D.".to_owned())
             }
-            SetupError::Conninfo { .. } => Some(
-                "Write it as \"host=... port=... user=...\" or as postgresql://user@host:port/.".to_owned(),
-            ),
+            SetupError::Conninfo(error) => error.hint(),
         }
     }
 }
@@ -187,7 +182,5 @@ mod tests {
             without_error_numbers("a (os error 13): b (os error x) (os error 5"),
             "a: b (os error x) (os error 5"
         );
-        let error = SetupError::Conninfo { source: "missing \"=\"".into() };
-        assert_eq!(chain(&error), "could not parse the connection string of --source-server: missing \"=\"");
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hooks::SingleUserServer;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use rewind::source::conninfo::Conninfo;
+use rewind::source::conninfo::{Conninfo, ProcessEnvironment};
 use rewind::{
     CrashRecovery, MissingWal, Mode, Options, Outcome, RecoveryConf, RestoreCommand, SourceChoice, SyncChoice,
 };
@@ -66,7 +66,7 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
         (None, None) => return Err(SetupError::NoSource),
         (Some(_), None) if args.write_recovery_conf => return Err(SetupError::NoServerForRecoveryConf),
         (Some(directory), None) => SourceChoice::Directory(directory.clone()),
-        (None, Some(text)) => SourceChoice::Server(parse_conninfo(text)?),
+        (None, Some(text)) => SourceChoice::Server(Conninfo::parse(text, &ProcessEnvironment)?),
     };
     let target = args.target_data.clone().ok_or(SetupError::NoTarget)?;
     let restore_command = match &args.restore_command {
@@ -88,13 +88,6 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
         jobs: args.jobs,
         crash_recovery,
     })
-}
-
-/// The one place where `--source-server` is understood.
-fn parse_conninfo(_text: &str) -> Result<Conninfo, SetupError> {
-    // PLACEHOLDER until the parser is here:
-    // Conninfo::parse(text).map_err(|error| SetupError::Conninfo { source: error.into() })
-    Ok(Conninfo {})
 }
 
 /// Lets new files be readable for the group exactly where the data directory is.
@@ -134,6 +127,8 @@ mod tests {
             assert_eq!(failed.hint.as_deref(), Some("Try \"kbrecover rewind --help\" for more information."));
             assert_eq!(failed.status(), 1);
         }
+        let failed = Failed::from(options(&rewind_args("-D /d --source-server host")).unwrap_err());
+        assert_eq!(failed.message, "missing \"=\" after \"host\" in connection info string");
     }
 
     #[test]
