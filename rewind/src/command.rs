@@ -106,7 +106,8 @@ fn run_with(
     telling: Telling,
 ) -> Result<Finished, CommandError> {
     let program = program_name(command);
-    tracing::debug!("executing {command:?}");
+    // Not with its arguments: a restore_command may carry a password.
+    tracing::debug!("executing \"{program}\"");
     let started = Instant::now();
     let mut child = command
         .stdin(Stdio::null())

@@ -43,3 +43,12 @@ pub use options::{
 };
 pub use outcome::{CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, StageTime, WalSpan};
 pub use progress::{Progress, Silent, Stage};
+
+// PLACEHOLDER for the engine, so that the command line can be built before it is here.
+/// Rewinds the target.
+///
+/// # Errors
+/// Not yet.
+pub fn run(_: &Options, _: &dyn Progress) -> Result<Outcome, Failure> {
+    todo!("the engine")
+}

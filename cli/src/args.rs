@@ -1,0 +1,309 @@
+//! The command line.
+//!
+//! Options have the names and the letters of pg_rewind and sys_rewind, and wrong usage has their words
+//! and their exit status.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+/// What the command line asks for.
+pub(crate) enum Invocation {
+    /// To do something.
+    Run(Command),
+    /// To print this and end.
+    Help(String),
+    /// Something that is not to be had.
+    Wrong(WrongUsage),
+}
+
+/// A command line that was not understood.
+#[derive(PartialEq, Debug)]
+pub(crate) struct WrongUsage {
+    /// What is wrong with it.
+    pub(crate) message: String,
+    /// The command whose `--help` says what is right.
+    pub(crate) command: String,
+}
+
+/// Reads the command line, the program's name first.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let named = arguments.get(1).is_some_and(|argument| argument == "rewind");
+    let command = if named { "kbrecover rewind" } else { "kbrecover" };
+    let wrong = |message: String| {
+        let message = without_password(&message);
+        Invocation::Wrong(WrongUsage { message, command: command.to_owned() })
+    };
+    match Cli::try_parse_from(arguments) {
+        Ok(Cli { command: Some(command), .. }) => Invocation::Run(command),
+        Ok(Cli { command: None, .. }) => wrong("no command specified".to_owned()),
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            Invocation::Help(error.render().to_string())
+        }
+        Err(error) => wrong(message_of(&error)),
+    }
+}
+
+/// Brings an old primary back as a standby of the new one.
+#[derive(Parser)]
+#[command(name = "kbrecover", version, propagate_version = true, infer_long_args = true)]
+#[command(disable_help_subcommand = true, disable_help_flag = true, max_term_width = 100)]
+struct Cli {
+    /// Show this help
+    #[arg(short = '?', short_alias = 'h', long, global = true, action = ArgAction::HelpShort)]
+    help: Option<bool>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Make a stopped, diverged data directory follow the source's history again
+    Rewind(Box<RewindArgs>),
+}
+
+/// The options of `kbrecover rewind`.
+#[derive(Args)]
+#[command(display_name = "kbrecover", after_help = AFTER_HELP)]
+pub(crate) struct RewindArgs {
+    /// Data directory to rewind; its server must be stopped
+    #[arg(short = 'D', long, value_name = "DIR", overrides_with = "target_data", help_heading = "Target")]
+    #[arg(visible_alias = "target-pgdata", visible_alias = "target-kingbase-data")]
+    pub(crate) target_data: Option<PathBuf>,
+
+    /// The target's postgresql.conf, if it is not found in DIR
+    #[arg(long, value_name = "FILE", overrides_with = "config_file", help_heading = "Target")]
+    pub(crate) config_file: Option<PathBuf>,
+
+    /// Let the target's own server finish its crash recovery first; without this its WAL is read as it is
+    #[arg(long, overrides_with = "ensure_shutdown", help_heading = "Target")]
+    pub(crate) ensure_shutdown: bool,
+
+    /// Where the programs of the target's server are, for --ensure-shutdown
+    #[arg(long, value_name = "DIR", overrides_with = "bindir", help_heading = "Target")]
+    pub(crate) bindir: Option<PathBuf>,
+
+    /// Running server to copy from, as a libpq connection string
+    #[arg(long, value_name = "CONNSTR", overrides_with = "source_server", help_heading = "Source (one of)")]
+    pub(crate) source_server: Option<String>,
+
+    /// Data directory of a stopped server to copy from
+    #[arg(long, value_name = "DIR", overrides_with = "source_data", help_heading = "Source (one of)")]
+    #[arg(visible_alias = "source-pgdata")]
+    pub(crate) source_data: Option<PathBuf>,
+
+    /// Directory with copies of WAL files that the target no longer has (may be given several times)
+    #[arg(long, value_name = "DIR", help_heading = "Missing WAL of the target")]
+    pub(crate) wal_dir: Vec<PathBuf>,
+
+    /// Fetch missing WAL with the restore_command of the target's configuration
+    #[arg(
+        short = 'c',
+        long,
+        overrides_with = "restore_target_wal",
+        help_heading = "Missing WAL of the target"
+    )]
+    pub(crate) restore_target_wal: bool,
+
+    /// Fetch missing WAL with this command (%f: file wanted, %p: where to put it)
+    #[arg(long, value_name = "CMD", overrides_with = "restore_command")]
+    #[arg(help_heading = "Missing WAL of the target")]
+    pub(crate) restore_command: Option<String>,
+
+    /// Only show what would be done
+    #[arg(short = 'n', long, overrides_with = "dry_run", help_heading = "What to do")]
+    pub(crate) dry_run: bool,
+
+    /// Make the target a standby of --source-server
+    #[arg(short = 'R', long, overrides_with = "write_recovery_conf", help_heading = "What to do")]
+    pub(crate) write_recovery_conf: bool,
+
+    /// Do not wait until what was written is safely on disk
+    #[arg(short = 'N', long, overrides_with = "no_sync", help_heading = "What to do")]
+    pub(crate) no_sync: bool,
+
+    /// Threads and connections to use
+    #[arg(short = 'j', long, value_name = "N", overrides_with = "jobs", help_heading = "What to do")]
+    pub(crate) jobs: Option<NonZeroUsize>,
+
+    /// Show progress
+    #[arg(short = 'P', long, overrides_with = "progress", help_heading = "Output")]
+    pub(crate) progress: bool,
+
+    /// Show debugging messages
+    #[arg(long, overrides_with = "debug", help_heading = "Output")]
+    pub(crate) debug: bool,
+
+    /// What to print on standard output: a dry run's plan (text) or an object about any run (json)
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", overrides_with = "format")]
+    #[arg(help_heading = "Output")]
+    pub(crate) format: Format,
+}
+
+const AFTER_HELP: &str = "\
+Copies from the source only what differs since both histories parted. Afterwards the target can be started as a standby. \
+What only the target has written since then is lost.
+
+Exit status: 0 done or not needed; 1 failed, the target is untouched; 2 failed, the target is changed in part and must \
+not be started.";
+
+/// What standard output is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Format {
+    /// People.
+    Text,
+    /// Programs.
+    Json,
+}
+
+/// The error in one line, without clap's own usage text.
+fn message_of(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
+        && !argument.starts_with('-')
+    {
+        return format!("too many command-line arguments (first is \"{argument}\")");
+    }
+    let text = error.render().to_string();
+    let lines: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let text = lines.join(" ");
+    text.strip_prefix("error: ").unwrap_or(&text).to_owned()
+}
+
+/// Hides passwords in text that repeats the command line: a connection string that was not quoted well
+/// arrives in pieces, and one of them is its password.
+fn without_password(text: &str) -> String {
+    const HIDDEN: &str = "********";
+    let mut text = text.to_owned();
+    let mut from = 0;
+    while let Some(at) = text[from..].to_ascii_lowercase().find("password") {
+        let start = from + at + "password".len();
+        let value = text[start..].trim_start_matches([' ', '=']);
+        from = start;
+        if value.len() < text.len() - start {
+            let begin = text.len() - value.len();
+            let end = begin + value.find([' ', '&', '"']).unwrap_or(value.len());
+            text.replace_range(begin..end, HIDDEN);
+            from = begin + HIDDEN.len();
+        }
+    }
+    // scheme://user:password@host
+    if let Some(authority) = text.find("://").map(|at| at + 3)
+        && let Some(host) = text[authority..].rfind('@').map(|at| authority + at)
+        && let Some(colon) = text[authority..host].find(':').map(|at| authority + at)
+    {
+        text.replace_range(colon + 1..host, HIDDEN);
+    }
+    text
+}
+
+#[cfg(test)]
+pub(crate) fn rewind_args(arguments: &str) -> RewindArgs {
+    let words = ["kbrecover", "rewind"].into_iter().chain(arguments.split_whitespace());
+    match parse(words.map(OsString::from)) {
+        Invocation::Run(Command::Rewind(args)) => *args,
+        Invocation::Help(text) => panic!("{text}"),
+        Invocation::Wrong(wrong) => panic!("{wrong:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(arguments: &[&str]) -> WrongUsage {
+        match parse(arguments.iter().map(OsString::from)) {
+            Invocation::Wrong(wrong) => wrong,
+            _ => panic!("{arguments:?} was accepted"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn names_letters_and_spellings() {
+        for target in [
+            "-D /d",
+            "-D/d",
+            "--target-data /d",
+            "--target-data=/d",
+            "--target-pgdata=/d",
+            "--target-kingbase-data=/d",
+            "--target-d /d",
+            "-PD /d",
+            "-D /other -D /d",
+        ] {
+            assert_eq!(rewind_args(target).target_data, Some(PathBuf::from("/d")), "{target}");
+        }
+        let args = rewind_args(
+            "-nPRcN -j 4 --source-pgdata=/s --wal-dir a --debug --wal-dir=b -P --format json --bindir /b \
+             --ensure-shutdown --restore-command cp --config-file=/c",
+        );
+        assert!(args.dry_run && args.progress && args.write_recovery_conf && args.restore_target_wal);
+        assert!(args.no_sync && args.debug && args.ensure_shutdown);
+        assert_eq!(args.wal_dir, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!((args.jobs, args.format), (NonZeroUsize::new(4), Format::Json));
+        assert_eq!(args.source_data, Some(PathBuf::from("/s")));
+        assert_eq!(args.restore_command.as_deref(), Some("cp"));
+        assert_eq!(rewind_args("").format, Format::Text);
+    }
+
+    #[test]
+    fn help_and_version_need_nothing_else() {
+        for (arguments, expected) in [
+            (vec!["kbrecover", "--version"], "kbrecover 0."),
+            (vec!["kbrecover", "rewind", "-V"], "kbrecover 0."),
+            (vec!["kbrecover", "--help"], "rewind"),
+            (vec!["kbrecover", "rewind", "--help"], "--target-data"),
+            (vec!["kbrecover", "rewind", "-?"], "--wal-dir"),
+            (vec!["kbrecover", "rewind", "-D", "/d", "-h"], "--restore-target-wal"),
+        ] {
+            match parse(arguments.iter().map(OsString::from)) {
+                Invocation::Help(text) => assert!(text.contains(expected), "{text}"),
+                _ => panic!("{arguments:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_usage_has_the_original_words() {
+        let usage = wrong(&["kbrecover", "rewind", "-D", "/d", "extra"]);
+        assert_eq!(usage.message, "too many command-line arguments (first is \"extra\")");
+        assert_eq!(usage.command, "kbrecover rewind");
+        assert_eq!(
+            wrong(&["kbrecover", "rewind", "--nonsense"]).message,
+            "unexpected argument '--nonsense' found"
+        );
+        assert!(wrong(&["kbrecover", "rewind", "-j", "0"]).message.contains("--jobs"));
+        assert!(wrong(&["kbrecover", "rewind", "--format", "xml"]).message.contains("xml"));
+        assert!(wrong(&["kbrecover", "rewind", "-D"]).message.contains("--target-data"));
+        assert_eq!(wrong(&["kbrecover"]).message, "no command specified");
+        assert_eq!(wrong(&["kbrecover", "undo"]).command, "kbrecover");
+    }
+
+    #[test]
+    fn a_password_on_the_command_line_is_not_repeated() {
+        let usage = wrong(&["kbrecover", "rewind", "--source-server=host=a", "password=s3cret"]);
+        assert_eq!(usage.message, "too many command-line arguments (first is \"password=********\")");
+        for (text, hidden) in [
+            ("x 'sslPassword = s3cret' y", "x 'sslPassword = ******** y"),
+            ("postgres://u:s3cret@h:1/db", "postgres://u:********@h:1/db"),
+            ("postgres://h/db?password=s3cret&x=1", "postgres://h/db?password=********&x=1"),
+            ("passwords are not shown", "passwords are not shown"),
+            ("password", "password"),
+            ("a://b@c", "a://b@c"),
+            ("é", "é"),
+        ] {
+            assert_eq!(without_password(text), hidden);
+        }
+    }
+}

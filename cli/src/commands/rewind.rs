@@ -1,0 +1,164 @@
+//! `kbrecover rewind`: from options to the engine and from its outcome to the user.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use hooks::SingleUserServer;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use rewind::source::conninfo::{Conninfo, ProcessEnvironment};
+use rewind::{
+    CrashRecovery, MissingWal, Mode, Options, Outcome, RecoveryConf, RestoreCommand, SourceChoice, SyncChoice,
+};
+use rustix::fs::Mode as FileMode;
+
+use crate::args::{Format, RewindArgs};
+use crate::failure::{Failed, SetupError};
+use crate::logging::{self, Verbosity};
+use crate::progress;
+use crate::report;
+use crate::screen::{self, Kind, Screen};
+
+/// Runs the command and tells the user how it went.
+pub(crate) fn run(args: &RewindArgs) -> ExitCode {
+    let screen = Arc::new(Screen::stderr());
+    logging::init(Arc::clone(&screen), if args.debug { Verbosity::Debug } else { Verbosity::Normal });
+    let started = Timestamp::now();
+    match rewind(args, &screen) {
+        Ok(outcome) => {
+            for line in report::closing_lines(&outcome, &TimeZone::system()) {
+                screen.message(Kind::Info, &line);
+            }
+            let target = args.target_data.as_deref().unwrap_or(Path::new("")).display().to_string();
+            let result = match args.format {
+                Format::Json => Some(report::json::of_outcome(&outcome)),
+                Format::Text => report::plan_text(&outcome, &target),
+            };
+            screen::to_stdout(&result.unwrap_or_default());
+            ExitCode::SUCCESS
+        }
+        Err(failed) => {
+            if args.format == Format::Json {
+                screen::to_stdout(&report::json::of_failure(&failed, started, Timestamp::now()));
+            }
+            failed.show(&screen)
+        }
+    }
+}
+
+fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
+    let options = options(args)?;
+    if rustix::process::geteuid().is_root() {
+        return Err(SetupError::Root.into());
+    }
+    adopt_mode_of(&options.target)?;
+    let progress = progress::progress(screen, args.progress);
+    Ok(rewind::run(&options, &*progress)?)
+}
+
+/// The engine's options; what contradicts itself ends here.
+fn options(args: &RewindArgs) -> Result<Options, SetupError> {
+    let source = match (&args.source_data, &args.source_server) {
+        (Some(_), Some(_)) => return Err(SetupError::TwoSources),
+        (None, None) => return Err(SetupError::NoSource),
+        (Some(_), None) if args.write_recovery_conf => return Err(SetupError::NoServerForRecoveryConf),
+        (Some(directory), None) => SourceChoice::Directory(directory.clone()),
+        (None, Some(text)) => SourceChoice::Server(Conninfo::parse(text, &ProcessEnvironment)?),
+    };
+    let target = args.target_data.clone().ok_or(SetupError::NoTarget)?;
+    let restore_command = match &args.restore_command {
+        Some(command) => RestoreCommand::Given(command.clone()),
+        None if args.restore_target_wal => RestoreCommand::FromTarget,
+        None => RestoreCommand::Off,
+    };
+    let crash_recovery = args.ensure_shutdown.then(|| -> Box<dyn CrashRecovery> {
+        Box::new(SingleUserServer { bindir: args.bindir.clone(), config_file: args.config_file.clone() })
+    });
+    Ok(Options {
+        target,
+        source,
+        mode: if args.dry_run { Mode::DryRun } else { Mode::Rewind },
+        recovery_conf: if args.write_recovery_conf { RecoveryConf::Write } else { RecoveryConf::Leave },
+        missing_wal: MissingWal { directories: args.wal_dir.clone(), restore_command },
+        config_file: args.config_file.clone(),
+        sync: if args.no_sync { SyncChoice::Off } else { SyncChoice::Fsync },
+        jobs: args.jobs,
+        crash_recovery,
+    })
+}
+
+/// Lets new files be readable for the group exactly where the data directory is.
+fn adopt_mode_of(target: &Path) -> Result<(), SetupError> {
+    let metadata =
+        fs::metadata(target).map_err(|source| SetupError::Permissions { path: target.to_owned(), source })?;
+    rustix::process::umask(umask_for(metadata.mode()));
+    Ok(())
+}
+
+fn umask_for(mode: u32) -> FileMode {
+    let group_may_read = mode & 0o050 == 0o050;
+    FileMode::from_raw_mode(if group_may_read { 0o027 } else { 0o077 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::rewind_args;
+
+    #[test]
+    fn options_that_contradict_each_other_are_refused_in_the_original_words() {
+        for (arguments, message) in [
+            ("-D /d", "no source specified (--source-data or --source-server)"),
+            (
+                "-D /d --source-data /s --source-server x",
+                "only one of --source-data or --source-server can be specified",
+            ),
+            ("--source-data /s", "no target data directory specified (--target-data)"),
+            (
+                "-D /d --source-data /s -R",
+                "no source server information (--source-server) specified for --write-recovery-conf",
+            ),
+        ] {
+            let failed = Failed::from(options(&rewind_args(arguments)).unwrap_err());
+            assert_eq!(failed.message, message);
+            assert_eq!(failed.hint.as_deref(), Some("Try \"kbrecover rewind --help\" for more information."));
+            assert_eq!(failed.status(), 1);
+        }
+        let failed = Failed::from(options(&rewind_args("-D /d --source-server host")).unwrap_err());
+        assert_eq!(failed.message, "missing \"=\" after \"host\" in connection info string");
+    }
+
+    #[test]
+    fn options_reach_the_engine() {
+        let plain = options(&rewind_args("-D /d --source-data /s")).unwrap();
+        assert_eq!((plain.mode, plain.recovery_conf), (Mode::Rewind, RecoveryConf::Leave));
+        assert_eq!((plain.sync, plain.jobs), (SyncChoice::Fsync, None));
+        assert_eq!(plain.missing_wal.restore_command, RestoreCommand::Off);
+        assert!(plain.crash_recovery.is_none() && plain.config_file.is_none());
+        assert!(matches!(plain.source, SourceChoice::Directory(path) if path == Path::new("/s")));
+
+        let all = options(&rewind_args(
+            "-D /d --source-server host=a -n -R -c -N -j 3 --config-file /c --wal-dir /w --ensure-shutdown",
+        ))
+        .unwrap();
+        assert_eq!((all.mode, all.recovery_conf), (Mode::DryRun, RecoveryConf::Write));
+        assert_eq!((all.sync, all.jobs.map(usize::from)), (SyncChoice::Off, Some(3)));
+        assert_eq!(all.missing_wal.restore_command, RestoreCommand::FromTarget);
+        assert_eq!(all.missing_wal.directories, [Path::new("/w")]);
+        assert_eq!(all.config_file.as_deref(), Some(Path::new("/c")));
+        assert!(all.crash_recovery.is_some() && matches!(all.source, SourceChoice::Server(_)));
+
+        let given = options(&rewind_args("-D /d --source-data /s -c --restore-command fetch")).unwrap();
+        assert_eq!(given.missing_wal.restore_command, RestoreCommand::Given("fetch".to_owned()));
+    }
+
+    #[test]
+    fn the_group_may_read_what_it_may_read_already() {
+        for (mode, umask) in [(0o40700, 0o077), (0o40750, 0o027), (0o40740, 0o077), (0o40755, 0o027)] {
+            assert_eq!(umask_for(mode).as_raw_mode(), umask);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! From an error to what the user sees: one message, a hint, an exit status.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use rewind::source::conninfo::ConninfoError;
+use rewind::{Failure, TargetState};
+
+use crate::screen::{Kind, Screen, try_help};
+
+/// A failed command, ready to be told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Failed {
+    /// What went wrong and why, in one line.
+    pub(crate) message: String,
+    /// What to do about it.
+    pub(crate) hint: Option<String>,
+    /// What state the target is in.
+    pub(crate) target: TargetState,
+}
+
+impl Failed {
+    /// The exit status: 1 if the target is as it was, 2 if it is not.
+    pub(crate) fn status(&self) -> u8 {
+        match self.target {
+            TargetState::Untouched => 1,
+            TargetState::Unfinished => 2,
+        }
+    }
+
+    /// Tells the user.
+    pub(crate) fn show(&self, screen: &Screen) -> ExitCode {
+        screen.message(Kind::Error, &self.message);
+        if self.target == TargetState::Unfinished {
+            screen.message(
+                Kind::Detail,
+                "The target data directory has been rewound only in part: do not start a server on it.",
+            );
+        }
+        if let Some(hint) = &self.hint {
+            screen.message(Kind::Hint, hint);
+        }
+        ExitCode::from(self.status())
+    }
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Failed {
+        Failed { message: chain(&*failure.error), hint: failure.error.hint(), target: failure.target }
+    }
+}
+
+impl From<SetupError> for Failed {
+    fn from(error: SetupError) -> Failed {
+        Failed { message: chain(&error), hint: error.hint(), target: TargetState::Untouched }
+    }
+}
+
+/// What can be wrong before the engine is asked for anything.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SetupError {
+    /// No `-D`.
+    #[error("no target data directory specified (--target-data)")]
+    NoTarget,
+    /// Neither kind of source.
+    #[error("no source specified (--source-data or --source-server)")]
+    NoSource,
+    /// Both kinds of source.
+    #[error("only one of --source-data or --source-server can be specified")]
+    TwoSources,
+    /// `-R` has no server to point to.
+    #[error("no source server information (--source-server) specified for --write-recovery-conf")]
+    NoServerForRecoveryConf,
+    /// Files of root in a data directory keep its server from starting.
+    #[error("cannot be executed by \"root\"")]
+    Root,
+    /// The target is not there or out of reach.
+    #[error("could not read permissions of directory \"{}\"", path.display())]
+    Permissions {
+        /// The target.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// `--source-server` is no connection string.
+    #[error(transparent)]
+    Conninfo(#[from] ConninfoError),
+}
+
+impl SetupError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            SetupError::NoTarget
+            | SetupError::NoSource
+            | SetupError::TwoSources
+            | SetupError::NoServerForRecoveryConf => Some(try_help("kbrecover rewind")),
+            SetupError::Root => Some("Run it as the user that owns the target's data directory.".to_owned()),
+            SetupError::Permissions { .. } => {
+                Some("Name the data directory of the server to rewind with -D.".to_owned())
+            }
+            SetupError::Conninfo(error) => error.hint(),
+        }
+    }
+}
+
+/// An error and why, and why that: joined by colons.
+///
+/// Our own errors never repeat their source. Those of other crates do now and then: what was said already
+/// is not said again.
+fn chain(error: &dyn Error) -> String {
+    let mut text = without_error_numbers(&error.to_string());
+    let mut next = error.source();
+    while let Some(error) = next {
+        let why = without_error_numbers(&error.to_string());
+        if !text.ends_with(&why) {
+            text = format!("{text}: {why}");
+        }
+        next = error.source();
+    }
+    text
+}
+
+/// `No such file or directory (os error 2)` without the parenthesis: cluster managers look for messages as
+/// the server's programs write them.
+fn without_error_numbers(text: &str) -> String {
+    const START: &str = " (os error ";
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(START) {
+        let number = &rest[at + START.len()..];
+        let digits = number.bytes().take_while(u8::is_ascii_digit).count();
+        let end = if number[digits..].starts_with(')') { START.len() + digits + 1 } else { 0 };
+        // What only looks like one is kept.
+        result.push_str(&rest[..if end == 0 { at + START.len() } else { at }]);
+        rest = &rest[at + end.max(START.len())..];
+    }
+    result + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::screen::Lines;
+
+    #[test]
+    fn a_failure_is_one_line_with_its_reasons() {
+        let source = io::Error::from_raw_os_error(2);
+        let failed = Failed::from(SetupError::Permissions { path: "/nix".into(), source });
+        let lines = Lines::default();
+        failed.show(&Screen::to(lines.clone()));
+        assert_eq!(
+            lines.text(),
+            "kbrecover: error: could not read permissions of directory \"/nix\": No such file or \
+             directory\nkbrecover: hint: Name the data directory of the server to rewind with -D.\n"
+        );
+        assert_eq!(failed.status(), 1);
+    }
+
+    #[test]
+    fn an_unfinished_target_is_pointed_out() {
+        let failed = Failed { message: "broke".to_owned(), hint: None, target: TargetState::Unfinished };
+        let lines = Lines::default();
+        failed.show(&Screen::to(lines.clone()));
+        assert_eq!(
+            lines.text(),
+            "kbrecover: error: broke\nkbrecover: detail: The target data directory has been rewound only in \
+             part: do not start a server on it.\n"
+        );
+        assert_eq!(failed.status(), 2);
+    }
+
+    #[test]
+    fn what_was_said_is_not_said_again() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("could not connect: refused")]
+        struct Chatty(#[source] io::Error);
+        assert_eq!(chain(&Chatty(io::Error::other("refused"))), "could not connect: refused");
+        assert_eq!(
+            without_error_numbers("a (os error 13): b (os error x) (os error 5"),
+            "a: b (os error x) (os error 5"
+        );
+    }
+}

@@ -1,0 +1,184 @@
+//! Progress for people: bars on a terminal, else a line now and then.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use rewind::{Progress, Silent, Stage};
+
+use crate::screen::Screen;
+
+/// What `-P` shows on this screen; nothing without it.
+pub(crate) fn progress(screen: &Arc<Screen>, wanted: bool) -> Box<dyn Progress> {
+    match (wanted, screen.bars()) {
+        (false, _) => Box::new(Silent),
+        (true, Some(bars)) => Box::new(Watcher::new(screen, Some(bars.clone()))),
+        (true, None) => Box::new(Watcher::new(screen, None)),
+    }
+}
+
+/// How often a line is written where there is no terminal.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Counts, and shows the counts.
+struct Watcher {
+    screen: Arc<Screen>,
+    bars: Option<MultiProgress>,
+    counts: [Count; 4],
+}
+
+#[derive(Default)]
+struct Count {
+    done: AtomicU64,
+    total: Mutex<Option<u64>>,
+    /// When the last line was written.
+    shown: Mutex<Option<Instant>>,
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl Watcher {
+    fn new(screen: &Arc<Screen>, bars: Option<MultiProgress>) -> Watcher {
+        Watcher { screen: Arc::clone(screen), bars, counts: Default::default() }
+    }
+
+    fn count(&self, stage: Stage) -> &Count {
+        match stage {
+            Stage::Scan => &self.counts[0],
+            Stage::Inventory => &self.counts[1],
+            Stage::Copy => &self.counts[2],
+            Stage::Sync => &self.counts[3],
+        }
+    }
+
+    fn show_line(&self, stage: Stage) {
+        let count = self.count(stage);
+        let total = *lock(&count.total);
+        if let Some(line) = line(stage, count.done.load(Ordering::Relaxed), total) {
+            self.screen.line(&line);
+        }
+    }
+}
+
+impl Progress for Watcher {
+    fn begin(&self, stage: Stage, total: Option<u64>) {
+        let count = self.count(stage);
+        count.done.store(0, Ordering::Relaxed);
+        *lock(&count.total) = total;
+        *lock(&count.shown) = Some(Instant::now());
+        if let Some(bars) = &self.bars {
+            *lock(&count.bar) = Some(bars.add(bar(stage, total)));
+        }
+    }
+
+    fn advance(&self, stage: Stage, amount: u64) {
+        let count = self.count(stage);
+        count.done.fetch_add(amount, Ordering::Relaxed);
+        if self.bars.is_some() {
+            if let Some(bar) = &*lock(&count.bar) {
+                bar.inc(amount);
+            }
+            return;
+        }
+        // Whoever finds the clock in use has a neighbour that looks at it right now.
+        let Ok(mut shown) = count.shown.try_lock() else { return };
+        if shown.is_none_or(|shown| shown.elapsed() >= INTERVAL) {
+            *shown = Some(Instant::now());
+            self.show_line(stage);
+        }
+    }
+
+    fn finish(&self, stage: Stage) {
+        if let Some(bar) = lock(&self.count(stage).bar).take() {
+            bar.finish_and_clear();
+        }
+        self.show_line(stage);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// What is counted and what is done with it; `None` for a stage without a count.
+fn words(stage: Stage) -> Option<(u64, &'static str, &'static str)> {
+    match stage {
+        Stage::Scan => Some((1024, "kB", "of WAL read")),
+        Stage::Inventory => None,
+        Stage::Copy => Some((1024, "kB", "copied")),
+        Stage::Sync => Some((1, "files", "synced")),
+    }
+}
+
+/// The line of pg_rewind: `  12345/67890 kB (18%) copied`.
+fn line(stage: Stage, done: u64, total: Option<u64>) -> Option<String> {
+    let (unit, name, verb) = words(stage)?;
+    let Some(total) = total else { return Some(format!("{} {name} {verb}", done / unit)) };
+    // A file that has grown meanwhile brings more than was counted on.
+    let total = total.max(done);
+    let percent = if total == 0 { 100 } else { u128::from(done) * 100 / u128::from(total) };
+    let (done, total) = (done / unit, (total / unit).to_string());
+    Some(format!("{done:>width$}/{total} {name} ({percent}%) {verb}", width = total.len()))
+}
+
+fn bar(stage: Stage, total: Option<u64>) -> ProgressBar {
+    let bar = match total {
+        Some(total) => ProgressBar::new(total),
+        None => ProgressBar::new_spinner(),
+    };
+    if let Ok(style) = ProgressStyle::with_template(template(stage, total)) {
+        bar.set_style(style);
+    }
+    bar.set_message(words(stage).map_or("", |(_, _, verb)| verb));
+    bar
+}
+
+fn template(stage: Stage, total: Option<u64>) -> &'static str {
+    match (words(stage), total) {
+        (None, _) => "{spinner} listing files",
+        (Some((1, ..)), _) => "{bar:30} {pos}/{len} files {msg} ({percent}%)",
+        (Some(_), None) => "{spinner} {binary_bytes} {msg} ({binary_bytes_per_sec})",
+        (Some(_), Some(_)) => {
+            "{bar:30} {binary_bytes}/{binary_total_bytes} {msg} ({percent}%, {binary_bytes_per_sec}, eta {eta})"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::screen::Lines;
+
+    #[test]
+    fn lines_are_those_of_the_original() {
+        let line = |stage, done, total| line(stage, done, total).unwrap();
+        assert_eq!(line(Stage::Copy, 12_345 << 10, Some(67_890 << 10)), "12345/67890 kB (18%) copied");
+        assert_eq!(line(Stage::Copy, 5 << 10, Some(67_890 << 10)), "    5/67890 kB (0%) copied");
+        assert_eq!(line(Stage::Copy, 3 << 10, Some(2 << 10)), "3/3 kB (100%) copied");
+        assert_eq!(line(Stage::Copy, 0, Some(0)), "0/0 kB (100%) copied");
+        assert_eq!(line(Stage::Scan, 2048, None), "2 kB of WAL read");
+        assert_eq!(line(Stage::Sync, 7, Some(10)), " 7/10 files (70%) synced");
+        assert!(line(Stage::Copy, u64::MAX, Some(u64::MAX)).contains("(100%)"));
+    }
+
+    #[test]
+    fn few_lines_and_always_the_last_one() {
+        let lines = Lines::default();
+        let progress = progress(&Arc::new(Screen::to(lines.clone())), true);
+        progress.begin(Stage::Inventory, None);
+        progress.finish(Stage::Inventory);
+        progress.begin(Stage::Copy, Some(4 << 10));
+        (0..4).for_each(|_| progress.advance(Stage::Copy, 1 << 10));
+        progress.finish(Stage::Copy);
+        assert_eq!(lines.text(), "4/4 kB (100%) copied\n");
+    }
+
+    #[test]
+    fn every_bar_has_a_valid_form() {
+        for stage in [Stage::Scan, Stage::Inventory, Stage::Copy, Stage::Sync] {
+            for total in [None, Some(10)] {
+                assert!(ProgressStyle::with_template(template(stage, total)).is_ok());
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! A run as one JSON object, for programs.
+
+use jiff::Timestamp;
+use rewind::{Outcome, PlanSummary, Report, TargetState};
+use serde::Serialize;
+use walparse::{Lsn, TimelineId};
+
+use super::{seconds, seconds_of};
+use crate::failure::Failed;
+
+/// One JSON object about a run that succeeded, with a newline.
+pub(crate) fn of_outcome(outcome: &Outcome) -> String {
+    let name = match outcome {
+        Outcome::NotNeeded(_) => "not_needed",
+        Outcome::AlreadyRewound(_) => "already_rewound",
+        Outcome::Planned(_) => "planned",
+        Outcome::Rewound(_) => "rewound",
+    };
+    to_json(&Run::of(name, outcome.report()))
+}
+
+/// One JSON object about a run that failed, with a newline.
+pub(crate) fn of_failure(failed: &Failed, started: Timestamp, finished: Timestamp) -> String {
+    let failure = FailureObject {
+        error: &failed.message,
+        hint: failed.hint.as_deref(),
+        exit_code: failed.status(),
+        target: match failed.target {
+            TargetState::Untouched => "untouched",
+            TargetState::Unfinished => "unfinished",
+        },
+    };
+    to_json(&Run { failure: Some(failure), ..Run::empty("failed", started, finished) })
+}
+
+/// The JSON object. Its fields are promised to programs: add, but do not rename.
+#[derive(Serialize)]
+struct Run<'a> {
+    outcome: &'static str,
+    started: String,
+    finished: String,
+    total_seconds: f64,
+    stages: Vec<StageObject>,
+    divergence: Option<Position>,
+    checkpoint: Option<CheckpointObject>,
+    min_recovery_point: Option<Position>,
+    wal: Option<WalObject<'a>>,
+    files: Option<Files>,
+    bytes: Option<Bytes>,
+    wal_scanned: Scanned,
+    #[serde(flatten)]
+    failure: Option<FailureObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct StageObject {
+    name: &'static str,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Position {
+    lsn: String,
+    timeline: u32,
+}
+
+#[derive(Serialize)]
+struct CheckpointObject {
+    lsn: String,
+    redo: String,
+    timeline: u32,
+}
+
+#[derive(Serialize)]
+struct WalObject<'a> {
+    start: String,
+    start_file: &'a str,
+    end: String,
+    end_file: &'a str,
+}
+
+#[derive(Serialize)]
+struct Files {
+    created: u64,
+    copied: u64,
+    wal: u64,
+    extended: u64,
+    changed: u64,
+    changed_blocks: u64,
+    truncated: u64,
+    removed: u64,
+    unchanged: u64,
+}
+
+#[derive(Serialize)]
+struct Bytes {
+    copied: u64,
+    wal: u64,
+    extended: u64,
+    changed: u64,
+    to_fetch: u64,
+    fetched: u64,
+    source_total: u64,
+}
+
+#[derive(Serialize)]
+struct Scanned {
+    bytes: u64,
+    records: u64,
+}
+
+#[derive(Serialize)]
+struct FailureObject<'a> {
+    error: &'a str,
+    hint: Option<&'a str>,
+    exit_code: u8,
+    target: &'static str,
+}
+
+impl<'a> Run<'a> {
+    fn empty(outcome: &'static str, started: Timestamp, finished: Timestamp) -> Run<'a> {
+        Run {
+            outcome,
+            started: format!("{started:.6}"),
+            finished: format!("{finished:.6}"),
+            total_seconds: seconds(started, finished),
+            stages: Vec::new(),
+            divergence: None,
+            checkpoint: None,
+            min_recovery_point: None,
+            wal: None,
+            files: None,
+            bytes: None,
+            wal_scanned: Scanned { bytes: 0, records: 0 },
+            failure: None,
+        }
+    }
+
+    fn of(outcome: &'static str, report: &'a Report) -> Run<'a> {
+        let stage =
+            |stage: &rewind::StageTime| StageObject { name: stage.name, seconds: seconds_of(stage.elapsed) };
+        let position =
+            |lsn: Lsn, timeline: TimelineId| Position { lsn: lsn.to_string(), timeline: timeline.0 };
+        Run {
+            stages: report.stages.iter().map(stage).collect(),
+            divergence: report.divergence.map(|at| position(at.lsn, at.timeline)),
+            checkpoint: report.checkpoint.map(|at| CheckpointObject {
+                lsn: at.lsn.to_string(),
+                redo: at.redo.to_string(),
+                timeline: at.timeline.0,
+            }),
+            min_recovery_point: report.replay.as_ref().map(|span| position(span.end, span.end_timeline)),
+            wal: report.replay.as_ref().map(|span| WalObject {
+                start: span.start.to_string(),
+                start_file: &span.start_file,
+                end: span.end.to_string(),
+                end_file: &span.end_file,
+            }),
+            files: report.plan.as_ref().map(Files::of),
+            bytes: report.plan.as_ref().map(|plan| Bytes::of(plan, report.bytes_fetched)),
+            wal_scanned: Scanned { bytes: report.wal_bytes_scanned, records: report.wal_records_scanned },
+            ..Run::empty(outcome, report.started, report.finished)
+        }
+    }
+}
+
+impl Files {
+    fn of(plan: &PlanSummary) -> Files {
+        Files {
+            created: plan.create,
+            copied: plan.copy,
+            wal: plan.wal,
+            extended: plan.copy_tail,
+            changed: plan.changed_files,
+            changed_blocks: plan.blocks,
+            truncated: plan.truncate,
+            removed: plan.remove,
+            unchanged: plan.unchanged,
+        }
+    }
+}
+
+impl Bytes {
+    fn of(plan: &PlanSummary, fetched: u64) -> Bytes {
+        Bytes {
+            copied: plan.copy_bytes,
+            wal: plan.wal_bytes,
+            extended: plan.copy_tail_bytes,
+            changed: plan.block_bytes,
+            to_fetch: plan.fetch_bytes(),
+            fetched,
+            source_total: plan.source_bytes,
+        }
+    }
+}
+
+fn to_json(run: &Run<'_>) -> String {
+    // Maps with odd keys and failing serializers are what can go wrong; there are none in it.
+    let mut text = serde_json::to_string(run).unwrap_or_else(|_| "{\"outcome\":\"failed\"}".to_owned());
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample::report;
+
+    #[test]
+    fn object_of_a_rewind() {
+        let expected = concat!(
+            r#"{"outcome":"rewound","started":"2023-06-16T05:57:04.593305Z","#,
+            r#""finished":"2023-06-16T05:57:06.544920Z","total_seconds":1.951615,"#,
+            r#""stages":[{"name":"scan","seconds":0.25}],"#,
+            r#""divergence":{"lsn":"1/69025000","timeline":13},"#,
+            r#""checkpoint":{"lsn":"1/69024B90","redo":"1/69024B58","timeline":13},"#,
+            r#""min_recovery_point":{"lsn":"1/6A025190","timeline":14},"#,
+            r#""wal":{"start":"1/69024B58","start_file":"0000000D0000000100000069","#,
+            r#""end":"1/6A025190","end_file":"0000000E000000010000006A"},"#,
+            r#""files":{"created":2,"copied":12,"wal":3,"extended":1,"changed":7,"changed_blocks":1000,"#,
+            r#""truncated":1,"removed":4,"unchanged":950},"#,
+            r#""bytes":{"copied":1234567,"wal":50331648,"extended":8192,"changed":8192000,"#,
+            r#""to_fetch":59766407,"fetched":59766407,"source_total":600000000},"#,
+            r#""wal_scanned":{"bytes":16777216,"records":4321}}"#,
+            "\n"
+        );
+        assert_eq!(of_outcome(&Outcome::Rewound(report())), expected);
+        assert!(of_outcome(&Outcome::Planned(report())).starts_with(r#"{"outcome":"planned","#));
+    }
+
+    #[test]
+    fn object_of_a_run_that_came_to_little() {
+        let report = Report {
+            stages: vec![],
+            divergence: None,
+            checkpoint: None,
+            replay: None,
+            plan: None,
+            wal_bytes_scanned: 0,
+            wal_records_scanned: 0,
+            ..report()
+        };
+        let nothing = concat!(
+            r#""stages":[],"divergence":null,"checkpoint":null,"min_recovery_point":null,"wal":null,"#,
+            r#""files":null,"bytes":null,"wal_scanned":{"bytes":0,"records":0}"#
+        );
+        assert!(of_outcome(&Outcome::NotNeeded(report.clone())).ends_with(&format!("{nothing}}}\n")));
+
+        let failed = Failed {
+            message: "broke at \"x\"".to_owned(),
+            hint: Some("mend it".to_owned()),
+            target: TargetState::Unfinished,
+        };
+        let text = of_failure(&failed, report.started, report.finished);
+        let failure = r#","error":"broke at \"x\"","hint":"mend it","exit_code":2,"target":"unfinished""#;
+        assert!(text.starts_with(r#"{"outcome":"failed","started":"#), "{text}");
+        assert!(text.ends_with(&format!("{nothing}{failure}}}\n")), "{text}");
+    }
+}

@@ -1,0 +1,171 @@
+//! What a run found and did, as text for people; as JSON in [`json`].
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use rewind::{Outcome, PlanSummary};
+
+pub(crate) mod json;
+
+/// The last lines of a finished rewind, in the words of sys_rewind.
+///
+/// A run that changed nothing has none: the engine said why when it found out.
+pub(crate) fn closing_lines(outcome: &Outcome, zone: &TimeZone) -> Vec<String> {
+    let Outcome::Rewound(report) = outcome else { return Vec::new() };
+    let mut lines = Vec::new();
+    if let Some(replay) = &report.replay {
+        lines.push(format!(
+            "update the control file: minRecoveryPoint is '{}', minRecoveryPointTLI is '{}', and database state is \
+             'in archive recovery'",
+            replay.end, replay.end_timeline
+        ));
+        lines.push(format!(
+            "rewind start wal location {} (file {}), end wal location {} (file {}). time from {} to {}, in \
+             \"{:.6}\" seconds.",
+            replay.start,
+            replay.start_file,
+            replay.end,
+            replay.end_file,
+            local_time(report.started, zone),
+            local_time(report.finished, zone),
+            seconds(report.started, report.finished),
+        ));
+    }
+    lines.push("Done!".to_owned());
+    lines
+}
+
+/// The plan of a dry run as a table; `None` for other runs.
+pub(crate) fn plan_text(outcome: &Outcome, target: &str) -> Option<String> {
+    let Outcome::Planned(report) = outcome else { return None };
+    let mut text = format!("Plan for \"{target}\". Nothing has been changed.\n\n");
+    if let Some(at) = report.divergence {
+        let _ = writeln!(text, "histories part at       {} on timeline {}", at.lsn, at.timeline);
+    }
+    if let Some(at) = report.checkpoint {
+        let _ = writeln!(
+            text,
+            "last common checkpoint  {} on timeline {}, redo {}",
+            at.lsn, at.timeline, at.redo
+        );
+    }
+    if let Some(span) = &report.replay {
+        let (start, end) = (span.start, span.end);
+        let _ = writeln!(text, "WAL to be replayed      {start} to {end} on timeline {}", span.end_timeline);
+    }
+    if let Some(plan) = &report.plan {
+        text.push('\n');
+        text.push_str(&plan_table(plan));
+    }
+    text.push_str(
+        "\nA rewind gives up what only the target has written since the histories parted. This plan does not list it.\n",
+    );
+    Some(text)
+}
+
+fn plan_table(plan: &PlanSummary) -> String {
+    let kilobytes = |bytes: u64| Some(format!("{} kB", bytes.div_ceil(1024)));
+    let blocks = format!("copy changed blocks ({})", plan.blocks);
+    let rows = [
+        ("create directories and links", plan.create, None),
+        ("copy whole files", plan.copy, kilobytes(plan.copy_bytes)),
+        ("copy WAL files", plan.wal, kilobytes(plan.wal_bytes)),
+        ("copy missing ends of files", plan.copy_tail, kilobytes(plan.copy_tail_bytes)),
+        (blocks.as_str(), plan.changed_files, kilobytes(plan.block_bytes)),
+        ("cut files", plan.truncate, None),
+        ("remove", plan.remove, None),
+        ("leave as it is", plan.unchanged, None),
+    ];
+    let width = rows.iter().map(|(what, ..)| what.len()).max().unwrap_or_default();
+    let mut text = format!("{:<width$}  {:>9}  {:>14}\n", "action", "files", "to fetch");
+    for (what, files, bytes) in rows {
+        let row = format!("{what:<width$}  {files:>9}  {:>14}", bytes.unwrap_or_default());
+        text.push_str(row.trim_end());
+        text.push('\n');
+    }
+    let (fetch, all) = (plan.fetch_bytes(), plan.source_bytes);
+    let percent = if all == 0 { 0 } else { u128::from(fetch) * 100 / u128::from(all) };
+    let _ = writeln!(
+        text,
+        "\nneed to fetch {} kB (total source directory size is {} kB: {percent}%)",
+        fetch.div_ceil(1024),
+        all.div_ceil(1024)
+    );
+    text
+}
+
+/// `2023-06-16 11:00:04.453168 CST`
+fn local_time(time: Timestamp, zone: &TimeZone) -> String {
+    time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.6f %Z").to_string()
+}
+
+/// In whole microseconds: all that a time of day here has.
+fn seconds(from: Timestamp, to: Timestamp) -> f64 {
+    seconds_of(Duration::try_from(to.duration_since(from)).unwrap_or_default())
+}
+
+fn seconds_of(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e6
+}
+
+#[cfg(test)]
+mod sample;
+
+#[cfg(test)]
+mod tests {
+    use super::sample::report;
+    use super::*;
+
+    fn shanghai() -> TimeZone {
+        TimeZone::posix("CST-8").unwrap()
+    }
+
+    #[test]
+    fn a_finished_rewind_ends_with_the_lines_of_sys_rewind() {
+        assert_eq!(
+            closing_lines(&Outcome::Rewound(report()), &shanghai()),
+            [
+                "update the control file: minRecoveryPoint is '1/6A025190', minRecoveryPointTLI is '14', and database \
+             state is 'in archive recovery'",
+                "rewind start wal location 1/69024B58 (file 0000000D0000000100000069), end wal location 1/6A025190 \
+             (file 0000000E000000010000006A). time from 2023-06-16 13:57:04.593305 CST to 2023-06-16 \
+             13:57:06.544920 CST, in \"1.951615\" seconds.",
+                "Done!",
+            ]
+        );
+        for quiet in
+            [Outcome::NotNeeded(report()), Outcome::AlreadyRewound(report()), Outcome::Planned(report())]
+        {
+            assert!(closing_lines(&quiet, &shanghai()).is_empty());
+        }
+    }
+
+    #[test]
+    fn the_plan_is_a_table() {
+        let expected = "\
+Plan for \"/data\". Nothing has been changed.
+
+histories part at       1/69025000 on timeline 13
+last common checkpoint  1/69024B90 on timeline 13, redo 1/69024B58
+WAL to be replayed      1/69024B58 to 1/6A025190 on timeline 14
+
+action                            files        to fetch
+create directories and links          2
+copy whole files                     12         1206 kB
+copy WAL files                        3        49152 kB
+copy missing ends of files            1            8 kB
+copy changed blocks (1000)            7         8000 kB
+cut files                             1
+remove                                4
+leave as it is                      950
+
+need to fetch 58366 kB (total source directory size is 585938 kB: 9%)
+
+A rewind gives up what only the target has written since the histories parted. This plan does not list it.
+";
+        assert_eq!(plan_text(&Outcome::Planned(report()), "/data").unwrap(), expected);
+        assert_eq!(plan_text(&Outcome::Rewound(report()), "/data"), None);
+    }
+}
