@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -31,7 +31,9 @@ pub enum CopyError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
     /// A stopped source changed.
-    #[error("size of source file \"{path}\" changed concurrently: {expected} bytes expected, {copied} copied")]
+    #[error(
+        "size of source file \"{path}\" changed concurrently: {expected} bytes expected, {copied} copied"
+    )]
     SizeChanged {
         /// The file.
         path: DataPath,
@@ -155,7 +157,8 @@ impl Order {
             let offset = u64::from(block) * u64::from(block_size);
             match &mut open {
                 Some(range)
-                    if range.offset + u64::from(range.length) == offset && range.length + block_size <= MAX_RANGE =>
+                    if range.offset + u64::from(range.length) == offset
+                        && range.length + block_size <= MAX_RANGE =>
                 {
                     range.length += block_size;
                 }
@@ -263,7 +266,8 @@ mod tests {
         let mut order = Order::default();
         let blocks: RelationBlocks = [0, 1, 2, 9].into_iter().chain(1000..1200).collect();
         order.blocks(&path, &blocks, 8192);
-        let ranges: Vec<_> = order.ranges.iter().map(|range| (range.offset / 8192, range.length / 8192)).collect();
+        let ranges: Vec<_> =
+            order.ranges.iter().map(|range| (range.offset / 8192, range.length / 8192)).collect();
         assert_eq!(ranges, [(0, 3), (9, 1), (1000, 128), (1128, 72)]);
     }
 
@@ -273,7 +277,8 @@ mod tests {
         let mut order = Order::default();
         order.whole_file(&path, 0);
         order.whole_file(&path, 3 << 20);
-        let ranges: Vec<_> = order.ranges.iter().map(|range| (range.file, range.offset, range.length)).collect();
+        let ranges: Vec<_> =
+            order.ranges.iter().map(|range| (range.file, range.offset, range.length)).collect();
         let mib = 1 << 20;
         assert_eq!(
             ranges,

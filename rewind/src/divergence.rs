@@ -6,12 +6,12 @@
 //! true point is looked for segment by segment.
 
 use walparse::{
-    ControlFile, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalFault, WalGeometry, WalReadError, WalReader,
-    before_page_header,
+    ControlFile, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalFault, WalGeometry,
+    WalReadError, WalReader, before_page_header,
 };
 
 use crate::outcome::Divergence;
-use crate::source::{Source, SourceError, WalPosition};
+use crate::source::{Source, SourceError, WalPosition, read_part};
 use crate::target_wal::{SourceWal, TargetWal};
 
 /// How much of the WAL before a presumed fork is compared: a few pages hold many records, and each
@@ -25,7 +25,9 @@ pub enum DivergenceError {
     #[error("could not find common ancestor of the source and target cluster's timelines")]
     NoAncestor,
     /// The WAL differs already where it must be the same, and no older WAL is there on both sides.
-    #[error("WAL of source and target differs before {lsn}, and no older WAL is there on both sides to find out since where")]
+    #[error(
+        "WAL of source and target differs before {lsn}, and no older WAL is there on both sides to find out since where"
+    )]
     Unknown {
         /// The start of the oldest segment that was compared.
         lsn: Lsn,
@@ -65,7 +67,9 @@ pub(crate) fn source_end(
 ) -> Result<(Option<Lsn>, Lsn), DivergenceError> {
     let geometry = control.geometry();
     match source.position()? {
-        WalPosition::Primary { insert, flush } => Ok((Some(before_page_header(insert, &geometry)), flush.min(insert))),
+        WalPosition::Primary { insert, flush } => {
+            Ok((Some(before_page_header(insert, &geometry)), flush.min(insert)))
+        }
         WalPosition::Standby { received, .. } => Ok((None, received)),
         WalPosition::Stopped => {
             let store = SourceWal { source, history, geometry };
@@ -78,7 +82,10 @@ pub(crate) fn source_end(
 
 /// The end of the WAL that a stopped server's data directory depends on: of its last checkpoint record,
 /// or the minRecoveryPoint if that is later.
-pub(crate) fn stopped_end<S: SegmentStore + ?Sized>(store: &S, control: &ControlFile) -> Result<Lsn, DivergenceError> {
+pub(crate) fn stopped_end<S: SegmentStore + ?Sized>(
+    store: &S,
+    control: &ControlFile,
+) -> Result<Lsn, DivergenceError> {
     let lsn = control.checkpoint_lsn();
     let mut reader = WalReader::new(store, control.geometry(), lsn);
     match reader.read()? {
@@ -155,8 +162,12 @@ enum Compared {
     },
 }
 
-fn is_comparable(target: &TargetWal<'_>, source: &SourceWal<'_>, segment: SegmentNo) -> Result<bool, DivergenceError> {
-    Ok(target.open(segment)?.is_some() && source.source.read_range(&source.path(segment)?, 0, 1)?.is_some())
+fn is_comparable(
+    target: &TargetWal<'_>,
+    source: &SourceWal<'_>,
+    segment: SegmentNo,
+) -> Result<bool, DivergenceError> {
+    Ok(target.open(segment)?.is_some() && read_part(source.source, &source.path(segment)?, 0, 1)?.is_some())
 }
 
 /// Compares `from..end`, which lies in `segment`.
@@ -174,7 +185,7 @@ fn compare(
     while at < end {
         let offset = (at.0 - size.start_of(segment).0) as usize;
         let length = (end.0 - at.0).min(u64::from(crate::source::MAX_RANGE)) as usize;
-        let Some(theirs) = source.source.read_range(&path, offset as u64, length)? else {
+        let Some(theirs) = read_part(source.source, &path, offset as u64, length as u64)? else {
             tracing::debug!("the source no longer has \"{path}\": the common WAL was not compared");
             return Ok(Compared::Same);
         };

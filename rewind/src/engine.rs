@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use walparse::scan::{EndOfWal, Scan, ScanError, ScanRequest, scan};
 use walparse::{
-    ClusterState, ControlFile, Lsn, PageMap, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalFault, WalReader,
+    ClusterState, ControlFile, Lsn, PageMap, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalFault,
+    WalReader,
 };
 
 use crate::archive::Archive;
@@ -22,14 +23,16 @@ use crate::error::{Failure, RewindError, TargetState};
 use crate::inventory::{EntryKind, Inventory};
 use crate::label::BackupLabel;
 use crate::options::{Mode, Options, RecoveryConf, RestoreCommand, SourceChoice};
-use crate::outcome::{CommonCheckpoint, Divergence, Outcome, Report, WalSpan};
+use crate::outcome::{CommonCheckpoint, Divergence, Outcome, Report};
 use crate::plan::{self, PlanInput, RewindPlan};
 use crate::preflight::{self, Clusters, PreflightError};
 use crate::progress::{Progress, Stage};
 use crate::recovery_conf;
 use crate::seal;
 use crate::source::conninfo::DatabaseName;
-use crate::source::{DEFAULT_CONNECTIONS, DirectorySource, ServerSource, Source, WalPosition, walk_data_directory};
+use crate::source::{
+    DEFAULT_CONNECTIONS, DirectorySource, ServerSource, Source, WalPosition, walk_data_directory,
+};
 use crate::target::Target;
 use crate::target_wal::{SourceWal, TargetWal, read_history};
 use crate::wal_plan::{self, WalPlanInput};
@@ -57,9 +60,12 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failur
         Survey::Planned(plan) => {
             tracing::info!("point of no return: from here on the target is marked as unfinished");
             let mark = crate::label::mark();
-            target.replace_file(&seal::label_path(), mark.as_bytes()).map_err(|error| untouched(error.into()))?;
+            target
+                .replace_file(&seal::label_path(), mark.as_bytes())
+                .map_err(|error| untouched(error.into()))?;
             let done = rewind(options, progress, &mut clock, &target, source, &plan);
-            let done = done.map_err(|error| Failure { error: Box::new(error), target: TargetState::Unfinished })?;
+            let done =
+                done.map_err(|error| Failure { error: Box::new(error), target: TargetState::Unfinished })?;
             Ok(Outcome::Rewound(done))
         }
     }
@@ -115,7 +121,14 @@ fn rewind(
     crate::copy::create_entries(&planned.plan, target)?;
     let early = seal::copy_complete_segments(planned, source, target, progress)?;
     let mut bytes = early.bytes;
-    bytes += crate::copy::copy_data(&planned.plan, planned.clusters.target.block_size(), source, life, target, progress)?;
+    bytes += crate::copy::copy_data(
+        &planned.plan,
+        planned.clusters.target.block_size(),
+        source,
+        life,
+        target,
+        progress,
+    )?;
     clock.end_stage("copy");
     let sealed = seal::seal(options, progress, clock, target, source, planned, &early)?;
     let mut report = planned.report(clock);
@@ -133,7 +146,7 @@ pub(crate) fn source_life(options: &Options) -> SourceLife {
 
 pub(crate) fn write_recovery_conf(options: &Options, target: &Target) -> Result<(), RewindError> {
     if let (RecoveryConf::Write, SourceChoice::Server(conninfo)) = (options.recovery_conf, &options.source) {
-        recovery_conf::write(target, &conninfo.primary_conninfo(DatabaseName::Never))?;
+        recovery_conf::write(target, &conninfo.primary_conninfo(DatabaseName::LeaveOut))?;
     }
     Ok(())
 }
@@ -240,7 +253,9 @@ fn survey<'a>(
 fn announce_checkpoint(checkpoint: &CommonCheckpoint, (since, until): (Timestamp, Timestamp)) {
     let CommonCheckpoint { lsn, timeline, .. } = checkpoint;
     tracing::info!("rewinding from last common checkpoint at {lsn} on timeline {timeline}");
-    let local = |time: Timestamp| time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.6f %Z").to_string();
+    let local = |time: Timestamp| {
+        time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.6f %Z").to_string()
+    };
     let seconds = until.duration_since(since).as_secs_f64();
     tracing::info!(
         "find last common checkpoint start time from {} to {}, in \"{seconds:.6}\" seconds.",
@@ -277,7 +292,11 @@ fn already_rewound(clusters: &Clusters, source_history: &TimelineHistory, clock:
 }
 
 /// Lets the target's own server bring it to a clean stop, if the caller asked for that.
-fn finish_crash_recovery(options: &Options, target: &Target, clusters: &mut Clusters) -> Result<(), RewindError> {
+fn finish_crash_recovery(
+    options: &Options,
+    target: &Target,
+    clusters: &mut Clusters,
+) -> Result<(), RewindError> {
     let state = clusters.target.state();
     if state.is_clean() {
         return Ok(());
@@ -297,7 +316,11 @@ fn finish_crash_recovery(options: &Options, target: &Target, clusters: &mut Clus
 }
 
 /// The archive to look for missing WAL in.
-fn archive(options: &Options, target: &Target, control: &ControlFile) -> Result<Option<Archive>, RewindError> {
+fn archive(
+    options: &Options,
+    target: &Target,
+    control: &ControlFile,
+) -> Result<Option<Archive>, RewindError> {
     let command = match &options.missing_wal.restore_command {
         RestoreCommand::Off => return Ok(None),
         RestoreCommand::Given(command) => command.clone(),
@@ -309,7 +332,10 @@ fn archive(options: &Options, target: &Target, control: &ControlFile) -> Result<
     Ok(Some(Archive::new(command, control.geometry(), None)?.in_directory(target.root())))
 }
 
-pub(crate) fn source_history(source: &dyn Source, control: &ControlFile) -> Result<TimelineHistory, RewindError> {
+pub(crate) fn source_history(
+    source: &dyn Source,
+    control: &ControlFile,
+) -> Result<TimelineHistory, RewindError> {
     let timeline = control.timeline();
     let wal_dir = control.version().wal_dir();
     let history = read_history(timeline, |name| match DataPath::parse(format!("{wal_dir}/{name}")) {
@@ -323,7 +349,9 @@ fn target_history(wal: &TargetWal<'_>, control: &ControlFile) -> Result<Timeline
     let timeline = control.timeline();
     let history = read_history(timeline, |name| -> Result<Option<Vec<u8>>, RewindError> {
         let failed = |source| RewindError::FetchWal { name: name.to_owned(), source };
-        let Some(path) = wal.find(name, false).map_err(|error| failed(Box::new(error)))? else { return Ok(None) };
+        let Some(path) = wal.find(name, false).map_err(|error| failed(Box::new(error)))? else {
+            return Ok(None);
+        };
         std::fs::read(path).map(Some).map_err(|error| failed(Box::new(error)))
     })?;
     checked_history(history, timeline, "target")
@@ -354,7 +382,11 @@ struct Found {
 
 /// Finds the true fork, and scans the target's WAL with it. `presumed` is what the histories say; `None`
 /// if both end on the same timeline.
-fn find_divergence(sides: &Sides<'_>, wal: &mut TargetWal<'_>, presumed: Option<Lsn>) -> Result<Found, RewindError> {
+fn find_divergence(
+    sides: &Sides<'_>,
+    wal: &mut TargetWal<'_>,
+    presumed: Option<Lsn>,
+) -> Result<Found, RewindError> {
     let control = &sides.clusters.target;
     let geometry = control.geometry();
     // Until more is known, segments below the checkpoint's may be asked of the source.
@@ -374,14 +406,16 @@ fn find_divergence(sides: &Sides<'_>, wal: &mut TargetWal<'_>, presumed: Option<
                 _ => EndOfWal::Crashed,
             },
         };
-        scan(wal, &request, &|bytes| sides.progress.advance(Stage::Scan, bytes)).map_err(|error| scan_error(error, wal))
+        scan(wal, &request, &|bytes| sides.progress.advance(Stage::Scan, bytes))
+            .map_err(|error| scan_error(error, wal))
     };
     let source_wal = SourceWal { source: sides.source, history: sides.source_history, geometry };
     let first = scan_to(wal, presumed.unwrap_or(Lsn(u64::MAX)))?;
     let (limit, source_end) = match presumed {
         Some(fork) => (fork.min(first.end), Some(fork)),
         None => {
-            let (end, comparable) = divergence::source_end(sides.source, &sides.clusters.source, sides.source_history)?;
+            let (end, comparable) =
+                divergence::source_end(sides.source, &sides.clusters.source, sides.source_history)?;
             (first.end.min(comparable), end)
         }
     };
@@ -392,7 +426,12 @@ fn find_divergence(sides: &Sides<'_>, wal: &mut TargetWal<'_>, presumed: Option<
             Some(end) if first.end > end => {
                 divergence.lsn = match presumed {
                     Some(fork) => fork,
-                    None => divergence::record_boundary(wal, geometry.segment_size.segment_before(end), end, &geometry)?,
+                    None => divergence::record_boundary(
+                        wal,
+                        geometry.segment_size.segment_before(end),
+                        end,
+                        &geometry,
+                    )?,
                 };
             }
             _ => {
@@ -417,7 +456,9 @@ fn required_end(wal: &TargetWal<'_>, control: &ControlFile) -> Result<Lsn, Rewin
     let lsn = control.checkpoint_lsn();
     let mut reader = WalReader::new(wal, control.geometry(), lsn);
     let end = match reader.read().map_err(|error| RewindError::Scan(error.into()))? {
-        Ok(record) if walparse::rmgr::is_checkpoint(&record.header) => return Ok(record.end.max(control.min_recovery_point())),
+        Ok(record) if walparse::rmgr::is_checkpoint(&record.header) => {
+            return Ok(record.end.max(control.min_recovery_point()));
+        }
         Ok(record) => (record.lsn, WalFault::Fragment("not the checkpoint record the control file names")),
         Err(end) => (end.fault_at, end.fault),
     };
@@ -439,19 +480,31 @@ fn scan_error(error: ScanError, wal: &TargetWal<'_>) -> RewindError {
                 let path = PathBuf::from(wal.describe(*segment));
                 path.file_name().unwrap_or_default().to_string_lossy().into_owned()
             };
-            RewindError::MissingWal { file, all: all.iter().map(name).collect(), needed, places: wal.places() }
+            RewindError::MissingWal {
+                file,
+                all: all.iter().map(name).collect(),
+                needed,
+                places: wal.places(),
+            }
         }
         other => RewindError::Scan(other),
     }
 }
 
 /// Decides about every path.
-fn make_plan(planned: &Planned<'_>, source: &dyn Source, page_map: &PageMap) -> Result<RewindPlan, RewindError> {
+fn make_plan(
+    planned: &Planned<'_>,
+    source: &dyn Source,
+    page_map: &PageMap,
+) -> Result<RewindPlan, RewindError> {
     let available = available_wal(source, &planned.clusters.source, &planned.source_history)?;
     let wal = plan_wal(planned, &planned.source_history, source, available)?;
     missing_for_replay(planned, &wal.elsewhere)?;
     for name in &wal.keep {
-        tracing::debug!("Not removing file \"{}/{name}\" because it is required for recovery", planned.clusters.target.version().wal_dir());
+        tracing::debug!(
+            "Not removing file \"{}/{name}\" because it is required for recovery",
+            planned.clusters.target.version().wal_dir()
+        );
     }
     let control = &planned.clusters.target;
     Ok(plan::plan(PlanInput {
@@ -505,7 +558,8 @@ fn missing_for_replay(planned: &Planned<'_>, names: &[String]) -> Result<(), Rew
     let mut missing = Vec::new();
     for name in names {
         let found = planned.wal.find_elsewhere(name, false);
-        let found = found.map_err(|error| RewindError::FetchWal { name: name.clone(), source: Box::new(error) })?;
+        let found =
+            found.map_err(|error| RewindError::FetchWal { name: name.clone(), source: Box::new(error) })?;
         if found.is_none() {
             missing.push(name.clone());
         }
@@ -513,7 +567,11 @@ fn missing_for_replay(planned: &Planned<'_>, names: &[String]) -> Result<(), Rew
     if missing.is_empty() {
         return Ok(());
     }
-    Err(RewindError::MissingReplayWal { names: missing, redo: planned.checkpoint.redo, places: planned.wal.places() })
+    Err(RewindError::MissingReplayWal {
+        names: missing,
+        redo: planned.checkpoint.redo,
+        places: planned.wal.places(),
+    })
 }
 
 /// A tablespace that only the source has is made at the same place here: nothing may be there yet.

@@ -133,7 +133,9 @@ pub enum RewindError {
     #[error("source system was modified while kbrecover was running")]
     SourceModified,
     /// The source went to another timeline of a history that does not fit.
-    #[error("the source went from timeline {before} to {after} while kbrecover was running, and its history forks off elsewhere now")]
+    #[error(
+        "the source went from timeline {before} to {after} while kbrecover was running, and its history forks off elsewhere now"
+    )]
     SourceForked {
         /// At the start.
         before: TimelineId,
@@ -161,11 +163,11 @@ impl RewindError {
     /// What the operator can do about it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            RewindError::Preflight(error) => return error.hint(),
             RewindError::CrashRecovery(error) => return error.hint.clone(),
             RewindError::Source(error)
             | RewindError::Preflight(PreflightError::Source(error))
             | RewindError::Divergence(DivergenceError::Source(error)) => return error.hint(),
+            RewindError::Preflight(error) => return error.hint(),
             RewindError::Config(error) => return error.hint(),
             RewindError::Archive(error) => return error.hint(),
             RewindError::Lock(LockError::Taken { .. }) => "Wait until it has finished.".into(),

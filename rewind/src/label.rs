@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_understood() {
-        let checkpoint = CommonCheckpoint { lsn: Lsn(0x715CD98), redo: Lsn(0x715CD60), timeline: TimelineId(1) };
+        let checkpoint =
+            CommonCheckpoint { lsn: Lsn(0x715CD98), redo: Lsn(0x715CD60), timeline: TimelineId(1) };
         let text = label(&checkpoint, SegmentSize::new(16 << 20).unwrap(), &Zoned::now());
         assert!(text.starts_with(
             "START WAL LOCATION: 0/715CD60 (file 000000010000000000000007)\nCHECKPOINT LOCATION: 0/715CD98\n"

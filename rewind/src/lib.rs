@@ -10,30 +10,30 @@ mod options;
 mod outcome;
 mod progress;
 
-mod engine;
-mod preflight;
-mod divergence;
-mod inventory;
-mod exclude;
-mod plan;
-mod wal_plan;
 mod copy;
-mod seal;
+mod divergence;
+mod engine;
+mod exclude;
+mod inventory;
+mod plan;
+mod preflight;
 mod recovery_conf;
+mod seal;
+mod wal_plan;
 
+pub mod archive;
+mod clock;
+pub mod command;
+pub mod config;
+mod data_path;
+mod error;
+mod label;
 pub mod source;
 mod target;
 mod target_wal;
-pub mod archive;
-pub mod config;
-pub mod command;
-mod label;
-mod data_path;
-mod clock;
-mod error;
 
-pub use engine::run;
 pub use data_path::{DataPath, PathError};
+pub use engine::run;
 pub use error::{Failure, RewindError, TargetState};
 pub use exclude::{Disposition, disposition};
 pub use inventory::{EntryKind, Inventory};
@@ -43,12 +43,3 @@ pub use options::{
 };
 pub use outcome::{CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, StageTime, WalSpan};
 pub use progress::{Progress, Silent, Stage};
-
-// PLACEHOLDER for the engine, so that the command line can be built before it is here.
-/// Rewinds the target.
-///
-/// # Errors
-/// Not yet.
-pub fn run(_: &Options, _: &dyn Progress) -> Result<Outcome, Failure> {
-    todo!("the engine")
-}

@@ -220,7 +220,15 @@ mod tests {
     fn make(source: &Inventory, target: &Inventory, page_map: &PageMap) -> Result<RewindPlan, PlanError> {
         let version = Version::find(1300, 202_209_061).unwrap();
         let wal = WalPlan::default();
-        plan(PlanInput { source, target, page_map, version, block_size: 8192, blocks_per_segment: 131_072, wal })
+        plan(PlanInput {
+            source,
+            target,
+            page_map,
+            version,
+            block_size: 8192,
+            blocks_per_segment: 131_072,
+            wal,
+        })
     }
 
     #[test]
@@ -283,6 +291,9 @@ mod tests {
         assert!(make(&file, &directory, &PageMap::new()).is_err());
         assert!(make(&directory, &file, &PageMap::new()).is_err());
         let relation = listing(&[("base/5/1", None)]);
-        assert!(matches!(make(&relation, &Inventory::default(), &PageMap::new()), Err(PlanError::NotRegular { .. })));
+        assert!(matches!(
+            make(&relation, &Inventory::default(), &PageMap::new()),
+            Err(PlanError::NotRegular { .. })
+        ));
     }
 }

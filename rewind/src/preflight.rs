@@ -50,7 +50,9 @@ pub enum PreflightError {
         target_identifier: u64,
     },
     /// Different versions or sizes.
-    #[error("source and target clusters are not of the same kind: {what} is {source_value} in source and {target_value} in target")]
+    #[error(
+        "source and target clusters are not of the same kind: {what} is {source_value} in source and {target_value} in target"
+    )]
     DifferentKinds {
         /// What differs.
         what: &'static str,

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use jiff::Zoned;
 use walparse::scan::{EndOfWal, ScanRequest, scan};
 use walparse::{
-    ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, WalDir, WalReadError, before_page_header,
+    ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, WalDir, WalReadError,
+    before_page_header,
 };
 
 use crate::clock::Clock;
@@ -93,7 +94,10 @@ pub(crate) fn seal(
     mark_archived(target, planned, &plan.copy)?;
     let timeline = history.timeline_at(Lsn(end.0.saturating_sub(1)));
     let now = Zoned::now();
-    target.overwrite_file(&control_path(), &control.recovering_to(end, timeline, now.timestamp().as_second()))?;
+    target.overwrite_file(
+        &control_path(),
+        &control.recovering_to(end, timeline, now.timestamp().as_second()),
+    )?;
     write_recovery_conf(options, target)?;
     sync(options, target, progress)?;
     let geometry = control.geometry();

@@ -114,7 +114,11 @@ impl Target {
             }
             other => other,
         };
-        let file = opened.map_err(|source| TargetError { action: "open for writing", path: full.clone(), source })?;
+        let file = opened.map_err(|source| TargetError {
+            action: "open for writing",
+            path: full.clone(),
+            source,
+        })?;
         self.remember(|written| written.files.insert(path.clone()));
         Ok(TargetFile { file, path: full })
     }
@@ -141,7 +145,9 @@ impl Target {
         self.remember_entry(path);
         match symlink(to, &full) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && full.is_symlink() => Ok(()),
-            other => other.map_err(|source| TargetError { action: "create symbolic link", path: full, source }),
+            other => {
+                other.map_err(|source| TargetError { action: "create symbolic link", path: full, source })
+            }
         }
     }
 
@@ -150,7 +156,11 @@ impl Target {
         let full = path.below(&self.root);
         self.remember(|written| written.files.remove(path));
         self.remember_entry(path);
-        ignore_missing(fs::remove_file(&full)).map_err(|source| TargetError { action: "remove file", path: full, source })
+        ignore_missing(fs::remove_file(&full)).map_err(|source| TargetError {
+            action: "remove file",
+            path: full,
+            source,
+        })
     }
 
     /// Removes an empty directory; one that is gone already is no error.
@@ -158,8 +168,11 @@ impl Target {
         let full = path.below(&self.root);
         self.remember(|written| written.directories.remove(&Some(path.clone())));
         self.remember_entry(path);
-        ignore_missing(fs::remove_dir(&full))
-            .map_err(|source| TargetError { action: "remove directory", path: full, source })
+        ignore_missing(fs::remove_dir(&full)).map_err(|source| TargetError {
+            action: "remove directory",
+            path: full,
+            source,
+        })
     }
 
     /// Puts a small file in place as a whole, durably: the old one or the new one is there, nothing else.
@@ -180,7 +193,9 @@ impl Target {
         file.sync_all().map_err(failed("fsync file", &temporary))?;
         fs::rename(&temporary, &full).map_err(failed("rename into place", &full))?;
         let parent = full.parent().unwrap_or(&self.root);
-        File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed("fsync directory", parent))
+        File::open(parent)
+            .and_then(|directory| directory.sync_all())
+            .map_err(failed("fsync directory", parent))
     }
 
     /// Overwrites a file of fixed length in place and makes it durable: how the control file is written,

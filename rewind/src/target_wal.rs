@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
-use walparse::{FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalDir, WalGeometry, WalReadError};
+use walparse::{
+    FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalDir, WalGeometry, WalReadError,
+};
 
 use crate::archive::{Archive, ArchiveError};
 use crate::data_path::DataPath;
-use crate::source::{MAX_RANGE, Source, SourceError};
+use crate::source::{Source, SourceError, read_part};
 
 /// The places WAL of the target may be in.
 pub(crate) struct TargetWal<'a> {
@@ -105,12 +107,17 @@ impl<'a> TargetWal<'a> {
 
     /// A file that the WAL directory does not have. One thread looks at a time: restore commands are
     /// seldom made to run twice at once.
-    pub(crate) fn find_elsewhere(&self, name: &str, is_shared: bool) -> Result<Option<PathBuf>, FetchWalError> {
+    pub(crate) fn find_elsewhere(
+        &self,
+        name: &str,
+        is_shared: bool,
+    ) -> Result<Option<PathBuf>, FetchWalError> {
         let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = fetched.places.get(name) {
             return Ok(known.clone());
         }
-        let mut found = self.directories.iter().map(|directory| directory.join(name)).find(|path| path.is_file());
+        let mut found =
+            self.directories.iter().map(|directory| directory.join(name)).find(|path| path.is_file());
         if found.is_none()
             && let Some(archive) = &self.archive
         {
@@ -138,7 +145,7 @@ impl<'a> TargetWal<'a> {
     fn fetch_from_source(&self, name: &str, fetched: &mut Fetched) -> Result<Option<PathBuf>, FetchWalError> {
         let path = format!("{}/{name}", self.geometry.version.wal_dir());
         let Ok(path) = DataPath::parse(path) else { return Ok(None) };
-        let Some(bytes) = read_whole(self.source, &path, self.geometry.segment_size.bytes())? else {
+        let Some(bytes) = read_part(self.source, &path, 0, self.geometry.segment_size.bytes())? else {
             return Ok(None);
         };
         tracing::info!("fetched WAL file \"{name}\" from the source");
@@ -200,7 +207,7 @@ impl SegmentStore for SourceWal<'_> {
             source: Box::new(source),
         };
         let path = self.path(segment).map_err(failed)?;
-        let bytes = read_whole(self.source, &path, self.geometry.segment_size.bytes()).map_err(failed)?;
+        let bytes = read_part(self.source, &path, 0, self.geometry.segment_size.bytes()).map_err(failed)?;
         Ok(bytes.map(FileBytes::Owned))
     }
 
@@ -224,19 +231,4 @@ pub(crate) fn read_history<E>(
     }
     let text = read(&timeline.history_file_name())?;
     Ok(text.map(|text| TimelineHistory::parse(timeline, &text)))
-}
-
-/// At most `limit` bytes of a file of the source.
-fn read_whole(source: &dyn Source, path: &DataPath, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
-    let mut bytes = Vec::new();
-    while (bytes.len() as u64) < limit {
-        let length = (limit - bytes.len() as u64).min(u64::from(MAX_RANGE)) as usize;
-        let Some(part) = source.read_range(path, bytes.len() as u64, length)? else { return Ok(None) };
-        let is_short = part.len() < length;
-        bytes.extend_from_slice(&part);
-        if is_short {
-            break;
-        }
-    }
-    Ok(Some(bytes))
 }

@@ -196,7 +196,8 @@ mod tests {
     }
 
     fn make(source: &[String], target: &[String], redo: u64, fork: u64, available: u64) -> WalPlan {
-        let history = TimelineHistory::parse(TimelineId(2), format!("1\t0/{fork:X}\tx\n").as_bytes()).unwrap();
+        let history =
+            TimelineHistory::parse(TimelineId(2), format!("1\t0/{fork:X}\tx\n").as_bytes()).unwrap();
         let source: Vec<_> = source.iter().map(|name| (name.clone(), MIB)).collect();
         let target: Vec<&str> = target.iter().map(String::as_str).collect();
         plan(&WalPlanInput {
@@ -211,17 +212,30 @@ mod tests {
     }
 
     fn names(paths: &[DataPath]) -> Vec<String> {
-        paths.iter().map(|path| String::from_utf8_lossy(&path.as_bytes()["pg_wal/".len()..]).into_owned()).collect()
+        paths
+            .iter()
+            .map(|path| String::from_utf8_lossy(&path.as_bytes()["pg_wal/".len()..]).into_owned())
+            .collect()
     }
 
     #[test]
     fn shared_segments_stay_and_the_other_branch_goes() {
         // Fork in the middle of segment 5; replay starts in segment 3; the source has recycled 8 and 9.
-        let source = [seg(1, 4), seg(2, 5), seg(2, 6), seg(2, 7), seg(2, 8), seg(2, 9), "00000002.history".into()];
+        let source =
+            [seg(1, 4), seg(2, 5), seg(2, 6), seg(2, 7), seg(2, 8), seg(2, 9), "00000002.history".into()];
         let ready = format!("archive_status/{}.ready", seg(1, 6));
         let done = format!("archive_status/{}.done", seg(1, 3));
-        let target =
-            [seg(1, 2), seg(1, 3), seg(1, 4), seg(1, 5), seg(1, 6), seg(1, 7), "00000003.history".into(), ready.clone(), done];
+        let target = [
+            seg(1, 2),
+            seg(1, 3),
+            seg(1, 4),
+            seg(1, 5),
+            seg(1, 6),
+            seg(1, 7),
+            "00000003.history".into(),
+            ready.clone(),
+            done,
+        ];
         let plan = make(&source, &target, 3 * MIB + 80, 5 * MIB + 500, 7 * MIB + 1000);
         let copied: Vec<_> = plan.copy.iter().map(|file| (file.name.clone(), file.length)).collect();
         assert_eq!(
@@ -272,7 +286,13 @@ mod tests {
         ] {
             assert!(planned(path), "{path}");
         }
-        for path in ["pg_wal", "pg_wal/archive_status", "pg_wal/summaries/x.summary", "pg_wal/notes", "x/00000002.history"] {
+        for path in [
+            "pg_wal",
+            "pg_wal/archive_status",
+            "pg_wal/summaries/x.summary",
+            "pg_wal/notes",
+            "x/00000002.history",
+        ] {
             assert!(!planned(path), "{path}");
         }
     }

@@ -3,6 +3,9 @@
 //! A source is only ever read. It is called from ordinary threads; what is asynchronous about a server
 //! stays inside its implementation.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use walparse::{ControlFile, Lsn};
 
 use crate::data_path::DataPath;
@@ -112,6 +115,51 @@ pub enum FetchError {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// At most `length` bytes of a file from `offset` on, fewer at its end; `None` if there is no such file.
+pub(crate) fn read_part(
+    source: &dyn Source,
+    path: &DataPath,
+    offset: u64,
+    length: u64,
+) -> Result<Option<Vec<u8>>, SourceError> {
+    let collected = Collected::default();
+    let ranges: Vec<_> = (0..length)
+        .step_by(MAX_RANGE as usize)
+        .map(|done| FetchRange {
+            file: 0,
+            offset: offset + done,
+            length: (length - done).min(u64::from(MAX_RANGE)) as u32,
+        })
+        .collect();
+    match source.fetch(std::slice::from_ref(path), &ranges, &collected) {
+        Ok(()) => {}
+        Err(FetchError::Source(error)) => return Err(error),
+        Err(FetchError::Sink { .. }) => unreachable!("collecting in memory does not fail"),
+    }
+    let parts = collected.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut bytes = Vec::new();
+    for (at, part) in parts {
+        let Some(part) = part else { return Ok(None) };
+        // What stands behind a short part is not the next of what was asked for.
+        if at == offset + bytes.len() as u64 {
+            bytes.extend_from_slice(&part);
+        }
+    }
+    Ok(Some(bytes))
+}
+
+/// What was fetched, by offset.
+#[derive(Default)]
+struct Collected(Mutex<BTreeMap<u64, Option<Vec<u8>>>>);
+
+impl ChunkSink for Collected {
+    fn write(&self, range: FetchRange, bytes: Option<&[u8]>) -> std::io::Result<()> {
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.insert(range.offset, bytes.map(<[u8]>::to_vec));
+        Ok(())
+    }
 }
 
 /// Checks what [`Source::fetch`] is given; the ranges are this program's own, so a bad one is its fault.

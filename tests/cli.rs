@@ -1,0 +1,124 @@
+//! The command line itself: help, version, and what it refuses before it looks at anything.
+
+use crate::harness::{ControlData, Failover, Rewind, Run, Sandbox, SourceKind, run_kbrecover};
+
+fn run(args: &[&str]) -> Run {
+    run_kbrecover(args)
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    for args in [&["--help"][..], &["rewind", "--help"], &["--version"], &["-V"]] {
+        let run = run(args);
+        assert_eq!(run.code, 0, "{args:?}: {run}");
+        assert!(run.stderr.is_empty(), "{args:?} wrote to standard error\n{run}");
+        assert!(run.stdout.contains("kbrecover"), "{args:?}: {run}");
+    }
+    assert!(run(&["--version"]).stdout.starts_with("kbrecover "), "a version line");
+}
+
+#[test]
+fn help_names_every_option() {
+    let help = run(&["rewind", "--help"]).stdout;
+    let options = [
+        "--target-data", "--source-server", "--source-data", "--dry-run", "--progress", "--write-recovery-conf",
+        "--restore-target-wal", "--restore-command", "--config-file", "--ensure-shutdown", "--bindir", "--wal-dir", "--no-sync",
+        "--jobs", "--debug", "--format",
+    ];
+    for option in options {
+        assert!(help.contains(option), "no word of {option} in\n{help}");
+    }
+}
+
+/// Usage errors leave with 1, as all errors do that have touched nothing.
+#[test]
+fn usage_errors() {
+    let sandbox = Sandbox::new();
+    let directory = sandbox.make_dir("directory");
+    let directory = directory.to_str().expect("UTF-8");
+    let target = ["rewind", "--target-data", directory];
+    let source = ["--source-server", "host=/nowhere"];
+    let both = ["--source-data", directory];
+    let wrong: [(&str, Vec<&str>); 10] = [
+        ("nothing at all", vec!["rewind"]),
+        ("an unknown command", vec!["rewynd"]),
+        ("an unknown option", [&target[..], &source, &["--rewind-faster"]].concat()),
+        ("no target", [&["rewind"][..], &source].concat()),
+        ("no source", target.to_vec()),
+        ("two sources", [&target[..], &source, &both].concat()),
+        ("an argument too many", [&target[..], &source, &["surplus"]].concat()),
+        ("no number of jobs", [&target[..], &source, &["--jobs", "many"]].concat()),
+        ("zero jobs", [&target[..], &source, &["--jobs", "0"]].concat()),
+        ("an unknown format", [&target[..], &source, &["--format", "xml"]].concat()),
+    ];
+    for (what, args) in wrong {
+        let run = run(&args);
+        assert_eq!(run.code, 1, "{what}: {run}");
+        assert!(!run.stderr.is_empty(), "{what}: nothing on standard error");
+        assert!(run.stdout.is_empty(), "{what}: {run}");
+    }
+    let run = run(&[&target[..], &source, &both].concat());
+    assert!(run.stderr.contains("--source-server") && run.stderr.contains("--source-"), "{run}");
+}
+
+/// The options of the original, and everything that is printed on the way.
+#[test]
+fn reports_what_it_does() {
+    let sandbox = Sandbox::new();
+    let mut failover = Failover::new(
+        &sandbox,
+        |old| old.sql("CREATE TABLE entry AS SELECT 'shared' AS origin FROM generate_series(1, 1000)"),
+        |old| old.sql("UPDATE entry SET origin = 'lost'"),
+        |new| new.sql("INSERT INTO entry SELECT 'kept' FROM generate_series(1, 1000)"),
+    );
+    failover.old.stop();
+    let fork = failover.fork();
+    let arguments = ["rewind", "--target-pgdata", failover.old.data.to_str().expect("UTF-8"), "-N", "-P", "--debug", "-j", "2"];
+    let run = run_kbrecover(arguments.iter().copied().chain(["--source-server", &failover.new.conninfo()])).expect_done();
+    assert!(run.stdout.is_empty(), "text goes to standard error\n{run}");
+    let end = ControlData::of(&failover.old.data).lsn("Minimum recovery ending location");
+    for line in [
+        format!("servers diverged at WAL location {fork} on timeline 1"),
+        "rewinding from last common checkpoint at ".into(),
+        "find last common checkpoint start time from ".into(),
+        format!(
+            "update the control file: minRecoveryPoint is '{end}', minRecoveryPointTLI is '2', \
+             and database state is 'in archive recovery'"
+        ),
+        "rewind start wal location ".into(),
+        format!("end wal location {end} (file "),
+        "Done!".into(),
+    ] {
+        assert!(run.stderr.contains(&line), "no line that says: {line}\n{run}");
+    }
+}
+
+#[test]
+fn reports_in_json() {
+    let sandbox = Sandbox::new();
+    let mut failover = Failover::new(&sandbox, |_| (), |old| old.sql("CREATE TABLE lost ()"), |new| new.sql("CREATE TABLE kept ()"));
+    let rewind = |failover: &Failover| Rewind::of(&failover.old).from(&failover.new, SourceKind::Server).args(["--format", "json"]);
+
+    // A failure is reported the same way.
+    let run = rewind(&failover).run();
+    assert_eq!(run.code, 1, "a running target\n{run}");
+    let json = run.json();
+    assert_eq!((&json["outcome"], &json["exit_code"]), (&"failed".into(), &1.into()), "{run}");
+    assert!(json["error"].is_string() && json["hint"].is_string(), "{run}");
+
+    failover.old.stop();
+    let run = rewind(&failover).run();
+    assert_eq!(run.code, 0, "{run}");
+    let json = run.json();
+    assert_eq!(json["outcome"], "rewound", "{run}");
+    assert_eq!(json["divergence"]["lsn"], failover.fork().to_string(), "{run}");
+    assert_eq!(json["divergence"]["timeline"], 1, "{run}");
+    let control = ControlData::of(&failover.old.data);
+    assert_eq!(json["min_recovery_point"]["lsn"], control.get("Minimum recovery ending location"), "{run}");
+    assert_eq!(json["min_recovery_point"]["timeline"], 2, "{run}");
+    assert!(json["checkpoint"]["redo"].is_string(), "{run}");
+    let stages = json["stages"].as_array().expect("stages");
+    assert!(stages.len() > 2 && stages.iter().all(|stage| stage["name"].is_string() && stage["seconds"].is_number()), "{run}");
+    assert!(json["total_seconds"].as_f64().expect("total_seconds") > 0.0, "{run}");
+    assert!(json["files"].is_object() && json["bytes"].is_object(), "{run}");
+}

@@ -1,0 +1,159 @@
+//! Running the program under test.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::program::{AsServerUser, bindir, give_to_server_user};
+use super::sandbox::workshop;
+use super::server::Server;
+use super::tree::Tree;
+
+/// Which of the two kinds of source a rewind reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// `--source-server`: a running server.
+    Server,
+    /// `--source-data`: the directory of a stopped one.
+    Directory,
+}
+
+/// What a run of the program left: exit code and both outputs.
+pub struct Run {
+    /// The exit code.
+    pub code: i32,
+    /// All of standard output.
+    pub stdout: String,
+    /// All of standard error.
+    pub stderr: String,
+}
+
+/// A `kbrecover rewind` being put together.
+pub struct Rewind {
+    target: PathBuf,
+    args: Vec<OsString>,
+}
+
+impl Rewind {
+    /// `kbrecover rewind --target-data DIR`.
+    pub fn of(target: &Server) -> Rewind {
+        Rewind::of_directory(&target.data)
+    }
+
+    /// The same, for a directory that need not be a server's.
+    pub fn of_directory(target: &Path) -> Rewind {
+        // Nothing here outlives the test, and fsync would only slow it down.
+        let args = ["rewind".into(), "--no-sync".into(), "--target-data".into(), target.into()].into();
+        Rewind { target: target.into(), args }
+    }
+
+    /// Names the source.
+    pub fn from(self, source: &Server, kind: SourceKind) -> Rewind {
+        match kind {
+            SourceKind::Server => self.arg("--source-server").arg(source.conninfo()),
+            SourceKind::Directory => self.arg("--source-data").arg(&source.data),
+        }
+    }
+
+    /// Adds one argument.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Rewind {
+        self.args.push(arg.as_ref().into());
+        self
+    }
+
+    /// Adds several arguments.
+    pub fn args<S: AsRef<OsStr>>(self, args: impl IntoIterator<Item = S>) -> Rewind {
+        args.into_iter().fold(self, Rewind::arg)
+    }
+
+    /// Runs it.
+    pub fn run(self) -> Run {
+        run_kbrecover(self.args)
+    }
+
+    /// Runs it, and proves that the target is, byte for byte, what it was.
+    pub fn run_leaving_target_alone(self) -> Run {
+        let before = Tree::of(&self.target);
+        let target = self.target.clone();
+        let run = self.run();
+        before.assert_unchanged(&target, &run.to_string());
+        run
+    }
+
+    /// Runs it, and proves that it refuses: exit code 1, an error with these words, a hint with these, target untouched.
+    pub fn expect_refusal(self, error: &str, hint: &str) -> Run {
+        let run = self.run_leaving_target_alone();
+        assert_eq!(run.code, 1, "exit code of a refusal\n{run}");
+        let said = |kind: &str, words: &str| run.stderr.lines().any(|line| line.contains(kind) && line.contains(words));
+        assert!(run.stderr.lines().any(|line| line.starts_with("kbrecover: error: ")), "no error line\n{run}");
+        assert!(said("kbrecover: error: ", error), "no error that says: {error}\n{run}");
+        assert!(said("kbrecover: hint: ", hint), "no hint that says: {hint}\n{run}");
+        run
+    }
+}
+
+impl Run {
+    /// Success, and something was rewound.
+    pub fn expect_done(self) -> Run {
+        assert_eq!(self.code, 0, "exit code\n{self}");
+        assert!(self.stderr.contains("rewinding from last common checkpoint at"), "no rewind took place\n{self}");
+        assert!(self.stderr.lines().any(|line| line.ends_with("Done!")), "no word of the end\n{self}");
+        self
+    }
+
+    /// Success, for there was nothing to do.
+    pub fn expect_not_needed(self) -> Run {
+        assert_eq!(self.code, 0, "exit code\n{self}");
+        assert!(self.stderr.contains("no rewind required"), "no word that no rewind is required\n{self}");
+        self
+    }
+
+    /// Standard error has these words.
+    pub fn expect_said(self, words: &str) -> Run {
+        assert!(self.stderr.contains(words), "standard error does not say: {words}\n{self}");
+        self
+    }
+
+    /// The one JSON object of `--format json`.
+    pub fn json(&self) -> serde_json::Value {
+        let value: serde_json::Value =
+            serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("standard output is not one JSON value: {e}\n{self}"));
+        assert!(value.is_object(), "standard output is not a JSON object\n{self}");
+        value
+    }
+}
+
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "exit code {}\n--- stdout\n{}\n--- stderr\n{}", self.code, self.stdout, self.stderr)
+    }
+}
+
+/// Runs the program with any arguments, as the servers' user.
+pub fn run_kbrecover<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run {
+    let mut command = Command::new(binary());
+    // Only `--ensure-shutdown` looks for server programs.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([bindir().to_path_buf()].into_iter().chain(std::env::split_paths(&path)));
+    command.args(args).env("PATH", path.expect("a PATH")).env("TZ", "UTC").as_server_user();
+    let output = command.output().unwrap_or_else(|e| panic!("run {command:?}: {e}"));
+    Run {
+        code: output.status.code().unwrap_or_else(|| panic!("{command:?} was killed: {}", output.status)),
+        stdout: String::from_utf8(output.stdout).expect("standard output in UTF-8"),
+        stderr: String::from_utf8_lossy(&output.stderr).into(),
+    }
+}
+
+/// The program: what cargo built, or what `KBRECOVER_BIN` names. A copy, since cargo's directory may lie where the
+/// servers' user cannot go.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let built = std::env::var_os("KBRECOVER_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_kbrecover").into());
+        let copy = workshop().join("kbrecover");
+        std::fs::copy(&built, &copy).unwrap_or_else(|e| panic!("copy {}: {e}", Path::new(&built).display()));
+        give_to_server_user(&copy);
+        copy
+    })
+}

@@ -1,0 +1,41 @@
+//! What every scenario stands on: real servers, the program under test, and the proofs.
+//!
+//!     Sandbox ── a directory of its own, removed at the end
+//!       ├─ Server "old"  ┐
+//!       ├─ Server "new"  ┴─ Failover: a primary and its standby, then two histories
+//!       ├─ sockets/         servers listen here, so ports never clash
+//!       └─ *.log            beside the data directories, not inside them
+//!
+//!     Rewind  runs `kbrecover rewind` and holds what it printed
+//!     Tree    every byte of a directory, to prove that nothing was touched
+//!     compare every row of every database on two servers
+//!     verify  a node follows, has equal content, passes pg_amcheck and pg_checksums
+//!
+//! What differs between nodes (port, sockets, primary_conninfo) is given on the server's command line. A rewind replaces
+//! the configuration files by the source's, and a scenario need not care.
+
+mod program;
+mod sandbox;
+mod server;
+mod failover;
+mod feature;
+mod kbrecover;
+mod verify;
+mod compare;
+mod tree;
+mod control;
+mod wal;
+mod load;
+
+pub use compare::assert_same_content;
+pub use control::{ControlData, PG_CONTROL_VERSION, SYSTEM_IDENTIFIER, patch_control_file};
+pub use failover::Failover;
+pub use feature::Feature;
+pub use kbrecover::{Rewind, Run, SourceKind, binary, run_kbrecover};
+pub use load::Load;
+pub use program::{is_root, run};
+pub use sandbox::{Sandbox, copy_tree};
+pub use server::Server;
+pub use tree::Tree;
+pub use verify::{assert_follows, assert_sound};
+pub use wal::{Lsn, SEGMENT_SIZE, Segment, history_switch, next_segment, record_starts, segments};

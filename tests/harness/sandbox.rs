@@ -1,0 +1,138 @@
+//! A directory of its own for each scenario, and the one `initdb` of the whole test process.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+use super::program::{give_to_server_user, run, server_program};
+use super::server::Server;
+
+/// Settings of every server, chosen for speed and for tests that repeat.
+const SETTINGS: &str = "
+fsync = off
+shared_buffers = 16MB
+max_connections = 20
+max_wal_senders = 8
+max_prepared_transactions = 8
+wal_keep_size = 512MB
+min_wal_size = 32MB
+autovacuum = off
+jit = off
+# A standby whose upstream comes back late asks again soon, instead of after five seconds.
+wal_retrieve_retry_interval = 100ms
+timezone = UTC
+log_timezone = UTC
+log_line_prefix = '%m [%p] '
+";
+
+/// One scenario's directory. Declare it first, so that it is dropped after the servers in it.
+pub struct Sandbox {
+    dir: TempDir,
+}
+
+impl Sandbox {
+    /// An empty sandbox. Its path is short: a socket's path may have 107 bytes.
+    pub fn new() -> Sandbox {
+        let dir = tempfile::Builder::new().prefix("").tempdir_in(workshop()).expect("make a sandbox");
+        open_to_server_user(dir.path());
+        let sandbox = Sandbox { dir };
+        sandbox.make_dir("sockets");
+        sandbox
+    }
+
+    /// A path inside the sandbox.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Makes a directory the servers' user owns.
+    pub fn make_dir(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir(&path).unwrap_or_else(|e| panic!("create {}: {e}", path.display()));
+        give_to_server_user(&path);
+        path
+    }
+
+    /// A new, stopped cluster with checksums: a copy of the one that `initdb` made.
+    pub fn server(&self, name: &str) -> Server {
+        copy_tree(template(), &self.path(name));
+        Server::new(self.dir.path(), name)
+    }
+
+    /// The same without data checksums.
+    pub fn server_without_checksums(&self, name: &str) -> Server {
+        let server = self.server(name);
+        run(server_program("pg_checksums").args(["--disable", "--no-sync", "-D"]).arg(&server.data));
+        server
+    }
+
+    /// A primary and a standby that streams from it, both running.
+    pub fn pair(&self) -> (Server, Server) {
+        self.pair_of(self.server("old"))
+    }
+
+    /// Starts the given cluster, and a copy of it as its standby.
+    pub fn pair_of(&self, mut primary: Server) -> (Server, Server) {
+        let mut standby = primary.copy("new");
+        primary.start();
+        standby.follow(&primary);
+        standby.start();
+        (primary, standby)
+    }
+}
+
+/// Copies a directory with owners, modes and links.
+pub fn copy_tree(from: &Path, to: &Path) {
+    run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(to));
+}
+
+/// The directory of this test process, under which everything else lies.
+///
+/// A shell waits for the end of this process, however it ends, then stops any server left over and removes the
+/// directory: it reads from a pipe whose other end only this process holds.
+pub fn workshop() -> &'static Path {
+    static WORKSHOP: OnceLock<(PathBuf, Child)> = OnceLock::new();
+    let (path, _) = WORKSHOP.get_or_init(|| {
+        let path = tempfile::Builder::new().prefix("kb-").tempdir().expect("make a temporary directory").keep();
+        open_to_server_user(&path);
+        let clean_up = "trap '' INT TERM; read _
+            for pid in $(sed -s -n 1p \"$0\"/*/*/postmaster.pid 2>/dev/null); do kill -QUIT $pid; done
+            rm -rf \"$0\" || { sleep 1; rm -rf \"$0\"; }";
+        let janitor = Command::new("sh")
+            .args(["-c", clean_up])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("run sh");
+        (path, janitor)
+    });
+    path
+}
+
+/// The cluster all others are copies of; made once in a test process.
+fn template() -> &'static Path {
+    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
+    TEMPLATE.get_or_init(|| {
+        let data = workshop().join("template");
+        run(server_program("initdb")
+            .args(["--data-checksums", "--no-sync", "--no-locale", "--encoding=UTF8"])
+            .args(["--auth=trust", "--username=postgres", "-D"])
+            .arg(&data));
+        let conf = data.join("postgresql.conf");
+        let text = std::fs::read_to_string(&conf).expect("read postgresql.conf") + SETTINGS;
+        std::fs::write(&conf, text).expect("write postgresql.conf");
+        // pg_control learns max_connections and the like at a start; a standby of a fresh copy compares them with its own.
+        run(server_program("postgres").args(["--single", "-D"]).arg(&data).arg("postgres").stdin(Stdio::null()));
+        data
+    })
+}
+
+fn open_to_server_user(dir: &Path) {
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).expect("open a temporary directory");
+    give_to_server_user(dir);
+}

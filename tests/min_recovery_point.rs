@@ -1,0 +1,133 @@
+//! minRecoveryPoint is the end of a record, where replay can arrive.
+//!
+//!     page n ─────────── last record │ page n+1: header ▏◀── the insert position says: here
+//!                                    ▲
+//!                                    └── the last record ends here; a start that waited for the other would wait until
+//!                                        the source happens to write again
+
+use crate::harness::{
+    ControlData, Failover, Lsn, Rewind, SEGMENT_SIZE, Sandbox, Segment, Server, SourceKind, assert_follows, assert_sound, history_switch, next_segment,
+    record_starts,
+};
+
+const PAGE: u64 = 8192;
+
+/// The target is stopped, and the program has read the source once: reading sets hint bits, which may write WAL, so that
+/// from now on the source is idle even while it is read.
+fn diverged(sandbox: &Sandbox) -> Failover {
+    let mut failover = Failover::new(
+        sandbox,
+        |old| old.sql("CREATE TABLE entry AS SELECT 'shared' AS origin FROM generate_series(1, 3000)"),
+        |old| old.sql("UPDATE entry SET origin = 'lost'"),
+        |new| new.sql("INSERT INTO entry SELECT 'kept' FROM generate_series(1, 3000)"),
+    );
+    failover.old.stop();
+    let run = Rewind::of(&failover.old).from(&failover.new, SourceKind::Server).arg("--dry-run").run();
+    assert_eq!(run.code, 0, "{run}");
+    failover
+}
+
+fn min_recovery_point(server: &Server) -> Lsn {
+    let control = ControlData::of(&server.data);
+    assert_eq!(control.get("Database cluster state"), "in archive recovery");
+    assert_eq!(control.get("Min recovery ending loc's timeline"), "2");
+    control.lsn("Minimum recovery ending location")
+}
+
+/// A record ends at `lsn` if the next one starts there, or behind the page header that is there.
+fn assert_ends_a_record(source: &Server, lsn: Lsn) {
+    let starts = record_starts(&source.data, 2, history_switch(source, 2));
+    let header = if lsn.0 % SEGMENT_SIZE == 0 { 40 } else { 24 };
+    let next = if lsn.0 % PAGE == 0 { Lsn(lsn.0 + header) } else { lsn };
+    assert!(starts.contains(&next), "{lsn} is not the end of a record; records start at {starts:?}");
+}
+
+/// The node comes up while the source is idle, then follows.
+fn starts_without_help(old: &mut Server, new: &Server) {
+    old.follow(new);
+    old.start();
+    old.stop();
+    assert_follows(old, new);
+    assert_sound(old);
+}
+
+fn insert_position(server: &Server) -> Lsn {
+    server.value::<String>("SELECT pg_current_wal_insert_lsn()::text").parse().expect("an LSN")
+}
+
+#[test]
+fn of_a_running_source() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = diverged(&sandbox);
+    Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done();
+    let end = min_recovery_point(&old);
+    next_segment(&new);
+    assert_ends_a_record(&new, end);
+    starts_without_help(&mut old, &new);
+}
+
+#[test]
+fn of_a_stopped_source() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, mut new } = diverged(&sandbox);
+    new.stop();
+    Rewind::of(&old).from(&new, SourceKind::Directory).run().expect_done();
+    let end = min_recovery_point(&old);
+    new.start();
+    next_segment(&new);
+    assert_ends_a_record(&new, end);
+    starts_without_help(&mut old, &new);
+}
+
+/// The last record is a switch: the insert position lies behind the long header of a segment that does not exist yet.
+#[test]
+fn after_a_switch_of_segments() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = diverged(&sandbox);
+    new.sql("CHECKPOINT");
+    next_segment(&new);
+    let position = insert_position(&new);
+    assert_eq!(position.0 % SEGMENT_SIZE, 40, "the scenario needs an insert position behind a long header: {position}");
+    Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done();
+    let end = min_recovery_point(&old);
+    starts_without_help(&mut old, &new);
+    next_segment(&new);
+    assert_ends_a_record(&new, end);
+}
+
+/// The last record fills its page to the last byte: the insert position lies behind the short header of the next page.
+#[test]
+fn at_the_end_of_a_page() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = diverged(&sandbox);
+    new.sql("CHECKPOINT");
+    let position = fill_page(&new);
+    Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done();
+    let end = min_recovery_point(&old);
+    assert!(end >= Lsn(position.0 - 24), "{end} lies before the end of the record that fills the page, {position}");
+    starts_without_help(&mut old, &new);
+    next_segment(&new);
+    assert_ends_a_record(&new, end);
+}
+
+/// Writes one record that ends where a page ends, and returns the insert position, which lies behind the next header.
+fn fill_page(server: &Server) -> Lsn {
+    let emit = |length: u64| {
+        server.sql(&format!("SELECT pg_logical_emit_message(false, 'p', repeat('x', {length}))"));
+        insert_position(server)
+    };
+    // What a message costs beyond its text, measured on one that crosses no page boundary.
+    let mut before = emit(8);
+    while before.0 % PAGE > PAGE / 2 {
+        before = emit(3000);
+    }
+    let after = emit(1000);
+    let overhead = after.0 - before.0 - 1000;
+    let end = emit(PAGE - after.0 % PAGE - overhead);
+    assert_eq!(end.0 % PAGE, 24, "the record should have filled its page, and ends at {end}");
+    assert_eq!(Segment::at(2, end), Segment::at(2, after), "the scenario needs a page within a segment");
+    // Such a message is flushed by the WAL writer, soon.
+    let boundary = Lsn(end.0 - 24);
+    server.wait_for("a flush", &format!("SELECT pg_current_wal_flush_lsn() >= '{boundary}'"));
+    end
+}

@@ -1,0 +1,58 @@
+# Finds PostgreSQL 15, or installs it. Sourced by demo.sh and run.sh, not run by itself.
+#
+# Sets PG_BINDIR, the directory of the server programs. Starts and stops no server: Debian's package would start one of
+# its own when it is installed, which is switched off first.
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        echo "need root to run: $*" >&2
+        echo "Run this as root, install sudo, or install the packages yourself." >&2
+        return 1
+    fi
+}
+
+apt_install() {
+    echo "Installing: $*"
+    # A package list that is out of date names files that are gone: fetch it anew and try once more.
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null 2>&1 || {
+        for attempt in 1 2 3; do
+            as_root apt-get update -qq && break
+            sleep "$attempt"
+        done
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
+    }
+}
+
+find_postgresql() {
+    local dir
+    for dir in "${PG_BINDIR:-}" /usr/lib/postgresql/15/bin "$(pg_config --bindir 2>/dev/null)"; do
+        if [ -x "$dir/postgres" ] && [ -x "$dir/initdb" ] && "$dir/postgres" --version | grep -q ' 15\.'; then
+            PG_BINDIR=$dir
+            export PG_BINDIR
+            return 0
+        fi
+    done
+    return 1
+}
+
+need_postgresql() {
+    find_postgresql && return
+    if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+        as_root mkdir -p /etc/postgresql-common
+        echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+    fi
+    if ! apt_install postgresql-15; then
+        # Debian's release has another version: the PostgreSQL project's own packages have them all.
+        apt_install postgresql-common ca-certificates
+        as_root /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh -y >/dev/null
+        apt_install postgresql-15
+    fi
+    find_postgresql || {
+        echo "PostgreSQL 15 was installed but is not where it should be; set PG_BINDIR." >&2
+        return 1
+    }
+}

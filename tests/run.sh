@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Builds kbrecover and passes all tests, on a Debian machine that has cargo. Installs what else is missing.
+#
+#     bash tests/run.sh                 everything
+#     bash tests/run.sh same_timeline   only the tests whose names contain this
+#
+# Environment: PG_BINDIR, the directory of PostgreSQL 15's server programs, if it is an unusual one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tests/postgresql.sh
+
+step() {
+    printf '\n== %s\n' "$*"
+    "$@"
+}
+
+command -v cargo >/dev/null || {
+    echo "cargo is missing: see https://rustup.rs" >&2
+    exit 1
+}
+command -v cc >/dev/null || apt_install gcc libc6-dev
+command -v zstd >/dev/null || apt_install zstd
+need_postgresql
+echo "PostgreSQL: $("$PG_BINDIR/postgres" --version), in $PG_BINDIR"
+echo "cargo:      $(cargo --version)"
+
+if cargo fmt --version >/dev/null 2>&1; then
+    step cargo fmt --all --check
+fi
+step cargo build --workspace --all-targets
+if cargo clippy --version >/dev/null 2>&1; then
+    step cargo clippy --workspace --all-targets -- -D warnings
+fi
+step cargo test --workspace -- "$@"
+printf '\nAll tests passed.\n'
