@@ -110,6 +110,7 @@ fn directory_that_cannot_be_read() {
 fn the_target_itself() {
     let sandbox = Sandbox::new();
     let failover = good(&sandbox);
-    let run = Rewind::of(&failover.old).arg("--source-data").arg(&failover.old.data).run_leaving_target_alone();
+    let run =
+        Rewind::of(&failover.old).arg("--source-data").arg(&failover.old.data).run_leaving_target_alone();
     assert!(run.code == 0 || run.code == 1, "{run}");
 }

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::harness::{
-    Failover, PG_CONTROL_VERSION, Rewind, SYSTEM_IDENTIFIER, Sandbox, Server, SourceKind, Tree, binary, is_root,
-    patch_control_file,
+    Failover, PG_CONTROL_VERSION, Rewind, SYSTEM_IDENTIFIER, Sandbox, Server, SourceKind, Tree, binary,
+    is_root, patch_control_file,
 };
 
 /// A target that is stopped and would be rewound if nothing were wrong.
@@ -44,7 +44,9 @@ fn no_directory_and_no_cluster() {
     std::fs::write(&file, "no directory").expect("write a file");
     for wrong in [sandbox.path("nothing"), empty, file, sandbox.path("sockets")] {
         let name = wrong.to_str().expect("UTF-8").to_string();
-        Rewind::of_directory(&wrong).from(&source, SourceKind::Server).expect_refusal(&name, "data directory");
+        Rewind::of_directory(&wrong)
+            .from(&source, SourceKind::Server)
+            .expect_refusal(&name, "data directory");
     }
 }
 
@@ -100,7 +102,11 @@ fn without_checksums_and_wal_log_hints() {
     let sandbox = Sandbox::new();
     let (old, new) = sandbox.pair_of(sandbox.server_without_checksums("old"));
     let failover = good_of(old, new);
-    refuse(&failover, "target server needs to use either data checksums or \"wal_log_hints = on\"", "wal_log_hints");
+    refuse(
+        &failover,
+        "target server needs to use either data checksums or \"wal_log_hints = on\"",
+        "wal_log_hints",
+    );
 }
 
 fn close(path: &Path) {

@@ -7,8 +7,8 @@
 use std::os::unix::fs::FileExt;
 
 use crate::harness::{
-    Failover, Lsn, Rewind, SEGMENT_SIZE, Sandbox, Segment, Server, SourceKind, assert_follows, assert_sound, history_switch,
-    record_starts,
+    Failover, Lsn, Rewind, SEGMENT_SIZE, Sandbox, Segment, Server, SourceKind, assert_follows, assert_sound,
+    history_switch, record_starts,
 };
 
 fn diverged(sandbox: &Sandbox) -> Failover {

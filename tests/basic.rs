@@ -63,9 +63,21 @@ fn rewind(kind: SourceKind, end_of_target: fn(&mut Server)) {
     }
     assert_follows(&mut old, &new);
     let count = |owner| old.value::<i64>(&format!("SELECT count(*) FROM account WHERE owner = '{owner}'"));
-    assert_eq!((count("shared"), count("kept"), count("lost")), (1500, 1500, 0), "rows shared, kept and lost");
-    assert_eq!(old.value::<i64>("SELECT count(*) FROM dropped_by_old"), 1000, "a table the target had dropped");
-    assert_eq!(old.value::<i64>("SELECT count(*) FROM created_by_new"), 500, "a table the source has created");
+    assert_eq!(
+        (count("shared"), count("kept"), count("lost")),
+        (1500, 1500, 0),
+        "rows shared, kept and lost"
+    );
+    assert_eq!(
+        old.value::<i64>("SELECT count(*) FROM dropped_by_old"),
+        1000,
+        "a table the target had dropped"
+    );
+    assert_eq!(
+        old.value::<i64>("SELECT count(*) FROM created_by_new"),
+        500,
+        "a table the source has created"
+    );
     assert_sound(&mut old);
 }
 

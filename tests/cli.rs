@@ -21,9 +21,22 @@ fn help_and_version_go_to_standard_output() {
 fn help_names_every_option() {
     let help = run(&["rewind", "--help"]).stdout;
     let options = [
-        "--target-data", "--source-server", "--source-data", "--dry-run", "--progress", "--write-recovery-conf",
-        "--restore-target-wal", "--restore-command", "--config-file", "--ensure-shutdown", "--bindir", "--wal-dir", "--no-sync",
-        "--jobs", "--debug", "--format",
+        "--target-data",
+        "--source-server",
+        "--source-data",
+        "--dry-run",
+        "--progress",
+        "--write-recovery-conf",
+        "--restore-target-wal",
+        "--restore-command",
+        "--config-file",
+        "--ensure-shutdown",
+        "--bindir",
+        "--wal-dir",
+        "--no-sync",
+        "--jobs",
+        "--debug",
+        "--format",
     ];
     for option in options {
         assert!(help.contains(option), "no word of {option} in\n{help}");
@@ -73,8 +86,18 @@ fn reports_what_it_does() {
     );
     failover.old.stop();
     let fork = failover.fork();
-    let arguments = ["rewind", "--target-pgdata", failover.old.data.to_str().expect("UTF-8"), "-N", "-P", "--debug", "-j", "2"];
-    let run = run_kbrecover(arguments.iter().copied().chain(["--source-server", &failover.new.conninfo()])).expect_done();
+    let arguments = [
+        "rewind",
+        "--target-pgdata",
+        failover.old.data.to_str().expect("UTF-8"),
+        "-N",
+        "-P",
+        "--debug",
+        "-j",
+        "2",
+    ];
+    let run = run_kbrecover(arguments.iter().copied().chain(["--source-server", &failover.new.conninfo()]))
+        .expect_done();
     assert!(run.stdout.is_empty(), "text goes to standard error\n{run}");
     let end = ControlData::of(&failover.old.data).lsn("Minimum recovery ending location");
     for line in [
@@ -96,8 +119,15 @@ fn reports_what_it_does() {
 #[test]
 fn reports_in_json() {
     let sandbox = Sandbox::new();
-    let mut failover = Failover::new(&sandbox, |_| (), |old| old.sql("CREATE TABLE lost ()"), |new| new.sql("CREATE TABLE kept ()"));
-    let rewind = |failover: &Failover| Rewind::of(&failover.old).from(&failover.new, SourceKind::Server).args(["--format", "json"]);
+    let mut failover = Failover::new(
+        &sandbox,
+        |_| (),
+        |old| old.sql("CREATE TABLE lost ()"),
+        |new| new.sql("CREATE TABLE kept ()"),
+    );
+    let rewind = |failover: &Failover| {
+        Rewind::of(&failover.old).from(&failover.new, SourceKind::Server).args(["--format", "json"])
+    };
 
     // A failure is reported the same way.
     let run = rewind(&failover).run();
@@ -118,7 +148,11 @@ fn reports_in_json() {
     assert_eq!(json["min_recovery_point"]["timeline"], 2, "{run}");
     assert!(json["checkpoint"]["redo"].is_string(), "{run}");
     let stages = json["stages"].as_array().expect("stages");
-    assert!(stages.len() > 2 && stages.iter().all(|stage| stage["name"].is_string() && stage["seconds"].is_number()), "{run}");
+    assert!(
+        stages.len() > 2
+            && stages.iter().all(|stage| stage["name"].is_string() && stage["seconds"].is_number()),
+        "{run}"
+    );
     assert!(json["total_seconds"].as_f64().expect("total_seconds") > 0.0, "{run}");
     assert!(json["files"].is_object() && json["bytes"].is_object(), "{run}");
 }

@@ -9,8 +9,8 @@
 //! the configuration outside the data directory. Reading does not.
 
 use crate::harness::{
-    ControlData, Failover, Load, Rewind, Sandbox, Segment, Server, SourceKind, assert_follows, assert_sound, next_segment,
-    segments,
+    ControlData, Failover, Load, Rewind, Sandbox, Segment, Server, SourceKind, assert_follows, assert_sound,
+    next_segment, segments,
 };
 
 /// Fails over in the middle of a write load; the load goes on at the old primary until it is killed.
@@ -26,7 +26,11 @@ fn killed_under_load(sandbox: &Sandbox, old: Server, new: Server) -> Failover {
     load.wait_for_commits(100);
     failover.old.kill();
     load.join();
-    assert_eq!(ControlData::of(&failover.old.data).get("Database cluster state"), "in production", "the state a crash leaves");
+    assert_eq!(
+        ControlData::of(&failover.old.data).get("Database cluster state"),
+        "in production",
+        "the state a crash leaves"
+    );
     assert!(sandbox.path("old").join("postmaster.pid").exists(), "the lock file a crash leaves");
     failover.new.sql("INSERT INTO load (n, filler) SELECT n, 'kept' FROM generate_series(1, 500) n");
     failover

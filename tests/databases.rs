@@ -28,7 +28,10 @@ pub const DATABASES: Feature = Feature {
     name: "databases",
     shared: |old| {
         old.sql("CREATE DATABASE pattern");
-        old.sql_in("pattern", "CREATE TABLE entry AS SELECT n AS id, 'pattern' AS origin FROM generate_series(1, 2000) n");
+        old.sql_in(
+            "pattern",
+            "CREATE TABLE entry AS SELECT n AS id, 'pattern' AS origin FROM generate_series(1, 2000) n",
+        );
         create(old, "dropped_by_old");
         create(old, "dropped_by_new");
         old.sql("CHECKPOINT");
@@ -49,7 +52,8 @@ pub const DATABASES: Feature = Feature {
         new.sql_in("shared_wal_log", "DELETE FROM entry WHERE id % 3 = 0");
     },
     check: |rewound, _| {
-        let names = "SELECT datname::text FROM pg_database WHERE datname ~ '(pattern|wal_log|file_copy)$' ORDER BY 1";
+        let names =
+            "SELECT datname::text FROM pg_database WHERE datname ~ '(pattern|wal_log|file_copy)$' ORDER BY 1";
         let mut expected = vec!["pattern".to_string()];
         for name in ["both", "dropped_by_old", "kept", "shared"] {
             expected.extend(STRATEGIES.map(|strategy| format!("{name}_{strategy}")));

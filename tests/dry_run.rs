@@ -26,14 +26,21 @@ fn dry_run_then_rewind(kind: SourceKind, end_of_target: fn(&mut Server)) {
     }
     let plan = Rewind::of(&old).from(&new, kind).arg("--dry-run").run_leaving_target_alone();
     assert_eq!(plan.code, 0, "exit code of a dry run\n{plan}");
-    let json = Rewind::of(&old).from(&new, kind).args(["--dry-run", "--format", "json"]).run_leaving_target_alone();
+    let json =
+        Rewind::of(&old).from(&new, kind).args(["--dry-run", "--format", "json"]).run_leaving_target_alone();
     assert_eq!(json.json()["outcome"], "planned", "{json}");
-    assert!(json.json()["files"].is_object() && json.json()["bytes"].is_object(), "files and bytes per action\n{json}");
+    assert!(
+        json.json()["files"].is_object() && json.json()["bytes"].is_object(),
+        "files and bytes per action\n{json}"
+    );
 
     let done = Rewind::of(&old).from(&new, kind).run().expect_done();
     let fork = position_after(&done, "servers diverged at WAL location ");
     let checkpoint = position_after(&done, "rewinding from last common checkpoint at ");
-    assert!(plan.stdout.contains(&fork) && plan.stdout.contains(&checkpoint), "the plan has other positions\n{plan}\n{done}");
+    assert!(
+        plan.stdout.contains(&fork) && plan.stdout.contains(&checkpoint),
+        "the plan has other positions\n{plan}\n{done}"
+    );
     assert_eq!(json.json()["divergence"]["lsn"], fork.as_str(), "{json}");
     assert_eq!(json.json()["checkpoint"]["lsn"], checkpoint.as_str(), "{json}");
     if kind == SourceKind::Directory {

@@ -13,7 +13,8 @@ use std::path::Path;
 use crate::harness::{Feature, Server};
 
 /// Everything that has a meaning to a shell, to SQL, to COPY or to a terminal.
-const ODD_NAMES: [&str; 6] = ["with spaces", "it's \"quoted\"", "line\nbreak", "Größe-表-🐘", "back\\slash", "%p $(x);*?"];
+const ODD_NAMES: [&str; 6] =
+    ["with spaces", "it's \"quoted\"", "line\nbreak", "Größe-表-🐘", "back\\slash", "%p $(x);*?"];
 
 fn write(server: &Server, name: &str, content: &str) {
     for (end, _) in name.match_indices('/') {
@@ -29,9 +30,11 @@ fn files(data: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut pending = vec![data.join("extra")];
     while let Some(path) = pending.pop() {
-        let name = path.strip_prefix(data).expect("below the data directory").to_str().expect("UTF-8").to_string();
+        let name =
+            path.strip_prefix(data).expect("below the data directory").to_str().expect("UTF-8").to_string();
         if path.is_dir() {
-            pending.extend(std::fs::read_dir(&path).expect("list").map(|entry| entry.expect("an entry").path()));
+            pending
+                .extend(std::fs::read_dir(&path).expect("list").map(|entry| entry.expect("an entry").path()));
             found.insert(name, "/".into());
         } else {
             found.insert(name, std::fs::read_to_string(&path).expect("read"));
@@ -55,7 +58,8 @@ pub const EXTRA_FILES: Feature = Feature {
         crate::harness::copy_tree(&old.data.join("extra"), &new.join("extra"));
     },
     lost: |old| {
-        for name in ["extra/both/lost", "extra/lost/deep/down/file", "extra/changed", "extra/both/.DS_Store"] {
+        for name in ["extra/both/lost", "extra/lost/deep/down/file", "extra/changed", "extra/both/.DS_Store"]
+        {
             write(old, name, "lost, and longer than what is shared");
         }
         for name in ODD_NAMES {
@@ -64,7 +68,8 @@ pub const EXTRA_FILES: Feature = Feature {
         std::fs::remove_file(old.data.join("extra/emptied/file")).expect("remove a file");
     },
     kept: |new| {
-        for name in ["extra/both/kept", "extra/kept/deep/down/file", "extra/changed", "extra/kept/.DS_Store"] {
+        for name in ["extra/both/kept", "extra/kept/deep/down/file", "extra/changed", "extra/kept/.DS_Store"]
+        {
             write(new, name, "kept");
         }
         write(new, "extra/kept/empty file", "");
@@ -76,7 +81,10 @@ pub const EXTRA_FILES: Feature = Feature {
     },
     check: |rewound, source| {
         let (mut here, mut there) = (files(&rewound.data), files(&source.data));
-        assert_eq!(here.remove("extra/both/.DS_Store").as_deref(), Some("lost, and longer than what is shared"));
+        assert_eq!(
+            here.remove("extra/both/.DS_Store").as_deref(),
+            Some("lost, and longer than what is shared")
+        );
         assert_eq!(there.remove("extra/kept/.DS_Store").as_deref(), Some("kept"));
         assert_eq!(here, there, "files of the target and of the source");
         assert_eq!(here["extra/emptied/file"], "shared");

@@ -21,7 +21,8 @@ fn assert_modes(data: &Path, directory: u32, file: u32) {
         let mode = metadata.permissions().mode() & 0o7777;
         if metadata.is_dir() {
             assert_eq!(mode, directory, "mode {mode:o} of {}", path.display());
-            pending.extend(std::fs::read_dir(&path).expect("list").map(|entry| entry.expect("an entry").path()));
+            pending
+                .extend(std::fs::read_dir(&path).expect("list").map(|entry| entry.expect("an entry").path()));
         } else {
             assert_eq!(mode, file, "mode {mode:o} of {}", path.display());
         }

@@ -53,14 +53,21 @@ pub const INDEX_TYPES: Feature = Feature {
         for condition in QUERIES {
             let mut found = |settings: &str| {
                 session.batch_execute(settings).expect("settings of the planner");
-                let query = format!("SELECT coalesce(array_agg(id ORDER BY id), '{{}}') FROM entry WHERE {condition}");
+                let query = format!(
+                    "SELECT coalesce(array_agg(id ORDER BY id), '{{}}') FROM entry WHERE {condition}"
+                );
                 let plan = session.query(&format!("EXPLAIN {query}"), &[]).expect("explain");
                 let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
                 (plan.join("\n"), session.query_one(&query, &[]).expect("query").get::<_, Vec<i32>>(0))
             };
-            let (seq_plan, expected) = found("SET enable_indexscan = off; SET enable_bitmapscan = off; SET enable_seqscan = on");
-            let (index_plan, rows) = found("SET enable_indexscan = on; SET enable_bitmapscan = on; SET enable_seqscan = off");
-            assert!(seq_plan.contains("Seq Scan") && !index_plan.contains("Seq Scan"), "{seq_plan}\n{index_plan}");
+            let (seq_plan, expected) =
+                found("SET enable_indexscan = off; SET enable_bitmapscan = off; SET enable_seqscan = on");
+            let (index_plan, rows) =
+                found("SET enable_indexscan = on; SET enable_bitmapscan = on; SET enable_seqscan = off");
+            assert!(
+                seq_plan.contains("Seq Scan") && !index_plan.contains("Seq Scan"),
+                "{seq_plan}\n{index_plan}"
+            );
             assert!(!expected.is_empty(), "no row has {condition}");
             assert_eq!(rows, expected, "rows by the index where {condition}");
         }

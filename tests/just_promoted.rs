@@ -26,14 +26,24 @@ fn no_checkpoint_since() {
     new.sql("UPDATE entry SET origin = 'kept' WHERE id % 4 = 0");
     old.stop();
 
-    let timeline = |server: &crate::harness::Server| server.value::<i32>("SELECT timeline_id FROM pg_control_checkpoint()");
+    let timeline = |server: &crate::harness::Server| {
+        server.value::<i32>("SELECT timeline_id FROM pg_control_checkpoint()")
+    };
     assert_eq!(timeline(&new), 1, "the scenario needs a source without a checkpoint on its new timeline");
     Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done();
-    assert_eq!(timeline(&new), 1, "the scenario needs a source without a checkpoint on its new timeline, to the end");
+    assert_eq!(
+        timeline(&new),
+        1,
+        "the scenario needs a source without a checkpoint on its new timeline, to the end"
+    );
 
     // Its pages are many and the checkpoint is slow: have it over before the node is looked at.
     new.sql("CHECKPOINT");
     assert_follows(&mut old, &new);
-    assert_eq!(old.value::<i64>("SELECT count(*) FROM entry WHERE origin = 'lost'"), 0, "rows of the old primary alone");
+    assert_eq!(
+        old.value::<i64>("SELECT count(*) FROM entry WHERE origin = 'lost'"),
+        0,
+        "rows of the old primary alone"
+    );
     assert_sound(&mut old);
 }

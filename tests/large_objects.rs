@@ -9,7 +9,9 @@ use crate::harness::Feature;
 pub const LARGE_OBJECTS: Feature = Feature {
     name: "large_objects",
     shared: |old| {
-        old.sql("SELECT lo_from_bytea(n, decode(repeat(md5(n::text), 4000), 'hex')) FROM generate_series(1, 3) n");
+        old.sql(
+            "SELECT lo_from_bytea(n, decode(repeat(md5(n::text), 4000), 'hex')) FROM generate_series(1, 3) n",
+        );
         old.sql("CHECKPOINT");
     },
     lost: |old| {
@@ -21,7 +23,8 @@ pub const LARGE_OBJECTS: Feature = Feature {
         new.sql("SELECT lo_from_bytea(n, decode(repeat('bb', 50000), 'hex')) FROM generate_series(4, 5) n");
     },
     check: |rewound, _| {
-        let objects = rewound.column("SELECT oid || ': ' || length(lo_get(oid)) FROM pg_largeobject_metadata ORDER BY oid");
+        let objects = rewound
+            .column("SELECT oid || ': ' || length(lo_get(oid)) FROM pg_largeobject_metadata ORDER BY oid");
         assert_eq!(objects, ["1: 94000", "2: 64000", "4: 50000", "5: 50000"]);
     },
 };

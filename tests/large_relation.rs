@@ -21,10 +21,16 @@ fn create(primary: &Server) {
 
 fn change(server: &Server, origin: &str, remainder: i64) {
     // By position, not by value: the table has no index, and reading it all would take long.
-    for block in (0..100).map(|n| 50 + n * 7 + remainder).chain((0..100).map(|n| BLOCKS_PER_SEGMENT + 50 + n * 7 + remainder)) {
+    for block in (0..100)
+        .map(|n| 50 + n * 7 + remainder)
+        .chain((0..100).map(|n| BLOCKS_PER_SEGMENT + 50 + n * 7 + remainder))
+    {
         server.sql(&format!("UPDATE big SET filler = '{origin}' WHERE ctid = '({block},1)'"));
     }
-    server.sql(&format!("INSERT INTO big SELECT -n, '{origin}' || repeat('y', 900) FROM generate_series(1, {}) n", 200 + remainder * 100));
+    server.sql(&format!(
+        "INSERT INTO big SELECT -n, '{origin}' || repeat('y', 900) FROM generate_series(1, {}) n",
+        200 + remainder * 100
+    ));
 }
 
 #[test]
@@ -42,7 +48,8 @@ fn blocks_of_the_second_segment() {
     old.stop();
     Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done();
     assert_follows(&mut old, &new);
-    let rows = |origin: &str| old.value::<i64>(&format!("SELECT count(*) FROM big WHERE filler LIKE '{origin}%'"));
+    let rows =
+        |origin: &str| old.value::<i64>(&format!("SELECT count(*) FROM big WHERE filler LIKE '{origin}%'"));
     assert_eq!((rows("lost"), rows("kept"), rows("x")), (0, 700, ROWS - 200), "rows lost, kept and shared");
     assert_sound(&mut old);
 }

@@ -6,8 +6,8 @@
 //!                                        the source happens to write again
 
 use crate::harness::{
-    ControlData, Failover, Lsn, Rewind, SEGMENT_SIZE, Sandbox, Segment, Server, SourceKind, assert_follows, assert_sound, history_switch, next_segment,
-    record_starts,
+    ControlData, Failover, Lsn, Rewind, SEGMENT_SIZE, Sandbox, Segment, Server, SourceKind, assert_follows,
+    assert_sound, history_switch, next_segment, record_starts,
 };
 
 const PAGE: u64 = 8192;
@@ -87,7 +87,11 @@ fn after_a_switch_of_segments() {
     new.sql("CHECKPOINT");
     next_segment(&new);
     let position = insert_position(&new);
-    assert_eq!(position.0 % SEGMENT_SIZE, 40, "the scenario needs an insert position behind a long header: {position}");
+    assert_eq!(
+        position.0 % SEGMENT_SIZE,
+        40,
+        "the scenario needs an insert position behind a long header: {position}"
+    );
     Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done();
     let end = min_recovery_point(&old);
     starts_without_help(&mut old, &new);
@@ -104,7 +108,10 @@ fn at_the_end_of_a_page() {
     let position = fill_page(&new);
     Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done();
     let end = min_recovery_point(&old);
-    assert!(end >= Lsn(position.0 - 24), "{end} lies before the end of the record that fills the page, {position}");
+    assert!(
+        end >= Lsn(position.0 - 24),
+        "{end} lies before the end of the record that fills the page, {position}"
+    );
     starts_without_help(&mut old, &new);
     next_segment(&new);
     assert_ends_a_record(&new, end);

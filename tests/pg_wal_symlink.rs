@@ -34,7 +34,13 @@ fn rewind(kind: SourceKind, target_has_link: bool, source_has_link: bool) {
         server.sql(&format!("INSERT INTO entry SELECT '{origin}' FROM generate_series(1, 3000)"));
     };
     old.sql("CREATE TABLE entry (origin text)");
-    let failover = Failover::of(old, new, |old| entries(old, "shared"), |old| entries(old, "lost"), |new| entries(new, "kept"));
+    let failover = Failover::of(
+        old,
+        new,
+        |old| entries(old, "shared"),
+        |old| entries(old, "lost"),
+        |new| entries(new, "kept"),
+    );
     let Failover { mut old, mut new } = failover;
     old.kill();
     if kind == SourceKind::Directory {

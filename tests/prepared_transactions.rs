@@ -30,9 +30,11 @@ pub const PREPARED_TRANSACTIONS: Feature = Feature {
     kept: |new| prepare(new, "kept"),
     check: |rewound, source| {
         // One of them for each of the two rewinds; the rewound node must know it to replay its commit.
-        let prepared = source.column("SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY 1");
+        let prepared =
+            source.column("SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY 1");
         let name = prepared.first().expect("a prepared transaction");
-        let rows = |node: &Server| node.value::<i64>(&format!("SELECT count(*) FROM entry WHERE origin = '{name}'"));
+        let rows =
+            |node: &Server| node.value::<i64>(&format!("SELECT count(*) FROM entry WHERE origin = '{name}'"));
         assert_eq!(rows(rewound), 0, "rows of {name} before its commit");
         source.sql(&format!("COMMIT PREPARED '{name}'"));
         rewound.catch_up(source);

@@ -29,11 +29,14 @@ fn over_tcp(server: &Server) -> String {
 /// Starts the node with no setting from the command line.
 fn start_and_stream(old: &mut Server, new: &Server) {
     assert!(old.data.join("standby.signal").exists(), "standby.signal");
-    let written = std::fs::read_to_string(old.data.join("postgresql.auto.conf")).expect("read postgresql.auto.conf");
+    let written =
+        std::fs::read_to_string(old.data.join("postgresql.auto.conf")).expect("read postgresql.auto.conf");
     assert!(written.contains("primary_conninfo = "), "{written}");
     old.start();
     old.catch_up(new);
-    let receiver = old.value::<String>("SELECT status || ' from ' || sender_host || ':' || sender_port FROM pg_stat_wal_receiver");
+    let receiver = old.value::<String>(
+        "SELECT status || ' from ' || sender_host || ':' || sender_port FROM pg_stat_wal_receiver",
+    );
     assert_eq!(receiver, format!("streaming from 127.0.0.1:{}", new.port));
     assert_same_content(old, new);
     assert_sound(old);

@@ -14,7 +14,9 @@ fn timelines_1_to_5() {
     primary.sql("CREATE TABLE entry (id serial PRIMARY KEY, origin text)");
     for timeline in 2..=5 {
         let old = timeline - 1;
-        primary.sql(&format!("INSERT INTO entry (origin) SELECT 'timeline {old}' FROM generate_series(1, 1000)"));
+        primary.sql(&format!(
+            "INSERT INTO entry (origin) SELECT 'timeline {old}' FROM generate_series(1, 1000)"
+        ));
         standby.catch_up(&primary);
         standby.promote();
         primary.sql("UPDATE entry SET origin = 'lost' WHERE id % 3 = 0");

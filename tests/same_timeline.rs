@@ -49,8 +49,16 @@ fn rewind(mut target: Server, mut source: Server, kind: SourceKind, said: &str) 
         source.start();
     }
     assert_follows(&mut target, &source);
-    assert_eq!(target.value::<i64>("SELECT count(*) FROM entry WHERE origin = 'lost'"), 0, "rows of the target alone");
-    assert_eq!(target.value::<i64>("SELECT count(*) FROM entry WHERE origin = 'kept'"), 500, "rows of the source");
+    assert_eq!(
+        target.value::<i64>("SELECT count(*) FROM entry WHERE origin = 'lost'"),
+        0,
+        "rows of the target alone"
+    );
+    assert_eq!(
+        target.value::<i64>("SELECT count(*) FROM entry WHERE origin = 'kept'"),
+        500,
+        "rows of the source"
+    );
     assert_sound(&mut target);
 }
 
@@ -95,7 +103,9 @@ fn promoted_at_the_same_point(kind: SourceKind, end_of_target: fn(&mut Server)) 
     a.stop();
     b.promote();
     c.promote();
-    let history = |server: &Server| std::fs::read_to_string(server.data.join("pg_wal/00000002.history")).expect("history");
+    let history = |server: &Server| {
+        std::fs::read_to_string(server.data.join("pg_wal/00000002.history")).expect("history")
+    };
     assert_eq!(history(&b), history(&c), "the scenario needs two promotions at the same point");
     entries(&b, "kept", 500);
     write_much(&c);

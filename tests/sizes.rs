@@ -26,7 +26,9 @@ fn cut(server: &Server, table: &str) {
 }
 
 fn grow(server: &Server, table: &str) {
-    server.sql(&format!("INSERT INTO {table} SELECT n, repeat('y', 200) FROM generate_series(100001, 106000) n"));
+    server.sql(&format!(
+        "INSERT INTO {table} SELECT n, repeat('y', 200) FROM generate_series(100001, 106000) n"
+    ));
 }
 
 fn rewrite(server: &Server, side: &str) {
@@ -46,8 +48,10 @@ pub const SIZES: Feature = Feature {
             for table in ["grown_by", "cut_by", "truncated_by", "rewritten_by"] {
                 create(old, &format!("{table}_{side}"), 3000);
             }
-            old.sql(&format!("ALTER TABLE rewritten_by_{side} RENAME TO rewritten_{side};
-                              ALTER INDEX rewritten_by_{side}_pkey RENAME TO rewritten_{side}_pkey"));
+            old.sql(&format!(
+                "ALTER TABLE rewritten_by_{side} RENAME TO rewritten_{side};
+                              ALTER INDEX rewritten_by_{side}_pkey RENAME TO rewritten_{side}_pkey"
+            ));
         }
         create(old, "cut_by_both", 3000);
         old.sql("CREATE TABLE cut_then_grown_by_new AS TABLE cut_by_both; ALTER TABLE cut_then_grown_by_new ADD PRIMARY KEY (id)");
@@ -76,8 +80,16 @@ pub const SIZES: Feature = Feature {
         let rows = |table: &str| rewound.value::<i64>(&format!("SELECT count(*) FROM {table}"));
         assert_eq!((rows("grown_by_old"), rows("grown_by_new")), (3000, 9000), "rows of what grew");
         assert_eq!((rows("cut_by_old"), rows("cut_by_new")), (2000, 300), "rows of what was cut");
-        assert_eq!((rows("truncated_by_old"), rows("truncated_by_new")), (3000, 1), "rows of what was truncated");
-        assert_eq!((rows("rewritten_old"), rows("rewritten_new")), (2000, 3000), "rows of what was rewritten");
+        assert_eq!(
+            (rows("truncated_by_old"), rows("truncated_by_new")),
+            (3000, 1),
+            "rows of what was truncated"
+        );
+        assert_eq!(
+            (rows("rewritten_old"), rows("rewritten_new")),
+            (2000, 3000),
+            "rows of what was rewritten"
+        );
     },
 };
 

@@ -43,7 +43,11 @@ fn rewind(mut b: Server, mut c: Server, kind: SourceKind) {
         c.start();
     }
     assert_follows(&mut b, &c);
-    assert_eq!(b.value::<i64>("SELECT count(*) FROM entry WHERE origin = 'lost'"), 0, "rows only the lost primary had");
+    assert_eq!(
+        b.value::<i64>("SELECT count(*) FROM entry WHERE origin = 'lost'"),
+        0,
+        "rows only the lost primary had"
+    );
     assert_sound(&mut b);
 }
 
@@ -129,7 +133,11 @@ fn killed_with_wal_it_has_not_replayed() {
     let run = Rewind::of(&b).from(&c, SourceKind::Server).run();
     assert_eq!(run.code, 0, "{run}");
     assert_follows(&mut b, &c);
-    assert_eq!(b.value::<i64>("SELECT count(*) FROM entry WHERE origin = 'lost'"), 0, "rows only the lost primary had");
+    assert_eq!(
+        b.value::<i64>("SELECT count(*) FROM entry WHERE origin = 'lost'"),
+        0,
+        "rows only the lost primary had"
+    );
     assert_sound(&mut b);
     c.stop();
 }

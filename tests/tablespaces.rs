@@ -17,7 +17,9 @@ fn create(server: &Server, tablespace: &str, directory: &std::path::Path) {
 fn create_in_place(server: &Server, tablespace: &str) {
     let mut session = server.connect("postgres");
     session.batch_execute("SET allow_in_place_tablespaces = on").expect("allow in-place tablespaces");
-    session.batch_execute(&format!("CREATE TABLESPACE {tablespace} LOCATION ''")).expect("create an in-place tablespace");
+    session
+        .batch_execute(&format!("CREATE TABLESPACE {tablespace} LOCATION ''"))
+        .expect("create an in-place tablespace");
 }
 
 fn links(server: &Server) -> Vec<PathBuf> {
@@ -32,10 +34,15 @@ fn real() {
     let mut old = sandbox.server("old");
     old.start();
     create(&old, "space", &old_space);
-    old.sql("CREATE TABLE entry (id int PRIMARY KEY USING INDEX TABLESPACE space, origin text) TABLESPACE space;
-             INSERT INTO entry SELECT n, 'shared' FROM generate_series(1, 3000) n");
+    old.sql(
+        "CREATE TABLE entry (id int PRIMARY KEY USING INDEX TABLESPACE space, origin text) TABLESPACE space;
+             INSERT INTO entry SELECT n, 'shared' FROM generate_series(1, 3000) n",
+    );
     old.sql("CREATE DATABASE there TABLESPACE space");
-    old.sql_in("there", "CREATE TABLE entry AS SELECT n AS id, 'shared' AS origin FROM generate_series(1, 3000) n");
+    old.sql_in(
+        "there",
+        "CREATE TABLE entry AS SELECT n AS id, 'shared' AS origin FROM generate_series(1, 3000) n",
+    );
     // A copy gives every node a directory of its own, as pg_basebackup --tablespace-mapping does.
     old.stop();
     let mut new = old.copy("new");
@@ -92,7 +99,8 @@ pub const IN_PLACE: Feature = Feature {
         let names = "SELECT spcname::text FROM pg_tablespace WHERE spcname LIKE 'in_place%' ORDER BY 1";
         assert_eq!(rewound.column(names), ["in_place", "in_place_kept"]);
         let list = std::fs::read_dir(rewound.data.join("pg_tblspc")).expect("list pg_tblspc");
-        let mut there: Vec<String> = list.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+        let mut there: Vec<String> =
+            list.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
         there.sort();
         let oids = rewound.column("SELECT oid::text FROM pg_tablespace WHERE oid > 16383 ORDER BY oid::text");
         assert_eq!(there, oids, "entries of pg_tblspc and tablespaces");

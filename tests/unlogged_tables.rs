@@ -36,7 +36,11 @@ pub const UNLOGGED_TABLES: Feature = Feature {
     },
     check: |rewound, _| {
         // The promotion of the source has emptied it, too.
-        assert_eq!(rewound.value::<i64>("SELECT count(*) FROM becomes_logged"), 2000, "rows of what became logged");
+        assert_eq!(
+            rewound.value::<i64>("SELECT count(*) FROM becomes_logged"),
+            2000,
+            "rows of what became logged"
+        );
         assert!(rewound.value::<bool>("SELECT to_regclass('lost') IS NULL"), "the target's own table");
     },
 };
@@ -56,7 +60,11 @@ fn empty_after_promotion() {
     assert_follows(&mut old, &new);
     old.promote();
     for table in ["scratch", "becomes_unlogged", "kept"] {
-        assert_eq!(old.value::<i64>(&format!("SELECT count(*) FROM {table}")), 0, "rows of {table} after promotion");
+        assert_eq!(
+            old.value::<i64>(&format!("SELECT count(*) FROM {table}")),
+            0,
+            "rows of {table} after promotion"
+        );
         old.sql(&format!("INSERT INTO {table} SELECT 1"));
     }
     assert_sound(&mut old);

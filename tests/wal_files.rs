@@ -8,7 +8,8 @@
 use std::path::PathBuf;
 
 use crate::harness::{
-    ControlData, Failover, Lsn, Rewind, Sandbox, Segment, Server, SourceKind, assert_follows, assert_sound, next_segment, segments,
+    ControlData, Failover, Lsn, Rewind, Sandbox, Segment, Server, SourceKind, assert_follows, assert_sound,
+    next_segment, segments,
 };
 
 fn entries(server: &Server, origin: &str) {
@@ -50,8 +51,14 @@ fn recycled_segments_are_not_copied(kind: SourceKind) {
     }
     Rewind::of(&old).from(&new, kind).run().expect_done();
     let last = if kind == SourceKind::Server { new.wal_end() } else { control_checkpoint(&new) };
-    let beyond: Vec<_> = segments(&old.data).into_iter().filter(|segment| segment.number > Segment::at(2, last).number).collect();
-    assert!(beyond.is_empty(), "the source ends at {last}, recycled are {recycled:?}, the target has {beyond:?}");
+    let beyond: Vec<_> = segments(&old.data)
+        .into_iter()
+        .filter(|segment| segment.number > Segment::at(2, last).number)
+        .collect();
+    assert!(
+        beyond.is_empty(),
+        "the source ends at {last}, recycled are {recycled:?}, the target has {beyond:?}"
+    );
     if kind == SourceKind::Directory {
         new.start();
     }
@@ -66,7 +73,8 @@ fn control_checkpoint(server: &Server) -> Lsn {
 /// Copies an old segment under the names of the next three, which is what recycling does.
 fn plant_recycled_segments(server: &mut Server) -> Vec<Segment> {
     let now = Segment::at(2, server.wal_end());
-    let old = *segments(&server.data).iter().find(|segment| segment.number < now.number).expect("an old segment");
+    let old =
+        *segments(&server.data).iter().find(|segment| segment.number < now.number).expect("an old segment");
     let path = |segment: Segment| -> PathBuf { server.data.join(format!("pg_wal/{segment}")) };
     let content = std::fs::read(path(old)).expect("read a segment");
     let recycled: Vec<_> = (1..=3).map(|ahead| Segment { number: now.number + ahead, ..now }).collect();
@@ -92,7 +100,10 @@ fn wal_back_to_redo_is_kept() {
     let sandbox = Sandbox::new();
     let (old, new) = pair(&sandbox, "0");
     let (redo, checkpoint) = slow_checkpoint(&old);
-    assert!(redo.number + 1 < checkpoint.number, "redo in {redo} should lie segments before the record in {checkpoint}");
+    assert!(
+        redo.number + 1 < checkpoint.number,
+        "redo in {redo} should lie segments before the record in {checkpoint}"
+    );
     entries(&old, "shared");
     next_segment(&old);
     entries(&old, "shared");
@@ -103,7 +114,11 @@ fn wal_back_to_redo_is_kept() {
     entries(&new, "kept");
     new.sql("CHECKPOINT");
     new.sql("CHECKPOINT");
-    assert!(!segments(&new.data).contains(&redo), "the source should have removed {redo}: {:?}", segments(&new.data));
+    assert!(
+        !segments(&new.data).contains(&redo),
+        "the source should have removed {redo}: {:?}",
+        segments(&new.data)
+    );
     old.stop();
     Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done();
     assert!(segments(&old.data).contains(&redo), "{redo} should have been kept: {:?}", segments(&old.data));
@@ -120,7 +135,9 @@ fn slow_checkpoint(server: &Server) -> (Segment, Segment) {
     }
     let mut session = server.connect("postgres");
     let before = server.value::<String>("SELECT redo_lsn::text FROM pg_control_checkpoint()");
-    let slow = std::thread::spawn(move || session.batch_execute("SELECT pg_backup_start('slow', false)").map(|()| session));
+    let slow = std::thread::spawn(move || {
+        session.batch_execute("SELECT pg_backup_start('slow', false)").map(|()| session)
+    });
     std::thread::sleep(std::time::Duration::from_millis(300));
     for _ in 0..3 {
         entries(server, "during the checkpoint");
@@ -128,7 +145,10 @@ fn slow_checkpoint(server: &Server) -> (Segment, Segment) {
     }
     slow.join().expect("a session").expect("a slow checkpoint");
     let lsn = |column: &str| -> Lsn {
-        server.value::<String>(&format!("SELECT {column}::text FROM pg_control_checkpoint()")).parse().expect("an LSN")
+        server
+            .value::<String>(&format!("SELECT {column}::text FROM pg_control_checkpoint()"))
+            .parse()
+            .expect("an LSN")
     };
     let (redo, checkpoint) = (lsn("redo_lsn"), lsn("checkpoint_lsn"));
     assert_ne!(redo.to_string(), before, "pg_backup_start should have made a checkpoint");

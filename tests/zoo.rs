@@ -5,7 +5,10 @@
 //!     new  ┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄ └── kept, in every one ──▶
 
 use crate::harness::{Failover, Feature, Load, Sandbox, Server};
-use crate::{databases, extra_files, group_access, index_types, large_objects, pg_wal_symlink, prepared_transactions, sizes};
+use crate::{
+    databases, extra_files, group_access, index_types, large_objects, pg_wal_symlink, prepared_transactions,
+    sizes,
+};
 use crate::{tablespaces, unlogged_tables};
 
 const FEATURES: [&Feature; 8] = [

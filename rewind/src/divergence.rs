@@ -5,6 +5,8 @@
 //! had on the same timeline. So the last bytes of the common WAL are compared as well: if they differ, the
 //! true point is looked for segment by segment.
 
+use std::time::{Duration, Instant};
+
 use walparse::{
     ControlFile, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalFault, WalGeometry,
     WalReadError, WalReader, before_page_header,
@@ -17,6 +19,9 @@ use crate::target_wal::{SourceWal, TargetWal};
 /// How much of the WAL before a presumed fork is compared: a few pages hold many records, and each
 /// record's checksum covers its link to the one before.
 const COMPARED_BYTES: u64 = 64 * 1024;
+
+/// How long a standby may take to receive what the target has.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why the point of divergence could not be found.
 #[derive(Debug, thiserror::Error)]
@@ -57,25 +62,31 @@ pub(crate) fn from_histories(
     target.common_with(source).ok_or(DivergenceError::NoAncestor)
 }
 
-/// The end of the source's WAL, if it is where its history ends: a standby has simply not received more.
+/// The end of the source's WAL, and how far of that is on its disk to be compared.
 ///
-/// Also how far its WAL can be compared.
+/// A standby that still receives may be about to get what the target has, so it is given a moment; a
+/// target that is still ahead then could not follow it, whoever is right.
 pub(crate) fn source_end(
     source: &dyn Source,
     control: &ControlFile,
     history: &TimelineHistory,
-) -> Result<(Option<Lsn>, Lsn), DivergenceError> {
+    target_end: Lsn,
+) -> Result<(Lsn, Lsn), DivergenceError> {
     let geometry = control.geometry();
-    match source.position()? {
-        WalPosition::Primary { insert, flush } => {
-            Ok((Some(before_page_header(insert, &geometry)), flush.min(insert)))
-        }
-        WalPosition::Standby { received, .. } => Ok((None, received)),
-        WalPosition::Stopped => {
-            let store = SourceWal { source, history, geometry };
-            let end = stopped_end(&store, control)?;
-            let is_primary = control.state() == walparse::ClusterState::ShutDown;
-            Ok((is_primary.then_some(end), end))
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        match source.position()? {
+            WalPosition::Primary { insert, flush } => {
+                return Ok((before_page_header(insert, &geometry), flush.min(insert)));
+            }
+            WalPosition::Standby { received, .. } if received >= target_end || Instant::now() >= patience => {
+                return Ok((received, received));
+            }
+            WalPosition::Standby { .. } => std::thread::sleep(Duration::from_millis(50)),
+            WalPosition::Stopped => {
+                let end = stopped_end(&SourceWal { source, history, geometry }, control)?;
+                return Ok((end, end));
+            }
         }
     }
 }

@@ -411,37 +411,27 @@ fn find_divergence(
     };
     let source_wal = SourceWal { source: sides.source, history: sides.source_history, geometry };
     let first = scan_to(wal, presumed.unwrap_or(Lsn(u64::MAX)))?;
-    let (limit, source_end) = match presumed {
-        Some(fork) => (fork.min(first.end), Some(fork)),
-        None => {
-            let (end, comparable) =
-                divergence::source_end(sides.source, &sides.clusters.source, sides.source_history)?;
-            (first.end.min(comparable), end)
-        }
+    let source = &sides.clusters.source;
+    let (common_end, comparable) = match presumed {
+        Some(fork) => (fork, fork),
+        None => divergence::source_end(sides.source, source, sides.source_history, first.end)?,
     };
+    let limit = first.end.min(comparable);
     let mut divergence = divergence::confirm(wal, &source_wal, limit)?;
-    if divergence.lsn >= limit {
-        match source_end {
-            // The target wrote on where the source's history ends, or left it.
-            Some(end) if first.end > end => {
-                divergence.lsn = match presumed {
-                    Some(fork) => fork,
-                    None => divergence::record_boundary(
-                        wal,
-                        geometry.segment_size.segment_before(end),
-                        end,
-                        &geometry,
-                    )?,
-                };
-            }
-            _ => {
-                let scan = Scan { diverged: None, ..first };
-                divergence.lsn = presumed.unwrap_or(limit);
-                return Ok(Found { divergence, scan });
-            }
-        }
-    } else {
+    if divergence.lsn < limit {
         tracing::info!("source and target wrote different WAL from {} on", divergence.lsn);
+    } else if first.end <= common_end {
+        divergence.lsn = common_end;
+        return Ok(Found { divergence, scan: Scan { diverged: None, ..first } });
+    } else {
+        // The target wrote on where the source left its history, or where that ends.
+        divergence.lsn = match presumed {
+            Some(fork) => fork,
+            None => {
+                let segment = geometry.segment_size.segment_before(common_end);
+                divergence::record_boundary(wal, segment, common_end, &geometry)?
+            }
+        };
     }
     if presumed == Some(divergence.lsn) {
         return Ok(Found { divergence, scan: first });

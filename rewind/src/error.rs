@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use walparse::scan::ScanError;
-use walparse::{HistoryError, Lsn, TimelineId};
+use walparse::{HistoryError, Lsn, TimelineId, WalReadError};
 
 use crate::archive::ArchiveError;
 use crate::config::ConfigError;
@@ -190,6 +190,12 @@ impl RewindError {
             }
             RewindError::Scan(ScanError::UnknownRelationChange { .. }) => {
                 "What it changed cannot be known, so this directory cannot be rewound. Take a new base backup.".into()
+            }
+            RewindError::Scan(ScanError::Read(WalReadError::Open { .. })) => {
+                "Run kbrecover as the user who owns the data directory, and see that the file can be read.".into()
+            }
+            RewindError::Scan(ScanError::Read(WalReadError::Fetch { .. })) => {
+                "See that restore_command brings the whole segment to the path given as %p, and exits with 1 when the archive has none.".into()
             }
             RewindError::TablespaceInUse { .. } => {
                 "Source and target must not share a directory. Empty it, or make the link on the target by hand, to a directory of its own.".into()

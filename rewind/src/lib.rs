@@ -32,7 +32,9 @@ pub mod source;
 mod target;
 mod target_wal;
 
+pub use copy::CopyError;
 pub use data_path::{DataPath, PathError};
+pub use divergence::DivergenceError;
 pub use engine::run;
 pub use error::{Failure, RewindError, TargetState};
 pub use exclude::{Disposition, disposition};
@@ -42,4 +44,8 @@ pub use options::{
     SyncChoice,
 };
 pub use outcome::{CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, StageTime, WalSpan};
+pub use plan::PlanError;
+pub use preflight::PreflightError;
 pub use progress::{Progress, Silent, Stage};
+pub use recovery_conf::RecoveryConfError;
+pub use target::{LockError, TargetError};

@@ -12,34 +12,34 @@ use crate::wal_plan::{self, WalPlan};
 
 /// Everything that will be done, each list in the order in which it is done.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct RewindPlan {
+pub(crate) struct RewindPlan {
     /// Directories and tablespace links to make, parents first.
-    pub create: Vec<(DataPath, EntryKind)>,
+    pub(crate) create: Vec<(DataPath, EntryKind)>,
     /// Files to copy whole, with their size on the source.
-    pub copy: Vec<(DataPath, u64)>,
+    pub(crate) copy: Vec<(DataPath, u64)>,
     /// Relation files to lengthen.
-    pub copy_tail: Vec<Tail>,
+    pub(crate) copy_tail: Vec<Tail>,
     /// Relation files in which single blocks are copied, with their numbers in the file.
-    pub blocks: Vec<(DataPath, RelationBlocks)>,
+    pub(crate) blocks: Vec<(DataPath, RelationBlocks)>,
     /// Relation files to cut, with their size on the source.
-    pub truncate: Vec<(DataPath, u64)>,
+    pub(crate) truncate: Vec<(DataPath, u64)>,
     /// Entries to remove, children first.
-    pub remove: Vec<(DataPath, EntryKind)>,
+    pub(crate) remove: Vec<(DataPath, EntryKind)>,
     /// What happens in the WAL directory.
-    pub wal: WalPlan,
+    pub(crate) wal: WalPlan,
     /// Entries that stay as they are.
-    pub unchanged: u64,
+    pub(crate) unchanged: u64,
 }
 
 /// The part of a relation file that the target lacks.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Tail {
+pub(crate) struct Tail {
     /// The file.
-    pub path: DataPath,
+    pub(crate) path: DataPath,
     /// Its size on the target.
-    pub from: u64,
+    pub(crate) from: u64,
     /// Its size on the source.
-    pub to: u64,
+    pub(crate) to: u64,
 }
 
 /// Why no plan can be made.
@@ -86,7 +86,7 @@ pub(crate) fn plan(input: PlanInput<'_>) -> Result<RewindPlan, PlanError> {
 
 impl RewindPlan {
     /// Files and bytes per action.
-    pub fn summary(&self, source: &Inventory, block_size: u32) -> PlanSummary {
+    pub(crate) fn summary(&self, source: &Inventory, block_size: u32) -> PlanSummary {
         let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.sum::<u64>();
         let blocks = sum(&mut self.blocks.iter().map(|(_, blocks)| blocks.len()));
         PlanSummary {

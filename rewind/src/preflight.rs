@@ -34,7 +34,7 @@ pub enum PreflightError {
         source: ControlError,
     },
     /// A server runs on the target.
-    #[error("target server is running: lock file \"{}\" names process {pid}", path.display())]
+    #[error("target server must be shut down: lock file \"{}\" names process {pid}", path.display())]
     Running {
         /// The lock file.
         path: PathBuf,
@@ -110,12 +110,12 @@ impl PreflightError {
                 "Is this a data directory? Give the directory that holds PG_VERSION.".into()
             }
             PreflightError::Open { .. } => "Run kbrecover as the user who owns the data directory.".into(),
-            PreflightError::Control { source: ControlError::Checksum { .. }, .. } => {
-                "The control file is damaged. Restore it or take a new base backup.".into()
-            }
             PreflightError::Control { source: ControlError::UnknownVersion { .. }, .. } => {
                 let known: Vec<_> = walparse::Version::all().map(walparse::Version::name).collect();
                 format!("Supported are PostgreSQL {}.", known.join(", "))
+            }
+            PreflightError::Control { .. } => {
+                "The control file is damaged. Restore it or take a new base backup.".into()
             }
             PreflightError::Running { .. } => "Stop the target server first: pg_ctl stop -m fast.".into(),
             PreflightError::DifferentSystems { source_identifier, target_identifier } => format!(

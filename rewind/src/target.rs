@@ -19,7 +19,7 @@ use crate::data_path::DataPath;
 
 /// A locked data directory.
 #[derive(Debug)]
-pub struct Target {
+pub(crate) struct Target {
     root: PathBuf,
     /// Holds the lock.
     _lock: File,
@@ -71,14 +71,14 @@ pub enum LockError {
 
 /// A file of the target that is open for writing.
 #[derive(Debug)]
-pub struct TargetFile {
+pub(crate) struct TargetFile {
     file: File,
     path: PathBuf,
 }
 
 impl Target {
     /// Locks the data directory at `root` for this run; writes nothing.
-    pub fn lock(root: &Path) -> Result<Target, LockError> {
+    pub(crate) fn lock(root: &Path) -> Result<Target, LockError> {
         let unreadable = |source| LockError::Open { path: root.to_owned(), source };
         // Absolute, because a later change of the working directory must not move the target.
         let root = root.canonicalize().map_err(unreadable)?;
@@ -98,12 +98,12 @@ impl Target {
     }
 
     /// The data directory, as an absolute path.
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// Opens a file for writing, and makes it if there is none.
-    pub fn open(&self, path: &DataPath) -> Result<TargetFile, TargetError> {
+    pub(crate) fn open(&self, path: &DataPath) -> Result<TargetFile, TargetError> {
         let full = path.below(&self.root);
         let mut existing = OpenOptions::new();
         existing.write(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
@@ -124,7 +124,7 @@ impl Target {
     }
 
     /// Makes a directory; one that is there already is no error.
-    pub fn create_directory(&self, path: &DataPath) -> Result<(), TargetError> {
+    pub(crate) fn create_directory(&self, path: &DataPath) -> Result<(), TargetError> {
         let full = path.below(&self.root);
         self.remember_entry(path);
         match DirBuilder::new().mode(self.directory_mode).create(&full) {
@@ -134,7 +134,7 @@ impl Target {
     }
 
     /// Makes a link below `pg_tblspc` to the directory `to`, which is made if there is none.
-    pub fn create_tablespace_link(&self, path: &DataPath, to: &Path) -> Result<(), TargetError> {
+    pub(crate) fn create_tablespace_link(&self, path: &DataPath, to: &Path) -> Result<(), TargetError> {
         let full = path.below(&self.root);
         match DirBuilder::new().mode(self.directory_mode).create(to) {
             Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
@@ -152,7 +152,7 @@ impl Target {
     }
 
     /// Removes a file or a link; one that is gone already is no error.
-    pub fn remove_file(&self, path: &DataPath) -> Result<(), TargetError> {
+    pub(crate) fn remove_file(&self, path: &DataPath) -> Result<(), TargetError> {
         let full = path.below(&self.root);
         self.remember(|written| written.files.remove(path));
         self.remember_entry(path);
@@ -164,7 +164,7 @@ impl Target {
     }
 
     /// Removes an empty directory; one that is gone already is no error.
-    pub fn remove_directory(&self, path: &DataPath) -> Result<(), TargetError> {
+    pub(crate) fn remove_directory(&self, path: &DataPath) -> Result<(), TargetError> {
         let full = path.below(&self.root);
         self.remember(|written| written.directories.remove(&Some(path.clone())));
         self.remember_entry(path);
@@ -176,7 +176,7 @@ impl Target {
     }
 
     /// Puts a small file in place as a whole, durably: the old one or the new one is there, nothing else.
-    pub fn replace_file(&self, path: &DataPath, bytes: &[u8]) -> Result<(), TargetError> {
+    pub(crate) fn replace_file(&self, path: &DataPath, bytes: &[u8]) -> Result<(), TargetError> {
         let full = path.below(&self.root);
         let mut temporary = full.clone().into_os_string();
         temporary.push(".kbrecover-new");
@@ -200,14 +200,14 @@ impl Target {
 
     /// Overwrites a file of fixed length in place and makes it durable: how the control file is written,
     /// whose first 512 bytes the disk takes as a whole.
-    pub fn overwrite_file(&self, path: &DataPath, bytes: &[u8]) -> Result<(), TargetError> {
+    pub(crate) fn overwrite_file(&self, path: &DataPath, bytes: &[u8]) -> Result<(), TargetError> {
         let file = self.open(path)?;
         file.write_at(bytes, 0)?;
         file.file.sync_all().map_err(|source| TargetError { action: "fsync file", path: file.path, source })
     }
 
     /// Makes everything written since the last call durable; `done` is called for each file.
-    pub fn sync(&self, done: &(dyn Fn() + Sync)) -> Result<(), TargetError> {
+    pub(crate) fn sync(&self, done: &(dyn Fn() + Sync)) -> Result<(), TargetError> {
         let written = self.remember(std::mem::take);
         let files: Vec<DataPath> = written.files.into_iter().collect();
         let sync = |path: PathBuf| match File::open(&path).and_then(|file| file.sync_all()) {
@@ -226,7 +226,7 @@ impl Target {
     }
 
     /// The number of files that [`Target::sync`] would make durable.
-    pub fn unsynced_files(&self) -> u64 {
+    pub(crate) fn unsynced_files(&self) -> u64 {
         self.remember(|written| written.files.len() as u64)
     }
 
@@ -241,12 +241,12 @@ impl Target {
 
 impl TargetFile {
     /// Writes all of `bytes` at `offset`.
-    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), TargetError> {
+    pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), TargetError> {
         self.file.write_all_at(bytes, offset).map_err(|source| self.failed("write to file", source))
     }
 
     /// Cuts or lengthens the file.
-    pub fn set_length(&self, length: u64) -> Result<(), TargetError> {
+    pub(crate) fn set_length(&self, length: u64) -> Result<(), TargetError> {
         self.file.set_len(length).map_err(|source| self.failed("truncate file", source))
     }
 

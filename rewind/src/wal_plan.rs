@@ -14,26 +14,26 @@ use crate::inventory::{EntryKind, Inventory};
 
 /// What to do in the WAL directory. Names are those of files in it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct WalPlan {
+pub(crate) struct WalPlan {
     /// Files to copy from the source.
-    pub copy: Vec<WalCopy>,
+    pub(crate) copy: Vec<WalCopy>,
     /// Segments that replay needs and that are neither on the target nor on the source.
-    pub elsewhere: Vec<String>,
+    pub(crate) elsewhere: Vec<String>,
     /// Files to remove, below the data directory; `archive_status` included.
-    pub remove: Vec<DataPath>,
+    pub(crate) remove: Vec<DataPath>,
     /// Segments of the target that stay although the source does not have them: replay may need them.
-    pub keep: Vec<String>,
+    pub(crate) keep: Vec<String>,
 }
 
 /// A file of the WAL directory to copy.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct WalCopy {
+pub(crate) struct WalCopy {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Valid bytes at its front; a segment is filled up with zeros.
-    pub length: u64,
+    pub(crate) length: u64,
     /// Its whole length on the target.
-    pub full_length: u64,
+    pub(crate) full_length: u64,
 }
 
 /// What the plan is made from.

@@ -18,7 +18,9 @@ const SEQUENCES: &str = "
 
 /// Panics, naming every table that differs, unless both servers hold the same. Neither may change meanwhile.
 pub fn assert_same_content(one: &Server, other: &Server) {
-    let databases = |server: &Server| server.column("SELECT datname::text FROM pg_database WHERE datallowconn ORDER BY 1");
+    let databases = |server: &Server| {
+        server.column("SELECT datname::text FROM pg_database WHERE datallowconn ORDER BY 1")
+    };
     assert_eq!(databases(one), databases(other), "databases of {} and {}", one.name, other.name);
     for database in databases(one) {
         let (left, right) = (content(one, &database), content(other, &database));
@@ -29,7 +31,12 @@ pub fn assert_same_content(one: &Server, other: &Server) {
             .map(|name| format!("{name}: {:?} and {:?}", left.get(name), right.get(name)))
             .collect();
         let differences = differences.join("\n");
-        assert!(differences.is_empty(), "{} and {} differ in {database}:\n{differences}", one.name, other.name);
+        assert!(
+            differences.is_empty(),
+            "{} and {} differ in {database}:\n{differences}",
+            one.name,
+            other.name
+        );
     }
 }
 

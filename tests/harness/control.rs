@@ -17,7 +17,9 @@ impl ControlData {
         let output = run(server_program("pg_controldata").arg(data));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let fields = text.lines().filter_map(|line| line.split_once(':'));
-        ControlData { fields: fields.map(|(name, value)| (name.trim().into(), value.trim().into())).collect() }
+        ControlData {
+            fields: fields.map(|(name, value)| (name.trim().into(), value.trim().into())).collect(),
+        }
     }
 
     /// One field, by the name pg_controldata gives it.

@@ -21,13 +21,24 @@ pub struct Failover {
 impl Failover {
     /// Starts both, `shared` runs on the primary and reaches the standby, the standby is promoted, `lost` runs on the
     /// old primary, `kept` on the new one.
-    pub fn new(sandbox: &Sandbox, shared: impl Fn(&Server), lost: impl Fn(&Server), kept: impl Fn(&Server)) -> Failover {
+    pub fn new(
+        sandbox: &Sandbox,
+        shared: impl Fn(&Server),
+        lost: impl Fn(&Server),
+        kept: impl Fn(&Server),
+    ) -> Failover {
         let (old, new) = sandbox.pair();
         Failover::of(old, new, shared, lost, kept)
     }
 
     /// The same with a running pair of the scenario's own making.
-    pub fn of(old: Server, new: Server, shared: impl Fn(&Server), lost: impl Fn(&Server), kept: impl Fn(&Server)) -> Failover {
+    pub fn of(
+        old: Server,
+        new: Server,
+        shared: impl Fn(&Server),
+        lost: impl Fn(&Server),
+        kept: impl Fn(&Server),
+    ) -> Failover {
         let mut failover = Failover { old, new };
         shared(&failover.old);
         failover.fail_over();

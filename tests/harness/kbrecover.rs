@@ -85,8 +85,13 @@ impl Rewind {
     pub fn expect_refusal(self, error: &str, hint: &str) -> Run {
         let run = self.run_leaving_target_alone();
         assert_eq!(run.code, 1, "exit code of a refusal\n{run}");
-        let said = |kind: &str, words: &str| run.stderr.lines().any(|line| line.contains(kind) && line.contains(words));
-        assert!(run.stderr.lines().any(|line| line.starts_with("kbrecover: error: ")), "no error line\n{run}");
+        let said = |kind: &str, words: &str| {
+            run.stderr.lines().any(|line| line.contains(kind) && line.contains(words))
+        };
+        assert!(
+            run.stderr.lines().any(|line| line.starts_with("kbrecover: error: ")),
+            "no error line\n{run}"
+        );
         assert!(said("kbrecover: error: ", error), "no error that says: {error}\n{run}");
         assert!(said("kbrecover: hint: ", hint), "no hint that says: {hint}\n{run}");
         run
@@ -97,7 +102,10 @@ impl Run {
     /// Success, and something was rewound.
     pub fn expect_done(self) -> Run {
         assert_eq!(self.code, 0, "exit code\n{self}");
-        assert!(self.stderr.contains("rewinding from last common checkpoint at"), "no rewind took place\n{self}");
+        assert!(
+            self.stderr.contains("rewinding from last common checkpoint at"),
+            "no rewind took place\n{self}"
+        );
         assert!(self.stderr.lines().any(|line| line.ends_with("Done!")), "no word of the end\n{self}");
         self
     }
@@ -117,8 +125,8 @@ impl Run {
 
     /// The one JSON object of `--format json`.
     pub fn json(&self) -> serde_json::Value {
-        let value: serde_json::Value =
-            serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("standard output is not one JSON value: {e}\n{self}"));
+        let value: serde_json::Value = serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|e| panic!("standard output is not one JSON value: {e}\n{self}"));
         assert!(value.is_object(), "standard output is not a JSON object\n{self}");
         value
     }
@@ -150,7 +158,8 @@ pub fn run_kbrecover<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run 
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let built = std::env::var_os("KBRECOVER_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_kbrecover").into());
+        let built =
+            std::env::var_os("KBRECOVER_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_kbrecover").into());
         let copy = workshop().join("kbrecover");
         std::fs::copy(&built, &copy).unwrap_or_else(|e| panic!("copy {}: {e}", Path::new(&built).display()));
         give_to_server_user(&copy);

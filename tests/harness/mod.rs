@@ -14,18 +14,18 @@
 //! What differs between nodes (port, sockets, primary_conninfo) is given on the server's command line. A rewind replaces
 //! the configuration files by the source's, and a scenario need not care.
 
-mod program;
-mod sandbox;
-mod server;
+mod compare;
+mod control;
 mod failover;
 mod feature;
 mod kbrecover;
-mod verify;
-mod compare;
-mod tree;
-mod control;
-mod wal;
 mod load;
+mod program;
+mod sandbox;
+mod server;
+mod tree;
+mod verify;
+mod wal;
 
 pub use compare::assert_same_content;
 pub use control::{ControlData, PG_CONTROL_VERSION, SYSTEM_IDENTIFIER, patch_control_file};
@@ -33,7 +33,7 @@ pub use failover::Failover;
 pub use feature::Feature;
 pub use kbrecover::{Rewind, Run, SourceKind, binary, run_kbrecover};
 pub use load::Load;
-pub use program::{is_root, run};
+pub use program::{is_root, run, server_program};
 pub use sandbox::{Sandbox, copy_tree};
 pub use server::Server;
 pub use tree::Tree;

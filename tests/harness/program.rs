@@ -44,7 +44,8 @@ impl AsServerUser for Path {
 /// Makes the servers' user the owner of one file, directory or symbolic link.
 pub fn give_to_server_user(path: &Path) {
     if let Some((uid, gid)) = server_ids() {
-        std::os::unix::fs::lchown(path, Some(uid), Some(gid)).unwrap_or_else(|e| panic!("chown {}: {e}", path.display()));
+        std::os::unix::fs::lchown(path, Some(uid), Some(gid))
+            .unwrap_or_else(|e| panic!("chown {}: {e}", path.display()));
     }
 }
 
@@ -57,7 +58,9 @@ fn server_ids() -> Option<(u32, u32)> {
 fn id_of(flag: &str) -> u32 {
     let output = Command::new("id").args([flag, SERVER_USER]).output().expect("run id");
     String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or_else(|_| {
-        panic!("the tests run as root and need the user {SERVER_USER}, who does not exist: install postgresql-15")
+        panic!(
+            "the tests run as root and need the user {SERVER_USER}, who does not exist: install postgresql-15"
+        )
     })
 }
 

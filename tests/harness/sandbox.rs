@@ -96,7 +96,8 @@ pub fn copy_tree(from: &Path, to: &Path) {
 pub fn workshop() -> &'static Path {
     static WORKSHOP: OnceLock<(PathBuf, Child)> = OnceLock::new();
     let (path, _) = WORKSHOP.get_or_init(|| {
-        let path = tempfile::Builder::new().prefix("kb-").tempdir().expect("make a temporary directory").keep();
+        let path =
+            tempfile::Builder::new().prefix("kb-").tempdir().expect("make a temporary directory").keep();
         open_to_server_user(&path);
         let clean_up = "trap '' INT TERM; read _
             for pid in $(sed -s -n 1p \"$0\"/*/*/postmaster.pid 2>/dev/null); do kill -QUIT $pid; done
@@ -127,12 +128,17 @@ fn template() -> &'static Path {
         let text = std::fs::read_to_string(&conf).expect("read postgresql.conf") + SETTINGS;
         std::fs::write(&conf, text).expect("write postgresql.conf");
         // pg_control learns max_connections and the like at a start; a standby of a fresh copy compares them with its own.
-        run(server_program("postgres").args(["--single", "-D"]).arg(&data).arg("postgres").stdin(Stdio::null()));
+        run(server_program("postgres")
+            .args(["--single", "-D"])
+            .arg(&data)
+            .arg("postgres")
+            .stdin(Stdio::null()));
         data
     })
 }
 
 fn open_to_server_user(dir: &Path) {
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).expect("open a temporary directory");
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))
+        .expect("open a temporary directory");
     give_to_server_user(dir);
 }

@@ -72,10 +72,13 @@ impl Server {
         assert!(self.process.is_none(), "stop {} before copying it", self.name);
         let copy = Server::new(&self.sandbox, name);
         copy_tree(&self.data, &copy.data);
-        let links = std::fs::read_dir(copy.data.join("pg_tblspc")).expect("list pg_tblspc").map(|e| e.expect("entry").path());
+        let links = std::fs::read_dir(copy.data.join("pg_tblspc"))
+            .expect("list pg_tblspc")
+            .map(|e| e.expect("entry").path());
         for link in links.chain([copy.data.join("pg_wal")]) {
             if let Ok(target) = std::fs::read_link(&link) {
-                let file_name = target.file_name().expect("a link to a directory").to_str().expect("a UTF-8 name");
+                let file_name =
+                    target.file_name().expect("a link to a directory").to_str().expect("a UTF-8 name");
                 copy_tree(&target, &self.sandbox.join(format!("{name}-{file_name}")));
                 copy.relink(&link, &self.sandbox.join(format!("{name}-{file_name}")));
             }
@@ -134,7 +137,10 @@ impl Server {
     pub fn follow(&mut self, upstream: &Server) {
         self.write("standby.signal", "");
         let name = self.name.clone();
-        self.set("primary_conninfo", &format!("host={} port={} user=postgres application_name={name}", upstream.host, upstream.port));
+        self.set(
+            "primary_conninfo",
+            &format!("host={} port={} user=postgres application_name={name}", upstream.host, upstream.port),
+        );
     }
 
     /// Starts the server and waits until it answers.
@@ -177,11 +183,19 @@ impl Server {
     /// Stops it in order: sessions ended, shutdown checkpoint written, WAL sent to its standbys.
     pub fn stop(&mut self) {
         let mut process = self.process.take().unwrap_or_else(|| panic!("{} does not run", self.name));
-        let stopped = server_program("pg_ctl").args(["stop", "-w", "-t", "90", "-m", "fast", "-D"]).arg(&self.data).output();
+        let stopped = server_program("pg_ctl")
+            .args(["stop", "-w", "-t", "90", "-m", "fast", "-D"])
+            .arg(&self.data)
+            .output();
         let stopped = stopped.expect("run pg_ctl");
         if !stopped.status.success() {
             let _ = process.kill();
-            panic!("{} did not stop: {}\n{}", self.name, String::from_utf8_lossy(&stopped.stderr), self.log_tail());
+            panic!(
+                "{} did not stop: {}\n{}",
+                self.name,
+                String::from_utf8_lossy(&stopped.stderr),
+                self.log_tail()
+            );
         }
         process.wait().expect("wait for postgres");
     }
@@ -194,7 +208,10 @@ impl Server {
         process.kill().expect("kill -9 postgres");
         process.wait().expect("wait for postgres");
         let pids: Vec<String> = children.iter().map(u32::to_string).collect();
-        let _ = std::process::Command::new("sh").arg("-c").arg(format!("kill -9 {} 2>/dev/null", pids.join(" "))).status();
+        let _ = std::process::Command::new("sh")
+            .arg("-c")
+            .arg(format!("kill -9 {} 2>/dev/null", pids.join(" ")))
+            .status();
         let begin = Instant::now();
         while children.iter().any(|&pid| is_alive(pid)) {
             assert!(begin.elapsed() < PATIENCE, "children of {} outlive kill -9", self.name);
@@ -206,7 +223,11 @@ impl Server {
     pub fn promote(&mut self) {
         run(server_program("pg_ctl").args(["promote", "-w", "-t", "90", "-D"]).arg(&self.data));
         self.unset("primary_conninfo");
-        assert!(!self.value::<bool>("SELECT pg_is_in_recovery()"), "{} is promoted but still in recovery", self.name);
+        assert!(
+            !self.value::<bool>("SELECT pg_is_in_recovery()"),
+            "{} is promoted but still in recovery",
+            self.name
+        );
     }
 
     /// Runs SQL. Several statements make one transaction.
@@ -229,13 +250,17 @@ impl Server {
     /// The first column of all rows, as text.
     pub fn column(&self, query: &str) -> Vec<String> {
         let rows = self.connect(&self.database).query(query, &[]);
-        rows.unwrap_or_else(|e| panic!("{}: {e:?}\n{query}", self.name)).iter().map(|row| row.get(0)).collect()
+        rows.unwrap_or_else(|e| panic!("{}: {e:?}\n{query}", self.name))
+            .iter()
+            .map(|row| row.get(0))
+            .collect()
     }
 
     /// A session of the superuser.
     pub fn connect(&self, database: &str) -> Client {
         let client = self.config(database).connect(NoTls);
-        client.unwrap_or_else(|e| panic!("connect to {} in {database}: {e:?}\n{}", self.name, self.log_tail()))
+        client
+            .unwrap_or_else(|e| panic!("connect to {} in {database}: {e:?}\n{}", self.name, self.log_tail()))
     }
 
     fn config(&self, database: &str) -> postgres::Config {
@@ -276,7 +301,8 @@ impl Server {
         let begin = Instant::now();
         let mut client = self.connect("postgres");
         loop {
-            let row = client.query_one(query, &[]).unwrap_or_else(|e| panic!("{}: {e:?}\n{query}", self.name));
+            let row =
+                client.query_one(query, &[]).unwrap_or_else(|e| panic!("{}: {e:?}\n{query}", self.name));
             if row.get::<_, Option<bool>>(0) == Some(true) {
                 return;
             }
@@ -304,7 +330,10 @@ impl Drop for Server {
             eprintln!("{}", self.log_tail());
         }
         if let Some(mut process) = self.process.take() {
-            let _ = server_program("pg_ctl").args(["stop", "-w", "-t", "20", "-m", "immediate", "-D"]).arg(&self.data).output();
+            let _ = server_program("pg_ctl")
+                .args(["stop", "-w", "-t", "20", "-m", "immediate", "-D"])
+                .arg(&self.data)
+                .output();
             let _ = process.kill();
             let _ = process.wait();
         }

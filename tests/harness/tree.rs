@@ -31,7 +31,8 @@ impl Tree {
             };
             let name = path.strip_prefix(root).expect("below the root").to_path_buf();
             let mode = metadata.permissions().mode() & 0o7777;
-            let followed = metadata.is_symlink() && (name == Path::new("pg_wal") || name.starts_with("pg_tblspc"));
+            let followed =
+                metadata.is_symlink() && (name == Path::new("pg_wal") || name.starts_with("pg_tblspc"));
             if metadata.is_dir() || followed {
                 match std::fs::read_dir(&path) {
                     Ok(list) => pending.extend(list.map(|entry| entry.expect("an entry").path())),
@@ -61,7 +62,12 @@ impl Tree {
             .filter(|name| self.entries.get(*name) != now.entries.get(*name))
             .map(|name| format!("{name:?}: {:?} became {:?}", self.entries.get(name), now.entries.get(name)))
             .collect();
-        assert!(differences.is_empty(), "{} was changed:\n{}\n{context}", root.display(), differences.join("\n"));
+        assert!(
+            differences.is_empty(),
+            "{} was changed:\n{}\n{context}",
+            root.display(),
+            differences.join("\n")
+        );
     }
 }
 

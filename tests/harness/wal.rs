@@ -79,15 +79,22 @@ pub fn history_switch(server: &Server, timeline: u32) -> Lsn {
 /// The start of every record pg_waldump finds on a timeline, from the first at or after `begin`.
 pub fn record_starts(data: &Path, timeline: u32, begin: Lsn) -> Vec<Lsn> {
     let mut command = server_program("pg_waldump");
-    command.arg("--path").arg(data.join("pg_wal")).args(["--timeline", &timeline.to_string(), "--start", &begin.to_string()]);
+    command.arg("--path").arg(data.join("pg_wal")).args([
+        "--timeline",
+        &timeline.to_string(),
+        "--start",
+        &begin.to_string(),
+    ]);
     // It ends with an error where WAL ends, which is where it should end.
     let output = command.output().expect("run pg_waldump");
     let text = String::from_utf8_lossy(&output.stdout);
-    let starts: Vec<Lsn> = text
-        .lines()
-        .filter_map(|line| line.split_once("lsn: ")?.1.split(',').next()?.parse().ok())
-        .collect();
-    assert!(!starts.is_empty(), "pg_waldump finds no record from {begin}: {}", String::from_utf8_lossy(&output.stderr));
+    let starts: Vec<Lsn> =
+        text.lines().filter_map(|line| line.split_once("lsn: ")?.1.split(',').next()?.parse().ok()).collect();
+    assert!(
+        !starts.is_empty(),
+        "pg_waldump finds no record from {begin}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     starts
 }
 

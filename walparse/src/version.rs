@@ -32,12 +32,10 @@ struct VersionRow {
 pub(crate) struct ImageBits {
     pub(crate) has_hole: u8,
     pub(crate) compressed: u8,
-    /// `None`: every image is applied (9.6).
+    /// `None`: every image is applied, as in the versions before the flag was there.
     pub(crate) apply: Option<u8>,
 }
 
-const IMAGE_9_6: ImageBits = ImageBits { has_hole: 0x01, compressed: 0x02, apply: None };
-const IMAGE_10: ImageBits = ImageBits { has_hole: 0x01, compressed: 0x02, apply: Some(0x04) };
 const IMAGE_15: ImageBits = ImageBits { has_hole: 0x01, compressed: 0x04 | 0x08 | 0x10, apply: Some(0x02) };
 
 /// All supported versions, oldest first.

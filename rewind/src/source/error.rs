@@ -83,7 +83,7 @@ pub enum SourceError {
     },
     /// The role may not call what a rewind calls.
     #[error(
-        "role \"{role}\" lacks EXECUTE privilege in database \"{database}\" of the source server on: {}",
+        "permission denied: role \"{role}\" lacks EXECUTE privilege in database \"{database}\" of the source server on: {}",
         functions.join(", ")
     )]
     Privileges {

@@ -328,7 +328,8 @@ impl ConninfoError {
             ConninfoError::PercentEncoding { .. } => {
                 "Write a percent sign as %25 and other special characters as % and two digits.".to_owned()
             }
-            _ => return None,
+            _ => "Write \"host=... port=... user=... dbname=...\", or a URI \"postgresql://user@host:port/dbname\"."
+                .to_owned(),
         })
     }
 }

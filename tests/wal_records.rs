@@ -1,0 +1,266 @@
+//! Real WAL, record by record: our reader against pg_waldump, and the parallel scan against our reader.
+//!
+//!     server  ── every feature of the data, checkpoints, a kill -9, a switch ──╳ shut down
+//!                │                                                             │
+//!                └─────────── pg_waldump == WalReader == scan ────────────────┘
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use walparse::scan::{Diverged, EndOfWal, ScanRequest, scan};
+use walparse::{
+    ControlFile, Fork, Lsn, PageMap, Record, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalDir,
+    WalReader, rmgr,
+};
+
+use crate::harness::{Sandbox, Server, run, server_program};
+use crate::{databases, index_types, large_objects, prepared_transactions, sizes, unlogged_tables};
+
+const FEATURES: [&crate::harness::Feature; 6] = [
+    &sizes::SIZES,
+    &index_types::INDEX_TYPES,
+    &databases::DATABASES,
+    &unlogged_tables::UNLOGGED_TABLES,
+    &prepared_transactions::PREPARED_TRANSACTIONS,
+    &large_objects::LARGE_OBJECTS,
+];
+
+/// A stopped server that wrote all kinds of records, and was killed once on the way.
+fn with_much_wal(sandbox: &Sandbox, settings: &str) -> (Server, WalDir, ControlFile) {
+    let mut server = sandbox.server("server");
+    server.configure(settings);
+    server.start();
+    for (index, feature) in FEATURES.iter().enumerate() {
+        server.sql(&format!("CREATE DATABASE {}", feature.name));
+        let server_there = server.in_database(feature.name);
+        (feature.shared)(&server_there);
+        (feature.lost)(&server_there);
+        if index % 2 == 0 {
+            server.sql("CHECKPOINT");
+        }
+    }
+    server
+        .sql("CREATE TABLE wide AS SELECT repeat(md5(n::text), 2000) AS text FROM generate_series(1, 200) n");
+    server.sql("SELECT pg_switch_wal()");
+    server.kill();
+    server.start();
+    server.sql("UPDATE wide SET text = text || 'x'");
+    server.stop();
+    let control = std::fs::read(server.data.join("global/pg_control")).expect("read the control file");
+    let control = ControlFile::parse(&control).expect("a good control file");
+    let history = TimelineHistory::of_first(TimelineId(1));
+    let wal = WalDir::new(server.data.join("pg_wal"), history, control.geometry().segment_size);
+    (server, wal, control)
+}
+
+/// Calls `see` for each record from the start of the oldest segment to the end of the WAL; returns the end.
+fn read_all(wal: &WalDir, control: &ControlFile, mut see: impl FnMut(&Record<'_>)) -> Lsn {
+    let mut oldest = wal.newest().expect("list segments").expect("a segment");
+    while oldest.0 > 1 && wal.open(SegmentNo(oldest.0 - 1)).expect("open a segment").is_some() {
+        oldest = SegmentNo(oldest.0 - 1);
+    }
+    let mut reader = WalReader::new(wal, control.geometry(), Lsn(0));
+    reader.seek_first_in(oldest).expect("read a segment").expect("valid WAL").expect("a record");
+    loop {
+        match reader.read().expect("read WAL") {
+            Ok(record) => see(&record),
+            Err(end) => return end.position,
+        }
+    }
+}
+
+/// A record as pg_waldump prints its fixed part and its block references.
+fn as_pg_waldump(record: &Record<'_>, control: &ControlFile) -> String {
+    let wide = |lsn: Lsn| format!("{:X}/{:08X}", lsn.0 >> 32, lsn.0 & 0xFFFF_FFFF);
+    let mut blocks = Vec::new();
+    record.decode(&control.geometry(), &mut blocks).expect("decode a record");
+    let total = record.header.total_length;
+    let images: u32 =
+        blocks.iter().filter_map(|block| block.image).map(|image| u32::from(image.length)).sum();
+    let mut line = format!(
+        "{} {}/{total} tx {} lsn {} prev {}",
+        rmgr::name(record.header.rmid),
+        total - images,
+        record.header.xid,
+        wide(record.lsn),
+        wide(record.header.previous),
+    );
+    for block in &blocks {
+        let fork =
+            if block.fork == Fork::Main { String::new() } else { format!(" fork {}", block.fork.name()) };
+        write!(line, " #{} rel {}{fork} blk {}", block.id, block.relation, block.block)
+            .expect("write to a string");
+        match block.image {
+            Some(image) if image.is_applied => line.push_str(" FPW"),
+            Some(_) => line.push_str(" FPW for WAL verification"),
+            None => {}
+        }
+    }
+    line
+}
+
+/// The same parts of a line of pg_waldump.
+fn of_pg_waldump(line: &str) -> String {
+    let (fixed, rest) = line.split_once(", desc: ").expect("a description");
+    let words: Vec<&str> = fixed.split([' ', ',', ':']).filter(|word| !word.is_empty()).collect();
+    let after = |name: &str| words[words.iter().position(|word| *word == name).expect(name) + 1];
+    // `len (rec/tot):     54/    54`
+    let lengths: String = fixed
+        .split_once("len (rec/tot):")
+        .expect("lengths")
+        .1
+        .split(',')
+        .next()
+        .expect("lengths")
+        .replace(' ', "");
+    let mut known =
+        format!("{} {lengths} tx {} lsn {} prev {}", words[1], after("tx"), after("lsn"), after("prev"));
+    for block in rest.split("blkref #").skip(1) {
+        let block = block.trim_end().trim_end_matches([',', ';']);
+        let (id, block) = block.split_once(": ").expect("a block reference");
+        write!(known, " #{id} {}", block.trim_end_matches(", ")).expect("write to a string");
+    }
+    known
+}
+
+fn compare_with_pg_waldump(settings: &str) {
+    let sandbox = Sandbox::new();
+    let (server, wal, control) = with_much_wal(&sandbox, settings);
+    let mut ours = Vec::new();
+    let mut kinds: BTreeMap<String, u32> = BTreeMap::new();
+    read_all(&wal, &control, |record| {
+        ours.push(as_pg_waldump(record, &control));
+        *kinds.entry(rmgr::name(record.header.rmid)).or_default() += 1;
+    });
+    let first =
+        ours[0].split_whitespace().skip_while(|word| *word != "lsn").nth(1).expect("an LSN").to_owned();
+    let mut waldump = server_program("pg_waldump");
+    waldump.arg("--path").arg(server.data.join("pg_wal")).args(["--start", &first]);
+    // It ends with an error where the WAL ends, which is how it should end.
+    let output = waldump.output().expect("run pg_waldump");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let theirs: Vec<String> = text.lines().map(of_pg_waldump).collect();
+    for (index, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
+        assert_eq!(ours, theirs, "record {index}");
+    }
+    assert_eq!(ours.len(), theirs.len(), "records read here and by pg_waldump");
+    for kind in [
+        "XLOG",
+        "Transaction",
+        "Storage",
+        "Database",
+        "Heap",
+        "Heap2",
+        "Btree",
+        "Hash",
+        "Gin",
+        "Gist",
+        "SPGist",
+        "BRIN",
+        "RelMap",
+    ] {
+        assert!(kinds.contains_key(kind), "no {kind} record in {kinds:?}");
+    }
+}
+
+#[test]
+fn every_record_is_the_one_pg_waldump_reads() {
+    compare_with_pg_waldump("");
+}
+
+#[test]
+fn with_compressed_images_and_images_for_checking() {
+    compare_with_pg_waldump(
+        "wal_compression = lz4\nwal_consistency_checking = 'heap,btree'\nwal_level = logical",
+    );
+}
+
+/// The oracle: what the sequential reader finds for the same question.
+fn sequential(wal: &WalDir, control: &ControlFile, fork: Lsn, newest: Lsn) -> (Lsn, Option<(Lsn, PageMap)>) {
+    let (mut map, mut checkpoint, mut blocks) = (PageMap::new(), None, Vec::new());
+    let end = read_all(wal, control, |record| {
+        record.decode(&control.geometry(), &mut blocks).expect("decode a record");
+        if rmgr::is_checkpoint(&record.header) && record.lsn < fork && record.lsn <= newest {
+            map.clear();
+            checkpoint = Some(record.lsn);
+        }
+        for block in blocks.iter().filter(|block| block.fork == Fork::Main) {
+            map.insert(block.relation, block.block);
+        }
+    });
+    (end, checkpoint.filter(|_| end > fork).map(|lsn| (lsn, map)))
+}
+
+#[test]
+fn the_parallel_scan_finds_what_the_reader_finds() {
+    let sandbox = Sandbox::new();
+    let (_server, wal, control) = with_much_wal(&sandbox, "");
+    let (mut starts, mut checkpoints) = (Vec::new(), Vec::new());
+    let end = read_all(&wal, &control, |record| {
+        starts.push(record.lsn);
+        if rmgr::is_checkpoint(&record.header) {
+            checkpoints.push(record.lsn);
+        }
+    });
+    assert!(checkpoints.len() > 4, "checkpoints: {checkpoints:?}");
+    let first_fork =
+        starts.iter().position(|lsn| *lsn > checkpoints[0]).expect("a record behind the checkpoint");
+    let forks = starts[first_fork..]
+        .iter()
+        .step_by((starts.len() / 12).max(1))
+        .copied()
+        .chain(checkpoints[1..].iter().copied());
+    for (index, fork) in forks.enumerate() {
+        for newest in [checkpoints[checkpoints.len() - 1], checkpoints[index % checkpoints.len()]] {
+            let request = ScanRequest {
+                geometry: control.geometry(),
+                fork,
+                newest_checkpoint: newest,
+                required_end: end,
+                end: EndOfWal::Crashed,
+            };
+            let found = scan(&wal, &request, &|_| {}).expect("scan");
+            let diverged =
+                found.diverged.map(|Diverged { checkpoint_lsn, page_map, .. }| (checkpoint_lsn, page_map));
+            assert_eq!(
+                (found.end, diverged),
+                sequential(&wal, &control, fork, newest),
+                "fork {fork}, newest checkpoint {newest}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_control_file_is_read_as_pg_controldata_reads_it() {
+    let sandbox = Sandbox::new();
+    let (server, _, control) = with_much_wal(&sandbox, "wal_log_hints = on");
+    let mut program = server_program("pg_controldata");
+    program.arg(&server.data).env("LC_ALL", "C");
+    let text = String::from_utf8(run(&mut program).stdout).expect("UTF-8");
+    let theirs: BTreeMap<&str, &str> = text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name, value.trim()))
+        .collect();
+    let setting = |on: bool| if on { "on" } else { "off" };
+    for (name, value) in [
+        ("pg_control version number", control.version().control_version().to_string()),
+        ("Catalog version number", control.version().catalog_version().to_string()),
+        ("Database system identifier", control.system_identifier().to_string()),
+        ("Database cluster state", control.state().to_string()),
+        ("Latest checkpoint location", control.checkpoint_lsn().to_string()),
+        ("Latest checkpoint's REDO location", control.checkpoint().redo.to_string()),
+        ("Latest checkpoint's TimeLineID", control.checkpoint().timeline.to_string()),
+        ("Latest checkpoint's PrevTimeLineID", control.checkpoint().previous_timeline.to_string()),
+        ("Latest checkpoint's full_page_writes", setting(control.checkpoint().full_page_writes).to_owned()),
+        ("Minimum recovery ending location", control.min_recovery_point().to_string()),
+        ("wal_log_hints setting", setting(control.wal_log_hints()).to_owned()),
+        ("Database block size", control.block_size().to_string()),
+        ("Blocks per segment of large relation", control.relation_segment_blocks().to_string()),
+        ("WAL block size", control.geometry().wal_block_size.to_string()),
+        ("Bytes per WAL segment", control.geometry().segment_size.bytes().to_string()),
+    ] {
+        assert_eq!(theirs.get(name), Some(&value.as_str()), "{name}");
+    }
+}
