@@ -39,4 +39,5 @@ mod tablespaces;
 mod unlogged_tables;
 mod wal_files;
 mod wal_records;
+mod interrupted;
 mod zoo;
