@@ -105,8 +105,8 @@ fn assert_untouched_or_unstartable(target: &mut Server, before: &Tree, run: &str
         before.assert_unchanged(&target.data, run);
         return false;
     }
-    let said = target.try_start().expect_err("a server started on a half-rewound directory");
-    assert!(said.contains("invalid data in file \"backup_label\""), "{said}");
+    // Mostly because of the mark; files it reads before that may be half-way, too.
+    target.try_start().expect_err("a server started on a half-rewound directory");
     true
 }
 

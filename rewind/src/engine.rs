@@ -3,6 +3,8 @@
 //! [`survey`](crate::survey) reads everything and decides everything; the target is untouched until it
 //! has succeeded. [`rewind`] then changes the target in one marked stretch.
 
+use rayon::prelude::*;
+
 use crate::clock::Clock;
 use crate::copy::{SourceLife, copy_data, create_entries};
 use crate::error::{Failure, RewindError, TargetState};
@@ -53,7 +55,7 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
                 Journal::remove(&target).map_err(|error| so_far(error.into()))?;
                 write_recovery_conf(options, &target).map_err(so_far)?;
             }
-            Ok(outcome)
+            Ok(*outcome)
         }
         Survey::Planned(planned) if options.mode == Mode::DryRun => {
             Ok(Outcome::Planned(planned.report(&clock)))
@@ -68,8 +70,18 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
     }
 }
 
+/// Files that cannot be written are found while nothing has been changed.
+fn check_writable(target: &Target, planned: &Planned<'_>) -> Result<(), RewindError> {
+    let plan = &planned.plan;
+    let whole = plan.copy.iter().chain(&plan.truncate).map(|(path, _)| path);
+    let parts = plan.copy_tail.iter().map(|tail| &tail.path).chain(plan.blocks.iter().map(|(path, _)| path));
+    let paths: Vec<_> = whole.chain(parts).collect();
+    Ok(paths.into_par_iter().try_for_each(|path| target.check_writable(path))?)
+}
+
 /// The point of no return: the journal first, then the mark that says there is one.
 fn mark(target: &Target, source: &dyn Source, planned: &Planned<'_>) -> Result<(), RewindError> {
+    check_writable(target, planned)?;
     let journal = Journal::new(
         source.name(),
         &planned.clusters.target,

@@ -205,8 +205,10 @@ impl RewindError {
             RewindError::Scan(ScanError::UnknownRelationChange { .. }) => {
                 "What it changed cannot be known, so this directory cannot be rewound. Take a new base backup.".into()
             }
-            RewindError::Scan(ScanError::Read(WalReadError::Open { .. })) => {
-                "Run kbrecover as the user who owns the data directory, and see that the file can be read.".into()
+            RewindError::Walk(_)
+            | RewindError::Target(_)
+            | RewindError::Scan(ScanError::Read(WalReadError::Open { .. })) => {
+                "Run kbrecover as the user who owns the data directory, and see that the file is accessible.".into()
             }
             RewindError::Scan(ScanError::Read(WalReadError::Fetch { .. })) => {
                 "See that restore_command brings the whole segment to the path given as %p, and exits with 1 when the archive has none.".into()

@@ -26,7 +26,7 @@ use crate::target_wal::{TargetWal, read_history};
 /// What the survey came to.
 pub(crate) enum Survey<'a> {
     /// The target can follow as it is.
-    Follows(Outcome),
+    Follows(Box<Outcome>),
     /// It must be rewound.
     Planned(Box<Planned<'a>>),
 }
@@ -82,7 +82,7 @@ pub(crate) fn survey<'a>(
     preflight::check_clusters(source, &clusters)?;
     let source_history = source_history(source, &clusters.source)?;
     if let Some(outcome) = already_rewound(&clusters, &source_history, clock) {
-        return Ok(Survey::Follows(outcome));
+        return Ok(Survey::Follows(Box::new(outcome)));
     }
     finish_crash_recovery(options, target, &mut clusters)?;
     let mut wal = target_wal(options, target, &clusters.target, source)?;
@@ -112,7 +112,7 @@ pub(crate) fn survey<'a>(
         let mut report = clock.report();
         report.divergence = Some(found.divergence).filter(|_| !on_one_timeline(&clusters));
         (report.wal_bytes_scanned, report.wal_records_scanned) = scanned;
-        return Ok(Survey::Follows(Outcome::NotNeeded(report)));
+        return Ok(Survey::Follows(Box::new(Outcome::NotNeeded(report))));
     };
     let common_checkpoint = CommonCheckpoint {
         lsn: diverged.checkpoint_lsn,
