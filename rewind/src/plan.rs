@@ -116,7 +116,8 @@ fn decide(
     source: Option<&EntryKind>,
     target: Option<&EntryKind>,
 ) -> Result<(), PlanError> {
-    if wal_plan::is_planned_there(path, input.version) {
+    // The mark stands in `backup_label` while files are changed: taking it away would let a server start.
+    if wal_plan::is_planned_there(path, input.version) || path.as_bytes() == b"backup_label" {
         return Ok(());
     }
     let source = match disposition(path) {
@@ -256,6 +257,7 @@ mod tests {
             ("base/5/101", Some(8192 * 10)),
             ("base/5/102", Some(8192 * 4)),
             ("base/5/100_fsm", Some(24576)),
+            ("backup_label", Some(85)),
             ("base/7", None),
             ("base/7/1", Some(8192)),
             ("global/pg_control", Some(8192)),

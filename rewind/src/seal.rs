@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Zoned;
-use walparse::scan::{EndOfWal, ScanRequest, scan};
+use walparse::scan::{EndOfWal, ScanError, ScanRequest, scan};
 use walparse::{
     ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, WalDir, WalReadError,
     before_page_header,
@@ -206,6 +206,13 @@ fn verify_wal(
         end: EndOfWal::Open,
     };
     let found = scan(&store, &request, &|_| {}).map_err(RewindError::IncompleteWal)?;
+    // Only the record that the source was writing when it was asked may be incomplete.
+    let last_byte = available.0.saturating_sub(1);
+    let last_page = Lsn(last_byte - last_byte % u64::from(geometry.wal_block_size));
+    if found.stop.fault_at < last_page {
+        let (position, fault) = (found.end, found.stop.fault);
+        return Err(RewindError::IncompleteWal(ScanError::BreaksOff { position, needed: available, fault }));
+    }
     Ok(found.end)
 }
 

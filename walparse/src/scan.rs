@@ -59,6 +59,8 @@ pub struct Scan {
     pub end: Lsn,
     /// Where that record starts.
     pub last_record: Lsn,
+    /// What stopped the reading; its position is `end`.
+    pub stop: WalEnd,
     /// What is beyond the fork; `None` if nothing is.
     pub diverged: Option<Diverged>,
     /// Records read.
@@ -153,7 +155,8 @@ pub fn scan<S: SegmentStore + ?Sized>(
     let lowest = size.segment_of(request.fork.min(request.newest_checkpoint));
     let mut found = scanner.upwards(lowest)?;
     let mut scan = Scan {
-        end: found.end,
+        end: found.stop.position,
+        stop: found.stop,
         last_record: found.last_record,
         diverged: None,
         records: found.records,
@@ -179,7 +182,7 @@ struct Found {
     /// First record: its start and its `xl_prev`.
     first: Option<(Lsn, Lsn)>,
     last_record: Lsn,
-    end: Lsn,
+    stop: WalEnd,
     records: u64,
     bytes: u64,
 }
@@ -229,7 +232,7 @@ impl<S: SegmentStore + ?Sized> Scanner<'_, S> {
             segment = last.next();
         }
         let end = wal_end.unwrap_or_else(|| chain.end_behind(highest));
-        chain.found.end = end.position;
+        chain.found.stop = end;
         self.judge_end(&end, highest)?;
         Ok(chain.found)
     }
@@ -440,7 +443,7 @@ impl Found {
             checkpoint: None,
             first: None,
             last_record: Lsn::INVALID,
-            end: Lsn::INVALID,
+            stop: WalEnd { position: Lsn::INVALID, fault_at: Lsn::INVALID, fault: WalFault::NoSegment },
             records: 0,
             bytes: 0,
         }
