@@ -8,7 +8,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark writes what it needs")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints its results")]
-#![allow(dead_code, unused_imports, unreachable_pub, reason = "the harness of the tests has more than is used here")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "the harness of the tests has more than is used here"
+)]
 
 #[path = "../tests/harness/mod.rs"]
 mod harness;
@@ -70,7 +75,9 @@ fn diverged(sandbox: &Sandbox, megabytes: u64) -> (Server, Server) {
     new.sql("CHECKPOINT");
     let begin = "pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::int8 / 1048576";
     let begin: i64 = old.value(&format!("SELECT {begin}"));
-    let written = || -> i64 { old.value::<i64>("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::int8 / 1048576") - begin };
+    let written = || -> i64 {
+        old.value::<i64>("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::int8 / 1048576") - begin
+    };
     while written() < megabytes as i64 {
         old.sql("DO $$ BEGIN FOR i IN 1..20 LOOP UPDATE entry SET text = 'y' || i; END LOOP; END $$");
         old.sql("VACUUM entry");

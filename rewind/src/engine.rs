@@ -61,8 +61,11 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
             Ok(Outcome::Planned(planned.report(&clock)))
         }
         Survey::Planned(planned) => {
-            if !is_unfinished {
-                mark(&target, source, &planned).map_err(so_far)?;
+            if !is_unfinished && let Err(error) = mark(&target, source, &planned) {
+                // The mark may be there although making it durable failed.
+                let is_marked = matches!(preflight::label(target.root()), Ok(Some(BackupLabel::Unfinished)));
+                let state = if is_marked { TargetState::Unfinished } else { TargetState::Untouched };
+                return Err(failed(state)(error));
             }
             let report = rewind(options, progress, &mut clock, &target, source, &planned);
             report.map(Outcome::Rewound).map_err(failed(TargetState::Unfinished))
@@ -91,7 +94,23 @@ fn mark(target: &Target, source: &dyn Source, planned: &Planned<'_>) -> Result<(
         &planned.target_files,
     );
     journal.write(target)?;
-    Ok(target.replace_file(&seal::label_path(), label::mark().as_bytes())?)
+    let label = std::fs::read(seal::label_path().below(target.root())).ok();
+    // The survey may have taken long: nobody must have started a server meanwhile. One that starts after the
+    // first look and before the mark is seen by the second.
+    preflight::check_not_running(target.root())?;
+    if preflight::target_control(target.root())? != planned.clusters.target {
+        return Err(PreflightError::TargetChanged { path: target.root().to_owned() }.into());
+    }
+    target.replace_file(&seal::label_path(), label::mark().as_bytes())?;
+    if let Err(error) = preflight::check_not_running(target.root()) {
+        match label {
+            Some(label) => target.replace_file(&seal::label_path(), &label)?,
+            None => target.remove_file(&seal::label_path())?,
+        }
+        Journal::remove(target)?;
+        return Err(error.into());
+    }
+    Ok(())
 }
 
 /// Changes the target: copy, then seal.

@@ -65,7 +65,7 @@ pub(crate) fn available_wal(
 ) -> Result<Lsn, RewindError> {
     Ok(match source.position()? {
         WalPosition::Primary { flush, .. } => flush,
-        WalPosition::Standby { received, .. } => received,
+        WalPosition::Standby { received, .. } => received.max(control.min_recovery_point()),
         WalPosition::Stopped => {
             let store = SourceWal { source, history, geometry: control.geometry() };
             divergence::stopped_end(&store, control)?

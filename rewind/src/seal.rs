@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Zoned;
-use walparse::scan::{EndOfWal, ScanError, ScanRequest, scan};
+use walparse::scan::{EndOfWal, ScanError, ScanRequest, UnknownChanges, scan};
 use walparse::{
     ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, WalDir, WalReadError,
     before_page_header,
@@ -204,6 +204,7 @@ fn verify_wal(
         newest_checkpoint: planned.checkpoint.redo,
         required_end: before_page_header(needed, &geometry),
         end: EndOfWal::Open,
+        unknown_changes: UnknownChanges::Ignore,
     };
     let found = scan(&store, &request, &|_| {}).map_err(RewindError::IncompleteWal)?;
     // Only the record that the source was writing when it was asked may be incomplete.

@@ -21,7 +21,7 @@ use crate::prepare::make_plan;
 use crate::progress::{Progress, Stage};
 use crate::source::{Source, walk_data_directory};
 use crate::target::Target;
-use crate::target_wal::{TargetWal, read_history};
+use crate::target_wal::{SourceWal, TargetWal, read_history};
 
 /// What the survey came to.
 pub(crate) enum Survey<'a> {
@@ -81,17 +81,18 @@ pub(crate) fn survey<'a>(
         Clusters { source: source.control_file()?, target: preflight::target_control(target.root())?, label };
     preflight::check_clusters(source, &clusters)?;
     let source_history = source_history(source, &clusters.source)?;
-    if let Some(outcome) = already_rewound(&clusters, &source_history, clock) {
-        return Ok(Survey::Follows(Box::new(outcome)));
-    }
     finish_crash_recovery(options, target, &mut clusters)?;
     let mut wal = target_wal(options, target, &clusters.target, source)?;
-    clock.end_stage("preflight");
-
-    let searched_since = Timestamp::now();
     let history = target_history(&wal, &clusters.target)?;
     let presumed = divergence::from_histories(&source_history, &history)?;
     wal.set_history(history);
+    let source_wal = SourceWal { source, history: &source_history, geometry: clusters.source.geometry() };
+    if already_rewound(&clusters, &wal, &source_wal, presumed.1)? {
+        return Ok(Survey::Follows(Box::new(Outcome::AlreadyRewound(clock.report()))));
+    }
+    clock.end_stage("preflight");
+
+    let searched_since = Timestamp::now();
     let (found, source_files, target_files) = std::thread::scope(|scope| {
         let source_files = scope.spawn(|| source.list());
         let wal_dir = clusters.target.version().wal_dir();
@@ -237,20 +238,27 @@ fn replay_start(common: CommonCheckpoint, source: &ControlFile) -> CommonCheckpo
     CommonCheckpoint { lsn: source.checkpoint_lsn(), redo: checkpoint.redo, timeline: checkpoint.timeline }
 }
 
-/// An earlier run has finished here, no server has been started since, and the source still goes on from
-/// where that run ended.
-fn already_rewound(clusters: &Clusters, source_history: &TimelineHistory, clock: &Clock) -> Option<Outcome> {
+/// Whether an earlier run has finished here, no server has been started since, and the source still goes
+/// on from where that run ended.
+fn already_rewound(
+    clusters: &Clusters,
+    wal: &TargetWal<'_>,
+    source: &SourceWal<'_>,
+    left: Option<Lsn>,
+) -> Result<bool, RewindError> {
     let control = &clusters.target;
-    let by_rewind = matches!(clusters.label, Some(BackupLabel::Start { by_rewind: true, .. }));
     let end = control.min_recovery_point();
-    let last_byte = Lsn(end.0.saturating_sub(1));
-    let is_on_history = source_history.timeline_at(last_byte) == control.min_recovery_point_timeline();
+    let by_rewind = matches!(clusters.label, Some(BackupLabel::Start { by_rewind: true, .. }));
+    let is_on_history = left.is_none_or(|left| end <= left);
     if !by_rewind || control.state() != ClusterState::InArchiveRecovery || !is_on_history {
-        return None;
+        return Ok(false);
+    }
+    if !divergence::goes_on_from(wal, source, &clusters.source, end)? {
+        return Ok(false);
     }
     tracing::info!("an earlier run has rewound the target to {end}, and no server has been started since");
     tracing::info!("no rewind required");
-    Some(Outcome::AlreadyRewound(clock.report()))
+    Ok(true)
 }
 
 /// Lets the target's own server bring it to a clean stop, if the caller asked for that.
@@ -260,7 +268,8 @@ fn finish_crash_recovery(
     clusters: &mut Clusters,
 ) -> Result<(), RewindError> {
     let state = clusters.target.state();
-    if state.is_clean() {
+    // A server run on a rewound directory would end its recovery and write WAL of its own.
+    if state.is_clean() || clusters.label.is_some() {
         return Ok(());
     }
     let Some(recovery) = &options.crash_recovery else {

@@ -38,7 +38,9 @@ pub use compare::assert_same_content;
 pub use control::{ControlData, PG_CONTROL_VERSION, SYSTEM_IDENTIFIER, patch_control_file};
 pub use failover::Failover;
 pub use feature::Feature;
-pub use kbrecover::{Rewind, Run, SourceKind, binary, command, run_kbrecover, spawn_kbrecover};
+#[allow(unused_imports, reason = "for the benchmark, which uses this harness, too")]
+pub use kbrecover::command;
+pub use kbrecover::{Rewind, Run, SourceKind, binary, run_kbrecover, spawn_kbrecover};
 pub use load::Load;
 pub use program::{bindir, is_root, run, server_program};
 pub use sandbox::{Sandbox, copy_tree};
