@@ -233,7 +233,7 @@ mod tests {
                 "sock ?",
             ]
         );
-        assert_eq!(inside.len(), 7, "{inside:?}");
+        assert_eq!(inside.len(), 11, "{inside:?}");
         assert_eq!(plain_files(&root.join("pg_wal")).unwrap(), [("000000010000000000000001".to_owned(), 3)]);
     }
 
