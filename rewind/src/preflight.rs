@@ -174,7 +174,9 @@ pub(crate) fn target_control(root: &Path) -> Result<ControlFile, PreflightError>
 /// Checks that the target is a stopped data directory; its label, if any.
 pub(crate) fn check_target(root: &Path) -> Result<Option<BackupLabel>, PreflightError> {
     read(&root.join("PG_VERSION"))?;
-    check_not_running(root)?;
+    if check_not_running(root)? == LockFile::Stale {
+        tracing::info!("pid file found but it seems bogus. Trying to start rewind anyway...");
+    }
     match label(root)? {
         Some(BackupLabel::Start { by_rewind: false, .. }) => {
             Err(PreflightError::PendingBackup { path: root.join("backup_label") })
@@ -234,35 +236,36 @@ fn same<T: PartialEq + ToString>(what: &'static str, source: T, target: T) -> Re
     Err(PreflightError::DifferentKinds { what, source_value, target_value })
 }
 
+/// What the lock file of a stopped server looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LockFile {
+    /// There is none: it was stopped in order.
+    None,
+    /// Left from a crash.
+    Stale,
+}
+
 /// Refuses a directory on which a server runs.
 ///
 /// A lock file may be left from a crash, and its process number may belong to another process by now: it
 /// counts if that process works in this directory, as every server does in its own. Of a process whose
 /// directory cannot be seen the worst is assumed.
-pub(crate) fn check_not_running(root: &Path) -> Result<(), PreflightError> {
+pub(crate) fn check_not_running(root: &Path) -> Result<LockFile, PreflightError> {
     let path = root.join("postmaster.pid");
     let text = match std::fs::read(&path) {
         Ok(text) => String::from_utf8_lossy(&text).into_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LockFile::None),
         Err(source) => return Err(PreflightError::Open { path, source }),
     };
     // A stand-alone server writes its process number with a minus sign.
     let pid = text.lines().next().and_then(|line| line.trim().trim_start_matches('-').parse::<u32>().ok());
-    let bogus = || tracing::info!("pid file found but it seems bogus. Trying to start rewind anyway...");
-    let Some(pid) = pid.filter(|&pid| pid > 0) else {
-        bogus();
-        return Ok(());
-    };
+    let Some(pid) = pid.filter(|&pid| pid > 0) else { return Ok(LockFile::Stale) };
     let is_running = match std::fs::read_link(format!("/proc/{pid}/cwd")) {
         Ok(directory) => root.canonicalize().is_ok_and(|root| root == directory),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(_) => Path::new(&format!("/proc/{pid}")).exists(),
     };
-    if is_running {
-        return Err(PreflightError::Running { path, pid });
-    }
-    bogus();
-    Ok(())
+    if is_running { Err(PreflightError::Running { path, pid }) } else { Ok(LockFile::Stale) }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, PreflightError> {
