@@ -6,19 +6,19 @@
 use rayon::prelude::*;
 
 use crate::clock::Clock;
-use crate::copy::{SourceLife, copy_data, create_entries};
+use crate::copy::{copy_data, create_entries};
 use crate::error::{Failure, RewindError, TargetState};
 use crate::journal::Journal;
 use crate::label::{self, BackupLabel};
-use crate::options::{Mode, Options, RecoveryConf, SourceChoice};
+use crate::options::{Mode, Options, SourceChoice};
 use crate::outcome::{Outcome, Report};
 use crate::preflight::{self, PreflightError};
+use crate::prepare::Planned;
 use crate::progress::{Progress, Stage};
 use crate::recovery_conf;
 use crate::seal;
-use crate::source::conninfo::DatabaseName;
 use crate::source::{DEFAULT_CONNECTIONS, DirectorySource, ServerSource, Source};
-use crate::survey::{Planned, Survey, survey};
+use crate::survey::{Survey, survey};
 use crate::target::Target;
 
 /// Rewinds the target, or says that there is no need, or (in a dry run) what would be done. A rewind that
@@ -53,7 +53,7 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
             if options.mode == Mode::Rewind {
                 // Left behind by an interruption just after the commit.
                 Journal::remove(&target).map_err(|error| so_far(error.into()))?;
-                write_recovery_conf(options, &target).map_err(so_far)?;
+                recovery_conf::write_if_asked(options, &target).map_err(|error| so_far(error.into()))?;
             }
             Ok(*outcome)
         }
@@ -128,28 +128,13 @@ fn rewind(
     progress.begin(Stage::Copy, Some(fetch_bytes));
     create_entries(&planned.plan, target)?;
     let early = seal::copy_complete_segments(planned, source, target, progress)?;
-    let copied = copy_data(&planned.plan, block_size, source, source_life(options), target, progress)?;
+    let copied = copy_data(&planned.plan, block_size, source, options.source.life(), target, progress)?;
     clock.end_stage("copy");
     let sealed = seal::seal(options, progress, clock, target, source, planned, &early)?;
     let mut report = planned.report(clock);
     report.bytes_fetched = early.bytes + copied + sealed.bytes;
     report.replay = Some(sealed.replay);
     Ok(report)
-}
-
-pub(crate) fn source_life(options: &Options) -> SourceLife {
-    match options.source {
-        SourceChoice::Server(_) => SourceLife::Running,
-        SourceChoice::Directory(_) => SourceLife::Stopped,
-    }
-}
-
-/// Makes the target a standby of the source, if that was asked for.
-pub(crate) fn write_recovery_conf(options: &Options, target: &Target) -> Result<(), RewindError> {
-    if let (RecoveryConf::Write, SourceChoice::Server(conninfo)) = (options.recovery_conf, &options.source) {
-        recovery_conf::write(target, &conninfo.primary_conninfo(DatabaseName::LeaveOut))?;
-    }
-    Ok(())
 }
 
 fn open_source(options: &Options, target: &Target) -> Result<Box<dyn Source>, RewindError> {

@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::data_path::DataPath;
+use crate::options::{Options, RecoveryConf, SourceChoice};
+use crate::source::conninfo::DatabaseName;
 use crate::target::{Target, TargetError};
 
 /// Why the recovery configuration could not be written.
@@ -23,8 +25,18 @@ pub enum RecoveryConfError {
     Target(#[from] TargetError),
 }
 
+/// Makes the target a standby of the source, if the caller asked for that.
+pub(crate) fn write_if_asked(options: &Options, target: &Target) -> Result<(), RecoveryConfError> {
+    match (options.recovery_conf, &options.source) {
+        (RecoveryConf::Write, SourceChoice::Server(conninfo)) => {
+            write(target, &conninfo.primary_conninfo(DatabaseName::LeaveOut))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Adds `primary_conninfo` to `postgresql.auto.conf` and makes `standby.signal`.
-pub(crate) fn write(target: &Target, primary_conninfo: &str) -> Result<(), RecoveryConfError> {
+fn write(target: &Target, primary_conninfo: &str) -> Result<(), RecoveryConfError> {
     let settings = constant("postgresql.auto.conf");
     let path = settings.below(target.root());
     let mut text = match std::fs::read(&path) {

@@ -2,7 +2,7 @@
 //! for the target's own server to be run.
 
 use jiff::Timestamp;
-use walparse::{ClusterState, ControlFile, Lsn, PageMap, TimelineHistory, TimelineId};
+use walparse::{ClusterState, ControlFile, Lsn, TimelineHistory, TimelineId};
 
 use crate::archive::Archive;
 use crate::clock::Clock;
@@ -10,14 +10,13 @@ use crate::config::Configuration;
 use crate::data_path::DataPath;
 use crate::divergence::{self, Sides};
 use crate::error::RewindError;
-use crate::inventory::Inventory;
 use crate::journal::Journal;
 use crate::label::BackupLabel;
 use crate::options::{Mode, Options, RestoreCommand};
-use crate::outcome::{CommonCheckpoint, Divergence, Outcome, Report};
+use crate::outcome::{CommonCheckpoint, Divergence, Outcome};
 use crate::plan::RewindPlan;
 use crate::preflight::{self, Clusters};
-use crate::prepare::make_plan;
+use crate::prepare::{Planned, make_plan};
 use crate::progress::{Progress, Stage};
 use crate::source::{Source, walk_data_directory};
 use crate::target::Target;
@@ -29,40 +28,6 @@ pub(crate) enum Survey<'a> {
     Follows(Box<Outcome>),
     /// It must be rewound.
     Planned(Box<Planned<'a>>),
-}
-
-/// Everything that is known before the first write.
-pub(crate) struct Planned<'a> {
-    pub(crate) clusters: Clusters,
-    pub(crate) source_history: TimelineHistory,
-    pub(crate) wal: TargetWal<'a>,
-    pub(crate) divergence: Divergence,
-    /// The last checkpoint of the target that both histories share.
-    pub(crate) common_checkpoint: CommonCheckpoint,
-    /// Where replay will start.
-    pub(crate) checkpoint: CommonCheckpoint,
-    pub(crate) checkpoint_search: (Timestamp, Timestamp),
-    pub(crate) page_map: PageMap,
-    pub(crate) source_files: Inventory,
-    pub(crate) target_files: Inventory,
-    /// When an unfinished run is resumed: the WAL files that were there before it.
-    pub(crate) own_wal_files: Option<std::collections::BTreeSet<String>>,
-    pub(crate) plan: RewindPlan,
-    /// Bytes and records of the target's WAL.
-    pub(crate) scanned: (u64, u64),
-}
-
-impl Planned<'_> {
-    /// The figures known so far.
-    pub(crate) fn report(&self, clock: &Clock) -> Report {
-        let mut report = clock.report();
-        report.divergence = Some(self.divergence);
-        report.checkpoint = Some(self.common_checkpoint);
-        report.checkpoint_search = Some(self.checkpoint_search);
-        report.plan = Some(self.plan.summary(&self.source_files, self.clusters.target.block_size()));
-        (report.wal_bytes_scanned, report.wal_records_scanned) = self.scanned;
-        report
-    }
 }
 
 /// Reads both sides and decides what to do.
