@@ -32,6 +32,9 @@ pub mod source;
 mod target;
 mod target_wal;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use copy::CopyError;
 pub use data_path::{DataPath, PathError};
 pub use divergence::DivergenceError;

@@ -19,6 +19,7 @@ mod timeline;
 
 mod checkpoint;
 pub mod control;
+mod control_fields;
 mod relation;
 mod version;
 
@@ -38,6 +39,7 @@ pub mod testing;
 
 pub use checkpoint::Checkpoint;
 pub use control::{ClusterState, ControlFile, WalLevel};
+pub use control_fields::{ControlField, ControlFields, FieldValue};
 pub use error::{ControlError, HistoryError, NameError, WalFault, WalReadError};
 pub use lsn::{BlockNumber, Lsn};
 pub use mapped::FileBytes;
