@@ -18,8 +18,6 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 out=$PWD/../../target/fuzz
 
 export CARGO_TARGET_DIR=$out
-# The scan then runs in one thread, and a run depends on its input only.
-export RAYON_NUM_THREADS=1
 # Segments are copied all the time: memory given back to the system would only have to be mapped again.
 export MALLOC_MMAP_THRESHOLD_=268435456 MALLOC_TRIM_THRESHOLD_=268435456
 export RUSTFLAGS="-Cpasses=sancov-module \

@@ -1,7 +1,7 @@
 //! Control files, as they come and with their checksum made right.
 #![no_main]
 
-use walparse::{ControlFile, Lsn, TimelineId};
+use walparse::{ControlFields, ControlFile, Lsn, TimelineId};
 
 /// Where the checksum stands in the layouts of 9.6 to 18.
 const CHECKSUMS: [usize; 4] = [256, 280, 288, 292];
@@ -19,6 +19,9 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
 });
 
 fn look(bytes: &[u8]) {
+    for field in ControlFields::read(bytes).map(|control| control.fields).unwrap_or_default() {
+        let _ = field.value.to_string();
+    }
     let Ok(control) = ControlFile::parse(bytes) else { return };
     let _ = (format!("{control:?}"), control.state(), control.timeline(), control.wal_level());
     let _ = (control.wal_log_hints(), control.has_data_checksums(), control.backup_end_required());

@@ -2,7 +2,7 @@
 #![no_main]
 
 use walparse::testing::small_geometry;
-use walparse::{Lsn, Record, RecordHeader, Version, rmgr};
+use walparse::{Effect, Lsn, Record, RecordHeader, Version, operation, rmgr};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some(header) = RecordHeader::parse(bytes) else { return };
@@ -16,6 +16,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             blocks.iter().filter_map(|block| block.image).map(|image| usize::from(image.length)).sum();
         assert_eq!(payload.block_data.len(), stored + images);
         assert!(blocks.is_sorted_by(|a, b| a.id < b.id) && blocks.len() <= 33);
+        let _ = (operation(&header, version), Effect::of(&header, payload.main_data, version));
         let _ = (
             rmgr::overwritten_record(&record, payload.main_data),
             rmgr::is_known_relation_change(&header, version),

@@ -2,13 +2,13 @@
 //! The scan and the sequential reader must find the same.
 #![no_main]
 
-use kbrecover_fuzz::{Segments, compare};
+use kbrecover_fuzz::{Segments, compare, scan_in_this_thread};
 use libfuzzer_sys::fuzz_target;
 
 /// What of the input goes into the first segment.
 const FIRST: usize = 3 * 8192;
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: scan_in_this_thread(), |bytes: &[u8]| {
     let (first, second) = bytes.split_at_checked(FIRST).unwrap_or((bytes, &[]));
     let mut segments = Segments::with_headers([first.to_vec(), second.to_vec()]);
     compare(&segments);

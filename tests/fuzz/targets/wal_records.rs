@@ -3,12 +3,12 @@
 //! The input is a list of steps, one letter each with its arguments: see [`step`].
 #![no_main]
 
-use kbrecover_fuzz::{Segments, compare, geometry};
+use kbrecover_fuzz::{Segments, compare, geometry, scan_in_this_thread};
 use libfuzzer_sys::fuzz_target;
 use walparse::testing::{RecordSpec, WalBuilder};
 use walparse::{BlockNumber, Lsn, Relation, SegmentNo};
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: scan_in_this_thread(), |bytes: &[u8]| {
     let mut wal = WalBuilder::new(geometry());
     wal.checkpoint(Lsn(0x10_0028));
     let mut rest = bytes;
