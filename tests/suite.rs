@@ -19,6 +19,7 @@ mod extra_files;
 mod group_access;
 mod harness;
 mod index_types;
+mod inspect;
 mod just_promoted;
 mod large_objects;
 mod large_relation;
