@@ -218,6 +218,7 @@ pub(crate) fn rewind_args(arguments: &str) -> RewindArgs {
     let words = ["kbrecover", "rewind"].into_iter().chain(arguments.split_whitespace());
     match parse(words.map(OsString::from)) {
         Invocation::Run(Command::Rewind(args)) => *args,
+        Invocation::Run(Command::Inspect(_)) => panic!("another command"),
         Invocation::Help(text) => panic!("{text}"),
         Invocation::Wrong(wrong) => panic!("{wrong:?}"),
     }

@@ -85,10 +85,16 @@ pub enum PreflightError {
         /// The directory.
         path: PathBuf,
     },
-    /// An earlier run stopped half-way.
-    #[error("a rewind of \"{}\" was begun and has not finished", path.display())]
-    Unfinished {
+    /// The target was started and stopped, or changed otherwise, while it was being read.
+    #[error("target data directory \"{}\" was changed while kbrecover was reading it", path.display())]
+    TargetChanged {
         /// The data directory.
+        path: PathBuf,
+    },
+    /// A base backup that no server has been started on: how far its data reaches is not known.
+    #[error("file \"{}\" is of a base backup that has not been recovered", path.display())]
+    PendingBackup {
+        /// The file.
         path: PathBuf,
     },
     /// There is a backup label that cannot be read.
@@ -125,13 +131,13 @@ impl PreflightError {
                 "Without them changes to the target can be missed. Take a new base backup; for the next time, set wal_log_hints = on or enable checksums with pg_checksums.".into()
             }
             PreflightError::SourceFullPageWrites => {
-                "Set full_page_writes = on on the source and reload its configuration.".into()
+                "Set full_page_writes = on on the source (on its primary, if it is a standby), reload its configuration, and run CHECKPOINT there.".into()
             }
             PreflightError::SourceNotClean { state } => {
                 format!("Its state is \"{state}\". Stop it with pg_ctl stop -m fast, or give --source-server while it runs.")
             }
-            PreflightError::Unfinished { .. } => {
-                "This version cannot resume. Take a new base backup of the source.".into()
+            PreflightError::PendingBackup { .. } => {
+                "Start a server on it as a standby instead, or take a new base backup.".into()
             }
             _ => return None,
         })
@@ -169,16 +175,22 @@ pub(crate) fn target_control(root: &Path) -> Result<ControlFile, PreflightError>
 pub(crate) fn check_target(root: &Path) -> Result<Option<BackupLabel>, PreflightError> {
     read(&root.join("PG_VERSION"))?;
     check_not_running(root)?;
-    let path = root.join("backup_label");
-    let label = match std::fs::read(&path) {
-        Ok(text) => Some(BackupLabel::parse(&text).ok_or(PreflightError::Label { path })?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(source) => return Err(PreflightError::Open { path, source }),
-    };
-    if label == Some(BackupLabel::Unfinished) {
-        return Err(PreflightError::Unfinished { path: root.to_owned() });
+    match label(root)? {
+        Some(BackupLabel::Start { by_rewind: false, .. }) => {
+            Err(PreflightError::PendingBackup { path: root.join("backup_label") })
+        }
+        label => Ok(label),
     }
-    Ok(label)
+}
+
+/// The target's backup label, if it has one.
+pub(crate) fn label(root: &Path) -> Result<Option<BackupLabel>, PreflightError> {
+    let path = root.join("backup_label");
+    match std::fs::read(&path) {
+        Ok(text) => Ok(Some(BackupLabel::parse(&text).ok_or(PreflightError::Label { path })?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(PreflightError::Open { path, source }),
+    }
 }
 
 /// Checks that the two clusters can be rewound to each other.
@@ -202,13 +214,16 @@ pub(crate) fn check_clusters(source: &dyn Source, clusters: &Clusters) -> Result
     let state = theirs.state();
     let is_running = source.position()? != WalPosition::Stopped;
     match state {
-        _ if !is_running && !state.is_clean() => Err(PreflightError::SourceNotClean { state }),
-        ClusterState::InProduction | ClusterState::InArchiveRecovery => Ok(()),
-        _ if is_running => Err(PreflightError::SourceState { state }),
-        // Its setting is not to be asked; what held at its last checkpoint is in the control file.
-        _ if !theirs.checkpoint().full_page_writes => Err(PreflightError::SourceFullPageWrites),
-        _ => Ok(()),
+        _ if !is_running && !state.is_clean() => return Err(PreflightError::SourceNotClean { state }),
+        ClusterState::InProduction | ClusterState::InArchiveRecovery => {}
+        _ if is_running => return Err(PreflightError::SourceState { state }),
+        _ => {}
     }
+    // What a standby is told by its own setting is not what its primary did.
+    if !theirs.checkpoint().full_page_writes {
+        return Err(PreflightError::SourceFullPageWrites);
+    }
+    Ok(())
 }
 
 fn same<T: PartialEq + ToString>(what: &'static str, source: T, target: T) -> Result<(), PreflightError> {
@@ -224,7 +239,7 @@ fn same<T: PartialEq + ToString>(what: &'static str, source: T, target: T) -> Re
 /// A lock file may be left from a crash, and its process number may belong to another process by now: it
 /// counts if that process works in this directory, as every server does in its own. Of a process whose
 /// directory cannot be seen the worst is assumed.
-fn check_not_running(root: &Path) -> Result<(), PreflightError> {
+pub(crate) fn check_not_running(root: &Path) -> Result<(), PreflightError> {
     let path = root.join("postmaster.pid");
     let text = match std::fs::read(&path) {
         Ok(text) => String::from_utf8_lossy(&text).into_owned(),

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Zoned;
-use walparse::scan::{EndOfWal, ScanRequest, scan};
+use walparse::scan::{EndOfWal, ScanError, ScanRequest, UnknownChanges, scan};
 use walparse::{
     ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, WalDir, WalReadError,
     before_page_header,
@@ -16,14 +16,17 @@ use walparse::{
 use crate::clock::Clock;
 use crate::copy::{SourceLife, copy_wal};
 use crate::data_path::DataPath;
-use crate::engine::{Planned, available_wal, plan_wal, source_history, source_life, write_recovery_conf};
+use crate::engine::{source_life, write_recovery_conf};
 use crate::error::RewindError;
+use crate::journal::Journal;
 use crate::label::label;
 use crate::options::{Options, SyncChoice};
 use crate::outcome::WalSpan;
 use crate::preflight::control_path;
+use crate::prepare::{available_wal, plan_wal};
 use crate::progress::{Progress, Stage};
 use crate::source::Source;
+use crate::survey::{Planned, source_history};
 use crate::target::Target;
 use crate::wal_plan::WalCopy;
 
@@ -102,6 +105,9 @@ pub(crate) fn seal(
     sync(options, target, progress)?;
     let geometry = control.geometry();
     target.replace_file(&label_path(), label(&planned.checkpoint, geometry.segment_size, &now).as_bytes())?;
+    // The commit has been made: from here on the target is rewound.
+    Journal::remove(target)?;
+    sync(options, target, progress)?;
     clock.end_stage("seal");
 
     let size = geometry.segment_size;
@@ -198,8 +204,16 @@ fn verify_wal(
         newest_checkpoint: planned.checkpoint.redo,
         required_end: before_page_header(needed, &geometry),
         end: EndOfWal::Open,
+        unknown_changes: UnknownChanges::Ignore,
     };
     let found = scan(&store, &request, &|_| {}).map_err(RewindError::IncompleteWal)?;
+    // Only the record that the source was writing when it was asked may be incomplete.
+    let last_byte = available.0.saturating_sub(1);
+    let last_page = Lsn(last_byte - last_byte % u64::from(geometry.wal_block_size));
+    if found.stop.fault_at < last_page {
+        let (position, fault) = (found.end, found.stop.fault);
+        return Err(RewindError::IncompleteWal(ScanError::BreaksOff { position, needed: available, fault }));
+    }
     Ok(found.end)
 }
 

@@ -20,6 +20,7 @@ max_prepared_transactions = 8
 wal_keep_size = 512MB
 min_wal_size = 32MB
 autovacuum = off
+allow_in_place_tablespaces = on
 jit = off
 # A standby whose upstream comes back late asks again soon, instead of after five seconds.
 wal_retrieve_retry_interval = 100ms
@@ -101,7 +102,7 @@ pub fn workshop() -> &'static Path {
         open_to_server_user(&path);
         let clean_up = "trap '' INT TERM; read _
             for pid in $(sed -s -n 1p \"$0\"/*/*/postmaster.pid 2>/dev/null); do kill -QUIT $pid; done
-            rm -rf \"$0\" || { sleep 1; rm -rf \"$0\"; }";
+            chmod -R u+rwX \"$0\"; rm -rf \"$0\" || { sleep 1; rm -rf \"$0\"; }";
         let janitor = Command::new("sh")
             .args(["-c", clean_up])
             .arg(&path)

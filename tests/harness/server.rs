@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -202,21 +202,24 @@ impl Server {
 
     /// `kill -9` of the postmaster and all its children, as if the machine had lost the processes.
     pub fn kill(&mut self) {
+        self.kill_unreaped().wait().expect("wait for postgres");
+    }
+
+    /// The same, but the postmaster stays a zombie until its parent, who is returned it, waits for it.
+    pub fn kill_unreaped(&mut self) -> Child {
         let mut process = self.process.take().unwrap_or_else(|| panic!("{} does not run", self.name));
         // The postmaster first, so that it can neither start new children nor clean up after the old ones.
         let children = children_of(process.id());
         process.kill().expect("kill -9 postgres");
-        process.wait().expect("wait for postgres");
         let pids: Vec<String> = children.iter().map(u32::to_string).collect();
-        let _ = std::process::Command::new("sh")
-            .arg("-c")
-            .arg(format!("kill -9 {} 2>/dev/null", pids.join(" ")))
-            .status();
+        let kill = format!("kill -9 {} 2>/dev/null", pids.join(" "));
+        let _ = Command::new("sh").arg("-c").arg(kill).status();
         let begin = Instant::now();
-        while children.iter().any(|&pid| is_alive(pid)) {
-            assert!(begin.elapsed() < PATIENCE, "children of {} outlive kill -9", self.name);
+        while children.iter().chain([&process.id()]).any(|&pid| is_alive(pid)) {
+            assert!(begin.elapsed() < PATIENCE, "processes of {} outlive kill -9", self.name);
             std::thread::sleep(Duration::from_millis(5));
         }
+        process
     }
 
     /// Makes the standby a primary, and waits until it is one.
@@ -243,17 +246,22 @@ impl Server {
 
     /// The first column of the first row.
     pub fn value<T: FromSqlOwned>(&self, query: &str) -> T {
-        let row = self.connect(&self.database).query_one(query, &[]);
+        let row = self.session().query_one(query, &[]);
         row.unwrap_or_else(|e| panic!("{}: {e:?}\n{query}", self.name)).get(0)
     }
 
     /// The first column of all rows, as text.
     pub fn column(&self, query: &str) -> Vec<String> {
-        let rows = self.connect(&self.database).query(query, &[]);
+        let rows = self.session().query(query, &[]);
         rows.unwrap_or_else(|e| panic!("{}: {e:?}\n{query}", self.name))
             .iter()
             .map(|row| row.get(0))
             .collect()
+    }
+
+    /// A session in the database its SQL runs in.
+    pub fn session(&self) -> Client {
+        self.connect(&self.database)
     }
 
     /// A session of the superuser.

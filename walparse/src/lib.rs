@@ -17,11 +17,11 @@ mod lsn;
 mod segment;
 mod timeline;
 
-mod checkpoint;
+mod version;
 pub mod control;
 mod control_fields;
+mod checkpoint;
 mod relation;
-mod version;
 
 mod page;
 mod record;
@@ -31,10 +31,10 @@ mod effect;
 mod opcode;
 
 mod mapped;
-mod page_map;
-mod reader;
-pub mod scan;
 mod wal_dir;
+mod reader;
+mod page_map;
+pub mod scan;
 
 mod error;
 #[cfg(any(test, feature = "testing"))]
