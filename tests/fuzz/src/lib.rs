@@ -9,6 +9,9 @@ use walparse::{
     before_page_header, rmgr,
 };
 
+/// The size of a WAL page here.
+const PAGE: usize = 8192;
+
 /// The geometry of all WAL here: version 15, segments of 1 MiB.
 pub fn geometry() -> WalGeometry {
     small_geometry(Version::find(1300, 202_209_061).expect("version 15"))
@@ -23,9 +26,9 @@ impl Segments {
         let geometry = geometry();
         let mut segments: BTreeMap<u64, Vec<u8>> = (1..).zip(segments).collect();
         for (segment, bytes) in &mut segments {
-            for (index, page) in bytes.chunks_mut(8192).enumerate() {
+            for (index, page) in bytes.chunks_mut(PAGE).enumerate() {
                 put(page, 0, &geometry.version.wal_magic().to_le_bytes());
-                put(page, 8, &((segment << 20) + (index as u64) * 8192).to_le_bytes());
+                put(page, 8, &((segment << 20) + (index * PAGE) as u64).to_le_bytes());
                 if index == 0 {
                     put(page, 24, &geometry.system_identifier.to_le_bytes());
                     put(page, 32, &(1u32 << 20).to_le_bytes());
@@ -39,8 +42,8 @@ impl Segments {
     /// The segments of a builder without the zeros at their ends, which would only have to be copied.
     pub fn of(wal: &WalBuilder) -> Segments {
         let trimmed = |bytes: &Vec<u8>| {
-            let used = bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count();
-            bytes[..bytes.len().min(used.next_multiple_of(8192) + 8192)].to_vec()
+            let used = bytes.chunks(PAGE).rposition(|page| page != [0; PAGE]).map_or(0, |last| last + 1);
+            bytes[..bytes.len().min((used + 1) * PAGE)].to_vec()
         };
         Segments(wal.segments().iter().map(|(number, bytes)| (*number, trimmed(bytes))).collect())
     }
@@ -49,7 +52,7 @@ impl Segments {
     pub fn make_checksums_right(&mut self) {
         let mut previous = 0u64;
         for (segment, bytes) in &mut self.0 {
-            for (index, page) in bytes.chunks_mut(8192).enumerate() {
+            for (index, page) in bytes.chunks_mut(PAGE).enumerate() {
                 let mut at = if index == 0 { 40 } else { 24 };
                 let continued = page
                     .get(16..20)
@@ -64,7 +67,7 @@ impl Segments {
                     record[8..16].copy_from_slice(&previous.to_le_bytes());
                     let crc = crc32c::crc32c_append(crc32c::crc32c(&record[24..]), &record[..20]);
                     record[20..24].copy_from_slice(&crc.to_le_bytes());
-                    previous = (segment << 20) + (index * 8192 + at) as u64;
+                    previous = (segment << 20) + (index * PAGE + at) as u64;
                     at += length.next_multiple_of(8);
                 }
             }
