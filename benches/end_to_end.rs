@@ -63,8 +63,8 @@ fn settings() -> Settings {
 /// A pair after a failover; the old primary has written `megabytes` of WAL of its own.
 fn diverged(sandbox: &Sandbox, megabytes: u64) -> (Server, Server) {
     let (old, mut new) = sandbox.pair();
-    old.sql("ALTER SYSTEM SET max_wal_size = '100GB'; ALTER SYSTEM SET wal_keep_size = '100GB'");
-    old.sql("ALTER SYSTEM SET checkpoint_timeout = '1d'");
+    let settings = ["max_wal_size = '100GB'", "wal_keep_size = '100GB'", "checkpoint_timeout = '1d'"];
+    settings.iter().for_each(|setting| old.sql(&format!("ALTER SYSTEM SET {setting}")));
     old.sql("SELECT pg_reload_conf()");
     old.sql("CREATE TABLE entry (id int, text text) WITH (fillfactor = 50)");
     old.sql("INSERT INTO entry SELECT n, 'x' FROM generate_series(1, 1000) n");
