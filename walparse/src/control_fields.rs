@@ -350,6 +350,34 @@ mod tests {
         }
     }
 
+    /// Real files, and what pg_controldata of their versions says of them.
+    #[test]
+    fn files_of_other_versions_are_read() {
+        let file = |bytes: &[u8]| {
+            let control = ControlFields::read(bytes).unwrap();
+            assert!(control.is_checksum_valid);
+            move |name: &str| control.get(name).map(ToString::to_string).unwrap_or_default()
+        };
+        let pg96 = file(include_bytes!("../../tests/fuzz/corpus/control_file/pg96"));
+        assert_eq!(pg96("system_identifier"), "7710879115915758665");
+        assert_eq!(
+            (pg96("prevCheckPoint"), pg96("checkPointCopy.nextXid")),
+            ("0/32D9578".into(), "0:626".into())
+        );
+        assert_eq!((pg96("MaxConnections"), pg96("max_wal_senders")), ("60".into(), String::new()));
+        assert_eq!(
+            (pg96("enableIntTimes"), pg96("float4ByVal")),
+            ("64-bit integers".into(), "by value".into())
+        );
+        let pg12 = file(include_bytes!("../../tests/fuzz/corpus/control_file/pg12"));
+        assert_eq!((pg12("MaxConnections"), pg12("max_wal_senders")), ("60".into(), "8".into()));
+        assert_eq!((pg12("checkPointCopy.nextXid"), pg12("unloggedLSN")), ("0:564".into(), "0/3E8".into()));
+        assert_eq!(
+            pg12("mock_authentication_nonce"),
+            "534cd0095f99e34ba4bc59772d9243acc9ba8a13e0bbd7d7dcf3ebc924122244"
+        );
+    }
+
     /// No two fields of a layout overlap, and none reaches behind the checksum.
     #[test]
     fn fields_do_not_overlap() {

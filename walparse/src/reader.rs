@@ -130,8 +130,9 @@ impl<'s, S: SegmentStore + ?Sized> WalReader<'s, S> {
             };
             let continued = u64::from(header.continued).next_multiple_of(8);
             let block = u64::from(self.geometry.wal_block_size);
-            let first = page.advance(header.length as u64 + continued);
-            if first.0 < page.0 + block {
+            let in_page = header.length as u64 + continued;
+            if in_page < block {
+                let first = page.advance(in_page);
                 self.position = first;
                 return Ok(Ok(Some(first)));
             }
@@ -221,7 +222,7 @@ impl<'s, S: SegmentStore + ?Sized> WalReader<'s, S> {
             {
                 return Err(fault(WalFault::Continuation));
             }
-            let left_in_page = (page.0 + block - start.0) as usize;
+            let left_in_page = (block - start.0 % block) as usize;
             let at = self.geometry.segment_size.offset_of(start);
             let bytes = self.segment_bytes(start, at, left_in_page)?;
             let total = bytes.get(..4).map(LittleEndian::read_u32).ok_or(fault(WalFault::FileTooShort))?;
@@ -407,6 +408,39 @@ mod tests {
         assert_eq!(records.iter().map(|(start, _)| *start).collect::<Vec<_>>(), starts);
         assert_eq!(end.position, wal.position());
         assert_eq!(end.fault, WalFault::RecordLength { found: 0 });
+    }
+
+    /// The last segment there can be, as only a damaged or forged file can name it.
+    #[test]
+    fn positions_at_the_end_of_the_range_do_not_overflow() {
+        struct Last(Vec<u8>);
+        impl SegmentStore for Last {
+            fn open(&self, _: SegmentNo) -> Result<Option<FileBytes>, WalReadError> {
+                Ok(Some(FileBytes::Owned(self.0.clone())))
+            }
+            fn newest(&self) -> Result<Option<SegmentNo>, WalReadError> {
+                Ok(None)
+            }
+            fn describe(&self, segment: SegmentNo) -> String {
+                segment.to_string()
+            }
+        }
+        let mut wal = WalBuilder::new(geometry());
+        wal.append(&filler((1 << 20) - 24 * 128 - 16 - 24 - 5 - 8));
+        let mut bytes = wal.segments()[&1].clone();
+        let last = geometry().segment_size.segment_of(Lsn(u64::MAX));
+        let start = geometry().segment_size.start_of(last);
+        for (index, page) in bytes.chunks_mut(8192).enumerate() {
+            page[8..16].copy_from_slice(&(start.0 + index as u64 * 8192).to_le_bytes());
+        }
+        let store = Last(bytes);
+        for from in [start, Lsn(u64::MAX - 8191), Lsn(u64::MAX - 7), Lsn(u64::MAX)] {
+            let mut reader = WalReader::new(&store, geometry(), from);
+            while reader.read().unwrap().is_ok() {}
+            let mut reader = WalReader::new(&store, geometry(), from);
+            let _ = reader.seek_from(from).unwrap();
+            let _ = reader.seek_on_page(from).unwrap();
+        }
     }
 
     /// Even the 24 bytes of a switch can go on over a page's end, and over a segment's.

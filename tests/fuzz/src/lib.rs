@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use walparse::scan::{EndOfWal, ScanRequest, scan};
+use walparse::scan::{EndOfWal, ScanRequest, UnknownChanges, scan};
 use walparse::testing::{WalBuilder, small_geometry};
 use walparse::{
     FileBytes, Fork, Lsn, PageMap, SegmentNo, SegmentStore, Version, WalGeometry, WalReadError, WalReader,
@@ -136,6 +136,8 @@ pub fn compare<S: SegmentStore>(store: &S) {
         newest_checkpoint: fork,
         required_end: start,
         end: EndOfWal::Open,
+        // So that more scans come to an end.
+        unknown_changes: UnknownChanges::Ignore,
     };
     let Ok(found) = scan(store, &request, &|_| {}) else { return };
     // Where no record was read, one of them may stand behind the page header.
