@@ -9,13 +9,12 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use walparse::scan::{EndOfWal, Scan, ScanError, ScanRequest, scan};
 use walparse::{
-    ClusterState, ControlFile, Lsn, PageMap, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalFault,
-    WalReader,
+    ClusterState, ControlFile, Lsn, PageMap, SegmentNo, SegmentStore, TimelineHistory, TimelineId, Version,
+    WalFault, WalReader,
 };
 
 use crate::archive::Archive;
 use crate::clock::Clock;
-use crate::config::Configuration;
 use crate::copy::SourceLife;
 use crate::data_path::DataPath;
 use crate::divergence::{self, DivergenceError};
@@ -29,7 +28,6 @@ use crate::preflight::{self, Clusters, PreflightError};
 use crate::progress::{Progress, Stage};
 use crate::recovery_conf;
 use crate::seal;
-use crate::source::conninfo::DatabaseName;
 use crate::source::{
     DEFAULT_CONNECTIONS, DirectorySource, ServerSource, Source, WalPosition, walk_data_directory,
 };
@@ -50,9 +48,9 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failur
     let source = source.as_ref();
     let survey = survey(options, progress, &mut clock, &target, label, source).map_err(untouched)?;
     match survey {
-        Survey::Follows(outcome) => {
+        Survey::Follows(version, outcome) => {
             if options.mode == Mode::Rewind {
-                write_recovery_conf(options, &target).map_err(untouched)?;
+                write_recovery_conf(options, &target, version).map_err(untouched)?;
             }
             Ok(outcome)
         }
@@ -74,7 +72,7 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failur
 /// What reading both sides came to.
 enum Survey<'a> {
     /// The target can follow as it is.
-    Follows(Outcome),
+    Follows(Version, Outcome),
     Planned(Box<Planned<'a>>),
 }
 
@@ -144,9 +142,13 @@ pub(crate) fn source_life(options: &Options) -> SourceLife {
     }
 }
 
-pub(crate) fn write_recovery_conf(options: &Options, target: &Target) -> Result<(), RewindError> {
+pub(crate) fn write_recovery_conf(
+    options: &Options,
+    target: &Target,
+    version: Version,
+) -> Result<(), RewindError> {
     if let (RecoveryConf::Write, SourceChoice::Server(conninfo)) = (options.recovery_conf, &options.source) {
-        recovery_conf::write(target, &conninfo.primary_conninfo(DatabaseName::LeaveOut))?;
+        recovery_conf::write(target, version, conninfo)?;
     }
     Ok(())
 }
@@ -181,7 +183,7 @@ fn survey<'a>(
     let archive = archive(options, target, &clusters.target)?;
     let source_history = source_history(source, &clusters.source)?;
     if let Some(outcome) = already_rewound(&clusters, &source_history, clock) {
-        return Ok(Survey::Follows(outcome));
+        return Ok(Survey::Follows(clusters.target.version(), outcome));
     }
     finish_crash_recovery(options, target, &mut clusters)?;
     clock.end_stage("preflight");
@@ -221,7 +223,7 @@ fn survey<'a>(
         let mut report = clock.report();
         report.divergence = (!same_timeline).then_some(found.divergence);
         (report.wal_bytes_scanned, report.wal_records_scanned) = scanned;
-        return Ok(Survey::Follows(Outcome::NotNeeded(report)));
+        return Ok(Survey::Follows(clusters.target.version(), Outcome::NotNeeded(report)));
     };
     let checkpoint = CommonCheckpoint {
         lsn: diverged.checkpoint_lsn,
@@ -325,7 +327,8 @@ fn archive(
         RestoreCommand::Off => return Ok(None),
         RestoreCommand::Given(command) => command.clone(),
         RestoreCommand::FromTarget => {
-            let configuration = Configuration::read(target.root(), options.config_file.as_deref())?;
+            let config_file = options.config_file.as_deref();
+            let configuration = recovery_conf::configuration(target.root(), control.version(), config_file)?;
             configuration.restore_command()?.to_owned()
         }
     };

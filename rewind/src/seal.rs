@@ -98,7 +98,7 @@ pub(crate) fn seal(
         &control_path(),
         &control.recovering_to(end, timeline, now.timestamp().as_second()),
     )?;
-    write_recovery_conf(options, target)?;
+    write_recovery_conf(options, target, control.version())?;
     sync(options, target, progress)?;
     let geometry = control.geometry();
     target.replace_file(&label_path(), label(&planned.checkpoint, geometry.segment_size, &now).as_bytes())?;
