@@ -16,6 +16,7 @@ mod crashed_target;
 mod databases;
 mod dry_run;
 mod extra_files;
+mod fixtures;
 mod group_access;
 mod harness;
 mod index_types;

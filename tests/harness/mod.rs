@@ -33,7 +33,7 @@ pub use failover::Failover;
 pub use feature::Feature;
 pub use kbrecover::{Rewind, Run, SourceKind, binary, run_kbrecover};
 pub use load::Load;
-pub use program::{is_root, run, server_program};
+pub use program::{AsServerUser, is_root, run, server_program};
 pub use sandbox::{Sandbox, copy_tree};
 pub use server::Server;
 pub use tree::Tree;
