@@ -110,7 +110,7 @@ fn without_checksums_and_wal_log_hints() {
 }
 
 fn close(path: &Path) {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0)).expect("close a file");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o000)).expect("close a file");
 }
 
 #[test]

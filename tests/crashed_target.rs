@@ -10,7 +10,7 @@
 
 use crate::harness::{
     ControlData, Failover, Load, Rewind, Sandbox, Segment, Server, SourceKind, assert_follows, assert_sound,
-    next_segment, segments,
+    bindir, next_segment, segments,
 };
 
 /// Fails over in the middle of a write load; the load goes on at the old primary until it is killed.
@@ -71,6 +71,36 @@ fn with_standby_signal() {
     let failover = killed_under_load(&sandbox, old, new);
     failover.old.write("standby.signal", "");
     rewind(failover, SourceKind::Server);
+}
+
+/// Nobody has waited for the killed postmaster, as in a container without an init: a zombie has its number and keeps no
+/// lock.
+#[test]
+fn with_a_zombie() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = Failover::new(
+        &sandbox,
+        |_| (),
+        |old| old.sql("CREATE TABLE lost AS SELECT n FROM generate_series(1, 3000) n"),
+        |new| new.sql("CREATE TABLE kept AS SELECT n FROM generate_series(1, 3000) n"),
+    );
+    let mut zombie = old.kill_unreaped();
+    Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done();
+    zombie.wait().expect("wait for postgres");
+    assert_follows(&mut old, &new);
+    assert_sound(&mut old);
+}
+
+/// The way of the original, on request: the server recovers the target first.
+#[test]
+fn recovered_by_the_server_on_request() {
+    let sandbox = Sandbox::new();
+    let (old, new) = sandbox.pair();
+    let Failover { mut old, new } = killed_under_load(&sandbox, old, new);
+    let rewind = Rewind::of(&old).from(&new, SourceKind::Server).arg("--ensure-shutdown");
+    rewind.arg("--bindir").arg(bindir()).run().expect_done();
+    assert_follows(&mut old, &new);
+    assert_sound(&mut old);
 }
 
 /// As Debian keeps it: the data directory holds no configuration file, and nobody names the one outside.

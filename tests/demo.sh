@@ -23,13 +23,11 @@ say() { printf '   %s\n' "$*"; }
 indent() { sed 's/^/     /'; }
 
 # Servers and kbrecover refuse root.
-as_user() {
-    if [ "$(id -u)" = 0 ]; then
-        runuser -u postgres -- "$@"
-    else
-        "$@"
-    fi
-}
+run_as=()
+if [ "$(id -u)" = 0 ]; then
+    run_as=(setpriv --reuid=postgres --regid=postgres --init-groups)
+fi
+as_user() { "${run_as[@]}" "$@"; }
 
 # Runs a command after showing it, without the directories that only blur it.
 show() {
@@ -68,13 +66,18 @@ wait_until() {
     return 1
 }
 
+declare -A port server
 start() {
-    as_user "$PG_BINDIR/pg_ctl" start -w -s -D "$work/$1" -l "$work/$1.log" \
-        -o "-p ${port[$1]} -h 127.0.0.1 -k $work -c cluster_name=$1"
+    # A child of this shell, so that it is gone without a trace when it is killed.
+    "${run_as[@]}" "$PG_BINDIR/postgres" -D "$work/$1" -p "${port[$1]}" -h 127.0.0.1 -k "$work" -c "cluster_name=$1" \
+        >>"$work/$1.log" 2>&1 </dev/null &
+    server[$1]=$!
+    wait_until "$1" "SELECT true"
 }
 
 stop() {
-    [ ! -e "$work/$1/postmaster.pid" ] || as_user "$PG_BINDIR/pg_ctl" stop -s -m immediate -D "$work/$1" >/dev/null 2>&1 || true
+    [ -z "${server[$1]:-}" ] || kill -QUIT "${server[$1]}" 2>/dev/null || true
+    { wait "${server[$1]:-}"; } 2>/dev/null || true
 }
 
 free_port() {
@@ -92,7 +95,7 @@ clean_up() {
     stop B
     rm -rf "$work"
 }
-trap clean_up EXIT
+trap 'clean_up 2>/dev/null' EXIT
 trap 'exit 130' INT TERM
 
 # Settings of whoever watches must not reach the servers.
@@ -113,21 +116,25 @@ chmod 755 "$work"
 cp "$KBRECOVER" "$work/kbrecover"
 [ "$(id -u)" != 0 ] || chown -R postgres "$work"
 cd "$work"
+# The home of root is closed to the user who runs the rest.
+export HOME=$work
 say "$(as_user "$work/kbrecover" --version), $("$PG_BINDIR/postgres" --version)"
 
-declare -A port
 port[A]=$(free_port 54320)
 port[B]=$(free_port $((port[A] + 1)))
 
 title "Node A, a primary, and node B, its standby"
 as_user "$PG_BINDIR/initdb" -D "$work/A" -U postgres --auth=trust --data-checksums --encoding=UTF8 --no-locale >/dev/null
+echo "wal_keep_size = 256MB" >>"$work/A/postgresql.conf"
 start A
 sql A "CREATE TABLE payment (id int PRIMARY KEY, amount int, written_on text)"
 sql A "INSERT INTO payment SELECT n, n % 100, 'A, before' FROM generate_series(1, 50000) n"
 as_user "$PG_BINDIR/pg_basebackup" -D "$work/B" -h 127.0.0.1 -p "${port[A]}" -U postgres --checkpoint=fast --write-recovery-conf
 start B
 wait_until A "SELECT count(*) = 1 FROM pg_stat_replication WHERE state = 'streaming'"
-say "B streams from A:"
+say "B streams from A, and has what A writes:"
+sql A "UPDATE payment SET amount = amount + 1 WHERE id % 7 = 0"
+wait_until B "SELECT pg_last_wal_replay_lsn() >= '$(ask A 'SELECT pg_current_wal_flush_lsn()')'"
 sql A "SELECT application_name, state, sync_state FROM pg_stat_replication"
 
 title "B is cut off, A goes on alone, and is lost"
@@ -136,16 +143,16 @@ ask B "ALTER SYSTEM SET primary_conninfo = ''" && ask B "SELECT pg_reload_conf()
 wait_until A "SELECT count(*) = 0 FROM pg_stat_replication"
 sql A "INSERT INTO payment SELECT n, 1, 'A, after the cut' FROM generate_series(50001, 53000) n"
 sql A "UPDATE payment SET amount = amount + 1000 WHERE id % 10 = 0"
-pid=$(head -n 1 "$work/A/postmaster.pid")
-children=$(cat "/proc/$pid/task/$pid/children" 2>/dev/null || true)
 say "Then A is killed with all its processes: kill -9."
+children=$(cat "/proc/${server[A]}/task/${server[A]}/children" 2>/dev/null || true)
 # shellcheck disable=SC2086
-kill -9 "$pid" $children 2>/dev/null || true
+kill -9 "${server[A]}" $children 2>/dev/null || true
+{ wait "${server[A]}"; } 2>/dev/null || true
 
 title "B becomes the primary and goes its own way"
 show "$PG_BINDIR/pg_ctl" promote -s -w -D "$work/B"
 sql B "INSERT INTO payment SELECT n, 2, 'B, after the failover' FROM generate_series(50001, 51000) n"
-sql B "DELETE FROM payment WHERE id % 1000 = 0"
+sql B "DELETE FROM payment WHERE id % 1000 = 0 AND id <= 50000"
 say "Two histories now: A on timeline 1 with payments B never saw, B on timeline 2."
 
 title "A is rewound"

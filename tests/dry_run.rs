@@ -24,7 +24,11 @@ fn dry_run_then_rewind(kind: SourceKind, end_of_target: fn(&mut Server)) {
     if kind == SourceKind::Directory {
         new.stop();
     }
-    let plan = Rewind::of(&old).from(&new, kind).arg("--dry-run").run_leaving_target_alone();
+    let mut dry_run = Rewind::of(&old).from(&new, kind).arg("--dry-run");
+    if kind == SourceKind::Server {
+        dry_run = dry_run.arg("--write-recovery-conf");
+    }
+    let plan = dry_run.run_leaving_target_alone();
     assert_eq!(plan.code, 0, "exit code of a dry run\n{plan}");
     let json =
         Rewind::of(&old).from(&new, kind).args(["--dry-run", "--format", "json"]).run_leaving_target_alone();

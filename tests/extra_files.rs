@@ -8,9 +8,10 @@
 //!     .DS_Store is left alone, on both sides; odd names are only names.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::harness::{Feature, Server};
+use crate::harness::{Failover, Feature, Rewind, Sandbox, Server, SourceKind, assert_follows, assert_sound};
 
 /// Everything that has a meaning to a shell, to SQL, to COPY or to a terminal.
 const ODD_NAMES: [&str; 6] =
@@ -58,6 +59,7 @@ pub const EXTRA_FILES: Feature = Feature {
         crate::harness::copy_tree(&old.data.join("extra"), &new.join("extra"));
     },
     lost: |old| {
+        old.sql("CREATE TABLE lost ()");
         for name in ["extra/both/lost", "extra/lost/deep/down/file", "extra/changed", "extra/both/.DS_Store"]
         {
             write(old, name, "lost, and longer than what is shared");
@@ -68,6 +70,7 @@ pub const EXTRA_FILES: Feature = Feature {
         std::fs::remove_file(old.data.join("extra/emptied/file")).expect("remove a file");
     },
     kept: |new| {
+        new.sql("CREATE TABLE kept ()");
         for name in ["extra/both/kept", "extra/kept/deep/down/file", "extra/changed", "extra/kept/.DS_Store"]
         {
             write(new, name, "kept");
@@ -95,4 +98,32 @@ pub const EXTRA_FILES: Feature = Feature {
 #[test]
 fn come_from_the_source() {
     EXTRA_FILES.rewind_both_ways();
+}
+
+/// As keys of certificates are often kept: even their owner cannot write to them, and he may replace them all the same.
+#[test]
+fn read_only_ones_are_replaced() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = Failover::new(
+        &sandbox,
+        |_| (),
+        |old| {
+            old.sql("CREATE TABLE lost ()");
+            for (name, content) in [("server.key", "lost"), ("same.key", "the same")] {
+                old.write(name, content);
+                let read_only = std::fs::Permissions::from_mode(0o400);
+                std::fs::set_permissions(old.data.join(name), read_only).expect("close a file");
+            }
+        },
+        |new| {
+            new.sql("CREATE TABLE kept ()");
+            new.write("server.key", "kept");
+            new.write("same.key", "the same");
+        },
+    );
+    old.stop();
+    Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done();
+    assert_eq!(std::fs::read_to_string(old.data.join("server.key")).expect("read"), "kept");
+    assert_follows(&mut old, &new);
+    assert_sound(&mut old);
 }

@@ -49,7 +49,7 @@ pub const INDEX_TYPES: Feature = Feature {
     lost: |old| change(old, 4),
     kept: |new| change(new, 1),
     check: |rewound, _| {
-        let mut session = rewound.connect("postgres");
+        let mut session = rewound.session();
         for condition in QUERIES {
             let mut found = |settings: &str| {
                 session.batch_execute(settings).expect("settings of the planner");

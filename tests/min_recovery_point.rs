@@ -6,11 +6,9 @@
 //!                                        the source happens to write again
 
 use crate::harness::{
-    ControlData, Failover, Lsn, Rewind, SEGMENT_SIZE, Sandbox, Segment, Server, SourceKind, assert_follows,
-    assert_sound, history_switch, next_segment, record_starts,
+    ControlData, Failover, Lsn, Rewind, SEGMENT_SIZE, Sandbox, Server, SourceKind, WAL_PAGE_SIZE,
+    assert_follows, assert_sound, fill_page, history_switch, insert_position, next_segment, record_starts,
 };
-
-const PAGE: u64 = 8192;
 
 /// The target is stopped, and the program has read the source once: reading sets hint bits, which may write WAL, so that
 /// from now on the source is idle even while it is read.
@@ -37,8 +35,8 @@ fn min_recovery_point(server: &Server) -> Lsn {
 /// A record ends at `lsn` if the next one starts there, or behind the page header that is there.
 fn assert_ends_a_record(source: &Server, lsn: Lsn) {
     let starts = record_starts(&source.data, 2, history_switch(source, 2));
-    let header = if lsn.0 % SEGMENT_SIZE == 0 { 40 } else { 24 };
-    let next = if lsn.0 % PAGE == 0 { Lsn(lsn.0 + header) } else { lsn };
+    let header = if lsn.0.is_multiple_of(SEGMENT_SIZE) { 40 } else { 24 };
+    let next = if lsn.0.is_multiple_of(WAL_PAGE_SIZE) { Lsn(lsn.0 + header) } else { lsn };
     assert!(starts.contains(&next), "{lsn} is not the end of a record; records start at {starts:?}");
 }
 
@@ -49,10 +47,6 @@ fn starts_without_help(old: &mut Server, new: &Server) {
     old.stop();
     assert_follows(old, new);
     assert_sound(old);
-}
-
-fn insert_position(server: &Server) -> Lsn {
-    server.value::<String>("SELECT pg_current_wal_insert_lsn()::text").parse().expect("an LSN")
 }
 
 #[test]
@@ -105,36 +99,11 @@ fn at_the_end_of_a_page() {
     let sandbox = Sandbox::new();
     let Failover { mut old, new } = diverged(&sandbox);
     new.sql("CHECKPOINT");
-    let position = fill_page(&new);
+    let filled = fill_page(&new);
     Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done();
     let end = min_recovery_point(&old);
-    assert!(
-        end >= Lsn(position.0 - 24),
-        "{end} lies before the end of the record that fills the page, {position}"
-    );
+    assert!(end >= filled, "{end} lies before the end of the record that fills the page, {filled}");
     starts_without_help(&mut old, &new);
     next_segment(&new);
     assert_ends_a_record(&new, end);
-}
-
-/// Writes one record that ends where a page ends, and returns the insert position, which lies behind the next header.
-fn fill_page(server: &Server) -> Lsn {
-    let emit = |length: u64| {
-        server.sql(&format!("SELECT pg_logical_emit_message(false, 'p', repeat('x', {length}))"));
-        insert_position(server)
-    };
-    // What a message costs beyond its text, measured on one that crosses no page boundary.
-    let mut before = emit(8);
-    while before.0 % PAGE > PAGE / 2 {
-        before = emit(3000);
-    }
-    let after = emit(1000);
-    let overhead = after.0 - before.0 - 1000;
-    let end = emit(PAGE - after.0 % PAGE - overhead);
-    assert_eq!(end.0 % PAGE, 24, "the record should have filled its page, and ends at {end}");
-    assert_eq!(Segment::at(2, end), Segment::at(2, after), "the scenario needs a page within a segment");
-    // Such a message is flushed by the WAL writer, soon.
-    let boundary = Lsn(end.0 - 24);
-    server.wait_for("a flush", &format!("SELECT pg_current_wal_flush_lsn() >= '{boundary}'"));
-    end
 }

@@ -21,6 +21,7 @@ command -v cargo >/dev/null || {
 command -v cc >/dev/null || apt_install gcc libc6-dev
 command -v zstd >/dev/null || apt_install zstd
 need_postgresql
+bash tests/servers.sh
 echo "PostgreSQL: $("$PG_BINDIR/postgres" --version), in $PG_BINDIR"
 echo "cargo:      $(cargo --version)"
 

@@ -1,4 +1,7 @@
-//! The scenarios on real PostgreSQL servers.
+//! The scenarios on real PostgreSQL servers: what each file is about.
+//!
+//! Every one builds its clusters, makes them diverge, rewinds, starts the target as a standby, and compares all content.
+//! They need PostgreSQL 15; without it they fail.
 
 #![allow(
     clippy::disallowed_methods,
@@ -7,37 +10,61 @@
 #![allow(clippy::print_stderr, reason = "a failed test shows the servers' logs")]
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+// Servers, the program, and the proofs. Begin here.
+mod harness;
+
+// The main job: clean and crashed target, running and stopped source.
+mod basic;
+
+// What the target may be: killed under load, a standby, on the source's own timeline, rewound before.
+mod crashed_target;
+mod same_timeline;
+mod second_run;
+mod interrupted;
+mod standby_target;
+
+// What the source may be: a standby, promoted a moment ago, read by a role with few rights.
+mod just_promoted;
+mod least_privilege;
+mod standby_source;
+
+// How the histories may lie: many timelines, a fork at a boundary, nothing to rewind.
+mod fork_position;
+mod not_needed;
+mod repeated_failover;
+
+// Features of the data; most of them are parts of the zoo, too.
+mod databases;
+mod index_types;
+mod large_objects;
+mod large_relation;
+mod prepared_transactions;
+mod sizes;
+mod tablespaces;
+mod unlogged_tables;
+mod zoo;
+
+// Features of the directory.
+mod extra_files;
+mod group_access;
+mod pg_wal_symlink;
+
+// WAL: what is kept, what is missing, where replay must arrive; and every record of it against pg_waldump.
+mod min_recovery_point;
+mod missing_wal;
+mod wal_files;
+mod wal_records;
+
+// Versions: real servers, and what programs of versions left of which there are none.
+mod fixtures;
+mod versions;
+
+// The command: its options and its words.
+mod cli;
+mod dry_run;
+mod recovery_conf;
+
+// What is refused, with the target untouched.
 mod bad_source;
 mod bad_target;
 mod bad_wal;
-mod basic;
-mod cli;
-mod crashed_target;
-mod databases;
-mod dry_run;
-mod extra_files;
-mod fixtures;
-mod group_access;
-mod harness;
-mod index_types;
-mod just_promoted;
-mod large_objects;
-mod large_relation;
-mod least_privilege;
-mod min_recovery_point;
-mod missing_wal;
-mod not_needed;
-mod pg_wal_symlink;
-mod prepared_transactions;
-mod recovery_conf;
-mod repeated_failover;
-mod same_timeline;
-mod second_run;
-mod sizes;
-mod standby_source;
-mod standby_target;
-mod tablespaces;
-mod unlogged_tables;
-mod wal_files;
-mod wal_records;
-mod zoo;

@@ -13,13 +13,9 @@ fn create(server: &Server, tablespace: &str, directory: &std::path::Path) {
     server.sql(&format!("CREATE TABLESPACE {tablespace} LOCATION '{}'", directory.display()));
 }
 
-/// A directory in the data directory instead of a link out of it.
+/// A directory in the data directory instead of a link out of it. A node that has one needs the setting to start, too.
 fn create_in_place(server: &Server, tablespace: &str) {
-    let mut session = server.connect("postgres");
-    session.batch_execute("SET allow_in_place_tablespaces = on").expect("allow in-place tablespaces");
-    session
-        .batch_execute(&format!("CREATE TABLESPACE {tablespace} LOCATION ''"))
-        .expect("create an in-place tablespace");
+    server.sql(&format!("CREATE TABLESPACE {tablespace} LOCATION ''"));
 }
 
 fn links(server: &Server) -> Vec<PathBuf> {

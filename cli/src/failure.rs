@@ -36,11 +36,13 @@ impl Failed {
         if self.target == TargetState::Unfinished {
             screen.message(
                 Kind::Detail,
-                "The target data directory has been rewound only in part: do not start a server on it.",
+                "The target data directory has been rewound only in part, and no server starts on it.",
             );
         }
         if let Some(hint) = &self.hint {
             screen.message(Kind::Hint, hint);
+        } else if self.target == TargetState::Unfinished {
+            screen.message(Kind::Hint, "Run the same command again to finish; another source will do, too.");
         }
         ExitCode::from(self.status())
     }

@@ -4,6 +4,8 @@
 //! directory outside of it and read there. Some restore commands tell a rewind from a recovery by `%p`
 //! being `.../pg_wal/<file>`: so the temporary directory has a directory of that name in it.
 
+#![expect(clippy::disallowed_methods, reason = "writes to a temporary directory, never to the target")]
+
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;

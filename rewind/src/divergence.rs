@@ -1,18 +1,23 @@
-//! Where the two histories part.
+//! Where the two histories part, and the target's WAL beyond that.
 //!
 //! The history files say it for timelines of different ancestry. They say nothing of two servers that
 //! were promoted independently at the same point, nor of WAL that one side wrote and the other never
 //! had on the same timeline. So the last bytes of the common WAL are compared as well: if they differ, the
 //! true point is looked for segment by segment.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use walparse::scan::{EndOfWal, Scan, ScanError, ScanRequest, scan};
 use walparse::{
-    ControlFile, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalFault, WalGeometry,
-    WalReadError, WalReader, before_page_header,
+    ClusterState, ControlFile, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalFault,
+    WalGeometry, WalReadError, WalReader, before_page_header,
 };
 
+use crate::error::RewindError;
 use crate::outcome::Divergence;
+use crate::preflight::Clusters;
+use crate::progress::{Progress, Stage};
 use crate::source::{Source, SourceError, WalPosition, read_part};
 use crate::target_wal::{SourceWal, TargetWal};
 
@@ -62,11 +67,126 @@ pub(crate) fn from_histories(
     target.common_with(source).ok_or(DivergenceError::NoAncestor)
 }
 
+/// Both sides, as far as the search for the divergence needs them.
+pub(crate) struct Sides<'a> {
+    pub(crate) clusters: &'a Clusters,
+    pub(crate) source: &'a dyn Source,
+    pub(crate) source_history: &'a TimelineHistory,
+    pub(crate) progress: &'a dyn Progress,
+}
+
+/// Where the histories part, and the target's WAL beyond that.
+pub(crate) struct Found {
+    pub(crate) divergence: Divergence,
+    pub(crate) scan: Scan,
+}
+
+/// Finds the true fork, and scans the target's WAL with it. `presumed` is what the histories say; `None`
+/// if both end on the same timeline.
+pub(crate) fn find(
+    sides: &Sides<'_>,
+    wal: &mut TargetWal<'_>,
+    presumed: Option<Lsn>,
+) -> Result<Found, RewindError> {
+    let control = &sides.clusters.target;
+    let geometry = control.geometry();
+    // Until more is known, segments below the checkpoint's may be asked of the source.
+    wal.set_limits(presumed.unwrap_or(control.checkpoint_lsn()), control.checkpoint_lsn().advance(1));
+    let required_end = required_end(wal, control)?;
+    wal.set_limits(presumed.unwrap_or(control.checkpoint_lsn()), required_end);
+    let scan_to = |wal: &TargetWal<'_>, fork: Lsn| {
+        let request = ScanRequest {
+            geometry,
+            fork,
+            newest_checkpoint: sides.clusters.newest_target_checkpoint(),
+            required_end,
+            end: match control.state() {
+                ClusterState::ShutDown => EndOfWal::Known,
+                ClusterState::ShutDownInRecovery => EndOfWal::Open,
+                _ if sides.clusters.label.is_some() => EndOfWal::Open,
+                _ => EndOfWal::Crashed,
+            },
+        };
+        scan(wal, &request, &|bytes| sides.progress.advance(Stage::Scan, bytes))
+            .map_err(|error| scan_error(error, wal))
+    };
+    let source_wal = SourceWal { source: sides.source, history: sides.source_history, geometry };
+    let first = scan_to(wal, presumed.unwrap_or(Lsn(u64::MAX)))?;
+    let source = &sides.clusters.source;
+    let (common_end, comparable) = match presumed {
+        Some(fork) => (fork, fork),
+        None => source_end(sides.source, source, sides.source_history, first.end)?,
+    };
+    let limit = first.end.min(comparable);
+    let mut divergence = confirm(wal, &source_wal, limit)?;
+    if divergence.lsn < limit {
+        tracing::info!("source and target wrote different WAL from {} on", divergence.lsn);
+    } else if first.end <= common_end {
+        divergence.lsn = common_end;
+        return Ok(Found { divergence, scan: Scan { diverged: None, ..first } });
+    } else {
+        // The target wrote on where the source left its history, or where that ends.
+        divergence.lsn = match presumed {
+            Some(fork) => fork,
+            None => {
+                let segment = geometry.segment_size.segment_before(common_end);
+                record_boundary(wal, segment, common_end, &geometry)?
+            }
+        };
+    }
+    if presumed == Some(divergence.lsn) {
+        return Ok(Found { divergence, scan: first });
+    }
+    wal.set_limits(divergence.lsn, required_end);
+    let scan = scan_to(wal, divergence.lsn)?;
+    Ok(Found { divergence, scan })
+}
+
+/// How far the target's WAL must be there: the end of its last checkpoint, or its minRecoveryPoint.
+fn required_end(wal: &TargetWal<'_>, control: &ControlFile) -> Result<Lsn, RewindError> {
+    let lsn = control.checkpoint_lsn();
+    let mut reader = WalReader::new(wal, control.geometry(), lsn);
+    let end = match reader.read().map_err(|error| RewindError::Scan(error.into()))? {
+        Ok(record) if walparse::rmgr::is_checkpoint(&record.header) => {
+            return Ok(record.end.max(control.min_recovery_point()));
+        }
+        Ok(record) => (record.lsn, WalFault::Fragment("not the checkpoint record the control file names")),
+        Err(end) => (end.fault_at, end.fault),
+    };
+    let needed = lsn.advance(1);
+    let error = if end.1 == WalFault::NoSegment {
+        let segment = control.geometry().segment_size.segment_of(end.0);
+        ScanError::Missing { segment, file: wal.describe(segment), needed, all: vec![segment] }
+    } else {
+        ScanError::BreaksOff { position: lsn, needed, fault: end.1 }
+    };
+    Err(scan_error(error, wal))
+}
+
+/// Missing WAL has words of its own.
+fn scan_error(error: ScanError, wal: &TargetWal<'_>) -> RewindError {
+    match error {
+        ScanError::Missing { file, needed, all, .. } => {
+            let name = |segment: &SegmentNo| {
+                let path = PathBuf::from(wal.describe(*segment));
+                path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+            };
+            RewindError::MissingWal {
+                file,
+                all: all.iter().map(name).collect(),
+                needed,
+                places: wal.places(),
+            }
+        }
+        other => RewindError::Scan(other),
+    }
+}
+
 /// The end of the source's WAL, and how far of that is on its disk to be compared.
 ///
 /// A standby that still receives may be about to get what the target has, so it is given a moment; a
 /// target that is still ahead then could not follow it, whoever is right.
-pub(crate) fn source_end(
+fn source_end(
     source: &dyn Source,
     control: &ControlFile,
     history: &TimelineHistory,
@@ -106,7 +226,7 @@ pub(crate) fn stopped_end<S: SegmentStore + ?Sized>(
 }
 
 /// Looks whether the WAL of both sides is the same up to `presumed`, and finds the true fork if not.
-pub(crate) fn confirm(
+fn confirm(
     target: &TargetWal<'_>,
     source: &SourceWal<'_>,
     presumed: Lsn,
@@ -141,7 +261,7 @@ pub(crate) fn confirm(
 
 /// The end of the last record of the target that lies wholly before `limit`, looked for from the
 /// segment below the one it is in.
-pub(crate) fn record_boundary(
+fn record_boundary(
     target: &TargetWal<'_>,
     segment: SegmentNo,
     limit: Lsn,

@@ -10,6 +10,7 @@ use crate::config::ConfigError;
 use crate::copy::CopyError;
 use crate::data_path::DataPath;
 use crate::divergence::DivergenceError;
+use crate::journal::JournalError;
 use crate::options::CrashRecoveryError;
 use crate::plan::PlanError;
 use crate::preflight::PreflightError;
@@ -91,7 +92,7 @@ pub enum RewindError {
         places: String,
     },
     /// WAL that replay will need is neither on the target nor on the source.
-    #[error("WAL that replay needs is neither on the target nor on the source: {}", names.join(", "))]
+    #[error("WAL that replay needs is neither on the target nor on the source: {}", name_list(names))]
     MissingReplayWal {
         /// The names of the segments.
         names: Vec<String>,
@@ -128,6 +129,19 @@ pub enum RewindError {
         link: DataPath,
         /// Where it points.
         directory: PathBuf,
+    },
+    /// The journal of an unfinished run cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The unfinished run cannot be finished from this source.
+    #[error(
+        "this source forks off at {fork}, before the checkpoint at {checkpoint} that the unfinished rewind starts from"
+    )]
+    ForkTooOld {
+        /// Where the source forks off from the target's history.
+        fork: Lsn,
+        /// The checkpoint.
+        checkpoint: Lsn,
     },
     /// A stopped source was changed during the run.
     #[error("source system was modified while kbrecover was running")]
@@ -177,7 +191,7 @@ impl RewindError {
             }
             RewindError::MissingWal { all, needed, places, .. } => format!(
                 "WAL of the target up to {needed} is needed, and {} is missing. Looked in {places}. Give -c to use the target's restore_command, --restore-command CMD, or --wal-dir DIR with copies.",
-                all.join(", ")
+                name_list(all)
             ),
             RewindError::MissingReplayWal { redo, places, .. } => format!(
                 "Replay will start at {redo}. Looked in {places}. Give -c, --restore-command CMD, or --wal-dir DIR with copies."
@@ -191,11 +205,19 @@ impl RewindError {
             RewindError::Scan(ScanError::UnknownRelationChange { .. }) => {
                 "What it changed cannot be known, so this directory cannot be rewound. Take a new base backup.".into()
             }
-            RewindError::Scan(ScanError::Read(WalReadError::Open { .. })) => {
-                "Run kbrecover as the user who owns the data directory, and see that the file can be read.".into()
+            RewindError::Walk(_)
+            | RewindError::Target(_)
+            | RewindError::Scan(ScanError::Read(WalReadError::Open { .. })) => {
+                "Run kbrecover as the user who owns the data directory, and see that the file is accessible.".into()
             }
             RewindError::Scan(ScanError::Read(WalReadError::Fetch { .. })) => {
                 "See that restore_command brings the whole segment to the path given as %p, and exits with 1 when the archive has none.".into()
+            }
+            RewindError::Journal(_) => {
+                "Without its journal the rewind cannot be finished. Take a new base backup of the source.".into()
+            }
+            RewindError::ForkTooOld { .. } => {
+                "Name the source of the unfinished run, or a server that was promoted later. Else take a new base backup.".into()
             }
             RewindError::TablespaceInUse { .. } => {
                 "Source and target must not share a directory. Empty it, or make the link on the target by hand, to a directory of its own.".into()
@@ -205,5 +227,19 @@ impl RewindError {
             }
             _ => return None,
         })
+    }
+}
+
+/// A list of names of segments in order, without the middle of a long one.
+fn name_list(names: &[String]) -> String {
+    match names {
+        [first, .., last] if names.len() > 4 => format!("{first} to {last} ({} segments)", names.len()),
+        _ => names.join(", "),
+    }
+}
+
+impl From<walparse::WalReadError> for RewindError {
+    fn from(error: walparse::WalReadError) -> RewindError {
+        RewindError::Divergence(DivergenceError::Read(error))
     }
 }

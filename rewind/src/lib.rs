@@ -2,35 +2,39 @@
 //!
 //! One straight line of stages, each a module: [`run`] calls them in this order.
 //!
-//! preflight -> divergence -> scan and inventory -> plan -> copy -> seal
+//! preflight -> divergence, scan and inventory -> plan -> journal and mark -> copy -> seal
 
 #![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests write what they need"))]
 
 mod options;
 mod outcome;
 mod progress;
 
-mod copy;
-mod divergence;
 mod engine;
-mod exclude;
-mod inventory;
-mod plan;
+mod survey;
 mod preflight;
-mod recovery_conf;
-mod seal;
+mod divergence;
+mod inventory;
+mod exclude;
+mod prepare;
+mod plan;
 mod wal_plan;
+mod journal;
+mod copy;
+mod seal;
+mod recovery_conf;
 
-pub mod archive;
-mod clock;
-pub mod command;
-pub mod config;
-mod data_path;
-mod error;
-mod label;
 pub mod source;
 mod target;
 mod target_wal;
+pub mod archive;
+pub mod config;
+pub mod command;
+mod label;
+mod data_path;
+mod clock;
+mod error;
 
 pub use copy::CopyError;
 pub use data_path::{DataPath, PathError};
@@ -39,6 +43,7 @@ pub use engine::run;
 pub use error::{Failure, RewindError, TargetState};
 pub use exclude::{Disposition, disposition};
 pub use inventory::{EntryKind, Inventory};
+pub use journal::JournalError;
 pub use options::{
     CrashRecovery, CrashRecoveryError, MissingWal, Mode, Options, RecoveryConf, RestoreCommand, SourceChoice,
     SyncChoice,

@@ -85,12 +85,6 @@ pub enum PreflightError {
         /// The directory.
         path: PathBuf,
     },
-    /// An earlier run stopped half-way.
-    #[error("a rewind of \"{}\" was begun and has not finished", path.display())]
-    Unfinished {
-        /// The data directory.
-        path: PathBuf,
-    },
     /// There is a backup label that cannot be read.
     #[error("invalid data in file \"{}\"", path.display())]
     Label {
@@ -129,9 +123,6 @@ impl PreflightError {
             }
             PreflightError::SourceNotClean { state } => {
                 format!("Its state is \"{state}\". Stop it with pg_ctl stop -m fast, or give --source-server while it runs.")
-            }
-            PreflightError::Unfinished { .. } => {
-                "This version cannot resume. Take a new base backup of the source.".into()
             }
             _ => return None,
         })
@@ -175,9 +166,6 @@ pub(crate) fn check_target(root: &Path) -> Result<Option<BackupLabel>, Preflight
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(source) => return Err(PreflightError::Open { path, source }),
     };
-    if label == Some(BackupLabel::Unfinished) {
-        return Err(PreflightError::Unfinished { path: root.to_owned() });
-    }
     Ok(label)
 }
 

@@ -7,7 +7,7 @@ use walparse::Version;
 
 use crate::config::{ConfigError, Configuration};
 use crate::data_path::DataPath;
-use crate::source::conninfo::{Conninfo, DatabaseName};
+use crate::source::conninfo::Conninfo;
 use crate::target::{Target, TargetError};
 
 /// Why the recovery configuration could not be written.
@@ -31,19 +31,12 @@ pub enum RecoveryConfError {
 /// and one from here on does not start where that file is.
 const SIGNAL_FILES: u32 = 120_000;
 
-/// The first version whose standby has a use for a database in `primary_conninfo`: it synchronises slots.
-const SLOT_SYNCHRONISATION: u32 = 180_000;
-
 /// Makes the target, a cluster of this version, a standby of the server that `source` describes.
 ///
 /// Up to 11 `recovery.conf` is written anew; from 12 on `primary_conninfo` is added to
 /// `postgresql.auto.conf`, and `standby.signal` made.
 pub(crate) fn write(target: &Target, version: Version, source: &Conninfo) -> Result<(), RecoveryConfError> {
-    let database = match version.server_version_num() {
-        SLOT_SYNCHRONISATION.. => DatabaseName::IfGiven,
-        _ => DatabaseName::LeaveOut,
-    };
-    let primary_conninfo = setting("primary_conninfo", &source.primary_conninfo(database));
+    let primary_conninfo = setting("primary_conninfo", &source.primary_conninfo(version));
     if version.server_version_num() < SIGNAL_FILES {
         // The timeline to follow was the control file's own by default, not the newest.
         let text = format!("standby_mode = 'on'\n{primary_conninfo}recovery_target_timeline = 'latest'\n");

@@ -16,14 +16,17 @@ use walparse::{
 use crate::clock::Clock;
 use crate::copy::{SourceLife, copy_wal};
 use crate::data_path::DataPath;
-use crate::engine::{Planned, available_wal, plan_wal, source_history, source_life, write_recovery_conf};
+use crate::engine::{source_life, write_recovery_conf};
 use crate::error::RewindError;
+use crate::journal::Journal;
 use crate::label::label;
 use crate::options::{Options, SyncChoice};
 use crate::outcome::WalSpan;
 use crate::preflight::control_path;
+use crate::prepare::{available_wal, plan_wal};
 use crate::progress::{Progress, Stage};
 use crate::source::Source;
+use crate::survey::{Planned, source_history};
 use crate::target::Target;
 use crate::wal_plan::WalCopy;
 
@@ -102,6 +105,9 @@ pub(crate) fn seal(
     sync(options, target, progress)?;
     let geometry = control.geometry();
     target.replace_file(&label_path(), label(&planned.checkpoint, geometry.segment_size, &now).as_bytes())?;
+    // The commit has been made: from here on the target is rewound.
+    Journal::remove(target)?;
+    sync(options, target, progress)?;
     clock.end_stage("seal");
 
     let size = geometry.segment_size;

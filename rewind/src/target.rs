@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -108,6 +108,11 @@ impl Target {
         let mut existing = OpenOptions::new();
         existing.write(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
         let opened = match existing.open(&full) {
+            // Read-only for its owner, as keys often are: its contents are to be replaced all the same.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_own_file(&full) => {
+                let mode = fs::Permissions::from_mode(self.file_mode);
+                fs::set_permissions(&full, mode).and_then(|()| existing.open(&full))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.remember_entry(path);
                 existing.create_new(true).mode(self.file_mode).open(&full)
@@ -121,6 +126,16 @@ impl Target {
         })?;
         self.remember(|written| written.files.insert(path.clone()));
         Ok(TargetFile { file, path: full })
+    }
+
+    /// Whether [`Target::open`] would succeed on a file that is there; nothing is changed.
+    pub(crate) fn check_writable(&self, path: &DataPath) -> Result<(), TargetError> {
+        let full = path.below(&self.root);
+        match rustix::fs::access(&full, rustix::fs::Access::WRITE_OK) {
+            Err(rustix::io::Errno::ACCESS) if is_own_file(&full) => Ok(()),
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(TargetError { action: "open for writing", path: full, source: error.into() }),
+        }
     }
 
     /// Makes a directory; one that is there already is no error.
@@ -255,6 +270,12 @@ impl TargetFile {
     }
 }
 
+/// A regular file (no link to one) that belongs to the user we are.
+fn is_own_file(path: &Path) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    path.symlink_metadata().is_ok_and(|metadata| metadata.is_file() && metadata.uid() == own)
+}
+
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -294,8 +315,21 @@ mod tests {
     }
 
     #[test]
+    fn read_only_files_of_our_own_are_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("server.key");
+        fs::write(&key, "old").unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o400)).unwrap();
+        let target = Target::lock(directory.path()).unwrap();
+        target.check_writable(&path("server.key")).unwrap();
+        target.check_writable(&path("not there")).unwrap();
+        assert_eq!(fs::metadata(&key).unwrap().mode() & 0o777, 0o400, "changed by the check");
+        target.open(&path("server.key")).unwrap().write_at(b"new", 0).unwrap();
+        assert_eq!(fs::read(&key).unwrap(), b"new");
+    }
+
+    #[test]
     fn modes_follow_the_data_directory() {
-        use std::os::unix::fs::PermissionsExt;
         for (mode, file_mode, directory_mode) in [(0o700, 0o600, 0o700), (0o750, 0o640, 0o750)] {
             let directory = tempfile::tempdir().unwrap();
             fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();

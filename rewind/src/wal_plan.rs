@@ -49,6 +49,8 @@ pub(crate) struct WalPlanInput<'a> {
     pub(crate) fork: Lsn,
     /// How far the source's WAL is on its disk.
     pub(crate) available: Lsn,
+    /// The target's own files, if an unfinished run may have brought others, perhaps only in part.
+    pub(crate) own_files: Option<&'a BTreeSet<String>>,
 }
 
 /// Whether a path is one of those planned here and not with all other files.
@@ -170,6 +172,9 @@ fn target_names<'a>(input: &'a WalPlanInput<'_>) -> impl Iterator<Item = &'a str
 }
 
 fn has_whole_segment(input: &WalPlanInput<'_>, name: &str) -> bool {
+    if input.own_files.is_some_and(|own| !own.contains(name)) {
+        return false;
+    }
     let whole = EntryKind::File { size: input.geometry.segment_size.bytes() };
     let path = DataPath::parse(format!("{}/{name}", input.geometry.version.wal_dir()));
     path.is_ok_and(|path| input.target.get(&path) == Some(&whole))
@@ -208,6 +213,7 @@ mod tests {
             redo: Lsn(redo),
             fork: Lsn(fork),
             available: Lsn(available),
+            own_files: None,
         })
     }
 
@@ -268,6 +274,7 @@ mod tests {
             redo: Lsn(4 * MIB + 80),
             fork: Lsn(5 * MIB + 500),
             available: Lsn(5 * MIB + 900),
+            own_files: None,
         });
         assert_eq!(plan.copy, [WalCopy { name: five, length: 900, full_length: MIB }]);
         assert_eq!(names(&plan.remove), [six]);

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use super::program::{AsServerUser, bindir, give_to_server_user};
@@ -138,13 +138,25 @@ impl std::fmt::Display for Run {
     }
 }
 
-/// Runs the program with any arguments, as the servers' user.
-pub fn run_kbrecover<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run {
+/// Starts it, to be killed on the way.
+pub fn spawn_kbrecover(rewind: Rewind) -> Child {
+    let mut command = command(rewind.args);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap_or_else(|e| panic!("run {command:?}: {e}"))
+}
+
+fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(binary());
     // Only `--ensure-shutdown` looks for server programs.
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths([bindir().to_path_buf()].into_iter().chain(std::env::split_paths(&path)));
     command.args(args).env("PATH", path.expect("a PATH")).env("TZ", "UTC").as_server_user();
+    command
+}
+
+/// Runs the program with any arguments, as the servers' user.
+pub fn run_kbrecover<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run {
+    let mut command = command(args);
     let output = command.output().unwrap_or_else(|e| panic!("run {command:?}: {e}"));
     Run {
         code: output.status.code().unwrap_or_else(|| panic!("{command:?} was killed: {}", output.status)),

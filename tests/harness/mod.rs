@@ -14,28 +14,40 @@
 //! What differs between nodes (port, sockets, primary_conninfo) is given on the server's command line. A rewind replaces
 //! the configuration files by the source's, and a scenario need not care.
 
-mod compare;
-mod control;
-mod failover;
-mod feature;
-mod kbrecover;
-mod load;
+// Programs and the places they run in.
+mod installation;
 mod program;
 mod sandbox;
 mod server;
+
+// What scenarios begin with.
+mod failover;
+mod feature;
+mod load;
+
+// The program under test, and what it must leave.
+mod compare;
+mod kbrecover;
 mod tree;
 mod verify;
+
+// What scenarios say of pg_control and of WAL.
+mod control;
 mod wal;
 
 pub use compare::assert_same_content;
 pub use control::{ControlData, PG_CONTROL_VERSION, SYSTEM_IDENTIFIER, patch_control_file};
 pub use failover::Failover;
 pub use feature::Feature;
-pub use kbrecover::{Rewind, Run, SourceKind, binary, run_kbrecover};
+pub use installation::Installation;
+pub use kbrecover::{Rewind, Run, SourceKind, binary, run_kbrecover, spawn_kbrecover};
 pub use load::Load;
-pub use program::{AsServerUser, is_root, run, server_program};
+pub use program::{AsServerUser, bindir, is_root, run, server_program};
 pub use sandbox::{Sandbox, copy_tree};
 pub use server::Server;
 pub use tree::Tree;
 pub use verify::{assert_follows, assert_sound};
-pub use wal::{Lsn, SEGMENT_SIZE, Segment, history_switch, next_segment, record_starts, segments};
+pub use wal::{
+    Lsn, SEGMENT_SIZE, Segment, WAL_PAGE_SIZE, fill_page, history_switch, insert_position, next_segment,
+    record_starts, segments,
+};

@@ -10,6 +10,9 @@ use super::server::Server;
 /// Size of a WAL segment: initdb's default.
 pub const SEGMENT_SIZE: u64 = 16 << 20;
 
+/// Size of a WAL page.
+pub const WAL_PAGE_SIZE: u64 = 8192;
+
 /// A position in WAL, written `16/B374D848`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lsn(pub u64);
@@ -101,4 +104,30 @@ pub fn record_starts(data: &Path, timeline: u32, begin: Lsn) -> Vec<Lsn> {
 /// Switches to a new WAL segment, whatever was written before.
 pub fn next_segment(server: &Server) {
     server.sql("SELECT pg_logical_emit_message(false, 'kbrecover', 'fill'); SELECT pg_switch_wal()");
+}
+
+/// Where the server will write its next record: behind a page header, if a new page begins there.
+pub fn insert_position(server: &Server) -> Lsn {
+    server.value::<String>("SELECT pg_current_wal_insert_lsn()::text").parse().expect("an LSN")
+}
+
+/// Writes and flushes one record that ends where a page ends. Returns that position.
+pub fn fill_page(server: &Server) -> Lsn {
+    let emit = |length: u64| {
+        server.sql(&format!("SELECT pg_logical_emit_message(false, 'p', repeat('x', {length}))"));
+        insert_position(server).0
+    };
+    // What a message costs beyond its text, measured on one that crosses no page boundary.
+    let mut before = emit(8);
+    while before % WAL_PAGE_SIZE > WAL_PAGE_SIZE / 2 {
+        before = emit(3000);
+    }
+    let after = emit(1000);
+    let overhead = after - before - 1000;
+    let position = emit(WAL_PAGE_SIZE - after % WAL_PAGE_SIZE - overhead);
+    let end = Lsn(position / WAL_PAGE_SIZE * WAL_PAGE_SIZE);
+    assert_eq!(position, end.0 + 24, "the record should have filled its page, not more and not less");
+    // Such a message is flushed by the WAL writer, soon.
+    server.wait_for("a flush", &format!("SELECT pg_current_wal_flush_lsn() >= '{end}'"));
+    end
 }

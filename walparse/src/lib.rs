@@ -17,20 +17,20 @@ mod lsn;
 mod segment;
 mod timeline;
 
-mod checkpoint;
-pub mod control;
-mod relation;
 mod version;
+pub mod control;
+mod checkpoint;
+mod relation;
 
 mod page;
 mod record;
 pub mod rmgr;
 
 mod mapped;
-mod page_map;
-mod reader;
-pub mod scan;
 mod wal_dir;
+mod reader;
+mod page_map;
+pub mod scan;
 
 mod error;
 #[cfg(any(test, feature = "testing"))]

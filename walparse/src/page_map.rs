@@ -38,6 +38,12 @@ impl PageMap {
         self.relations[self.last].1.insert(block.0);
     }
 
+    /// Adds blocks of one relation.
+    pub fn insert_all(&mut self, relation: Relation, blocks: RelationBlocks) {
+        let place = self.place_of(relation);
+        self.relations[place].1 |= blocks;
+    }
+
     /// Adds everything in `other`.
     pub fn merge(&mut self, other: PageMap) {
         for (relation, blocks) in other.relations {

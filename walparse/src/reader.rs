@@ -29,7 +29,7 @@ pub struct WalEnd {
 
 /// Where a record may start at or after `lsn`: behind the page header if `lsn` is a page boundary.
 pub fn after_page_header(lsn: Lsn, geometry: &WalGeometry) -> Lsn {
-    if lsn.0 % u64::from(geometry.wal_block_size) == 0 {
+    if lsn.0.is_multiple_of(u64::from(geometry.wal_block_size)) {
         lsn.advance(PageHeader::length_at(lsn, geometry) as u64)
     } else {
         lsn
@@ -146,7 +146,7 @@ impl<'s, S: SegmentStore + ?Sized> WalReader<'s, S> {
     pub(crate) fn seek_on_page(&mut self, lsn: Lsn) -> Result<Option<Lsn>, WalReadError> {
         let block = u64::from(self.geometry.wal_block_size);
         let mut start = lsn;
-        if lsn.0 % block == 0 {
+        if lsn.0.is_multiple_of(block) {
             let header = match self.enter_page(lsn) {
                 Ok(header) => header,
                 Err(Stop::Read(error)) => return Err(error),

@@ -83,6 +83,12 @@ impl TimelineHistory {
         Ok(TimelineHistory { entries })
     }
 
+    /// The text of a history file that says this.
+    pub fn to_text(&self) -> String {
+        let closed = self.entries.iter().filter_map(|entry| Some((entry.timeline, entry.end?)));
+        closed.map(|(timeline, end)| format!("{timeline}\t{end}\n")).collect()
+    }
+
     /// All stretches, oldest first.
     pub fn entries(&self) -> &[TimelineEntry] {
         &self.entries
@@ -141,6 +147,13 @@ mod tests {
             spans,
             [(1, 0, Some(Lsn(0x7159CB8))), (2, 0x7159CB8, Some(Lsn(0x71C5160))), (3, 0x71C5160, None)]
         );
+    }
+
+    #[test]
+    fn text_round_trips() {
+        for h in [TimelineHistory::of_first(TimelineId(1)), history(7, "1\t0/500\tx\n4\t1/0\ty\n")] {
+            assert_eq!(TimelineHistory::parse(h.timeline(), h.to_text().as_bytes()), Ok(h));
+        }
     }
 
     #[test]

@@ -1,0 +1,349 @@
+//! The survey: both sides are read and everything is decided. Nothing is written, unless the caller asked
+//! for the target's own server to be run.
+
+use jiff::Timestamp;
+use walparse::{ClusterState, ControlFile, Lsn, PageMap, TimelineHistory, TimelineId, Version};
+
+use crate::archive::Archive;
+use crate::clock::Clock;
+use crate::data_path::DataPath;
+use crate::divergence::{self, Sides};
+use crate::error::RewindError;
+use crate::inventory::Inventory;
+use crate::journal::Journal;
+use crate::label::BackupLabel;
+use crate::options::{Mode, Options, RestoreCommand};
+use crate::outcome::{CommonCheckpoint, Divergence, Outcome, Report};
+use crate::plan::RewindPlan;
+use crate::preflight::{self, Clusters};
+use crate::prepare::make_plan;
+use crate::progress::{Progress, Stage};
+use crate::recovery_conf;
+use crate::source::{Source, walk_data_directory};
+use crate::target::Target;
+use crate::target_wal::{TargetWal, read_history};
+
+/// What the survey came to.
+pub(crate) enum Survey<'a> {
+    /// The target can follow as it is.
+    Follows(Version, Box<Outcome>),
+    /// It must be rewound.
+    Planned(Box<Planned<'a>>),
+}
+
+/// Everything that is known before the first write.
+pub(crate) struct Planned<'a> {
+    pub(crate) clusters: Clusters,
+    pub(crate) source_history: TimelineHistory,
+    pub(crate) wal: TargetWal<'a>,
+    pub(crate) divergence: Divergence,
+    /// The last checkpoint of the target that both histories share.
+    pub(crate) common_checkpoint: CommonCheckpoint,
+    /// Where replay will start.
+    pub(crate) checkpoint: CommonCheckpoint,
+    pub(crate) checkpoint_search: (Timestamp, Timestamp),
+    pub(crate) page_map: PageMap,
+    pub(crate) source_files: Inventory,
+    pub(crate) target_files: Inventory,
+    /// When an unfinished run is resumed: the WAL files that were there before it.
+    pub(crate) own_wal_files: Option<std::collections::BTreeSet<String>>,
+    pub(crate) plan: RewindPlan,
+    /// Bytes and records of the target's WAL.
+    pub(crate) scanned: (u64, u64),
+}
+
+impl Planned<'_> {
+    /// The figures known so far.
+    pub(crate) fn report(&self, clock: &Clock) -> Report {
+        let mut report = clock.report();
+        report.divergence = Some(self.divergence);
+        report.checkpoint = Some(self.common_checkpoint);
+        report.checkpoint_search = Some(self.checkpoint_search);
+        report.plan = Some(self.plan.summary(&self.source_files, self.clusters.target.block_size()));
+        (report.wal_bytes_scanned, report.wal_records_scanned) = self.scanned;
+        report
+    }
+}
+
+/// Reads both sides and decides what to do.
+pub(crate) fn survey<'a>(
+    options: &'a Options,
+    progress: &dyn Progress,
+    clock: &mut Clock,
+    target: &Target,
+    label: Option<BackupLabel>,
+    source: &'a dyn Source,
+) -> Result<Survey<'a>, RewindError> {
+    if label == Some(BackupLabel::Unfinished) {
+        return resume(options, clock, target, source);
+    }
+    let mut clusters =
+        Clusters { source: source.control_file()?, target: preflight::target_control(target.root())?, label };
+    preflight::check_clusters(source, &clusters)?;
+    let source_history = source_history(source, &clusters.source)?;
+    if let Some(outcome) = already_rewound(&clusters, &source_history, clock) {
+        return Ok(Survey::Follows(clusters.target.version(), Box::new(outcome)));
+    }
+    finish_crash_recovery(options, target, &mut clusters)?;
+    let mut wal = target_wal(options, target, &clusters.target, source)?;
+    clock.end_stage("preflight");
+
+    let searched_since = Timestamp::now();
+    let history = target_history(&wal, &clusters.target)?;
+    let presumed = divergence::from_histories(&source_history, &history)?;
+    wal.set_history(history);
+    let (found, source_files, target_files) = std::thread::scope(|scope| {
+        let source_files = scope.spawn(|| source.list());
+        let wal_dir = clusters.target.version().wal_dir();
+        let target_files = scope.spawn(|| walk_data_directory(target.root(), wal_dir));
+        progress.begin(Stage::Scan, None);
+        let sides = Sides { clusters: &clusters, source, source_history: &source_history, progress };
+        let found = divergence::find(&sides, &mut wal, presumed.1);
+        progress.finish(Stage::Scan);
+        (found, join(source_files), join(target_files))
+    });
+    let checkpoint_search = (searched_since, Timestamp::now());
+    clock.end_stage("scan");
+    let found = found?;
+    let scanned = (found.scan.bytes, found.scan.records);
+    announce_divergence(&clusters, &found);
+    let Some(diverged) = found.scan.diverged else {
+        tracing::info!("no rewind required");
+        let mut report = clock.report();
+        report.divergence = Some(found.divergence).filter(|_| !on_one_timeline(&clusters));
+        (report.wal_bytes_scanned, report.wal_records_scanned) = scanned;
+        return Ok(Survey::Follows(clusters.target.version(), Box::new(Outcome::NotNeeded(report))));
+    };
+    let common_checkpoint = CommonCheckpoint {
+        lsn: diverged.checkpoint_lsn,
+        redo: diverged.checkpoint.redo,
+        timeline: diverged.checkpoint.timeline,
+    };
+    announce_checkpoint(&common_checkpoint, checkpoint_search);
+    let mut planned = Planned {
+        checkpoint: replay_start(common_checkpoint, &clusters.source),
+        source_history,
+        wal,
+        divergence: found.divergence,
+        common_checkpoint,
+        checkpoint_search,
+        page_map: diverged.page_map,
+        source_files: source_files?,
+        target_files: target_files.map_err(RewindError::Walk)?,
+        own_wal_files: None,
+        plan: RewindPlan::default(),
+        scanned,
+        clusters,
+    };
+    planned.plan = make_plan(&planned, source)?;
+    clock.end_stage("plan");
+    Ok(Survey::Planned(Box::new(planned)))
+}
+
+/// Decides how to finish what an earlier run began. What the directory no longer tells is in the journal;
+/// the source is looked at anew, for it may have moved on or be another one.
+fn resume<'a>(
+    options: &'a Options,
+    clock: &mut Clock,
+    target: &Target,
+    source: &'a dyn Source,
+) -> Result<Survey<'a>, RewindError> {
+    let searched_since = Timestamp::now();
+    let journal = Journal::read(target.root())?;
+    tracing::info!("resuming the rewind begun at {} from {}", journal.begun, journal.source);
+    let label = Some(BackupLabel::Unfinished);
+    let clusters = Clusters { source: source.control_file()?, target: journal.control.clone(), label };
+    preflight::check_clusters(source, &clusters)?;
+    let source_history = source_history(source, &clusters.source)?;
+    let history = TimelineHistory::parse(clusters.target.timeline(), &journal.history)
+        .map_err(|source| RewindError::History { side: "target", source })?;
+    let (timeline, left) = divergence::from_histories(&source_history, &history)?;
+    let mut divergence = journal.divergence;
+    if let Some(lsn) = left.filter(|lsn| *lsn < divergence.lsn) {
+        divergence = Divergence { lsn, timeline };
+    }
+    let common_checkpoint = journal.checkpoint;
+    if divergence.lsn <= common_checkpoint.lsn {
+        return Err(RewindError::ForkTooOld { fork: divergence.lsn, checkpoint: common_checkpoint.lsn });
+    }
+    let mut wal = target_wal(options, target, &clusters.target, source)?;
+    wal.set_history(history);
+    wal.set_limits(divergence.lsn, divergence.lsn);
+    let (source_files, target_files) = std::thread::scope(|scope| {
+        let source_files = scope.spawn(|| source.list());
+        let target_files = walk_data_directory(target.root(), clusters.target.version().wal_dir());
+        (join(source_files), target_files)
+    });
+    let (source_files, target_files) = (source_files?, target_files.map_err(RewindError::Walk)?);
+    clock.end_stage("preflight");
+    let checkpoint_search = (searched_since, Timestamp::now());
+    tracing::info!("servers diverged at WAL location {} on timeline {}", divergence.lsn, divergence.timeline);
+    announce_checkpoint(&common_checkpoint, checkpoint_search);
+    let mut planned = Planned {
+        checkpoint: replay_start(common_checkpoint, &clusters.source),
+        source_history,
+        wal,
+        divergence,
+        common_checkpoint,
+        checkpoint_search,
+        target_files: journal.original(target_files, &source_files, clusters.target.version()),
+        page_map: journal.page_map,
+        source_files,
+        own_wal_files: Some(journal.wal_files),
+        plan: RewindPlan::default(),
+        scanned: (0, 0),
+        clusters,
+    };
+    planned.plan = make_plan(&planned, source)?;
+    clock.end_stage("plan");
+    Ok(Survey::Planned(Box::new(planned)))
+}
+
+fn on_one_timeline(clusters: &Clusters) -> bool {
+    clusters.source.timeline() == clusters.target.timeline()
+}
+
+fn announce_divergence(clusters: &Clusters, found: &divergence::Found) {
+    if found.scan.diverged.is_none() && on_one_timeline(clusters) {
+        tracing::info!("source and target cluster are on the same timeline");
+    } else {
+        let Divergence { lsn, timeline } = found.divergence;
+        tracing::info!("servers diverged at WAL location {lsn} on timeline {timeline}");
+    }
+}
+
+fn announce_checkpoint(checkpoint: &CommonCheckpoint, (since, until): (Timestamp, Timestamp)) {
+    let CommonCheckpoint { lsn, timeline, .. } = checkpoint;
+    tracing::info!("rewinding from last common checkpoint at {lsn} on timeline {timeline}");
+    let local = |time: Timestamp| {
+        time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.6f %Z").to_string()
+    };
+    let seconds = until.duration_since(since).as_secs_f64();
+    tracing::info!(
+        "find last common checkpoint start time from {} to {}, in \"{seconds:.6}\" seconds.",
+        local(since),
+        local(until)
+    );
+}
+
+/// Replay must also start no later than at the source's own last checkpoint: what is copied from its disk
+/// may be as old as that, if it is a standby or has just been promoted.
+fn replay_start(common: CommonCheckpoint, source: &ControlFile) -> CommonCheckpoint {
+    let checkpoint = source.checkpoint();
+    if checkpoint.redo >= common.redo {
+        return common;
+    }
+    tracing::debug!("replay starts at the source's older checkpoint {}", source.checkpoint_lsn());
+    CommonCheckpoint { lsn: source.checkpoint_lsn(), redo: checkpoint.redo, timeline: checkpoint.timeline }
+}
+
+/// An earlier run has finished here, no server has been started since, and the source still goes on from
+/// where that run ended.
+fn already_rewound(clusters: &Clusters, source_history: &TimelineHistory, clock: &Clock) -> Option<Outcome> {
+    let control = &clusters.target;
+    let by_rewind = matches!(clusters.label, Some(BackupLabel::Start { by_rewind: true, .. }));
+    let end = control.min_recovery_point();
+    let last_byte = Lsn(end.0.saturating_sub(1));
+    let is_on_history = source_history.timeline_at(last_byte) == control.min_recovery_point_timeline();
+    if !by_rewind || control.state() != ClusterState::InArchiveRecovery || !is_on_history {
+        return None;
+    }
+    tracing::info!("an earlier run has rewound the target to {end}, and no server has been started since");
+    tracing::info!("no rewind required");
+    Some(Outcome::AlreadyRewound(clock.report()))
+}
+
+/// Lets the target's own server bring it to a clean stop, if the caller asked for that.
+fn finish_crash_recovery(
+    options: &Options,
+    target: &Target,
+    clusters: &mut Clusters,
+) -> Result<(), RewindError> {
+    let state = clusters.target.state();
+    if state.is_clean() {
+        return Ok(());
+    }
+    let Some(recovery) = &options.crash_recovery else {
+        tracing::info!("target was not shut down cleanly (\"{state}\"): its WAL is read to the real end");
+        return Ok(());
+    };
+    if options.mode == Mode::DryRun {
+        tracing::info!("dry run: the target's server would be run to complete crash recovery");
+        return Ok(());
+    }
+    recovery.recover(target.root(), &clusters.target)?;
+    clusters.target = preflight::target_control(target.root())?;
+    clusters.label = preflight::check_target(target.root())?;
+    Ok(())
+}
+
+/// The target's WAL; its history is not known yet.
+fn target_wal<'a>(
+    options: &'a Options,
+    target: &Target,
+    control: &ControlFile,
+    source: &'a dyn Source,
+) -> Result<TargetWal<'a>, RewindError> {
+    let unknown = TimelineHistory::of_first(control.timeline());
+    let archive = archive(options, target, control)?;
+    let directories = &options.missing_wal.directories;
+    Ok(TargetWal::new(target.root(), unknown, control.geometry(), directories, archive, source))
+}
+
+/// The archive to look for missing WAL in.
+fn archive(
+    options: &Options,
+    target: &Target,
+    control: &ControlFile,
+) -> Result<Option<Archive>, RewindError> {
+    let command = match &options.missing_wal.restore_command {
+        RestoreCommand::Off => return Ok(None),
+        RestoreCommand::Given(command) => command.clone(),
+        RestoreCommand::FromTarget => {
+            let config_file = options.config_file.as_deref();
+            let configuration = recovery_conf::configuration(target.root(), control.version(), config_file)?;
+            configuration.restore_command()?.to_owned()
+        }
+    };
+    Ok(Some(Archive::new(command, control.geometry(), None)?.in_directory(target.root())))
+}
+
+/// The history of the timeline the source is on.
+pub(crate) fn source_history(
+    source: &dyn Source,
+    control: &ControlFile,
+) -> Result<TimelineHistory, RewindError> {
+    let timeline = control.timeline();
+    let wal_dir = control.version().wal_dir();
+    let history = read_history(timeline, |name| match DataPath::parse(format!("{wal_dir}/{name}")) {
+        Ok(path) => source.read_file(&path),
+        Err(error) => Err(error.into()),
+    })?;
+    checked_history(history, timeline, "source")
+}
+
+fn target_history(wal: &TargetWal<'_>, control: &ControlFile) -> Result<TimelineHistory, RewindError> {
+    let timeline = control.timeline();
+    let history = read_history(timeline, |name| -> Result<Option<Vec<u8>>, RewindError> {
+        let failed = |source| RewindError::FetchWal { name: name.to_owned(), source };
+        let Some(path) = wal.find(name, false).map_err(|error| failed(Box::new(error)))? else {
+            return Ok(None);
+        };
+        std::fs::read(path).map(Some).map_err(|error| failed(Box::new(error)))
+    })?;
+    checked_history(history, timeline, "target")
+}
+
+fn checked_history(
+    history: Option<Result<TimelineHistory, walparse::HistoryError>>,
+    timeline: TimelineId,
+    side: &'static str,
+) -> Result<TimelineHistory, RewindError> {
+    let missing = || RewindError::NoHistory { name: timeline.history_file_name(), side };
+    history.ok_or_else(missing)?.map_err(|source| RewindError::History { side, source })
+}
+
+/// The result of a thread; one that panicked makes this one panic, too.
+fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

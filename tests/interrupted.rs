@@ -1,0 +1,209 @@
+//! A run that does not come to its end: the target starts no server, and the next run finishes the work.
+//!
+//!     old     ── 1 ──┬── lost ──╳     rewound from new: the connection breaks, or kbrecover is killed, after
+//!     new     ┄┄┄┄┄┄ └── 2 ─────▶     so and so many bytes; then rewound again
+//!     third   ┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄ └─ 3 ─▶  in the end from a server that was promoted meanwhile
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::harness::{
+    Failover, Rewind, Run, Sandbox, Server, SourceKind, Tree, assert_follows, assert_sound, spawn_kbrecover,
+};
+use crate::{index_types, sizes};
+
+/// What the proxy does once its limit is reached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// Breaks the connections.
+    Cut,
+    /// Passes nothing on, and keeps them open.
+    Stall,
+}
+
+/// Passes on what a server sends, up to a limit counted over all connections.
+struct Proxy {
+    port: u16,
+    passed: Arc<AtomicU64>,
+}
+
+impl Proxy {
+    fn to(server: &Server, limit: u64, then: Then) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind 127.0.0.1");
+        let port = listener.local_addr().expect("address of the proxy").port();
+        let socket = PathBuf::from(server.host()).join(format!(".s.PGSQL.{}", server.port));
+        let passed = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&passed);
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let client = client.expect("accept a connection");
+                let server = UnixStream::connect(&socket).expect("connect to the server");
+                let (mut to_server, mut from_client) =
+                    (server.try_clone().expect("clone"), client.try_clone().expect("clone"));
+                std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
+                let counter = Arc::clone(&counter);
+                std::thread::spawn(move || pass_on(server, client, &counter, limit, then));
+            }
+        });
+        Proxy { port, passed }
+    }
+
+    fn conninfo(&self) -> String {
+        format!("host=127.0.0.1 port={} user=postgres dbname=postgres", self.port)
+    }
+}
+
+fn pass_on(mut server: UnixStream, mut client: TcpStream, passed: &AtomicU64, limit: u64, then: Then) {
+    let mut buffer = [0; 8192];
+    while let Ok(count @ 1..) = server.read(&mut buffer) {
+        if passed.fetch_add(count as u64, Ordering::SeqCst) + count as u64 > limit {
+            match then {
+                Then::Cut => break,
+                Then::Stall => std::thread::sleep(Duration::from_secs(600)),
+            }
+        }
+        if client.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = client.shutdown(std::net::Shutdown::Both);
+    let _ = server.shutdown(std::net::Shutdown::Both);
+}
+
+fn diverged(sandbox: &Sandbox) -> Failover {
+    let mut failover = Failover::new(
+        sandbox,
+        |old| {
+            (sizes::SIZES.shared)(old);
+            (index_types::INDEX_TYPES.shared)(old);
+        },
+        |old| {
+            (sizes::SIZES.lost)(old);
+            (index_types::INDEX_TYPES.lost)(old);
+        },
+        |new| {
+            (sizes::SIZES.kept)(new);
+            (index_types::INDEX_TYPES.kept)(new);
+        },
+    );
+    failover.old.kill();
+    failover
+}
+
+fn is_marked(target: &Server) -> bool {
+    std::fs::read_to_string(target.data.join("backup_label")).is_ok_and(|text| text.starts_with("KBRECOVER"))
+}
+
+/// The target is as it was, or it is marked and no server starts on it.
+fn assert_untouched_or_unstartable(target: &mut Server, before: &Tree, run: &str) -> bool {
+    if !is_marked(target) {
+        before.assert_unchanged(&target.data, run);
+        return false;
+    }
+    // Mostly because of the mark; files it reads before that may be half-way, too.
+    target.try_start().expect_err("a server started on a half-rewound directory");
+    true
+}
+
+fn finish(mut target: Server, source: &Server, run: Rewind) {
+    let run = run.run().expect_done();
+    for left in ["kbrecover.journal", "backup_label.kbrecover-new"] {
+        assert!(!target.data.join(left).exists(), "{left} was left behind\n{run}");
+    }
+    assert_follows(&mut target, source);
+    assert_sound(&mut target);
+}
+
+/// How many bytes a whole run takes from the source.
+fn bytes_of_a_run(failover: &Failover) -> u64 {
+    let proxy = Proxy::to(&failover.new, u64::MAX, Then::Cut);
+    let target = failover.old.copy("measured");
+    Rewind::of(&target).arg("--source-server").arg(proxy.conninfo()).run().expect_done();
+    proxy.passed.load(Ordering::SeqCst)
+}
+
+#[test]
+fn a_broken_connection_leaves_a_target_that_the_next_run_finishes() {
+    let sandbox = Sandbox::new();
+    let failover = diverged(&sandbox);
+    let total = bytes_of_a_run(&failover);
+    let mut marked = 0;
+    for part in 1..=9 {
+        let mut target = failover.old.copy(&format!("cut-{part}"));
+        let before = Tree::of(&target.data);
+        let proxy = Proxy::to(&failover.new, total * part / 10, Then::Cut);
+        let run = Rewind::of(&target).arg("--source-server").arg(proxy.conninfo()).run();
+        let is_marked = assert_untouched_or_unstartable(&mut target, &before, &run.to_string());
+        assert_eq!(run.code, if is_marked { 2 } else { 1 }, "{run}");
+        marked += u32::from(is_marked);
+        if is_marked && part % 3 == 0 {
+            let run = Rewind::of(&target).from(&failover.new, SourceKind::Server);
+            finish(target, &failover.new, run);
+        } else if is_marked {
+            let again = Rewind::of(&target).from(&failover.new, SourceKind::Server).run().expect_done();
+            again.expect_said("resuming the rewind begun at");
+        }
+    }
+    assert!(marked >= 3, "only {marked} of 9 runs were stopped after the point of no return");
+}
+
+fn killed_half_way(failover: &Failover, name: &str, total: u64) -> Server {
+    let mut target = failover.old.copy(name);
+    let before = Tree::of(&target.data);
+    let proxy = Proxy::to(&failover.new, total * 7 / 10, Then::Stall);
+    let mut child = spawn_kbrecover(Rewind::of(&target).arg("--source-server").arg(proxy.conninfo()));
+    for _ in 0..600 {
+        if proxy.passed.load(Ordering::SeqCst) > total * 7 / 10 && is_marked(&target) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // What was under way comes to rest.
+    std::thread::sleep(Duration::from_millis(200));
+    child.kill().expect("kill kbrecover");
+    child.wait().expect("wait for kbrecover");
+    assert!(assert_untouched_or_unstartable(&mut target, &before, "killed"), "not marked when it was killed");
+    target
+}
+
+#[test]
+fn killed_and_finished_from_a_server_promoted_meanwhile() {
+    let sandbox = Sandbox::new();
+    let mut failover = diverged(&sandbox);
+    let total = bytes_of_a_run(&failover);
+    let target = killed_half_way(&failover, "killed", total);
+    let other = killed_half_way(&failover, "killed-too", total);
+
+    failover.new.stop();
+    let mut third = failover.new.copy("third");
+    failover.new.start();
+    third.follow(&failover.new);
+    third.start();
+    third.catch_up(&failover.new);
+    third.promote();
+    failover.new.sql("CREATE TABLE only_on_new AS SELECT n FROM generate_series(1, 1000) n");
+    third.sql("CREATE TABLE only_on_third AS SELECT n FROM generate_series(1, 1000) n");
+
+    let run = Rewind::of(&target).from(&third, SourceKind::Server);
+    finish(target, &third, run);
+    third.stop();
+    let run: Run = Rewind::of(&other).from(&third, SourceKind::Directory).run().expect_done();
+    run.expect_said("resuming the rewind begun at");
+}
+
+#[test]
+fn a_damaged_journal_is_refused() {
+    let sandbox = Sandbox::new();
+    let failover = diverged(&sandbox);
+    let total = bytes_of_a_run(&failover);
+    let target = killed_half_way(&failover, "killed", total);
+    target.write("kbrecover.journal", "KBRJRNL1 nonsense");
+    let run = Rewind::of(&target).from(&failover.new, SourceKind::Server).run();
+    assert_eq!(run.code, 2, "{run}");
+    run.expect_said("is damaged or of another version").expect_said("new base backup");
+}
