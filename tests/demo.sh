@@ -146,8 +146,7 @@ sql A "UPDATE payment SET amount = amount + 1000 WHERE id % 10 = 0"
 say "Then A is killed with all its processes: kill -9."
 children=$(cat "/proc/${server[A]}/task/${server[A]}/children" 2>/dev/null || true)
 # shellcheck disable=SC2086
-kill -9 "${server[A]}" $children 2>/dev/null || true
-{ wait "${server[A]}"; } 2>/dev/null || true
+{ kill -9 "${server[A]}" $children && wait "${server[A]}"; } 2>/dev/null || true
 
 title "B becomes the primary and goes its own way"
 show "$PG_BINDIR/pg_ctl" promote -s -w -D "$work/B"

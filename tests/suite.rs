@@ -19,6 +19,7 @@ mod basic;
 // What the target may be: killed under load, a standby, on the source's own timeline, rewound before.
 mod crashed_target;
 mod same_timeline;
+mod look_alikes;
 mod second_run;
 mod interrupted;
 mod standby_target;
@@ -47,6 +48,7 @@ mod zoo;
 // Features of the directory.
 mod extra_files;
 mod group_access;
+mod links;
 mod pg_wal_symlink;
 
 // WAL: what is kept, what is missing, where replay must arrive; and every record of it against pg_waldump.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use walparse::scan::{Diverged, EndOfWal, ScanRequest, scan};
+use walparse::scan::{Diverged, EndOfWal, ScanRequest, UnknownChanges, scan};
 use walparse::{
     ControlFile, Fork, Lsn, PageMap, Record, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalDir,
     WalReader, rmgr,
@@ -218,6 +218,7 @@ fn the_parallel_scan_finds_what_the_reader_finds() {
                 newest_checkpoint: newest,
                 required_end: end,
                 end: EndOfWal::Crashed,
+                unknown_changes: UnknownChanges::Refuse,
             };
             let found = scan(&wal, &request, &|_| {}).expect("scan");
             let diverged =

@@ -169,7 +169,8 @@ mod tests {
         assert_eq!(
             lines.text(),
             "kbrecover: error: broke\nkbrecover: detail: The target data directory has been rewound only in \
-             part: do not start a server on it.\n"
+             part, and no server starts on it.\nkbrecover: hint: Run the same command again to finish; another \
+             source will do, too.\n"
         );
         assert_eq!(failed.status(), 2);
     }

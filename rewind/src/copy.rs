@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::data_path::DataPath;
 use crate::inventory::EntryKind;
+use crate::options::SourceLife;
 use crate::plan::RewindPlan;
 use crate::progress::{Progress, Stage};
 use crate::source::{ChunkSink, FetchError, FetchRange, MAX_RANGE, Source};
@@ -42,13 +43,6 @@ pub enum CopyError {
         /// What came.
         copied: u64,
     },
-}
-
-/// Whether the source may change while it is copied.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum SourceLife {
-    Running,
-    Stopped,
 }
 
 /// Makes the directories and tablespace links that only the source has.

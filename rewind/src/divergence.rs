@@ -8,10 +8,10 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use walparse::scan::{EndOfWal, Scan, ScanError, ScanRequest, scan};
+use walparse::scan::{EndOfWal, Scan, ScanError, ScanRequest, UnknownChanges, scan};
 use walparse::{
-    ClusterState, ControlFile, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalFault,
-    WalGeometry, WalReadError, WalReader, before_page_header,
+    ClusterState, ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId,
+    WalFault, WalGeometry, WalReadError, WalReader, before_page_header,
 };
 
 use crate::error::RewindError;
@@ -19,7 +19,7 @@ use crate::outcome::Divergence;
 use crate::preflight::Clusters;
 use crate::progress::{Progress, Stage};
 use crate::source::{Source, SourceError, WalPosition, read_part};
-use crate::target_wal::{SourceWal, TargetWal};
+use crate::target_wal::{FetchWalError, SourceWal, TargetWal};
 
 /// How much of the WAL before a presumed fork is compared: a few pages hold many records, and each
 /// record's checksum covers its link to the one before.
@@ -41,6 +41,12 @@ pub enum DivergenceError {
     Unknown {
         /// The start of the oldest segment that was compared.
         lsn: Lsn,
+    },
+    /// On one timeline nothing but the WAL tells the histories apart, and one side no longer has it.
+    #[error("could not compare the WAL of source and target: there is no \"{file}\"")]
+    NotComparable {
+        /// The segment that would have to be compared.
+        file: String,
     },
     /// The end of the source's WAL could not be found.
     #[error("could not read the end of the WAL of the source at {lsn}")]
@@ -90,56 +96,92 @@ pub(crate) fn find(
 ) -> Result<Found, RewindError> {
     let control = &sides.clusters.target;
     let geometry = control.geometry();
-    // Until more is known, segments below the checkpoint's may be asked of the source.
-    wal.set_limits(presumed.unwrap_or(control.checkpoint_lsn()), control.checkpoint_lsn().advance(1));
+    // Nothing of the source's is taken for the target's own before both have been compared.
+    wal.set_limits(Lsn::INVALID, control.checkpoint_lsn().advance(1));
     let required_end = required_end(wal, control)?;
-    wal.set_limits(presumed.unwrap_or(control.checkpoint_lsn()), required_end);
-    let scan_to = |wal: &TargetWal<'_>, fork: Lsn| {
-        let request = ScanRequest {
-            geometry,
-            fork,
-            newest_checkpoint: sides.clusters.newest_target_checkpoint(),
-            required_end,
-            end: match control.state() {
-                ClusterState::ShutDown => EndOfWal::Known,
-                ClusterState::ShutDownInRecovery => EndOfWal::Open,
-                _ if sides.clusters.label.is_some() => EndOfWal::Open,
-                _ => EndOfWal::Crashed,
-            },
-        };
-        scan(wal, &request, &|bytes| sides.progress.advance(Stage::Scan, bytes))
-            .map_err(|error| scan_error(error, wal))
-    };
+    wal.set_limits(Lsn::INVALID, required_end);
+    let scan_to = |wal: &TargetWal<'_>, fork: Lsn| scan_target(sides, wal, fork, required_end);
     let source_wal = SourceWal { source: sides.source, history: sides.source_history, geometry };
-    let first = scan_to(wal, presumed.unwrap_or(Lsn(u64::MAX)))?;
-    let source = &sides.clusters.source;
-    let (common_end, comparable) = match presumed {
-        Some(fork) => (fork, fork),
-        None => source_end(sides.source, source, sides.source_history, first.end)?,
-    };
-    let limit = first.end.min(comparable);
-    let mut divergence = confirm(wal, &source_wal, limit)?;
-    if divergence.lsn < limit {
-        tracing::info!("source and target wrote different WAL from {} on", divergence.lsn);
-    } else if first.end <= common_end {
-        divergence.lsn = common_end;
-        return Ok(Found { divergence, scan: Scan { diverged: None, ..first } });
-    } else {
-        // The target wrote on where the source left its history, or where that ends.
-        divergence.lsn = match presumed {
-            Some(fork) => fork,
-            None => {
-                let segment = geometry.segment_size.segment_before(common_end);
-                record_boundary(wal, segment, common_end, &geometry)?
+    let first = match (scan_to(wal, presumed.unwrap_or(Lsn(u64::MAX))), presumed) {
+        // What is missing below the fork the source may have, once it is known to be the same there.
+        (Err(missing @ RewindError::MissingWal { .. }), Some(fork)) => {
+            let limit = fork.min(required_end);
+            if !matches!(confirm(wal, &source_wal, limit)?, Confirmation::Same) {
+                return Err(missing);
             }
-        };
-    }
-    if presumed == Some(divergence.lsn) {
+            wal.set_limits(limit, required_end);
+            scan_to(wal, fork)?
+        }
+        (first, _) => first?,
+    };
+    let awaited = presumed.map_or(first.end, |fork| fork.min(first.end));
+    let (source_end, comparable) =
+        source_end(sides.source, &sides.clusters.source, sides.source_history, awaited)?;
+    let common_end = presumed.map_or(source_end, |fork| fork.min(source_end));
+    let lsn = match confirm(wal, &source_wal, awaited.min(comparable))? {
+        Confirmation::Differs { fork } => {
+            tracing::info!("source and target wrote different WAL from {fork} on");
+            fork
+        }
+        Confirmation::Unknown { file } if presumed.is_none() => {
+            return Err(DivergenceError::NotComparable { file }.into());
+        }
+        _ if first.end <= common_end => {
+            let divergence = Divergence { lsn: common_end, timeline: timeline_before(wal, common_end) };
+            return Ok(Found { divergence, scan: Scan { diverged: None, ..first } });
+        }
+        _ if presumed == Some(common_end) => common_end,
+        // The target wrote on where the source's WAL ends.
+        _ => record_boundary(wal, geometry.segment_size.segment_before(common_end), common_end, &geometry)?,
+    };
+    let divergence = Divergence { lsn, timeline: timeline_before(wal, lsn) };
+    if presumed == Some(lsn) {
         return Ok(Found { divergence, scan: first });
     }
-    wal.set_limits(divergence.lsn, required_end);
-    let scan = scan_to(wal, divergence.lsn)?;
-    Ok(Found { divergence, scan })
+    wal.set_limits(lsn, required_end);
+    Ok(Found { divergence, scan: scan_to(wal, lsn)? })
+}
+
+/// Whether the target's WAL up to `end` is the source's, as far as can be seen.
+pub(crate) fn goes_on_from(
+    wal: &TargetWal<'_>,
+    source: &SourceWal<'_>,
+    control: &ControlFile,
+    end: Lsn,
+) -> Result<bool, DivergenceError> {
+    let (source_end, comparable) = source_end(source.source, control, source.history, end)?;
+    let is_within = end <= source_end && end <= comparable;
+    Ok(is_within && matches!(confirm(wal, source, end)?, Confirmation::Same))
+}
+
+/// Scans the target's WAL for what lies beyond `fork`.
+fn scan_target(
+    sides: &Sides<'_>,
+    wal: &TargetWal<'_>,
+    fork: Lsn,
+    required_end: Lsn,
+) -> Result<Scan, RewindError> {
+    let control = &sides.clusters.target;
+    let request = ScanRequest {
+        geometry: control.geometry(),
+        fork,
+        newest_checkpoint: sides.clusters.newest_target_checkpoint(),
+        required_end,
+        end: match control.state() {
+            ClusterState::ShutDown => EndOfWal::Known,
+            ClusterState::ShutDownInRecovery => EndOfWal::Open,
+            _ if sides.clusters.label.is_some() => EndOfWal::Open,
+            _ => EndOfWal::Crashed,
+        },
+        unknown_changes: UnknownChanges::Refuse,
+    };
+    scan(wal, &request, &|bytes| sides.progress.advance(Stage::Scan, bytes))
+        .map_err(|error| scan_error(error, wal))
+}
+
+/// The timeline of the last byte before `lsn`.
+fn timeline_before(wal: &TargetWal<'_>, lsn: Lsn) -> TimelineId {
+    wal.history().timeline_at(Lsn(lsn.0.saturating_sub(1)))
 }
 
 /// How far the target's WAL must be there: the end of its last checkpoint, or its minRecoveryPoint.
@@ -200,7 +242,8 @@ fn source_end(
                 return Ok((before_page_header(insert, &geometry), flush.min(insert)));
             }
             WalPosition::Standby { received, .. } if received >= target_end || Instant::now() >= patience => {
-                return Ok((received, received));
+                let end = received.max(control.min_recovery_point());
+                return Ok((end, end));
             }
             WalPosition::Standby { .. } => std::thread::sleep(Duration::from_millis(50)),
             WalPosition::Stopped => {
@@ -225,38 +268,67 @@ pub(crate) fn stopped_end<S: SegmentStore + ?Sized>(
     }
 }
 
+/// What comparing both sides came to.
+enum Confirmation {
+    /// The same, as far as was looked.
+    Same,
+    /// Different from the record at `fork` on.
+    Differs { fork: Lsn },
+    /// One side no longer has the segment.
+    Unknown { file: String },
+}
+
 /// Looks whether the WAL of both sides is the same up to `presumed`, and finds the true fork if not.
 fn confirm(
     target: &TargetWal<'_>,
     source: &SourceWal<'_>,
     presumed: Lsn,
-) -> Result<Divergence, DivergenceError> {
+) -> Result<Confirmation, DivergenceError> {
     let size = source.geometry.segment_size;
     let mut segment = size.segment_before(presumed);
-    let mut end = presumed;
-    let mut from = size.start_of(segment).max(Lsn(presumed.0.saturating_sub(COMPARED_BYTES)));
-    let mut fork = presumed;
-    while let Compared::Differs { at } = compare(target, source, segment, from, end)? {
-        fork = at;
-        // Only the tail was compared so far: the first difference may lie before it.
-        if from > size.start_of(segment) {
-            (from, end) = (size.start_of(segment), at.advance(1));
-            continue;
+    let (mut from, mut end) = (last_bytes(size.start_of(segment), presumed), presumed);
+    let mut compared = compare(target, source, segment, from, end)?;
+    if compared == Compared::Same && presumed.0 - from.0 < COMPARED_BYTES && segment.0 > 1 {
+        // Too little for a proof: so the end of the segment before it, too, if both have it.
+        let before = SegmentNo(segment.0 - 1);
+        let last = last_bytes(size.start_of(before), size.end_of(before));
+        if let differs @ Compared::Differs { .. } =
+            compare(target, source, before, last, size.end_of(before))?
+        {
+            (segment, from, end, compared) = (before, last, size.end_of(before), differs);
         }
-        if segment.0 <= 1 {
+    }
+    let mut fork = None;
+    loop {
+        match compared {
+            Compared::Same => break,
+            Compared::Gone { file } if fork.is_none() => return Ok(Confirmation::Unknown { file }),
+            Compared::Gone { .. } => return Err(DivergenceError::Unknown { lsn: end }),
+            Compared::Differs { at } => fork = Some(at),
+        }
+        // Only the end was compared so far: the first difference may lie before it.
+        if from > size.start_of(segment) {
+            (from, end) = (size.start_of(segment), fork.unwrap_or(end).advance(1));
+        } else if segment.0 > 1 {
+            segment = SegmentNo(segment.0 - 1);
+            (from, end) = (size.start_of(segment), size.end_of(segment));
+        } else {
             break;
         }
-        segment = SegmentNo(segment.0 - 1);
-        (from, end) = (size.start_of(segment), size.end_of(segment));
-        if !is_comparable(target, source, segment)? {
-            return Err(DivergenceError::Unknown { lsn: size.end_of(segment) });
+        compared = compare(target, source, segment, from, end)?;
+    }
+    match fork {
+        None => Ok(Confirmation::Same),
+        Some(at) => {
+            let fork = record_boundary(target, size.segment_before(at), at, &source.geometry)?;
+            Ok(Confirmation::Differs { fork })
         }
     }
-    if fork != presumed {
-        fork = record_boundary(target, segment, fork, &source.geometry)?;
-    }
-    let last_common = Lsn(fork.0.saturating_sub(1));
-    Ok(Divergence { lsn: fork, timeline: target.history().timeline_at(last_common) })
+}
+
+/// Where the last [`COMPARED_BYTES`] before `end` begin, but not before `start`.
+fn last_bytes(start: Lsn, end: Lsn) -> Lsn {
+    start.max(Lsn(end.0.saturating_sub(COMPARED_BYTES)))
 }
 
 /// The end of the last record of the target that lies wholly before `limit`, looked for from the
@@ -267,7 +339,7 @@ fn record_boundary(
     limit: Lsn,
     geometry: &WalGeometry,
 ) -> Result<Lsn, DivergenceError> {
-    let first = if target.open(SegmentNo(segment.0.saturating_sub(1).max(1)))?.is_some() {
+    let first = if target.open_own(SegmentNo(segment.0.saturating_sub(1).max(1)))?.is_some() {
         SegmentNo(segment.0.saturating_sub(1).max(1))
     } else {
         segment
@@ -285,20 +357,16 @@ fn record_boundary(
     }
 }
 
+#[derive(PartialEq)]
 enum Compared {
-    /// The same, or one side no longer has it: nothing speaks against the presumption.
     Same,
     Differs {
         at: Lsn,
     },
-}
-
-fn is_comparable(
-    target: &TargetWal<'_>,
-    source: &SourceWal<'_>,
-    segment: SegmentNo,
-) -> Result<bool, DivergenceError> {
-    Ok(target.open(segment)?.is_some() && read_part(source.source, &source.path(segment)?, 0, 1)?.is_some())
+    /// One side does not have the file.
+    Gone {
+        file: String,
+    },
 }
 
 /// Compares `from..end`, which lies in `segment`.
@@ -310,23 +378,38 @@ fn compare(
     end: Lsn,
 ) -> Result<Compared, DivergenceError> {
     let size = source.geometry.segment_size;
-    let Some(ours) = target.open(segment)? else { return Ok(Compared::Same) };
-    let path = source.path(segment)?;
-    let mut at = from;
-    while at < end {
-        let offset = (at.0 - size.start_of(segment).0) as usize;
-        let length = (end.0 - at.0).min(u64::from(crate::source::MAX_RANGE)) as usize;
-        let Some(theirs) = read_part(source.source, &path, offset as u64, length as u64)? else {
-            tracing::debug!("the source no longer has \"{path}\": the common WAL was not compared");
-            return Ok(Compared::Same);
-        };
-        let ours = ours.get(offset..offset + length).unwrap_or_default();
-        if let Some(differs) = first_difference(ours, &theirs, at, source.geometry.wal_block_size) {
-            return Ok(Compared::Differs { at: differs });
-        }
-        at = at.advance(length as u64);
+    let Some(ours) = target.open_own(segment)? else {
+        return Ok(Compared::Gone { file: target.describe(segment) });
+    };
+    let offset = (from.0 - size.start_of(segment).0) as usize;
+    let length = (end.0.saturating_sub(from.0)) as usize;
+    let Some(theirs) = source_part(target, source, segment, offset, length)? else {
+        return Ok(Compared::Gone { file: format!("{} of the source", source.describe(segment)) });
+    };
+    let ours = ours.get(offset..offset + length).unwrap_or_default();
+    let differs = first_difference(ours, &theirs, from, source.geometry.wal_block_size);
+    Ok(differs.map_or(Compared::Same, |at| Compared::Differs { at }))
+}
+
+/// Bytes of a segment in the source's history: from the source or, if it no longer has them, from where
+/// the target's missing WAL is looked for, provided the name tells the source's file from the target's.
+fn source_part(
+    target: &TargetWal<'_>,
+    source: &SourceWal<'_>,
+    segment: SegmentNo,
+    offset: usize,
+    length: usize,
+) -> Result<Option<Vec<u8>>, DivergenceError> {
+    let part = read_part(source.source, &source.path(segment)?, offset as u64, length as u64)?;
+    let name = source.describe(segment);
+    if part.is_some() || target.describe(segment).ends_with(&name) {
+        return Ok(part);
     }
-    Ok(Compared::Same)
+    let failed =
+        |error: FetchWalError| WalReadError::Fetch { segment: name.clone(), source: Box::new(error) };
+    let Some(path) = target.find_elsewhere(&name, false).map_err(failed)? else { return Ok(None) };
+    let bytes = FileBytes::map(&path).map_err(|source| WalReadError::Open { path, source })?;
+    Ok(bytes.get(offset..offset + length).map(<[u8]>::to_vec))
 }
 
 /// Where two copies of the WAL from `at` on first differ.

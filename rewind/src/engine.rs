@@ -4,21 +4,21 @@
 //! has succeeded. [`rewind`] then changes the target in one marked stretch.
 
 use rayon::prelude::*;
-use walparse::Version;
 
 use crate::clock::Clock;
-use crate::copy::{SourceLife, copy_data, create_entries};
+use crate::copy::{copy_data, create_entries};
 use crate::error::{Failure, RewindError, TargetState};
 use crate::journal::Journal;
 use crate::label::{self, BackupLabel};
-use crate::options::{Mode, Options, RecoveryConf, SourceChoice};
+use crate::options::{Mode, Options, SourceChoice};
 use crate::outcome::{Outcome, Report};
 use crate::preflight::{self, PreflightError};
+use crate::prepare::Planned;
 use crate::progress::{Progress, Stage};
 use crate::recovery_conf;
 use crate::seal;
 use crate::source::{DEFAULT_CONNECTIONS, DirectorySource, ServerSource, Source};
-use crate::survey::{Planned, Survey, survey};
+use crate::survey::{Survey, survey};
 use crate::target::Target;
 
 /// Rewinds the target, or says that there is no need, or (in a dry run) what would be done. A rewind that
@@ -53,7 +53,8 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
             if options.mode == Mode::Rewind {
                 // Left behind by an interruption just after the commit.
                 Journal::remove(&target).map_err(|error| so_far(error.into()))?;
-                write_recovery_conf(options, &target, version).map_err(so_far)?;
+                recovery_conf::write_if_asked(options, &target, version)
+                    .map_err(|error| so_far(error.into()))?;
             }
             Ok(*outcome)
         }
@@ -61,8 +62,11 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
             Ok(Outcome::Planned(planned.report(&clock)))
         }
         Survey::Planned(planned) => {
-            if !is_unfinished {
-                mark(&target, source, &planned).map_err(so_far)?;
+            if !is_unfinished && let Err(error) = mark(&target, source, &planned) {
+                // The mark may be there although making it durable failed.
+                let is_marked = matches!(preflight::label(target.root()), Ok(Some(BackupLabel::Unfinished)));
+                let state = if is_marked { TargetState::Unfinished } else { TargetState::Untouched };
+                return Err(failed(state)(error));
             }
             let report = rewind(options, progress, &mut clock, &target, source, &planned);
             report.map(Outcome::Rewound).map_err(failed(TargetState::Unfinished))
@@ -91,7 +95,23 @@ fn mark(target: &Target, source: &dyn Source, planned: &Planned<'_>) -> Result<(
         &planned.target_files,
     );
     journal.write(target)?;
-    Ok(target.replace_file(&seal::label_path(), label::mark().as_bytes())?)
+    let label = std::fs::read(seal::label_path().below(target.root())).ok();
+    // The survey may have taken long: nobody must have started a server meanwhile. One that starts after the
+    // first look and before the mark is seen by the second.
+    preflight::check_not_running(target.root())?;
+    if preflight::target_control(target.root())? != planned.clusters.target {
+        return Err(PreflightError::TargetChanged { path: target.root().to_owned() }.into());
+    }
+    target.replace_file(&seal::label_path(), label::mark().as_bytes())?;
+    if let Err(error) = preflight::check_not_running(target.root()) {
+        match label {
+            Some(label) => target.replace_file(&seal::label_path(), &label)?,
+            None => target.remove_file(&seal::label_path())?,
+        }
+        Journal::remove(target)?;
+        return Err(error.into());
+    }
+    Ok(())
 }
 
 /// Changes the target: copy, then seal.
@@ -109,32 +129,13 @@ fn rewind(
     progress.begin(Stage::Copy, Some(fetch_bytes));
     create_entries(&planned.plan, target)?;
     let early = seal::copy_complete_segments(planned, source, target, progress)?;
-    let copied = copy_data(&planned.plan, block_size, source, source_life(options), target, progress)?;
+    let copied = copy_data(&planned.plan, block_size, source, options.source.life(), target, progress)?;
     clock.end_stage("copy");
     let sealed = seal::seal(options, progress, clock, target, source, planned, &early)?;
     let mut report = planned.report(clock);
     report.bytes_fetched = early.bytes + copied + sealed.bytes;
     report.replay = Some(sealed.replay);
     Ok(report)
-}
-
-pub(crate) fn source_life(options: &Options) -> SourceLife {
-    match options.source {
-        SourceChoice::Server(_) => SourceLife::Running,
-        SourceChoice::Directory(_) => SourceLife::Stopped,
-    }
-}
-
-/// Makes the target a standby of the source, if that was asked for.
-pub(crate) fn write_recovery_conf(
-    options: &Options,
-    target: &Target,
-    version: Version,
-) -> Result<(), RewindError> {
-    if let (RecoveryConf::Write, SourceChoice::Server(conninfo)) = (options.recovery_conf, &options.source) {
-        recovery_conf::write(target, version, conninfo)?;
-    }
-    Ok(())
 }
 
 fn open_source(options: &Options, target: &Target) -> Result<Box<dyn Source>, RewindError> {

@@ -213,6 +213,9 @@ impl RewindError {
             RewindError::Scan(ScanError::Read(WalReadError::Fetch { .. })) => {
                 "See that restore_command brings the whole segment to the path given as %p, and exits with 1 when the archive has none.".into()
             }
+            RewindError::Plan(_) => {
+                "Make it on the target what it is on the source: a link, for example, can be replaced by what it leads to.".into()
+            }
             RewindError::Journal(_) => {
                 "Without its journal the rewind cannot be finished. Take a new base backup of the source.".into()
             }
@@ -221,6 +224,9 @@ impl RewindError {
             }
             RewindError::TablespaceInUse { .. } => {
                 "Source and target must not share a directory. Empty it, or make the link on the target by hand, to a directory of its own.".into()
+            }
+            RewindError::Divergence(DivergenceError::NotComparable { .. }) => {
+                "Both are on one timeline, and only this WAL could tell whether the target may follow. Take a new base backup, or, if you are sure that it may, start the target as a standby that can restore WAL from an archive.".into()
             }
             RewindError::Divergence(DivergenceError::NoAncestor | DivergenceError::Unknown { .. }) => {
                 "These two cannot be rewound to each other. Take a new base backup.".into()

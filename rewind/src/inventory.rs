@@ -19,6 +19,8 @@ pub enum EntryKind {
         /// What it points to.
         target: PathBuf,
     },
+    /// Anything else: another link, a socket, a pipe, a device.
+    Other,
 }
 
 /// The entries of a data directory, each path once, in byte order.

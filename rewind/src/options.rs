@@ -39,6 +39,22 @@ pub enum SourceChoice {
     Directory(PathBuf),
 }
 
+/// Whether the source may change while it is copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SourceLife {
+    Running,
+    Stopped,
+}
+
+impl SourceChoice {
+    pub(crate) fn life(&self) -> SourceLife {
+        match self {
+            SourceChoice::Server(_) => SourceLife::Running,
+            SourceChoice::Directory(_) => SourceLife::Stopped,
+        }
+    }
+}
+
 /// Do it, or only say what would be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {

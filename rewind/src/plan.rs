@@ -2,6 +2,8 @@
 //!
 //! Pure: no file is opened here. The WAL directory's own files are planned in [`crate::wal_plan`].
 
+use std::collections::BTreeSet;
+
 use walparse::{PageMap, RelSegment, RelationBlocks, Version};
 
 use crate::data_path::DataPath;
@@ -76,7 +78,17 @@ pub(crate) struct PlanInput<'a> {
 /// The two sides do not fit together.
 pub(crate) fn plan(input: PlanInput<'_>) -> Result<RewindPlan, PlanError> {
     let mut plan = RewindPlan { wal: input.wal.clone(), ..RewindPlan::default() };
+    let mut kept = BTreeSet::new();
     for (path, source, target) in both(input.source, input.target) {
+        if is_below(path, &kept) {
+            continue;
+        }
+        if is_kept_link(path, source, target)? {
+            tracing::warn!("\"{path}\" is a link or a special file: it is left as it is");
+            kept.insert(path.clone());
+            plan.unchanged += 1;
+            continue;
+        }
         decide(&input, &mut plan, path, source, target)?;
     }
     // Children stand behind their parents in byte order of the paths.
@@ -108,6 +120,36 @@ impl RewindPlan {
     }
 }
 
+/// Whether a path is a link, a socket or the like on one side and something on the other: it then stays
+/// as it is on the target, with all that may be below it, because following a link would lead out of the
+/// directory. Not so where the server keeps its data: that must be made the source's.
+fn is_kept_link(
+    path: &DataPath,
+    source: Option<&EntryKind>,
+    target: Option<&EntryKind>,
+) -> Result<bool, PlanError> {
+    let is_kept = matches!((source, target), (Some(EntryKind::Other), _) | (Some(_), Some(EntryKind::Other)));
+    let first = path.parts().next().unwrap_or_default();
+    let is_data = matches!(first, b"base" | b"global" | b"PG_VERSION")
+        || (first.starts_with(b"pg_") && !first.ends_with(b".conf"));
+    if is_kept && is_data { Err(PlanError::DifferentType { path: path.clone() }) } else { Ok(is_kept) }
+}
+
+/// Whether one of the directories a path is in was left as it is.
+fn is_below(path: &DataPath, kept: &BTreeSet<DataPath>) -> bool {
+    if kept.is_empty() {
+        return false;
+    }
+    let mut parent = path.parent();
+    while let Some(directory) = parent {
+        if kept.contains(&directory) {
+            return true;
+        }
+        parent = directory.parent();
+    }
+    false
+}
+
 /// Decides about one path; the first rule that fits counts.
 fn decide(
     input: &PlanInput<'_>,
@@ -116,7 +158,8 @@ fn decide(
     source: Option<&EntryKind>,
     target: Option<&EntryKind>,
 ) -> Result<(), PlanError> {
-    if wal_plan::is_planned_there(path, input.version) {
+    // The mark stands in `backup_label` while files are changed: taking it away would let a server start.
+    if wal_plan::is_planned_there(path, input.version) || path.as_bytes() == b"backup_label" {
         return Ok(());
     }
     let source = match disposition(path) {
@@ -158,7 +201,9 @@ fn both_files(input: &PlanInput<'_>, plan: &mut RewindPlan, path: &DataPath, fro
     };
     // Blocks beyond the end on either side need no copy: they are part of the missing end, or are cut
     // off, or replay of the source's WAL brings them.
+    // A block cut short, by a full disk or a crash, is copied anew with the rest.
     let block_size = u64::from(input.block_size);
+    let from = if from < to { from - from % block_size } else { from };
     let whole_blocks = from.min(to) / block_size;
     let first = file.segment.saturating_mul(input.blocks_per_segment);
     let in_file = input.page_map.blocks_in(file, input.blocks_per_segment).map(|block| block.0 - first);
@@ -256,6 +301,7 @@ mod tests {
             ("base/5/101", Some(8192 * 10)),
             ("base/5/102", Some(8192 * 4)),
             ("base/5/100_fsm", Some(24576)),
+            ("backup_label", Some(85)),
             ("base/7", None),
             ("base/7/1", Some(8192)),
             ("global/pg_control", Some(8192)),
@@ -282,6 +328,30 @@ mod tests {
         let blocks: Vec<(String, Vec<u32>)> =
             plan.blocks.iter().map(|(path, blocks)| (path.to_string(), blocks.iter().collect())).collect();
         assert_eq!(blocks, [("base/5/16384".into(), vec![0, 3]), ("base/5/16384.1".into(), vec![0])]);
+    }
+
+    #[test]
+    fn a_block_cut_short_is_copied_anew() {
+        let sides = |size| listing(&[("base/5/16384", Some(size))]);
+        let plan = make(&sides(8192 * 4), &sides(8192 * 2 + 100), &PageMap::new()).unwrap();
+        assert_eq!(plan.copy_tail, [Tail { path: path("base/5/16384"), from: 8192 * 2, to: 8192 * 4 }]);
+    }
+
+    #[test]
+    fn links_are_left_alone_with_all_below_and_refused_among_the_data() {
+        let other = |name: &str| Inventory::new(vec![(path(name), EntryKind::Other)]).unwrap();
+        let source = listing(&[("log", None), ("log-x", Some(1)), ("log/a", Some(1))]);
+        let plan = make(&source, &other("log"), &PageMap::new()).unwrap();
+        assert_eq!((plan.copy, plan.create, plan.remove), (vec![(path("log-x"), 1)], vec![], vec![]));
+        let plan = make(&other("log"), &source, &PageMap::new()).unwrap();
+        assert_eq!(plan.remove.len(), 1, "only log-x goes");
+        let plan = make(&Inventory::default(), &other("socket"), &PageMap::new()).unwrap();
+        assert_eq!(plan.remove, [(path("socket"), EntryKind::Other)]);
+        for data in ["base/5/1", "pg_xact", "pg_xact/0000", "global/1262"] {
+            let file = listing(&[(data, Some(1))]);
+            assert!(make(&file, &other(data), &PageMap::new()).is_err(), "{data}");
+        }
+        assert!(make(&listing(&[("pg_hba.conf", Some(1))]), &other("pg_hba.conf"), &PageMap::new()).is_ok());
     }
 
     #[test]

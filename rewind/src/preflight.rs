@@ -85,6 +85,18 @@ pub enum PreflightError {
         /// The directory.
         path: PathBuf,
     },
+    /// The target was started and stopped, or changed otherwise, while it was being read.
+    #[error("target data directory \"{}\" was changed while kbrecover was reading it", path.display())]
+    TargetChanged {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// A base backup that no server has been started on: how far its data reaches is not known.
+    #[error("file \"{}\" is of a base backup that has not been recovered", path.display())]
+    PendingBackup {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is a backup label that cannot be read.
     #[error("invalid data in file \"{}\"", path.display())]
     Label {
@@ -119,10 +131,13 @@ impl PreflightError {
                 "Without them changes to the target can be missed. Take a new base backup; for the next time, set wal_log_hints = on or enable checksums with pg_checksums.".into()
             }
             PreflightError::SourceFullPageWrites => {
-                "Set full_page_writes = on on the source and reload its configuration.".into()
+                "Set full_page_writes = on on the source (on its primary, if it is a standby), reload its configuration, and run CHECKPOINT there.".into()
             }
             PreflightError::SourceNotClean { state } => {
                 format!("Its state is \"{state}\". Stop it with pg_ctl stop -m fast, or give --source-server while it runs.")
+            }
+            PreflightError::PendingBackup { .. } => {
+                "Start a server on it as a standby instead, or take a new base backup.".into()
             }
             _ => return None,
         })
@@ -159,14 +174,25 @@ pub(crate) fn target_control(root: &Path) -> Result<ControlFile, PreflightError>
 /// Checks that the target is a stopped data directory; its label, if any.
 pub(crate) fn check_target(root: &Path) -> Result<Option<BackupLabel>, PreflightError> {
     read(&root.join("PG_VERSION"))?;
-    check_not_running(root)?;
+    if check_not_running(root)? == LockFile::Stale {
+        tracing::info!("pid file found but it seems bogus. Trying to start rewind anyway...");
+    }
+    match label(root)? {
+        Some(BackupLabel::Start { by_rewind: false, .. }) => {
+            Err(PreflightError::PendingBackup { path: root.join("backup_label") })
+        }
+        label => Ok(label),
+    }
+}
+
+/// The target's backup label, if it has one.
+pub(crate) fn label(root: &Path) -> Result<Option<BackupLabel>, PreflightError> {
     let path = root.join("backup_label");
-    let label = match std::fs::read(&path) {
-        Ok(text) => Some(BackupLabel::parse(&text).ok_or(PreflightError::Label { path })?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(source) => return Err(PreflightError::Open { path, source }),
-    };
-    Ok(label)
+    match std::fs::read(&path) {
+        Ok(text) => Ok(Some(BackupLabel::parse(&text).ok_or(PreflightError::Label { path })?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(PreflightError::Open { path, source }),
+    }
 }
 
 /// Checks that the two clusters can be rewound to each other.
@@ -190,13 +216,16 @@ pub(crate) fn check_clusters(source: &dyn Source, clusters: &Clusters) -> Result
     let state = theirs.state();
     let is_running = source.position()? != WalPosition::Stopped;
     match state {
-        _ if !is_running && !state.is_clean() => Err(PreflightError::SourceNotClean { state }),
-        ClusterState::InProduction | ClusterState::InArchiveRecovery => Ok(()),
-        _ if is_running => Err(PreflightError::SourceState { state }),
-        // Its setting is not to be asked; what held at its last checkpoint is in the control file.
-        _ if !theirs.checkpoint().full_page_writes => Err(PreflightError::SourceFullPageWrites),
-        _ => Ok(()),
+        _ if !is_running && !state.is_clean() => return Err(PreflightError::SourceNotClean { state }),
+        ClusterState::InProduction | ClusterState::InArchiveRecovery => {}
+        _ if is_running => return Err(PreflightError::SourceState { state }),
+        _ => {}
     }
+    // What a standby is told by its own setting is not what its primary did.
+    if !theirs.checkpoint().full_page_writes {
+        return Err(PreflightError::SourceFullPageWrites);
+    }
+    Ok(())
 }
 
 fn same<T: PartialEq + ToString>(what: &'static str, source: T, target: T) -> Result<(), PreflightError> {
@@ -207,35 +236,36 @@ fn same<T: PartialEq + ToString>(what: &'static str, source: T, target: T) -> Re
     Err(PreflightError::DifferentKinds { what, source_value, target_value })
 }
 
+/// What the lock file of a stopped server looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LockFile {
+    /// There is none: it was stopped in order.
+    None,
+    /// Left from a crash.
+    Stale,
+}
+
 /// Refuses a directory on which a server runs.
 ///
 /// A lock file may be left from a crash, and its process number may belong to another process by now: it
 /// counts if that process works in this directory, as every server does in its own. Of a process whose
 /// directory cannot be seen the worst is assumed.
-fn check_not_running(root: &Path) -> Result<(), PreflightError> {
+pub(crate) fn check_not_running(root: &Path) -> Result<LockFile, PreflightError> {
     let path = root.join("postmaster.pid");
     let text = match std::fs::read(&path) {
         Ok(text) => String::from_utf8_lossy(&text).into_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LockFile::None),
         Err(source) => return Err(PreflightError::Open { path, source }),
     };
     // A stand-alone server writes its process number with a minus sign.
     let pid = text.lines().next().and_then(|line| line.trim().trim_start_matches('-').parse::<u32>().ok());
-    let bogus = || tracing::info!("pid file found but it seems bogus. Trying to start rewind anyway...");
-    let Some(pid) = pid.filter(|&pid| pid > 0) else {
-        bogus();
-        return Ok(());
-    };
+    let Some(pid) = pid.filter(|&pid| pid > 0) else { return Ok(LockFile::Stale) };
     let is_running = match std::fs::read_link(format!("/proc/{pid}/cwd")) {
         Ok(directory) => root.canonicalize().is_ok_and(|root| root == directory),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(_) => Path::new(&format!("/proc/{pid}")).exists(),
     };
-    if is_running {
-        return Err(PreflightError::Running { path, pid });
-    }
-    bogus();
-    Ok(())
+    if is_running { Err(PreflightError::Running { path, pid }) } else { Ok(LockFile::Stale) }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, PreflightError> {

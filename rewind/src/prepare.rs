@@ -3,16 +3,53 @@
 
 use std::collections::BTreeSet;
 
-use walparse::{ControlFile, Lsn, TimelineHistory};
+use jiff::Timestamp;
+use walparse::{ControlFile, Lsn, PageMap, TimelineHistory};
 
+use crate::clock::Clock;
 use crate::divergence;
 use crate::error::RewindError;
-use crate::inventory::EntryKind;
+use crate::inventory::{EntryKind, Inventory};
+use crate::outcome::{CommonCheckpoint, Divergence, Report};
 use crate::plan::{self, PlanInput, RewindPlan};
+use crate::preflight::Clusters;
 use crate::source::{Source, WalPosition};
-use crate::survey::Planned;
-use crate::target_wal::SourceWal;
+use crate::target_wal::{SourceWal, TargetWal};
 use crate::wal_plan::{self, WalPlan, WalPlanInput};
+
+/// Everything that is known before the first write.
+pub(crate) struct Planned<'a> {
+    pub(crate) clusters: Clusters,
+    pub(crate) source_history: TimelineHistory,
+    pub(crate) wal: TargetWal<'a>,
+    pub(crate) divergence: Divergence,
+    /// The last checkpoint of the target that both histories share.
+    pub(crate) common_checkpoint: CommonCheckpoint,
+    /// Where replay will start.
+    pub(crate) checkpoint: CommonCheckpoint,
+    pub(crate) checkpoint_search: (Timestamp, Timestamp),
+    pub(crate) page_map: PageMap,
+    pub(crate) source_files: Inventory,
+    pub(crate) target_files: Inventory,
+    /// When an unfinished run is resumed: the WAL files that were there before it.
+    pub(crate) own_wal_files: Option<BTreeSet<String>>,
+    pub(crate) plan: RewindPlan,
+    /// Bytes and records of the target's WAL.
+    pub(crate) scanned: (u64, u64),
+}
+
+impl Planned<'_> {
+    /// The figures known so far.
+    pub(crate) fn report(&self, clock: &Clock) -> Report {
+        let mut report = clock.report();
+        report.divergence = Some(self.divergence);
+        report.checkpoint = Some(self.common_checkpoint);
+        report.checkpoint_search = Some(self.checkpoint_search);
+        report.plan = Some(self.plan.summary(&self.source_files, self.clusters.target.block_size()));
+        (report.wal_bytes_scanned, report.wal_records_scanned) = self.scanned;
+        report
+    }
+}
 
 /// Decides about every path.
 pub(crate) fn make_plan(planned: &Planned<'_>, source: &dyn Source) -> Result<RewindPlan, RewindError> {
@@ -65,7 +102,7 @@ pub(crate) fn available_wal(
 ) -> Result<Lsn, RewindError> {
     Ok(match source.position()? {
         WalPosition::Primary { flush, .. } => flush,
-        WalPosition::Standby { received, .. } => received,
+        WalPosition::Standby { received, .. } => received.max(control.min_recovery_point()),
         WalPosition::Stopped => {
             let store = SourceWal { source, history, geometry: control.geometry() };
             divergence::stopped_end(&store, control)?

@@ -7,6 +7,7 @@ use walparse::Version;
 
 use crate::config::{ConfigError, Configuration};
 use crate::data_path::DataPath;
+use crate::options::{Options, RecoveryConf, SourceChoice};
 use crate::source::conninfo::Conninfo;
 use crate::target::{Target, TargetError};
 
@@ -31,11 +32,21 @@ pub enum RecoveryConfError {
 /// and one from here on does not start where that file is.
 const SIGNAL_FILES: u32 = 120_000;
 
-/// Makes the target, a cluster of this version, a standby of the server that `source` describes.
-///
+/// Makes the target, a cluster of this version, a standby of the source, if the caller asked for that.
+pub(crate) fn write_if_asked(
+    options: &Options,
+    target: &Target,
+    version: Version,
+) -> Result<(), RecoveryConfError> {
+    match (options.recovery_conf, &options.source) {
+        (RecoveryConf::Write, SourceChoice::Server(conninfo)) => write(target, version, conninfo),
+        _ => Ok(()),
+    }
+}
+
 /// Up to 11 `recovery.conf` is written anew; from 12 on `primary_conninfo` is added to
 /// `postgresql.auto.conf`, and `standby.signal` made.
-pub(crate) fn write(target: &Target, version: Version, source: &Conninfo) -> Result<(), RecoveryConfError> {
+fn write(target: &Target, version: Version, source: &Conninfo) -> Result<(), RecoveryConfError> {
     let primary_conninfo = setting("primary_conninfo", &source.primary_conninfo(version));
     if version.server_version_num() < SIGNAL_FILES {
         // The timeline to follow was the control file's own by default, not the newest.

@@ -7,26 +7,26 @@
 use std::collections::BTreeSet;
 
 use jiff::Zoned;
-use walparse::scan::{EndOfWal, ScanRequest, scan};
+use walparse::scan::{EndOfWal, ScanError, ScanRequest, UnknownChanges, scan};
 use walparse::{
     ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, WalDir, WalReadError,
     before_page_header,
 };
 
 use crate::clock::Clock;
-use crate::copy::{SourceLife, copy_wal};
+use crate::copy::copy_wal;
 use crate::data_path::DataPath;
-use crate::engine::{source_life, write_recovery_conf};
 use crate::error::RewindError;
 use crate::journal::Journal;
 use crate::label::label;
-use crate::options::{Options, SyncChoice};
+use crate::options::{Options, SourceLife, SyncChoice};
 use crate::outcome::WalSpan;
 use crate::preflight::control_path;
-use crate::prepare::{available_wal, plan_wal};
+use crate::prepare::{Planned, available_wal, plan_wal};
 use crate::progress::{Progress, Stage};
+use crate::recovery_conf;
 use crate::source::Source;
-use crate::survey::{Planned, source_history};
+use crate::survey::source_history;
 use crate::target::Target;
 use crate::wal_plan::WalCopy;
 
@@ -79,7 +79,7 @@ pub(crate) fn seal(
 ) -> Result<Sealed, RewindError> {
     // After all data: no page that was copied is newer than what the WAL says from here on.
     let control = source.control_file()?;
-    if source_life(options) == SourceLife::Stopped && control != planned.clusters.source {
+    if options.source.life() == SourceLife::Stopped && control != planned.clusters.source {
         return Err(RewindError::SourceModified);
     }
     let history = current_history(source, &control, planned)?;
@@ -101,7 +101,7 @@ pub(crate) fn seal(
         &control_path(),
         &control.recovering_to(end, timeline, now.timestamp().as_second()),
     )?;
-    write_recovery_conf(options, target, control.version())?;
+    recovery_conf::write_if_asked(options, target, control.version())?;
     sync(options, target, progress)?;
     let geometry = control.geometry();
     target.replace_file(&label_path(), label(&planned.checkpoint, geometry.segment_size, &now).as_bytes())?;
@@ -204,8 +204,16 @@ fn verify_wal(
         newest_checkpoint: planned.checkpoint.redo,
         required_end: before_page_header(needed, &geometry),
         end: EndOfWal::Open,
+        unknown_changes: UnknownChanges::Ignore,
     };
     let found = scan(&store, &request, &|_| {}).map_err(RewindError::IncompleteWal)?;
+    // Only the record that the source was writing when it was asked may be incomplete.
+    let last_byte = available.0.saturating_sub(1);
+    let last_page = Lsn(last_byte - last_byte % u64::from(geometry.wal_block_size));
+    if found.stop.fault_at < last_page {
+        let (position, fault) = (found.end, found.stop.fault);
+        return Err(RewindError::IncompleteWal(ScanError::BreaksOff { position, needed: available, fault }));
+    }
     Ok(found.end)
 }
 

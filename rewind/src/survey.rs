@@ -2,26 +2,25 @@
 //! for the target's own server to be run.
 
 use jiff::Timestamp;
-use walparse::{ClusterState, ControlFile, Lsn, PageMap, TimelineHistory, TimelineId, Version};
+use walparse::{ClusterState, ControlFile, Lsn, TimelineHistory, TimelineId, Version};
 
 use crate::archive::Archive;
 use crate::clock::Clock;
 use crate::data_path::DataPath;
 use crate::divergence::{self, Sides};
 use crate::error::RewindError;
-use crate::inventory::Inventory;
 use crate::journal::Journal;
 use crate::label::BackupLabel;
 use crate::options::{Mode, Options, RestoreCommand};
-use crate::outcome::{CommonCheckpoint, Divergence, Outcome, Report};
+use crate::outcome::{CommonCheckpoint, Divergence, Outcome};
 use crate::plan::RewindPlan;
 use crate::preflight::{self, Clusters};
-use crate::prepare::make_plan;
+use crate::prepare::{Planned, make_plan};
 use crate::progress::{Progress, Stage};
 use crate::recovery_conf;
 use crate::source::{Source, walk_data_directory};
 use crate::target::Target;
-use crate::target_wal::{TargetWal, read_history};
+use crate::target_wal::{SourceWal, TargetWal, read_history};
 
 /// What the survey came to.
 pub(crate) enum Survey<'a> {
@@ -29,40 +28,6 @@ pub(crate) enum Survey<'a> {
     Follows(Version, Box<Outcome>),
     /// It must be rewound.
     Planned(Box<Planned<'a>>),
-}
-
-/// Everything that is known before the first write.
-pub(crate) struct Planned<'a> {
-    pub(crate) clusters: Clusters,
-    pub(crate) source_history: TimelineHistory,
-    pub(crate) wal: TargetWal<'a>,
-    pub(crate) divergence: Divergence,
-    /// The last checkpoint of the target that both histories share.
-    pub(crate) common_checkpoint: CommonCheckpoint,
-    /// Where replay will start.
-    pub(crate) checkpoint: CommonCheckpoint,
-    pub(crate) checkpoint_search: (Timestamp, Timestamp),
-    pub(crate) page_map: PageMap,
-    pub(crate) source_files: Inventory,
-    pub(crate) target_files: Inventory,
-    /// When an unfinished run is resumed: the WAL files that were there before it.
-    pub(crate) own_wal_files: Option<std::collections::BTreeSet<String>>,
-    pub(crate) plan: RewindPlan,
-    /// Bytes and records of the target's WAL.
-    pub(crate) scanned: (u64, u64),
-}
-
-impl Planned<'_> {
-    /// The figures known so far.
-    pub(crate) fn report(&self, clock: &Clock) -> Report {
-        let mut report = clock.report();
-        report.divergence = Some(self.divergence);
-        report.checkpoint = Some(self.common_checkpoint);
-        report.checkpoint_search = Some(self.checkpoint_search);
-        report.plan = Some(self.plan.summary(&self.source_files, self.clusters.target.block_size()));
-        (report.wal_bytes_scanned, report.wal_records_scanned) = self.scanned;
-        report
-    }
 }
 
 /// Reads both sides and decides what to do.
@@ -81,17 +46,19 @@ pub(crate) fn survey<'a>(
         Clusters { source: source.control_file()?, target: preflight::target_control(target.root())?, label };
     preflight::check_clusters(source, &clusters)?;
     let source_history = source_history(source, &clusters.source)?;
-    if let Some(outcome) = already_rewound(&clusters, &source_history, clock) {
-        return Ok(Survey::Follows(clusters.target.version(), Box::new(outcome)));
-    }
     finish_crash_recovery(options, target, &mut clusters)?;
     let mut wal = target_wal(options, target, &clusters.target, source)?;
-    clock.end_stage("preflight");
-
-    let searched_since = Timestamp::now();
     let history = target_history(&wal, &clusters.target)?;
     let presumed = divergence::from_histories(&source_history, &history)?;
     wal.set_history(history);
+    let source_wal = SourceWal { source, history: &source_history, geometry: clusters.source.geometry() };
+    if already_rewound(&clusters, &wal, &source_wal, presumed.1)? {
+        let outcome = Outcome::AlreadyRewound(clock.report());
+        return Ok(Survey::Follows(clusters.target.version(), Box::new(outcome)));
+    }
+    clock.end_stage("preflight");
+
+    let searched_since = Timestamp::now();
     let (found, source_files, target_files) = std::thread::scope(|scope| {
         let source_files = scope.spawn(|| source.list());
         let wal_dir = clusters.target.version().wal_dir();
@@ -237,20 +204,27 @@ fn replay_start(common: CommonCheckpoint, source: &ControlFile) -> CommonCheckpo
     CommonCheckpoint { lsn: source.checkpoint_lsn(), redo: checkpoint.redo, timeline: checkpoint.timeline }
 }
 
-/// An earlier run has finished here, no server has been started since, and the source still goes on from
-/// where that run ended.
-fn already_rewound(clusters: &Clusters, source_history: &TimelineHistory, clock: &Clock) -> Option<Outcome> {
+/// Whether an earlier run has finished here, no server has been started since, and the source still goes
+/// on from where that run ended.
+fn already_rewound(
+    clusters: &Clusters,
+    wal: &TargetWal<'_>,
+    source: &SourceWal<'_>,
+    left: Option<Lsn>,
+) -> Result<bool, RewindError> {
     let control = &clusters.target;
-    let by_rewind = matches!(clusters.label, Some(BackupLabel::Start { by_rewind: true, .. }));
     let end = control.min_recovery_point();
-    let last_byte = Lsn(end.0.saturating_sub(1));
-    let is_on_history = source_history.timeline_at(last_byte) == control.min_recovery_point_timeline();
+    let by_rewind = matches!(clusters.label, Some(BackupLabel::Start { by_rewind: true, .. }));
+    let is_on_history = left.is_none_or(|left| end <= left);
     if !by_rewind || control.state() != ClusterState::InArchiveRecovery || !is_on_history {
-        return None;
+        return Ok(false);
+    }
+    if !divergence::goes_on_from(wal, source, &clusters.source, end)? {
+        return Ok(false);
     }
     tracing::info!("an earlier run has rewound the target to {end}, and no server has been started since");
     tracing::info!("no rewind required");
-    Some(Outcome::AlreadyRewound(clock.report()))
+    Ok(true)
 }
 
 /// Lets the target's own server bring it to a clean stop, if the caller asked for that.
@@ -260,7 +234,8 @@ fn finish_crash_recovery(
     clusters: &mut Clusters,
 ) -> Result<(), RewindError> {
     let state = clusters.target.state();
-    if state.is_clean() {
+    // A server run on a rewound directory would end its recovery and write WAL of its own.
+    if state.is_clean() || clusters.label.is_some() {
         return Ok(());
     }
     let Some(recovery) = &options.crash_recovery else {

@@ -143,7 +143,7 @@ impl Target {
         let full = path.below(&self.root);
         self.remember_entry(path);
         match DirBuilder::new().mode(self.directory_mode).create(&full) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && full.is_dir() => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_real_directory(&full) => Ok(()),
             other => other.map_err(|source| TargetError { action: "create directory", path: full, source }),
         }
     }
@@ -178,16 +178,19 @@ impl Target {
         })
     }
 
-    /// Removes an empty directory; one that is gone already is no error.
+    /// Removes an empty directory; one that is gone already is no error, and one that still holds something
+    /// that is never touched is left with a warning.
     pub(crate) fn remove_directory(&self, path: &DataPath) -> Result<(), TargetError> {
         let full = path.below(&self.root);
         self.remember(|written| written.directories.remove(&Some(path.clone())));
         self.remember_entry(path);
-        ignore_missing(fs::remove_dir(&full)).map_err(|source| TargetError {
-            action: "remove directory",
-            path: full,
-            source,
-        })
+        match ignore_missing(fs::remove_dir(&full)) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                tracing::warn!("directory \"{path}\" is not empty and stays");
+                Ok(())
+            }
+            other => other.map_err(|source| TargetError { action: "remove directory", path: full, source }),
+        }
     }
 
     /// Puts a small file in place as a whole, durably: the old one or the new one is there, nothing else.
@@ -274,6 +277,10 @@ impl TargetFile {
 fn is_own_file(path: &Path) -> bool {
     let own = rustix::process::geteuid().as_raw();
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_file() && metadata.uid() == own)
+}
+
+fn is_real_directory(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {

@@ -5,10 +5,10 @@
 //! below the fork, on the source, whose history is the same there. What is fetched goes to a temporary
 //! directory: the target stays untouched.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 use walparse::{
@@ -35,7 +35,7 @@ pub(crate) struct TargetWal<'a> {
 
 #[derive(Default)]
 struct Fetched {
-    places: HashMap<String, Option<PathBuf>>,
+    names: HashSet<String>,
     directory: Option<TempDir>,
 }
 
@@ -105,29 +105,38 @@ impl<'a> TargetWal<'a> {
         self.find_elsewhere(name, is_shared)
     }
 
-    /// A file that the WAL directory does not have. One thread looks at a time: restore commands are
-    /// seldom made to run twice at once.
+    /// A file that the WAL directory does not have. `is_shared` says that the source's would be the same.
     pub(crate) fn find_elsewhere(
         &self,
         name: &str,
         is_shared: bool,
     ) -> Result<Option<PathBuf>, FetchWalError> {
-        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = fetched.places.get(name) {
-            return Ok(known.clone());
+        if let Some(own) = self.find_own_elsewhere(name)? {
+            return Ok(Some(own));
         }
-        let mut found =
-            self.directories.iter().map(|directory| directory.join(name)).find(|path| path.is_file());
-        if found.is_none()
-            && let Some(archive) = &self.archive
-        {
-            found = archive.fetch(name)?;
+        if is_shared { self.fetch_from_source(name) } else { Ok(None) }
+    }
+
+    /// The same from places that hold WAL of the target itself.
+    fn find_own_elsewhere(&self, name: &str) -> Result<Option<PathBuf>, FetchWalError> {
+        let mut copies = self.directories.iter().map(|directory| directory.join(name));
+        match (copies.find(|path| path.is_file()), &self.archive) {
+            (Some(path), _) => Ok(Some(path)),
+            (None, Some(archive)) => Ok(archive.fetch(name)?),
+            (None, None) => Ok(None),
         }
-        if found.is_none() && is_shared {
-            found = self.fetch_from_source(name, &mut fetched)?;
+    }
+
+    /// The bytes of a segment as the target itself wrote it: the source is not asked, for what is the
+    /// target's own is compared with it.
+    pub(crate) fn open_own(&self, segment: SegmentNo) -> Result<Option<FileBytes>, WalReadError> {
+        if let Some(bytes) = self.local.open(segment)? {
+            return Ok(Some(bytes));
         }
-        fetched.places.insert(name.to_owned(), found.clone());
-        Ok(found)
+        let name = self.local.file_name(segment);
+        let failed = |source| WalReadError::Fetch { segment: name.clone(), source: Box::new(source) };
+        let Some(path) = self.find_own_elsewhere(&name).map_err(failed)? else { return Ok(None) };
+        FileBytes::map(&path).map(Some).map_err(|source| WalReadError::Open { path, source })
     }
 
     /// The places that were or would be asked, for messages.
@@ -141,21 +150,45 @@ impl<'a> TargetWal<'a> {
         places.join(", ")
     }
 
+    /// A copy of a file of the source's WAL directory, in the temporary directory.
+    ///
+    /// Nothing is locked while it is fetched: threads that wait for each other's work would wait for ever.
     #[expect(clippy::disallowed_methods, reason = "writes to a temporary directory, not to the target")]
-    fn fetch_from_source(&self, name: &str, fetched: &mut Fetched) -> Result<Option<PathBuf>, FetchWalError> {
+    fn fetch_from_source(&self, name: &str) -> Result<Option<PathBuf>, FetchWalError> {
+        if let Some(path) = self.fetched().get(name) {
+            return Ok(Some(path));
+        }
         let path = format!("{}/{name}", self.geometry.version.wal_dir());
         let Ok(path) = DataPath::parse(path) else { return Ok(None) };
         let Some(bytes) = read_part(self.source, &path, 0, self.geometry.segment_size.bytes())? else {
             return Ok(None);
         };
-        tracing::info!("fetched WAL file \"{name}\" from the source");
-        if fetched.directory.is_none() {
-            fetched.directory = Some(tempfile::tempdir().map_err(FetchWalError::Store)?);
+        let mut fetched = self.fetched();
+        // Another thread may have been faster; its copy may be mapped by now and stays as it is.
+        if let Some(path) = fetched.get(name) {
+            return Ok(Some(path));
         }
-        let Some(directory) = &fetched.directory else { return Ok(None) };
+        let directory = match fetched.directory.take() {
+            Some(directory) => directory,
+            None => tempfile::tempdir().map_err(FetchWalError::Store)?,
+        };
         let to = directory.path().join(name);
+        fetched.directory = Some(directory);
         std::fs::write(&to, bytes).map_err(FetchWalError::Store)?;
+        fetched.names.insert(name.to_owned());
+        tracing::info!("fetched WAL file \"{name}\" from the source");
         Ok(Some(to))
+    }
+
+    fn fetched(&self) -> MutexGuard<'_, Fetched> {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fetched {
+    fn get(&self, name: &str) -> Option<PathBuf> {
+        let directory = self.directory.as_ref().filter(|_| self.names.contains(name))?;
+        Some(directory.path().join(name))
     }
 }
 

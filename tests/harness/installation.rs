@@ -71,6 +71,8 @@ impl Installation {
     pub(super) fn settings(&self) -> String {
         // Servers that are to be rewound or followed keep all they write.
         let wal = if self.major < 13 { "wal_keep_segments = 100" } else { "wal_keep_size = 1GB" };
-        format!("{SETTINGS}{wal}\n")
+        // Files of its own in pg_wal.
+        let summaries = if self.major < 17 { "" } else { "summarize_wal = on" };
+        format!("{SETTINGS}{wal}\n{summaries}\n")
     }
 }

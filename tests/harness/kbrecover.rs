@@ -145,7 +145,8 @@ pub fn spawn_kbrecover(rewind: Rewind) -> Child {
     command.spawn().unwrap_or_else(|e| panic!("run {command:?}: {e}"))
 }
 
-fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+/// The program with any arguments, to be run as the servers' user.
+pub fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(binary());
     // Only `--ensure-shutdown` looks for server programs.
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -40,6 +40,8 @@ pub use control::{ControlData, PG_CONTROL_VERSION, SYSTEM_IDENTIFIER, patch_cont
 pub use failover::Failover;
 pub use feature::Feature;
 pub use installation::Installation;
+#[allow(unused_imports, reason = "for the benchmark, which uses this harness, too")]
+pub use kbrecover::command;
 pub use kbrecover::{Rewind, Run, SourceKind, binary, run_kbrecover, spawn_kbrecover};
 pub use load::Load;
 pub use program::{AsServerUser, bindir, is_root, run, server_program};

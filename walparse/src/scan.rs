@@ -38,6 +38,17 @@ pub struct ScanRequest {
     pub required_end: Lsn,
     /// How to find the end.
     pub end: EndOfWal,
+    /// What to do about a record that changes relation files in an unknown way.
+    pub unknown_changes: UnknownChanges,
+}
+
+/// What to do about records of unknown effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UnknownChanges {
+    /// Stop: what they changed is not in the page map.
+    Refuse,
+    /// Go on: the page map is not what is wanted.
+    Ignore,
 }
 
 /// How the end of the WAL is known.
@@ -59,6 +70,8 @@ pub struct Scan {
     pub end: Lsn,
     /// Where that record starts.
     pub last_record: Lsn,
+    /// What stopped the reading; its position is `end`.
+    pub stop: WalEnd,
     /// What is beyond the fork; `None` if nothing is.
     pub diverged: Option<Diverged>,
     /// Records read.
@@ -153,7 +166,8 @@ pub fn scan<S: SegmentStore + ?Sized>(
     let lowest = size.segment_of(request.fork.min(request.newest_checkpoint));
     let mut found = scanner.upwards(lowest)?;
     let mut scan = Scan {
-        end: found.end,
+        end: found.stop.position,
+        stop: found.stop,
         last_record: found.last_record,
         diverged: None,
         records: found.records,
@@ -179,7 +193,7 @@ struct Found {
     /// First record: its start and its `xl_prev`.
     first: Option<(Lsn, Lsn)>,
     last_record: Lsn,
-    end: Lsn,
+    stop: WalEnd,
     records: u64,
     bytes: u64,
 }
@@ -229,7 +243,7 @@ impl<S: SegmentStore + ?Sized> Scanner<'_, S> {
             segment = last.next();
         }
         let end = wal_end.unwrap_or_else(|| chain.end_behind(highest));
-        chain.found.end = end.position;
+        chain.found.stop = end;
         self.judge_end(&end, highest)?;
         Ok(chain.found)
     }
@@ -420,7 +434,8 @@ impl Fold {
         for block in blocks.iter().filter(|block| block.fork == Fork::Main) {
             self.page_map.insert(block.relation, block.block);
         }
-        if header.is_special_relation_update()
+        if request.unknown_changes == UnknownChanges::Refuse
+            && header.is_special_relation_update()
             && !rmgr::is_known_relation_change(header, request.geometry.version)
         {
             return Err(ScanError::UnknownRelationChange {
@@ -440,7 +455,7 @@ impl Found {
             checkpoint: None,
             first: None,
             last_record: Lsn::INVALID,
-            end: Lsn::INVALID,
+            stop: WalEnd { position: Lsn::INVALID, fault_at: Lsn::INVALID, fault: WalFault::NoSegment },
             records: 0,
             bytes: 0,
         }
@@ -641,46 +656,48 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(96))]
+           #![proptest_config(ProptestConfig::with_cases(96))]
 
-        #[test]
-        fn scan_equals_the_sequential_reader(
-            steps in steps(),
-            fork in any::<prop::sample::Index>(),
-            newest in any::<prop::sample::Index>(),
-        ) {
-            let (wal, checkpoints, starts) = write(&steps);
-            let fork = *fork.get(&starts);
-            let fork = if fork == starts[0] { fork.advance(8) } else { fork };
-            let newest = *newest.get(&checkpoints);
-            let request = ScanRequest {
-                geometry: geometry(), fork, newest_checkpoint: newest, required_end: newest, end: EndOfWal::Crashed,
-            };
-            prop_assert_eq!(parallel(&wal, &request).unwrap(), sequential(&wal, &request, Lsn(1 << 20)));
-        }
+           #[test]
+           fn scan_equals_the_sequential_reader(
+               steps in steps(),
+               fork in any::<prop::sample::Index>(),
+               newest in any::<prop::sample::Index>(),
+           ) {
+               let (wal, checkpoints, starts) = write(&steps);
+               let fork = *fork.get(&starts);
+               let fork = if fork == starts[0] { fork.advance(8) } else { fork };
+               let newest = *newest.get(&checkpoints);
+               let request = ScanRequest {
+                   geometry: geometry(), fork, newest_checkpoint: newest, required_end: newest, end: EndOfWal::Crashed,
+    unknown_changes: UnknownChanges::Refuse,
+               };
+               prop_assert_eq!(parallel(&wal, &request).unwrap(), sequential(&wal, &request, Lsn(1 << 20)));
+           }
 
-        #[test]
-        fn damage_is_found_as_the_sequential_reader_finds_it(
-            steps in steps(),
-            at in 0u64..6_000_000,
-            mask in 1u8..,
-            missing in prop::option::of(2u64..6),
-        ) {
-            let (mut wal, checkpoints, _) = write(&steps);
-            wal.damage(Lsn((1 << 20) + 500 + at), mask);
-            if let Some(missing) = missing {
-                wal.remove(SegmentNo(missing));
-            }
-            let request = ScanRequest {
-                geometry: geometry(),
-                fork: checkpoints[0].advance(8),
-                newest_checkpoint: checkpoints[0],
-                required_end: checkpoints[0],
-                end: EndOfWal::Open,
-            };
-            prop_assert_eq!(parallel(&wal, &request).unwrap(), sequential(&wal, &request, Lsn(1 << 20)));
-        }
-    }
+           #[test]
+           fn damage_is_found_as_the_sequential_reader_finds_it(
+               steps in steps(),
+               at in 0u64..6_000_000,
+               mask in 1u8..,
+               missing in prop::option::of(2u64..6),
+           ) {
+               let (mut wal, checkpoints, _) = write(&steps);
+               wal.damage(Lsn((1 << 20) + 500 + at), mask);
+               if let Some(missing) = missing {
+                   wal.remove(SegmentNo(missing));
+               }
+               let request = ScanRequest {
+                   geometry: geometry(),
+                   fork: checkpoints[0].advance(8),
+                   newest_checkpoint: checkpoints[0],
+                   required_end: checkpoints[0],
+                   end: EndOfWal::Open,
+    unknown_changes: UnknownChanges::Refuse,
+               };
+               prop_assert_eq!(parallel(&wal, &request).unwrap(), sequential(&wal, &request, Lsn(1 << 20)));
+           }
+       }
 
     fn long_wal() -> (WalBuilder, Vec<Lsn>) {
         let mut wal = WalBuilder::new(geometry());
@@ -704,6 +721,7 @@ mod tests {
                 newest_checkpoint: newest,
                 required_end: newest,
                 end: EndOfWal::Open,
+                unknown_changes: UnknownChanges::Refuse,
             };
             scan(&wal, &request, &quiet).unwrap().diverged.unwrap().checkpoint_lsn
         };
@@ -722,6 +740,7 @@ mod tests {
             newest_checkpoint: checkpoints[0],
             required_end: checkpoints[0],
             end,
+            unknown_changes: UnknownChanges::Refuse,
         };
         assert!(scan(&wal, &request(EndOfWal::Crashed), &quiet).is_ok());
         let at = checkpoints[2].advance(5_000);
@@ -743,6 +762,7 @@ mod tests {
             newest_checkpoint: checkpoints[5],
             required_end: wal.position(),
             end: EndOfWal::Known,
+            unknown_changes: UnknownChanges::Refuse,
         };
         assert_eq!(scan(&wal, &request, &quiet).unwrap().end, wal.position());
         let mut without = wal.clone();
@@ -775,6 +795,7 @@ mod tests {
             newest_checkpoint: checkpoints[0],
             required_end: wal.position(),
             end: EndOfWal::Known,
+            unknown_changes: UnknownChanges::Refuse,
         };
         wal.append(&RecordSpec { rmid: 2, info: 0x11, main_data: vec![0; 16], ..RecordSpec::default() });
         assert!(scan(&wal, &request(&wal), &quiet).is_ok());

@@ -84,7 +84,7 @@ impl WalBuilder {
     pub fn switch(&mut self) -> Lsn {
         let start = self.append(&RecordSpec { rmid: 0, info: 0x40, ..RecordSpec::default() });
         let size = self.geometry.segment_size;
-        self.position = size.end_of(size.segment_of(start));
+        self.position = size.end_of(size.segment_before(self.position));
         start
     }
 

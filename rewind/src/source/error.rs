@@ -331,7 +331,7 @@ mod tests {
         };
         assert_eq!(
             error.to_string(),
-            "role \"re\"w\" lacks EXECUTE privilege in database \"d\" of the source server on: f(text), g(text, boolean)"
+            "permission denied: role \"re\"w\" lacks EXECUTE privilege in database \"d\" of the source server on: f(text), g(text, boolean)"
         );
         let hint = error.hint().unwrap();
         assert!(hint.contains("\n  GRANT EXECUTE ON FUNCTION g(text, boolean) TO \"re\"\"w\";"), "{hint}");

@@ -133,10 +133,12 @@ pub(crate) fn read_part(
             length: (length - done).min(u64::from(MAX_RANGE)) as u32,
         })
         .collect();
-    match source.fetch(std::slice::from_ref(path), &ranges, &collected) {
-        Ok(()) => {}
-        Err(FetchError::Source(error)) => return Err(error),
-        Err(FetchError::Sink { .. }) => unreachable!("collecting in memory does not fail"),
+    for ranges in ranges.chunks(64) {
+        match source.fetch(std::slice::from_ref(path), ranges, &collected) {
+            Ok(()) => {}
+            Err(FetchError::Source(error)) => return Err(error),
+            Err(FetchError::Sink { .. }) => unreachable!("collecting in memory does not fail"),
+        }
     }
     let parts = collected.0.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut bytes = Vec::new();

@@ -4,10 +4,9 @@
 //! tablespaces. So the walk ends, and stays where the server's files are.
 
 use std::ffi::OsStr;
-use std::fs::{self, FileType};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -75,7 +74,7 @@ impl WalkError {
 /// Lists everything below `root`, many directories at once.
 ///
 /// What vanishes meanwhile is left out. `wal_dir` (`pg_wal` or `pg_xlog`) counts as a directory even if it
-/// is a link. Sockets, pipes and devices are left out with a warning, other links silently.
+/// is a link. Links that are no tablespaces, sockets, pipes and devices are listed as such, and not followed.
 ///
 /// # Errors
 /// The root is missing, or something in it could not be read.
@@ -127,13 +126,10 @@ impl Walk<'_> {
                 file if file.is_file() => Some(EntryKind::File { size: metadata.len() }),
                 dir if dir.is_dir() => Some(EntryKind::Directory),
                 link if link.is_symlink() => self.link(&path)?,
-                other => {
-                    tracing::warn!("skipping {} \"{path}\"", describe(other));
-                    None
-                }
+                _ => Some(EntryKind::Other),
             };
             let Some(kind) = kind else { continue };
-            if !matches!(kind, EntryKind::File { .. }) {
+            if matches!(kind, EntryKind::Directory | EntryKind::Symlink { .. }) {
                 below.push(path.clone());
             }
             entries.push((path, kind));
@@ -147,8 +143,7 @@ impl Walk<'_> {
             return Ok(Some(EntryKind::Directory));
         }
         if path.parent().is_none_or(|parent| parent.as_bytes() != TABLESPACE_DIR) {
-            tracing::debug!("skipping symbolic link \"{path}\"");
-            return Ok(None);
+            return Ok(Some(EntryKind::Other));
         }
         let place = path.below(self.root);
         match fs::read_link(&place) {
@@ -158,16 +153,6 @@ impl Walk<'_> {
                 Ok(Some(EntryKind::Symlink { target }))
             }
         }
-    }
-}
-
-fn describe(kind: FileType) -> &'static str {
-    if kind.is_socket() {
-        "socket"
-    } else if kind.is_fifo() {
-        "named pipe"
-    } else {
-        "device"
     }
 }
 
@@ -202,6 +187,7 @@ mod tests {
             EntryKind::File { size } => format!("{path} {size}"),
             EntryKind::Directory => format!("{path}/"),
             EntryKind::Symlink { target } => format!("{path} -> {}", target.file_name().unwrap().display()),
+            EntryKind::Other => format!("{path} ?"),
         };
         inventory.entries().iter().map(line).collect()
     }
@@ -233,6 +219,7 @@ mod tests {
                 "base/",
                 "base/5/",
                 "base/5/16384 10",
+                "base/loop ?",
                 "pg_tblspc/",
                 "pg_tblspc/16400 -> space",
                 "pg_tblspc/16400/PG_15/",
@@ -242,9 +229,11 @@ mod tests {
                 "pg_tblspc/16402 -> data",
                 "pg_wal/",
                 "pg_wal/000000010000000000000001 3",
+                "postgresql.conf ?",
+                "sock ?",
             ]
         );
-        assert_eq!(inside.len(), 4, "{inside:?}");
+        assert_eq!(inside.len(), 11, "{inside:?}");
         assert_eq!(plain_files(&root.join("pg_wal")).unwrap(), [("000000010000000000000001".to_owned(), 3)]);
     }
 
