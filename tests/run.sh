@@ -19,6 +19,7 @@ command -v cargo >/dev/null || {
     exit 1
 }
 command -v cc >/dev/null || apt_install gcc libc6-dev
+command -v c++ >/dev/null || apt_install g++
 command -v zstd >/dev/null || apt_install zstd
 need_postgresql
 bash tests/servers.sh
@@ -33,4 +34,6 @@ if cargo clippy --version >/dev/null 2>&1; then
     step cargo clippy --workspace --all-targets -- -D warnings
 fi
 step cargo test --workspace -- "$@"
+# A short run on what earlier ones have found; see there for a long one.
+[ $# -gt 0 ] || step bash tests/fuzz/run.sh 5
 printf '\nAll tests passed.\n'

@@ -51,11 +51,12 @@ mod group_access;
 mod links;
 mod pg_wal_symlink;
 
-// WAL: what is kept, what is missing, where replay must arrive; and every record of it against pg_waldump.
+// WAL: what is kept, what is missing, where replay must arrive; and every record of it against pg_waldump; what is shown of it.
 mod min_recovery_point;
 mod missing_wal;
 mod wal_files;
 mod wal_records;
+mod inspect;
 
 // Versions: real servers, and what programs of versions left of which there are none.
 mod fixtures;

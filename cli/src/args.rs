@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::inspect::InspectArgs;
+
 /// What the command line asks for.
 pub(crate) enum Invocation {
     /// To do something.
@@ -32,8 +34,11 @@ pub(crate) struct WrongUsage {
 /// Reads the command line, the program's name first.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let named = arguments.get(1).is_some_and(|argument| argument == "rewind");
-    let command = if named { "kbrecover rewind" } else { "kbrecover" };
+    let command = match arguments.get(1).and_then(|argument| argument.to_str()) {
+        Some("rewind") => "kbrecover rewind",
+        Some("inspect") => "kbrecover inspect",
+        _ => "kbrecover",
+    };
     let wrong = |message: String| {
         let message = without_password(&message);
         Invocation::Wrong(WrongUsage { message, command: command.to_owned() })
@@ -43,6 +48,9 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation
         Ok(Cli { command: None, .. }) => wrong("no command specified".to_owned()),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             Invocation::Help(error.render().to_string())
+        }
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            wrong("nothing to inspect specified (control, wal, pagemap or history)".to_owned())
         }
         Err(error) => wrong(message_of(&error)),
     }
@@ -66,6 +74,8 @@ struct Cli {
 pub(crate) enum Command {
     /// Make a stopped, diverged data directory follow the source's history again
     Rewind(Box<RewindArgs>),
+    /// Show what is in a control file, in WAL or in a timeline history
+    Inspect(Box<InspectArgs>),
 }
 
 /// The options of `kbrecover rewind`.
@@ -208,6 +218,7 @@ pub(crate) fn rewind_args(arguments: &str) -> RewindArgs {
     let words = ["kbrecover", "rewind"].into_iter().chain(arguments.split_whitespace());
     match parse(words.map(OsString::from)) {
         Invocation::Run(Command::Rewind(args)) => *args,
+        Invocation::Run(Command::Inspect(_)) => panic!("another command"),
         Invocation::Help(text) => panic!("{text}"),
         Invocation::Wrong(wrong) => panic!("{wrong:?}"),
     }
@@ -288,6 +299,11 @@ mod tests {
         assert!(wrong(&["kbrecover", "rewind", "-D"]).message.contains("--target-data"));
         assert_eq!(wrong(&["kbrecover"]).message, "no command specified");
         assert_eq!(wrong(&["kbrecover", "undo"]).command, "kbrecover");
+        let usage = wrong(&["kbrecover", "inspect"]);
+        assert_eq!(usage.message, "nothing to inspect specified (control, wal, pagemap or history)");
+        assert_eq!(usage.command, "kbrecover inspect");
+        assert!(wrong(&["kbrecover", "inspect", "wal", "f", "--block", "1"]).message.contains("--relation"));
+        assert!(wrong(&["kbrecover", "inspect", "wal", "f", "--start", "1"]).message.contains("--start"));
     }
 
     #[test]

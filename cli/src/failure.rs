@@ -112,7 +112,7 @@ impl SetupError {
 ///
 /// Our own errors never repeat their source. Those of other crates do now and then: what was said already
 /// is not said again.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = without_error_numbers(&error.to_string());
     let mut next = error.source();
     while let Some(error) = next {

@@ -36,6 +36,9 @@ mod data_path;
 mod clock;
 mod error;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use copy::CopyError;
 pub use data_path::{DataPath, PathError};
 pub use divergence::DivergenceError;

@@ -456,8 +456,57 @@ pub mod testing {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::testing::ControlFields;
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded_and_a_patch_changes_nothing_else(
+            version in prop::sample::select(Version::all().collect::<Vec<_>>()),
+            ids: (u64, u32, u32, u32),
+            positions: (u64, u64, u64),
+            raw_state in 0u32..7,
+            shift in 20u32..=30,
+            wal_log_hints: bool,
+            now: i64,
+        ) {
+            let fields = ControlFields {
+                version,
+                system_identifier: ids.0,
+                raw_state,
+                checkpoint_lsn: Lsn(positions.0),
+                redo: Lsn(positions.1),
+                timeline: TimelineId(ids.1),
+                min_recovery_point: Lsn(positions.2),
+                min_recovery_point_timeline: TimelineId(ids.2),
+                segment_size: 1 << shift,
+                wal_log_hints,
+                data_checksum_version: ids.3,
+            };
+            let control = ControlFile::parse(&fields.build()).unwrap();
+            prop_assert_eq!(control.system_identifier(), ids.0);
+            prop_assert_eq!((control.checkpoint_lsn(), control.checkpoint().redo), (fields.checkpoint_lsn, fields.redo));
+            prop_assert_eq!(control.timeline(), fields.timeline.max(fields.min_recovery_point_timeline));
+            prop_assert_eq!(control.min_recovery_point(), fields.min_recovery_point);
+            prop_assert_eq!(control.geometry().segment_size.bytes(), 1 << shift);
+            prop_assert_eq!(control.wal_log_hints(), wal_log_hints);
+            prop_assert_eq!(control.has_data_checksums(), ids.3 != 0);
+            prop_assert_eq!(Some(control.state()), ClusterState::from_raw(raw_state));
+
+            let patched = control.recovering_to(Lsn(positions.0), TimelineId(ids.3), now);
+            prop_assert_eq!(patched.len(), CONTROL_FILE_SIZE);
+            let layout = version.control_layout();
+            let is_patched = |at: usize| {
+                let fields = [(STATE, 4), (TIME, 8), (layout.min_recovery_point, 8), (layout.min_recovery_point_tli, 4), (layout.crc, 4)];
+                fields.iter().any(|(start, length)| (*start..start + length).contains(&at))
+            };
+            for (at, (old, new)) in control.bytes().iter().zip(&patched).enumerate() {
+                prop_assert!(old == new || is_patched(at), "byte {}", at);
+            }
+        }
+    }
 
     #[test]
     fn fields_and_patches_round_trip_in_every_version() {

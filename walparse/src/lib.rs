@@ -19,12 +19,16 @@ mod timeline;
 
 mod version;
 pub mod control;
+mod control_fields;
 mod checkpoint;
 mod relation;
 
 mod page;
 mod record;
 pub mod rmgr;
+
+mod effect;
+mod opcode;
 
 mod mapped;
 mod wal_dir;
@@ -38,9 +42,12 @@ pub mod testing;
 
 pub use checkpoint::Checkpoint;
 pub use control::{ClusterState, ControlFile, WalLevel};
+pub use control_fields::{ControlField, ControlFields, FieldValue};
+pub use effect::{DatabaseDir, Effect, Finish, Microseconds};
 pub use error::{ControlError, HistoryError, NameError, WalFault, WalReadError};
 pub use lsn::{BlockNumber, Lsn};
 pub use mapped::FileBytes;
+pub use opcode::operation;
 pub use page::PageHeader;
 pub use page_map::{PageMap, RelationBlocks};
 pub use reader::{WalEnd, WalReader, after_page_header, before_page_header};

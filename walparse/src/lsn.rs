@@ -72,7 +72,30 @@ impl fmt::Display for BlockNumber {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn every_lsn_reads_back(value: u64) {
+            let lsn = Lsn(value);
+            prop_assert_eq!(lsn.to_string().parse(), Ok(lsn));
+            // As pg_waldump writes it.
+            prop_assert_eq!(format!("{:X}/{:08X}", value >> 32, value & 0xFFFF_FFFF).parse(), Ok(lsn));
+        }
+
+        #[test]
+        fn what_is_read_is_the_only_lsn_it_can_be(text in "[0-9A-Fa-f/ +x]{0,19}") {
+            if let Ok(lsn) = text.parse::<Lsn>() {
+                let digits = |half: &str| half.trim_start_matches('0').to_ascii_uppercase();
+                let (high, low) = text.split_once('/').unwrap();
+                let shown = lsn.to_string();
+                let (shown_high, shown_low) = shown.split_once('/').unwrap();
+                prop_assert_eq!((digits(shown_high), digits(shown_low)), (digits(high), digits(low)));
+            }
+        }
+    }
 
     #[test]
     fn lsn_text_round_trips_and_bad_text_is_refused() {

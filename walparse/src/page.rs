@@ -14,8 +14,9 @@ use byteorder::{ByteOrder, LittleEndian};
 
 use crate::error::WalFault;
 use crate::lsn::Lsn;
+use crate::segment::SegmentSize;
 use crate::timeline::TimelineId;
-use crate::version::WalGeometry;
+use crate::version::{Version, WalGeometry};
 
 const SHORT_HEADER: usize = 24;
 const LONG_HEADER: usize = 40;
@@ -83,8 +84,60 @@ impl PageHeader {
         })
     }
 
+    /// Reads from the first page of a segment what one must know to read that segment, and where it
+    /// starts. For WAL that comes without its control file.
+    ///
+    /// The version is found by its magic number. The size of data pages is not written there: it is taken
+    /// to be 8192 bytes.
+    ///
+    /// # Errors
+    /// No page, one of an unknown version, or sizes that no server can have.
+    pub fn describe_segment(page: &[u8]) -> Result<(WalGeometry, Lsn), WalFault> {
+        let page = page.get(..LONG_HEADER).ok_or(WalFault::FileTooShort)?;
+        let magic = LittleEndian::read_u16(&page[0..2]);
+        let version = Version::all().find(|version| version.wal_magic() == magic);
+        let version = version.ok_or(WalFault::PageMagic { found: magic })?;
+        if LittleEndian::read_u16(&page[2..4]) & LONG == 0 {
+            return Err(WalFault::NoLongHeader);
+        }
+        let segment_size = SegmentSize::new(LittleEndian::read_u32(&page[32..36]));
+        let wal_block_size = LittleEndian::read_u32(&page[36..40]);
+        let is_block_size = wal_block_size.is_power_of_two() && (1024..=65_536).contains(&wal_block_size);
+        let geometry = WalGeometry {
+            version,
+            system_identifier: LittleEndian::read_u64(&page[24..32]),
+            segment_size: segment_size.filter(|_| is_block_size).ok_or(WalFault::PageSizes)?,
+            wal_block_size,
+            block_size: 8192,
+        };
+        let start = Lsn(LittleEndian::read_u64(&page[8..16]));
+        PageHeader::check(page, start, &geometry).map(|_| (geometry, start))
+    }
+
     /// The length of the header of the page that begins at `address`.
     pub fn length_at(address: Lsn, geometry: &WalGeometry) -> usize {
         if geometry.segment_size.offset_of(address) == 0 { LONG_HEADER } else { SHORT_HEADER }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{RecordSpec, WalBuilder, small_geometry};
+
+    #[test]
+    fn a_segment_says_how_it_is_to_be_read() {
+        for version in Version::all() {
+            let geometry = small_geometry(version);
+            let mut wal = WalBuilder::new(geometry);
+            wal.append(&RecordSpec::default());
+            let mut page = wal.segments()[&1][..8192].to_vec();
+            assert_eq!(PageHeader::describe_segment(&page), Ok((geometry, Lsn(1 << 20))));
+            assert_eq!(PageHeader::describe_segment(&page[..39]), Err(WalFault::FileTooShort));
+            page[34] = 0x30;
+            assert_eq!(PageHeader::describe_segment(&page), Err(WalFault::PageSizes));
+            page[0] ^= 0xFF;
+            assert!(matches!(PageHeader::describe_segment(&page), Err(WalFault::PageMagic { .. })));
+        }
     }
 }

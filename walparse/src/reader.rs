@@ -412,7 +412,7 @@ mod tests {
     /// Even the 24 bytes of a switch can go on over a page's end, and over a segment's.
     #[test]
     fn a_switch_ends_its_segment_wherever_it_stands() {
-        for gap in [8_136, 8_128, 8_120, 8_112, 8_104, 8_096] {
+        for gap in [8_160, 8_152, 8_144, 8_136, 8_128] {
             for pages in [0, 127] {
                 let mut wal = WalBuilder::new(geometry());
                 if pages > 0 {

@@ -182,28 +182,32 @@ impl<'a> Record<'a> {
 }
 
 /// Takes little-endian fields off the front of a slice.
-struct Fields<'a> {
-    bytes: &'a [u8],
+pub(crate) struct Fields<'a> {
+    pub(crate) bytes: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], WalFault> {
+    pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], WalFault> {
         let (taken, rest) =
             self.bytes.split_at_checked(length).ok_or(WalFault::Fragment("header cut short"))?;
         self.bytes = rest;
         Ok(taken)
     }
 
-    fn u8(&mut self) -> Result<u8, WalFault> {
+    pub(crate) fn u8(&mut self) -> Result<u8, WalFault> {
         Ok(self.take(1)?[0])
     }
 
-    fn u16(&mut self) -> Result<u16, WalFault> {
+    pub(crate) fn u16(&mut self) -> Result<u16, WalFault> {
         self.take(2).map(LittleEndian::read_u16)
     }
 
-    fn u32(&mut self) -> Result<u32, WalFault> {
+    pub(crate) fn u32(&mut self) -> Result<u32, WalFault> {
         self.take(4).map(LittleEndian::read_u32)
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, WalFault> {
+        self.take(8).map(LittleEndian::read_u64)
     }
 
     fn block(

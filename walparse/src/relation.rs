@@ -124,7 +124,32 @@ fn canonical_number(text: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn every_relation_path_reads_back(
+            tablespace in prop_oneof![Just(DEFAULT_TABLESPACE), Just(GLOBAL_TABLESPACE), 16_384u32..],
+            database: u32,
+            number: u32,
+            segment in prop_oneof![Just(0u32), any::<u32>()],
+        ) {
+            let database = if tablespace == GLOBAL_TABLESPACE { 0 } else { database };
+            let file = RelSegment { relation: Relation { tablespace, database, number }, segment };
+            for version in Version::all() {
+                prop_assert_eq!(RelSegment::parse(&file.path(version), version), Some(file));
+            }
+        }
+
+        #[test]
+        fn a_path_that_is_read_is_the_one_that_is_written(path in "(base|global|pg_tblspc)(/[0-9._]{1,6}){1,4}") {
+            if let Some(file) = RelSegment::parse(&path, v15()) {
+                prop_assert_eq!(file.path(v15()), path);
+            }
+        }
+    }
 
     fn v15() -> Version {
         Version::find(1300, 202_209_061).unwrap()

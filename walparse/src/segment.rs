@@ -131,7 +131,33 @@ fn hex_words<const N: usize>(name: &str) -> Option<[u32; N]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn every_segment_name_reads_back(shift in 20u32..=30, timeline: u32, lsn: u64) {
+            let size = SegmentSize::new(1 << shift).unwrap();
+            let at = (TimelineId(timeline), size.segment_of(Lsn(lsn)));
+            let name = size.file_name(at.0, at.1);
+            prop_assert_eq!(size.parse_file_name(&name), Some(at));
+            prop_assert_eq!(
+                WalFileName::parse(&format!("{name}.partial"), size),
+                Some(WalFileName::Partial(at.0, at.1))
+            );
+            let start = size.start_of(at.1);
+            prop_assert!(start.0 <= lsn && lsn - start.0 == size.offset_of(Lsn(lsn)) as u64);
+        }
+
+        #[test]
+        fn a_name_that_is_read_is_the_one_that_is_written(shift in 20u32..=30, name in "[0-9A-Fa-f]{23,25}") {
+            let size = SegmentSize::new(1 << shift).unwrap();
+            if let Some((timeline, segment)) = size.parse_file_name(&name) {
+                prop_assert_eq!(size.file_name(timeline, segment), name);
+            }
+        }
+    }
 
     #[test]
     fn names_round_trip_for_every_size() {

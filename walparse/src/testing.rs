@@ -63,11 +63,14 @@ impl WalBuilder {
 
     /// Writes a record; returns where it starts.
     pub fn append(&mut self, spec: &RecordSpec) -> Lsn {
-        let bytes = self.encode(spec, self.previous);
-        let start = after_page_header(self.position, &self.geometry);
-        self.previous = start;
-        self.position = self.write(self.position, &bytes, bytes.len()).aligned();
-        start
+        self.put(&encode(spec, self.previous))
+    }
+
+    /// Writes a record of any content: everything behind its header is `fragments`.
+    pub fn append_raw(&mut self, rmid: u8, info: u8, fragments: &[u8]) -> Lsn {
+        let mut record = vec![0; 24];
+        record.extend_from_slice(fragments);
+        self.put(&sealed(record, rmid, info, self.previous))
     }
 
     /// Writes a checkpoint record with this redo position.
@@ -92,7 +95,7 @@ impl WalBuilder {
     /// after a crash there, a page that declares it void. Nothing if the record fits on its page.
     pub fn tear(&mut self, spec: &RecordSpec) {
         let previous = self.previous;
-        let bytes = self.encode(spec, previous);
+        let bytes = encode(spec, previous);
         let block = u64::from(self.geometry.wal_block_size);
         let start = after_page_header(self.position, &self.geometry);
         let left = (block - start.0 % block) as usize;
@@ -103,7 +106,7 @@ impl WalBuilder {
         let mut main_data = start.0.to_le_bytes().to_vec();
         main_data.extend_from_slice(&[0; 8]);
         let record =
-            self.encode(&RecordSpec { rmid: 0, info: 0xD0, main_data, ..RecordSpec::default() }, previous);
+            encode(&RecordSpec { rmid: 0, info: 0xD0, main_data, ..RecordSpec::default() }, previous);
         self.previous = after_page_header(page, &self.geometry);
         self.position = self.write(page, &record, record.len()).aligned();
         let at = self.geometry.segment_size.offset_of(page);
@@ -137,29 +140,11 @@ impl WalBuilder {
         self.segments.entry(self.number(lsn)).or_insert_with(|| vec![0; size])
     }
 
-    fn encode(&self, spec: &RecordSpec, previous: Lsn) -> Vec<u8> {
-        let mut record = vec![0; 24];
-        for (id, (relation, block)) in spec.blocks.iter().enumerate().take(33) {
-            record.extend_from_slice(&[id as u8, 0, 0, 0]);
-            for part in [relation.tablespace, relation.database, relation.number, block.0] {
-                record.extend_from_slice(&part.to_le_bytes());
-            }
-        }
-        if spec.main_data.len() > 255 {
-            record.push(254);
-            record.extend_from_slice(&(spec.main_data.len() as u32).to_le_bytes());
-        } else if !spec.main_data.is_empty() {
-            record.extend_from_slice(&[255, spec.main_data.len() as u8]);
-        }
-        record.extend_from_slice(&spec.main_data);
-        let total = record.len() as u32;
-        record[0..4].copy_from_slice(&total.to_le_bytes());
-        record[8..16].copy_from_slice(&previous.0.to_le_bytes());
-        record[16] = spec.info;
-        record[17] = spec.rmid;
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&record[24..]), &record[..20]);
-        record[20..24].copy_from_slice(&crc.to_le_bytes());
-        record
+    fn put(&mut self, bytes: &[u8]) -> Lsn {
+        let start = after_page_header(self.position, &self.geometry);
+        self.previous = start;
+        self.position = self.write(self.position, bytes, bytes.len()).aligned();
+        start
     }
 
     /// Writes the front `bytes` of a record of `total` bytes, page headers in between; where it stopped.
@@ -200,6 +185,35 @@ impl WalBuilder {
         self.segment_mut(page)[at..at + length].copy_from_slice(&header);
         page.advance(length as u64)
     }
+}
+
+fn encode(spec: &RecordSpec, previous: Lsn) -> Vec<u8> {
+    let mut record = vec![0; 24];
+    for (id, (relation, block)) in spec.blocks.iter().enumerate().take(33) {
+        record.extend_from_slice(&[id as u8, 0, 0, 0]);
+        for part in [relation.tablespace, relation.database, relation.number, block.0] {
+            record.extend_from_slice(&part.to_le_bytes());
+        }
+    }
+    if spec.main_data.len() > 255 {
+        record.push(254);
+        record.extend_from_slice(&(spec.main_data.len() as u32).to_le_bytes());
+    } else if !spec.main_data.is_empty() {
+        record.extend_from_slice(&[255, spec.main_data.len() as u8]);
+    }
+    record.extend_from_slice(&spec.main_data);
+    sealed(record, spec.rmid, spec.info, previous)
+}
+
+/// Fills in the header of a record whose rest is there.
+fn sealed(mut record: Vec<u8>, rmid: u8, info: u8, previous: Lsn) -> Vec<u8> {
+    let total = record.len() as u32;
+    record[0..4].copy_from_slice(&total.to_le_bytes());
+    record[8..16].copy_from_slice(&previous.0.to_le_bytes());
+    (record[16], record[17]) = (info, rmid);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&record[24..]), &record[..20]);
+    record[20..24].copy_from_slice(&crc.to_le_bytes());
+    record
 }
 
 impl SegmentStore for WalBuilder {

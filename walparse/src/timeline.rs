@@ -133,7 +133,36 @@ impl TimelineHistory {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn every_history_reads_back(
+            steps in prop::collection::vec((1u32..1000, any::<u64>(), "[ -~]{0,20}", 0usize..3), 0..12),
+        ) {
+            let (mut text, mut timeline, mut expected) = (String::new(), 0, Vec::new());
+            for (step, end, reason, blank_lines) in steps {
+                timeline += step;
+                text += &format!("{timeline}\t{}\t{reason}\n{}", Lsn(end), "\n".repeat(blank_lines));
+                expected.push((TimelineId(timeline), Some(Lsn(end))));
+            }
+            let own = TimelineId(timeline + 1);
+            expected.push((own, None));
+            let history = TimelineHistory::parse(own, text.as_bytes()).unwrap();
+            let entries = history.entries();
+            prop_assert_eq!(entries.iter().map(|e| (e.timeline, e.end)).collect::<Vec<_>>(), expected);
+            // Each begins where the one before it ends.
+            prop_assert!(entries.windows(2).all(|pair| pair[0].end == Some(pair[1].begin)));
+            prop_assert_eq!(history.common_with(&history), Some((own, None)));
+        }
+
+        #[test]
+        fn no_text_panics(text in "[0-9A-F/#\t\n x]{0,80}") {
+            let _ = TimelineHistory::parse(TimelineId(50), text.as_bytes());
+        }
+    }
 
     fn history(timeline: u32, text: &str) -> TimelineHistory {
         TimelineHistory::parse(TimelineId(timeline), text.as_bytes()).unwrap()

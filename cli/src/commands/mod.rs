@@ -1,3 +1,4 @@
 //! The commands, one module each.
 
+pub(crate) mod inspect;
 pub(crate) mod rewind;

@@ -1,0 +1,73 @@
+//! `kbrecover inspect control`: every field of a control file.
+
+use std::io::Write;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::{Map, Value};
+use walparse::{ControlFields, FieldValue};
+
+use super::Noted;
+use super::args::ControlArgs;
+use super::error::InspectError;
+use super::open::{control_bytes, control_path};
+use crate::args::Format;
+
+/// Where values begin in pg_controldata's output.
+const COLUMN: usize = 38;
+
+/// Shows a control file; a wrong checksum is noted, and the file is shown all the same.
+pub(super) fn show(args: &ControlArgs, out: &mut dyn Write) -> Result<Noted, InspectError> {
+    let control = control_bytes(&control_path(&args.path))?.1;
+    let text = match args.format {
+        Format::Text => text(&control, &TimeZone::system()),
+        Format::Json => json(&control),
+    };
+    out.write_all(text.as_bytes())?;
+    let wrong = "calculated CRC checksum does not match value stored in file: the file is damaged, or a \
+                 server is just writing it";
+    Ok(Noted((!control.is_checksum_valid).then(|| wrong.to_owned())))
+}
+
+fn text(control: &ControlFields, zone: &TimeZone) -> String {
+    let mut text = String::new();
+    for field in &control.fields {
+        let value = match &field.value {
+            FieldValue::Time(seconds) => local(*seconds, zone),
+            value => value.to_string(),
+        };
+        text.push_str(&format!("{:<COLUMN$}{value}\n", format!("{}:", field.label)));
+    }
+    text
+}
+
+/// `Sun Nov 22 08:34:24 2026`, as C has it; a time no clock can show in seconds.
+fn local(seconds: i64, zone: &TimeZone) -> String {
+    match Timestamp::from_second(seconds) {
+        Ok(time) => time.to_zoned(zone.clone()).strftime("%a %b %e %H:%M:%S %Y").to_string(),
+        Err(_) => seconds.to_string(),
+    }
+}
+
+/// One object with the C names of the fields, with a newline.
+fn json(control: &ControlFields) -> String {
+    let mut object = Map::new();
+    for field in &control.fields {
+        object.insert(field.name.to_owned(), value(&field.value));
+    }
+    object.insert("is_checksum_valid".to_owned(), Value::Bool(control.is_checksum_valid));
+    serde_json::to_string_pretty(&object).unwrap_or_default() + "\n"
+}
+
+fn value(value: &FieldValue) -> Value {
+    match value {
+        FieldValue::Number(number) => Value::from(*number),
+        FieldValue::Float(number) => Value::from(*number),
+        FieldValue::Flag { is_set, .. } => Value::Bool(*is_set),
+        FieldValue::Time(seconds) => {
+            Timestamp::from_second(*seconds).map_or(Value::Null, |t| t.to_string().into())
+        }
+        // A program that counts with floating point would round the system identifier.
+        other => Value::String(other.to_string()),
+    }
+}

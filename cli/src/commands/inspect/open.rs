@@ -1,0 +1,255 @@
+//! From what the user names to WAL that can be read: its geometry, its history, its segments.
+//!
+//! Nothing is locked and nothing is mapped into memory: a server may run on the directory, and may write,
+//! rename and remove files while they are read.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use walparse::{
+    ControlError, ControlFields, ControlFile, FileBytes, PageHeader, SegmentNo, SegmentStore,
+    TimelineHistory, TimelineId, WalFileName, WalGeometry, WalReadError,
+};
+
+use super::error::InspectError;
+
+const CONTROL_FILE: &str = "global/pg_control";
+
+/// Longer than any control file or history file.
+const SMALL_FILE: u64 = 1 << 20;
+
+/// WAL files by segment number.
+pub(super) struct Wal {
+    pub(super) geometry: WalGeometry,
+    history: TimelineHistory,
+    files: BTreeMap<SegmentNo, PathBuf>,
+    /// Where the files are, for messages.
+    place: PathBuf,
+    /// The newest of the contiguous segments that surely are WAL, not files kept for later use.
+    anchor: SegmentNo,
+}
+
+impl Wal {
+    /// Finds the WAL in a data directory, in a directory of WAL files, or in files.
+    pub(super) fn open(paths: &[PathBuf], timeline: Option<TimelineId>) -> Result<Wal, InspectError> {
+        match paths {
+            [directory] if directory.join(CONTROL_FILE).exists() => Wal::of_cluster(directory, timeline),
+            [directory] if directory.is_dir() => Wal::of_directory(directory, timeline),
+            files => Wal::of_files(files),
+        }
+    }
+
+    fn of_cluster(directory: &Path, timeline: Option<TimelineId>) -> Result<Wal, InspectError> {
+        let control = read_control(&directory.join(CONTROL_FILE))?;
+        let place = directory.join(control.version().wal_dir());
+        let history = read_history(&place, timeline.unwrap_or(control.timeline()))?;
+        let geometry = control.geometry();
+        let anchor = geometry.segment_size.segment_of(control.checkpoint().redo);
+        let files = files_of(&history, &place, &geometry)?;
+        Ok(Wal { geometry, history, files, place, anchor })
+    }
+
+    /// Every segment of a directory says in its first page how to read it: the first valid one is asked.
+    fn of_directory(place: &Path, timeline: Option<TimelineId>) -> Result<Wal, InspectError> {
+        let mut names = file_names(place)?;
+        names.sort_unstable();
+        let is_segment_name = |name: &str| name.len() == 24 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        let candidates = names.iter().filter(|name| is_segment_name(name)).map(|name| place.join(name));
+        let found = candidates
+            .filter_map(|path| first_page(&path).ok())
+            .find_map(|page| PageHeader::describe_segment(&page).ok());
+        let (geometry, _) = found.ok_or_else(|| InspectError::NoSegments { path: place.to_owned() })?;
+        let newest = names.iter().filter_map(|name| geometry.segment_size.parse_file_name(name)).max();
+        let timeline = timeline.or(newest.map(|(timeline, _)| timeline)).unwrap_or(TimelineId(1));
+        let history = read_history(place, timeline)?;
+        let files = files_of(&history, place, &geometry)?;
+        // A file that was kept for later use has an old segment's content under a new name.
+        let valid = files.iter().filter(|(segment, path)| {
+            let start = geometry.segment_size.start_of(**segment);
+            first_page(path).is_ok_and(|page| PageHeader::check(&page, start, &geometry).is_ok())
+        });
+        let anchor = valid.map(|(segment, _)| *segment).next_back();
+        let anchor = anchor.ok_or_else(|| InspectError::NoSegments { path: place.to_owned() })?;
+        Ok(Wal { geometry, history, files, place: place.to_owned(), anchor })
+    }
+
+    /// Files may have any name: what they hold stands in their first page.
+    fn of_files(paths: &[PathBuf]) -> Result<Wal, InspectError> {
+        let (mut geometry, mut timeline) = (None, TimelineId(0));
+        let mut files = BTreeMap::new();
+        for path in paths {
+            let page = first_page(path)?;
+            let no_segment = |source| InspectError::NoSegment { path: path.clone(), source };
+            let (found, start) = PageHeader::describe_segment(&page).map_err(no_segment)?;
+            let header = PageHeader::check(&page, start, &found).map_err(no_segment)?;
+            timeline = timeline.max(header.timeline);
+            if *geometry.get_or_insert(found) != found {
+                return Err(InspectError::OtherCluster { path: path.clone() });
+            }
+            if let Some(one) = files.insert(found.segment_size.segment_of(start), path.clone()) {
+                return Err(InspectError::SameSegment { one, other: path.clone() });
+            }
+        }
+        let nothing = || InspectError::NoSegments { path: PathBuf::new() };
+        let geometry = geometry.ok_or_else(nothing)?;
+        let anchor = *files.keys().next_back().ok_or_else(nothing)?;
+        let place = paths.first().and_then(|path| path.parent()).unwrap_or(Path::new("")).to_owned();
+        // Only names of missing files are made from it.
+        let history = TimelineHistory::of_first(timeline);
+        Ok(Wal { geometry, history, files, place, anchor })
+    }
+
+    /// The first of the segments that lead without a gap to the newest one.
+    pub(super) fn oldest(&self) -> Result<SegmentNo, InspectError> {
+        let there = |segment: &SegmentNo| self.files.contains_key(segment);
+        if !there(&self.anchor) {
+            return Err(InspectError::NoSegments { path: self.place.clone() });
+        }
+        let mut oldest = self.anchor;
+        while oldest.0 > 0 && there(&SegmentNo(oldest.0 - 1)) {
+            oldest = SegmentNo(oldest.0 - 1);
+        }
+        Ok(oldest)
+    }
+
+    /// Whether there are files of WAL behind this segment, or should be.
+    pub(super) fn goes_on_behind(&self, segment: SegmentNo) -> bool {
+        self.anchor > segment
+    }
+}
+
+impl SegmentStore for Wal {
+    fn open(&self, segment: SegmentNo) -> Result<Option<FileBytes>, WalReadError> {
+        let Some(path) = self.files.get(&segment) else { return Ok(None) };
+        match read_up_to(path, self.geometry.segment_size.bytes()) {
+            Ok(bytes) => Ok(Some(FileBytes::Owned(bytes))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(WalReadError::Open { path: path.clone(), source }),
+        }
+    }
+
+    fn newest(&self) -> Result<Option<SegmentNo>, WalReadError> {
+        Ok(self.files.keys().next_back().copied())
+    }
+
+    fn describe(&self, segment: SegmentNo) -> String {
+        let size = self.geometry.segment_size;
+        let name = || size.file_name(self.history.timeline_of_segment(segment, size), segment);
+        let path = self.files.get(&segment).cloned();
+        path.unwrap_or_else(|| self.place.join(name())).display().to_string()
+    }
+}
+
+/// The file of a directory that holds each segment of a history; for a segment of which there is only the
+/// incomplete last file of an older timeline, that one.
+fn files_of(
+    history: &TimelineHistory,
+    place: &Path,
+    geometry: &WalGeometry,
+) -> Result<BTreeMap<SegmentNo, PathBuf>, InspectError> {
+    let size = geometry.segment_size;
+    let (mut files, mut partial) = (BTreeMap::new(), BTreeMap::new());
+    for name in file_names(place)? {
+        let belongs = |timeline, segment| history.timeline_of_segment(segment, size) == timeline;
+        match WalFileName::parse(&name, size) {
+            Some(WalFileName::Segment(timeline, segment)) if belongs(timeline, segment) => {
+                files.insert(segment, place.join(name));
+            }
+            Some(WalFileName::Partial(timeline, segment)) if belongs(timeline, segment) => {
+                partial.insert(segment, place.join(name));
+            }
+            _ => {}
+        }
+    }
+    for (segment, path) in partial {
+        files.entry(segment).or_insert(path);
+    }
+    Ok(files)
+}
+
+/// The history of a timeline from its file in a WAL directory. The first timeline has none, and that of
+/// another may be missing in a directory of single files.
+pub(super) fn read_history(place: &Path, timeline: TimelineId) -> Result<TimelineHistory, InspectError> {
+    let path = place.join(timeline.history_file_name());
+    match read_up_to(&path, SMALL_FILE) {
+        Ok(text) => {
+            TimelineHistory::parse(timeline, &text).map_err(|source| InspectError::History { path, source })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(TimelineHistory::of_first(timeline)),
+        Err(source) => Err(InspectError::Read { path, source }),
+    }
+}
+
+/// A control file that can be relied on; read again if a running server was just writing it.
+pub(super) fn read_control(path: &Path) -> Result<ControlFile, InspectError> {
+    let (bytes, _) = control_bytes(path)?;
+    ControlFile::parse(&bytes).map_err(|source| InspectError::Control { path: path.to_owned(), source })
+}
+
+/// The bytes of a control file, read until its checksum is right, but not for long, and what they mean.
+pub(super) fn control_bytes(path: &Path) -> Result<(Vec<u8>, ControlFields), InspectError> {
+    const TRIES: u32 = 5;
+    let unreadable = |source: ControlError| InspectError::Control { path: path.to_owned(), source };
+    let mut tries = 0;
+    loop {
+        let bytes = read_file(path)?;
+        let fields = ControlFields::read(&bytes);
+        tries += 1;
+        match fields {
+            Ok(fields) if fields.is_checksum_valid || tries == TRIES => return Ok((bytes, fields)),
+            Err(error) if tries == TRIES => return Err(unreadable(error)),
+            _ => sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+/// The control file the user means by a data directory, or by itself.
+pub(super) fn control_path(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(CONTROL_FILE) } else { path.to_owned() }
+}
+
+/// The directory that holds the history files of what the user names, and the timeline the cluster is on.
+pub(super) fn history_place(directory: &Path) -> Result<(PathBuf, TimelineId), InspectError> {
+    if directory.join(CONTROL_FILE).exists() {
+        let control = read_control(&directory.join(CONTROL_FILE))?;
+        return Ok((directory.join(control.version().wal_dir()), control.timeline()));
+    }
+    let names = file_names(directory)?;
+    let number = |name: &String| {
+        let digits = name.strip_suffix(".history").filter(|digits| digits.len() == 8)?;
+        u32::from_str_radix(digits, 16).ok()
+    };
+    let newest = names.iter().filter_map(number).max();
+    let newest = newest.ok_or_else(|| InspectError::NoSegments { path: directory.to_owned() })?;
+    Ok((directory.to_owned(), TimelineId(newest)))
+}
+
+/// A whole small file.
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, InspectError> {
+    read_up_to(path, SMALL_FILE).map_err(|source| InspectError::Read { path: path.to_owned(), source })
+}
+
+fn first_page(path: &Path) -> Result<Vec<u8>, InspectError> {
+    // What is needed stands in the first 40 bytes, and no page is larger.
+    read_up_to(path, 65_536).map_err(|source| InspectError::Read { path: path.to_owned(), source })
+}
+
+fn read_up_to(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The names of the entries of a directory, as far as they are text.
+fn file_names(directory: &Path) -> Result<Vec<String>, InspectError> {
+    let unreadable = |source| InspectError::Read { path: directory.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).map_err(unreadable)? {
+        names.extend(entry.map_err(unreadable)?.file_name().into_string());
+    }
+    Ok(names)
+}

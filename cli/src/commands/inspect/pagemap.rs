@@ -1,0 +1,113 @@
+//! `kbrecover inspect pagemap`: which blocks of which relations WAL changes.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+
+use serde::Serialize;
+use walparse::{Fork, Lsn, PageMap, RelSegment, RelationBlocks, TimelineId};
+
+use super::args::PagemapArgs;
+use super::error::InspectError;
+use super::open::Wal;
+use super::walk::walk;
+use crate::args::Format;
+
+/// Shows the blocks that records between two positions name.
+pub(super) fn show(args: &PagemapArgs, out: &mut dyn Write) -> Result<(), InspectError> {
+    let wal = Wal::open(&args.paths, args.timeline.map(TimelineId))?;
+    let mut map = PageMap::new();
+    let mut records = 0;
+    walk(&wal, Some(args.start), Some(args.end), |seen| {
+        records += 1;
+        // The other forks are always copied whole, so nobody asks for their blocks.
+        for block in seen.blocks.iter().filter(|block| block.fork == Fork::Main) {
+            map.insert(block.relation, block.block);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let relations = map.relations();
+    let relations = relations.iter().map(|(relation, blocks)| RelationObject {
+        relation: relation.to_string(),
+        path: RelSegment { relation: *relation, segment: 0 }.path(wal.geometry.version),
+        count: blocks.len(),
+        ranges: ranges(blocks),
+    });
+    let object = PagemapObject {
+        start: args.start,
+        end: args.end,
+        records,
+        blocks: map.len(),
+        relations: relations.collect(),
+    };
+    let text = match args.format {
+        Format::Text => object.text(),
+        Format::Json => serde_json::to_string_pretty(&object).unwrap_or_default() + "\n",
+    };
+    Ok(out.write_all(text.as_bytes())?)
+}
+
+/// The JSON object. Its fields are promised to programs: add, but do not rename.
+#[derive(Serialize)]
+struct PagemapObject {
+    #[serde(serialize_with = "as_text")]
+    start: Lsn,
+    #[serde(serialize_with = "as_text")]
+    end: Lsn,
+    records: u64,
+    blocks: u64,
+    relations: Vec<RelationObject>,
+}
+
+#[derive(Serialize)]
+struct RelationObject {
+    relation: String,
+    path: String,
+    count: u64,
+    /// First and last block of each.
+    ranges: Vec<(u32, u32)>,
+}
+
+fn as_text<S: serde::Serializer>(lsn: &Lsn, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(lsn)
+}
+
+impl PagemapObject {
+    fn text(&self) -> String {
+        let width = self.relations.iter().map(|relation| relation.path.len()).max().unwrap_or(0).max(4);
+        let mut text = format!("{:<width$}  {:>8}  which\n", "file", "blocks");
+        for relation in &self.relations {
+            let ranges = relation.ranges.iter().map(|(first, last)| match last - first {
+                0 => first.to_string(),
+                _ => format!("{first}-{last}"),
+            });
+            let ranges = ranges.collect::<Vec<_>>().join(" ");
+            text.push_str(&format!("{:<width$}  {:>8}  {ranges}\n", relation.path, relation.count));
+        }
+        let (blocks, relations) = (self.blocks, self.relations.len());
+        text + &format!("\n{blocks} blocks of {relations} relations in {} records\n", self.records)
+    }
+}
+
+/// The runs of neighbouring blocks.
+fn ranges(blocks: &RelationBlocks) -> Vec<(u32, u32)> {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for block in blocks {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(block) => *last = block,
+            _ => ranges.push((block, block)),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_blocks_make_a_range() {
+        let blocks: RelationBlocks = [0, 1, 2, 9, 11, 12, u32::MAX - 1, u32::MAX].into_iter().collect();
+        assert_eq!(ranges(&blocks), [(0, 2), (9, 9), (11, 12), (u32::MAX - 1, u32::MAX)]);
+        assert_eq!(ranges(&RelationBlocks::new()), []);
+    }
+}

@@ -1,0 +1,91 @@
+//! `kbrecover inspect wal`
+
+use std::io::Write;
+use std::ops::ControlFlow;
+
+use jiff::tz::TimeZone;
+use walparse::{Fork, Relation, TimelineId, rmgr};
+
+use super::args::{FilterArgs, WalArgs};
+use super::error::InspectError;
+use super::open::Wal;
+use super::stats::Stats;
+use super::walk::{Seen, Span, walk};
+use super::{Noted, record};
+use crate::args::Format;
+
+/// Shows records, or their statistics; returns what there is to say about the end.
+pub(super) fn show(args: &WalArgs, out: &mut dyn Write) -> Result<Noted, InspectError> {
+    let filter = Filter::new(&args.filter)?;
+    let wal = Wal::open(&args.paths, args.timeline.map(TimelineId))?;
+    let version = wal.geometry.version;
+    let zone = TimeZone::system();
+    let mut stats = Stats::default();
+    let mut left = args.limit.unwrap_or(u64::MAX);
+    let span = walk(&wal, args.start, args.end, |seen| {
+        if left == 0 {
+            return Ok(ControlFlow::Break(()));
+        }
+        if filter.takes(seen) {
+            left -= 1;
+            match (args.stats, args.format) {
+                (true, _) => stats.add(seen),
+                (false, Format::Text) => writeln!(out, "{}", record::text(seen, version, &zone))?,
+                (false, Format::Json) => writeln!(out, "{}", record::json(seen, version))?,
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    match (args.stats, args.format) {
+        (false, _) => {}
+        (true, Format::Text) => out.write_all(stats.text(&span).as_bytes())?,
+        (true, Format::Json) => out.write_all(stats.json(&span).as_bytes())?,
+    }
+    Ok(Noted(end_note(&span)))
+}
+
+/// Why there are no more records, if that is not what was asked for.
+pub(super) fn end_note(span: &Span) -> Option<String> {
+    span.wal_end.map(|end| format!("WAL ends at {}: {}", end.position, end.fault))
+}
+
+/// Which records are shown.
+struct Filter {
+    rmid: Option<u8>,
+    relation: Option<Relation>,
+    block: Option<u32>,
+    fork: Option<Fork>,
+    xid: Option<u32>,
+}
+
+impl Filter {
+    fn new(args: &FilterArgs) -> Result<Filter, InspectError> {
+        let rmid = args.rmgr.as_deref().map(|name| {
+            let known = (0..=u8::MAX).find(|rmid| rmgr::name(*rmid).eq_ignore_ascii_case(name));
+            known.ok_or_else(|| InspectError::Rmgr { name: name.to_owned() })
+        });
+        Ok(Filter {
+            rmid: rmid.transpose()?,
+            relation: args.relation,
+            block: args.block,
+            fork: args.fork.map(Fork::from),
+            xid: args.xid,
+        })
+    }
+
+    fn takes(&self, seen: &Seen<'_>) -> bool {
+        let header = &seen.record.header;
+        let fits = |wanted: Option<u32>, is: u32| wanted.is_none_or(|wanted| wanted == is);
+        let by_block = self.relation.is_some() || self.fork.is_some();
+        let names_block = || {
+            seen.blocks.iter().any(|block| {
+                self.relation.is_none_or(|relation| relation == block.relation)
+                    && self.fork.is_none_or(|fork| fork == block.fork)
+                    && fits(self.block, block.block.0)
+            })
+        };
+        self.rmid.is_none_or(|rmid| rmid == header.rmid)
+            && fits(self.xid, header.xid)
+            && (!by_block || names_block())
+    }
+}

@@ -1,0 +1,395 @@
+//! Every field of `global/pg_control`, for showing it: a table of names and offsets for each layout.
+//!
+//! Nothing is decided from these fields: that is [`ControlFile`](crate::ControlFile)'s. So a file can be
+//! shown whose checksum is wrong, or whose catalog version nobody knows.
+
+use std::fmt;
+
+use byteorder::{ByteOrder, LittleEndian};
+
+use crate::control::CONTROL_FILE_SIZE;
+use crate::error::ControlError;
+use crate::lsn::Lsn;
+use crate::segment::SegmentSize;
+use crate::timeline::TimelineId;
+
+/// The layouts (`pg_control_version`) in the order of the table's columns: 9.6, 10, 11, 12, 13 to 16, 17, 18.
+const LAYOUTS: [u32; 7] = [960, 1002, 1100, 1201, 1300, 1700, 1800];
+
+/// The field is not there in this layout.
+const NONE: u16 = u16::MAX;
+
+/// What is in a control file.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ControlFields {
+    /// The fields, in the order in which pg_controldata shows them.
+    pub fields: Vec<ControlField>,
+    /// Whether the checksum is that of the bytes before it. It is wrong in a file that was read while a
+    /// server wrote it.
+    pub is_checksum_valid: bool,
+}
+
+/// One field.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ControlField {
+    /// Its name in C; for the one that is computed, a name like those.
+    pub name: &'static str,
+    /// What pg_controldata calls it, if it shows it; else in the same style.
+    pub label: &'static str,
+    /// What it holds.
+    pub value: FieldValue,
+}
+
+/// What a field holds.
+#[derive(Clone, PartialEq, Debug)]
+pub enum FieldValue {
+    /// A number.
+    Number(i64),
+    /// The system identifier: a number too large for programs that count with floating point.
+    Identifier(u64),
+    /// A floating-point number.
+    Float(f64),
+    /// Seconds since 1970-01-01 UTC.
+    Time(i64),
+    /// A position.
+    Lsn(Lsn),
+    /// A 64-bit transaction id, as epoch and xid.
+    Xid {
+        /// How often the xid has wrapped around.
+        epoch: u32,
+        /// The xid.
+        xid: u32,
+    },
+    /// Yes or no.
+    Flag {
+        /// Which of the two.
+        is_set: bool,
+        /// pg_controldata's words for yes and no.
+        words: [&'static str; 2],
+    },
+    /// One of several words; `unrecognized` and the number if it is none of them.
+    Word(String),
+    /// Bytes of no other meaning.
+    Bytes(Vec<u8>),
+}
+
+impl fmt::Display for FieldValue {
+    /// As pg_controldata has it, but for times, which are shown in seconds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FieldValue::Number(number) | FieldValue::Time(number) => number.fmt(f),
+            FieldValue::Identifier(number) => number.fmt(f),
+            FieldValue::Float(number) => number.fmt(f),
+            FieldValue::Lsn(lsn) => lsn.fmt(f),
+            FieldValue::Xid { epoch, xid } => write!(f, "{epoch}:{xid}"),
+            FieldValue::Flag { is_set, words: [yes, no] } => f.write_str(if *is_set { yes } else { no }),
+            FieldValue::Word(word) => f.write_str(word),
+            FieldValue::Bytes(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+        }
+    }
+}
+
+impl ControlFields {
+    /// Reads the bytes of a control file.
+    ///
+    /// # Errors
+    /// Too short or too long, or a `pg_control_version` that is not in the table (also when the bytes are
+    /// of the other endianness).
+    pub fn read(bytes: &[u8]) -> Result<ControlFields, ControlError> {
+        let too_short = || ControlError::TooShort { length: bytes.len() };
+        let front = bytes.get(..16).ok_or_else(too_short)?;
+        let control_version = LittleEndian::read_u32(&front[8..12]);
+        let catalog_version = LittleEndian::read_u32(&front[12..16]);
+        let column = LAYOUTS.iter().position(|&layout| layout == control_version);
+        let column = column.ok_or(ControlError::UnknownVersion { control_version, catalog_version })?;
+        if bytes.len() > CONTROL_FILE_SIZE {
+            return Err(too_short());
+        }
+        let layout = Layout { bytes, column };
+        let mut fields = Vec::with_capacity(ROWS.len());
+        for row in ROWS.iter().filter(|row| row.is_shown(column)) {
+            let value = layout.value(row).ok_or_else(too_short)?;
+            fields.push(ControlField { name: row.name, label: row.label, value });
+        }
+        Ok(ControlFields { fields, is_checksum_valid: layout.is_checksum_valid() })
+    }
+
+    /// The value of the field with this C name.
+    pub fn get(&self, name: &str) -> Option<&FieldValue> {
+        self.fields.iter().find(|field| field.name == name).map(|field| &field.value)
+    }
+}
+
+/// How the bytes of a field are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    U32,
+    I32,
+    Identifier,
+    Float,
+    Time,
+    Lsn,
+    /// The file that holds the position.
+    WalFile,
+    /// `nextXid`: in the layouts up to 1100 the epoch stands in the four bytes before the xid, from 1201 on
+    /// both are one number of 64 bits.
+    Xid,
+    State,
+    WalLevel,
+    OnOff,
+    YesNo,
+    ByValue,
+    Signed,
+    /// `enableIntTimes`, a constant since 10.
+    IntTimes,
+    Nonce,
+    Crc,
+}
+
+struct Row {
+    name: &'static str,
+    label: &'static str,
+    kind: Kind,
+    /// For each layout, where the field is.
+    offsets: [u16; 7],
+}
+
+impl Row {
+    /// pg_controldata has gone on to show how times are stored, though there is no choice any more.
+    fn is_shown(&self, column: usize) -> bool {
+        self.offsets[column] != NONE || self.kind == Kind::IntTimes
+    }
+}
+
+const fn row(name: &'static str, label: &'static str, kind: Kind, offsets: [u16; 7]) -> Row {
+    Row { name, label, kind, offsets }
+}
+
+/// `ControlFileData`; what belongs to `checkPointCopy` is of the type `CheckPoint`. Offsets from `offsetof`
+/// on the released headers, labels from the output of pg_controldata.
+#[rustfmt::skip]
+static ROWS: &[Row] = &[
+    row("pg_control_version", "pg_control version number", Kind::U32, [8; 7]),
+    row("catalog_version_no", "Catalog version number", Kind::U32, [12; 7]),
+    row("system_identifier", "Database system identifier", Kind::Identifier, [0; 7]),
+    row("state", "Database cluster state", Kind::State, [16; 7]),
+    row("time", "pg_control last modified", Kind::Time, [24; 7]),
+    row("checkPoint", "Latest checkpoint location", Kind::Lsn, [32; 7]),
+    row("prevCheckPoint", "Prior checkpoint location", Kind::Lsn, [40, 40, NONE, NONE, NONE, NONE, NONE]),
+    row("checkPointCopy.redo", "Latest checkpoint's REDO location", Kind::Lsn, [48, 48, 40, 40, 40, 40, 40]),
+    row("redo_wal_file", "Latest checkpoint's REDO WAL file", Kind::WalFile, [48, 48, 40, 40, 40, 40, 40]),
+    row("checkPointCopy.ThisTimeLineID", "Latest checkpoint's TimeLineID", Kind::U32, [56, 56, 48, 48, 48, 48, 48]),
+    row("checkPointCopy.PrevTimeLineID", "Latest checkpoint's PrevTimeLineID", Kind::U32, [60, 60, 52, 52, 52, 52, 52]),
+    row("checkPointCopy.fullPageWrites", "Latest checkpoint's full_page_writes", Kind::OnOff, [64, 64, 56, 56, 56, 56, 56]),
+    row("checkPointCopy.wal_level", "Latest checkpoint's wal_level", Kind::WalLevel, [NONE, NONE, NONE, NONE, NONE, 60, 60]),
+    row("checkPointCopy.nextXid", "Latest checkpoint's NextXID", Kind::Xid, [72, 72, 64, 64, 64, 64, 64]),
+    row("checkPointCopy.nextOid", "Latest checkpoint's NextOID", Kind::U32, [76, 76, 68, 72, 72, 72, 72]),
+    row("checkPointCopy.nextMulti", "Latest checkpoint's NextMultiXactId", Kind::U32, [80, 80, 72, 76, 76, 76, 76]),
+    row("checkPointCopy.nextMultiOffset", "Latest checkpoint's NextMultiOffset", Kind::U32, [84, 84, 76, 80, 80, 80, 80]),
+    row("checkPointCopy.oldestXid", "Latest checkpoint's oldestXID", Kind::U32, [88, 88, 80, 84, 84, 84, 84]),
+    row("checkPointCopy.oldestXidDB", "Latest checkpoint's oldestXID's DB", Kind::U32, [92, 92, 84, 88, 88, 88, 88]),
+    row("checkPointCopy.oldestActiveXid", "Latest checkpoint's oldestActiveXID", Kind::U32, [120, 120, 112, 120, 120, 120, 120]),
+    row("checkPointCopy.oldestMulti", "Latest checkpoint's oldestMultiXid", Kind::U32, [96, 96, 88, 92, 92, 92, 92]),
+    row("checkPointCopy.oldestMultiDB", "Latest checkpoint's oldestMulti's DB", Kind::U32, [100, 100, 92, 96, 96, 96, 96]),
+    row("checkPointCopy.oldestCommitTsXid", "Latest checkpoint's oldestCommitTsXid", Kind::U32, [112, 112, 104, 112, 112, 112, 112]),
+    row("checkPointCopy.newestCommitTsXid", "Latest checkpoint's newestCommitTsXid", Kind::U32, [116, 116, 108, 116, 116, 116, 116]),
+    row("checkPointCopy.time", "Time of latest checkpoint", Kind::Time, [104, 104, 96, 104, 104, 104, 104]),
+    row("unloggedLSN", "Fake LSN counter for unlogged rels", Kind::Lsn, [128, 128, 120, 128, 128, 128, 128]),
+    row("minRecoveryPoint", "Minimum recovery ending location", Kind::Lsn, [136, 136, 128, 136, 136, 136, 136]),
+    row("minRecoveryPointTLI", "Min recovery ending loc's timeline", Kind::U32, [144, 144, 136, 144, 144, 144, 144]),
+    row("backupStartPoint", "Backup start location", Kind::Lsn, [152, 152, 144, 152, 152, 152, 152]),
+    row("backupEndPoint", "Backup end location", Kind::Lsn, [160, 160, 152, 160, 160, 160, 160]),
+    row("backupEndRequired", "End-of-backup record required", Kind::YesNo, [168, 168, 160, 168, 168, 168, 168]),
+    row("wal_level", "wal_level setting", Kind::WalLevel, [172, 172, 164, 172, 172, 172, 172]),
+    row("wal_log_hints", "wal_log_hints setting", Kind::OnOff, [176, 176, 168, 176, 176, 176, 176]),
+    row("MaxConnections", "max_connections setting", Kind::I32, [180, 180, 172, 180, 180, 180, 180]),
+    row("max_worker_processes", "max_worker_processes setting", Kind::I32, [184, 184, 176, 184, 184, 184, 184]),
+    row("max_wal_senders", "max_wal_senders setting", Kind::I32, [NONE, NONE, NONE, 188, 188, 188, 188]),
+    row("max_prepared_xacts", "max_prepared_xacts setting", Kind::I32, [188, 188, 180, 192, 192, 192, 192]),
+    row("max_locks_per_xact", "max_locks_per_xact setting", Kind::I32, [192, 192, 184, 196, 196, 196, 196]),
+    row("track_commit_timestamp", "track_commit_timestamp setting", Kind::OnOff, [196, 196, 188, 200, 200, 200, 200]),
+    row("maxAlign", "Maximum data alignment", Kind::U32, [200, 200, 192, 204, 204, 204, 204]),
+    row("floatFormat", "Floating-point format", Kind::Float, [208, 208, 200, 208, 208, 208, 208]),
+    row("blcksz", "Database block size", Kind::U32, [216, 216, 208, 216, 216, 216, 216]),
+    row("relseg_size", "Blocks per segment of large relation", Kind::U32, [220, 220, 212, 220, 220, 220, 220]),
+    row("xlog_blcksz", "WAL block size", Kind::U32, [224, 224, 216, 224, 224, 224, 224]),
+    row("xlog_seg_size", "Bytes per WAL segment", Kind::U32, [228, 228, 220, 228, 228, 228, 228]),
+    row("nameDataLen", "Maximum length of identifiers", Kind::U32, [232, 232, 224, 232, 232, 232, 232]),
+    row("indexMaxKeys", "Maximum columns in an index", Kind::U32, [236, 236, 228, 236, 236, 236, 236]),
+    row("toast_max_chunk_size", "Maximum size of a TOAST chunk", Kind::U32, [240, 240, 232, 240, 240, 240, 240]),
+    row("loblksize", "Size of a large-object chunk", Kind::U32, [244, 244, 236, 244, 244, 244, 244]),
+    row("enableIntTimes", "Date/time type storage", Kind::IntTimes, [248, NONE, NONE, NONE, NONE, NONE, NONE]),
+    row("float4ByVal", "Float4 argument passing", Kind::ByValue, [249, 248, 240, 248, NONE, NONE, NONE]),
+    row("float8ByVal", "Float8 argument passing", Kind::ByValue, [250, 249, 241, 249, 248, 248, 248]),
+    row("data_checksum_version", "Data page checksum version", Kind::U32, [252, 252, 244, 252, 252, 252, 252]),
+    row("default_char_signedness", "Default char data signedness", Kind::Signed, [NONE, NONE, NONE, NONE, NONE, NONE, 256]),
+    row("mock_authentication_nonce", "Mock authentication nonce", Kind::Nonce, [NONE, 256, 248, 256, 256, 256, 257]),
+    row("crc", "Checksum of these data", Kind::Crc, [256, 288, 280, 288, 288, 288, 292]),];
+
+/// The bytes of a control file, and which layout they have.
+struct Layout<'a> {
+    bytes: &'a [u8],
+    column: usize,
+}
+
+impl Layout<'_> {
+    /// `None` if the bytes end before the field.
+    fn value(&self, row: &Row) -> Option<FieldValue> {
+        let at = usize::from(row.offsets[self.column]);
+        Some(match row.kind {
+            Kind::U32 => FieldValue::Number(i64::from(self.u32(at)?)),
+            Kind::I32 => FieldValue::Number(i64::from(self.u32(at)?.cast_signed())),
+            Kind::Identifier => FieldValue::Identifier(self.u64(at)?),
+            Kind::Float => FieldValue::Float(f64::from_bits(self.u64(at)?)),
+            Kind::Time => FieldValue::Time(self.u64(at)?.cast_signed()),
+            Kind::Lsn => FieldValue::Lsn(Lsn(self.u64(at)?)),
+            Kind::WalFile => FieldValue::Word(self.wal_file(Lsn(self.u64(at)?))?),
+            Kind::Xid if LAYOUTS[self.column] <= 1100 => {
+                FieldValue::Xid { epoch: self.u32(at.checked_sub(4)?)?, xid: self.u32(at)? }
+            }
+            Kind::Xid => FieldValue::Xid { epoch: self.u32(at + 4)?, xid: self.u32(at)? },
+            Kind::State => FieldValue::Word(word(self.u32(at)?, &STATES)),
+            Kind::WalLevel => FieldValue::Word(word(self.u32(at)?, &["minimal", "replica", "logical"])),
+            Kind::OnOff => self.flag(at, ["on", "off"])?,
+            Kind::YesNo => self.flag(at, ["yes", "no"])?,
+            Kind::ByValue => self.flag(at, ["by value", "by reference"])?,
+            Kind::Signed => self.flag(at, ["signed", "unsigned"])?,
+            Kind::IntTimes => {
+                let words = ["64-bit integers", "floating-point numbers"];
+                let is_set = row.offsets[self.column] == NONE || *self.bytes.get(at)? != 0;
+                FieldValue::Flag { is_set, words }
+            }
+            Kind::Nonce => FieldValue::Bytes(self.bytes.get(at..at + 32)?.to_vec()),
+            Kind::Crc => FieldValue::Word(format!("{:08x}", self.u32(at)?)),
+        })
+    }
+
+    fn flag(&self, at: usize, words: [&'static str; 2]) -> Option<FieldValue> {
+        Some(FieldValue::Flag { is_set: *self.bytes.get(at)? != 0, words })
+    }
+
+    /// The name of the segment file that holds a position of the checkpoint's timeline.
+    fn wal_file(&self, lsn: Lsn) -> Option<String> {
+        let size = SegmentSize::new(self.u32(self.offset_of("xlog_seg_size")?)?);
+        let timeline = TimelineId(self.u32(self.offset_of("checkPointCopy.ThisTimeLineID")?)?);
+        Some(match size {
+            Some(size) => size.file_name(timeline, size.segment_of(lsn)),
+            None => "unknown: invalid WAL segment size".to_owned(),
+        })
+    }
+
+    fn is_checksum_valid(&self) -> bool {
+        let at = self.offset_of("crc").unwrap_or_default();
+        self.bytes.get(..at).map(crc32c::crc32c) == self.u32(at)
+    }
+
+    fn offset_of(&self, name: &str) -> Option<usize> {
+        ROWS.iter().find(|row| row.name == name).map(|row| usize::from(row.offsets[self.column]))
+    }
+
+    fn u32(&self, at: usize) -> Option<u32> {
+        self.bytes.get(at..at + 4).map(LittleEndian::read_u32)
+    }
+
+    fn u64(&self, at: usize) -> Option<u64> {
+        self.bytes.get(at..at + 8).map(LittleEndian::read_u64)
+    }
+}
+
+/// `DBState`, in pg_controldata's words.
+const STATES: [&str; 7] = [
+    "starting up",
+    "shut down",
+    "shut down in recovery",
+    "shutting down",
+    "in crash recovery",
+    "in archive recovery",
+    "in production",
+];
+
+fn word(raw: u32, words: &[&str]) -> String {
+    words.get(raw as usize).map_or_else(|| format!("unrecognized ({raw})"), |word| (*word).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing::ControlFields as Made;
+    use crate::version::Version;
+
+    #[test]
+    fn fields_stand_where_the_control_file_has_them() {
+        for version in Version::all() {
+            let made = Made {
+                raw_state: 5,
+                min_recovery_point: Lsn(0x2_0000_00A0),
+                min_recovery_point_timeline: TimelineId(9),
+                segment_size: 64 << 20,
+                wal_log_hints: true,
+                data_checksum_version: 7,
+                redo: Lsn(0x1_0800_0028),
+                timeline: TimelineId(3),
+                ..Made::clean(version)
+            };
+            let control = ControlFields::read(&made.build()).unwrap();
+            assert!(control.is_checksum_valid, "{version}");
+            for (name, text) in [
+                ("system_identifier", 0x1234_5678_9ABC_DEF0_u64.to_string()),
+                ("state", "in archive recovery".to_owned()),
+                ("minRecoveryPoint", "2/A0".to_owned()),
+                ("minRecoveryPointTLI", "9".to_owned()),
+                ("wal_log_hints", "on".to_owned()),
+                ("wal_level", "replica".to_owned()),
+                ("xlog_seg_size", (64 << 20).to_string()),
+                ("redo_wal_file", "000000030000000100000002".to_owned()),
+                ("data_checksum_version", "7".to_owned()),
+                ("checkPointCopy.fullPageWrites", "on".to_owned()),
+            ] {
+                assert_eq!(control.get(name).map(ToString::to_string), Some(text), "{version}: {name}");
+            }
+        }
+    }
+
+    /// No two fields of a layout overlap, and none reaches behind the checksum.
+    #[test]
+    fn fields_do_not_overlap() {
+        for (column, layout) in LAYOUTS.iter().enumerate() {
+            let there = ROWS.iter().filter(|row| row.offsets[column] != NONE && row.kind != Kind::WalFile);
+            let mut spans: Vec<_> = there
+                .map(|row| {
+                    let length = match row.kind {
+                        Kind::Identifier | Kind::Float | Kind::Time | Kind::Lsn => 8,
+                        Kind::Xid => 8,
+                        Kind::Nonce => 32,
+                        Kind::OnOff | Kind::YesNo | Kind::ByValue | Kind::Signed | Kind::IntTimes => 1,
+                        _ => 4,
+                    };
+                    let epoch_first = row.kind == Kind::Xid && *layout <= 1100;
+                    let at = row.offsets[column] - if epoch_first { 4 } else { 0 };
+                    (at, at + length, row.name)
+                })
+                .collect();
+            spans.sort_unstable();
+            for pair in spans.windows(2) {
+                assert!(pair[0].1 <= pair[1].0, "layout {layout}: {} and {}", pair[0].2, pair[1].2);
+            }
+            assert_eq!(spans.last().unwrap().2, "crc", "layout {layout}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_checksum_is_told_and_what_is_no_control_file_is_refused() {
+        let mut bytes = Made::clean(Version::all().next().unwrap()).build();
+        bytes[100] ^= 1;
+        assert!(!ControlFields::read(&bytes).unwrap().is_checksum_valid);
+        bytes[16] = 99;
+        let state = ControlFields::read(&bytes).unwrap().get("state").unwrap().to_string();
+        assert_eq!(state, "unrecognized (99)");
+        for length in [0, 15, 16, 100, 250] {
+            assert!(ControlFields::read(&bytes[..length]).is_err(), "{length}");
+        }
+        assert!(ControlFields::read(&[bytes.clone(), bytes.clone()].concat()).is_err());
+        bytes[8..12].copy_from_slice(&1300u32.to_be_bytes());
+        assert!(matches!(ControlFields::read(&bytes), Err(ControlError::UnknownVersion { .. })));
+    }
+}
