@@ -58,6 +58,10 @@ mod wal_files;
 mod wal_records;
 mod inspect;
 
+// Versions: real servers, and what programs of versions left of which there are none.
+mod fixtures;
+mod versions;
+
 // The command: its options and its words.
 mod cli;
 mod dry_run;

@@ -232,14 +232,9 @@ fn the_parallel_scan_finds_what_the_reader_finds() {
     }
 }
 
-#[test]
-fn the_control_file_is_read_as_pg_controldata_reads_it() {
-    let sandbox = Sandbox::new();
-    let (server, _, control) = with_much_wal(&sandbox, "wal_log_hints = on");
-    let mut program = server_program("pg_controldata");
-    program.arg(&server.data).env("LC_ALL", "C");
-    let text = String::from_utf8(run(&mut program).stdout).expect("UTF-8");
-    let theirs: BTreeMap<&str, &str> = text
+/// Every field read from a control file, against the text of pg_controldata.
+pub fn assert_same_control(control: &ControlFile, pg_controldata: &str) {
+    let theirs: BTreeMap<&str, &str> = pg_controldata
         .lines()
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name, value.trim()))
@@ -264,4 +259,13 @@ fn the_control_file_is_read_as_pg_controldata_reads_it() {
     ] {
         assert_eq!(theirs.get(name), Some(&value.as_str()), "{name}");
     }
+}
+
+#[test]
+fn the_control_file_is_read_as_pg_controldata_reads_it() {
+    let sandbox = Sandbox::new();
+    let (server, _, control) = with_much_wal(&sandbox, "wal_log_hints = on");
+    let mut program = server_program("pg_controldata");
+    program.arg(&server.data).env("LC_ALL", "C");
+    assert_same_control(&control, &String::from_utf8(run(&mut program).stdout).expect("UTF-8"));
 }

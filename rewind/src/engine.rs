@@ -49,11 +49,12 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
     let source = open_source(options, &target).map_err(so_far)?;
     let source = source.as_ref();
     match survey(options, progress, &mut clock, &target, label, source).map_err(so_far)? {
-        Survey::Follows(outcome) => {
+        Survey::Follows(version, outcome) => {
             if options.mode == Mode::Rewind {
                 // Left behind by an interruption just after the commit.
                 Journal::remove(&target).map_err(|error| so_far(error.into()))?;
-                recovery_conf::write_if_asked(options, &target).map_err(|error| so_far(error.into()))?;
+                recovery_conf::write_if_asked(options, &target, version)
+                    .map_err(|error| so_far(error.into()))?;
             }
             Ok(*outcome)
         }

@@ -1,7 +1,9 @@
 //! What is not copied although it lies in a data directory.
 //!
 //! The rules are pg_rewind's (`excludeFiles`, `excludeDirContents` in filemap.c), which took them from base
-//! backups; they are the same from 13 to 18. They hold for a path whichever side it was found on.
+//! backups; they are the same from 13 to 18, and hold here for every version. pg_rewind of 9.6 and 10 left
+//! out less, but their servers, too, empty or rebuild at every start what stands below; and copied slots
+//! were a defect. They hold for a path whichever side it was found on.
 
 use crate::data_path::DataPath;
 

@@ -69,7 +69,7 @@ pub enum Mode {
 pub enum RecoveryConf {
     /// Nothing.
     Leave,
-    /// Write `primary_conninfo` and `standby.signal` (`-R`).
+    /// Write `primary_conninfo` and `standby.signal`, or up to 11 `recovery.conf` (`-R`).
     Write,
 }
 

@@ -101,7 +101,7 @@ pub(crate) fn seal(
         &control_path(),
         &control.recovering_to(end, timeline, now.timestamp().as_second()),
     )?;
-    recovery_conf::write_if_asked(options, target)?;
+    recovery_conf::write_if_asked(options, target, control.version())?;
     sync(options, target, progress)?;
     let geometry = control.geometry();
     target.replace_file(&label_path(), label(&planned.checkpoint, geometry.segment_size, &now).as_bytes())?;

@@ -2,11 +2,10 @@
 //! for the target's own server to be run.
 
 use jiff::Timestamp;
-use walparse::{ClusterState, ControlFile, Lsn, TimelineHistory, TimelineId};
+use walparse::{ClusterState, ControlFile, Lsn, TimelineHistory, TimelineId, Version};
 
 use crate::archive::Archive;
 use crate::clock::Clock;
-use crate::config::Configuration;
 use crate::data_path::DataPath;
 use crate::divergence::{self, Sides};
 use crate::error::RewindError;
@@ -18,6 +17,7 @@ use crate::plan::RewindPlan;
 use crate::preflight::{self, Clusters};
 use crate::prepare::{Planned, make_plan};
 use crate::progress::{Progress, Stage};
+use crate::recovery_conf;
 use crate::source::{Source, walk_data_directory};
 use crate::target::Target;
 use crate::target_wal::{SourceWal, TargetWal, read_history};
@@ -25,7 +25,7 @@ use crate::target_wal::{SourceWal, TargetWal, read_history};
 /// What the survey came to.
 pub(crate) enum Survey<'a> {
     /// The target can follow as it is.
-    Follows(Box<Outcome>),
+    Follows(Version, Box<Outcome>),
     /// It must be rewound.
     Planned(Box<Planned<'a>>),
 }
@@ -53,7 +53,8 @@ pub(crate) fn survey<'a>(
     wal.set_history(history);
     let source_wal = SourceWal { source, history: &source_history, geometry: clusters.source.geometry() };
     if already_rewound(&clusters, &wal, &source_wal, presumed.1)? {
-        return Ok(Survey::Follows(Box::new(Outcome::AlreadyRewound(clock.report()))));
+        let outcome = Outcome::AlreadyRewound(clock.report());
+        return Ok(Survey::Follows(clusters.target.version(), Box::new(outcome)));
     }
     clock.end_stage("preflight");
 
@@ -78,7 +79,7 @@ pub(crate) fn survey<'a>(
         let mut report = clock.report();
         report.divergence = Some(found.divergence).filter(|_| !on_one_timeline(&clusters));
         (report.wal_bytes_scanned, report.wal_records_scanned) = scanned;
-        return Ok(Survey::Follows(Box::new(Outcome::NotNeeded(report))));
+        return Ok(Survey::Follows(clusters.target.version(), Box::new(Outcome::NotNeeded(report))));
     };
     let common_checkpoint = CommonCheckpoint {
         lsn: diverged.checkpoint_lsn,
@@ -274,7 +275,8 @@ fn archive(
         RestoreCommand::Off => return Ok(None),
         RestoreCommand::Given(command) => command.clone(),
         RestoreCommand::FromTarget => {
-            let configuration = Configuration::read(target.root(), options.config_file.as_deref())?;
+            let config_file = options.config_file.as_deref();
+            let configuration = recovery_conf::configuration(target.root(), control.version(), config_file)?;
             configuration.restore_command()?.to_owned()
         }
     };

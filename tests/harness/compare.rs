@@ -50,7 +50,7 @@ fn content(server: &Server, database: &str) -> BTreeMap<String, String> {
     let tables: Vec<String> = query(TABLES).iter().map(|row| row.get(0)).collect();
     let hash_all = tables.iter().map(|table| {
         let name = table.replace('\'', "''");
-        format!("SELECT '{name}', count(*) || ' rows, hash ' || coalesce(sum(hashtextextended(t::text, 0)), 0) FROM ONLY {table} t")
+        format!("SELECT '{name}', count(*) || ' rows, hash ' || coalesce(sum(('x' || md5(t::text))::bit(60)::bigint), 0) FROM ONLY {table} t")
     });
     let hash_all: Vec<String> = hash_all.collect();
     let mut content: BTreeMap<String, String> =

@@ -15,6 +15,7 @@
 //! the configuration files by the source's, and a scenario need not care.
 
 // Programs and the places they run in.
+mod installation;
 mod program;
 mod sandbox;
 mod server;
@@ -38,11 +39,12 @@ pub use compare::assert_same_content;
 pub use control::{ControlData, PG_CONTROL_VERSION, SYSTEM_IDENTIFIER, patch_control_file};
 pub use failover::Failover;
 pub use feature::Feature;
+pub use installation::Installation;
 #[allow(unused_imports, reason = "for the benchmark, which uses this harness, too")]
 pub use kbrecover::command;
 pub use kbrecover::{Rewind, Run, SourceKind, binary, run_kbrecover, spawn_kbrecover};
 pub use load::Load;
-pub use program::{bindir, is_root, run, server_program};
+pub use program::{AsServerUser, bindir, is_root, run, server_program};
 pub use sandbox::{Sandbox, copy_tree};
 pub use server::Server;
 pub use tree::Tree;

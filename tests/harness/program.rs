@@ -64,10 +64,15 @@ fn id_of(flag: &str) -> u32 {
     })
 }
 
-/// A command for a server program such as `initdb`, run as the servers' user.
+/// A command for a program of version 15 such as `initdb`, run as the servers' user.
 pub fn server_program(name: &str) -> Command {
     let path = bindir().join(name);
     assert!(path.exists(), "{} does not exist: install postgresql-15 or set PG_BINDIR", path.display());
+    server_command(&path)
+}
+
+/// A command for any server program, run as the servers' user.
+pub(super) fn server_command(path: &Path) -> Command {
     let mut command = Command::new(path);
     // Settings of whoever runs the tests must not reach the servers.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PG")) {

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
+use super::installation::Installation;
 use super::program::{give_to_server_user, run, server_program};
 use super::server::Server;
 
@@ -28,6 +29,16 @@ timezone = UTC
 log_timezone = UTC
 log_line_prefix = '%m [%p] '
 ";
+
+/// initdb's options for every cluster.
+const INITDB: [&str; 6] = [
+    "--data-checksums",
+    "--no-sync",
+    "--no-locale",
+    "--encoding=UTF8",
+    "--auth=trust",
+    "--username=postgres",
+];
 
 /// One scenario's directory. Declare it first, so that it is dropped after the servers in it.
 pub struct Sandbox {
@@ -60,7 +71,17 @@ impl Sandbox {
     /// A new, stopped cluster with checksums: a copy of the one that `initdb` made.
     pub fn server(&self, name: &str) -> Server {
         copy_tree(template(), &self.path(name));
-        Server::new(self.dir.path(), name)
+        Server::new(self.dir.path(), name, Installation::usual())
+    }
+
+    /// A new, stopped cluster with checksums, made by other programs than those of version 15. `options` are initdb's.
+    pub fn initdb(&self, name: &str, installation: &'static Installation, options: &[&str]) -> Server {
+        let server = Server::new(self.dir.path(), name, installation);
+        let mut initdb = installation.program("initdb");
+        run(initdb.args(INITDB).args(options).arg("-D").arg(&server.data));
+        server.configure(&installation.settings());
+        put_settings_into_control(installation, &server.data);
+        server
     }
 
     /// The same without data checksums.
@@ -121,21 +142,19 @@ fn template() -> &'static Path {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
         let data = workshop().join("template");
-        run(server_program("initdb")
-            .args(["--data-checksums", "--no-sync", "--no-locale", "--encoding=UTF8"])
-            .args(["--auth=trust", "--username=postgres", "-D"])
-            .arg(&data));
+        run(server_program("initdb").args(INITDB).arg("-D").arg(&data));
         let conf = data.join("postgresql.conf");
         let text = std::fs::read_to_string(&conf).expect("read postgresql.conf") + SETTINGS;
         std::fs::write(&conf, text).expect("write postgresql.conf");
-        // pg_control learns max_connections and the like at a start; a standby of a fresh copy compares them with its own.
-        run(server_program("postgres")
-            .args(["--single", "-D"])
-            .arg(&data)
-            .arg("postgres")
-            .stdin(Stdio::null()));
+        put_settings_into_control(Installation::usual(), &data);
         data
     })
+}
+
+/// pg_control learns max_connections and the like at a start; a standby of a fresh copy compares them with its own.
+fn put_settings_into_control(installation: &Installation, data: &Path) {
+    let mut server = installation.program("postgres");
+    run(server.args(["--single", "-D"]).arg(data).arg("postgres").stdin(Stdio::null()));
 }
 
 fn open_to_server_user(dir: &Path) {

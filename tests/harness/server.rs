@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use postgres::types::FromSqlOwned;
 use postgres::{Client, NoTls};
 
-use super::program::{give_to_server_user, run, server_program};
+use super::installation::Installation;
+use super::program::{give_to_server_user, run};
 use super::sandbox::copy_tree;
 use super::wal::Lsn;
 
@@ -24,6 +25,8 @@ pub struct Server {
     pub data: PathBuf,
     /// Its port: of the socket, and of TCP where a scenario listens there.
     pub port: u16,
+    /// Its programs.
+    pub installation: &'static Installation,
     database: String,
     host: String,
     sandbox: PathBuf,
@@ -32,13 +35,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// A stopped server on the data directory `sandbox/name`.
-    pub(super) fn new(sandbox: &Path, name: &str) -> Server {
+    /// A stopped server on the data directory `sandbox/name`, of the version of these programs.
+    pub(super) fn new(sandbox: &Path, name: &str, installation: &'static Installation) -> Server {
         // Sockets lie in the sandbox, so these numbers clash with nobody's.
         static NEXT_PORT: AtomicU16 = AtomicU16::new(6000);
         Server {
             name: name.into(),
             data: sandbox.join(name),
+            installation,
             database: "postgres".into(),
             port: NEXT_PORT.fetch_add(1, Ordering::Relaxed),
             host: sandbox.join("sockets").to_str().expect("a temporary directory with a UTF-8 name").into(),
@@ -58,6 +62,7 @@ impl Server {
         Server {
             name: self.name.clone(),
             data: self.data.clone(),
+            installation: self.installation,
             port: self.port,
             database: database.into(),
             host: self.host.clone(),
@@ -70,7 +75,7 @@ impl Server {
     /// Copies the stopped cluster as it lies, its tablespaces too: each copy has its own directories.
     pub fn copy(&self, name: &str) -> Server {
         assert!(self.process.is_none(), "stop {} before copying it", self.name);
-        let copy = Server::new(&self.sandbox, name);
+        let copy = Server::new(&self.sandbox, name, self.installation);
         copy_tree(&self.data, &copy.data);
         let links = std::fs::read_dir(copy.data.join("pg_tblspc"))
             .expect("list pg_tblspc")
@@ -135,12 +140,14 @@ impl Server {
 
     /// Will start as a standby of `upstream`.
     pub fn follow(&mut self, upstream: &Server) {
+        let Server { host, port, .. } = upstream;
+        let conninfo = format!("host={host} port={port} user=postgres application_name={}", self.name);
+        if self.installation.major < 12 {
+            let mode = "standby_mode = 'on'\nrecovery_target_timeline = 'latest'";
+            return self.write("recovery.conf", format!("{mode}\nprimary_conninfo = '{conninfo}'\n"));
+        }
         self.write("standby.signal", "");
-        let name = self.name.clone();
-        self.set(
-            "primary_conninfo",
-            &format!("host={} port={} user=postgres application_name={name}", upstream.host, upstream.port),
-        );
+        self.set("primary_conninfo", &conninfo);
     }
 
     /// Starts the server and waits until it answers.
@@ -155,7 +162,7 @@ impl Server {
         assert!(self.process.is_none(), "{} runs already", self.name);
         let log = std::fs::File::options().create(true).append(true).open(self.log()).expect("open the log");
         let logged_before = log.metadata().expect("size of the log").len() as usize;
-        let mut command = server_program("postgres");
+        let mut command = self.installation.program("postgres");
         command.arg("-D").arg(&self.data).arg("-p").arg(self.port.to_string()).args(["-k", &self.host]);
         command.args(["-c", "listen_addresses="]);
         for (name, value) in &self.settings {
@@ -183,7 +190,9 @@ impl Server {
     /// Stops it in order: sessions ended, shutdown checkpoint written, WAL sent to its standbys.
     pub fn stop(&mut self) {
         let mut process = self.process.take().unwrap_or_else(|| panic!("{} does not run", self.name));
-        let stopped = server_program("pg_ctl")
+        let stopped = self
+            .installation
+            .program("pg_ctl")
             .args(["stop", "-w", "-t", "90", "-m", "fast", "-D"])
             .arg(&self.data)
             .output();
@@ -224,7 +233,7 @@ impl Server {
 
     /// Makes the standby a primary, and waits until it is one.
     pub fn promote(&mut self) {
-        run(server_program("pg_ctl").args(["promote", "-w", "-t", "90", "-D"]).arg(&self.data));
+        run(self.installation.program("pg_ctl").args(["promote", "-w", "-t", "90", "-D"]).arg(&self.data));
         self.unset("primary_conninfo");
         assert!(
             !self.value::<bool>("SELECT pg_is_in_recovery()"),
@@ -338,7 +347,9 @@ impl Drop for Server {
             eprintln!("{}", self.log_tail());
         }
         if let Some(mut process) = self.process.take() {
-            let _ = server_program("pg_ctl")
+            let _ = self
+                .installation
+                .program("pg_ctl")
                 .args(["stop", "-w", "-t", "20", "-m", "immediate", "-D"])
                 .arg(&self.data)
                 .output();

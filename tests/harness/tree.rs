@@ -1,6 +1,6 @@
 //! Every byte of a directory tree, to prove that nothing was touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -53,10 +53,24 @@ impl Tree {
         Tree { entries }
     }
 
+    /// Every path that is not the same in both: whether it is in this tree, and in the other.
+    pub fn differences<'a>(&'a self, other: &'a Tree) -> impl Iterator<Item = (&'a Path, bool, bool)> {
+        let paths: BTreeSet<_> = self.entries.keys().chain(other.entries.keys()).collect();
+        let pairs = paths.into_iter().map(|path| (path, self.entries.get(path), other.entries.get(path)));
+        pairs
+            .filter(|(_, ours, theirs)| ours != theirs)
+            .map(|(path, ours, theirs)| (path.as_path(), ours.is_some(), theirs.is_some()))
+    }
+
+    /// How many paths there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Panics, naming every difference, unless the directory still is what it was.
     pub fn assert_unchanged(&self, root: &Path, context: &str) {
         let now = Tree::of(root);
-        let names: std::collections::BTreeSet<_> = self.entries.keys().chain(now.entries.keys()).collect();
+        let names: BTreeSet<_> = self.entries.keys().chain(now.entries.keys()).collect();
         let differences: Vec<String> = names
             .into_iter()
             .filter(|name| self.entries.get(*name) != now.entries.get(*name))

@@ -23,11 +23,31 @@ pub fn assert_sound(node: &mut Server) {
     if node.value("SELECT pg_is_in_recovery()") {
         node.promote();
     }
+    if !node.installation.has("pg_amcheck") {
+        // Its pages were checked when assert_follows read them all.
+        check_btrees(node);
+        return node.stop();
+    }
     run(server_program("pg_amcheck")
         .args(["--all", "--heapallindexed", "--parent-check", "--install-missing", "--no-password"])
         .args(["--host", node.host(), "--port", &node.port.to_string(), "--username=postgres"]));
     node.stop();
     if ControlData::of(&node.data).get("Data page checksum version") != "0" {
         run(server_program("pg_checksums").args(["--check", "-D"]).arg(&node.data));
+    }
+}
+
+/// What pg_amcheck does, with the extension of that version: every B-tree against its table.
+fn check_btrees(node: &Server) {
+    // Version 1.0, in 10, does not look into the table.
+    let options = if node.installation.major < 11 { "" } else { ", true" };
+    let check = format!(
+        "CREATE EXTENSION IF NOT EXISTS amcheck;
+         SELECT bt_index_parent_check(i.indexrelid{options})
+         FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+         WHERE a.amname = 'btree' AND c.relpersistence = 'p' AND i.indisvalid"
+    );
+    for database in node.column("SELECT datname::text FROM pg_database WHERE datallowconn") {
+        node.sql_in(&database, &check);
     }
 }

@@ -290,3 +290,66 @@ pub(crate) fn has_valid_crc(bytes: &[u8]) -> bool {
     let crc = crc32c::crc32c_append(crc32c::crc32c(body), &header[..20]);
     crc == LittleEndian::read_u32(&header[20..24])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::small_geometry;
+
+    fn geometry(version: &str) -> WalGeometry {
+        small_geometry(Version::all().find(|row| row.name() == version).unwrap())
+    }
+
+    /// A record of nothing but these fragments and payload.
+    fn decode(version: &str, bytes: &[u8]) -> Result<Vec<BlockRef>, WalFault> {
+        let bytes = [&[0; RECORD_HEADER], bytes].concat();
+        let header = RecordHeader::parse(&bytes).unwrap();
+        let record = Record { lsn: Lsn(0), end: Lsn(0), header, bytes: &bytes };
+        let mut blocks = Vec::new();
+        record.decode(&geometry(version), &mut blocks).map(|_| blocks)
+    }
+
+    /// Block 7 of a relation, with an image of 100 bytes that leaves out a hole.
+    fn with_image(info: u8, hole_length: Option<u16>) -> Vec<u8> {
+        let mut bytes = vec![0, HAS_IMAGE, 0, 0, 100, 0, 50, 0, info];
+        bytes.extend(hole_length.into_iter().flat_map(u16::to_le_bytes));
+        bytes.extend([1, 2, 3, 7].into_iter().flat_map(u32::to_le_bytes));
+        bytes.extend([0xEE; 100]);
+        bytes
+    }
+
+    #[test]
+    fn the_bits_of_an_image_changed_twice() {
+        // version, bimg_info, whether the length of the hole is stored, compressed, applied
+        for (version, info, stores_hole, is_compressed, is_applied) in [
+            ("9.6", 0x01, false, false, true),
+            ("9.6", 0x03, true, true, true),
+            ("10", 0x01, false, false, false),
+            ("10", 0x05, false, false, true),
+            ("14", 0x07, true, true, true),
+            ("14", 0x03, true, true, false),
+            ("15", 0x03, false, false, true),
+            ("15", 0x01, false, false, false),
+            ("15", 0x07, true, true, true),
+            ("18", 0x0B, true, true, true),
+            ("18", 0x11, true, true, false),
+        ] {
+            let hole = if stores_hole { 4000 } else { 8192 - 100 };
+            let blocks = decode(version, &with_image(info, stores_hole.then_some(4000))).unwrap();
+            assert_eq!(blocks[0].block, BlockNumber(7), "{version} {info:x}");
+            let image = blocks[0].image.unwrap();
+            assert_eq!((image.length, image.hole_offset, image.hole_length), (100, 50, hole));
+            assert_eq!((image.is_compressed, image.is_applied), (is_compressed, is_applied));
+            // Taken for the other kind, it does not add up.
+            let wrong = decode(version, &with_image(info, (!stores_hole).then_some(4000)));
+            assert!(wrong.is_err(), "{version} {info:x}");
+        }
+    }
+
+    #[test]
+    fn the_top_level_transaction_came_with_14() {
+        let bytes = [ID_TOPLEVEL_XID, 9, 0, 0, 0, ID_DATA_SHORT, 1, 0xEE];
+        assert!(decode("13", &bytes).is_err() && decode("9.6", &bytes).is_err());
+        assert!(decode("14", &bytes).is_ok() && decode("18", &bytes).is_ok());
+    }
+}

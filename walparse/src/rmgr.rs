@@ -98,21 +98,37 @@ pub fn is_known_relation_change(header: &RecordHeader, version: Version) -> bool
 mod tests {
     use super::*;
 
+    fn version(name: &str) -> Version {
+        Version::all().find(|version| version.name() == name).unwrap()
+    }
+
+    fn header(rmid: u8, info: u8) -> RecordHeader {
+        RecordHeader { total_length: 24, xid: 0, previous: Lsn(0), info, rmid, crc: 0 }
+    }
+
     #[test]
     fn names_and_numbers() {
-        let version = Version::all().next().unwrap();
         assert_eq!(
             (name(0), name(21), name(130)),
             ("XLOG".into(), "LogicalMessage".into(), "custom130".into())
         );
-        assert!(is_valid_id(21, version) && !is_valid_id(22, version) && !is_valid_id(127, version));
+        for version in Version::all() {
+            assert!(is_valid_id(21, version) && !is_valid_id(22, version) && !is_valid_id(127, version));
+        }
+        assert!(is_valid_id(128, version("15")) && is_valid_id(255, version("18")));
+        assert!(!is_valid_id(128, version("14")) && !is_valid_id(255, version("9.6")));
+    }
+
+    #[test]
+    fn the_code_for_a_dropped_database_moved() {
+        let is_known = |info, name| is_known_relation_change(&header(DATABASE, info), version(name));
+        assert!(is_known(0x11, "9.6") && is_known(0x11, "14") && !is_known(0x21, "14"));
+        assert!(is_known(0x11, "15") && is_known(0x21, "15") && is_known(0x21, "18"));
     }
 
     #[test]
     fn unknown_relation_changes_are_not_taken_for_known_ones() {
-        let version = Version::find(1300, 202_209_061).unwrap();
-        let header =
-            |rmid, info| RecordHeader { total_length: 24, xid: 0, previous: Lsn(0), info, rmid, crc: 0 };
+        let version = version("15");
         for (rmid, info) in
             [(4, 0x01), (4, 0x11), (4, 0x21), (2, 0x11), (2, 0x21), (1, 0x81), (1, 0x21), (1, 0xB1)]
         {

@@ -19,6 +19,7 @@ use std::time::Duration;
 pub use environment::{Environment, ProcessEnvironment};
 use options::Values;
 pub(crate) use servers::{Address, Candidate};
+use walparse::Version;
 
 /// Connecting takes no longer than this unless the string says otherwise.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,14 +57,8 @@ struct TcpOptions {
     user_timeout: Option<Duration>,
 }
 
-/// Whether `primary_conninfo` names a database.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DatabaseName {
-    /// Never (up to 17).
-    LeaveOut,
-    /// If the connection string or `PGDATABASE` did (18: slot synchronisation needs it).
-    IfGiven,
-}
+/// The first version whose standby has a use for a database in `primary_conninfo`: it synchronises slots.
+const SLOT_SYNCHRONISATION: u32 = 180_000;
 
 impl Conninfo {
     /// Parses `text`, which is `keyword=value ...` or a URI, and completes it from the environment
@@ -131,15 +126,17 @@ impl Conninfo {
         shown.collect::<Vec<_>>().join(" ")
     }
 
-    /// The text that makes a standby follow the server this string leads to, as `pg_rewind -R` writes it.
+    /// The text that makes a standby of this version follow the server this string leads to, as
+    /// `pg_rewind -R` writes it.
     ///
-    /// It has every option with a value, defaults too, and so **the password** if one was given in the
-    /// string or in `PGPASSWORD` (one from a password file is not written: the file is).
-    pub fn primary_conninfo(&self, database: DatabaseName) -> String {
+    /// It has every option with a value, defaults too unless that version's libpq would refuse them, and so
+    /// **the password** if one was given in the string or in `PGPASSWORD` (one from a password file is not
+    /// written: the file is). The database is there if it was given, from 18 on.
+    pub fn primary_conninfo(&self, version: Version) -> String {
         let written = self.values.all().filter(|(option, _, given)| match option.keyword {
             "replication" | "fallback_application_name" => false,
-            "dbname" => *given && database == DatabaseName::IfGiven,
-            _ => true,
+            "dbname" => *given && version.server_version_num() >= SLOT_SYNCHRONISATION,
+            _ => *given || option.is_known_to(version),
         });
         written
             .map(|(option, value, _)| format!("{}={}", option.keyword, quoted(value)))

@@ -1,5 +1,7 @@
 //! The options a connection string can have, and their values.
 
+use walparse::Version;
+
 use super::ConninfoError;
 use super::environment::Environment;
 
@@ -9,26 +11,40 @@ pub(super) struct ConnOption {
     pub(super) keyword: &'static str,
     /// The environment variable it is taken from if the string does not have it.
     env: Option<&'static str>,
-    /// Its built-in default; only where all of libpq 13 to 18 agree, for the standby's libpq must take it.
+    /// Its built-in default; only where every libpq that has the option agrees, for the standby's must take it.
     default: Option<&'static str>,
+    /// The first version whose libpq has it, told where it matters: of options with a default.
+    since: u32,
     /// Whether its value must never be shown.
     pub(super) secret: bool,
 }
 
+impl ConnOption {
+    /// Whether the libpq of this version has it, as far as that matters.
+    pub(super) fn is_known_to(&self, version: Version) -> bool {
+        self.since <= version.server_version_num()
+    }
+}
+
 const fn plain(keyword: &'static str) -> ConnOption {
-    ConnOption { keyword, env: None, default: None, secret: false }
+    ConnOption { keyword, env: None, default: None, since: 0, secret: false }
 }
 
 const fn with_env(keyword: &'static str, env: &'static str) -> ConnOption {
-    ConnOption { keyword, env: Some(env), default: None, secret: false }
+    ConnOption { keyword, env: Some(env), default: None, since: 0, secret: false }
 }
 
 const fn with_default(keyword: &'static str, env: &'static str, default: &'static str) -> ConnOption {
-    ConnOption { keyword, env: Some(env), default: Some(default), secret: false }
+    ConnOption { keyword, env: Some(env), default: Some(default), since: 0, secret: false }
 }
 
 const fn secret(keyword: &'static str, env: Option<&'static str>) -> ConnOption {
-    ConnOption { keyword, env, default: None, secret: true }
+    ConnOption { keyword, env, default: None, since: 0, secret: true }
+}
+
+/// `option`, which libpq has from this `server_version_num` on.
+const fn since(version: u32, option: ConnOption) -> ConnOption {
+    ConnOption { since: version, ..option }
 }
 
 /// All options of libpq up to 18, in the order in which it writes them (its documentation, "Parameter Key
@@ -37,8 +53,8 @@ pub(super) static OPTIONS: &[ConnOption] = &[
     with_env("service", "PGSERVICE"),
     with_env("user", "PGUSER"),
     secret("password", Some("PGPASSWORD")),
-    with_env("passfile", "PGPASSFILE"),
-    with_default("channel_binding", "PGCHANNELBINDING", "prefer"),
+    since(100_000, with_env("passfile", "PGPASSFILE")),
+    since(130_000, with_default("channel_binding", "PGCHANNELBINDING", "prefer")),
     with_env("connect_timeout", "PGCONNECT_TIMEOUT"),
     with_env("dbname", "PGDATABASE"),
     with_env("host", "PGHOST"),
@@ -68,14 +84,14 @@ pub(super) static OPTIONS: &[ConnOption] = &[
     with_env("require_auth", "PGREQUIREAUTH"),
     with_env("min_protocol_version", "PGMINPROTOCOLVERSION"),
     with_env("max_protocol_version", "PGMAXPROTOCOLVERSION"),
-    with_default("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", "TLSv1.2"),
+    since(130_000, with_default("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", "TLSv1.2")),
     with_env("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION"),
-    with_default("gssencmode", "PGGSSENCMODE", "prefer"),
+    since(120_000, with_default("gssencmode", "PGGSSENCMODE", "prefer")),
     with_default("krbsrvname", "PGKRBSRVNAME", "postgres"),
     with_env("gsslib", "PGGSSLIB"),
     with_env("gssdelegation", "PGGSSDELEGATION"),
     plain("replication"),
-    with_default("target_session_attrs", "PGTARGETSESSIONATTRS", "any"),
+    since(100_000, with_default("target_session_attrs", "PGTARGETSESSIONATTRS", "any")),
     with_env("load_balance_hosts", "PGLOADBALANCEHOSTS"),
     secret("scram_client_key", None),
     secret("scram_server_key", None),

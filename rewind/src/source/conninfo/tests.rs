@@ -23,6 +23,10 @@ fn parse_in(text: &str, env: &[(&'static str, &'static str)]) -> Result<Conninfo
     Conninfo::parse(text, &Env(env.iter().copied().collect()))
 }
 
+fn version(name: &str) -> Version {
+    Version::all().find(|version| version.name() == name).expect("a version")
+}
+
 fn parse(text: &str) -> Conninfo {
     parse_in(text, &[]).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
@@ -237,22 +241,36 @@ fn primary_conninfo_is_what_the_original_writes() {
     let conninfo =
         parse("host=/tmp/a-b port=5433 user=u dbname=d fallback_application_name=x replication=true");
     assert_eq!(
-        conninfo.primary_conninfo(DatabaseName::LeaveOut),
+        conninfo.primary_conninfo(version("15")),
         "user=u passfile='/nowhere/.pgpass' channel_binding=prefer host='/tmp/a-b' port=5433 sslmode=prefer \
          ssl_min_protocol_version=TLSv1.2 gssencmode=prefer krbsrvname=postgres target_session_attrs=any"
     );
-    assert!(conninfo.primary_conninfo(DatabaseName::IfGiven).contains(" dbname=d "));
-    assert!(!parse("user=u").primary_conninfo(DatabaseName::IfGiven).contains("dbname"));
-    let text = parse(r"host=h user='it\'s' password='a\\b'").primary_conninfo(DatabaseName::LeaveOut);
+    assert!(conninfo.primary_conninfo(version("18")).contains(" dbname=d "));
+    assert!(!parse("user=u").primary_conninfo(version("18")).contains("dbname"));
+    let text = parse(r"host=h user='it\'s' password='a\\b'").primary_conninfo(version("15"));
     assert!(text.starts_with(r"user='it\'s' password='a\\b' channel_binding=prefer host=h "), "{text}");
 }
 
 #[test]
+fn an_old_libpq_is_given_no_default_it_does_not_know() {
+    let conninfo = parse("host=h user=u");
+    let common = "user=u host=h port=5432 sslmode=prefer krbsrvname=postgres";
+    assert_eq!(conninfo.primary_conninfo(version("9.6")), common);
+    let twelve = conninfo.primary_conninfo(version("12"));
+    assert!(twelve.contains(" gssencmode=prefer ") && twelve.contains("target_session_attrs"), "{twelve}");
+    assert!(!twelve.contains("channel_binding") && !twelve.contains("ssl_min"), "{twelve}");
+    assert!(!conninfo.primary_conninfo(version("11")).contains("gssencmode"));
+    // What was asked for is not silently dropped: a libpq may be newer than its server.
+    let given = parse("host=h channel_binding=disable").primary_conninfo(version("11"));
+    assert!(given.contains("channel_binding=disable"), "{given}");
+}
+
+#[test]
 fn what_is_written_reads_back() {
-    let text = parse(r"host=h user='it\'s a \\' password=p application_name=' '")
-        .primary_conninfo(DatabaseName::LeaveOut);
+    let text =
+        parse(r"host=h user='it\'s a \\' password=p application_name=' '").primary_conninfo(version("15"));
     let again = parse(&text);
-    assert_eq!(again.primary_conninfo(DatabaseName::LeaveOut), text);
+    assert_eq!(again.primary_conninfo(version("15")), text);
     assert_eq!(again.user(), "it's a \\");
 }
 

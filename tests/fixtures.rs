@@ -1,0 +1,314 @@
+//! Clusters of versions for which there is no server here, and what those versions' own programs made of them.
+//!
+//!     target  ──┬── lost ──╳ shut down      timeline 1
+//!     source    └── kept ──╳ shut down      timeline 2
+//!     expected                              the target after pg_rewind of its version, with source as --source-pgdata
+//!     waldump.txt                           the target's WAL from the common checkpoint on: pg_xlogdump -b, pg_waldump -b
+//!     controldata.*.txt                     pg_controldata of the three
+//!
+//! All three servers wrote checksums and wal_log_hints = on. The archives were packed with `zstd --long=28`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use walparse::{ControlFile, Fork, Lsn, Record, TimelineHistory, TimelineId, WalDir, WalReader, rmgr};
+
+use crate::harness::{AsServerUser, Rewind, Sandbox, Tree, run};
+use crate::wal_records::assert_same_control;
+
+/// One unpacked archive.
+struct Fixture {
+    root: PathBuf,
+    _sandbox: Sandbox,
+}
+
+impl Fixture {
+    /// Unpacks what these patterns name.
+    fn unpack(version: &str, parts: &[&str]) -> Fixture {
+        let sandbox = Sandbox::new();
+        let root = sandbox.make_dir("fixture");
+        let archive =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/fixtures/pg{version}.tar.zst"));
+        let archive = File::open(&archive).unwrap_or_else(|e| panic!("open {}: {e}", archive.display()));
+        let mut unpack = Command::new("sh");
+        unpack
+            .args(["-c", "set -e; cd \"$0\"; zstd -q -d -c --long=28 | tar -x -p --wildcards \"$@\""])
+            .arg(&root)
+            .args(parts);
+        run(unpack.stdin(archive).as_server_user());
+        Fixture { root, _sandbox: sandbox }
+    }
+
+    fn text(&self, name: &str) -> String {
+        std::fs::read_to_string(self.root.join(name)).unwrap_or_else(|e| panic!("read {name}: {e}"))
+    }
+
+    fn control(&self, cluster: &str) -> ControlFile {
+        let bytes =
+            std::fs::read(self.root.join(cluster).join("global/pg_control")).expect("read pg_control");
+        ControlFile::parse(&bytes).expect("a good control file")
+    }
+
+    /// A reader on the WAL of one of the clusters.
+    fn read_wal<T>(
+        &self,
+        cluster: &str,
+        start: Lsn,
+        read: impl FnOnce(&mut WalReader<'_, WalDir>) -> T,
+    ) -> T {
+        let control = self.control(cluster);
+        let directory = self.root.join(cluster).join(control.version().wal_dir());
+        let timeline = control.timeline();
+        let history = match std::fs::read(directory.join(timeline.history_file_name())) {
+            Ok(text) => TimelineHistory::parse(timeline, &text).expect("a good history"),
+            Err(_) => TimelineHistory::of_first(TimelineId(1)),
+        };
+        let wal = WalDir::new(directory, history, control.geometry().segment_size);
+        read(&mut WalReader::new(&wal, control.geometry(), start))
+    }
+}
+
+/// How a path may differ from what the original left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Difference {
+    OnlyHere,
+    OnlyInOriginal,
+    Other,
+}
+
+/// Every difference there may be, and why it is right. A path ends in `*` if it stands for all that begin so.
+const JUSTIFIED: &[(&[&str], Difference, &str, &str)] = &[
+    (
+        &["9.6", "12"],
+        Difference::Other,
+        "backup_label",
+        "the time of the run stands in it; all other lines are compared below",
+    ),
+    (
+        &["9.6", "12"],
+        Difference::Other,
+        "global/pg_control",
+        "minRecoveryPoint is the end of the source's last record, not its start, and the time is that of the run; \
+         all other bytes are compared below",
+    ),
+    (
+        &["9.6", "12"],
+        Difference::OnlyHere,
+        "base/24664/PG_VERSION",
+        "a database made on the source: the original never copies a PG_VERSION, and leaves it to replay",
+    ),
+    (
+        &["9.6", "12"],
+        Difference::OnlyHere,
+        "WAL/000000010000000000000001",
+        "a segment of the common history that the target has and the source has not: it may be asked for by others",
+    ),
+    (
+        &["9.6", "12"],
+        Difference::OnlyInOriginal,
+        "WAL/000000010000000000000003",
+        "the old timeline's copy of the segment with the fork: everybody reads the new timeline's",
+    ),
+    (
+        &["9.6", "12"],
+        Difference::OnlyHere,
+        "WAL/archive_status/0000000*.done",
+        "what was copied from the source's WAL is not to be archived again here",
+    ),
+    (
+        &["9.6"],
+        Difference::OnlyInOriginal,
+        "WAL/archive_status/000000010000000000000002.done",
+        "the source's word about a segment that was not copied: the target has its own",
+    ),
+    (
+        &["9.6"],
+        Difference::OnlyInOriginal,
+        "base/12405/pg_internal.init",
+        "a cache that the server makes anew: copied up to 10 only",
+    ),
+    (
+        &["9.6"],
+        Difference::OnlyInOriginal,
+        "global/pg_internal.init",
+        "a cache that the server makes anew: copied up to 10 only",
+    ),
+    (&["9.6"], Difference::OnlyInOriginal, "pg_notify/0000", "emptied at every start: copied up to 10 only"),
+    (
+        &["9.6"],
+        Difference::OnlyInOriginal,
+        "pg_subtrans/0000",
+        "made anew at every start: copied up to 10 only",
+    ),
+];
+
+fn fits(pattern: &str, path: &str) -> bool {
+    match pattern.split_once('*') {
+        Some((front, back)) => path.starts_with(front) && path.ends_with(back),
+        None => path == pattern,
+    }
+}
+
+/// Rewinds the fixture's target, and compares every path with what the original made of it.
+fn rewind_as_the_original(version: &str) {
+    let fixture = Fixture::unpack(version, &["./target", "./source", "./expected"]);
+    let (target, expected) = (fixture.root.join("target"), fixture.root.join("expected"));
+    let rewind = Rewind::of_directory(&target).arg("--source-data").arg(fixture.root.join("source"));
+    rewind.run().expect_done();
+
+    let (ours, theirs) = (Tree::of(&target), Tree::of(&expected));
+    assert!(theirs.len() > 900, "only {} files to compare", theirs.len());
+    let mut differences: BTreeSet<(Difference, String)> = ours
+        .differences(&theirs)
+        .map(|(path, is_ours, is_theirs)| {
+            let difference = match (is_ours, is_theirs) {
+                (true, true) => Difference::Other,
+                (true, false) => Difference::OnlyHere,
+                _ => Difference::OnlyInOriginal,
+            };
+            (difference, path.to_str().expect("a UTF-8 name").to_owned())
+        })
+        .collect();
+    let wal_dir = fixture.control("target").version().wal_dir();
+    let mut unused = BTreeSet::new();
+    for (versions, difference, pattern, reason) in JUSTIFIED {
+        if versions.contains(&version) {
+            let pattern = pattern.replace("WAL/", &format!("{wal_dir}/"));
+            let before = differences.len();
+            differences.retain(|(found, path)| found != difference || !fits(&pattern, path));
+            if differences.len() == before {
+                unused.insert((pattern, reason));
+            }
+        }
+    }
+    assert!(differences.is_empty(), "not justified: {differences:#?}");
+    assert!(unused.is_empty(), "justified, but not there: {unused:#?}");
+    compare_label(&target, &expected);
+    compare_control(&fixture);
+}
+
+/// The original's label, but for the time.
+fn compare_label(target: &Path, expected: &Path) {
+    let lines = |directory: &Path| {
+        let text = std::fs::read_to_string(directory.join("backup_label")).expect("read backup_label");
+        text.lines().filter(|line| !line.starts_with("START TIME: ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(lines(target), lines(expected));
+    assert_eq!(lines(target).len(), 4);
+}
+
+/// The original's control file, but for its time and a minRecoveryPoint one record further.
+fn compare_control(fixture: &Fixture) {
+    let (ours, theirs) = (fixture.control("target"), fixture.control("expected"));
+    let last = theirs.min_recovery_point();
+    assert_eq!(last, fixture.control("source").checkpoint_lsn());
+    let end = fixture.read_wal("target", last, |reader| match reader.read().expect("read WAL") {
+        Ok(record) if rmgr::is_checkpoint(&record.header) => record.end,
+        other => panic!("no checkpoint at {last}: {other:?}"),
+    });
+    assert_eq!(ours.min_recovery_point(), end);
+    let now = i64::from_le_bytes(ours.bytes()[24..32].try_into().expect("eight bytes"));
+    assert_eq!(theirs.recovering_to(end, theirs.min_recovery_point_timeline(), now), ours.bytes());
+}
+
+#[test]
+fn pg9_6_is_rewound_as_by_its_own_pg_rewind() {
+    rewind_as_the_original("9.6");
+}
+
+#[test]
+fn pg12_is_rewound_as_by_its_own_pg_rewind() {
+    rewind_as_the_original("12");
+}
+
+/// A record as the fixed part of its line, and the lines for its blocks.
+fn as_waldump(record: &Record<'_>, control: &ControlFile) -> String {
+    let wide = |lsn: Lsn| format!("{:X}/{:08X}", lsn.0 >> 32, lsn.0 & 0xFFFF_FFFF);
+    let mut blocks = Vec::new();
+    record.decode(&control.geometry(), &mut blocks).expect("decode a record");
+    let total = record.header.total_length;
+    let images: u32 =
+        blocks.iter().filter_map(|block| block.image).map(|image| u32::from(image.length)).sum();
+    let mut text = format!(
+        "rmgr: {:<11} len (rec/tot): {:>6}/{total:>6}, tx: {:>10}, lsn: {}, prev {}",
+        rmgr::name(record.header.rmid),
+        total - images,
+        record.header.xid,
+        wide(record.lsn),
+        wide(record.header.previous),
+    );
+    for block in &blocks {
+        write!(
+            text,
+            "\n\tblkref #{}: rel {} fork {} blk {}",
+            block.id,
+            block.relation,
+            block.fork.name(),
+            block.block
+        )
+        .expect("write to a string");
+        if let Some(image) = block.image {
+            assert!(image.is_applied && !image.is_compressed, "the fixtures have no other images");
+            write!(text, " (FPW); hole: offset: {}, length: {}", image.hole_offset, image.hole_length)
+                .expect("write to a string");
+        }
+    }
+    text
+}
+
+fn read_every_record(version: &str) {
+    let fixture = Fixture::unpack(version, &["./target", "./waldump.txt"]);
+    let control = fixture.control("target");
+    let text = fixture.text("waldump.txt");
+    let theirs = text.split("\nrmgr: ").map(|record| {
+        let record = format!("rmgr: {}", record.trim_start_matches("rmgr: ").trim_end());
+        let (fixed, rest) = record.split_once(", desc: ").expect("a description");
+        let blocks = rest.split_once('\n').map_or(String::new(), |(_, blocks)| format!("\n{blocks}"));
+        format!("{fixed}{blocks}")
+    });
+    let theirs: Vec<String> = theirs.collect();
+    assert!(theirs.len() > 13_000, "only {} records", theirs.len());
+    let first = theirs[0].split_once("lsn: ").and_then(|(_, rest)| rest.split(',').next()).expect("an LSN");
+    let (high, low) = first.split_once('/').expect("an LSN");
+    let part = |hex| u64::from_str_radix(hex, 16).expect("an LSN");
+    let (mut ours, mut forks) = (Vec::new(), BTreeMap::new());
+    fixture.read_wal("target", Lsn(part(high) << 32 | part(low)), |reader| {
+        let mut blocks = Vec::new();
+        while let Ok(record) = reader.read().expect("read WAL") {
+            ours.push(as_waldump(&record, &control));
+            record.decode(&control.geometry(), &mut blocks).expect("decode a record");
+            blocks.iter().for_each(|block| *forks.entry(block.fork.name()).or_insert(0) += 1);
+        }
+    });
+    for (index, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
+        assert_eq!(ours, theirs, "record {index}");
+    }
+    assert_eq!(ours.len(), theirs.len(), "records read here and by the version's own program");
+    assert!(forks.contains_key(Fork::FreeSpaceMap.name()) && forks["main"] > 14_000, "{forks:?}");
+}
+
+#[test]
+fn every_record_of_pg9_6_is_the_one_pg_xlogdump_reads() {
+    read_every_record("9.6");
+}
+
+#[test]
+fn every_record_of_pg12_is_the_one_pg_waldump_reads() {
+    read_every_record("12");
+}
+
+#[test]
+fn the_control_files_are_read_as_pg_controldata_reads_them() {
+    for version in ["9.6", "12"] {
+        let fixture = Fixture::unpack(version, &["./*/global/pg_control", "./controldata.*.txt"]);
+        for cluster in ["target", "source", "expected"] {
+            assert_same_control(
+                &fixture.control(cluster),
+                &fixture.text(&format!("controldata.{cluster}.txt")),
+            );
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The programs of one version: of 15 all of them, of the others what `tests/servers.sh` fetches.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+
+use super::program::{bindir, server_command};
+use super::sandbox::{copy_tree, workshop};
+
+/// Settings of the servers in [`Installation::of`]: those that every version has.
+const SETTINGS: &str = "
+fsync = off
+shared_buffers = 16MB
+max_connections = 20
+max_wal_senders = 8
+max_prepared_transactions = 8
+autovacuum = off
+wal_retrieve_retry_interval = 100ms
+timezone = UTC
+log_timezone = UTC
+log_line_prefix = '%m [%p] '
+";
+
+/// Where the programs of one version are.
+#[derive(Debug)]
+pub struct Installation {
+    /// The major version.
+    pub major: u32,
+    /// The directory of the programs.
+    pub bindir: PathBuf,
+}
+
+impl Installation {
+    /// Version 15 with all its tools: what scenarios use that are not about versions.
+    pub fn usual() -> &'static Installation {
+        static USUAL: OnceLock<Installation> = OnceLock::new();
+        USUAL.get_or_init(|| Installation { major: 15, bindir: bindir().into() })
+    }
+
+    /// A version of which there are `initdb`, `pg_ctl` and `postgres` only, and extensions.
+    ///
+    /// It is copied, since cargo's directory may lie where the servers' user cannot go.
+    pub fn of(major: u32) -> &'static Installation {
+        static KNOWN: Mutex<BTreeMap<u32, &'static Installation>> = Mutex::new(BTreeMap::new());
+        let mut known = KNOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        known.entry(major).or_insert_with(|| {
+            let fetched =
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/servers").join(major.to_string());
+            let shown = fetched.display();
+            assert!(fetched.join("bin/postgres").exists(), "no server in {shown}: run bash tests/servers.sh");
+            let copy = workshop().join(format!("postgresql-{major}"));
+            copy_tree(&fetched, &copy);
+            Box::leak(Box::new(Installation { major, bindir: copy.join("bin") }))
+        })
+    }
+
+    /// A command for one of the programs, run as the servers' user.
+    pub fn program(&self, name: &str) -> Command {
+        let path = self.bindir.join(name);
+        assert!(path.exists(), "{} does not exist", path.display());
+        server_command(&path)
+    }
+
+    /// Whether one of the programs is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.bindir.join(name).exists()
+    }
+
+    /// The settings of its servers.
+    pub(super) fn settings(&self) -> String {
+        // Servers that are to be rewound or followed keep all they write.
+        let wal = if self.major < 13 { "wal_keep_segments = 100" } else { "wal_keep_size = 1GB" };
+        // Files of its own in pg_wal.
+        let summaries = if self.major < 17 { "" } else { "summarize_wal = on" };
+        format!("{SETTINGS}{wal}\n{summaries}\n")
+    }
+}
