@@ -193,3 +193,52 @@ fn nowhere() {
         .arg("--restore-target-wal")
         .expect_refusal("restore_command is not set in the target cluster", "restore_command");
 }
+
+/// A crashed server's WAL with a hole in it does not end at the hole: what lies behind was flushed, and pages with it.
+#[test]
+fn hole_in_the_wal_of_a_crashed_target() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = diverged(&sandbox, "512MB");
+    old.start();
+    old.sql("CHECKPOINT");
+    for _ in 0..3 {
+        entries(&old, "lost");
+        next_segment(&old);
+    }
+    entries(&old, "lost");
+    old.sql("SELECT 1");
+    let end = old.wal_end();
+    old.kill();
+    let hole = Segment { number: Segment::at(1, end).number - 2, timeline: 1 };
+    let archive = archive(&sandbox, &old, |segment| *segment == hole);
+    let name = hole.to_string();
+    let rewind = || Rewind::of(&old).from(&new, SourceKind::Server);
+    rewind().expect_refusal(&format!("{name}\": No such file or directory"), &name);
+    rewind().arg("--ensure-shutdown").expect_refusal(&format!("{name}\": No such file or directory"), &name);
+    rewind()
+        .arg("--wal-dir")
+        .arg(sandbox.path("nowhere"))
+        .expect_refusal("could not open WAL directory", "--wal-dir");
+    let rewind = rewind().arg("--wal-dir").arg(&archive);
+    finish(old, &new, rewind);
+}
+
+/// The end of the WAL is in a directory, too: it is read on there.
+#[test]
+fn end_of_the_wal_of_a_crashed_target() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = diverged(&sandbox, "512MB");
+    old.start();
+    old.sql("CHECKPOINT");
+    let begin = Segment::at(1, old.wal_end()).number;
+    for _ in 0..3 {
+        entries(&old, "lost");
+        next_segment(&old);
+    }
+    old.sql("UPDATE entry SET origin = 'lost' WHERE origin = 'shared'");
+    old.sql("SELECT pg_switch_wal()");
+    old.kill();
+    let archive = archive(&sandbox, &old, |segment| segment.number > begin + 1);
+    let rewind = Rewind::of(&old).from(&new, SourceKind::Server).arg("--wal-dir").arg(&archive);
+    finish(old, &new, rewind);
+}

@@ -17,7 +17,7 @@ use walparse::{
 use crate::error::RewindError;
 use crate::outcome::Divergence;
 use crate::preflight::Clusters;
-use crate::progress::{Progress, Stage};
+use crate::progress::{Progress, Silent, Stage};
 use crate::source::{Source, SourceError, WalPosition, read_part};
 use crate::target_wal::{FetchWalError, SourceWal, TargetWal};
 
@@ -100,7 +100,8 @@ pub(crate) fn find(
     wal.set_limits(Lsn::INVALID, control.checkpoint_lsn().advance(1));
     let required_end = required_end(wal, control)?;
     wal.set_limits(Lsn::INVALID, required_end);
-    let scan_to = |wal: &TargetWal<'_>, fork: Lsn| scan_target(sides, wal, fork, required_end);
+    let scan_to =
+        |wal: &TargetWal<'_>, fork: Lsn| scan_target(sides.clusters, sides.progress, wal, fork, required_end);
     let source_wal = SourceWal { source: sides.source, history: sides.source_history, geometry };
     let first = match (scan_to(wal, presumed.unwrap_or(Lsn(u64::MAX))), presumed) {
         // What is missing below the fork the source may have, once it is known to be the same there.
@@ -142,6 +143,14 @@ pub(crate) fn find(
     Ok(Found { divergence, scan: scan_to(wal, lsn)? })
 }
 
+/// Reads the target's WAL to its end, for nothing but the errors on the way.
+pub(crate) fn check_end(wal: &mut TargetWal<'_>, clusters: &Clusters) -> Result<(), RewindError> {
+    wal.set_limits(Lsn::INVALID, clusters.target.checkpoint_lsn().advance(1));
+    let required_end = required_end(wal, &clusters.target)?;
+    wal.set_limits(Lsn::INVALID, required_end);
+    scan_target(clusters, &Silent, wal, Lsn(u64::MAX), required_end).map(|_| ())
+}
+
 /// Whether the target's WAL up to `end` is the source's, as far as can be seen.
 pub(crate) fn goes_on_from(
     wal: &TargetWal<'_>,
@@ -156,27 +165,27 @@ pub(crate) fn goes_on_from(
 
 /// Scans the target's WAL for what lies beyond `fork`.
 fn scan_target(
-    sides: &Sides<'_>,
+    clusters: &Clusters,
+    progress: &dyn Progress,
     wal: &TargetWal<'_>,
     fork: Lsn,
     required_end: Lsn,
 ) -> Result<Scan, RewindError> {
-    let control = &sides.clusters.target;
+    let control = &clusters.target;
     let request = ScanRequest {
         geometry: control.geometry(),
         fork,
-        newest_checkpoint: sides.clusters.newest_target_checkpoint(),
+        newest_checkpoint: clusters.newest_target_checkpoint(),
         required_end,
         end: match control.state() {
             ClusterState::ShutDown => EndOfWal::Known,
             ClusterState::ShutDownInRecovery => EndOfWal::Open,
-            _ if sides.clusters.label.is_some() => EndOfWal::Open,
+            _ if clusters.label.is_some() => EndOfWal::Open,
             _ => EndOfWal::Crashed,
         },
         unknown_changes: UnknownChanges::Refuse,
     };
-    scan(wal, &request, &|bytes| sides.progress.advance(Stage::Scan, bytes))
-        .map_err(|error| scan_error(error, wal))
+    scan(wal, &request, &|bytes| progress.advance(Stage::Scan, bytes)).map_err(|error| scan_error(error, wal))
 }
 
 /// The timeline of the last byte before `lsn`.

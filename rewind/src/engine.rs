@@ -3,10 +3,13 @@
 //! [`survey`](crate::survey) reads everything and decides everything; the target is untouched until it
 //! has succeeded. [`rewind`] then changes the target in one marked stretch.
 
+use std::collections::BTreeSet;
+
 use rayon::prelude::*;
 
 use crate::clock::Clock;
 use crate::copy::{copy_data, create_entries};
+use crate::data_path::DataPath;
 use crate::error::{Failure, RewindError, TargetState};
 use crate::journal::Journal;
 use crate::label::{self, BackupLabel};
@@ -39,12 +42,18 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failur
 
 fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failure> {
     let failed = |target: TargetState| move |error: RewindError| Failure { error: Box::new(error), target };
-    let untouched = failed(TargetState::Untouched);
+    // Whoever else is at work there may have got half-way.
+    let found = match preflight::label(&options.target) {
+        Ok(Some(BackupLabel::Unfinished)) => TargetState::Unfinished,
+        _ => TargetState::Untouched,
+    };
+    let so_far = failed(found);
     let mut clock = Clock::start();
-    let target = Target::lock(&options.target).map_err(|error| untouched(error.into()))?;
-    let label = preflight::check_target(target.root()).map_err(|error| untouched(error.into()))?;
+    let target = Target::lock(&options.target).map_err(|error| so_far(error.into()))?;
+    let label = preflight::check_target(target.root()).map_err(|error| so_far(error.into()))?;
+    preflight::check_wal_directories(&options.missing_wal.directories)
+        .map_err(|error| so_far(error.into()))?;
     let is_unfinished = label == Some(BackupLabel::Unfinished);
-    let so_far = failed(if is_unfinished { TargetState::Unfinished } else { TargetState::Untouched });
 
     let source = open_source(options, &target).map_err(so_far)?;
     let source = source.as_ref();
@@ -69,6 +78,13 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
                 return Err(failed(state)(error));
             }
             let report = rewind(options, progress, &mut clock, &target, source, &planned);
+            if report.is_ok()
+                && !["standby.signal", "recovery.conf"].iter().any(|name| target.root().join(name).exists())
+            {
+                tracing::warn!(
+                    "the target is not set up as a standby: before a server is started on it, set primary_conninfo and make standby.signal (up to version 11: write recovery.conf)"
+                );
+            }
             report.map(Outcome::Rewound).map_err(failed(TargetState::Unfinished))
         }
     }
@@ -79,6 +95,10 @@ fn check_writable(target: &Target, planned: &Planned<'_>) -> Result<(), RewindEr
     let plan = &planned.plan;
     let whole = plan.copy.iter().chain(&plan.truncate).map(|(path, _)| path);
     let parts = plan.copy_tail.iter().map(|tail| &tail.path).chain(plan.blocks.iter().map(|(path, _)| path));
+    let made = plan.create.iter().map(|(path, _)| path).chain(plan.copy.iter().map(|(path, _)| path));
+    let gone = plan.remove.iter().map(|(path, _)| path).chain(&plan.wal.remove);
+    let directories: BTreeSet<_> = made.chain(gone).map(DataPath::parent).collect();
+    directories.iter().try_for_each(|directory| target.check_directory(directory.as_ref()))?;
     let paths: Vec<_> = whole.chain(parts).collect();
     Ok(paths.into_par_iter().try_for_each(|path| target.check_writable(path))?)
 }

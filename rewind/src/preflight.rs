@@ -85,6 +85,15 @@ pub enum PreflightError {
         /// The directory.
         path: PathBuf,
     },
+    /// A directory given for missing WAL cannot be listed.
+    #[error("could not open WAL directory \"{}\"", path.display())]
+    WalDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The target was started and stopped, or changed otherwise, while it was being read.
     #[error("target data directory \"{}\" was changed while kbrecover was reading it", path.display())]
     TargetChanged {
@@ -136,6 +145,7 @@ impl PreflightError {
             PreflightError::SourceNotClean { state } => {
                 format!("Its state is \"{state}\". Stop it with pg_ctl stop -m fast, or give --source-server while it runs.")
             }
+            PreflightError::WalDirectory { .. } => "Give a directory with copies of WAL segments with --wal-dir.".into(),
             PreflightError::PendingBackup { .. } => {
                 "Start a server on it as a standby instead, or take a new base backup.".into()
             }
@@ -183,6 +193,14 @@ pub(crate) fn check_target(root: &Path) -> Result<Option<BackupLabel>, Preflight
         }
         label => Ok(label),
     }
+}
+
+/// Checks the directories given for missing WAL: one that is not there is a slip of the pen.
+pub(crate) fn check_wal_directories(directories: &[PathBuf]) -> Result<(), PreflightError> {
+    directories.iter().try_for_each(|path| match std::fs::read_dir(path) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(PreflightError::WalDirectory { path: path.clone(), source }),
+    })
 }
 
 /// The target's backup label, if it has one.

@@ -63,8 +63,11 @@ fn write(target: &Target, version: Version, source: &Conninfo) -> Result<(), Rec
     if text.last().is_some_and(|&last| last != b'\n') {
         text.push(b'\n');
     }
-    text.extend_from_slice(primary_conninfo.as_bytes());
-    target.replace_file(&settings, &text)?;
+    // A second run finds what the first one wrote.
+    if !text.ends_with(primary_conninfo.as_bytes()) {
+        text.extend_from_slice(primary_conninfo.as_bytes());
+        target.replace_file(&settings, &text)?;
+    }
     target.replace_file(&constant("standby.signal"), b"")?;
     Ok(())
 }

@@ -46,7 +46,7 @@ pub(crate) fn survey<'a>(
         Clusters { source: source.control_file()?, target: preflight::target_control(target.root())?, label };
     preflight::check_clusters(source, &clusters)?;
     let source_history = source_history(source, &clusters.source)?;
-    finish_crash_recovery(options, target, &mut clusters)?;
+    finish_crash_recovery(options, target, &mut clusters, source)?;
     let mut wal = target_wal(options, target, &clusters.target, source)?;
     let history = target_history(&wal, &clusters.target)?;
     let presumed = divergence::from_histories(&source_history, &history)?;
@@ -232,6 +232,7 @@ fn finish_crash_recovery(
     options: &Options,
     target: &Target,
     clusters: &mut Clusters,
+    source: &dyn Source,
 ) -> Result<(), RewindError> {
     let state = clusters.target.state();
     // A server run on a rewound directory would end its recovery and write WAL of its own.
@@ -245,6 +246,14 @@ fn finish_crash_recovery(
     if options.mode == Mode::DryRun {
         tracing::info!("dry run: the target's server would be run to complete crash recovery");
         return Ok(());
+    }
+    // The server would take a missing segment for the end, and write its own WAL there: what was flushed
+    // behind it would never be found again.
+    let mut wal = target_wal(options, target, &clusters.target, source)?;
+    wal.set_history(target_history(&wal, &clusters.target)?);
+    match divergence::check_end(&mut wal, clusters) {
+        Err(RewindError::Scan(error)) => tracing::warn!("{error}: recovery will end there"),
+        other => other?,
     }
     recovery.recover(target.root(), &clusters.target)?;
     clusters.target = preflight::target_control(target.root())?;

@@ -138,6 +138,17 @@ impl Target {
         }
     }
 
+    /// Whether names can be made and removed in a directory (`None`: the data directory itself), if it is
+    /// there already; nothing is changed.
+    pub(crate) fn check_directory(&self, path: Option<&DataPath>) -> Result<(), TargetError> {
+        let full = path.map_or_else(|| self.root.clone(), |path| path.below(&self.root));
+        let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        match rustix::fs::access(&full, wanted) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(TargetError { action: "write to directory", path: full, source: error.into() }),
+        }
+    }
+
     /// Makes a directory; one that is there already is no error.
     pub(crate) fn create_directory(&self, path: &DataPath) -> Result<(), TargetError> {
         let full = path.below(&self.root);

@@ -1,7 +1,7 @@
 //! The target's WAL, wherever it still is.
 //!
-//! A segment is looked for in the target's WAL directory, then (only up to where WAL must be there; what
-//! may lie behind that is nobody else's to know) in the directories given, in the archive, and, wholly
+//! A segment is looked for in the target's WAL directory, then in the directories given, in the archive
+//! (up to the newest segment that is here: what an archive has behind that may be others'), and, wholly
 //! below the fork, on the source, whose history is the same there. What is fetched goes to a temporary
 //! directory: the target stays untouched.
 
@@ -117,10 +117,14 @@ impl<'a> TargetWal<'a> {
         if is_shared { self.fetch_from_source(name) } else { Ok(None) }
     }
 
+    /// A copy in one of the directories given.
+    fn find_copy(&self, name: &str) -> Option<PathBuf> {
+        self.directories.iter().map(|directory| directory.join(name)).find(|path| path.is_file())
+    }
+
     /// The same from places that hold WAL of the target itself.
     fn find_own_elsewhere(&self, name: &str) -> Result<Option<PathBuf>, FetchWalError> {
-        let mut copies = self.directories.iter().map(|directory| directory.join(name));
-        match (copies.find(|path| path.is_file()), &self.archive) {
+        match (self.find_copy(name), &self.archive) {
             (Some(path), _) => Ok(Some(path)),
             (None, Some(archive)) => Ok(archive.fetch(name)?),
             (None, None) => Ok(None),
@@ -198,18 +202,29 @@ impl SegmentStore for TargetWal<'_> {
             return Ok(Some(bytes));
         }
         let size = self.geometry.segment_size;
-        if segment > size.segment_before(self.needed_end) {
-            return Ok(None);
-        }
         let name = self.local.file_name(segment);
-        let is_shared = size.end_of(segment) <= self.shared_end;
+        // Behind the end of what is here, an archive may have what others wrote. A directory that was given
+        // has what the user says is the target's.
+        let is_behind =
+            segment > size.segment_before(self.needed_end) && Some(segment) > self.local.newest()?;
+        let found = if is_behind {
+            Ok(self.find_copy(&name))
+        } else {
+            self.find_elsewhere(&name, size.end_of(segment) <= self.shared_end)
+        };
         let failed = |source| WalReadError::Fetch { segment: name.clone(), source: Box::new(source) };
-        let Some(path) = self.find_elsewhere(&name, is_shared).map_err(failed)? else { return Ok(None) };
+        let Some(path) = found.map_err(failed)? else { return Ok(None) };
         FileBytes::map(&path).map(Some).map_err(|source| WalReadError::Open { path, source })
     }
 
     fn newest(&self) -> Result<Option<SegmentNo>, WalReadError> {
-        self.local.newest()
+        let mut newest = self.local.newest()?;
+        for directory in self.directories {
+            let history = self.local.history().clone();
+            let copies = WalDir::new(directory, history, self.geometry.segment_size);
+            newest = newest.max(copies.newest()?);
+        }
+        Ok(newest)
     }
 
     fn describe(&self, segment: SegmentNo) -> String {

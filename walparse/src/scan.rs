@@ -331,7 +331,7 @@ impl<S: SegmentStore + ?Sized> Scanner<'_, S> {
         if end.position < before_page_header(request.required_end, &request.geometry) {
             if end.fault == WalFault::NoSegment {
                 let segment = size.segment_of(end.fault_at);
-                return Err(self.missing(segment)?);
+                return Err(self.missing(segment, request.required_end)?);
             }
             return Err(ScanError::BreaksOff {
                 position: end.position,
@@ -342,14 +342,16 @@ impl<S: SegmentStore + ?Sized> Scanner<'_, S> {
         if request.end == EndOfWal::Crashed
             && let Some(later) = self.valid_wal_behind(end, highest)?
         {
+            if end.fault == WalFault::NoSegment {
+                return Err(self.missing(size.segment_of(end.fault_at), later)?);
+            }
             return Err(ScanError::Damaged { position: end.position, later, fault: end.fault });
         }
         Ok(())
     }
 
     /// Names every missing segment from the first missing one to where WAL is needed.
-    fn missing(&self, segment: SegmentNo) -> Result<ScanError, ScanError> {
-        let needed = self.request.required_end;
+    fn missing(&self, segment: SegmentNo, needed: Lsn) -> Result<ScanError, ScanError> {
         let last = self.request.geometry.segment_size.segment_before(needed).max(segment);
         let mut all = vec![segment];
         for other in (segment.0 + 1..=last.0).map(SegmentNo) {
@@ -370,7 +372,7 @@ impl<S: SegmentStore + ?Sized> Scanner<'_, S> {
         let block = u64::from(geometry.wal_block_size);
         let last_page = size.end_of(size.segment_of(end.fault_at));
         let mut page = Lsn(end.fault_at.0 - end.fault_at.0 % block).advance(block);
-        while page < last_page {
+        while page < last_page && end.fault != WalFault::NoSegment {
             if let Some(later) = self.linked_record(page, end)? {
                 return Ok(Some(later));
             }
@@ -784,6 +786,28 @@ mod tests {
         let mut broken = wal.clone();
         broken.damage(checkpoints[3].advance(3_000), 1);
         assert!(matches!(scan(&broken, &request, &quiet), Err(ScanError::BreaksOff { .. })));
+    }
+
+    /// It is lost, and must be found: what follows it was flushed, and pages with it.
+    #[test]
+    fn a_hole_in_the_wal_of_a_crashed_server_is_no_end() {
+        let (mut wal, checkpoints) = long_wal();
+        let request = ScanRequest {
+            geometry: geometry(),
+            fork: checkpoints[0].advance(1),
+            newest_checkpoint: checkpoints[0],
+            required_end: checkpoints[0],
+            end: EndOfWal::Crashed,
+            unknown_changes: UnknownChanges::Refuse,
+        };
+        wal.remove(SegmentNo(3));
+        match scan(&wal, &request, &quiet) {
+            Err(ScanError::Missing { segment: SegmentNo(3), all, needed, .. }) => {
+                assert_eq!(all, [SegmentNo(3)]);
+                assert!(needed > geometry().segment_size.end_of(SegmentNo(3)), "{needed}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

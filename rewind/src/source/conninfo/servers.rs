@@ -143,6 +143,10 @@ fn parse_port(text: &str) -> Result<u16, ConninfoError> {
         "" => Ok(DEFAULT_PORT),
         text => match text.parse() {
             Ok(port) if port > 0 => Ok(port),
+            // In a URI with a `/` in its password the front of that stands here.
+            _ if text.len() > 1 && !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') => {
+                Err(ConninfoError::Port { value: "...".to_owned() })
+            }
             _ => Err(ConninfoError::Port { value: text.to_owned() }),
         },
     }

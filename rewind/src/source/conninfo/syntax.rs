@@ -26,6 +26,10 @@ fn parse_pairs(text: &str) -> Result<Values, ConninfoError> {
         let end = rest.find(|c| c == '=' || is_space(c)).unwrap_or(rest.len());
         let (keyword, after) = rest.split_at(end);
         let Some(after) = after.trim_start_matches(is_space).strip_prefix('=') else {
+            // What stands here may be the rest of a password with a space in it, or a whole one.
+            let is_word = keyword.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            let is_safe = is_word && values.get("password").is_none() && values.get("sslpassword").is_none();
+            let keyword = if is_safe { keyword } else { "..." };
             return Err(ConninfoError::MissingEquals { keyword: keyword.to_owned() });
         };
         // So the value of `port= user=x` is `user=x`, strange as it looks: libpq reads it this way.
