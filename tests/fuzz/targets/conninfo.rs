@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use rewind::source::conninfo::{Conninfo, DatabaseName, Environment};
+use rewind::source::conninfo::{Conninfo, Environment};
+use walparse::Version;
 
 /// An environment that says nothing, so that a run depends on its input only.
 struct Nothing;
@@ -41,5 +42,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
 
 /// What a standby would be given.
 fn rewritten(conninfo: &Conninfo) -> String {
-    conninfo.primary_conninfo(DatabaseName::IfGiven)
+    // The newest version, whose libpq knows every default.
+    let newest = Version::all().last().expect("a supported version");
+    conninfo.primary_conninfo(newest)
 }
