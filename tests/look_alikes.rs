@@ -12,13 +12,7 @@ fn entries(server: &Server, origin: &str, rows: u32) {
 
 /// A primary with two standbys that have everything.
 fn cluster(sandbox: &Sandbox) -> (Server, Server, Server) {
-    let mut a = sandbox.server("a");
-    let (mut b, mut c) = (a.copy("b"), a.copy("c"));
-    a.start();
-    for standby in [&mut b, &mut c] {
-        standby.follow(&a);
-        standby.start();
-    }
+    let (a, b, c) = sandbox.trio();
     a.sql("CREATE TABLE entry (origin text)");
     entries(&a, "shared", 3000);
     b.catch_up(&a);

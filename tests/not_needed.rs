@@ -69,13 +69,7 @@ fn clean_switchover() {
 #[test]
 fn standby_stopped_before_the_fork() {
     let sandbox = Sandbox::new();
-    let mut a = sandbox.server("a");
-    let (mut b, mut c) = (a.copy("b"), a.copy("c"));
-    a.start();
-    for standby in [&mut b, &mut c] {
-        standby.follow(&a);
-        standby.start();
-    }
+    let (mut a, mut b, mut c) = sandbox.trio();
     a.sql("CREATE TABLE entry (origin text)");
     entries(&a, "shared");
     b.catch_up(&a);

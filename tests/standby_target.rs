@@ -11,13 +11,7 @@ use crate::harness::{ControlData, Rewind, Sandbox, Server, SourceKind, assert_fo
 
 /// Three nodes; `c` is promoted, then `lost` runs on `a` and reaches `b` only, then `a` is gone.
 fn cluster(sandbox: &Sandbox, lost: impl Fn(&Server, &Server)) -> (Server, Server) {
-    let mut a = sandbox.server("a");
-    let (mut b, mut c) = (a.copy("b"), a.copy("c"));
-    a.start();
-    for standby in [&mut b, &mut c] {
-        standby.follow(&a);
-        standby.start();
-    }
+    let (mut a, b, mut c) = sandbox.trio();
     a.sql("CREATE TABLE entry (id int PRIMARY KEY, origin text); INSERT INTO entry SELECT n, 'shared' FROM generate_series(1, 3000) n");
     a.sql("CHECKPOINT");
     a.sql("UPDATE entry SET origin = 'shared again' WHERE id % 10 = 0");

@@ -96,10 +96,7 @@ pub(crate) fn find(
 ) -> Result<Found, RewindError> {
     let control = &sides.clusters.target;
     let geometry = control.geometry();
-    // Nothing of the source's is taken for the target's own before both have been compared.
-    wal.set_limits(Lsn::INVALID, control.checkpoint_lsn().advance(1));
-    let required_end = required_end(wal, control)?;
-    wal.set_limits(Lsn::INVALID, required_end);
+    let required_end = require_own(wal, control)?;
     let scan_to =
         |wal: &TargetWal<'_>, fork: Lsn| scan_target(sides.clusters, sides.progress, wal, fork, required_end);
     let source_wal = SourceWal { source: sides.source, history: sides.source_history, geometry };
@@ -145,9 +142,7 @@ pub(crate) fn find(
 
 /// Reads the target's WAL to its end, for nothing but the errors on the way.
 pub(crate) fn check_end(wal: &mut TargetWal<'_>, clusters: &Clusters) -> Result<(), RewindError> {
-    wal.set_limits(Lsn::INVALID, clusters.target.checkpoint_lsn().advance(1));
-    let required_end = required_end(wal, &clusters.target)?;
-    wal.set_limits(Lsn::INVALID, required_end);
+    let required_end = require_own(wal, &clusters.target)?;
     scan_target(clusters, &Silent, wal, Lsn(u64::MAX), required_end).map(|_| ())
 }
 
@@ -191,6 +186,15 @@ fn scan_target(
 /// The timeline of the last byte before `lsn`.
 fn timeline_before(wal: &TargetWal<'_>, lsn: Lsn) -> TimelineId {
     wal.history().timeline_at(Lsn(lsn.0.saturating_sub(1)))
+}
+
+/// Limits the WAL to what is the target's own, and says how far that must be there. Nothing of the source's
+/// is taken for the target's own before both have been compared.
+fn require_own(wal: &mut TargetWal<'_>, control: &ControlFile) -> Result<Lsn, RewindError> {
+    wal.set_limits(Lsn::INVALID, control.checkpoint_lsn().advance(1));
+    let required_end = required_end(wal, control)?;
+    wal.set_limits(Lsn::INVALID, required_end);
+    Ok(required_end)
 }
 
 /// How far the target's WAL must be there: the end of its last checkpoint, or its minRecoveryPoint.
@@ -237,7 +241,7 @@ fn scan_error(error: ScanError, wal: &TargetWal<'_>) -> RewindError {
 ///
 /// A standby that still receives may be about to get what the target has, so it is given a moment; a
 /// target that is still ahead then could not follow it, whoever is right.
-fn source_end(
+pub(crate) fn source_end(
     source: &dyn Source,
     control: &ControlFile,
     history: &TimelineHistory,
@@ -265,10 +269,7 @@ fn source_end(
 
 /// The end of the WAL that a stopped server's data directory depends on: of its last checkpoint record,
 /// or the minRecoveryPoint if that is later.
-pub(crate) fn stopped_end<S: SegmentStore + ?Sized>(
-    store: &S,
-    control: &ControlFile,
-) -> Result<Lsn, DivergenceError> {
+fn stopped_end<S: SegmentStore + ?Sized>(store: &S, control: &ControlFile) -> Result<Lsn, DivergenceError> {
     let lsn = control.checkpoint_lsn();
     let mut reader = WalReader::new(store, control.geometry(), lsn);
     match reader.read()? {

@@ -13,8 +13,8 @@ use crate::inventory::{EntryKind, Inventory};
 use crate::outcome::{CommonCheckpoint, Divergence, Report};
 use crate::plan::{self, PlanInput, RewindPlan};
 use crate::preflight::Clusters;
-use crate::source::{Source, WalPosition};
-use crate::target_wal::{SourceWal, TargetWal};
+use crate::source::Source;
+use crate::target_wal::TargetWal;
 use crate::wal_plan::{self, WalPlan, WalPlanInput};
 
 /// Everything that is known before the first write.
@@ -100,14 +100,9 @@ pub(crate) fn available_wal(
     control: &ControlFile,
     history: &TimelineHistory,
 ) -> Result<Lsn, RewindError> {
-    Ok(match source.position()? {
-        WalPosition::Primary { flush, .. } => flush,
-        WalPosition::Standby { received, .. } => received.max(control.min_recovery_point()),
-        WalPosition::Stopped => {
-            let store = SourceWal { source, history, geometry: control.geometry() };
-            divergence::stopped_end(&store, control)?
-        }
-    })
+    // Nothing is waited for: what is there now is what can be copied.
+    let (_, on_disk) = divergence::source_end(source, control, history, Lsn::INVALID)?;
+    Ok(on_disk)
 }
 
 /// Segments that replay needs and that neither side has must be somewhere else.

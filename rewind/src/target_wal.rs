@@ -57,7 +57,7 @@ pub(crate) enum FetchWalError {
 }
 
 impl<'a> TargetWal<'a> {
-    /// The WAL of `target` in its own history. `needed_end` starts as given and can be moved.
+    /// The WAL of `target` in its own history; nothing is shared or needed before [`TargetWal::set_limits`].
     pub(crate) fn new(
         target: &Path,
         history: TimelineHistory,

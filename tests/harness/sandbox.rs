@@ -96,6 +96,18 @@ impl Sandbox {
         self.pair_of(self.server("old"))
     }
 
+    /// A running primary `a` with two running standbys, `b` and `c`.
+    pub fn trio(&self) -> (Server, Server, Server) {
+        let mut primary = self.server("a");
+        let (mut one, mut other) = (primary.copy("b"), primary.copy("c"));
+        primary.start();
+        for standby in [&mut one, &mut other] {
+            standby.follow(&primary);
+            standby.start();
+        }
+        (primary, one, other)
+    }
+
     /// Starts the given cluster, and a copy of it as its standby.
     pub fn pair_of(&self, mut primary: Server) -> (Server, Server) {
         let mut standby = primary.copy("new");
