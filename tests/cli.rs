@@ -8,7 +8,7 @@ fn run(args: &[&str]) -> Run {
 
 #[test]
 fn help_and_version_go_to_standard_output() {
-    for args in [&["--help"][..], &["rewind", "--help"], &["--version"], &["-V"]] {
+    for args in [&["--help"][..], &["rewind", "--help"], &["status", "--help"], &["--version"], &["-V"]] {
         let run = run(args);
         assert_eq!(run.code, 0, "{args:?}: {run}");
         assert!(run.stderr.is_empty(), "{args:?} wrote to standard error\n{run}");

@@ -19,7 +19,7 @@ use crate::{index_types, sizes};
 
 /// What the proxy does once its limit is reached.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Then {
+pub enum Then {
     /// Breaks the connections.
     Cut,
     /// Passes nothing on, and keeps them open.
@@ -27,13 +27,13 @@ enum Then {
 }
 
 /// Passes on what a server sends, up to a limit counted over all connections.
-struct Proxy {
-    port: u16,
+pub struct Proxy {
+    pub port: u16,
     passed: Arc<AtomicU64>,
 }
 
 impl Proxy {
-    fn to(server: &Server, limit: u64, then: Then) -> Proxy {
+    pub fn to(server: &Server, limit: u64, then: Then) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind 127.0.0.1");
         let port = listener.local_addr().expect("address of the proxy").port();
         let socket = PathBuf::from(server.host()).join(format!(".s.PGSQL.{}", server.port));
@@ -53,7 +53,7 @@ impl Proxy {
         Proxy { port, passed }
     }
 
-    fn conninfo(&self) -> String {
+    pub fn conninfo(&self) -> String {
         format!("host=127.0.0.1 port={} user=postgres dbname=postgres", self.port)
     }
 }
@@ -95,7 +95,7 @@ fn diverged(sandbox: &Sandbox) -> Failover {
     failover
 }
 
-fn is_marked(target: &Server) -> bool {
+pub fn is_marked(target: &Server) -> bool {
     std::fs::read_to_string(target.data.join("backup_label")).is_ok_and(|text| text.starts_with("KBRECOVER"))
 }
 
@@ -120,7 +120,7 @@ fn finish(mut target: Server, source: &Server, run: Rewind) {
 }
 
 /// How many bytes a whole run takes from the source.
-fn bytes_of_a_run(failover: &Failover) -> u64 {
+pub fn bytes_of_a_run(failover: &Failover) -> u64 {
     let proxy = Proxy::to(&failover.new, u64::MAX, Then::Cut);
     let target = failover.old.copy("measured");
     Rewind::of(&target).arg("--source-server").arg(proxy.conninfo()).run().expect_done();

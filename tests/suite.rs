@@ -66,6 +66,7 @@ mod versions;
 mod cli;
 mod dry_run;
 mod recovery_conf;
+mod status;
 
 // What is refused, with the target untouched.
 mod bad_source;

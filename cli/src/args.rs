@@ -36,6 +36,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let command = match arguments.get(1).and_then(|argument| argument.to_str()) {
         Some("rewind") => "kbrecover rewind",
+        Some("status") => "kbrecover status",
         Some("inspect") => "kbrecover inspect",
         _ => "kbrecover",
     };
@@ -74,6 +75,8 @@ struct Cli {
 pub(crate) enum Command {
     /// Make a stopped, diverged data directory follow the source's history again
     Rewind(Box<RewindArgs>),
+    /// Show what state a data directory is in
+    Status(StatusArgs),
     /// Show what is in a control file, in WAL or in a timeline history
     Inspect(Box<InspectArgs>),
 }
@@ -140,6 +143,7 @@ pub(crate) struct RewindArgs {
 
     /// Threads and connections to use
     #[arg(short = 'j', long, value_name = "N", overrides_with = "jobs", help_heading = "What to do")]
+    #[arg(value_parser = positive)]
     pub(crate) jobs: Option<NonZeroUsize>,
 
     /// Show progress
@@ -156,12 +160,44 @@ pub(crate) struct RewindArgs {
     pub(crate) format: Format,
 }
 
+/// The options of `kbrecover status`.
+#[derive(Args)]
+#[command(display_name = "kbrecover", after_help = STATUS_HELP)]
+pub(crate) struct StatusArgs {
+    /// Data directory to look at; a server may run on it
+    #[arg(short = 'D', long, value_name = "DIR", overrides_with = "target_data")]
+    #[arg(visible_alias = "target-pgdata", visible_alias = "target-kingbase-data")]
+    pub(crate) target_data: Option<PathBuf>,
+
+    /// What to print: lines, or one object
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", overrides_with = "format")]
+    pub(crate) format: Format,
+}
+
+const STATUS_HELP: &str = "\
+Only reads and takes no lock.
+
+Exit status, by the state of the directory:
+  0  clean
+  1  could not be told: no data directory, or one of its files cannot be read
+  2  a rewind has not finished: no server starts, run it again
+  3  a server runs on it
+  4  kbrecover works on it
+  5  rewound, and no server has been started since
+  6  not stopped in order: the next start begins with recovery
+  7  a base backup that no server has been started on";
+
 const AFTER_HELP: &str = "\
 Copies from the source only what differs since both histories parted. Afterwards the target can be started as a standby. \
 What only the target has written since then is lost.
 
 Exit status: 0 done or not needed; 1 failed, the target is untouched; 2 failed, the target is changed in part and must \
 not be started.";
+
+/// A count that makes sense.
+fn positive(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "it must be a whole number of at least 1".to_owned())
+}
 
 /// What standard output is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -218,7 +254,7 @@ pub(crate) fn rewind_args(arguments: &str) -> RewindArgs {
     let words = ["kbrecover", "rewind"].into_iter().chain(arguments.split_whitespace());
     match parse(words.map(OsString::from)) {
         Invocation::Run(Command::Rewind(args)) => *args,
-        Invocation::Run(Command::Inspect(_)) => panic!("another command"),
+        Invocation::Run(Command::Inspect(_) | Command::Status(_)) => panic!("another command"),
         Invocation::Help(text) => panic!("{text}"),
         Invocation::Wrong(wrong) => panic!("{wrong:?}"),
     }
@@ -294,7 +330,11 @@ mod tests {
             wrong(&["kbrecover", "rewind", "--nonsense"]).message,
             "unexpected argument '--nonsense' found"
         );
-        assert!(wrong(&["kbrecover", "rewind", "-j", "0"]).message.contains("--jobs"));
+        for jobs in ["0", "-1", "x", "99999999999999999999"] {
+            let message = wrong(&["kbrecover", "rewind", &format!("-j{jobs}")]).message;
+            let expected = "for '--jobs <N>': it must be a whole number of at least 1";
+            assert!(message.ends_with(expected) && message.contains(jobs), "{message}");
+        }
         assert!(wrong(&["kbrecover", "rewind", "--format", "xml"]).message.contains("xml"));
         assert!(wrong(&["kbrecover", "rewind", "-D"]).message.contains("--target-data"));
         assert_eq!(wrong(&["kbrecover"]).message, "no command specified");

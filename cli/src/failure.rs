@@ -30,6 +30,11 @@ impl Failed {
         }
     }
 
+    /// Of a command that changes nothing.
+    pub(crate) fn untouched(error: &dyn Error, hint: Option<String>) -> Failed {
+        Failed { message: chain(error), hint, target: TargetState::Untouched }
+    }
+
     /// Tells the user.
     pub(crate) fn show(&self, screen: &Screen) -> ExitCode {
         screen.message(Kind::Error, &self.message);
@@ -66,6 +71,9 @@ pub(crate) enum SetupError {
     /// No `-D`.
     #[error("no target data directory specified (--target-data)")]
     NoTarget,
+    /// `status` without `-D`.
+    #[error("no data directory specified (--target-data)")]
+    NoDirectory,
     /// Neither kind of source.
     #[error("no source specified (--source-data or --source-server)")]
     NoSource,
@@ -95,6 +103,10 @@ pub(crate) enum SetupError {
 impl SetupError {
     fn hint(&self) -> Option<String> {
         match self {
+            SetupError::NoTarget | SetupError::NoDirectory if std::env::var_os("PGDATA").is_some() => {
+                Some("PGDATA is not used: name the data directory with -D.".to_owned())
+            }
+            SetupError::NoDirectory => Some(try_help("kbrecover status")),
             SetupError::NoTarget
             | SetupError::NoSource
             | SetupError::TwoSources

@@ -20,6 +20,7 @@ use args::{Command, Invocation};
 fn main() -> ExitCode {
     match args::parse(std::env::args_os()) {
         Invocation::Run(Command::Rewind(args)) => commands::rewind::run(&args),
+        Invocation::Run(Command::Status(args)) => commands::status::run(&args),
         Invocation::Run(Command::Inspect(args)) => commands::inspect::run(&args),
         Invocation::Help(text) => {
             screen::to_stdout(&text);

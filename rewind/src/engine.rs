@@ -113,6 +113,7 @@ fn mark(target: &Target, source: &dyn Source, planned: &Planned<'_>) -> Result<(
         (planned.divergence, planned.common_checkpoint),
         planned.page_map.clone(),
         &planned.target_files,
+        planned.fetch_bytes(),
     );
     journal.write(target)?;
     let label = std::fs::read(seal::label_path().below(target.root())).ok();
@@ -144,7 +145,7 @@ fn rewind(
     planned: &Planned<'_>,
 ) -> Result<Report, RewindError> {
     let block_size = planned.clusters.target.block_size();
-    let fetch_bytes = planned.plan.summary(&planned.source_files, block_size).fetch_bytes();
+    let fetch_bytes = planned.fetch_bytes();
     tracing::info!("copying {} kB from the source", fetch_bytes.div_ceil(1024));
     progress.begin(Stage::Copy, Some(fetch_bytes));
     create_entries(&planned.plan, target)?;

@@ -63,6 +63,8 @@ pub(crate) struct Journal {
     /// The last common checkpoint, as found in the target's WAL.
     pub(crate) checkpoint: CommonCheckpoint,
     pub(crate) page_map: PageMap,
+    /// What the first plan fetches; a second run fetches about as much again.
+    pub(crate) fetch_bytes: Option<u64>,
     /// The sizes of the target's relation files.
     relation_files: BTreeMap<String, u64>,
     /// The files in its WAL directory.
@@ -82,12 +84,14 @@ struct Body {
     checkpoint: (u64, u64, u32),
     /// Tablespace, database, relation, blocks.
     page_map: Vec<(u32, u32, u32, String)>,
+    #[serde(default)]
+    fetch_bytes: Option<u64>,
     relation_files: BTreeMap<String, u64>,
     wal_files: BTreeSet<String>,
 }
 
 impl Journal {
-    /// Notes what the plan was made from. `files` is the target's listing.
+    /// Notes what the plan was made from, and how much it fetches. `files` is the target's listing.
     pub(crate) fn new(
         source: String,
         control: &ControlFile,
@@ -95,6 +99,7 @@ impl Journal {
         (divergence, checkpoint): (Divergence, CommonCheckpoint),
         page_map: PageMap,
         files: &Inventory,
+        fetch_bytes: u64,
     ) -> Journal {
         let version = control.version();
         let wal_dir = format!("{}/", version.wal_dir());
@@ -117,6 +122,7 @@ impl Journal {
             divergence,
             checkpoint,
             page_map,
+            fetch_bytes: Some(fetch_bytes),
             relation_files,
             wal_files,
         }
@@ -182,6 +188,7 @@ impl Journal {
             divergence: (self.divergence.lsn.0, self.divergence.timeline.0),
             checkpoint: (self.checkpoint.lsn.0, self.checkpoint.redo.0, self.checkpoint.timeline.0),
             page_map: blocks.collect(),
+            fetch_bytes: self.fetch_bytes,
             relation_files: self.relation_files.clone(),
             wal_files: self.wal_files.clone(),
         };
@@ -222,6 +229,7 @@ impl Journal {
             divergence: Divergence { lsn: Lsn(body.divergence.0), timeline: TimelineId(body.divergence.1) },
             checkpoint: CommonCheckpoint { lsn: Lsn(lsn), redo: Lsn(redo), timeline: TimelineId(timeline) },
             page_map,
+            fetch_bytes: body.fetch_bytes,
             relation_files: body.relation_files,
             wal_files: body.wal_files,
         })
@@ -280,6 +288,7 @@ mod tests {
             (divergence, checkpoint),
             page_map,
             files,
+            1 << 20,
         )
     }
 

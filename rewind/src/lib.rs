@@ -25,6 +25,9 @@ mod copy;
 mod seal;
 mod recovery_conf;
 
+mod status;
+mod lock_holder;
+
 pub mod source;
 mod target;
 mod target_wal;
@@ -56,4 +59,5 @@ pub use plan::PlanError;
 pub use preflight::PreflightError;
 pub use progress::{Progress, Silent, Stage};
 pub use recovery_conf::RecoveryConfError;
+pub use status::{Condition, StartsAs, Status, UnfinishedRewind, status};
 pub use target::{LockError, TargetError};

@@ -183,7 +183,7 @@ pub(crate) fn target_control(root: &Path) -> Result<ControlFile, PreflightError>
 
 /// Checks that the target is a stopped data directory; its label, if any.
 pub(crate) fn check_target(root: &Path) -> Result<Option<BackupLabel>, PreflightError> {
-    read(&root.join("PG_VERSION"))?;
+    check_data_directory(root)?;
     if check_not_running(root)? == LockFile::Stale {
         tracing::info!("pid file found but it seems bogus. Trying to start rewind anyway...");
     }
@@ -193,6 +193,11 @@ pub(crate) fn check_target(root: &Path) -> Result<Option<BackupLabel>, Preflight
         }
         label => Ok(label),
     }
+}
+
+/// Checks that this is a data directory.
+pub(crate) fn check_data_directory(root: &Path) -> Result<(), PreflightError> {
+    read(&root.join("PG_VERSION")).map(drop)
 }
 
 /// Checks the directories given for missing WAL: one that is not there is a slip of the pen.

@@ -39,6 +39,11 @@ pub(crate) struct Planned<'a> {
 }
 
 impl Planned<'_> {
+    /// Bytes to fetch from the source.
+    pub(crate) fn fetch_bytes(&self) -> u64 {
+        self.plan.summary(&self.source_files, self.clusters.target.block_size()).fetch_bytes()
+    }
+
     /// The figures known so far.
     pub(crate) fn report(&self, clock: &Clock) -> Report {
         let mut report = clock.report();

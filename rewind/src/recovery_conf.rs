@@ -32,6 +32,11 @@ pub enum RecoveryConfError {
 /// and one from here on does not start where that file is.
 const SIGNAL_FILES: u32 = 120_000;
 
+/// Whether a cluster of this version is told by `standby.signal` and `recovery.signal` how to start.
+pub(crate) fn has_signal_files(version: Version) -> bool {
+    version.server_version_num() >= SIGNAL_FILES
+}
+
 /// Makes the target, a cluster of this version, a standby of the source, if the caller asked for that.
 pub(crate) fn write_if_asked(
     options: &Options,
@@ -48,7 +53,7 @@ pub(crate) fn write_if_asked(
 /// `postgresql.auto.conf`, and `standby.signal` made.
 fn write(target: &Target, version: Version, source: &Conninfo) -> Result<(), RecoveryConfError> {
     let primary_conninfo = setting("primary_conninfo", &source.primary_conninfo(version));
-    if version.server_version_num() < SIGNAL_FILES {
+    if !has_signal_files(version) {
         // The timeline to follow was the control file's own by default, not the newest.
         let text = format!("standby_mode = 'on'\n{primary_conninfo}recovery_target_timeline = 'latest'\n");
         return Ok(target.replace_file(&constant("recovery.conf"), text.as_bytes())?);
@@ -80,7 +85,7 @@ pub(crate) fn configuration(
     version: Version,
     config_file: Option<&Path>,
 ) -> Result<Configuration, ConfigError> {
-    if version.server_version_num() >= SIGNAL_FILES {
+    if has_signal_files(version) {
         return Configuration::read(data_dir, config_file);
     }
     let present = data_dir.join("recovery.conf");

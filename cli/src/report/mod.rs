@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use rewind::{Outcome, PlanSummary};
 
 pub(crate) mod json;
+pub(crate) mod status;
 
 /// The last lines of a finished rewind, in the words of sys_rewind.
 ///

@@ -271,6 +271,9 @@ impl ServerError {
             None if self.needs_password() => {
                 "Give a password in the connection string, in PGPASSWORD or in the password file."
             }
+            None if self.is_lookup_failure() => {
+                "This machine does not know the host name in the connection string. Check its spelling, or give the address."
+            }
             None => "Is the source server running there, and does it accept connections?",
         };
         Some(text.to_owned())
@@ -280,6 +283,12 @@ impl ServerError {
     fn system_error(&self) -> Option<&std::io::Error> {
         let error = std::error::Error::source(&self.0)?.downcast_ref::<std::io::Error>()?;
         error.raw_os_error().map(|_| error)
+    }
+
+    /// The host's name has no address.
+    fn is_lookup_failure(&self) -> bool {
+        let source = std::error::Error::source(&self.0);
+        source.is_some_and(|source| source.to_string().starts_with("failed to lookup address information"))
     }
 
     fn needs_password(&self) -> bool {

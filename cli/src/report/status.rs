@@ -1,0 +1,177 @@
+//! The state of a data directory, as lines for people and as one JSON object.
+
+use rewind::{Condition, StartsAs, Status, UnfinishedRewind};
+use serde::Serialize;
+use walparse::Lsn;
+
+use crate::failure::{Failed, chain};
+
+/// Lines: what the state is, what follows from it, and what is known.
+pub(crate) fn text(status: &Status) -> String {
+    let mut lines = vec![format!("\"{}\": {}", status.directory.display(), headline(status))];
+    lines.extend(advice(status).map(|advice| format!("  {advice}")));
+    lines.push(String::new());
+    let control = &status.control;
+    let mut field = |name: &str, value: String| lines.push(format!("{name:<24}{value}"));
+    if let Some(unfinished) = &status.unfinished {
+        field("rewind begun", unfinished.begun.clone());
+        field("source", unfinished.source.clone());
+        field("histories part at", unfinished.divergence.lsn.to_string());
+        field("replay starts at", unfinished.checkpoint.redo.to_string());
+        field("left to fetch", left(unfinished));
+    }
+    field("version", control.version().name().to_owned());
+    field("system identifier", control.system_identifier().to_string());
+    field("cluster state", control.state().to_string());
+    field("timeline", control.timeline().to_string());
+    field("latest checkpoint", format!("{}, redo {}", control.checkpoint_lsn(), control.checkpoint().redo));
+    if control.min_recovery_point() != Lsn::INVALID {
+        field("consistent from", control.min_recovery_point().to_string());
+    }
+    field("starts as", starts_as(status.starts_as).replace('_', " "));
+    if status.has_stale_lock_file {
+        field("lock file", "postmaster.pid is left over: its server does not run".to_owned());
+    }
+    lines.join("\n") + "\n"
+}
+
+fn headline(status: &Status) -> String {
+    let pid = |pid: Option<u32>| pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+    match status.condition {
+        Condition::Clean => format!("clean ({})", status.control.state()),
+        Condition::ServerRuns => format!("a server runs on it{}", pid(status.server)),
+        Condition::KbrecoverRuns => format!("kbrecover works on it{}", pid(status.kbrecover)),
+        Condition::Unfinished => match &status.unfinished {
+            Some(rewind) => {
+                format!("a rewind begun at {} from {} has not finished", rewind.begun, rewind.source)
+            }
+            None => "a rewind has not finished, and its journal cannot be used".to_owned(),
+        },
+        Condition::Rewound => "rewound, and no server has been started since".to_owned(),
+        Condition::NeedsRecovery => {
+            format!(
+                "not stopped in order (\"{}\"): the next start begins with recovery",
+                status.control.state()
+            )
+        }
+        Condition::BaseBackup => "a base backup that no server has been started on".to_owned(),
+    }
+}
+
+fn advice(status: &Status) -> Option<String> {
+    Some(match (status.condition, &status.journal_problem) {
+        (_, Some(problem)) => format!("{}. Take a new base backup of the source.", chain(problem)),
+        (Condition::Unfinished, None) => {
+            "No server starts on it. Run the same kbrecover rewind again to finish; another source will do, too."
+                .to_owned()
+        }
+        (Condition::Rewound, None) if status.starts_as == StartsAs::Primary => {
+            "Not set up as a standby: set primary_conninfo and make standby.signal (up to 11: write recovery.conf) before a start."
+                .to_owned()
+        }
+        (Condition::Rewound, None) => "Start the server: it replays the source's WAL and follows it.".to_owned(),
+        _ => return None,
+    })
+}
+
+fn left(rewind: &UnfinishedRewind) -> String {
+    let blocks = format!("{} changed blocks of {} relations among it", rewind.blocks, rewind.relations);
+    match rewind.bytes_left {
+        Some(bytes) => format!("about {} kB, {blocks}", bytes.div_ceil(1024)),
+        None => blocks,
+    }
+}
+
+fn starts_as(starts_as: StartsAs) -> &'static str {
+    match starts_as {
+        StartsAs::Primary => "primary",
+        StartsAs::Standby => "standby",
+        StartsAs::Recovery => "recovery_to_a_target",
+    }
+}
+
+/// The object. Its fields are promised to programs: add, but do not rename.
+#[derive(Serialize)]
+struct Object<'a> {
+    directory: String,
+    state: &'static str,
+    version: &'a str,
+    system_identifier: String,
+    cluster_state: String,
+    timeline: u32,
+    checkpoint: String,
+    redo: String,
+    min_recovery_point: Option<String>,
+    starts_as: &'static str,
+    server_pid: Option<u32>,
+    kbrecover_pid: Option<u32>,
+    stale_lock_file: bool,
+    rewind: Option<RewindObject<'a>>,
+    journal_error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct RewindObject<'a> {
+    begun: &'a str,
+    source: &'a str,
+    divergence: String,
+    redo: String,
+    bytes_left: Option<u64>,
+    blocks_left: u64,
+    relations_left: u64,
+}
+
+/// One JSON object, with a newline.
+pub(crate) fn json(status: &Status) -> String {
+    let control = &status.control;
+    let min_recovery_point = control.min_recovery_point();
+    let object = Object {
+        directory: status.directory.display().to_string(),
+        state: match status.condition {
+            Condition::Clean => "clean",
+            Condition::ServerRuns => "server_runs",
+            Condition::KbrecoverRuns => "kbrecover_runs",
+            Condition::Unfinished => "rewind_unfinished",
+            Condition::Rewound => "rewound",
+            Condition::NeedsRecovery => "needs_recovery",
+            Condition::BaseBackup => "base_backup",
+        },
+        version: control.version().name(),
+        // As text: it does not fit into the numbers of many JSON readers.
+        system_identifier: control.system_identifier().to_string(),
+        cluster_state: control.state().to_string(),
+        timeline: control.timeline().0,
+        checkpoint: control.checkpoint_lsn().to_string(),
+        redo: control.checkpoint().redo.to_string(),
+        min_recovery_point: (min_recovery_point != Lsn::INVALID).then(|| min_recovery_point.to_string()),
+        starts_as: starts_as(status.starts_as),
+        server_pid: status.server,
+        kbrecover_pid: status.kbrecover,
+        stale_lock_file: status.has_stale_lock_file,
+        rewind: status.unfinished.as_ref().map(|rewind| RewindObject {
+            begun: &rewind.begun,
+            source: &rewind.source,
+            divergence: rewind.divergence.lsn.to_string(),
+            redo: rewind.checkpoint.redo.to_string(),
+            bytes_left: rewind.bytes_left,
+            blocks_left: rewind.blocks,
+            relations_left: rewind.relations,
+        }),
+        journal_error: status.journal_problem.as_ref().map(|problem| chain(problem)),
+    };
+    // No maps with odd keys, no failing serializers: nothing can go wrong.
+    serde_json::to_string(&object).unwrap_or_default() + "\n"
+}
+
+#[derive(Serialize)]
+struct FailureObject<'a> {
+    state: &'static str,
+    error: &'a str,
+    hint: Option<&'a str>,
+}
+
+/// The object when the state cannot be told.
+pub(crate) fn json_of_failure(failed: &Failed) -> String {
+    let object = FailureObject { state: "unknown", error: &failed.message, hint: failed.hint.as_deref() };
+    serde_json::to_string(&object).unwrap_or_default() + "\n"
+}

@@ -1,0 +1,62 @@
+//! Who holds the lock on a data directory, asked without taking it.
+//!
+//! Taking a lock only to see whether it is free would turn away a run that begins at that moment. The
+//! kernel lists all locks in `/proc/locks`:
+//!
+//! ```text
+//! 3: FLOCK  ADVISORY  WRITE 4711 fe:01:131077 0 EOF
+//! number  kind            process  device:inode (device in hexadecimal)
+//! ```
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// The process that holds a lock on `directory`, an absolute path without links, as far as this process
+/// may see it.
+pub(crate) fn find(directory: &Path) -> Option<u32> {
+    let metadata = directory.metadata().ok()?;
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let holders = locks.lines().filter_map(|line| holder(line, metadata.ino()));
+    let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    // Some file systems (btrfs, overlays) name another device there than for the file. Then it counts that the process
+    // has the directory open.
+    let mut found = holders.filter(|&(pid, on)| on == device || has_open(pid, directory));
+    found.next().map(|(pid, _)| pid)
+}
+
+/// The process of a `flock` lock on this inode, and the device.
+fn holder(line: &str, inode: u64) -> Option<(u32, (u32, u32))> {
+    let mut fields = line.split_whitespace().skip(1);
+    if fields.next()? != "FLOCK" {
+        // Behind an arrow stands who waits for it.
+        return None;
+    }
+    let pid = fields.nth(2)?.parse().ok()?;
+    let mut place = fields.next()?.split(':');
+    let mut hex = || u32::from_str_radix(place.next()?, 16).ok();
+    let device = (hex()?, hex()?);
+    (place.next()?.parse() == Ok(inode)).then_some((pid, device))
+}
+
+fn has_open(pid: u32, directory: &Path) -> bool {
+    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    open.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to == directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_kernel() {
+        let line = "3: FLOCK  ADVISORY  WRITE 4711 fe:0a:131077 0 EOF";
+        assert_eq!(holder(line, 131_077), Some((4711, (0xfe, 0x0a))));
+        assert_eq!(holder(line, 131_078), None);
+        assert_eq!(holder("3: -> FLOCK  ADVISORY  WRITE 4711 fe:0a:131077 0 EOF", 131_077), None);
+        assert_eq!(holder("4: POSIX  ADVISORY  WRITE 4711 fe:0a:131077 0 EOF", 131_077), None);
+        for torn in ["", "3:", "3: FLOCK", "3: FLOCK  ADVISORY  WRITE x fe:0a:131077 0 EOF"] {
+            assert_eq!(holder(torn, 131_077), None, "{torn}");
+        }
+    }
+}

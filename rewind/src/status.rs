@@ -1,0 +1,312 @@
+//! What state a data directory is in, told by its files alone.
+//!
+//! Only reads, and takes no lock: it may be asked while a server or another run works on the directory.
+
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use walparse::{ControlError, ControlFile};
+
+use crate::error::RewindError;
+use crate::journal::{Journal, JournalError};
+use crate::label::BackupLabel;
+use crate::lock_holder;
+use crate::outcome::{CommonCheckpoint, Divergence};
+use crate::preflight::{self, LockFile, PreflightError};
+
+/// What is known of a data directory.
+#[derive(Debug)]
+pub struct Status {
+    /// The directory, as an absolute path.
+    pub directory: PathBuf,
+    /// What it is fit for.
+    pub condition: Condition,
+    /// Its control file.
+    pub control: ControlFile,
+    /// The process of the server that runs on it.
+    pub server: Option<u32>,
+    /// A lock file of a server that no longer runs.
+    pub has_stale_lock_file: bool,
+    /// The process of the kbrecover that works on it.
+    pub kbrecover: Option<u32>,
+    /// The rewind that has not finished; `None` with [`Condition::Unfinished`] if its journal is unusable.
+    pub unfinished: Option<UnfinishedRewind>,
+    /// Why the journal of an unfinished rewind cannot be used.
+    pub journal_problem: Option<JournalError>,
+    /// How the next start will go on.
+    pub starts_as: StartsAs,
+}
+
+/// What a data directory is fit for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Condition {
+    /// Stopped in order.
+    Clean,
+    /// A server runs on it.
+    ServerRuns,
+    /// Another kbrecover works on it.
+    KbrecoverRuns,
+    /// A rewind has not finished: no server starts.
+    Unfinished,
+    /// Rewound, and no server has been started since.
+    Rewound,
+    /// Not stopped in order: the next start begins with recovery.
+    NeedsRecovery,
+    /// A base backup on which no server has been started.
+    BaseBackup,
+}
+
+/// What the journal says of a rewind that has not finished.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnfinishedRewind {
+    /// When it began, in local time.
+    pub begun: String,
+    /// The source it began with.
+    pub source: String,
+    /// Where the histories part.
+    pub divergence: Divergence,
+    /// Where replay will start.
+    pub checkpoint: CommonCheckpoint,
+    /// What the next run fetches again: the plan's bytes, as of the first run. Absent in older journals.
+    pub bytes_left: Option<u64>,
+    /// Relations with blocks to be fetched again.
+    pub relations: u64,
+    /// These blocks.
+    pub blocks: u64,
+}
+
+/// What a server does after its start, by the files that tell it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StartsAs {
+    /// It lets sessions write.
+    Primary,
+    /// It follows another server (`standby.signal`; up to 11 `standby_mode` in `recovery.conf`).
+    Standby,
+    /// It recovers up to a target (`recovery.signal`, or `recovery.conf` without `standby_mode`).
+    Recovery,
+}
+
+/// Reads the state of the data directory at `directory`.
+///
+/// # Errors
+/// It is no data directory, or one of the files that tell its state cannot be read.
+pub fn status(directory: &Path) -> Result<Status, RewindError> {
+    let open = |source| PreflightError::Open { path: directory.to_owned(), source };
+    let root = directory.canonicalize().map_err(open)?;
+    preflight::check_data_directory(&root)?;
+    let (label, journal) = label_and_journal(&root)?;
+    let control = control_file(&root)?;
+    let kbrecover = lock_holder::find(&root);
+    let (server, has_stale_lock_file) = match preflight::check_not_running(&root) {
+        Ok(lock_file) => (None, lock_file == LockFile::Stale),
+        Err(PreflightError::Running { pid, .. }) => (Some(pid), false),
+        Err(error) => return Err(error.into()),
+    };
+    let condition = match label {
+        _ if kbrecover.is_some() => Condition::KbrecoverRuns,
+        Some(BackupLabel::Unfinished) => Condition::Unfinished,
+        _ if server.is_some() => Condition::ServerRuns,
+        Some(BackupLabel::Start { by_rewind: true, .. }) => Condition::Rewound,
+        Some(BackupLabel::Start { .. }) => Condition::BaseBackup,
+        None if control.state().is_clean() => Condition::Clean,
+        None => Condition::NeedsRecovery,
+    };
+    let (unfinished, journal_problem) = match journal {
+        None => (None, None),
+        Some(Ok(journal)) => (Some(UnfinishedRewind::of(&journal)), None),
+        Some(Err(problem)) => (None, Some(problem)),
+    };
+    let starts_as = starts_as(&root, &control)?;
+    Ok(Status {
+        directory: root,
+        condition,
+        control,
+        server,
+        has_stale_lock_file,
+        kbrecover,
+        unfinished,
+        journal_problem,
+        starts_as,
+    })
+}
+
+impl UnfinishedRewind {
+    fn of(journal: &Journal) -> UnfinishedRewind {
+        let relations = journal.page_map.relations();
+        UnfinishedRewind {
+            begun: journal.begun.clone(),
+            source: journal.source.clone(),
+            divergence: journal.divergence,
+            checkpoint: journal.checkpoint,
+            bytes_left: journal.fetch_bytes,
+            relations: relations.len() as u64,
+            blocks: relations.into_iter().map(|(_, blocks)| blocks.len()).sum(),
+        }
+    }
+}
+
+/// The label, and the journal if the label says that there is one. A run may finish between the two looks.
+fn label_and_journal(
+    root: &Path,
+) -> Result<(Option<BackupLabel>, Option<Result<Journal, JournalError>>), PreflightError> {
+    let label = preflight::label(root)?;
+    if label != Some(BackupLabel::Unfinished) {
+        return Ok((label, None));
+    }
+    let journal = Journal::read(root);
+    match preflight::label(root)? {
+        Some(BackupLabel::Unfinished) => Ok((label, Some(journal))),
+        finished => Ok((finished, None)),
+    }
+}
+
+/// The control file; one that a running server is writing may be torn, and is read again.
+fn control_file(root: &Path) -> Result<ControlFile, PreflightError> {
+    for _ in 0..5 {
+        match preflight::target_control(root) {
+            Err(PreflightError::Control { source: ControlError::Checksum { .. }, .. }) => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            other => return other,
+        }
+    }
+    preflight::target_control(root)
+}
+
+/// What the next start will make of the directory.
+fn starts_as(root: &Path, control: &ControlFile) -> Result<StartsAs, RewindError> {
+    let exists = |name: &str| root.join(name).symlink_metadata().is_ok();
+    if crate::recovery_conf::has_signal_files(control.version()) {
+        return Ok(match (exists("standby.signal"), exists("recovery.signal")) {
+            (true, _) => StartsAs::Standby,
+            (false, true) => StartsAs::Recovery,
+            (false, false) => StartsAs::Primary,
+        });
+    }
+    if !exists("recovery.conf") {
+        return Ok(StartsAs::Primary);
+    }
+    let settings = crate::config::Configuration::read_one(&root.join("recovery.conf"))?;
+    // Any beginning of "on", "true", "yes" and "1" is true for the server.
+    let is_standby = settings.get("standby_mode").is_some_and(|value| {
+        let value = value.to_ascii_lowercase();
+        !value.is_empty()
+            && ["on", "true", "yes", "1"].iter().any(|word| word.starts_with(&value) && value != "o")
+    });
+    Ok(if is_standby { StartsAs::Standby } else { StartsAs::Recovery })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::Inventory;
+    use crate::label;
+    use crate::target::Target;
+    use walparse::control::testing::ControlFields;
+    use walparse::{BlockNumber, Lsn, PageMap, Relation, TimelineId, Version};
+
+    fn version() -> Version {
+        Version::find(1300, 202_209_061).unwrap()
+    }
+
+    /// A directory with as much as tells its state.
+    fn directory() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("global")).unwrap();
+        std::fs::write(directory.path().join("PG_VERSION"), "15\n").unwrap();
+        let control = ControlFields::clean(version()).build();
+        std::fs::write(directory.path().join("global/pg_control"), control).unwrap();
+        directory
+    }
+
+    fn put(directory: &tempfile::TempDir, name: &str, text: &str) {
+        std::fs::write(directory.path().join(name), text).unwrap();
+    }
+
+    fn journal(directory: &tempfile::TempDir) -> Journal {
+        let control = preflight::target_control(directory.path()).unwrap();
+        let at = Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) };
+        let checkpoint =
+            CommonCheckpoint { lsn: Lsn(0x400_0060), redo: Lsn(0x400_0028), timeline: TimelineId(1) };
+        let mut map = PageMap::new();
+        for (number, block) in [(16384, 0), (16384, 7), (16385, 1)] {
+            map.insert(Relation { tablespace: 1663, database: 5, number }, BlockNumber(block));
+        }
+        let files = Inventory::default();
+        Journal::new("server x".into(), &control, vec![], (at, checkpoint), map, &files, 4711)
+    }
+
+    #[test]
+    fn what_the_files_say() {
+        let directory = directory();
+        let state = || status(directory.path()).unwrap();
+        let clean = state();
+        assert_eq!((clean.condition, clean.starts_as), (Condition::Clean, StartsAs::Primary));
+        assert_eq!((clean.server, clean.kbrecover, clean.has_stale_lock_file), (None, None, false));
+        put(&directory, "recovery.signal", "");
+        assert_eq!(state().starts_as, StartsAs::Recovery);
+        put(&directory, "standby.signal", "");
+        assert_eq!(state().starts_as, StartsAs::Standby);
+
+        let text = "START WAL LOCATION: 0/1 (file x)\nCHECKPOINT LOCATION: 0/2\nBACKUP METHOD: ";
+        put(&directory, "backup_label", &format!("{text}pg_rewind\n"));
+        assert_eq!(state().condition, Condition::Rewound);
+        put(&directory, "backup_label", &format!("{text}streamed\n"));
+        assert_eq!(state().condition, Condition::BaseBackup);
+        put(&directory, "backup_label", "nonsense");
+        assert!(status(directory.path()).is_err());
+    }
+
+    #[test]
+    fn an_unfinished_rewind_says_what_is_left() {
+        let directory = directory();
+        put(&directory, "backup_label", label::mark());
+        let lost = status(directory.path()).unwrap();
+        assert_eq!(lost.condition, Condition::Unfinished);
+        assert!(lost.unfinished.is_none() && lost.journal_problem.is_some());
+
+        let journal = journal(&directory);
+        let target = Target::lock(directory.path()).unwrap();
+        journal.write(&target).unwrap();
+        assert_eq!(status(directory.path()).unwrap().condition, Condition::KbrecoverRuns);
+        drop(target);
+        let status = status(directory.path()).unwrap();
+        assert_eq!(status.condition, Condition::Unfinished);
+        let unfinished = status.unfinished.unwrap();
+        assert_eq!((unfinished.relations, unfinished.blocks, unfinished.bytes_left), (2, 3, Some(4711)));
+        assert_eq!((unfinished.source.as_str(), unfinished.divergence.lsn), ("server x", Lsn(0x500_0000)));
+    }
+
+    #[test]
+    fn asking_takes_no_lock_and_names_who_has_it() {
+        let directory = directory();
+        let target = Target::lock(directory.path()).unwrap();
+        assert_eq!(status(directory.path()).unwrap().kbrecover, Some(std::process::id()));
+        drop(target);
+        assert_eq!(status(directory.path()).unwrap().kbrecover, None);
+        Target::lock(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_something_else_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(status(directory.path()).is_err());
+        assert!(status(&directory.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn recovery_conf_tells_before_12() {
+        let directory = directory();
+        let old = Version::all().find(|version| version.name() == "11").unwrap();
+        let control = ControlFile::parse(&ControlFields::clean(old).build()).unwrap();
+        let found = || starts_as(directory.path(), &control).unwrap();
+        assert_eq!(found(), StartsAs::Primary);
+        for (value, expected) in
+            [("on", StartsAs::Standby), ("'TRUE'", StartsAs::Standby), ("off", StartsAs::Recovery)]
+        {
+            put(&directory, "recovery.conf", &format!("standby_mode = {value}\n"));
+            assert_eq!(found(), expected, "{value}");
+        }
+    }
+}
