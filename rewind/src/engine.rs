@@ -50,6 +50,7 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
     let so_far = failed(found);
     let mut clock = Clock::start();
     let target = Target::lock(&options.target).map_err(|error| so_far(error.into()))?;
+    let target = target.observed_by(options.observer.clone());
     let label = preflight::check_target(target.root()).map_err(|error| so_far(error.into()))?;
     preflight::check_wal_directories(&options.missing_wal.directories)
         .map_err(|error| so_far(error.into()))?;

@@ -30,6 +30,7 @@ mod lock_holder;
 
 pub mod source;
 mod target;
+mod disk;
 mod target_wal;
 pub mod archive;
 pub mod config;
@@ -44,6 +45,7 @@ pub mod fuzzing;
 
 pub use copy::CopyError;
 pub use data_path::{DataPath, PathError};
+pub use disk::{Change, ChangeObserver, Verdict};
 pub use divergence::DivergenceError;
 pub use engine::run;
 pub use error::{Failure, RewindError, TargetState};

@@ -2,9 +2,11 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use walparse::ControlFile;
 
+use crate::disk::ChangeObserver;
 use crate::source::conninfo::Conninfo;
 
 /// Everything the engine is told. Nothing is read from the environment below this.
@@ -28,6 +30,8 @@ pub struct Options {
     pub jobs: Option<NonZeroUsize>,
     /// Called for a target that was not stopped cleanly, instead of reading its WAL to the real end.
     pub crash_recovery: Option<Box<dyn CrashRecovery>>,
+    /// Is told of every change to the target before it is made: for tests.
+    pub observer: Option<Arc<dyn ChangeObserver>>,
 }
 
 /// The two kinds of source.

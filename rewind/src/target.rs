@@ -4,23 +4,23 @@
 //! `pg_tblspc` or the WAL directory points to: paths are [`DataPath`]s and the last part of a path is
 //! never followed if it is a link. And everything written is remembered until it has been made durable.
 
-#![expect(clippy::disallowed_methods, reason = "this is the module that may write")]
-
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
 use crate::data_path::DataPath;
+use crate::disk::{ChangeObserver, Disk, ignore_missing};
 
 /// A locked data directory.
 #[derive(Debug)]
 pub(crate) struct Target {
     root: PathBuf,
+    disk: Disk,
     /// Holds the lock.
     _lock: File,
     file_mode: u32,
@@ -72,6 +72,7 @@ pub enum LockError {
 /// A file of the target that is open for writing.
 #[derive(Debug)]
 pub(crate) struct TargetFile {
+    disk: Disk,
     file: File,
     path: PathBuf,
 }
@@ -94,7 +95,19 @@ impl Target {
         }
         let group_reads = metadata.mode() & 0o050 == 0o050;
         let (directory_mode, file_mode) = if group_reads { (0o750, 0o640) } else { (0o700, 0o600) };
-        Ok(Target { root, _lock: directory, file_mode, directory_mode, written: Mutex::default() })
+        Ok(Target {
+            root,
+            disk: Disk::default(),
+            _lock: directory,
+            file_mode,
+            directory_mode,
+            written: Mutex::default(),
+        })
+    }
+
+    /// The same target, each change of which is announced to `observer` first.
+    pub(crate) fn observed_by(self, observer: Option<Arc<dyn ChangeObserver>>) -> Target {
+        Target { disk: Disk::new(observer), ..self }
     }
 
     /// The data directory, as an absolute path.
@@ -105,17 +118,14 @@ impl Target {
     /// Opens a file for writing, and makes it if there is none.
     pub(crate) fn open(&self, path: &DataPath) -> Result<TargetFile, TargetError> {
         let full = path.below(&self.root);
-        let mut existing = OpenOptions::new();
-        existing.write(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
-        let opened = match existing.open(&full) {
+        let opened = match self.disk.open_file(&full) {
             // Read-only for its owner, as keys often are: its contents are to be replaced all the same.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_own_file(&full) => {
-                let mode = fs::Permissions::from_mode(self.file_mode);
-                fs::set_permissions(&full, mode).and_then(|()| existing.open(&full))
+                self.disk.set_mode(&full, self.file_mode).and_then(|()| self.disk.open_file(&full))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.remember_entry(path);
-                existing.create_new(true).mode(self.file_mode).open(&full)
+                self.disk.create_file(&full, self.file_mode)
             }
             other => other,
         };
@@ -125,7 +135,7 @@ impl Target {
             source,
         })?;
         self.remember(|written| written.files.insert(path.clone()));
-        Ok(TargetFile { file, path: full })
+        Ok(TargetFile { disk: self.disk.clone(), file, path: full })
     }
 
     /// Whether [`Target::open`] would succeed on a file that is there; nothing is changed.
@@ -153,7 +163,7 @@ impl Target {
     pub(crate) fn create_directory(&self, path: &DataPath) -> Result<(), TargetError> {
         let full = path.below(&self.root);
         self.remember_entry(path);
-        match DirBuilder::new().mode(self.directory_mode).create(&full) {
+        match self.disk.create_directory(&full, self.directory_mode) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_real_directory(&full) => Ok(()),
             other => other.map_err(|source| TargetError { action: "create directory", path: full, source }),
         }
@@ -162,14 +172,14 @@ impl Target {
     /// Makes a link below `pg_tblspc` to the directory `to`, which is made if there is none.
     pub(crate) fn create_tablespace_link(&self, path: &DataPath, to: &Path) -> Result<(), TargetError> {
         let full = path.below(&self.root);
-        match DirBuilder::new().mode(self.directory_mode).create(to) {
+        match self.disk.create_directory(to, self.directory_mode) {
             Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(TargetError { action: "create directory", path: to.to_owned(), source });
             }
             _ => {}
         }
         self.remember_entry(path);
-        match symlink(to, &full) {
+        match self.disk.create_link(&full, to) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && full.is_symlink() => Ok(()),
             other => {
                 other.map_err(|source| TargetError { action: "create symbolic link", path: full, source })
@@ -182,7 +192,7 @@ impl Target {
         let full = path.below(&self.root);
         self.remember(|written| written.files.remove(path));
         self.remember_entry(path);
-        ignore_missing(fs::remove_file(&full)).map_err(|source| TargetError {
+        self.disk.remove_file(&full).map_err(|source| TargetError {
             action: "remove file",
             path: full,
             source,
@@ -195,7 +205,7 @@ impl Target {
         let full = path.below(&self.root);
         self.remember(|written| written.directories.remove(&Some(path.clone())));
         self.remember_entry(path);
-        match ignore_missing(fs::remove_dir(&full)) {
+        match self.disk.remove_directory(&full) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
                 tracing::warn!("directory \"{path}\" is not empty and stays");
                 Ok(())
@@ -214,17 +224,16 @@ impl Target {
             let path = path.to_owned();
             move |source| TargetError { action, path, source }
         };
-        ignore_missing(fs::remove_file(&temporary)).map_err(failed("remove file", &temporary))?;
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(self.file_mode).open(&temporary);
-        let file = file.map_err(failed("create file", &temporary))?;
-        file.write_all_at(bytes, 0).map_err(failed("write file", &temporary))?;
-        file.sync_all().map_err(failed("fsync file", &temporary))?;
-        fs::rename(&temporary, &full).map_err(failed("rename into place", &full))?;
+        let disk = &self.disk;
+        if temporary.symlink_metadata().is_ok() {
+            disk.remove_file(&temporary).map_err(failed("remove file", &temporary))?;
+        }
+        let file = disk.create_file(&temporary, self.file_mode).map_err(failed("create file", &temporary))?;
+        disk.write(&file, &temporary, bytes, 0).map_err(failed("write file", &temporary))?;
+        disk.sync_file(&file, &temporary).map_err(failed("fsync file", &temporary))?;
+        disk.rename(&temporary, &full).map_err(failed("rename into place", &full))?;
         let parent = full.parent().unwrap_or(&self.root);
-        File::open(parent)
-            .and_then(|directory| directory.sync_all())
-            .map_err(failed("fsync directory", parent))
+        disk.sync_directory(parent).map_err(failed("fsync directory", parent))
     }
 
     /// Overwrites a file of fixed length in place and makes it durable: how the control file is written,
@@ -232,25 +241,28 @@ impl Target {
     pub(crate) fn overwrite_file(&self, path: &DataPath, bytes: &[u8]) -> Result<(), TargetError> {
         let file = self.open(path)?;
         file.write_at(bytes, 0)?;
-        file.file.sync_all().map_err(|source| TargetError { action: "fsync file", path: file.path, source })
+        self.disk.sync_file(&file.file, &file.path).map_err(|source| file.failed("fsync file", source))
     }
 
     /// Makes everything written since the last call durable; `done` is called for each file.
     pub(crate) fn sync(&self, done: &(dyn Fn() + Sync)) -> Result<(), TargetError> {
         let written = self.remember(std::mem::take);
         let files: Vec<DataPath> = written.files.into_iter().collect();
-        let sync = |path: PathBuf| match File::open(&path).and_then(|file| file.sync_all()) {
-            // Something that was written and then removed needs no fsync.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(|source| TargetError { action: "fsync", path, source }),
-        };
         files.into_par_iter().try_for_each(|path| {
             done();
-            sync(path.below(&self.root))
+            let path = path.below(&self.root);
+            // Something that was written and then removed needs no fsync.
+            let synced = File::open(&path).and_then(|file| self.disk.sync_file(&file, &path));
+            ignore_missing(synced).map_err(|source| TargetError { action: "fsync file", path, source })
         })?;
         let directories: Vec<_> = written.directories.into_iter().collect();
         directories.into_par_iter().try_for_each(|directory| {
-            sync(directory.map_or_else(|| self.root.clone(), |path| path.below(&self.root)))
+            let path = directory.map_or_else(|| self.root.clone(), |path| path.below(&self.root));
+            ignore_missing(self.disk.sync_directory(&path)).map_err(|source| TargetError {
+                action: "fsync directory",
+                path,
+                source,
+            })
         })
     }
 
@@ -271,12 +283,14 @@ impl Target {
 impl TargetFile {
     /// Writes all of `bytes` at `offset`.
     pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), TargetError> {
-        self.file.write_all_at(bytes, offset).map_err(|source| self.failed("write to file", source))
+        let written = self.disk.write(&self.file, &self.path, bytes, offset);
+        written.map_err(|source| self.failed("write to file", source))
     }
 
     /// Cuts or lengthens the file.
     pub(crate) fn set_length(&self, length: u64) -> Result<(), TargetError> {
-        self.file.set_len(length).map_err(|source| self.failed("truncate file", source))
+        let cut = self.disk.set_length(&self.file, &self.path, length);
+        cut.map_err(|source| self.failed("truncate file", source))
     }
 
     fn failed(&self, action: &'static str, source: io::Error) -> TargetError {
@@ -294,15 +308,11 @@ fn is_real_directory(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
 }
 
-fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use super::*;
 
     fn path(text: &str) -> DataPath {

@@ -17,6 +17,7 @@ use rustix::fs::Mode as FileMode;
 
 use crate::args::{Format, RewindArgs};
 use crate::failure::{Failed, SetupError};
+use crate::faults;
 use crate::logging::{self, Verbosity};
 use crate::progress;
 use crate::report;
@@ -87,6 +88,7 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
         sync: if args.no_sync { SyncChoice::Off } else { SyncChoice::Fsync },
         jobs: args.jobs,
         crash_recovery,
+        observer: faults::from_environment(),
     })
 }
 

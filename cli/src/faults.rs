@@ -1,0 +1,166 @@
+//! Faults of the target's disk for the tests; in release builds there are none.
+//!
+//! ```text
+//! KBRECOVER_FAULT=17:28          the 17th change fails with error number 28
+//! KBRECOVER_FAULT=17+:28         that one and all after it
+//! KBRECOVER_FAULT=17:kill        the process is killed before the 17th change
+//! KBRECOVER_FAULT=17:sh COMMAND  a shell command is run before it
+//! KBRECOVER_CHANGES=FILE         all changes are recorded there, one JSON object in a line each, the bytes
+//!                                written raw behind the line
+//! KBRECOVER_SKIP_SYNC=1          no fsync is done, though all are counted
+//! ```
+
+use std::sync::Arc;
+
+use rewind::ChangeObserver;
+
+/// The faults that the environment asks for.
+#[cfg(not(debug_assertions))]
+pub(crate) fn from_environment() -> Option<Arc<dyn ChangeObserver>> {
+    None
+}
+
+#[cfg(debug_assertions)]
+pub(crate) use debug::from_environment;
+
+#[cfg(debug_assertions)]
+mod debug {
+    use std::fs::File;
+    use std::io::{self, Write};
+    use std::process::{Command, Stdio};
+    use std::sync::{Mutex, PoisonError};
+
+    use rewind::{Change, Verdict};
+    use rustix::process::{Signal, getpid, kill_process};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The faults that the environment asks for.
+    pub(crate) fn from_environment() -> Option<Arc<dyn ChangeObserver>> {
+        let fault = std::env::var("KBRECOVER_FAULT").ok();
+        let record = std::env::var_os("KBRECOVER_CHANGES");
+        let skips_sync = std::env::var_os("KBRECOVER_SKIP_SYNC").is_some();
+        if fault.is_none() && record.is_none() && !skips_sync {
+            return None;
+        }
+        let fault = fault.map(|text| Fault::parse(&text).unwrap_or_else(|| panic!("KBRECOVER_FAULT={text}")));
+        let record = record.map(|path| File::create(path).unwrap_or_else(|error| panic!("{error}")));
+        let state = Mutex::new(State { count: 0, record });
+        Some(Arc::new(Faults { fault, skips_sync, state }))
+    }
+
+    #[derive(Debug)]
+    struct Faults {
+        fault: Option<Fault>,
+        skips_sync: bool,
+        state: Mutex<State>,
+    }
+
+    #[derive(Debug)]
+    struct State {
+        count: u64,
+        record: Option<File>,
+    }
+
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    struct Fault {
+        /// Changes are counted from 1.
+        at: u64,
+        is_lasting: bool,
+        effect: Effect,
+    }
+
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    enum Effect {
+        Kill,
+        Errno(i32),
+        Shell(String),
+    }
+
+    impl Fault {
+        fn parse(text: &str) -> Option<Fault> {
+            let (at, effect) = text.split_once(':')?;
+            let effect = match (effect, effect.strip_prefix("sh ")) {
+                ("kill", _) => Effect::Kill,
+                (_, Some(command)) => Effect::Shell(command.to_owned()),
+                _ => Effect::Errno(effect.parse().ok()?),
+            };
+            let (number, is_lasting) = at.strip_suffix('+').map_or((at, false), |number| (number, true));
+            let at = number.parse().ok()?;
+            Some(Fault { at, is_lasting, effect })
+        }
+    }
+
+    impl ChangeObserver for Faults {
+        fn before(&self, change: Change<'_>) -> io::Result<Verdict> {
+            // Held meanwhile, so that nothing else happens at the same time.
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.count += 1;
+            let count = state.count;
+            if let Some(fault) = &self.fault
+                && (count == fault.at || fault.is_lasting && count > fault.at)
+            {
+                fault.effect.happen()?;
+            }
+            if let Some(record) = &mut state.record {
+                let bytes = if let Change::Write { bytes, .. } = change { bytes } else { b"" };
+                record.write_all(format!("{}\n", describe(change)).as_bytes())?;
+                record.write_all(bytes)?;
+            }
+            let is_sync = matches!(change, Change::SyncFile { .. } | Change::SyncDirectory { .. });
+            Ok(if is_sync && self.skips_sync { Verdict::SkipSync } else { Verdict::Make })
+        }
+    }
+
+    impl Effect {
+        fn happen(&self) -> io::Result<()> {
+            match self {
+                Effect::Errno(number) => Err(io::Error::from_raw_os_error(*number)),
+                Effect::Kill => {
+                    kill_process(getpid(), Signal::KILL)?;
+                    loop {
+                        std::thread::park();
+                    }
+                }
+                Effect::Shell(command) => {
+                    Command::new("/bin/sh").args(["-c", command]).stdin(Stdio::null()).status().map(|_| ())
+                }
+            }
+        }
+    }
+
+    fn describe(change: Change<'_>) -> Value {
+        match change {
+            Change::CreateFile { path } => json!({"create": path}),
+            Change::SetMode { path, mode } => json!({"chmod": path, "mode": mode}),
+            Change::Write { path, offset, bytes } => {
+                json!({"write": path, "offset": offset, "length": bytes.len()})
+            }
+            Change::SetLength { path, length } => json!({"truncate": path, "length": length}),
+            Change::CreateDirectory { path } => json!({"mkdir": path}),
+            Change::CreateLink { path, to } => json!({"symlink": path, "to": to}),
+            Change::RemoveFile { path } => json!({"unlink": path}),
+            Change::RemoveDirectory { path } => json!({"rmdir": path}),
+            Change::Rename { from, to } => json!({"rename": from, "to": to}),
+            Change::SyncFile { path } => json!({"fsync": path}),
+            Change::SyncDirectory { path } => json!({"fsync_directory": path}),
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn faults_are_parsed() {
+            let fault = |at, is_lasting, effect| Some(Fault { at, is_lasting, effect });
+            assert_eq!(Fault::parse("17:28"), fault(17, false, Effect::Errno(28)));
+            assert_eq!(Fault::parse("17+:28"), fault(17, true, Effect::Errno(28)));
+            assert_eq!(Fault::parse("1:kill"), fault(1, false, Effect::Kill));
+            assert_eq!(Fault::parse("3:sh a: b"), fault(3, false, Effect::Shell("a: b".into())));
+            assert_eq!(Fault::parse("x:28"), None);
+            assert_eq!(Fault::parse("17"), None);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The disk under the target: every system call that changes something there is one function here.
+//!
+//! Each of them is announced to an observer first, if there is one. Tests use that to record the changes,
+//! to make one fail, and to stop the program before it.
+
+#![expect(clippy::disallowed_methods, reason = "this is the module that may write")]
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A change to the disk, about to be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the fields are the arguments of the system calls")]
+pub enum Change<'a> {
+    /// A new, empty file.
+    CreateFile { path: &'a Path },
+    /// Permissions of a file.
+    SetMode { path: &'a Path, mode: u32 },
+    /// Bytes in a file.
+    Write { path: &'a Path, offset: u64, bytes: &'a [u8] },
+    /// A file is cut or lengthened.
+    SetLength { path: &'a Path, length: u64 },
+    /// A new directory.
+    CreateDirectory { path: &'a Path },
+    /// A new symbolic link.
+    CreateLink { path: &'a Path, to: &'a Path },
+    /// A file or a link goes.
+    RemoveFile { path: &'a Path },
+    /// An empty directory goes.
+    RemoveDirectory { path: &'a Path },
+    /// A file takes the place of another.
+    Rename { from: &'a Path, to: &'a Path },
+    /// A file's bytes and length become durable.
+    SyncFile { path: &'a Path },
+    /// The names in a directory become durable.
+    SyncDirectory { path: &'a Path },
+}
+
+/// What becomes of a change that was announced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It is made.
+    Make,
+    /// It counts as made. Only a sync may be skipped so: nothing but the loss of the machine tells.
+    SkipSync,
+}
+
+/// Watches the changes of a run. They come from many threads.
+pub trait ChangeObserver: fmt::Debug + Send + Sync {
+    /// Called before each change.
+    ///
+    /// # Errors
+    /// What the change fails with instead of being made.
+    fn before(&self, change: Change<'_>) -> io::Result<Verdict>;
+}
+
+/// Makes changes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk {
+    observer: Option<Arc<dyn ChangeObserver>>,
+}
+
+impl Disk {
+    pub(crate) fn new(observer: Option<Arc<dyn ChangeObserver>>) -> Disk {
+        Disk { observer }
+    }
+
+    /// Opens a file that is there for writing, which changes nothing yet; a link is not followed.
+    pub(crate) fn open_file(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().write(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32).open(path)
+    }
+
+    pub(crate) fn create_file(&self, path: &Path, mode: u32) -> io::Result<File> {
+        self.announce(Change::CreateFile { path })?;
+        OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
+    }
+
+    pub(crate) fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()> {
+        self.announce(Change::SetMode { path, mode })?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    }
+
+    pub(crate) fn write(&self, file: &File, path: &Path, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.announce(Change::Write { path, offset, bytes })?;
+        file.write_all_at(bytes, offset)
+    }
+
+    pub(crate) fn set_length(&self, file: &File, path: &Path, length: u64) -> io::Result<()> {
+        self.announce(Change::SetLength { path, length })?;
+        file.set_len(length)
+    }
+
+    pub(crate) fn create_directory(&self, path: &Path, mode: u32) -> io::Result<()> {
+        self.announce(Change::CreateDirectory { path })?;
+        DirBuilder::new().mode(mode).create(path)
+    }
+
+    pub(crate) fn create_link(&self, path: &Path, to: &Path) -> io::Result<()> {
+        self.announce(Change::CreateLink { path, to })?;
+        symlink(to, path)
+    }
+
+    /// One that is gone already is no error.
+    pub(crate) fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.announce(Change::RemoveFile { path })?;
+        ignore_missing(fs::remove_file(path))
+    }
+
+    /// One that is gone already is no error.
+    pub(crate) fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.announce(Change::RemoveDirectory { path })?;
+        ignore_missing(fs::remove_dir(path))
+    }
+
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.announce(Change::Rename { from, to })?;
+        fs::rename(from, to)
+    }
+
+    pub(crate) fn sync_file(&self, file: &File, path: &Path) -> io::Result<()> {
+        match self.announce(Change::SyncFile { path })? {
+            Verdict::Make => file.sync_all(),
+            Verdict::SkipSync => Ok(()),
+        }
+    }
+
+    pub(crate) fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        match self.announce(Change::SyncDirectory { path })? {
+            Verdict::Make => File::open(path)?.sync_all(),
+            Verdict::SkipSync => Ok(()),
+        }
+    }
+
+    fn announce(&self, change: Change<'_>) -> io::Result<Verdict> {
+        self.observer.as_ref().map_or(Ok(Verdict::Make), |observer| observer.before(change))
+    }
+}
+
+pub(crate) fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
