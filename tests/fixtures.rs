@@ -234,7 +234,7 @@ fn as_waldump(record: &Record<'_>, control: &ControlFile) -> String {
         blocks.iter().filter_map(|block| block.image).map(|image| u32::from(image.length)).sum();
     let mut text = format!(
         "rmgr: {:<11} len (rec/tot): {:>6}/{total:>6}, tx: {:>10}, lsn: {}, prev {}",
-        rmgr::name(record.header.rmid),
+        rmgr::name(record.header.rmid, control.version()),
         total - images,
         record.header.xid,
         wide(record.lsn),

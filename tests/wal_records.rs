@@ -79,7 +79,7 @@ fn as_pg_waldump(record: &Record<'_>, control: &ControlFile) -> String {
         blocks.iter().filter_map(|block| block.image).map(|image| u32::from(image.length)).sum();
     let mut line = format!(
         "{} {}/{total} tx {} lsn {} prev {}",
-        rmgr::name(record.header.rmid),
+        rmgr::name(record.header.rmid, control.version()),
         total - images,
         record.header.xid,
         wide(record.lsn),
@@ -130,7 +130,7 @@ fn compare_with_pg_waldump(settings: &str) {
     let mut kinds: BTreeMap<String, u32> = BTreeMap::new();
     read_all(&wal, &control, |record| {
         ours.push(as_pg_waldump(record, &control));
-        *kinds.entry(rmgr::name(record.header.rmid)).or_default() += 1;
+        *kinds.entry(rmgr::name(record.header.rmid, control.version())).or_default() += 1;
     });
     let first =
         ours[0].split_whitespace().skip_while(|word| *word != "lsn").nth(1).expect("an LSN").to_owned();

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
@@ -89,6 +90,11 @@ pub(crate) struct RewindArgs {
     #[arg(short = 'D', long, value_name = "DIR", overrides_with = "target_data", help_heading = "Target")]
     #[arg(visible_alias = "target-pgdata", visible_alias = "target-kingbase-data")]
     pub(crate) target_data: Option<PathBuf>,
+
+    /// What made both data directories, if looking at them does not tell
+    #[arg(long, value_name = "NAME", value_parser = flavor_names(), overrides_with = "flavor")]
+    #[arg(help_heading = "Target")]
+    pub(crate) flavor: Option<String>,
 
     /// The target's postgresql.conf, if it is not found in DIR
     #[arg(long, value_name = "FILE", overrides_with = "config_file", help_heading = "Target")]
@@ -197,6 +203,11 @@ not be started.";
 /// A count that makes sense.
 fn positive(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| "it must be a whole number of at least 1".to_owned())
+}
+
+/// The flavors one may name.
+pub(crate) fn flavor_names() -> PossibleValuesParser {
+    PossibleValuesParser::new(walparse::Flavor::keys())
 }
 
 /// What standard output is for.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rewind::command;
 use walparse::Version;
 
-/// Finds the `postgres` program of a major version: in `bindir` only, if that is given; else beside this
+/// Finds the server program of a version (`postgres`, or what a fork calls it): in `bindir` only, if that is given; else beside this
 /// program, where `pg_config` says, on `PATH` and in the places packages use.
 ///
 /// # Errors
@@ -29,7 +29,11 @@ pub fn find_server(version: Version, bindir: Option<&Path>) -> Result<PathBuf, P
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
     /// None found.
-    #[error("program \"postgres\" of {version} is needed but was not found{}", looked_at(tried))]
+    #[error(
+        "program \"{}\" of {version} is needed but was not found{}",
+        version.names().server_program,
+        looked_at(tried)
+    )]
     NotFound {
         /// The version wanted.
         version: Version,
@@ -51,13 +55,13 @@ fn find_in(directories: &[PathBuf], version: Version) -> Result<PathBuf, Program
     let mut tried = Vec::new();
     let mut seen = HashSet::new();
     for directory in directories {
-        let program = directory.join("postgres");
+        let program = directory.join(version.names().server_program);
         let Ok(resolved) = program.canonicalize() else { continue };
         if !is_executable(&resolved) || !seen.insert(resolved) {
             continue;
         }
         match version_line(&program) {
-            Some(line) if major_version(&line) == Some(version.name()) => return Ok(program),
+            Some(line) if is_version(&line, version) => return Ok(program),
             Some(line) => tried.push((program, format!("is \"{line}\""))),
             None => tried.push((program, "does not tell its version".to_owned())),
         }
@@ -74,6 +78,11 @@ fn usual_directories(version: Version) -> Vec<PathBuf> {
             program.parent().filter(|parent| !parent.as_os_str().is_empty()).map(Path::to_path_buf);
         let resolved = program.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf));
         directories.extend([called_in, resolved].into_iter().flatten());
+    }
+    if version.flavor().is_fork() {
+        directories.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
+        directories.push(PathBuf::from("/opt/Kingbase/ES/V8/Server/bin"));
+        return directories;
     }
     directories.extend(pg_config_bindir());
     directories.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
@@ -98,6 +107,16 @@ fn first_line(command: &mut Command) -> Option<String> {
     let finished = command::run_quietly(command, Some(Duration::from_secs(10))).ok()?;
     let line = finished.output.lines().next()?.trim();
     finished.status.success().then(|| line.to_owned())
+}
+
+/// Whether a program that says this of itself is of this version. A fork's says which product it is of.
+fn is_version(line: &str, version: Version) -> bool {
+    let names = version.names();
+    if version.flavor().is_fork() {
+        let rest = line.strip_prefix(names.server_program).filter(|rest| rest.starts_with(' '));
+        return rest.is_some_and(|rest| version.flavor().marks().iter().any(|mark| rest.contains(mark)));
+    }
+    major_version(line) == Some(version.name())
 }
 
 /// The major version in a line such as `postgres (PostgreSQL) 15.18 (Debian ...)`: `15`; before 10 it has
@@ -147,6 +166,31 @@ mod tests {
         ] {
             assert_eq!(major_version(line), major, "{line}");
         }
+    }
+
+    #[test]
+    fn a_fork_has_a_program_of_its_own() {
+        let fork = |key: &str| Version::of_all_flavors().find(|v| v.flavor().key() == key).unwrap();
+        let (v8r3, v8r6) = (fork("kingbase-v8r3"), fork("kingbase-v8r6"));
+        for (line, version, is_one) in [
+            ("kingbase (KingbaseES) V008R006C005B0041", v8r6, true),
+            ("kingbase (KingbaseES) V009R001C001B0024", v8r6, true),
+            ("kingbase (KingbaseES) V008R003C002B0100", v8r6, false),
+            ("kingbase (KingbaseES) V008R003C002B0100", v8r3, true),
+            ("postgres (PostgreSQL) 12.22", v8r6, false),
+            ("kingbase", v8r6, false),
+        ] {
+            assert_eq!(is_version(line, version), is_one, "{line}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fake_server(dir.path(), "echo 'postgres (PostgreSQL) 12.22'");
+        let error = find_server(v8r6, Some(dir.path())).unwrap_err().to_string();
+        assert!(
+            error.starts_with("program \"kingbase\" of KingbaseES V8R6 (PostgreSQL 12) is needed"),
+            "{error}"
+        );
+        fake_program(&dir.path().join("kingbase"), "echo 'kingbase (KingbaseES) V008R006C005B0041'");
+        assert_eq!(find_server(v8r6, Some(dir.path())).unwrap(), dir.path().join("kingbase"));
     }
 
     #[test]

@@ -9,11 +9,11 @@ use std::process::Command;
 use rewind::command::{self, ExitReason};
 use rewind::config::Configuration;
 use rewind::{CrashRecovery, CrashRecoveryError};
-use walparse::ControlFile;
+use walparse::{ControlFile, Names};
 
 use crate::programs::{ProgramError, find_server};
 
-/// Runs `postgres --single` on a target: it recovers, finds its input at an end and shuts down cleanly.
+/// Runs the server program with `--single` on a target: it recovers, finds its input at an end and shuts down cleanly.
 #[derive(Clone, Debug, Default)]
 pub struct SingleUserServer {
     /// Where the server's programs are; `None` looks for them.
@@ -39,12 +39,12 @@ impl CrashRecovery for SingleUserServer {
             });
         }
         let program = find_server(version, self.bindir.as_deref()).map_err(program_hint)?;
-        let mut command = self.command(&program, target);
+        let mut command = self.command(&program, target, version.names());
         tracing::info!("executing \"{}\" for target server to complete crash recovery", program.display());
         // Recovery may take hours; there is nothing better to do than to wait for it.
         let failed = |why: &dyn std::fmt::Display| {
             CrashRecoveryError {
-            message: format!("postgres single-user mode in target cluster failed: {why}"),
+            message: format!("{} single-user mode in target cluster failed: {why}", version.names().server_program),
             hint: Some(
                 "See what the server said. If it is configuration that it lacks, name the file with --config-file; or \
                  start the server, let it recover and stop it."
@@ -65,12 +65,12 @@ impl CrashRecovery for SingleUserServer {
 }
 
 impl SingleUserServer {
-    fn command(&self, program: &Path, target: &Path) -> Command {
+    fn command(&self, program: &Path, target: &Path, names: &Names) -> Command {
         let mut command = Command::new(program);
         // -F: nothing this server writes has to survive a crash, the recovery could be done again.
         command.args(["--single", "-F", "-D"]).arg(target);
-        let config_file = self.config_file.clone().or_else(|| Configuration::locate(target));
-        if let Some(file) = config_file.filter(|file| *file != target.join("postgresql.conf")) {
+        let config_file = self.config_file.clone().or_else(|| Configuration::locate(target, names));
+        if let Some(file) = config_file.filter(|file| *file != target.join(names.config_file)) {
             let mut setting = std::ffi::OsString::from("config_file=");
             setting.push(file);
             command.arg("-c").arg(setting);

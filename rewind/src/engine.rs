@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use rayon::prelude::*;
+use walparse::Flavor;
 
 use crate::clock::Clock;
 use crate::copy::{copy_data, create_entries};
@@ -13,6 +14,7 @@ use crate::data_path::DataPath;
 use crate::error::{Failure, RewindError, TargetState};
 use crate::journal::Journal;
 use crate::label::{self, BackupLabel};
+use crate::look;
 use crate::options::{Mode, Options, SourceChoice};
 use crate::outcome::{Outcome, Report};
 use crate::preflight::{self, PreflightError};
@@ -51,14 +53,16 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
     let mut clock = Clock::start();
     let target = Target::lock(&options.target).map_err(|error| so_far(error.into()))?;
     let target = target.observed_by(options.observer.clone());
-    let label = preflight::check_target(target.root()).map_err(|error| so_far(error.into()))?;
+    let flavor = find_flavor(options, &target).map_err(|error| so_far(error.into()))?;
+    let label =
+        preflight::check_target(target.root(), flavor.names()).map_err(|error| so_far(error.into()))?;
     preflight::check_wal_directories(&options.missing_wal.directories)
         .map_err(|error| so_far(error.into()))?;
     let is_unfinished = label == Some(BackupLabel::Unfinished);
 
     let source = open_source(options, &target).map_err(so_far)?;
     let source = source.as_ref();
-    match survey(options, progress, &mut clock, &target, label, source).map_err(so_far)? {
+    match survey(options, progress, &mut clock, (&target, flavor), label, source).map_err(so_far)? {
         Survey::Follows(version, outcome) => {
             if options.mode == Mode::Rewind {
                 // Left behind by an interruption just after the commit.
@@ -120,12 +124,13 @@ fn mark(target: &Target, source: &dyn Source, planned: &Planned<'_>) -> Result<(
     let label = std::fs::read(seal::label_path().below(target.root())).ok();
     // The survey may have taken long: nobody must have started a server meanwhile. One that starts after the
     // first look and before the mark is seen by the second.
-    preflight::check_not_running(target.root())?;
-    if preflight::target_control(target.root())? != planned.clusters.target {
+    let flavor = planned.clusters.target.version().flavor();
+    preflight::check_not_running(target.root(), flavor.names())?;
+    if preflight::target_control(target.root(), flavor)? != planned.clusters.target {
         return Err(PreflightError::TargetChanged { path: target.root().to_owned() }.into());
     }
     target.replace_file(&seal::label_path(), label::mark().as_bytes())?;
-    if let Err(error) = preflight::check_not_running(target.root()) {
+    if let Err(error) = preflight::check_not_running(target.root(), flavor.names()) {
         match label {
             Some(label) => target.replace_file(&seal::label_path(), &label)?,
             None => target.remove_file(&seal::label_path())?,
@@ -160,6 +165,16 @@ fn rewind(
     Ok(report)
 }
 
+/// The target's flavor, and what its WAL says besides.
+fn find_flavor(options: &Options, target: &Target) -> Result<Flavor, PreflightError> {
+    let flavor = look::flavor_of_directory(target.root(), options.flavor.as_deref())?;
+    if !flavor.is_fork() {
+        return Ok(flavor);
+    }
+    let control = preflight::target_control(target.root(), flavor)?;
+    Ok(look::look_at_wal(flavor, target.root(), &control))
+}
+
 fn open_source(options: &Options, target: &Target) -> Result<Box<dyn Source>, RewindError> {
     match &options.source {
         SourceChoice::Server(conninfo) => {
@@ -169,7 +184,7 @@ fn open_source(options: &Options, target: &Target) -> Result<Box<dyn Source>, Re
             if path.canonicalize().is_ok_and(|path| path == target.root()) {
                 return Err(PreflightError::SameDirectory { path: path.clone() }.into());
             }
-            Ok(Box::new(DirectorySource::open(path)?))
+            Ok(Box::new(DirectorySource::open(path, options.flavor.as_deref())?))
         }
     }
 }

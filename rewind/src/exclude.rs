@@ -5,6 +5,8 @@
 //! out less, but their servers, too, empty or rebuild at every start what stands below; and copied slots
 //! were a defect. They hold for a path whichever side it was found on.
 
+use walparse::Names;
+
 use crate::data_path::DataPath;
 
 /// What a path's name says about it.
@@ -18,17 +20,17 @@ pub enum Disposition {
     LeaveAlone,
 }
 
-/// How a rule finds its paths.
-#[derive(Debug)]
-enum Names {
+/// How a rule finds its paths. Names of the server's own files are those of its flavor.
+#[derive(Clone, Copy)]
+enum Pattern {
     /// This very path.
-    Path(&'static str),
+    Path(fn(&Names) -> &'static str),
     /// Everything in this directory of the data directory, but not itself.
-    ContentsOf(&'static str),
+    ContentsOf(fn(&Names) -> &'static str),
     /// Anything of this name, in any directory, and what is below it.
-    Called(&'static str),
+    Called(fn(&Names) -> &'static str),
     /// Anything whose name begins so, in any directory, and what is below it.
-    Prefix(&'static str),
+    Prefix(fn(&Names) -> &'static str),
     /// The same, but not in the data directory itself.
     PrefixBelow(&'static str),
     /// Entries of the data directory itself whose names begin so, and what is below them.
@@ -38,73 +40,78 @@ enum Names {
 }
 
 /// The rules; the first that fits counts.
-const RULES: &[(Names, Disposition)] = &[
+const RULES: &[(Pattern, Disposition)] = &[
     // Read and written by itself, last of all: it makes the rest valid.
-    (Names::Path("global/pg_control"), Disposition::LeaveAlone),
+    (Pattern::Path(|names| names.control_file), Disposition::LeaveAlone),
     // Left everywhere by macOS file managers, without any part in the cluster.
-    (Names::Containing(".DS_Store"), Disposition::LeaveAlone),
+    (Pattern::Containing(".DS_Store"), Disposition::LeaveAlone),
     // This program's own: a source that was rewound itself once must not pass its journal on, and the
     // target's is in use.
-    (Names::TopPrefix("kbrecover."), Disposition::LeaveAlone),
+    (Pattern::TopPrefix("kbrecover."), Disposition::LeaveAlone),
     // Temporary files of sorts and the like; the server removes them when it starts.
-    (Names::PrefixBelow("pgsql_tmp"), Disposition::Exclude),
+    (Pattern::PrefixBelow("pgsql_tmp"), Disposition::Exclude),
     // What ALTER SYSTEM and the log collector write before they rename it; half-written if it is there.
-    (Names::Called("postgresql.auto.conf.tmp"), Disposition::Exclude),
-    (Names::Called("current_logfiles.tmp"), Disposition::Exclude),
+    (Pattern::Called(|names| names.auto_config_draft), Disposition::Exclude),
+    (Pattern::Called(|_| "current_logfiles.tmp"), Disposition::Exclude),
     // Caches of the catalogs, which the server makes anew; stale ones would be harmful. Each process writes
     // its own under a longer name first.
-    (Names::Prefix("pg_internal.init"), Disposition::Exclude),
+    (Pattern::Prefix(|names| names.catalog_cache), Disposition::Exclude),
     // They tell of an earlier restore of the source. The target gets a label of its own.
-    (Names::Called("backup_label"), Disposition::Exclude),
-    (Names::Called("tablespace_map"), Disposition::Exclude),
+    (Pattern::Called(|_| "backup_label"), Disposition::Exclude),
+    (Pattern::Called(|_| "tablespace_map"), Disposition::Exclude),
     // It lists the files of a backup, of which the rewound directory is none any more.
-    (Names::Called("backup_manifest"), Disposition::Exclude),
+    (Pattern::Called(|_| "backup_manifest"), Disposition::Exclude),
     // They belong to the server process running on the source.
-    (Names::Called("postmaster.pid"), Disposition::Exclude),
-    (Names::Called("postmaster.opts"), Disposition::Exclude),
+    (Pattern::Called(|names| names.lock_file), Disposition::Exclude),
+    (Pattern::Called(|names| names.opts_file), Disposition::Exclude),
     // Statistics on their way between processes; the server removes them when it starts.
-    (Names::ContentsOf("pg_stat_tmp"), Disposition::Exclude),
+    (Pattern::ContentsOf(|names| names.stat_tmp_dir), Disposition::Exclude),
     // Slots hold back WAL for clients of that one server, and would hold it here for ever.
-    (Names::ContentsOf("pg_replslot"), Disposition::Exclude),
+    (Pattern::ContentsOf(|names| names.slot_dir), Disposition::Exclude),
     // Shared memory in files.
-    (Names::ContentsOf("pg_dynshmem"), Disposition::Exclude),
+    (Pattern::ContentsOf(|names| names.shared_memory_dir), Disposition::Exclude),
     // State of running sessions and transactions, which is emptied or rebuilt at every start.
-    (Names::ContentsOf("pg_notify"), Disposition::Exclude),
-    (Names::ContentsOf("pg_serial"), Disposition::Exclude),
-    (Names::ContentsOf("pg_snapshots"), Disposition::Exclude),
-    (Names::ContentsOf("pg_subtrans"), Disposition::Exclude),
+    (Pattern::ContentsOf(|names| names.notify_dir), Disposition::Exclude),
+    (Pattern::ContentsOf(|names| names.serial_dir), Disposition::Exclude),
+    (Pattern::ContentsOf(|names| names.snapshot_dir), Disposition::Exclude),
+    (Pattern::ContentsOf(|names| names.subtrans_dir), Disposition::Exclude),
 ];
 
-/// What the name of `path` says about it.
-pub fn disposition(path: &DataPath) -> Disposition {
+/// What the name of `path` says about it in a data directory with these names.
+pub fn disposition(path: &DataPath, names: &Names) -> Disposition {
     RULES
         .iter()
-        .find(|(names, _)| names.fit(path))
+        .find(|(pattern, _)| pattern.fits(path, names))
         .map_or(Disposition::Consider, |(_, disposition)| *disposition)
 }
 
-impl Names {
-    fn fit(&self, path: &DataPath) -> bool {
+impl Pattern {
+    fn fits(self, path: &DataPath, names: &Names) -> bool {
         let bytes = path.as_bytes();
+        let starts = |part: &[u8], prefix: &str| part.starts_with(prefix.as_bytes());
         match self {
-            Names::Path(exact) => bytes == exact.as_bytes(),
-            Names::ContentsOf(dir) => {
-                bytes.strip_prefix(dir.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"))
+            Pattern::Path(exact) => bytes == exact(names).as_bytes(),
+            Pattern::ContentsOf(dir) => {
+                bytes.strip_prefix(dir(names).as_bytes()).is_some_and(|rest| rest.starts_with(b"/"))
             }
-            Names::Called(name) => path.parts().any(|part| part == name.as_bytes()),
-            Names::Prefix(prefix) => path.parts().any(|part| part.starts_with(prefix.as_bytes())),
-            Names::PrefixBelow(prefix) => {
-                path.parts().skip(1).any(|part| part.starts_with(prefix.as_bytes()))
-            }
-            Names::TopPrefix(prefix) => bytes.starts_with(prefix.as_bytes()),
-            Names::Containing(text) => bytes.windows(text.len()).any(|window| window == text.as_bytes()),
+            Pattern::Called(name) => path.parts().any(|part| part == name(names).as_bytes()),
+            Pattern::Prefix(prefix) => path.parts().any(|part| starts(part, prefix(names))),
+            Pattern::PrefixBelow(prefix) => path.parts().skip(1).any(|part| starts(part, prefix)),
+            Pattern::TopPrefix(prefix) => starts(bytes, prefix),
+            Pattern::Containing(text) => bytes.windows(text.len()).any(|window| window == text.as_bytes()),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use walparse::Flavor;
+
     use super::*;
+
+    fn names(key: &str) -> &'static Names {
+        Flavor::all().find(|flavor| flavor.key() == key).unwrap().names()
+    }
 
     #[test]
     fn every_rule_and_its_neighbours() {
@@ -157,7 +164,34 @@ mod tests {
             ("base/5/16384", Consider),
             ("standby.signal", Consider),
         ] {
-            assert_eq!(disposition(&DataPath::parse(path).unwrap()), expected, "{path}");
+            let found = disposition(&DataPath::parse(path).unwrap(), names("postgresql"));
+            assert_eq!(found, expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_fork_has_the_same_rules_with_its_own_names() {
+        use Disposition::{Consider, Exclude, LeaveAlone};
+        for (path, expected) in [
+            ("global/sys_control", LeaveAlone),
+            ("global/pg_control", Consider),
+            ("base/5/sys_internal.init.7", Exclude),
+            ("base/5/pg_internal.init", Consider),
+            ("kingbase.pid", Exclude),
+            ("kingbase.opts", Exclude),
+            ("kingbase.conf", Consider),
+            ("kingbase.auto.conf.tmp", Exclude),
+            ("es_rep.conf", Consider),
+            ("postmaster.pid", Consider),
+            ("sys_replslot/slot/state", Exclude),
+            ("sys_stat_tmp/db_0.stat", Exclude),
+            ("sys_subtrans/0000", Exclude),
+            // Nothing says that a server makes it anew.
+            ("sys_csnlog/1B9A3", Consider),
+            ("backup_label", Exclude),
+        ] {
+            let found = disposition(&DataPath::parse(path).unwrap(), names("kingbase-v8r6"));
+            assert_eq!(found, expected, "{path}");
         }
     }
 }

@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use walparse::{ControlFile, Lsn, PageMap, RelSegment, Relation, TimelineId, Version};
+use walparse::{ControlFile, Flavor, Lsn, PageMap, RelSegment, Relation, TimelineId, Version};
 
 use crate::data_path::DataPath;
 use crate::inventory::{EntryKind, Inventory};
@@ -77,6 +77,9 @@ struct Body {
     begun: String,
     source: String,
     control: String,
+    /// Of the WAL pages; absent in older journals.
+    #[serde(default)]
+    wal_magic: Option<u16>,
     history: String,
     /// LSN and timeline.
     divergence: (u64, u32),
@@ -141,14 +144,14 @@ impl Journal {
         target.remove_file(&path())
     }
 
-    /// Reads the journal in a data directory.
-    pub(crate) fn read(root: &Path) -> Result<Journal, JournalError> {
+    /// Reads the journal in a data directory of this flavor.
+    pub(crate) fn read(root: &Path, flavor: Flavor) -> Result<Journal, JournalError> {
         let path = path().below(root);
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             Err(source) => return Err(JournalError::Open { path, source }),
         };
-        Journal::decode(&bytes).map_err(|problem| JournalError::Invalid { path, problem })
+        Journal::decode(&bytes, flavor).map_err(|problem| JournalError::Invalid { path, problem })
     }
 
     /// The target's listing as the plan must see it. A relation file counts as long as it was at first,
@@ -184,6 +187,7 @@ impl Journal {
             begun: self.begun.clone(),
             source: self.source.clone(),
             control: to_hex(self.control.bytes()),
+            wal_magic: Some(self.control.version().wal_magic()),
             history: to_hex(&self.history),
             divergence: (self.divergence.lsn.0, self.divergence.timeline.0),
             checkpoint: (self.checkpoint.lsn.0, self.checkpoint.redo.0, self.checkpoint.timeline.0),
@@ -199,7 +203,7 @@ impl Journal {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Result<Journal, String> {
+    fn decode(bytes: &[u8], flavor: Flavor) -> Result<Journal, String> {
         let (magic, rest) = bytes.split_at_checked(MAGIC.len()).ok_or("too short")?;
         if magic != MAGIC {
             return Err("unknown format".into());
@@ -220,11 +224,15 @@ impl Journal {
             );
         }
         let control = from_hex(&body.control).ok_or("invalid control file")?;
+        let flavor = match body.wal_magic {
+            Some(magic) if flavor.is_fork() => flavor.with_wal_magic(magic),
+            _ => flavor,
+        };
         let (lsn, redo, timeline) = body.checkpoint;
         Ok(Journal {
             begun: body.begun,
             source: body.source,
-            control: ControlFile::parse(&control).map_err(|error| error.to_string())?,
+            control: ControlFile::parse_as(&control, flavor).map_err(|error| error.to_string())?,
             history: from_hex(&body.history).ok_or("invalid history")?,
             divergence: Divergence { lsn: Lsn(body.divergence.0), timeline: TimelineId(body.divergence.1) },
             checkpoint: CommonCheckpoint { lsn: Lsn(lsn), redo: Lsn(redo), timeline: TimelineId(timeline) },
@@ -265,6 +273,10 @@ mod tests {
         Version::find(1300, 202_209_061).unwrap()
     }
 
+    fn flavor() -> Flavor {
+        version().flavor()
+    }
+
     fn listing(entries: &[(&str, u64)]) -> Inventory {
         let entries = entries
             .iter()
@@ -296,10 +308,10 @@ mod tests {
     fn what_is_written_is_read_and_damage_is_noticed() {
         let directory = tempfile::tempdir().unwrap();
         let target = Target::lock(directory.path()).unwrap();
-        assert!(matches!(Journal::read(target.root()), Err(JournalError::Open { .. })));
+        assert!(matches!(Journal::read(target.root(), flavor()), Err(JournalError::Open { .. })));
         let written = journal(&listing(&[("base/5/16384", 8192), ("pg_wal/x", 1)]));
         written.write(&target).unwrap();
-        let read = Journal::read(target.root()).unwrap();
+        let read = Journal::read(target.root(), flavor()).unwrap();
         assert_eq!(read.page_map, written.page_map);
         assert_eq!(
             (read.control, read.divergence, read.checkpoint),
@@ -313,9 +325,9 @@ mod tests {
         for at in [0, 8, 20, bytes.len() - 1] {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
-            assert!(Journal::decode(&damaged).is_err(), "byte {at}");
+            assert!(Journal::decode(&damaged, flavor()).is_err(), "byte {at}");
         }
-        assert!(Journal::decode(&bytes[..10]).is_err() && Journal::decode(&[]).is_err());
+        assert!(Journal::decode(&bytes[..10], flavor()).is_err() && Journal::decode(&[], flavor()).is_err());
         Journal::remove(&target).unwrap();
         Journal::remove(&target).unwrap();
     }

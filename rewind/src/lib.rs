@@ -13,6 +13,7 @@ mod progress;
 
 mod engine;
 mod survey;
+mod look;
 mod preflight;
 mod divergence;
 mod inventory;
@@ -52,6 +53,7 @@ pub use error::{Failure, RewindError, TargetState};
 pub use exclude::{Disposition, disposition};
 pub use inventory::{EntryKind, Inventory};
 pub use journal::JournalError;
+pub use look::{FlavorError, flavor_of_directory, look_at_wal};
 pub use options::{
     CrashRecovery, CrashRecoveryError, MissingWal, Mode, Options, RecoveryConf, RestoreCommand, SourceChoice,
     SyncChoice,

@@ -16,6 +16,8 @@ pub struct Options {
     pub target: PathBuf,
     /// Where the good history is.
     pub source: SourceChoice,
+    /// The key of both sides' flavor; `None` finds it by looking.
+    pub flavor: Option<String>,
     /// Whether to change anything.
     pub mode: Mode,
     /// Whether to make the target a standby of the source.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use walparse::{PageMap, RelSegment, RelationBlocks, Version};
+use walparse::{Names, PageMap, RelSegment, RelationBlocks, Version};
 
 use crate::data_path::DataPath;
 use crate::exclude::{Disposition, disposition};
@@ -83,7 +83,7 @@ pub(crate) fn plan(input: PlanInput<'_>) -> Result<RewindPlan, PlanError> {
         if is_below(path, &kept) {
             continue;
         }
-        if is_kept_link(path, source, target)? {
+        if is_kept_link(path, source, target, input.version.names())? {
             tracing::warn!("\"{path}\" is a link or a special file: it is left as it is");
             kept.insert(path.clone());
             plan.unchanged += 1;
@@ -127,11 +127,17 @@ fn is_kept_link(
     path: &DataPath,
     source: Option<&EntryKind>,
     target: Option<&EntryKind>,
+    names: &Names,
 ) -> Result<bool, PlanError> {
     let is_kept = matches!((source, target), (Some(EntryKind::Other), _) | (Some(_), Some(EntryKind::Other)));
     let first = path.parts().next().unwrap_or_default();
-    let is_data = matches!(first, b"base" | b"global" | b"PG_VERSION")
-        || (first.starts_with(b"pg_") && !first.ends_with(b".conf"));
+    let is_named = |name: &str| first == name.as_bytes();
+    let is_data = is_named("base")
+        || is_named("global")
+        || is_named(names.version_file)
+        || (first.starts_with(names.prefix.as_bytes())
+            && !first.ends_with(b".conf")
+            && !is_named(names.log_dir));
     if is_kept && is_data { Err(PlanError::DifferentType { path: path.clone() }) } else { Ok(is_kept) }
 }
 
@@ -162,7 +168,7 @@ fn decide(
     if wal_plan::is_planned_there(path, input.version) || path.as_bytes() == b"backup_label" {
         return Ok(());
     }
-    let source = match disposition(path) {
+    let source = match disposition(path, input.version.names()) {
         Disposition::LeaveAlone => return Ok(()),
         // As if the source did not have it: gone from the target, too.
         Disposition::Exclude => None,
@@ -190,8 +196,8 @@ fn decide(
 
 /// Decides about a file that both sides have.
 fn both_files(input: &PlanInput<'_>, plan: &mut RewindPlan, path: &DataPath, from: u64, to: u64) {
-    // The version cannot differ, and a server with a damaged PG_VERSION would not start.
-    if path.as_bytes().ends_with(b"PG_VERSION") {
+    // The version cannot differ, and a server with a damaged file would not start.
+    if path.as_bytes().ends_with(input.version.names().version_file.as_bytes()) {
         plan.unchanged += 1;
         return;
     }
@@ -351,7 +357,9 @@ mod tests {
             let file = listing(&[(data, Some(1))]);
             assert!(make(&file, &other(data), &PageMap::new()).is_err(), "{data}");
         }
-        assert!(make(&listing(&[("pg_hba.conf", Some(1))]), &other("pg_hba.conf"), &PageMap::new()).is_ok());
+        for own in ["pg_hba.conf", "pg_log"] {
+            assert!(make(&listing(&[(own, Some(1))]), &other(own), &PageMap::new()).is_ok(), "{own}");
+        }
     }
 
     #[test]

@@ -3,14 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use walparse::{ClusterState, ControlError, ControlFile};
+use walparse::{ClusterState, ControlError, ControlFile, Flavor, Names};
 
 use crate::data_path::DataPath;
 use crate::label::BackupLabel;
+use crate::look::FlavorError;
 use crate::source::{Source, SourceError, WalPosition};
-
-/// Where the control file is, below a data directory.
-pub(crate) const CONTROL_FILE: &str = "global/pg_control";
 
 /// Why the two clusters cannot be rewound.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +38,8 @@ pub enum PreflightError {
         path: PathBuf,
         /// The process in it.
         pid: u32,
+        /// The program that stops it.
+        ctl: &'static str,
     },
     /// Not copies of one cluster.
     #[error("source and target clusters are from different systems")]
@@ -72,6 +72,8 @@ pub enum PreflightError {
     SourceNotClean {
         /// What its control file says.
         state: ClusterState,
+        /// The program that stops it.
+        ctl: &'static str,
     },
     /// A running source is in a state that cannot be copied from.
     #[error("source system was in unexpected state: \"{state}\"")]
@@ -112,6 +114,9 @@ pub enum PreflightError {
         /// The file.
         path: PathBuf,
     },
+    /// The flavor of the target was not found.
+    #[error("could not find out the flavor of the target")]
+    Flavor(#[from] FlavorError),
     /// The source failed.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -121,18 +126,22 @@ impl PreflightError {
     /// What the operator can do about it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
+            PreflightError::Flavor(error) => error.hint(),
             PreflightError::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                "Is this a data directory? Give the directory that holds PG_VERSION.".into()
+                "Is this a data directory? Give the directory that holds PG_VERSION (or SYS_VERSION).".into()
             }
             PreflightError::Open { .. } => "Run kbrecover as the user who owns the data directory.".into(),
             PreflightError::Control { source: ControlError::UnknownVersion { .. }, .. } => {
                 let known: Vec<_> = walparse::Version::all().map(walparse::Version::name).collect();
-                format!("Supported are PostgreSQL {}.", known.join(", "))
+                let forks = walparse::Flavor::all().filter(|flavor| flavor.is_fork());
+                let mut forks: Vec<_> = forks.map(walparse::Flavor::product).collect();
+                forks.dedup();
+                format!("Supported are PostgreSQL {}, and {}.", known.join(", "), forks.join(" and "))
             }
             PreflightError::Control { .. } => {
                 "The control file is damaged. Restore it or take a new base backup.".into()
             }
-            PreflightError::Running { .. } => "Stop the target server first: pg_ctl stop -m fast.".into(),
+            PreflightError::Running { ctl, .. } => format!("Stop the target server first: {ctl} stop -m fast."),
             PreflightError::DifferentSystems { source_identifier, target_identifier } => format!(
                 "System identifier of the source: {source_identifier}, of the target: {target_identifier}. Only copies of one cluster can be rewound to each other."
             ),
@@ -142,8 +151,8 @@ impl PreflightError {
             PreflightError::SourceFullPageWrites => {
                 "Set full_page_writes = on on the source (on its primary, if it is a standby), reload its configuration, and run CHECKPOINT there.".into()
             }
-            PreflightError::SourceNotClean { state } => {
-                format!("Its state is \"{state}\". Stop it with pg_ctl stop -m fast, or give --source-server while it runs.")
+            PreflightError::SourceNotClean { state, ctl } => {
+                format!("Its state is \"{state}\". Stop it with {ctl} stop -m fast, or give --source-server while it runs.")
             }
             PreflightError::WalDirectory { .. } => "Give a directory with copies of WAL segments with --wal-dir.".into(),
             PreflightError::PendingBackup { .. } => {
@@ -175,16 +184,16 @@ impl Clusters {
 }
 
 /// Reads the target's control file.
-pub(crate) fn target_control(root: &Path) -> Result<ControlFile, PreflightError> {
-    let path = root.join(CONTROL_FILE);
+pub(crate) fn target_control(root: &Path, flavor: Flavor) -> Result<ControlFile, PreflightError> {
+    let path = root.join(flavor.names().control_file);
     let bytes = read(&path)?;
-    ControlFile::parse(&bytes).map_err(|source| PreflightError::Control { path, source })
+    ControlFile::parse_as(&bytes, flavor).map_err(|source| PreflightError::Control { path, source })
 }
 
 /// Checks that the target is a stopped data directory; its label, if any.
-pub(crate) fn check_target(root: &Path) -> Result<Option<BackupLabel>, PreflightError> {
-    check_data_directory(root)?;
-    if check_not_running(root)? == LockFile::Stale {
+pub(crate) fn check_target(root: &Path, names: &Names) -> Result<Option<BackupLabel>, PreflightError> {
+    check_data_directory(root, names)?;
+    if check_not_running(root, names)? == LockFile::Stale {
         tracing::info!("pid file found but it seems bogus. Trying to start rewind anyway...");
     }
     match label(root)? {
@@ -196,8 +205,8 @@ pub(crate) fn check_target(root: &Path) -> Result<Option<BackupLabel>, Preflight
 }
 
 /// Checks that this is a data directory.
-pub(crate) fn check_data_directory(root: &Path) -> Result<(), PreflightError> {
-    read(&root.join("PG_VERSION")).map(drop)
+pub(crate) fn check_data_directory(root: &Path, names: &Names) -> Result<(), PreflightError> {
+    read(&root.join(names.version_file)).map(drop)
 }
 
 /// Checks the directories given for missing WAL: one that is not there is a slip of the pen.
@@ -227,7 +236,12 @@ pub(crate) fn check_clusters(source: &dyn Source, clusters: &Clusters) -> Result
             target_identifier: ours.system_identifier(),
         });
     }
-    same("version", theirs.version(), ours.version())?;
+    same("flavor", theirs.version().flavor(), ours.version().flavor())?;
+    same("version", theirs.version().name(), ours.version().name())?;
+    let catalog_version = |control: &ControlFile| control.version().catalog_version();
+    same("catalog version", catalog_version(theirs), catalog_version(ours))?;
+    let wal_magic = |control: &ControlFile| format!("{:04X}", control.version().wal_magic());
+    same("WAL page magic", wal_magic(theirs), wal_magic(ours))?;
     same("block size", theirs.block_size(), ours.block_size())?;
     same("blocks per segment", theirs.relation_segment_blocks(), ours.relation_segment_blocks())?;
     same("WAL block size", theirs.geometry().wal_block_size, ours.geometry().wal_block_size)?;
@@ -239,7 +253,10 @@ pub(crate) fn check_clusters(source: &dyn Source, clusters: &Clusters) -> Result
     let state = theirs.state();
     let is_running = source.position()? != WalPosition::Stopped;
     match state {
-        _ if !is_running && !state.is_clean() => return Err(PreflightError::SourceNotClean { state }),
+        _ if !is_running && !state.is_clean() => {
+            let ctl = theirs.version().names().ctl_program;
+            return Err(PreflightError::SourceNotClean { state, ctl });
+        }
         ClusterState::InProduction | ClusterState::InArchiveRecovery => {}
         _ if is_running => return Err(PreflightError::SourceState { state }),
         _ => {}
@@ -251,11 +268,11 @@ pub(crate) fn check_clusters(source: &dyn Source, clusters: &Clusters) -> Result
     Ok(())
 }
 
-fn same<T: PartialEq + ToString>(what: &'static str, source: T, target: T) -> Result<(), PreflightError> {
-    if source == target {
+fn same<T: ToString>(what: &'static str, source: T, target: T) -> Result<(), PreflightError> {
+    let (source_value, target_value) = (source.to_string(), target.to_string());
+    if source_value == target_value {
         return Ok(());
     }
-    let (source_value, target_value) = (source.to_string(), target.to_string());
     Err(PreflightError::DifferentKinds { what, source_value, target_value })
 }
 
@@ -273,8 +290,8 @@ pub(crate) enum LockFile {
 /// A lock file may be left from a crash, and its process number may belong to another process by now: it
 /// counts if that process works in this directory, as every server does in its own. Of a process whose
 /// directory cannot be seen the worst is assumed.
-pub(crate) fn check_not_running(root: &Path) -> Result<LockFile, PreflightError> {
-    let path = root.join("postmaster.pid");
+pub(crate) fn check_not_running(root: &Path, names: &Names) -> Result<LockFile, PreflightError> {
+    let path = root.join(names.lock_file);
     let text = match std::fs::read(&path) {
         Ok(text) => String::from_utf8_lossy(&text).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LockFile::None),
@@ -288,7 +305,10 @@ pub(crate) fn check_not_running(root: &Path) -> Result<LockFile, PreflightError>
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(_) => Path::new(&format!("/proc/{pid}")).exists(),
     };
-    if is_running { Err(PreflightError::Running { path, pid }) } else { Ok(LockFile::Stale) }
+    if is_running {
+        return Err(PreflightError::Running { path, pid, ctl: names.ctl_program });
+    }
+    Ok(LockFile::Stale)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, PreflightError> {
@@ -296,6 +316,6 @@ fn read(path: &Path) -> Result<Vec<u8>, PreflightError> {
 }
 
 /// The control file's path.
-pub(crate) fn control_path() -> DataPath {
-    DataPath::parse(CONTROL_FILE).unwrap_or_else(|_| unreachable!("a constant path without dots"))
+pub(crate) fn control_path(names: &Names) -> DataPath {
+    DataPath::parse(names.control_file).unwrap_or_else(|_| unreachable!("a constant path without dots"))
 }

@@ -49,8 +49,8 @@ pub(crate) fn write_if_asked(
     }
 }
 
-/// Up to 11 `recovery.conf` is written anew; from 12 on `primary_conninfo` is added to
-/// `postgresql.auto.conf`, and `standby.signal` made.
+/// Up to 11 `recovery.conf` is written anew; from 12 on `primary_conninfo` is added to the file of
+/// `ALTER SYSTEM`, and `standby.signal` made.
 fn write(target: &Target, version: Version, source: &Conninfo) -> Result<(), RecoveryConfError> {
     let primary_conninfo = setting("primary_conninfo", &source.primary_conninfo(version));
     if !has_signal_files(version) {
@@ -58,7 +58,7 @@ fn write(target: &Target, version: Version, source: &Conninfo) -> Result<(), Rec
         let text = format!("standby_mode = 'on'\n{primary_conninfo}recovery_target_timeline = 'latest'\n");
         return Ok(target.replace_file(&constant("recovery.conf"), text.as_bytes())?);
     }
-    let settings = constant("postgresql.auto.conf");
+    let settings = constant(version.names().auto_config_file);
     let path = settings.below(target.root());
     let mut text = match std::fs::read(&path) {
         Ok(text) => text,
@@ -86,7 +86,7 @@ pub(crate) fn configuration(
     config_file: Option<&Path>,
 ) -> Result<Configuration, ConfigError> {
     if has_signal_files(version) {
-        return Configuration::read(data_dir, config_file);
+        return Configuration::read(data_dir, version.names(), config_file);
     }
     let present = data_dir.join("recovery.conf");
     Configuration::read_one(&if present.exists() { present } else { data_dir.join("recovery.done") })

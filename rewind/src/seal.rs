@@ -98,7 +98,7 @@ pub(crate) fn seal(
     let timeline = history.timeline_at(Lsn(end.0.saturating_sub(1)));
     let now = Zoned::now();
     target.overwrite_file(
-        &control_path(),
+        &control_path(control.version().names()),
         &control.recovering_to(end, timeline, now.timestamp().as_second()),
     )?;
     recovery_conf::write_if_asked(options, target, control.version())?;

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use walparse::{ControlError, ControlFile};
+use walparse::{ControlFile, Flavor};
 
 use crate::error::RewindError;
 use crate::journal::{Journal, JournalError};
 use crate::label::BackupLabel;
 use crate::lock_holder;
+use crate::look::flavor_of_directory;
 use crate::outcome::{CommonCheckpoint, Divergence};
 use crate::preflight::{self, LockFile, PreflightError};
 
@@ -94,11 +95,12 @@ pub enum StartsAs {
 pub fn status(directory: &Path) -> Result<Status, RewindError> {
     let open = |source| PreflightError::Open { path: directory.to_owned(), source };
     let root = directory.canonicalize().map_err(open)?;
-    preflight::check_data_directory(&root)?;
-    let (label, journal) = label_and_journal(&root)?;
-    let control = control_file(&root)?;
+    let flavor = flavor_of_directory(&root, None).map_err(PreflightError::from)?;
+    preflight::check_data_directory(&root, flavor.names())?;
+    let (label, journal) = label_and_journal(&root, flavor)?;
+    let control = control_file(&root, flavor)?;
     let kbrecover = lock_holder::find(&root);
-    let (server, has_stale_lock_file) = match preflight::check_not_running(&root) {
+    let (server, has_stale_lock_file) = match preflight::check_not_running(&root, flavor.names()) {
         Ok(lock_file) => (None, lock_file == LockFile::Stale),
         Err(PreflightError::Running { pid, .. }) => (Some(pid), false),
         Err(error) => return Err(error.into()),
@@ -149,12 +151,13 @@ impl UnfinishedRewind {
 /// The label, and the journal if the label says that there is one. A run may finish between the two looks.
 fn label_and_journal(
     root: &Path,
+    flavor: Flavor,
 ) -> Result<(Option<BackupLabel>, Option<Result<Journal, JournalError>>), PreflightError> {
     let label = preflight::label(root)?;
     if label != Some(BackupLabel::Unfinished) {
         return Ok((label, None));
     }
-    let journal = Journal::read(root);
+    let journal = Journal::read(root, flavor);
     match preflight::label(root)? {
         Some(BackupLabel::Unfinished) => Ok((label, Some(journal))),
         finished => Ok((finished, None)),
@@ -162,16 +165,16 @@ fn label_and_journal(
 }
 
 /// The control file; one that a running server is writing may be torn, and is read again.
-fn control_file(root: &Path) -> Result<ControlFile, PreflightError> {
+fn control_file(root: &Path, flavor: Flavor) -> Result<ControlFile, PreflightError> {
     for _ in 0..5 {
-        match preflight::target_control(root) {
-            Err(PreflightError::Control { source: ControlError::Checksum { .. }, .. }) => {
+        match preflight::target_control(root, flavor) {
+            Err(PreflightError::Control { source, .. }) if source.may_be_torn() => {
                 thread::sleep(Duration::from_millis(20));
             }
             other => return other,
         }
     }
-    preflight::target_control(root)
+    preflight::target_control(root, flavor)
 }
 
 /// What the next start will make of the directory.
@@ -225,7 +228,7 @@ mod tests {
     }
 
     fn journal(directory: &tempfile::TempDir) -> Journal {
-        let control = preflight::target_control(directory.path()).unwrap();
+        let control = preflight::target_control(directory.path(), version().flavor()).unwrap();
         let at = Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) };
         let checkpoint =
             CommonCheckpoint { lsn: Lsn(0x400_0060), redo: Lsn(0x400_0028), timeline: TimelineId(1) };

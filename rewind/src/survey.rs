@@ -2,7 +2,7 @@
 //! for the target's own server to be run.
 
 use jiff::Timestamp;
-use walparse::{ClusterState, ControlFile, Lsn, TimelineHistory, TimelineId, Version};
+use walparse::{ClusterState, ControlFile, Flavor, Lsn, TimelineHistory, TimelineId, Version};
 
 use crate::archive::Archive;
 use crate::clock::Clock;
@@ -35,15 +35,15 @@ pub(crate) fn survey<'a>(
     options: &'a Options,
     progress: &dyn Progress,
     clock: &mut Clock,
-    target: &Target,
+    (target, flavor): (&Target, Flavor),
     label: Option<BackupLabel>,
     source: &'a dyn Source,
 ) -> Result<Survey<'a>, RewindError> {
     if label == Some(BackupLabel::Unfinished) {
-        return resume(options, clock, target, source);
+        return resume(options, clock, (target, flavor), source);
     }
-    let mut clusters =
-        Clusters { source: source.control_file()?, target: preflight::target_control(target.root())?, label };
+    let ours = preflight::target_control(target.root(), flavor)?;
+    let mut clusters = Clusters { source: source.control_file()?, target: ours, label };
     preflight::check_clusters(source, &clusters)?;
     let source_history = source_history(source, &clusters.source)?;
     finish_crash_recovery(options, target, &mut clusters, source)?;
@@ -61,8 +61,7 @@ pub(crate) fn survey<'a>(
     let searched_since = Timestamp::now();
     let (found, source_files, target_files) = std::thread::scope(|scope| {
         let source_files = scope.spawn(|| source.list());
-        let wal_dir = clusters.target.version().wal_dir();
-        let target_files = scope.spawn(|| walk_data_directory(target.root(), wal_dir));
+        let target_files = scope.spawn(|| walk_data_directory(target.root(), flavor.names()));
         progress.begin(Stage::Scan, None);
         let sides = Sides { clusters: &clusters, source, source_history: &source_history, progress };
         let found = divergence::find(&sides, &mut wal, presumed.1);
@@ -112,11 +111,11 @@ pub(crate) fn survey<'a>(
 fn resume<'a>(
     options: &'a Options,
     clock: &mut Clock,
-    target: &Target,
+    (target, flavor): (&Target, Flavor),
     source: &'a dyn Source,
 ) -> Result<Survey<'a>, RewindError> {
     let searched_since = Timestamp::now();
-    let journal = Journal::read(target.root())?;
+    let journal = Journal::read(target.root(), flavor)?;
     tracing::info!("resuming the rewind begun at {} from {}", journal.begun, journal.source);
     let label = Some(BackupLabel::Unfinished);
     let clusters = Clusters { source: source.control_file()?, target: journal.control.clone(), label };
@@ -138,7 +137,7 @@ fn resume<'a>(
     wal.set_limits(divergence.lsn, divergence.lsn);
     let (source_files, target_files) = std::thread::scope(|scope| {
         let source_files = scope.spawn(|| source.list());
-        let target_files = walk_data_directory(target.root(), clusters.target.version().wal_dir());
+        let target_files = walk_data_directory(target.root(), flavor.names());
         (join(source_files), target_files)
     });
     let (source_files, target_files) = (source_files?, target_files.map_err(RewindError::Walk)?);
@@ -256,8 +255,9 @@ fn finish_crash_recovery(
         other => other?,
     }
     recovery.recover(target.root(), &clusters.target)?;
-    clusters.target = preflight::target_control(target.root())?;
-    clusters.label = preflight::check_target(target.root())?;
+    let flavor = clusters.target.version().flavor();
+    clusters.target = preflight::target_control(target.root(), flavor)?;
+    clusters.label = preflight::check_target(target.root(), flavor.names())?;
     Ok(())
 }
 

@@ -1,7 +1,8 @@
-//! `global/pg_control`: read, check, change.
+//! The control file: read, check, change.
 //!
 //! The bytes read are kept and only patched, so what this program does not know of a version (or of a
-//! fork) goes through unchanged. The checksum is CRC-32C over everything before it, padding included.
+//! fork) goes through unchanged. The checksum is CRC-32C over everything before it, padding included. A fork
+//! has fields of its own before it, nobody knows how many: where it stands is found by trying.
 
 use std::fmt;
 
@@ -9,6 +10,7 @@ use byteorder::{ByteOrder, LittleEndian};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::ControlError;
+use crate::flavor::Flavor;
 use crate::lsn::Lsn;
 use crate::segment::SegmentSize;
 use crate::timeline::TimelineId;
@@ -166,6 +168,8 @@ pub enum WalLevel {
 pub struct ControlFile {
     bytes: Vec<u8>,
     version: Version,
+    /// Where the checksum stands.
+    crc_at: usize,
     state: ClusterState,
     checkpoint: Checkpoint,
     geometry: WalGeometry,
@@ -173,27 +177,41 @@ pub struct ControlFile {
 }
 
 impl ControlFile {
-    /// Reads and checks a control file.
+    /// Reads and checks a control file of PostgreSQL; see [`ControlFile::parse_as`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn parse(bytes: &[u8]) -> Result<ControlFile, ControlError> {
+        let version = Version::find;
+        ControlFile::parse_of(bytes, version)
+    }
+
+    /// Reads and checks a control file of this flavor.
     ///
     /// # Errors
     /// Too short, a version that is not in the table (also when the bytes are of the other endianness),
     /// a wrong checksum (a file read from a running server can be torn: read it again), or sizes that no
     /// server can have.
-    pub fn parse(bytes: &[u8]) -> Result<ControlFile, ControlError> {
+    pub fn parse_as(bytes: &[u8], flavor: Flavor) -> Result<ControlFile, ControlError> {
+        ControlFile::parse_of(bytes, |control_version, catalog_version| {
+            flavor.version(control_version, catalog_version)
+        })
+    }
+
+    fn parse_of(
+        bytes: &[u8],
+        find_version: impl FnOnce(u32, u32) -> Option<Version>,
+    ) -> Result<ControlFile, ControlError> {
         let front = bytes.get(..16).ok_or(ControlError::TooShort { length: bytes.len() })?;
         let control_version = LittleEndian::read_u32(&front[8..12]);
         let catalog_version = LittleEndian::read_u32(&front[12..16]);
-        let version = Version::find(control_version, catalog_version)
+        let version = find_version(control_version, catalog_version)
             .ok_or(ControlError::UnknownVersion { control_version, catalog_version })?;
         let layout = version.control_layout();
         if bytes.len() < layout.crc + 4 || bytes.len() > CONTROL_FILE_SIZE {
             return Err(ControlError::TooShort { length: bytes.len() });
         }
-        let stored = LittleEndian::read_u32(&bytes[layout.crc..layout.crc + 4]);
-        let computed = crc32c::crc32c(&bytes[..layout.crc]);
-        if stored != computed {
-            return Err(ControlError::Checksum { stored, computed });
-        }
+        let crc_at = checked_crc(bytes, layout, version.flavor())?;
 
         let u32_at = |offset: usize| LittleEndian::read_u32(&bytes[offset..offset + 4]);
         let raw_state = u32_at(STATE);
@@ -224,6 +242,7 @@ impl ControlFile {
         Ok(ControlFile {
             bytes: bytes.to_vec(),
             version,
+            crc_at,
             state,
             checkpoint,
             geometry,
@@ -339,8 +358,13 @@ impl ControlFile {
         LittleEndian::write_u64(&mut bytes[at..at + 8], min_recovery_point.0);
         let at = layout.min_recovery_point_tli;
         LittleEndian::write_u32(&mut bytes[at..at + 4], timeline.0);
-        seal_control_bytes(&mut bytes, layout);
+        seal_control_bytes(&mut bytes, self.crc_at);
         bytes
+    }
+
+    /// Where the checksum stands: behind all fields, of which a fork has more than this program knows.
+    pub fn checksum_offset(&self) -> usize {
+        self.crc_at
     }
 
     fn layout(&self) -> &'static ControlLayout {
@@ -368,10 +392,34 @@ impl fmt::Debug for ControlFile {
     }
 }
 
-fn seal_control_bytes(bytes: &mut Vec<u8>, layout: &ControlLayout) {
-    let crc = crc32c::crc32c(&bytes[..layout.crc]);
-    LittleEndian::write_u32(&mut bytes[layout.crc..layout.crc + 4], crc);
+fn seal_control_bytes(bytes: &mut Vec<u8>, crc_at: usize) {
+    let crc = crc32c::crc32c(&bytes[..crc_at]);
+    LittleEndian::write_u32(&mut bytes[crc_at..crc_at + 4], crc);
     bytes.resize(CONTROL_FILE_SIZE, 0);
+}
+
+/// Where the checksum stands, if it is right.
+fn checked_crc(bytes: &[u8], layout: &ControlLayout, flavor: Flavor) -> Result<usize, ControlError> {
+    if flavor.is_fork() {
+        let known_end = layout.data_checksum_version + 4;
+        return find_crc(bytes, known_end).ok_or(ControlError::NoChecksum);
+    }
+    let stored = LittleEndian::read_u32(&bytes[layout.crc..layout.crc + 4]);
+    let computed = crc32c::crc32c(&bytes[..layout.crc]);
+    if stored == computed { Ok(layout.crc) } else { Err(ControlError::Checksum { stored, computed }) }
+}
+
+/// The first place from `from` on where four bytes are the checksum of all before them. C aligns the field,
+/// so every fourth offset is tried; one of the two thousand would fit by chance in one of two million files.
+pub(crate) fn find_crc(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut crc = crc32c::crc32c(bytes.get(..from)?);
+    bytes[from..].chunks_exact(4).zip((from..).step_by(4)).find_map(|(word, at)| {
+        if LittleEndian::read_u32(word) == crc {
+            return Some(at);
+        }
+        crc = crc32c::crc32c_append(crc, word);
+        None
+    })
 }
 
 /// Control files made up for tests.
@@ -404,6 +452,10 @@ pub mod testing {
         pub wal_log_hints: bool,
         /// `data_checksum_version`
         pub data_checksum_version: u32,
+        /// `blcksz`
+        pub block_size: u32,
+        /// What a fork has between its last known field and the checksum.
+        pub tail: Vec<u8>,
     }
 
     impl ControlFields {
@@ -421,13 +473,17 @@ pub mod testing {
                 segment_size: 1 << 20,
                 wal_log_hints: false,
                 data_checksum_version: 1,
+                block_size: 8192,
+                tail: Vec::new(),
             }
         }
 
         /// The file with these fields and a right checksum.
         pub fn build(&self) -> Vec<u8> {
             let layout = self.version.control_layout();
-            let mut bytes = vec![0; layout.crc + 8];
+            let crc_at = layout.crc + self.tail.len();
+            let mut bytes = vec![0; crc_at + 8];
+            bytes[layout.crc..crc_at].copy_from_slice(&self.tail);
             let mut put32 = |at: usize, value: u32| LittleEndian::write_u32(&mut bytes[at..at + 4], value);
             put32(8, self.version.control_version());
             put32(12, self.version.catalog_version());
@@ -436,7 +492,7 @@ pub mod testing {
             put32(layout.check_point_copy + 12, self.timeline.0);
             put32(layout.min_recovery_point_tli, self.min_recovery_point_timeline.0);
             put32(layout.wal_level, 1);
-            put32(layout.blcksz, 8192);
+            put32(layout.blcksz, self.block_size);
             put32(layout.relseg_size, 131_072);
             put32(layout.xlog_blcksz, 8192);
             put32(layout.xlog_seg_size, self.segment_size);
@@ -448,7 +504,7 @@ pub mod testing {
             put64(layout.min_recovery_point, self.min_recovery_point.0);
             bytes[layout.check_point_copy + 16] = 1;
             bytes[layout.wal_log_hints] = u8::from(self.wal_log_hints);
-            seal_control_bytes(&mut bytes, layout);
+            seal_control_bytes(&mut bytes, crc_at);
             bytes
         }
     }
@@ -464,7 +520,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded_and_a_patch_changes_nothing_else(
-            version in prop::sample::select(Version::all().collect::<Vec<_>>()),
+            version in prop::sample::select(Version::of_all_flavors().collect::<Vec<_>>()),
+            (block_shift, tail) in (13u32..=15, prop::collection::vec(any::<u32>(), 0..8)),
             ids: (u64, u32, u32, u32),
             positions: (u64, u64, u64),
             raw_state in 0u32..7,
@@ -484,8 +541,12 @@ mod tests {
                 segment_size: 1 << shift,
                 wal_log_hints,
                 data_checksum_version: ids.3,
+                block_size: 1 << block_shift,
+                tail: if version.flavor().is_fork() { words(&tail) } else { Vec::new() },
             };
-            let control = ControlFile::parse(&fields.build()).unwrap();
+            let control = ControlFile::parse_as(&fields.build(), version.flavor()).unwrap();
+            prop_assert_eq!((control.version(), control.block_size()), (version, 1 << block_shift));
+            prop_assert_eq!(control.checksum_offset(), version.control_layout().crc + fields.tail.len());
             prop_assert_eq!(control.system_identifier(), ids.0);
             prop_assert_eq!((control.checkpoint_lsn(), control.checkpoint().redo), (fields.checkpoint_lsn, fields.redo));
             prop_assert_eq!(control.timeline(), fields.timeline.max(fields.min_recovery_point_timeline));
@@ -499,13 +560,40 @@ mod tests {
             prop_assert_eq!(patched.len(), CONTROL_FILE_SIZE);
             let layout = version.control_layout();
             let is_patched = |at: usize| {
-                let fields = [(STATE, 4), (TIME, 8), (layout.min_recovery_point, 8), (layout.min_recovery_point_tli, 4), (layout.crc, 4)];
+                let fields = [(STATE, 4), (TIME, 8), (layout.min_recovery_point, 8), (layout.min_recovery_point_tli, 4), (control.checksum_offset(), 4)];
                 fields.iter().any(|(start, length)| (*start..start + length).contains(&at))
             };
             for (at, (old, new)) in control.bytes().iter().zip(&patched).enumerate() {
                 prop_assert!(old == new || is_patched(at), "byte {}", at);
             }
         }
+    }
+
+    fn words(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn the_fields_a_fork_has_more_are_carried_and_covered_by_its_checksum() {
+        let version =
+            Version::of_all_flavors().find(|version| version.flavor().key() == "kingbase-v8r6").unwrap();
+        let tail = words(&[1, 0, 0xDEAD_BEEF]);
+        let bytes = ControlFields { tail: tail.clone(), ..ControlFields::clean(version) }.build();
+        let control = ControlFile::parse_as(&bytes, version.flavor()).unwrap();
+        let patched = control.recovering_to(Lsn(0x30_0100), TimelineId(7), 99);
+        assert_eq!(patched[288..300], tail);
+        assert_eq!(ControlFile::parse_as(&patched, version.flavor()).unwrap().checksum_offset(), 300);
+        for at in 16..300 {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            assert_eq!(
+                ControlFile::parse_as(&damaged, version.flavor()),
+                Err(ControlError::NoChecksum),
+                "{at}"
+            );
+        }
+        // PostgreSQL's own has no such fields.
+        assert!(ControlFile::parse(&bytes).is_err());
     }
 
     #[test]

@@ -3,12 +3,14 @@
 //! Nothing is decided from these fields: that is [`ControlFile`](crate::ControlFile)'s. So a file can be
 //! shown whose checksum is wrong, or whose catalog version nobody knows.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use byteorder::{ByteOrder, LittleEndian};
 
-use crate::control::CONTROL_FILE_SIZE;
+use crate::control::{CONTROL_FILE_SIZE, find_crc};
 use crate::error::ControlError;
+use crate::flavor::Flavor;
 use crate::lsn::Lsn;
 use crate::segment::SegmentSize;
 use crate::timeline::TimelineId;
@@ -32,10 +34,10 @@ pub struct ControlFields {
 /// One field.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ControlField {
-    /// Its name in C; for the one that is computed, a name like those.
-    pub name: &'static str,
+    /// Its name in C; for those that are computed or unknown, a name like those.
+    pub name: Cow<'static, str>,
     /// What pg_controldata calls it, if it shows it; else in the same style.
-    pub label: &'static str,
+    pub label: Cow<'static, str>,
     /// What it holds.
     pub value: FieldValue,
 }
@@ -90,12 +92,25 @@ impl fmt::Display for FieldValue {
 }
 
 impl ControlFields {
-    /// Reads the bytes of a control file.
+    /// Reads the bytes of a control file of PostgreSQL; see [`ControlFields::read_as`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn read(bytes: &[u8]) -> Result<ControlFields, ControlError> {
+        ControlFields::read_with(bytes, false)
+    }
+
+    /// Reads the bytes of a control file of this flavor. What a fork has before the checksum and nobody knows
+    /// is shown in words of four bytes.
     ///
     /// # Errors
     /// Too short or too long, or a `pg_control_version` that is not in the table (also when the bytes are
     /// of the other endianness).
-    pub fn read(bytes: &[u8]) -> Result<ControlFields, ControlError> {
+    pub fn read_as(bytes: &[u8], flavor: Flavor) -> Result<ControlFields, ControlError> {
+        ControlFields::read_with(bytes, flavor.is_fork())
+    }
+
+    fn read_with(bytes: &[u8], has_unknown_fields: bool) -> Result<ControlFields, ControlError> {
         let too_short = || ControlError::TooShort { length: bytes.len() };
         let front = bytes.get(..16).ok_or_else(too_short)?;
         let control_version = LittleEndian::read_u32(&front[8..12]);
@@ -105,11 +120,18 @@ impl ControlFields {
         if bytes.len() > CONTROL_FILE_SIZE {
             return Err(too_short());
         }
-        let layout = Layout { bytes, column };
+        let mut layout = Layout { bytes, column, crc_at: 0 };
+        let usual = layout.offset_of("crc").unwrap_or_default();
+        let known_end = layout.offset_of("data_checksum_version").unwrap_or_default() + 4;
+        let found = if has_unknown_fields { find_crc(bytes, known_end) } else { None };
+        layout.crc_at = found.unwrap_or(usual);
         let mut fields = Vec::with_capacity(ROWS.len());
         for row in ROWS.iter().filter(|row| row.is_shown(column)) {
+            if row.kind == Kind::Crc {
+                fields.extend((usual..layout.crc_at).step_by(4).filter_map(|at| layout.unknown(at)));
+            }
             let value = layout.value(row).ok_or_else(too_short)?;
-            fields.push(ControlField { name: row.name, label: row.label, value });
+            fields.push(ControlField { name: row.name.into(), label: row.label.into(), value });
         }
         Ok(ControlFields { fields, is_checksum_valid: layout.is_checksum_valid() })
     }
@@ -230,6 +252,8 @@ static ROWS: &[Row] = &[
 struct Layout<'a> {
     bytes: &'a [u8],
     column: usize,
+    /// Where the checksum stands.
+    crc_at: usize,
 }
 
 impl Layout<'_> {
@@ -260,7 +284,7 @@ impl Layout<'_> {
                 FieldValue::Flag { is_set, words }
             }
             Kind::Nonce => FieldValue::Bytes(self.bytes.get(at..at + 32)?.to_vec()),
-            Kind::Crc => FieldValue::Word(format!("{:08x}", self.u32(at)?)),
+            Kind::Crc => FieldValue::Word(format!("{:08x}", self.u32(self.crc_at)?)),
         })
     }
 
@@ -279,8 +303,16 @@ impl Layout<'_> {
     }
 
     fn is_checksum_valid(&self) -> bool {
-        let at = self.offset_of("crc").unwrap_or_default();
-        self.bytes.get(..at).map(crc32c::crc32c) == self.u32(at)
+        self.bytes.get(..self.crc_at).map(crc32c::crc32c) == self.u32(self.crc_at)
+    }
+
+    /// Four bytes of which nothing is known.
+    fn unknown(&self, at: usize) -> Option<ControlField> {
+        Some(ControlField {
+            name: format!("unknown_{at}").into(),
+            label: format!("Unknown field at offset {at}").into(),
+            value: FieldValue::Number(i64::from(self.u32(at)?)),
+        })
     }
 
     fn offset_of(&self, name: &str) -> Option<usize> {
@@ -348,6 +380,19 @@ mod tests {
                 assert_eq!(control.get(name).map(ToString::to_string), Some(text), "{version}: {name}");
             }
         }
+    }
+
+    #[test]
+    fn the_unknown_fields_of_a_fork_are_shown_before_the_checksum() {
+        let fork =
+            Version::of_all_flavors().find(|version| version.flavor().key() == "kingbase-v8r6").unwrap();
+        let made = Made { tail: [1, 0, 0, 0, 9, 2, 0, 0].into(), ..Made::clean(fork) }.build();
+        let control = ControlFields::read_as(&made, fork.flavor()).unwrap();
+        assert!(control.is_checksum_valid);
+        let value = |name| control.get(name).map(ToString::to_string);
+        assert_eq!((value("unknown_288"), value("unknown_292")), (Some("1".into()), Some("521".into())));
+        assert_eq!(value("unknown_296"), None);
+        assert!(!ControlFields::read(&made).unwrap().is_checksum_valid);
     }
 
     /// Real files, and what pg_controldata of their versions says of them.

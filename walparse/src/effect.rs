@@ -8,6 +8,7 @@ use crate::error::WalFault;
 use crate::lsn::{BlockNumber, Lsn};
 use crate::record::{Fields, RecordHeader};
 use crate::relation::{Fork, Relation};
+use crate::rmgr;
 use crate::timeline::TimelineId;
 use crate::version::Version;
 
@@ -127,7 +128,7 @@ impl Effect {
     /// data is not what it should be.
     pub fn of(header: &RecordHeader, main_data: &[u8], version: Version) -> Option<Effect> {
         let mut data = Fields { bytes: main_data };
-        match header.rmid {
+        match rmgr::postgresql_id(header.rmid, version)? {
             0 => of_xlog(header.info & 0xF0, &mut data),
             1 => finish(header, &mut data, version).map(Effect::Finish),
             2 => of_storage(header.info & 0xF0, &mut data),

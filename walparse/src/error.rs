@@ -76,6 +76,9 @@ pub enum ControlError {
         /// What its bytes give.
         computed: u32,
     },
+    /// Nowhere in a fork's file stands the checksum of what is before it.
+    #[error("incorrect checksum in control file: no place in it holds the checksum of what stands before")]
+    NoChecksum,
     /// `state` is none of the server's.
     #[error("unrecognized cluster state {raw} in control file")]
     State {
@@ -90,6 +93,13 @@ pub enum ControlError {
         /// Its value.
         value: u32,
     },
+}
+
+impl ControlError {
+    /// Whether the file may have been read while a server wrote it.
+    pub fn may_be_torn(&self) -> bool {
+        matches!(self, ControlError::Checksum { .. } | ControlError::NoChecksum)
+    }
 }
 
 /// Why bytes are no valid WAL. At the end of the WAL this is no error: it is how one knows the end.

@@ -17,6 +17,7 @@ mod lsn;
 mod segment;
 mod timeline;
 
+mod flavor;
 mod version;
 pub mod control;
 mod control_fields;
@@ -45,6 +46,7 @@ pub use control::{ClusterState, ControlFile, WalLevel};
 pub use control_fields::{ControlField, ControlFields, FieldValue};
 pub use effect::{DatabaseDir, Effect, Finish, Microseconds};
 pub use error::{ControlError, HistoryError, NameError, WalFault, WalReadError};
+pub use flavor::{Flavor, Names};
 pub use lsn::{BlockNumber, Lsn};
 pub use mapped::FileBytes;
 pub use opcode::operation;

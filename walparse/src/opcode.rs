@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::record::RecordHeader;
+use crate::rmgr;
 use crate::version::Version;
 
 /// One kind of record: resource manager, opcode, name, and the versions (`server_version_num` without its
@@ -119,7 +120,10 @@ static KINDS: &[Kind] = &[
 
 /// What kind of record this is, for example `INSERT+INIT`; `UNKNOWN` and the info byte if it has no name.
 pub fn operation(header: &RecordHeader, version: Version) -> Cow<'static, str> {
-    let (opcode, init) = match header.rmid {
+    let Some(rmid) = rmgr::postgresql_id(header.rmid, version) else {
+        return Cow::Owned(format!("UNKNOWN ({:x})", header.info & 0xF0));
+    };
+    let (opcode, init) = match rmid {
         // Every such record is the same.
         GENERIC => return Cow::Borrowed("Generic"),
         // The highest bit says that the record has more data.
@@ -129,10 +133,10 @@ pub fn operation(header: &RecordHeader, version: Version) -> Cow<'static, str> {
     };
     let number = version.server_version_num();
     let found = KINDS.iter().find(|kind| {
-        (kind.rmid, kind.opcode) == (header.rmid, opcode) && (kind.since..kind.until).contains(&number)
+        (kind.rmid, kind.opcode) == (rmid, opcode) && (kind.since..kind.until).contains(&number)
     });
     let may_init =
-        || matches!((header.rmid, opcode), (HEAP, 0x00 | 0x20 | 0x40) | (HEAP2, 0x50) | (BRIN, 0x10 | 0x20));
+        || matches!((rmid, opcode), (HEAP, 0x00 | 0x20 | 0x40) | (HEAP2, 0x50) | (BRIN, 0x10 | 0x20));
     match found {
         Some(kind) if !init => Cow::Borrowed(kind.name),
         Some(kind) if may_init() => Cow::Owned(format!("{}+INIT", kind.name)),

@@ -13,6 +13,7 @@
 use byteorder::{ByteOrder, LittleEndian};
 
 use crate::error::WalFault;
+use crate::flavor::Flavor;
 use crate::lsn::Lsn;
 use crate::segment::SegmentSize;
 use crate::timeline::TimelineId;
@@ -87,15 +88,18 @@ impl PageHeader {
     /// Reads from the first page of a segment what one must know to read that segment, and where it
     /// starts. For WAL that comes without its control file.
     ///
-    /// The version is found by its magic number. The size of data pages is not written there: it is taken
-    /// to be 8192 bytes.
+    /// PostgreSQL's version is found by its magic number; a fork, which may have any, must be named by its
+    /// flavor. The size of data pages is not written there: it is taken to be 8192 bytes.
     ///
     /// # Errors
     /// No page, one of an unknown version, or sizes that no server can have.
-    pub fn describe_segment(page: &[u8]) -> Result<(WalGeometry, Lsn), WalFault> {
+    pub fn describe_segment(page: &[u8], flavor: Option<Flavor>) -> Result<(WalGeometry, Lsn), WalFault> {
         let page = page.get(..LONG_HEADER).ok_or(WalFault::FileTooShort)?;
         let magic = LittleEndian::read_u16(&page[0..2]);
-        let version = Version::all().find(|version| version.wal_magic() == magic);
+        let version = match flavor.filter(|flavor| flavor.is_fork()) {
+            Some(fork) => fork.with_wal_magic(magic).versions().next(),
+            None => Version::all().find(|version| version.wal_magic() == magic),
+        };
         let version = version.ok_or(WalFault::PageMagic { found: magic })?;
         if LittleEndian::read_u16(&page[2..4]) & LONG == 0 {
             return Err(WalFault::NoLongHeader);
@@ -112,6 +116,17 @@ impl PageHeader {
         };
         let start = Lsn(LittleEndian::read_u64(&page[8..16]));
         PageHeader::check(page, start, &geometry).map(|_| (geometry, start))
+    }
+
+    /// The magic number of the segment that starts at `start`, if its first page is this cluster's in all
+    /// else. For a fork whose magic number is not known.
+    pub fn magic_of_segment(page: &[u8], start: Lsn, geometry: &WalGeometry) -> Option<u16> {
+        let page = page.get(..LONG_HEADER)?;
+        let magic = LittleEndian::read_u16(&page[0..2]);
+        let version = geometry.version.with_wal_magic(magic);
+        let is_long = LittleEndian::read_u16(&page[2..4]) & LONG != 0;
+        let geometry = WalGeometry { version, ..*geometry };
+        PageHeader::check(page, start, &geometry).ok().filter(|_| is_long).map(|_| magic)
     }
 
     /// The length of the header of the page that begins at `address`.
@@ -132,12 +147,12 @@ mod tests {
             let mut wal = WalBuilder::new(geometry);
             wal.append(&RecordSpec::default());
             let mut page = wal.segments()[&1][..8192].to_vec();
-            assert_eq!(PageHeader::describe_segment(&page), Ok((geometry, Lsn(1 << 20))));
-            assert_eq!(PageHeader::describe_segment(&page[..39]), Err(WalFault::FileTooShort));
+            assert_eq!(PageHeader::describe_segment(&page, None), Ok((geometry, Lsn(1 << 20))));
+            assert_eq!(PageHeader::describe_segment(&page[..39], None), Err(WalFault::FileTooShort));
             page[34] = 0x30;
-            assert_eq!(PageHeader::describe_segment(&page), Err(WalFault::PageSizes));
+            assert_eq!(PageHeader::describe_segment(&page, None), Err(WalFault::PageSizes));
             page[0] ^= 0xFF;
-            assert!(matches!(PageHeader::describe_segment(&page), Err(WalFault::PageMagic { .. })));
+            assert!(matches!(PageHeader::describe_segment(&page, None), Err(WalFault::PageMagic { .. })));
         }
     }
 }

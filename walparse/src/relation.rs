@@ -77,7 +77,11 @@ impl RelSegment {
         let mut path = match tablespace {
             GLOBAL_TABLESPACE => format!("global/{number}"),
             DEFAULT_TABLESPACE => format!("base/{database}/{number}"),
-            _ => format!("pg_tblspc/{tablespace}/{}/{database}/{number}", version.tablespace_version_dir()),
+            _ => format!(
+                "{}/{tablespace}/{}/{database}/{number}",
+                version.names().tablespace_dir,
+                version.tablespace_version_dir()
+            ),
         };
         if self.segment > 0 {
             path.push_str(&format!(".{}", self.segment));
@@ -94,9 +98,9 @@ impl RelSegment {
         let (tablespace, database) = match parts.next()? {
             "global" => (GLOBAL_TABLESPACE, 0),
             "base" => (DEFAULT_TABLESPACE, canonical_number(parts.next()?)?),
-            "pg_tblspc" => {
+            directory if directory == version.names().tablespace_dir => {
                 let tablespace = canonical_number(parts.next()?)?;
-                if parts.next()? != version.tablespace_version_dir() {
+                if !version.is_tablespace_version_dir(parts.next()?) {
                     return None;
                 }
                 (tablespace, canonical_number(parts.next()?)?)
@@ -138,7 +142,7 @@ mod tests {
         ) {
             let database = if tablespace == GLOBAL_TABLESPACE { 0 } else { database };
             let file = RelSegment { relation: Relation { tablespace, database, number }, segment };
-            for version in Version::all() {
+            for version in Version::of_all_flavors() {
                 prop_assert_eq!(RelSegment::parse(&file.path(version), version), Some(file));
             }
         }

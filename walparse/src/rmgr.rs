@@ -2,35 +2,10 @@
 
 use byteorder::{ByteOrder, LittleEndian};
 
+use crate::flavor::POSTGRESQL_RMGRS;
 use crate::lsn::Lsn;
 use crate::record::{Record, RecordHeader};
 use crate::version::Version;
-
-/// The built-in resource managers of 9.6 to 18, in the order of their numbers (rmgrlist.h).
-const NAMES: [&str; 22] = [
-    "XLOG",
-    "Transaction",
-    "Storage",
-    "CLOG",
-    "Database",
-    "Tablespace",
-    "MultiXact",
-    "RelMap",
-    "Standby",
-    "Heap2",
-    "Heap",
-    "Btree",
-    "Hash",
-    "Gin",
-    "Gist",
-    "Sequence",
-    "SPGist",
-    "BRIN",
-    "CommitTs",
-    "ReplicationOrigin",
-    "Generic",
-    "LogicalMessage",
-];
 
 const XLOG: u8 = 0;
 const TRANSACTION: u8 = 1;
@@ -44,16 +19,29 @@ const SWITCH: u8 = 0x40;
 const OVERWRITE_CONTRECORD: u8 = 0xD0;
 
 /// The name pg_waldump prints; extensions' managers are `custom` and their number.
-pub fn name(rmid: u8) -> String {
-    match NAMES.get(usize::from(rmid)) {
+pub fn name(rmid: u8, version: Version) -> String {
+    match version.flavor().rmgrs().get(usize::from(rmid)) {
         Some(name) => (*name).to_owned(),
         None => format!("custom{rmid:03}"),
     }
 }
 
+/// How many resource managers are built in; their numbers begin with 0.
+pub fn built_in(version: Version) -> u8 {
+    u8::try_from(version.flavor().rmgrs().len()).unwrap_or(u8::MAX)
+}
+
+/// The number PostgreSQL has for the resource manager that has this one in the version's flavor; `None` for
+/// one that PostgreSQL does not have.
+pub(crate) fn postgresql_id(rmid: u8, version: Version) -> Option<u8> {
+    let name = version.flavor().rmgrs().get(usize::from(rmid))?;
+    let id = POSTGRESQL_RMGRS.iter().position(|other| other == name)?;
+    u8::try_from(id).ok()
+}
+
 /// Whether a record of this version may carry this number.
 pub(crate) fn is_valid_id(rmid: u8, version: Version) -> bool {
-    usize::from(rmid) < NAMES.len() || (rmid >= FIRST_CUSTOM && version.has_custom_rmgrs())
+    rmid < built_in(version) || (rmid >= FIRST_CUSTOM && version.has_custom_rmgrs())
 }
 
 /// Whether the record is a checkpoint, online or at shutdown.
@@ -109,14 +97,37 @@ mod tests {
     #[test]
     fn names_and_numbers() {
         assert_eq!(
-            (name(0), name(21), name(130)),
-            ("XLOG".into(), "LogicalMessage".into(), "custom130".into())
+            [0, 21, 130].map(|rmid| name(rmid, version("15"))),
+            ["XLOG", "LogicalMessage", "custom130"]
         );
         for version in Version::all() {
             assert!(is_valid_id(21, version) && !is_valid_id(22, version) && !is_valid_id(127, version));
         }
         assert!(is_valid_id(128, version("15")) && is_valid_id(255, version("18")));
         assert!(!is_valid_id(128, version("14")) && !is_valid_id(255, version("9.6")));
+    }
+
+    #[test]
+    fn a_fork_has_two_more_and_later_numbers() {
+        let fork =
+            Version::of_all_flavors().find(|version| version.flavor().key() == "kingbase-v8r6").unwrap();
+        assert_eq!(
+            [6, 8, 12, 23].map(|rmid| name(rmid, fork)),
+            ["TablespaceEnc", "MultiXact", "Heap", "LogicalMessage"]
+        );
+        assert_eq!(
+            [5, 6, 7, 8, 23, 24].map(|rmid| postgresql_id(rmid, fork)),
+            [Some(5), None, None, Some(6), Some(21), None]
+        );
+        assert!(is_valid_id(23, fork) && !is_valid_id(24, fork) && !is_valid_id(128, fork));
+        // What the two do to relations nobody knows.
+        for rmid in [6, 7] {
+            assert!(
+                !is_known_relation_change(&header(rmid, 0x01), fork)
+                    && !is_known_relation_change(&header(rmid, 0x11), fork)
+            );
+        }
+        assert!(is_known_relation_change(&header(2, 0x11), fork));
     }
 
     #[test]

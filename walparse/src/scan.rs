@@ -21,7 +21,7 @@ use crate::relation::Fork;
 use crate::rmgr;
 use crate::segment::SegmentNo;
 use crate::timeline::TimelineId;
-use crate::version::WalGeometry;
+use crate::version::{Version, WalGeometry};
 use crate::wal_dir::SegmentStore;
 
 /// What to scan.
@@ -137,7 +137,7 @@ pub enum ScanError {
     /// A record changes relation files in an unknown way.
     #[error(
         "WAL record modifies a relation, but record type is not recognized: lsn: {lsn}, rmid: {rmid}, rmgr: {}, info: {info:02X}",
-        rmgr::name(*rmid)
+        rmgr::name(*rmid, *version)
     )]
     UnknownRelationChange {
         /// Where it starts.
@@ -146,6 +146,8 @@ pub enum ScanError {
         rmid: u8,
         /// Its info byte.
         info: u8,
+        /// The version that numbers resource managers so.
+        version: Version,
     },
     /// WAL could not be read.
     #[error(transparent)]
@@ -444,6 +446,7 @@ impl Fold {
                 lsn: record.lsn,
                 rmid: header.rmid,
                 info: header.info,
+                version: request.geometry.version,
             });
         }
         Ok(())
@@ -566,7 +569,6 @@ mod tests {
     use crate::lsn::BlockNumber;
     use crate::relation::Relation;
     use crate::testing::{RecordSpec, WalBuilder, small_geometry};
-    use crate::version::Version;
 
     fn geometry() -> WalGeometry {
         small_geometry(Version::find(1300, 202_209_061).unwrap())

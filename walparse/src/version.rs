@@ -1,16 +1,21 @@
-//! The table of server versions: everything that differs between them on disk, one row each.
+//! The table of PostgreSQL versions: everything that differs between them on disk, one row each.
 //!
-//! A row is found from the control file (control version and catalog version), never assumed. Adding a
-//! version, or a fork, means adding a row.
+//! A row is found from the control file, never assumed. A fork has the row of the version it was made from,
+//! with its own names and numbers, which are in [`crate::flavor`].
 
 use std::fmt;
 
 use crate::control::ControlLayout;
+use crate::flavor::{Flavor, Names};
 use crate::segment::SegmentSize;
 
-/// One supported server version: a row of the table. Copies are cheap; equality is identity of the row.
+/// One supported server version: a row of the table in its flavor. Copies are cheap.
 #[derive(Clone, Copy)]
-pub struct Version(&'static VersionRow);
+pub struct Version {
+    flavor: Flavor,
+    row: &'static VersionRow,
+    catalog_version: u32,
+}
 
 /// What one major version puts on disk.
 struct VersionRow {
@@ -19,7 +24,6 @@ struct VersionRow {
     control_version: u32,
     catalog_version: u32,
     wal_magic: u16,
-    wal_dir: &'static str,
     control: &'static ControlLayout,
     image_bits: ImageBits,
     has_toplevel_xid: bool,
@@ -52,7 +56,6 @@ static VERSIONS: &[VersionRow] = &[
         control_version: 960,
         catalog_version: 201_608_131,
         wal_magic: 0xD093,
-        wal_dir: "pg_xlog",
         control: &ControlLayout::V960,
         image_bits: IMAGE_9_6,
         has_toplevel_xid: false,
@@ -65,7 +68,6 @@ static VERSIONS: &[VersionRow] = &[
         control_version: 1002,
         catalog_version: 201_707_211,
         wal_magic: 0xD097,
-        wal_dir: "pg_wal",
         control: &ControlLayout::V1002,
         image_bits: IMAGE_10,
         has_toplevel_xid: false,
@@ -78,7 +80,6 @@ static VERSIONS: &[VersionRow] = &[
         control_version: 1100,
         catalog_version: 201_809_051,
         wal_magic: 0xD098,
-        wal_dir: "pg_wal",
         control: &ControlLayout::V1100,
         image_bits: IMAGE_10,
         has_toplevel_xid: false,
@@ -91,7 +92,6 @@ static VERSIONS: &[VersionRow] = &[
         control_version: 1201,
         catalog_version: 201_909_212,
         wal_magic: 0xD101,
-        wal_dir: "pg_wal",
         control: &ControlLayout::V1201,
         image_bits: IMAGE_10,
         has_toplevel_xid: false,
@@ -104,7 +104,6 @@ static VERSIONS: &[VersionRow] = &[
         control_version: 1300,
         catalog_version: 202_007_201,
         wal_magic: 0xD106,
-        wal_dir: "pg_wal",
         control: &ControlLayout::V1201,
         image_bits: IMAGE_10,
         has_toplevel_xid: false,
@@ -117,7 +116,6 @@ static VERSIONS: &[VersionRow] = &[
         control_version: 1300,
         catalog_version: 202_107_181,
         wal_magic: 0xD10D,
-        wal_dir: "pg_wal",
         control: &ControlLayout::V1201,
         image_bits: IMAGE_10,
         has_toplevel_xid: true,
@@ -130,7 +128,6 @@ static VERSIONS: &[VersionRow] = &[
         control_version: 1300,
         catalog_version: 202_209_061,
         wal_magic: 0xD110,
-        wal_dir: "pg_wal",
         control: &ControlLayout::V1201,
         image_bits: IMAGE_15,
         has_toplevel_xid: true,
@@ -143,7 +140,6 @@ static VERSIONS: &[VersionRow] = &[
         control_version: 1300,
         catalog_version: 202_307_071,
         wal_magic: 0xD113,
-        wal_dir: "pg_wal",
         control: &ControlLayout::V1201,
         image_bits: IMAGE_15,
         has_toplevel_xid: true,
@@ -156,7 +152,6 @@ static VERSIONS: &[VersionRow] = &[
         control_version: 1700,
         catalog_version: 202_406_281,
         wal_magic: 0xD116,
-        wal_dir: "pg_wal",
         control: &ControlLayout::V1201,
         image_bits: IMAGE_15,
         has_toplevel_xid: true,
@@ -169,7 +164,6 @@ static VERSIONS: &[VersionRow] = &[
         control_version: 1800,
         catalog_version: 202_506_291,
         wal_magic: 0xD118,
-        wal_dir: "pg_wal",
         control: &ControlLayout::V1800,
         image_bits: IMAGE_15,
         has_toplevel_xid: true,
@@ -179,82 +173,126 @@ static VERSIONS: &[VersionRow] = &[
 ];
 
 impl Version {
-    /// The version whose control file carries this pair of numbers.
+    /// The PostgreSQL version whose control file carries this pair of numbers.
     pub fn find(control_version: u32, catalog_version: u32) -> Option<Version> {
-        let row = VERSIONS
-            .iter()
-            .find(|row| row.control_version == control_version && row.catalog_version == catalog_version)?;
-        Some(Version(row))
+        Flavor::all()
+            .filter(|flavor| !flavor.is_fork())
+            .find_map(|flavor| flavor.version(control_version, catalog_version))
     }
 
-    /// All supported versions, oldest first.
+    /// All supported versions of PostgreSQL, oldest first.
     pub fn all() -> impl Iterator<Item = Version> {
-        VERSIONS.iter().map(Version)
+        VERSIONS.iter().filter_map(|row| Version::find(row.control_version, row.catalog_version))
     }
 
-    /// The major version as `PG_VERSION` has it, for example `15`.
+    /// All versions of all flavors, forks with a catalog version of their own.
+    pub fn of_all_flavors() -> impl Iterator<Item = Version> {
+        let forks = Flavor::all().filter(|flavor| flavor.is_fork());
+        Version::all()
+            .chain(forks.flat_map(Flavor::versions).map(|version| version.with_catalog(202_211_151)))
+    }
+
+    /// The version of this name in a flavor.
+    pub(crate) fn of(flavor: Flavor, name: &str) -> Option<Version> {
+        let row = VERSIONS.iter().find(|row| row.name == name)?;
+        Some(Version { flavor, row, catalog_version: row.catalog_version })
+    }
+
+    pub(crate) fn with_catalog(self, catalog_version: u32) -> Version {
+        Version { catalog_version, ..self }
+    }
+
+    /// Whose version it is.
+    pub fn flavor(self) -> Flavor {
+        self.flavor
+    }
+
+    /// The names of its files and programs.
+    pub fn names(self) -> &'static Names {
+        self.flavor.names()
+    }
+
+    /// The major version of PostgreSQL as `PG_VERSION` has it, for example `15`.
     pub fn name(self) -> &'static str {
-        self.0.name
+        self.row.name
     }
 
     /// The smallest `server_version_num` of this major version, for example 150000.
     pub fn server_version_num(self) -> u32 {
-        self.0.server_version_num
+        self.row.server_version_num
     }
 
     /// `pg_control_version`.
     pub fn control_version(self) -> u32 {
-        self.0.control_version
+        self.row.control_version
     }
 
     /// `catalog_version_no`.
     pub fn catalog_version(self) -> u32 {
-        self.0.catalog_version
+        self.catalog_version
     }
 
-    /// The magic number of every WAL page.
+    /// The magic number of every WAL page: the one that was found, or that of the PostgreSQL version.
     pub fn wal_magic(self) -> u16 {
-        self.0.wal_magic
+        self.flavor.wal_magic().unwrap_or(self.row.wal_magic)
+    }
+
+    /// The same with another magic number.
+    pub fn with_wal_magic(self, wal_magic: u16) -> Version {
+        Version { flavor: self.flavor.with_wal_magic(wal_magic), ..self }
+    }
+
+    /// Whether that magic number is the PostgreSQL version's.
+    pub fn has_known_wal_magic(self) -> bool {
+        self.wal_magic() == self.row.wal_magic
     }
 
     /// The name of the WAL directory below the data directory.
     pub fn wal_dir(self) -> &'static str {
-        self.0.wal_dir
+        self.flavor.wal_dir()
     }
 
-    /// The name of the directory a tablespace keeps this version's files in, for example
+    /// The usual name of the directory a tablespace keeps this version's files in, for example
     /// `PG_15_202209061` (`TABLESPACE_VERSION_DIRECTORY`).
     pub fn tablespace_version_dir(self) -> String {
-        format!("PG_{}_{}", self.0.name, self.0.catalog_version)
+        self.flavor.tablespace_version_dir(self.row.name, self.catalog_version)
+    }
+
+    /// Whether this is the name of such a directory. A fork may have the product's version in it, of which
+    /// there are many.
+    pub fn is_tablespace_version_dir(self, name: &str) -> bool {
+        self.flavor.is_tablespace_version_dir(name, self.row.name, self.catalog_version)
     }
 
     pub(crate) fn control_layout(self) -> &'static ControlLayout {
-        self.0.control
+        self.row.control
     }
 
     pub(crate) fn image_bits(self) -> ImageBits {
-        self.0.image_bits
+        self.row.image_bits
     }
 
     /// Whether a record may carry the top-level transaction (fragment id 252; from 14 on).
     pub(crate) fn has_toplevel_xid(self) -> bool {
-        self.0.has_toplevel_xid
+        self.row.has_toplevel_xid
     }
 
     /// Whether resource managers 128 to 255 may be those of extensions (from 15 on).
     pub(crate) fn has_custom_rmgrs(self) -> bool {
-        self.0.has_custom_rmgrs
+        self.row.has_custom_rmgrs
     }
 
     /// `XLOG_DBASE_DROP`, whose code moved in 15.
     pub(crate) fn database_drop_info(self) -> u8 {
-        self.0.database_drop_info
+        self.row.database_drop_info
     }
 }
 
 impl PartialEq for Version {
     fn eq(&self, other: &Version) -> bool {
-        std::ptr::eq(self.0, other.0)
+        std::ptr::eq(self.row, other.row)
+            && self.flavor == other.flavor
+            && self.catalog_version == other.catalog_version
     }
 }
 
@@ -262,7 +300,10 @@ impl Eq for Version {}
 
 impl fmt::Debug for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PostgreSQL {}", self.0.name)
+        if self.flavor.is_fork() {
+            return write!(f, "{} (PostgreSQL {})", self.flavor, self.row.name);
+        }
+        write!(f, "{} {}", self.flavor, self.row.name)
     }
 }
 

@@ -81,6 +81,7 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
     Ok(Options {
         target,
         source,
+        flavor: args.flavor.clone(),
         mode: if args.dry_run { Mode::DryRun } else { Mode::Rewind },
         recovery_conf: if args.write_recovery_conf { RecoveryConf::Write } else { RecoveryConf::Leave },
         missing_wal: MissingWal { directories: args.wal_dir.clone(), restore_command },

@@ -30,7 +30,10 @@ pub(crate) fn text(status: &Status) -> String {
     }
     field("starts as", starts_as(status.starts_as).replace('_', " "));
     if status.has_stale_lock_file {
-        field("lock file", "postmaster.pid is left over: its server does not run".to_owned());
+        field(
+            "lock file",
+            format!("{} is left over: its server does not run", status.control.version().names().lock_file),
+        );
     }
     lines.join("\n") + "\n"
 }

@@ -5,28 +5,31 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use super::Configuration;
+use walparse::Names;
 
-const FILE_NAME: &str = "postgresql.conf";
+use super::Configuration;
 
 /// Looks in the data directory, where the last start was told to look, and below `etc` (Debian's place:
 /// `<etc>/<version>/<cluster>/postgresql.conf`).
-pub(super) fn locate(data_dir: &Path, etc: &Path) -> Option<PathBuf> {
-    let inside = data_dir.join(FILE_NAME);
-    let opts = || fs::read(data_dir.join("postmaster.opts")).ok().and_then(|text| from_opts(&text));
+pub(super) fn locate(data_dir: &Path, names: &Names, etc: &Path) -> Option<PathBuf> {
+    let inside = data_dir.join(names.config_file);
+    let opts = || {
+        let text = fs::read(data_dir.join(names.opts_file)).ok()?;
+        from_opts(&text, names.config_file)
+    };
     [Some(inside)]
         .into_iter()
         .chain(std::iter::once_with(opts))
         .flatten()
         .find(|file| file.is_file())
-        .or_else(|| below_etc(data_dir, etc))
+        .or_else(|| below_etc(data_dir, names, etc))
 }
 
 /// The file named by a command line as `postmaster.opts` has it: the program, then each argument in
 /// double quotes. Nothing in an argument is escaped, so it ends at `" "`.
 ///
 /// Only absolute paths count: relative ones were relative to a directory nobody wrote down.
-fn from_opts(text: &[u8]) -> Option<PathBuf> {
+fn from_opts(text: &[u8], file_name: &str) -> Option<PathBuf> {
     let line = text.split(|&byte| byte == b'\n').next()?;
     let mut arguments = split_arguments(line).into_iter();
     let mut config_file = None;
@@ -43,7 +46,7 @@ fn from_opts(text: &[u8]) -> Option<PathBuf> {
                 if rest.is_empty() { arguments.next() } else { Some(OsStr::from_bytes(rest).to_owned()) };
         }
     }
-    let file = config_file.or_else(|| directory.map(|directory| Path::new(&directory).join(FILE_NAME)))?;
+    let file = config_file.or_else(|| directory.map(|directory| Path::new(&directory).join(file_name)))?;
     file.is_absolute().then_some(file)
 }
 
@@ -67,11 +70,12 @@ fn setting_value(text: &[u8]) -> Option<PathBuf> {
     name.eq_ignore_ascii_case("config_file").then(|| PathBuf::from(OsStr::from_bytes(&text[at + 1..])))
 }
 
-fn below_etc(data_dir: &Path, etc: &Path) -> Option<PathBuf> {
-    let version = fs::read_to_string(data_dir.join("PG_VERSION")).ok()?;
+fn below_etc(data_dir: &Path, names: &Names, etc: &Path) -> Option<PathBuf> {
+    let version = fs::read_to_string(data_dir.join(names.version_file)).ok()?;
     let data_dir = data_dir.canonicalize().ok()?;
     let clusters = fs::read_dir(etc.join(version.trim())).ok()?;
-    let mut files: Vec<_> = clusters.flatten().map(|cluster| cluster.path().join(FILE_NAME)).collect();
+    let mut files: Vec<_> =
+        clusters.flatten().map(|cluster| cluster.path().join(names.config_file)).collect();
     files.sort_unstable();
     files.into_iter().find(|file| {
         // A file of another cluster that cannot be read is no reason to fail here.
@@ -87,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_start_command_names_the_file() {
-        let file = |text: &str| from_opts(text.as_bytes());
+        let file = |text: &str| from_opts(text.as_bytes(), "postgresql.conf");
         let some = |path: &str| Some(PathBuf::from(path));
         let etc = "/etc/postgresql/15/main/postgresql.conf";
         assert_eq!(
@@ -109,6 +113,7 @@ mod tests {
 
     #[test]
     fn places_are_tried_in_order() {
+        let names = walparse::Flavor::all().next().unwrap().names();
         let dir = tempfile::tempdir().unwrap();
         let (data, etc) = (dir.path().join("data"), dir.path().join("etc"));
         let put = |path: &Path, text: &str| {
@@ -116,7 +121,7 @@ mod tests {
             fs::write(path, text).unwrap();
         };
         put(&data.join("PG_VERSION"), "15\n");
-        assert_eq!(locate(&data, &etc), None);
+        assert_eq!(locate(&data, names, &etc), None);
 
         // A link to the directory counts as the directory.
         let link = dir.path().join("link");
@@ -124,15 +129,19 @@ mod tests {
         put(&etc.join("15/broken/postgresql.conf"), "= = =");
         put(&etc.join("15/other/postgresql.conf"), "data_directory = '/elsewhere'");
         put(&etc.join("15/main/postgresql.conf"), &format!("data_directory = '{}'", link.display()));
-        assert_eq!(locate(&data, &etc), Some(etc.join("15/main/postgresql.conf")));
+        assert_eq!(locate(&data, names, &etc), Some(etc.join("15/main/postgresql.conf")));
 
         let started_with = dir.path().join("started.conf");
         put(&data.join("postmaster.opts"), &format!("pg \"-c\" \"config_file={}\"", started_with.display()));
-        assert_eq!(locate(&data, &etc), Some(etc.join("15/main/postgresql.conf")), "the named file is gone");
+        assert_eq!(
+            locate(&data, names, &etc),
+            Some(etc.join("15/main/postgresql.conf")),
+            "the named file is gone"
+        );
         put(&started_with, "");
-        assert_eq!(locate(&data, &etc), Some(started_with));
+        assert_eq!(locate(&data, names, &etc), Some(started_with));
 
         put(&data.join("postgresql.conf"), "");
-        assert_eq!(locate(&data, &etc), Some(data.join("postgresql.conf")));
+        assert_eq!(locate(&data, names, &etc), Some(data.join("postgresql.conf")));
     }
 }

@@ -8,6 +8,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use walparse::Names;
+
 mod locate;
 mod syntax;
 
@@ -30,14 +32,18 @@ impl Configuration {
     ///
     /// # Errors
     /// A file that is there but cannot be read or understood, or one that is named but is not there.
-    pub fn read(data_dir: &Path, config_file: Option<&Path>) -> Result<Configuration, ConfigError> {
-        let file = config_file.map(Path::to_path_buf).or_else(|| Configuration::locate(data_dir));
+    pub fn read(
+        data_dir: &Path,
+        names: &Names,
+        config_file: Option<&Path>,
+    ) -> Result<Configuration, ConfigError> {
+        let file = config_file.map(Path::to_path_buf).or_else(|| Configuration::locate(data_dir, names));
         let mut settings = BTreeMap::new();
         if let Some(file) = &file {
             tracing::debug!("reading configuration file \"{}\"", file.display());
             read_into(&mut settings, file, Missing::IsAnError, 0)?;
         }
-        read_into(&mut settings, &data_dir.join("postgresql.auto.conf"), Missing::IsEmpty, 0)?;
+        read_into(&mut settings, &data_dir.join(names.auto_config_file), Missing::IsEmpty, 0)?;
         Ok(Configuration { data_dir: data_dir.to_owned(), file, settings })
     }
 
@@ -56,8 +62,8 @@ impl Configuration {
     /// Where the cluster's `postgresql.conf` is: in the data directory; or where its last start was told
     /// (`postmaster.opts`); or, as Debian has it, below `/etc/postgresql` in a file that names the data
     /// directory.
-    pub fn locate(data_dir: &Path) -> Option<PathBuf> {
-        locate::locate(data_dir, Path::new("/etc/postgresql"))
+    pub fn locate(data_dir: &Path, names: &Names) -> Option<PathBuf> {
+        locate::locate(data_dir, names, Path::new("/etc/postgresql"))
     }
 
     /// The main configuration file, if there is one.
@@ -238,6 +244,10 @@ fn files_to_include(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
 mod tests {
     use super::*;
 
+    fn names() -> &'static Names {
+        walparse::Flavor::all().next().unwrap().names()
+    }
+
     fn write(directory: &Path, files: &[(&str, &str)]) {
         for (name, text) in files {
             let path = directory.join(name);
@@ -256,7 +266,7 @@ mod tests {
                 ("postgresql.auto.conf", "# no edits\nrestore_command = 'two'\n"),
             ],
         );
-        let configuration = Configuration::read(dir.path(), None).unwrap();
+        let configuration = Configuration::read(dir.path(), names(), None).unwrap();
         assert_eq!(configuration.get("PORT"), Some("2"));
         assert_eq!(configuration.restore_command().unwrap(), "two");
         assert_eq!(configuration.get("work_mem"), Some("4MB"));
@@ -285,7 +295,7 @@ mod tests {
             ],
         );
         let file = dir.path().join("etc/postgresql.conf");
-        let configuration = Configuration::read(dir.path(), Some(&file)).unwrap();
+        let configuration = Configuration::read(dir.path(), names(), Some(&file)).unwrap();
         let values = ["a", "b", "y", "order"].map(|name| configuration.get(name).unwrap());
         assert_eq!(values, ["1", "1", "1", "a"]);
     }
@@ -303,13 +313,13 @@ mod tests {
             ("a = ", "could not read configuration file"),
         ] {
             fs::write(&file, text).unwrap();
-            let error = Configuration::read(dir.path(), None).unwrap_err();
+            let error = Configuration::read(dir.path(), names(), None).unwrap_err();
             assert!(error.to_string().contains(expected), "{text}: {error}");
             assert!(error.hint().is_some());
         }
         let missing = dir.path().join("missing.conf");
         assert!(matches!(
-            Configuration::read(dir.path(), Some(&missing)).unwrap_err(),
+            Configuration::read(dir.path(), names(), Some(&missing)).unwrap_err(),
             ConfigError::Open { path, .. } if path == missing
         ));
     }
@@ -317,11 +327,15 @@ mod tests {
     #[test]
     fn no_configuration_is_an_error_only_when_something_is_wanted_of_it() {
         let dir = tempfile::tempdir().unwrap();
-        let configuration = Configuration::read(dir.path(), None).unwrap();
+        let configuration = Configuration::read(dir.path(), names(), None).unwrap();
         assert_eq!((configuration.file(), configuration.get("port")), (None, None));
         assert!(matches!(configuration.restore_command(), Err(ConfigError::NotFound { .. })));
         write(dir.path(), &[("postgresql.conf", "restore_command = ''")]);
-        let error = Configuration::read(dir.path(), None).unwrap().restore_command().unwrap_err().to_string();
+        let error = Configuration::read(dir.path(), names(), None)
+            .unwrap()
+            .restore_command()
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "restore_command is not set in the target cluster");
     }
 

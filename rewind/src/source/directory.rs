@@ -6,16 +6,14 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use walparse::{ControlFile, FileBytes};
+use walparse::{ControlFile, FileBytes, Flavor};
 
 use super::error::SourceError;
 use super::walk::{plain_files, walk_data_directory};
 use super::{ChunkSink, FetchError, FetchRange, MAX_RANGE, Source, WalPosition};
 use crate::data_path::DataPath;
 use crate::inventory::Inventory;
-
-/// Where the control file is.
-const CONTROL_FILE: &str = "global/pg_control";
+use crate::look;
 
 /// The largest file that is read whole.
 const MAX_SMALL_FILE: u64 = 64 << 20;
@@ -30,22 +28,24 @@ const SHARE: usize = 256;
 #[derive(Debug)]
 pub struct DirectorySource {
     root: PathBuf,
-    wal_dir: &'static str,
+    flavor: Flavor,
 }
 
 impl DirectorySource {
-    /// Opens a data directory and reads from its control file which version it is of.
+    /// Opens a data directory and finds out which flavor and version it is of; `key` says the flavor, if it is
+    /// not to be found.
     ///
     /// # Errors
     /// No directory, or none with a usable control file.
-    pub fn open(root: &Path) -> Result<DirectorySource, SourceError> {
+    pub fn open(root: &Path, key: Option<&str>) -> Result<DirectorySource, SourceError> {
         let unusable = |source| SourceError::Directory { path: root.to_owned(), source };
         if !fs::metadata(root).map_err(unusable)?.is_dir() {
             return Err(unusable(ErrorKind::NotADirectory.into()));
         }
-        let mut source = DirectorySource { root: root.to_owned(), wal_dir: "" };
-        source.wal_dir = source.control_file()?.version().wal_dir();
-        Ok(source)
+        let flavor = look::flavor_of_directory(root, key)?;
+        let source = DirectorySource { root: root.to_owned(), flavor };
+        let flavor = look::look_at_wal(flavor, root, &source.control_file()?);
+        Ok(DirectorySource { flavor, ..source })
     }
 
     /// The data directory.
@@ -113,11 +113,12 @@ impl Source for DirectorySource {
     }
 
     fn control_file(&self) -> Result<ControlFile, SourceError> {
-        let shown = || self.root.join(CONTROL_FILE).display().to_string();
-        let path = DataPath::parse(CONTROL_FILE)?;
+        let path = DataPath::parse(self.flavor.names().control_file)?;
+        let shown = || path.below(&self.root).display().to_string();
         let bytes = self.read_whole(&path, 2 * walparse::control::CONTROL_FILE_SIZE as u64)?;
         let bytes = bytes.ok_or_else(|| SourceError::NoControlFile { path: shown() })?;
-        ControlFile::parse(&bytes).map_err(|source| SourceError::ControlFile { path: shown(), source })
+        ControlFile::parse_as(&bytes, self.flavor)
+            .map_err(|source| SourceError::ControlFile { path: shown(), source })
     }
 
     fn read_file(&self, path: &DataPath) -> Result<Option<Vec<u8>>, SourceError> {
@@ -125,11 +126,11 @@ impl Source for DirectorySource {
     }
 
     fn list(&self) -> Result<Inventory, SourceError> {
-        Ok(walk_data_directory(&self.root, self.wal_dir)?)
+        Ok(walk_data_directory(&self.root, self.flavor.names())?)
     }
 
     fn list_wal(&self) -> Result<Vec<(String, u64)>, SourceError> {
-        Ok(plain_files(&self.root.join(self.wal_dir))?)
+        Ok(plain_files(&self.root.join(self.flavor.wal_dir()))?)
     }
 
     fn position(&self) -> Result<WalPosition, SourceError> {
@@ -197,7 +198,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("a"), b"0123456789").unwrap();
         fs::create_dir(temp.path().join("dir")).unwrap();
-        let source = DirectorySource { root: temp.path().to_owned(), wal_dir: "pg_wal" };
+        let source = DirectorySource { root: temp.path().to_owned(), flavor: Flavor::all().next().unwrap() };
         let files: Vec<_> = ["a", "gone", "dir"].map(|name| DataPath::parse(name).unwrap()).into();
 
         let sink = Collected::default();
@@ -219,12 +220,12 @@ mod tests {
     #[test]
     fn what_is_no_data_directory_is_refused() {
         let temp = tempfile::tempdir().unwrap();
-        let open = |path: &Path| DirectorySource::open(path).unwrap_err();
+        let open = |path: &Path| DirectorySource::open(path, None).unwrap_err();
         assert!(matches!(open(&temp.path().join("none")), SourceError::Directory { .. }));
         assert!(matches!(open(temp.path()), SourceError::NoControlFile { .. }));
         fs::create_dir(temp.path().join("global")).unwrap();
-        fs::write(temp.path().join(CONTROL_FILE), [0; 8192]).unwrap();
+        fs::write(temp.path().join("global/pg_control"), [0; 8192]).unwrap();
         assert!(matches!(open(temp.path()), SourceError::ControlFile { .. }));
-        assert!(matches!(open(&temp.path().join(CONTROL_FILE)), SourceError::Directory { .. }));
+        assert!(matches!(open(&temp.path().join("global/pg_control")), SourceError::Directory { .. }));
     }
 }

@@ -9,6 +9,7 @@ use walparse::ControlError;
 
 use super::walk::WalkError;
 use crate::data_path::{DataPath, PathError};
+use crate::look::FlavorError;
 
 /// Why the source could not be read, one variant for each thing a user can be told.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +184,9 @@ pub enum SourceError {
         #[source]
         source: std::io::Error,
     },
+    /// The flavor of the source was not found.
+    #[error("could not find out the flavor of the source")]
+    Flavor(#[from] FlavorError),
     /// The source directory could not be listed.
     #[error(transparent)]
     Walk(#[from] WalkError),
@@ -216,10 +220,11 @@ impl SourceError {
             SourceError::NoControlFile { .. } | SourceError::Directory { .. } => {
                 "Name the data directory of a stopped server."
             }
-            SourceError::ControlFile { source: ControlError::Checksum { .. }, .. } => {
+            SourceError::ControlFile { source, .. } if source.may_be_torn() => {
                 "Run the same command again; if that does not help, the source is damaged."
             }
             SourceError::Read { source, .. } => return permission_hint(source),
+            SourceError::Flavor(error) => return Some(error.hint()),
             SourceError::Walk(error) => return error.hint(),
             _ => return None,
         };

@@ -10,13 +10,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use walparse::Names;
 
 use super::error::permission_hint;
 use crate::data_path::{DataPath, PathError};
 use crate::inventory::{EntryKind, Inventory};
-
-/// Where the links to tablespaces are.
-const TABLESPACE_DIR: &[u8] = b"pg_tblspc";
 
 /// Why a data directory could not be listed.
 #[derive(Debug, thiserror::Error)]
@@ -73,13 +71,13 @@ impl WalkError {
 
 /// Lists everything below `root`, many directories at once.
 ///
-/// What vanishes meanwhile is left out. `wal_dir` (`pg_wal` or `pg_xlog`) counts as a directory even if it
-/// is a link. Links that are no tablespaces, sockets, pipes and devices are listed as such, and not followed.
+/// What vanishes meanwhile is left out. The WAL directory counts as a directory even if it is a link. Links
+/// that are no tablespaces, sockets, pipes and devices are listed as such, and not followed.
 ///
 /// # Errors
 /// The root is missing, or something in it could not be read.
-pub fn walk_data_directory(root: &Path, wal_dir: &str) -> Result<Inventory, WalkError> {
-    let walk = Walk { root, wal_dir: wal_dir.as_bytes() };
+pub fn walk_data_directory(root: &Path, names: &Names) -> Result<Inventory, WalkError> {
+    let walk = Walk { root, names };
     // A missing root is an error; below it, directories may vanish.
     fs::metadata(root).map_err(|source| WalkError::Stat { path: root.to_owned(), source })?;
     let entries = walk.directory(None)?;
@@ -90,7 +88,7 @@ type Entries = Vec<(DataPath, EntryKind)>;
 
 struct Walk<'a> {
     root: &'a Path,
-    wal_dir: &'a [u8],
+    names: &'a Names,
 }
 
 impl Walk<'_> {
@@ -139,10 +137,10 @@ impl Walk<'_> {
 
     /// What a symbolic link counts as; `None`: nothing.
     fn link(&self, path: &DataPath) -> Result<Option<EntryKind>, WalkError> {
-        if path.as_bytes() == self.wal_dir {
+        if path.as_bytes() == self.names.wal_dir.as_bytes() {
             return Ok(Some(EntryKind::Directory));
         }
-        if path.parent().is_none_or(|parent| parent.as_bytes() != TABLESPACE_DIR) {
+        if path.parent().is_none_or(|parent| parent.as_bytes() != self.names.tablespace_dir.as_bytes()) {
             return Ok(Some(EntryKind::Other));
         }
         let place = path.below(self.root);
@@ -181,8 +179,12 @@ mod tests {
 
     use super::*;
 
+    fn names() -> &'static Names {
+        walparse::Flavor::all().next().unwrap().names()
+    }
+
     fn shown(root: &Path) -> Vec<String> {
-        let inventory = walk_data_directory(root, "pg_wal").unwrap();
+        let inventory = walk_data_directory(root, names()).unwrap();
         let line = |(path, kind): &(DataPath, EntryKind)| match kind {
             EntryKind::File { size } => format!("{path} {size}"),
             EntryKind::Directory => format!("{path}/"),
@@ -240,7 +242,7 @@ mod tests {
     #[test]
     fn a_missing_root_is_an_error() {
         let temp = tempfile::tempdir().unwrap();
-        let error = walk_data_directory(&temp.path().join("none"), "pg_wal").unwrap_err();
+        let error = walk_data_directory(&temp.path().join("none"), names()).unwrap_err();
         assert!(matches!(error, WalkError::Stat { .. }), "{error}");
     }
 
@@ -248,7 +250,7 @@ mod tests {
     fn names_are_bytes() {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join(OsStr::from_bytes(b"\xFFx")), b"").unwrap();
-        let inventory = walk_data_directory(temp.path(), "pg_wal").unwrap();
+        let inventory = walk_data_directory(temp.path(), names()).unwrap();
         assert_eq!(inventory.entries()[0].0.as_bytes(), b"\xFFx");
     }
 }

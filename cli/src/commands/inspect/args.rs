@@ -5,13 +5,17 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use walparse::{Fork, Lsn, Relation};
 
-use crate::args::Format;
+use crate::args::{Format, flavor_names};
 
 /// What to look at.
 #[derive(Args)]
 pub(crate) struct InspectArgs {
     #[command(subcommand)]
     pub(crate) what: Subject,
+
+    /// What wrote the files, if looking at them does not tell
+    #[arg(long, global = true, value_name = "NAME", value_parser = flavor_names(), overrides_with = "flavor")]
+    pub(crate) flavor: Option<String>,
 }
 
 /// The things that can be looked at.

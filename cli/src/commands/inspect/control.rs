@@ -10,15 +10,16 @@ use walparse::{ControlFields, FieldValue};
 use super::Noted;
 use super::args::ControlArgs;
 use super::error::InspectError;
-use super::open::{control_bytes, control_path};
+use super::open::{Key, control_bytes, control_path};
 use crate::args::Format;
 
 /// Where values begin in pg_controldata's output.
 const COLUMN: usize = 38;
 
 /// Shows a control file; a wrong checksum is noted, and the file is shown all the same.
-pub(super) fn show(args: &ControlArgs, out: &mut dyn Write) -> Result<Noted, InspectError> {
-    let control = control_bytes(&control_path(&args.path))?.1;
+pub(super) fn show(args: &ControlArgs, key: Key<'_>, out: &mut dyn Write) -> Result<Noted, InspectError> {
+    let (path, flavor) = control_path(&args.path, key)?;
+    let control = control_bytes(&path, flavor)?.1;
     let text = match args.format {
         Format::Text => text(&control, &TimeZone::system()),
         Format::Json => json(&control),
@@ -53,7 +54,7 @@ fn local(seconds: i64, zone: &TimeZone) -> String {
 fn json(control: &ControlFields) -> String {
     let mut object = Map::new();
     for field in &control.fields {
-        object.insert(field.name.to_owned(), value(&field.value));
+        object.insert(field.name.to_string(), value(&field.value));
     }
     object.insert("is_checksum_valid".to_owned(), Value::Bool(control.is_checksum_valid));
     serde_json::to_string_pretty(&object).unwrap_or_default() + "\n"

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use rewind::TargetState;
+use rewind::{FlavorError, TargetState};
 use walparse::{ControlError, HistoryError, Lsn, WalFault, WalReadError};
 
 use crate::failure::{Failed, chain};
@@ -35,6 +35,8 @@ pub(super) enum InspectError {
     EndsBefore { position: Lsn, wanted: Lsn, source: WalFault },
     #[error("the start {start} is not before the end {end}")]
     Order { start: Lsn, end: Lsn },
+    #[error(transparent)]
+    Flavor(#[from] FlavorError),
     #[error("could not write to standard output")]
     Output(#[from] io::Error),
     #[error(transparent)]
@@ -44,6 +46,7 @@ pub(super) enum InspectError {
 impl InspectError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            InspectError::Flavor(error) => return Some(error.hint()),
             InspectError::Control {
                 source: ControlError::UnknownVersion { control_version, .. }, ..
             } if (900..2_000).contains(&control_version.swap_bytes()) => {
@@ -53,9 +56,9 @@ impl InspectError {
                 "It is no control file, or one of a version that is not known."
             }
             InspectError::Control { source: ControlError::TooShort { .. }, .. } => {
-                "Name a data directory, or its file global/pg_control."
+                "Name a data directory, or its control file (global/pg_control, global/sys_control)."
             }
-            InspectError::Control { source: ControlError::Checksum { .. }, .. } => {
+            InspectError::Control { source, .. } if source.may_be_torn() => {
                 "A running server may just have written it: try again. \"kbrecover inspect control\" shows it as it is."
             }
             InspectError::HistoryName { .. } => {

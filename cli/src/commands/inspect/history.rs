@@ -7,13 +7,13 @@ use walparse::{SegmentSize, TimelineHistory, TimelineId, WalFileName};
 
 use super::args::HistoryArgs;
 use super::error::InspectError;
-use super::open::{history_place, read_file};
+use super::open::{Key, history_place, read_file};
 use crate::args::Format;
 
 /// Shows a history file, or the history of a cluster.
-pub(super) fn show(args: &HistoryArgs, out: &mut dyn Write) -> Result<(), InspectError> {
+pub(super) fn show(args: &HistoryArgs, key: Key<'_>, out: &mut dyn Write) -> Result<(), InspectError> {
     let (path, timeline) = if args.path.is_dir() {
-        let (place, timeline) = history_place(&args.path)?;
+        let (place, timeline) = history_place(&args.path, key)?;
         (place.join(timeline.history_file_name()), timeline)
     } else {
         (args.path.clone(), named(args).ok_or_else(|| InspectError::HistoryName { path: args.path.clone() })?)

@@ -34,7 +34,7 @@ struct Noted(Option<String>);
 pub(crate) fn run(args: &InspectArgs) -> ExitCode {
     let screen = Screen::stderr();
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    let shown = show(&args.what, &mut out);
+    let shown = show(&args.what, args.flavor.as_deref(), &mut out);
     // What was found before an error is shown before it.
     let flushed = out.flush().map_err(InspectError::from);
     match shown.and_then(|noted| flushed.map(|()| noted)) {
@@ -51,11 +51,11 @@ pub(crate) fn run(args: &InspectArgs) -> ExitCode {
     }
 }
 
-fn show(subject: &Subject, out: &mut dyn Write) -> Result<Noted, InspectError> {
+fn show(subject: &Subject, key: open::Key<'_>, out: &mut dyn Write) -> Result<Noted, InspectError> {
     match subject {
-        Subject::Control(args) => control::show(args, out),
-        Subject::Wal(args) => wal::show(args, out),
-        Subject::Pagemap(args) => pagemap::show(args, out).map(|()| Noted(None)),
-        Subject::History(args) => history::show(args, out).map(|()| Noted(None)),
+        Subject::Control(args) => control::show(args, key, out),
+        Subject::Wal(args) => wal::show(args, key, out),
+        Subject::Pagemap(args) => pagemap::show(args, key, out).map(|()| Noted(None)),
+        Subject::History(args) => history::show(args, key, out).map(|()| Noted(None)),
     }
 }

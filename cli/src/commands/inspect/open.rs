@@ -10,14 +10,16 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
+use rewind::{FlavorError, flavor_of_directory, look_at_wal};
 use walparse::{
-    ControlError, ControlFields, ControlFile, FileBytes, PageHeader, SegmentNo, SegmentStore,
-    TimelineHistory, TimelineId, WalFileName, WalGeometry, WalReadError,
+    ControlError, ControlFields, ControlFile, FileBytes, Flavor, PageHeader, RelSegment, SegmentNo,
+    SegmentStore, TimelineHistory, TimelineId, WalFileName, WalGeometry, WalReadError,
 };
 
 use super::error::InspectError;
 
-const CONTROL_FILE: &str = "global/pg_control";
+/// The key of a flavor, if the user named one.
+pub(super) type Key<'a> = Option<&'a str>;
 
 /// Longer than any control file or history file.
 const SMALL_FILE: u64 = 1 << 20;
@@ -29,39 +31,58 @@ pub(super) struct Wal {
     files: BTreeMap<SegmentNo, PathBuf>,
     /// Where the files are, for messages.
     place: PathBuf,
+    /// The data directory, if it is one.
+    cluster: Option<PathBuf>,
     /// The newest of the contiguous segments that surely are WAL, not files kept for later use.
     anchor: SegmentNo,
 }
 
 impl Wal {
     /// Finds the WAL in a data directory, in a directory of WAL files, or in files.
-    pub(super) fn open(paths: &[PathBuf], timeline: Option<TimelineId>) -> Result<Wal, InspectError> {
+    pub(super) fn open(
+        paths: &[PathBuf],
+        timeline: Option<TimelineId>,
+        key: Key<'_>,
+    ) -> Result<Wal, InspectError> {
+        if let [directory] = paths
+            && let Some(control) = cluster_control(directory, key)?
+        {
+            return Wal::of_cluster(directory, &control, timeline);
+        }
+        // Without a control file nothing but a name tells a fork's WAL from PostgreSQL's.
+        let flavor = key.and_then(|key| Flavor::all().find(|flavor| flavor.key() == key));
         match paths {
-            [directory] if directory.join(CONTROL_FILE).exists() => Wal::of_cluster(directory, timeline),
-            [directory] if directory.is_dir() => Wal::of_directory(directory, timeline),
-            files => Wal::of_files(files),
+            [directory] if directory.is_dir() => Wal::of_directory(directory, timeline, flavor),
+            files => Wal::of_files(files, flavor),
         }
     }
 
-    fn of_cluster(directory: &Path, timeline: Option<TimelineId>) -> Result<Wal, InspectError> {
-        let control = read_control(&directory.join(CONTROL_FILE))?;
+    fn of_cluster(
+        directory: &Path,
+        control: &ControlFile,
+        timeline: Option<TimelineId>,
+    ) -> Result<Wal, InspectError> {
         let place = directory.join(control.version().wal_dir());
         let history = read_history(&place, timeline.unwrap_or(control.timeline()))?;
         let geometry = control.geometry();
         let anchor = geometry.segment_size.segment_of(control.checkpoint().redo);
         let files = files_of(&history, &place, &geometry)?;
-        Ok(Wal { geometry, history, files, place, anchor })
+        Ok(Wal { geometry, history, files, place, cluster: Some(directory.to_owned()), anchor })
     }
 
     /// Every segment of a directory says in its first page how to read it: the first valid one is asked.
-    fn of_directory(place: &Path, timeline: Option<TimelineId>) -> Result<Wal, InspectError> {
+    fn of_directory(
+        place: &Path,
+        timeline: Option<TimelineId>,
+        flavor: Option<Flavor>,
+    ) -> Result<Wal, InspectError> {
         let mut names = file_names(place)?;
         names.sort_unstable();
         let is_segment_name = |name: &str| name.len() == 24 && name.bytes().all(|b| b.is_ascii_hexdigit());
         let candidates = names.iter().filter(|name| is_segment_name(name)).map(|name| place.join(name));
         let found = candidates
             .filter_map(|path| first_page(&path).ok())
-            .find_map(|page| PageHeader::describe_segment(&page).ok());
+            .find_map(|page| PageHeader::describe_segment(&page, flavor).ok());
         let (geometry, _) = found.ok_or_else(|| InspectError::NoSegments { path: place.to_owned() })?;
         let newest = names.iter().filter_map(|name| geometry.segment_size.parse_file_name(name)).max();
         let timeline = timeline.or(newest.map(|(timeline, _)| timeline)).unwrap_or(TimelineId(1));
@@ -74,17 +95,17 @@ impl Wal {
         });
         let anchor = valid.map(|(segment, _)| *segment).next_back();
         let anchor = anchor.ok_or_else(|| InspectError::NoSegments { path: place.to_owned() })?;
-        Ok(Wal { geometry, history, files, place: place.to_owned(), anchor })
+        Ok(Wal { geometry, history, files, place: place.to_owned(), cluster: None, anchor })
     }
 
     /// Files may have any name: what they hold stands in their first page.
-    fn of_files(paths: &[PathBuf]) -> Result<Wal, InspectError> {
+    fn of_files(paths: &[PathBuf], flavor: Option<Flavor>) -> Result<Wal, InspectError> {
         let (mut geometry, mut timeline) = (None, TimelineId(0));
         let mut files = BTreeMap::new();
         for path in paths {
             let page = first_page(path)?;
             let no_segment = |source| InspectError::NoSegment { path: path.clone(), source };
-            let (found, start) = PageHeader::describe_segment(&page).map_err(no_segment)?;
+            let (found, start) = PageHeader::describe_segment(&page, flavor).map_err(no_segment)?;
             let header = PageHeader::check(&page, start, &found).map_err(no_segment)?;
             timeline = timeline.max(header.timeline);
             if *geometry.get_or_insert(found) != found {
@@ -100,7 +121,7 @@ impl Wal {
         let place = paths.first().and_then(|path| path.parent()).unwrap_or(Path::new("")).to_owned();
         // Only names of missing files are made from it.
         let history = TimelineHistory::of_first(timeline);
-        Ok(Wal { geometry, history, files, place, anchor })
+        Ok(Wal { geometry, history, files, place, cluster: None, anchor })
     }
 
     /// The first of the segments that lead without a gap to the newest one.
@@ -114,6 +135,20 @@ impl Wal {
             oldest = SegmentNo(oldest.0 - 1);
         }
         Ok(oldest)
+    }
+
+    /// The path of a relation's file. In a fork's tablespace the directory of the version is called as it is.
+    pub(super) fn path_of(&self, file: RelSegment) -> String {
+        let version = self.geometry.version;
+        let path = file.path(version);
+        let usual = version.tablespace_version_dir();
+        let Some((tablespace, _)) = path.split_once(&format!("/{usual}/")) else { return path };
+        let directory = self.cluster.as_ref().map(|cluster| cluster.join(tablespace));
+        let names = directory.and_then(|directory| file_names(&directory).ok()).unwrap_or_default();
+        match names.iter().find(|name| version.is_tablespace_version_dir(name)) {
+            Some(name) => path.replacen(&usual, name, 1),
+            None => path,
+        }
     }
 
     /// Whether there are files of WAL behind this segment, or should be.
@@ -184,20 +219,33 @@ pub(super) fn read_history(place: &Path, timeline: TimelineId) -> Result<Timelin
     }
 }
 
+/// The control file of a data directory, which knows what its WAL looks like; `None` if it is none.
+fn cluster_control(directory: &Path, key: Key<'_>) -> Result<Option<ControlFile>, InspectError> {
+    let flavor = flavor_of_directory(directory, key)?;
+    let path = directory.join(flavor.names().control_file);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let control = read_control(&path, flavor)?;
+    let flavor = look_at_wal(flavor, directory, &control);
+    read_control(&path, flavor).map(Some)
+}
+
 /// A control file that can be relied on; read again if a running server was just writing it.
-pub(super) fn read_control(path: &Path) -> Result<ControlFile, InspectError> {
-    let (bytes, _) = control_bytes(path)?;
-    ControlFile::parse(&bytes).map_err(|source| InspectError::Control { path: path.to_owned(), source })
+fn read_control(path: &Path, flavor: Flavor) -> Result<ControlFile, InspectError> {
+    let (bytes, _) = control_bytes(path, flavor)?;
+    ControlFile::parse_as(&bytes, flavor)
+        .map_err(|source| InspectError::Control { path: path.to_owned(), source })
 }
 
 /// The bytes of a control file, read until its checksum is right, but not for long, and what they mean.
-pub(super) fn control_bytes(path: &Path) -> Result<(Vec<u8>, ControlFields), InspectError> {
+pub(super) fn control_bytes(path: &Path, flavor: Flavor) -> Result<(Vec<u8>, ControlFields), InspectError> {
     const TRIES: u32 = 5;
     let unreadable = |source: ControlError| InspectError::Control { path: path.to_owned(), source };
     let mut tries = 0;
     loop {
         let bytes = read_file(path)?;
-        let fields = ControlFields::read(&bytes);
+        let fields = ControlFields::read_as(&bytes, flavor);
         tries += 1;
         match fields {
             Ok(fields) if fields.is_checksum_valid || tries == TRIES => return Ok((bytes, fields)),
@@ -207,15 +255,23 @@ pub(super) fn control_bytes(path: &Path) -> Result<(Vec<u8>, ControlFields), Ins
     }
 }
 
-/// The control file the user means by a data directory, or by itself.
-pub(super) fn control_path(path: &Path) -> PathBuf {
-    if path.is_dir() { path.join(CONTROL_FILE) } else { path.to_owned() }
+/// The control file the user means by a data directory, or by itself, and its flavor. That of a file alone is
+/// known from its name.
+pub(super) fn control_path(path: &Path, key: Key<'_>) -> Result<(PathBuf, Flavor), InspectError> {
+    if path.is_dir() {
+        let flavor = flavor_of_directory(path, key)?;
+        return Ok((path.join(flavor.names().control_file), flavor));
+    }
+    let is_called = |flavor: &Flavor| Path::new(flavor.names().control_file).file_name() == path.file_name();
+    let flavors = || Flavor::all().filter(|flavor| key.is_none_or(|key| flavor.key() == key));
+    let unknown = || FlavorError::Unknown { key: key.unwrap_or_default().to_owned() };
+    let flavor = flavors().find(is_called).or_else(|| flavors().next()).ok_or_else(unknown)?;
+    Ok((path.to_owned(), flavor))
 }
 
 /// The directory that holds the history files of what the user names, and the timeline the cluster is on.
-pub(super) fn history_place(directory: &Path) -> Result<(PathBuf, TimelineId), InspectError> {
-    if directory.join(CONTROL_FILE).exists() {
-        let control = read_control(&directory.join(CONTROL_FILE))?;
+pub(super) fn history_place(directory: &Path, key: Key<'_>) -> Result<(PathBuf, TimelineId), InspectError> {
+    if let Some(control) = cluster_control(directory, key)? {
         return Ok((directory.join(control.version().wal_dir()), control.timeline()));
     }
     let names = file_names(directory)?;

@@ -8,13 +8,13 @@ use walparse::{Fork, Lsn, PageMap, RelSegment, RelationBlocks, TimelineId};
 
 use super::args::PagemapArgs;
 use super::error::InspectError;
-use super::open::Wal;
+use super::open::{Key, Wal};
 use super::walk::walk;
 use crate::args::Format;
 
 /// Shows the blocks that records between two positions name.
-pub(super) fn show(args: &PagemapArgs, out: &mut dyn Write) -> Result<(), InspectError> {
-    let wal = Wal::open(&args.paths, args.timeline.map(TimelineId))?;
+pub(super) fn show(args: &PagemapArgs, key: Key<'_>, out: &mut dyn Write) -> Result<(), InspectError> {
+    let wal = Wal::open(&args.paths, args.timeline.map(TimelineId), key)?;
     let mut map = PageMap::new();
     let mut records = 0;
     walk(&wal, Some(args.start), Some(args.end), |seen| {
@@ -28,7 +28,7 @@ pub(super) fn show(args: &PagemapArgs, out: &mut dyn Write) -> Result<(), Inspec
     let relations = map.relations();
     let relations = relations.iter().map(|(relation, blocks)| RelationObject {
         relation: relation.to_string(),
-        path: RelSegment { relation: *relation, segment: 0 }.path(wal.geometry.version),
+        path: wal.path_of(RelSegment { relation: *relation, segment: 0 }),
         count: blocks.len(),
         ranges: ranges(blocks),
     });

@@ -25,7 +25,7 @@ pub(super) fn text(seen: &Seen<'_>, version: Version, zone: &TimeZone) -> String
     let header = &seen.record.header;
     let mut line = format!(
         "rmgr: {:<11} len (rec/tot): {:>6}/{:>6}, tx: {:>10}, lsn: {}, prev {}, desc: {}",
-        rmgr::name(header.rmid),
+        rmgr::name(header.rmid, version),
         header.total_length.saturating_sub(image_bytes(seen.blocks)),
         header.total_length,
         header.xid,
@@ -181,7 +181,7 @@ pub(super) fn json(seen: &Seen<'_>, version: Version) -> String {
         lsn: seen.record.lsn.to_string(),
         end: seen.record.end.to_string(),
         prev: header.previous.to_string(),
-        rmgr: rmgr::name(header.rmid),
+        rmgr: rmgr::name(header.rmid, version),
         operation: operation(header, version).into_owned(),
         xid: header.xid,
         length: header.total_length,

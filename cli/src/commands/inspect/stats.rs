@@ -4,13 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
-use walparse::{Lsn, rmgr};
+use walparse::{Lsn, Version, rmgr};
 
 use super::record::image_bytes;
 use super::walk::{Seen, Span};
-
-/// Built-in resource managers, which are listed even if they have no records.
-const BUILT_IN: u8 = 22;
 
 /// The sums of one resource manager, or of all.
 #[derive(Clone, Copy, Default, Serialize)]
@@ -49,14 +46,16 @@ impl Stats {
         })
     }
 
-    fn rows(&self) -> Vec<(String, Sums)> {
-        let own = self.0.keys().copied().filter(|rmid| *rmid >= BUILT_IN);
-        let all = (0..BUILT_IN).chain(own);
-        all.map(|rmid| (rmgr::name(rmid), self.0.get(&rmid).copied().unwrap_or_default())).collect()
+    /// Built-in resource managers are listed even if they have no records.
+    fn rows(&self, version: Version) -> Vec<(String, Sums)> {
+        let built_in = rmgr::built_in(version);
+        let own = self.0.keys().copied().filter(|rmid| *rmid >= built_in);
+        let all = (0..built_in).chain(own);
+        all.map(|rmid| (rmgr::name(rmid, version), self.0.get(&rmid).copied().unwrap_or_default())).collect()
     }
 
     /// A table with the columns of pg_waldump; percentages are of the whole column.
-    pub(super) fn text(&self, span: &Span) -> String {
+    pub(super) fn text(&self, span: &Span, version: Version) -> String {
         let total = self.total();
         let first = span.first.unwrap_or(span.end);
         let mut text = format!("WAL statistics between {first} and {}:\n", span.end);
@@ -79,7 +78,7 @@ impl Stats {
             }
             text.push('\n');
         };
-        for (name, sums) in self.rows() {
+        for (name, sums) in self.rows(version) {
             line(&name, sums);
         }
         line("Total", total);
@@ -87,7 +86,7 @@ impl Stats {
     }
 
     /// One JSON object, with a newline.
-    pub(super) fn json(&self, span: &Span) -> String {
+    pub(super) fn json(&self, span: &Span, version: Version) -> String {
         #[derive(Serialize)]
         struct Object {
             start: Option<String>,
@@ -95,7 +94,7 @@ impl Stats {
             rmgrs: BTreeMap<String, Sums>,
             total: Sums,
         }
-        let used = self.rows().into_iter().filter(|(_, sums)| sums.records > 0);
+        let used = self.rows(version).into_iter().filter(|(_, sums)| sums.records > 0);
         let object = Object {
             start: span.first.map(|lsn: Lsn| lsn.to_string()),
             end: span.end.to_string(),

@@ -4,21 +4,21 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 use jiff::tz::TimeZone;
-use walparse::{Fork, Relation, TimelineId, rmgr};
+use walparse::{Fork, Relation, TimelineId, Version, rmgr};
 
 use super::args::{FilterArgs, WalArgs};
 use super::error::InspectError;
-use super::open::Wal;
+use super::open::{Key, Wal};
 use super::stats::Stats;
 use super::walk::{Seen, Span, walk};
 use super::{Noted, record};
 use crate::args::Format;
 
 /// Shows records, or their statistics; returns what there is to say about the end.
-pub(super) fn show(args: &WalArgs, out: &mut dyn Write) -> Result<Noted, InspectError> {
-    let filter = Filter::new(&args.filter)?;
-    let wal = Wal::open(&args.paths, args.timeline.map(TimelineId))?;
+pub(super) fn show(args: &WalArgs, key: Key<'_>, out: &mut dyn Write) -> Result<Noted, InspectError> {
+    let wal = Wal::open(&args.paths, args.timeline.map(TimelineId), key)?;
     let version = wal.geometry.version;
+    let filter = Filter::new(&args.filter, version)?;
     let zone = TimeZone::system();
     let mut stats = Stats::default();
     let mut left = args.limit.unwrap_or(u64::MAX);
@@ -38,8 +38,8 @@ pub(super) fn show(args: &WalArgs, out: &mut dyn Write) -> Result<Noted, Inspect
     })?;
     match (args.stats, args.format) {
         (false, _) => {}
-        (true, Format::Text) => out.write_all(stats.text(&span).as_bytes())?,
-        (true, Format::Json) => out.write_all(stats.json(&span).as_bytes())?,
+        (true, Format::Text) => out.write_all(stats.text(&span, version).as_bytes())?,
+        (true, Format::Json) => out.write_all(stats.json(&span, version).as_bytes())?,
     }
     Ok(Noted(end_note(&span)))
 }
@@ -59,9 +59,9 @@ struct Filter {
 }
 
 impl Filter {
-    fn new(args: &FilterArgs) -> Result<Filter, InspectError> {
+    fn new(args: &FilterArgs, version: Version) -> Result<Filter, InspectError> {
         let rmid = args.rmgr.as_deref().map(|name| {
-            let known = (0..=u8::MAX).find(|rmid| rmgr::name(*rmid).eq_ignore_ascii_case(name));
+            let known = (0..=u8::MAX).find(|rmid| rmgr::name(*rmid, version).eq_ignore_ascii_case(name));
             known.ok_or_else(|| InspectError::Rmgr { name: name.to_owned() })
         });
         Ok(Filter {

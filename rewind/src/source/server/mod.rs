@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{PgLsn, ToSql};
-use walparse::{ControlError, ControlFile, Lsn};
+use walparse::{ControlFile, Lsn};
 
 use self::session::{Endpoint, Facts, Session, answer, query};
 use self::sql::{Dialect, RawText};
@@ -159,7 +159,7 @@ impl Source for ServerSource {
             let bytes = bytes.ok_or_else(|| SourceError::NoControlFile { path: path.to_owned() })?;
             match ControlFile::parse(&bytes) {
                 Ok(control) => return Ok(control),
-                Err(ControlError::Checksum { .. }) if tries < CONTROL_FILE_TRIES => {
+                Err(error) if error.may_be_torn() && tries < CONTROL_FILE_TRIES => {
                     tries += 1;
                     std::thread::sleep(CONTROL_FILE_PAUSE);
                 }
