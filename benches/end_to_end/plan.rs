@@ -1,0 +1,115 @@
+//! Which failovers are measured, at which sizes.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use super::Settings;
+use super::workload::Workload;
+
+/// One line of the results.
+pub struct Measurement {
+    /// Its name.
+    pub name: String,
+    /// The failover.
+    pub workload: Workload,
+    /// What a proxy between program and source adds each way.
+    pub delay: Duration,
+    /// `--jobs` of kbrecover, if not its own choice.
+    pub jobs: Option<u64>,
+    /// How much work it is, in a sweep: time may grow as this does, and no faster.
+    pub work: Option<u64>,
+}
+
+/// The cases.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum CaseName {
+    /// All of them
+    All,
+    /// 2.6 GB of WAL after the fork over few blocks
+    Wal,
+    /// 1.2 GB of WAL after the fork over 25,000 scattered blocks
+    Scattered,
+    /// 41,000 files
+    Files,
+    /// Scattered, through a proxy that adds 5 ms each way
+    Far,
+    /// 2.2 GB of WAL over a table of 1.1 GB between the common checkpoint and the fork, next to nothing after it
+    Late,
+    /// One changed block, and 2 GB in the source's pg_wal
+    OneBlock,
+}
+
+/// The sweeps: a case at several sizes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum SweepName {
+    /// MB of WAL after the fork
+    Wal,
+    /// Scattered blocks
+    Blocks,
+    /// Files
+    Files,
+    /// Milliseconds each way
+    Latency,
+    /// Threads and connections
+    Jobs,
+}
+
+/// What to measure, those of one workload next to each other.
+pub fn measurements(settings: &Settings) -> Vec<Measurement> {
+    match settings.sweep {
+        Some(sweep) => sweep_of(sweep, settings),
+        None => cases(settings),
+    }
+}
+
+fn cases(settings: &Settings) -> Vec<Measurement> {
+    let sized = |full: f64| (full * settings.scale).ceil() as u64;
+    let all: [(CaseName, &str, Workload, u64); 6] = [
+        (CaseName::Wal, "wal", Workload::Wal { megabytes: sized(2600.0) }, 0),
+        (CaseName::Scattered, "scattered", Workload::Scattered { blocks: sized(25_000.0) }, 0),
+        (CaseName::Far, "far", Workload::Scattered { blocks: sized(25_000.0) }, 5),
+        (CaseName::Files, "files", Workload::Files { files: sized(41_000.0) }, 0),
+        (CaseName::Late, "late", Workload::Late { megabytes: sized(2200.0) }, 0),
+        (CaseName::OneBlock, "one-block", Workload::OneBlock { megabytes: sized(2000.0) }, 0),
+    ];
+    let chosen = |case| settings.case.contains(&CaseName::All) || settings.case.contains(&case);
+    let chosen = all.into_iter().filter(|(case, ..)| chosen(*case));
+    let measurement = |(_, name, workload, delay): (_, &str, _, _)| Measurement {
+        name: name.to_owned(),
+        workload,
+        delay: Duration::from_millis(delay),
+        jobs: None,
+        work: None,
+    };
+    chosen.map(measurement).collect()
+}
+
+fn sweep_of(sweep: SweepName, settings: &Settings) -> Vec<Measurement> {
+    let usual: &[u64] = match sweep {
+        SweepName::Wal => &[256, 512, 1024, 2048, 4096, 8192],
+        SweepName::Blocks => &[1000, 10_000, 100_000, 1_000_000],
+        SweepName::Files => &[1000, 10_000, 100_000],
+        SweepName::Latency => &[0, 1, 5, 10, 20],
+        SweepName::Jobs => &[1, 2, 4, 8],
+    };
+    let points = if settings.points.is_empty() { usual } else { &settings.points };
+    let scattered = Workload::Scattered { blocks: (25_000.0 * settings.scale).ceil() as u64 };
+    let measurement = |&point: &u64| {
+        let (workload, unit) = match sweep {
+            SweepName::Wal => (Workload::Wal { megabytes: point }, "MB of WAL"),
+            SweepName::Blocks => (Workload::Scattered { blocks: point }, "blocks"),
+            SweepName::Files => (Workload::Files { files: point }, "files"),
+            SweepName::Latency => (scattered, "ms each way"),
+            SweepName::Jobs => (scattered, "jobs"),
+        };
+        Measurement {
+            name: format!("{point} {unit}"),
+            workload,
+            delay: Duration::from_millis(if sweep == SweepName::Latency { point } else { 0 }),
+            jobs: (sweep == SweepName::Jobs).then_some(point),
+            work: (!matches!(sweep, SweepName::Latency | SweepName::Jobs)).then_some(point),
+        }
+    };
+    points.iter().map(measurement).collect()
+}

@@ -1,0 +1,193 @@
+//! What was measured: samples, their medians, and how they are shown.
+
+use serde_json::{Value, json};
+
+use super::Settings;
+use super::plan::Measurement;
+use super::programs::{Program, Sample};
+use crate::harness::Server;
+
+/// All samples of all cases.
+pub struct Results {
+    cases: Vec<Case>,
+    command: String,
+}
+
+/// The samples of one case with one version.
+pub struct Case {
+    /// Its name.
+    pub name: String,
+    /// The servers' version.
+    pub major: u32,
+    work: Option<u64>,
+    theirs: Vec<Sample>,
+    ours: Vec<Sample>,
+}
+
+impl Results {
+    /// Nothing yet.
+    pub fn new(settings: &Settings) -> Results {
+        let arguments: Vec<String> =
+            std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+        let _ = settings;
+        Results {
+            cases: Vec::new(),
+            command: format!("cargo bench --bench end_to_end -- {}", arguments.join(" ")),
+        }
+    }
+
+    /// One more sample.
+    pub fn add(&mut self, target: &Server, measurement: &Measurement, program: Program, sample: Sample) {
+        let major = target.installation.major;
+        let is_it = |case: &Case| case.name == measurement.name && case.major == major;
+        let at = self.cases.iter().position(is_it).unwrap_or_else(|| {
+            let (theirs, ours) = (Vec::new(), Vec::new());
+            let (name, work) = (measurement.name.clone(), measurement.work);
+            self.cases.push(Case { name, major, work, theirs, ours });
+            self.cases.len() - 1
+        });
+        let case = &mut self.cases[at];
+        match program {
+            Program::PgRewind => case.theirs.push(sample),
+            Program::Kbrecover => case.ours.push(sample),
+        }
+    }
+
+    /// All cases.
+    pub fn cases(&self) -> &[Case] {
+        &self.cases
+    }
+
+    /// The tables, on standard output.
+    pub fn print(&self) {
+        println!("\n{}\n{}\n", self.command, machine());
+        println!(
+            "| case | pg_rewind | seconds | kbrecover, seconds | ratio | bytes fetched: theirs | ours | peak memory: theirs | ours |"
+        );
+        println!("|---|---|---|---|---|---|---|---|---|");
+        for case in &self.cases {
+            println!("{}", case.row());
+        }
+        println!("\nStages of kbrecover, seconds; CPU is user and system time of the whole run:\n");
+        for case in &self.cases {
+            let cpu = median(&case.ours, |sample| sample.cpu_seconds);
+            println!("{:<24} {} cpu {cpu:.3}", format!("{} ({})", case.name, case.major), case.stages());
+        }
+        self.print_growth();
+    }
+
+    /// In a sweep: how much longer a run takes, for how much more work.
+    fn print_growth(&self) {
+        for pair in self.cases.windows(2).filter(|pair| pair[0].major == pair[1].major) {
+            let (Some(less), Some(more)) = (pair[0].work, pair[1].work) else { continue };
+            let work = more as f64 / less as f64;
+            let time = pair[1].seconds().1 / pair[0].seconds().1;
+            println!(
+                "{} after {}: {work:.1} times the work, {time:.1} times the time",
+                pair[1].name, pair[0].name
+            );
+        }
+    }
+
+    /// Every sample, for programs.
+    pub fn json(&self) -> String {
+        let cases: Vec<Value> = self.cases.iter().map(Case::json).collect();
+        let value = json!({ "command": self.command, "machine": machine(), "cases": cases });
+        format!("{value:#}\n")
+    }
+}
+
+impl Case {
+    /// Medians: pg_rewind's seconds (if it was run) and kbrecover's.
+    pub fn seconds(&self) -> (Option<f64>, f64) {
+        let theirs = (!self.theirs.is_empty()).then(|| median(&self.theirs, |sample| sample.seconds));
+        (theirs, median(&self.ours, |sample| sample.seconds))
+    }
+
+    fn row(&self) -> String {
+        let (theirs, ours) = self.seconds();
+        let fetched = |samples: &[Sample]| megabytes(median(samples, |sample| sample.fetched_bytes as f64));
+        // The peak is the highest, not the median.
+        let peak = |samples: &[Sample]| {
+            megabytes(samples.iter().map(|sample| sample.peak_bytes).max().unwrap_or(0) as f64)
+        };
+        format!(
+            "| {} | {} | {} | {ours:.2} | {} | {} | {} | {} | {} |",
+            self.name,
+            self.major,
+            theirs.map_or("-".into(), |seconds| format!("{seconds:.2}")),
+            theirs.map_or("-".into(), |seconds| format!("**{:.1}**", seconds / ours)),
+            fetched(&self.theirs),
+            fetched(&self.ours),
+            peak(&self.theirs),
+            peak(&self.ours),
+        )
+    }
+
+    fn stages(&self) -> String {
+        let Some(first) = self.ours.first() else { return String::new() };
+        let stage = |(at, (name, _)): (usize, &(String, f64))| {
+            format!(
+                "{name} {:.3}",
+                median(&self.ours, |sample| sample.stages.get(at).map_or(0.0, |stage| stage.1))
+            )
+        };
+        first.stages.iter().enumerate().map(stage).collect::<Vec<_>>().join(", ")
+    }
+
+    fn json(&self) -> Value {
+        let (theirs, ours) = self.seconds();
+        let samples = |samples: &[Sample]| -> Vec<Value> {
+            let sample = |sample: &Sample| {
+                json!({
+                    "seconds": sample.seconds,
+                    "cpu_seconds": sample.cpu_seconds,
+                    "peak_bytes": sample.peak_bytes,
+                    "fetched_bytes": sample.fetched_bytes,
+                    "stages": sample.stages,
+                })
+            };
+            samples.iter().map(sample).collect()
+        };
+        json!({
+            "case": self.name,
+            "version": self.major,
+            "ratio": theirs.map(|theirs| theirs / ours),
+            "pg_rewind": samples(&self.theirs),
+            "kbrecover": samples(&self.ours),
+        })
+    }
+}
+
+/// The middle one; 0 of nothing.
+fn median(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> f64 {
+    let mut values: Vec<f64> = samples.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        odd if odd % 2 == 1 => values[odd / 2],
+        even => f64::midpoint(values[even / 2 - 1], values[even / 2]),
+    }
+}
+
+fn megabytes(bytes: f64) -> String {
+    match bytes / 1e6 {
+        none if none == 0.0 => "-".into(),
+        few if few < 10.0 => format!("{few:.1} MB"),
+        many => format!("{many:.0} MB"),
+    }
+}
+
+/// What this was measured on.
+fn machine() -> String {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: Vec<&str> = load.split(' ').take(3).collect();
+    format!(
+        "{cpus} cores, {}, load at the end {}",
+        model.map_or("unknown processor", |(_, name)| name),
+        load.join(" ")
+    )
+}

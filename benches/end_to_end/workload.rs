@@ -1,0 +1,168 @@
+//! The failovers that are measured.
+//!
+//!     old  ──── shared ────┬──── lost ────╳     the target: stopped in order
+//!     new  ┄┄┄ streams ┄┄┄ └──── kept ────▶     the source: runs
+
+use crate::harness::{Installation, Sandbox, Server};
+
+/// What happened around a failover, and how much of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Workload {
+    /// WAL after the fork, over few blocks, in records of a hundred bytes; and a sixth as much in the source's `pg_wal`.
+    Wal { megabytes: u64 },
+    /// So many blocks of a table three times as large changed after the fork, five times each with checkpoints in
+    /// between; and twice as much in the source's `pg_wal`.
+    Scattered { blocks: u64 },
+    /// So many files of small tables on the source: half are on both sides, a quarter on the source only, and as many
+    /// on the target only.
+    Files { files: u64 },
+    /// WAL over a table half its size, between the common checkpoint and the fork; after it one row on each side.
+    Late { megabytes: u64 },
+    /// WAL in both `pg_wal` from before the fork, and after it one row on each side.
+    OneBlock { megabytes: u64 },
+}
+
+/// A failover that has taken place.
+pub struct Scene {
+    /// What it was.
+    pub workload: Workload,
+    /// The old primary, stopped; it is copied for every run.
+    pub old: Server,
+    /// The new primary, running.
+    pub new: Server,
+}
+
+/// Servers that make their own checkpoints only when told to, and keep all WAL.
+const SETTINGS: &str = "
+shared_buffers = 256MB
+max_wal_size = 100GB
+wal_keep_size = 100GB
+checkpoint_timeout = 1d
+summarize_wal = off
+synchronous_commit = off
+max_locks_per_transaction = 1000
+";
+
+impl Scene {
+    /// Makes it: this takes longer than what is measured.
+    pub fn make(sandbox: &Sandbox, installation: &'static Installation, workload: Workload) -> Scene {
+        for name in ["old", "new"] {
+            let _ = std::fs::remove_dir_all(sandbox.path(name));
+        }
+        // Of the tests' version there is a cluster to copy.
+        let mut old = match installation.major {
+            15 => sandbox.server("old"),
+            _ => sandbox.initdb("old", installation, &[]),
+        };
+        let known = |line: &&str| installation.major >= 17 || !line.starts_with("summarize_wal");
+        old.configure(&SETTINGS.lines().filter(known).collect::<Vec<_>>().join("\n"));
+        let mut new = old.copy("new");
+        old.start();
+        new.follow(&old);
+        new.listen_on_loopback();
+        new.start();
+
+        old.sql("CREATE TABLE entry (id int PRIMARY KEY, n int, filler text) WITH (fillfactor = 50)");
+        shared(&old, workload);
+        new.catch_up(&old);
+        new.promote();
+        old.sql("INSERT INTO entry VALUES (-1, 1, 'lost')");
+        new.sql("INSERT INTO entry VALUES (-1, 2, 'kept')");
+        apart(&old, &new, workload);
+        new.sql("CHECKPOINT");
+        old.stop();
+        Scene { workload, old, new }
+    }
+}
+
+/// What both sides have.
+fn shared(old: &Server, workload: Workload) {
+    match workload {
+        Workload::Wal { megabytes } => {
+            fill(old, 1000, 1);
+            emit_wal(old, megabytes / 6);
+            old.sql("CHECKPOINT");
+        }
+        Workload::Scattered { blocks } => {
+            fill(old, 3 * blocks, 3600);
+            emit_wal(old, blocks * 8192 * 2 / (1 << 20));
+            old.sql("CHECKPOINT");
+        }
+        Workload::Files { files } => {
+            create_tables(old, "shared", files / 2);
+            old.sql("CHECKPOINT");
+        }
+        Workload::Late { megabytes } => {
+            let blocks = megabytes * (1 << 20) / 2 / 8192;
+            fill(old, blocks, 3600);
+            old.sql("CHECKPOINT");
+            let begin = wal_megabytes(old);
+            while wal_megabytes(old) - begin < megabytes {
+                old.sql("UPDATE entry SET n = n + 1");
+            }
+        }
+        Workload::OneBlock { megabytes } => {
+            fill(old, 1000, 1);
+            emit_wal(old, megabytes);
+            old.sql("CHECKPOINT");
+        }
+    }
+}
+
+/// What each side has of its own.
+fn apart(old: &Server, new: &Server, workload: Workload) {
+    match workload {
+        Workload::Wal { megabytes } => {
+            let begin = wal_megabytes(old);
+            while wal_megabytes(old) - begin < megabytes {
+                old.sql(
+                    "DO $$ BEGIN FOR i IN 1..20 LOOP UPDATE entry SET n = i WHERE id > 0; END LOOP; END $$",
+                );
+                old.sql("VACUUM entry");
+            }
+        }
+        Workload::Scattered { .. } => {
+            for _ in 0..5 {
+                old.sql("UPDATE entry SET n = n + 1 WHERE id > 0 AND hashint4(id) % 3 = 0");
+                old.sql("CHECKPOINT");
+            }
+        }
+        Workload::Files { files } => {
+            create_tables(old, "lost", files / 4);
+            create_tables(new, "kept", files / 4);
+        }
+        Workload::Late { .. } | Workload::OneBlock { .. } => {}
+    }
+}
+
+/// So many rows with so many bytes of text. With 3600 bytes each fills a block that is half full.
+fn fill(server: &Server, rows: u64, width: u64) {
+    server.sql("ALTER TABLE entry ALTER filler SET STORAGE plain");
+    server.sql(&format!(
+        "INSERT INTO entry SELECT n, 0, repeat('x', {width}) FROM generate_series(1, {rows}) n"
+    ));
+}
+
+/// Tables of four files each: table, primary key, TOAST table and its index.
+fn create_tables(server: &Server, name: &str, files: u64) {
+    for first in (0..files / 4).step_by(500) {
+        let last = (first + 500).min(files / 4) - 1;
+        server.sql(&format!(
+            "DO $$ BEGIN FOR i IN {first}..{last} LOOP
+                 EXECUTE format('CREATE TABLE {name}_%s (id int PRIMARY KEY, text text)', i);
+                 EXECUTE format('INSERT INTO {name}_%s VALUES (1, ''x'')', i);
+             END LOOP; END $$"
+        ));
+    }
+}
+
+/// WAL that changes no block.
+fn emit_wal(server: &Server, megabytes: u64) {
+    let emit = "SELECT pg_logical_emit_message(false, 'bench', repeat('x', 1000000))";
+    server.sql(&format!("{emit} FROM generate_series(1, {megabytes})"));
+}
+
+fn wal_megabytes(server: &Server) -> u64 {
+    let bytes = "pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::int8";
+    server.value::<i64>(&format!("SELECT {bytes} / 1048576")) as u64
+}
