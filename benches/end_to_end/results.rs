@@ -172,7 +172,7 @@ fn median(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> f64 {
 
 fn megabytes(bytes: f64) -> String {
     match bytes / 1e6 {
-        none if none == 0.0 => "-".into(),
+        0.0 => "-".into(),
         few if few < 10.0 => format!("{few:.1} MB"),
         many => format!("{many:.0} MB"),
     }
