@@ -101,8 +101,12 @@ pub(crate) struct RewindArgs {
     pub(crate) config_file: Option<PathBuf>,
 
     /// Let the target's own server finish its crash recovery first; without this its WAL is read as it is
-    #[arg(long, overrides_with = "ensure_shutdown", help_heading = "Target")]
+    #[arg(long, overrides_with_all = ["ensure_shutdown", "no_ensure_shutdown"], help_heading = "Target")]
     pub(crate) ensure_shutdown: bool,
+
+    /// Refuse a target that was not shut down cleanly
+    #[arg(long, overrides_with_all = ["no_ensure_shutdown", "ensure_shutdown"], help_heading = "Target")]
+    pub(crate) no_ensure_shutdown: bool,
 
     /// Where the programs of the target's server are, for --ensure-shutdown
     #[arg(long, value_name = "DIR", overrides_with = "bindir", help_heading = "Target")]

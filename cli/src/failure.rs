@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use rewind::source::conninfo::ConninfoError;
 use rewind::{Failure, TargetState};
 
+use crate::persona::Persona;
 use crate::screen::{Kind, Screen, try_help};
 
 /// A failed command, ready to be told.
@@ -22,11 +23,11 @@ pub(crate) struct Failed {
 }
 
 impl Failed {
-    /// The exit status: 1 if the target is as it was, 2 if it is not.
-    pub(crate) fn status(&self) -> u8 {
+    /// The exit status: 1 if the target is as it was; if it is not, what that is under this name.
+    pub(crate) fn status(&self, persona: &Persona) -> u8 {
         match self.target {
             TargetState::Untouched => 1,
-            TargetState::Unfinished => 2,
+            TargetState::Unfinished => persona.unfinished_status,
         }
     }
 
@@ -37,7 +38,11 @@ impl Failed {
 
     /// Tells the user.
     pub(crate) fn show(&self, screen: &Screen) -> ExitCode {
-        screen.message(Kind::Error, &self.message);
+        let persona = screen.persona();
+        let tell_error = || screen.message(Kind::Error, &self.message);
+        if !persona.error_is_last {
+            tell_error();
+        }
         if self.target == TargetState::Unfinished {
             screen.message(
                 Kind::Detail,
@@ -45,11 +50,14 @@ impl Failed {
             );
         }
         if let Some(hint) = &self.hint {
-            screen.message(Kind::Hint, hint);
+            screen.message(Kind::Hint, &persona.hint(hint));
         } else if self.target == TargetState::Unfinished {
             screen.message(Kind::Hint, "Run the same command again to finish; another source will do, too.");
         }
-        ExitCode::from(self.status())
+        if persona.error_is_last {
+            tell_error();
+        }
+        ExitCode::from(self.status(persona))
     }
 }
 
@@ -157,6 +165,7 @@ fn without_error_numbers(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::persona::{self, KBRECOVER};
     use crate::screen::Lines;
 
     #[test]
@@ -170,7 +179,33 @@ mod tests {
             "kbrecover: error: could not read permissions of directory \"/nix\": No such file or \
              directory\nkbrecover: hint: Name the data directory of the server to rewind with -D.\n"
         );
-        assert_eq!(failed.status(), 1);
+        assert_eq!(failed.status(KBRECOVER), 1);
+    }
+
+    /// PostgreSQL's own tests look for the error on the last line.
+    #[test]
+    fn under_another_name_the_error_is_the_last_word() {
+        let failed = Failed {
+            message: "broke".to_owned(),
+            hint: Some("Try --wal-dir.".to_owned()),
+            target: TargetState::Unfinished,
+        };
+        let lines = Lines::default();
+        let persona = persona::tests::pg_rewind(150_000);
+        failed.show(&Screen::to_as(persona, lines.clone()));
+        let text = lines.text();
+        let [detail, hint, error] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        assert!(detail.starts_with("pg_rewind: detail: "), "{text}");
+        assert!(
+            hint.starts_with("pg_rewind: hint: Try --wal-dir. ") && hint.contains("KBRECOVER_OPTIONS"),
+            "{text}"
+        );
+        assert_eq!(error, "pg_rewind: error: broke");
+        assert_eq!(failed.status(persona), 1);
+
+        let lines = Lines::default();
+        failed.show(&Screen::to_as(persona::tests::pg_rewind(110_000), lines.clone()));
+        assert!(lines.text().ends_with("\n\nbroke\nFailure, exiting\n"), "{}", lines.text());
     }
 
     #[test]
@@ -184,7 +219,7 @@ mod tests {
              part, and no server starts on it.\nkbrecover: hint: Run the same command again to finish; another \
              source will do, too.\n"
         );
-        assert_eq!(failed.status(), 2);
+        assert_eq!(failed.status(KBRECOVER), 2);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
+use crate::persona::{Narrator, Told};
 use crate::screen::{Kind, Screen};
 
 /// How much is said.
@@ -19,8 +20,8 @@ pub(crate) enum Verbosity {
 }
 
 /// Shows the events of this process from now on.
-pub(crate) fn init(screen: Arc<Screen>, verbosity: Verbosity) {
-    let subscriber = tracing_subscriber::registry().with(Lines { screen, verbosity });
+pub(crate) fn init(screen: Arc<Screen>, verbosity: Verbosity, narrator: Narrator) {
+    let subscriber = tracing_subscriber::registry().with(Lines { screen, verbosity, narrator });
     // Fails only where a subscriber is set already; then that one has the events.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
@@ -28,11 +29,19 @@ pub(crate) fn init(screen: Arc<Screen>, verbosity: Verbosity) {
 struct Lines {
     screen: Arc<Screen>,
     verbosity: Verbosity,
+    narrator: Narrator,
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
+        let mut message = Message::default();
+        event.record(&mut message);
+        if let Some(lines) =
+            message.milestone.as_deref().and_then(|name| self.narrator.lines(name, &message.told))
+        {
+            return lines.iter().for_each(|line| self.screen.message(Kind::Info, line));
+        }
         let crate_name = metadata.target().split("::").next().unwrap_or_default();
         let ours = matches!(crate_name, "kbrecover" | "hooks" | "rewind" | "walparse");
         let least = if self.verbosity == Verbosity::Debug && ours { Level::DEBUG } else { Level::INFO };
@@ -40,28 +49,43 @@ impl<S: Subscriber> Layer<S> for Lines {
         if *metadata.level() > least || (!ours && *metadata.level() > Level::WARN) {
             return;
         }
-        let mut message = Message::default();
-        event.record(&mut message);
         if metadata.target() == rewind::command::CHILD {
-            return self.screen.line(&message.0);
+            return self.screen.line(&message.told.message);
         }
         let kind = match *metadata.level() {
             Level::ERROR => Kind::Error,
             Level::WARN => Kind::Warning,
             _ => Kind::Info,
         };
-        self.screen.message(kind, &message.0);
+        self.screen.message(kind, &message.told.message);
     }
 }
 
-/// The text of an event; fields other than the message are for other readers.
+/// The text of an event, and what a narrator makes use of; other fields are for other readers.
 #[derive(Default)]
-struct Message(String);
+struct Message {
+    milestone: Option<String>,
+    told: Told,
+}
 
 impl Visit for Message {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            "fetch_bytes" => self.told.fetch_bytes = value,
+            "total_bytes" => self.told.total_bytes = value,
+            _ => {}
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "milestone" {
+            self.milestone = Some(value.to_owned());
+        }
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            let _ = write!(self.0, "{value:?}");
+            let _ = write!(self.told.message, "{value:?}");
         }
     }
 }
@@ -69,12 +93,18 @@ impl Visit for Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::persona::Narration;
     use crate::screen;
 
     fn lines_of(verbosity: Verbosity, events: impl FnOnce()) -> String {
+        told(Narration::Kbrecover, verbosity, events)
+    }
+
+    fn told(narration: Narration, verbosity: Verbosity, events: impl FnOnce()) -> String {
         let lines = screen::Lines::default();
         let screen = Arc::new(Screen::to(lines.clone()));
-        let subscriber = tracing_subscriber::registry().with(Lines { screen, verbosity });
+        let narrator = Narrator { narration, progress: true };
+        let subscriber = tracing_subscriber::registry().with(Lines { screen, verbosity, narrator });
         tracing::subscriber::with_default(subscriber, events);
         lines.text()
     }
@@ -97,6 +127,27 @@ mod tests {
             lines_of(Verbosity::Normal, say_things),
             "kbrecover: servers diverged at 0/1\nkbrecover: warning: odd\nkbrecover: error: bad\n\
              kbrecover: ours\na child's line\n"
+        );
+    }
+
+    #[test]
+    fn milestones_are_told_in_the_words_of_the_name() {
+        use rewind::milestone;
+        let events = || {
+            tracing::info!(target: "rewind", milestone = milestone::CONNECTED, "connected to x");
+            tracing::debug!(
+                target: "rewind", milestone = milestone::PLANNED, fetch_bytes = 3u64 << 20, total_bytes = 4u64 << 20, "so much"
+            );
+            tracing::info!(target: "rewind", milestone = milestone::DIVERGED, "servers diverged");
+        };
+        assert_eq!(
+            told(Narration::Kbrecover, Verbosity::Normal, events),
+            "kbrecover: connected to x\nkbrecover: servers diverged\n"
+        );
+        assert_eq!(
+            told(Narration::PgRewind, Verbosity::Normal, events),
+            "kbrecover: connected to server\nkbrecover: need to copy 3 MB (total source directory size is 4 MB)\n\
+             kbrecover: servers diverged\n"
         );
     }
 

@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 mod args;
+mod persona;
 mod commands;
 mod faults;
 
@@ -17,10 +18,16 @@ mod progress;
 mod screen;
 
 use args::{Command, Invocation};
+use persona::{KBRECOVER, Role};
 
 fn main() -> ExitCode {
-    match args::parse(std::env::args_os()) {
-        Invocation::Run(Command::Rewind(args)) => commands::rewind::run(&args),
+    let words: Vec<_> = std::env::args_os().collect();
+    if let Some(role) = words.first().and_then(|program| Role::of(program)) {
+        // Whatever happens: under these names there are two statuses only.
+        return std::panic::catch_unwind(|| role.run(&words)).unwrap_or(ExitCode::FAILURE);
+    }
+    match args::parse(words) {
+        Invocation::Run(Command::Rewind(args)) => commands::rewind::run(&args, KBRECOVER),
         Invocation::Run(Command::Status(args)) => commands::status::run(&args),
         Invocation::Run(Command::Inspect(args)) => commands::inspect::run(&args),
         Invocation::Help(text) => {

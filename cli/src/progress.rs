@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use rewind::{Progress, Silent, Stage};
 
+use crate::persona::Narration;
 use crate::screen::Screen;
 
 /// What `-P` shows on this screen; nothing without it.
@@ -51,11 +52,17 @@ impl Watcher {
         }
     }
 
-    fn show_line(&self, stage: Stage) {
+    fn show_line(&self, stage: Stage, is_last: bool) {
+        // Under other names only what those programs show.
+        if self.screen.persona().narration != Narration::Kbrecover && stage != Stage::Copy {
+            return;
+        }
         let count = self.count(stage);
         let total = *lock(&count.total);
-        if let Some(line) = line(stage, count.done.load(Ordering::Relaxed), total) {
-            self.screen.line(&line);
+        match line(stage, count.done.load(Ordering::Relaxed), total) {
+            Some(line) if is_last => self.screen.line(&line),
+            Some(line) => self.screen.passing_line(&line),
+            None => {}
         }
     }
 }
@@ -84,7 +91,7 @@ impl Progress for Watcher {
         let Ok(mut shown) = count.shown.try_lock() else { return };
         if shown.is_none_or(|shown| shown.elapsed() >= INTERVAL) {
             *shown = Some(Instant::now());
-            self.show_line(stage);
+            self.show_line(stage, false);
         }
     }
 
@@ -92,7 +99,7 @@ impl Progress for Watcher {
         if let Some(bar) = lock(&self.count(stage).bar).take() {
             bar.finish_and_clear();
         }
-        self.show_line(stage);
+        self.show_line(stage, true);
     }
 }
 

@@ -6,17 +6,35 @@ use std::sync::{Mutex, PoisonError};
 
 use indicatif::MultiProgress;
 
+use crate::persona::{KBRECOVER, Narration, Persona, Stream};
+
 /// Where messages go: whole lines, and progress bars that stay out of their way.
 pub(crate) struct Screen {
     out: Mutex<Box<dyn Write + Send>>,
     bars: Option<MultiProgress>,
+    persona: &'static Persona,
+    is_terminal: bool,
 }
 
 impl Screen {
-    /// Standard error.
+    /// Where the program of this name writes.
+    pub(crate) fn of(persona: &'static Persona) -> Screen {
+        let (out, is_terminal): (Box<dyn Write + Send>, _) = match persona.stream {
+            Stream::Stdout => (Box::new(io::stdout()), io::stdout().is_terminal()),
+            Stream::Stderr => (Box::new(io::stderr()), io::stderr().is_terminal()),
+        };
+        let bars = (is_terminal && persona.narration == Narration::Kbrecover).then(MultiProgress::new);
+        Screen { out: Mutex::new(out), bars, persona, is_terminal }
+    }
+
+    /// Standard error, under our own name.
     pub(crate) fn stderr() -> Screen {
-        let bars = io::stderr().is_terminal().then(MultiProgress::new);
-        Screen { out: Mutex::new(Box::new(io::stderr())), bars }
+        Screen::of(KBRECOVER)
+    }
+
+    /// The name that is spoken under.
+    pub(crate) fn persona(&self) -> &'static Persona {
+        self.persona
     }
 
     /// Where bars may be drawn, if that is a terminal.
@@ -26,10 +44,19 @@ impl Screen {
 
     /// Writes a line as it is.
     pub(crate) fn line(&self, text: &str) {
+        self.write(&format!("{text}\n"));
+    }
+
+    /// Writes a line that, on a terminal, the next one is to take the place of.
+    pub(crate) fn passing_line(&self, text: &str) {
+        self.write(&format!("{text}{}", if self.is_terminal { '\r' } else { '\n' }));
+    }
+
+    fn write(&self, text: &str) {
         let write = || {
             let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
             // In one piece, so that lines of other processes do not get into it.
-            let _ = out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush());
+            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         };
         match &self.bars {
             Some(bars) => bars.suspend(write),
@@ -39,7 +66,9 @@ impl Screen {
 
     /// Writes a message.
     pub(crate) fn message(&self, kind: Kind, text: &str) {
-        self.line(&format!("kbrecover: {}{text}", kind.prefix()));
+        let persona = self.persona;
+        let (before, after) = if kind == Kind::Error { persona.error_frame } else { ("", "") };
+        self.line(&format!("{before}{}{}{text}{after}", persona.prefix, kind.word(persona)));
     }
 
     /// Says what is wrong with the command line, and where to read what is right.
@@ -51,7 +80,12 @@ impl Screen {
 
     #[cfg(test)]
     pub(crate) fn to(out: impl Write + Send + 'static) -> Screen {
-        Screen { out: Mutex::new(Box::new(out)), bars: None }
+        Screen::to_as(KBRECOVER, out)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn to_as(persona: &'static Persona, out: impl Write + Send + 'static) -> Screen {
+        Screen { out: Mutex::new(Box::new(out)), bars: None, persona, is_terminal: false }
     }
 }
 
@@ -76,11 +110,11 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn prefix(self) -> &'static str {
+    fn word(self, persona: &Persona) -> &'static str {
         match self {
             Kind::Info => "",
             Kind::Warning => "warning: ",
-            Kind::Error => "error: ",
+            Kind::Error => persona.error,
             Kind::Detail => "detail: ",
             Kind::Hint => "hint: ",
         }

@@ -10,5 +10,5 @@ mod single_user;
 #[cfg(test)]
 mod testing;
 
-pub use programs::{ProgramError, find_server};
+pub use programs::{ProgramError, ServerVersion, find_server, major_number, server_version};
 pub use single_user::SingleUserServer;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::env;
+use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -40,6 +41,64 @@ pub enum ProgramError {
         /// The programs that were found and what they are instead.
         tried: Vec<(PathBuf, String)>,
     },
+}
+
+/// Which server a program belongs to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerVersion {
+    /// Its `server_version_num`, without the minor version.
+    pub number: u32,
+    /// As the server says it: `15.18 (Debian 15.18-0+deb12u1)`
+    pub text: String,
+}
+
+/// The version of the server that is installed in `bindir`, if that is given; else beside the program that
+/// was called as `program`, before and after links are followed, or on `PATH`. It is asked of `postgres`
+/// or `kingbase` there, or of `pg_config`.
+pub fn server_version(program: &OsStr, bindir: Option<&Path>) -> Option<ServerVersion> {
+    let path: Vec<_> = env::var_os("PATH").iter().flat_map(env::split_paths).collect();
+    let directories = match bindir {
+        Some(bindir) => vec![bindir.to_owned()],
+        None => directories_of(Path::new(program), &path).into_iter().chain(path).collect(),
+    };
+    directories.iter().find_map(|directory| {
+        let programs = ["postgres", "kingbase", "pg_config"].map(|name| directory.join(name));
+        let line = programs
+            .iter()
+            .filter(|program| is_executable(program))
+            .find_map(|program| version_line(program))?;
+        // `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`, `PostgreSQL 15.18 (Debian 15.18-0+deb12u1)`
+        let text =
+            line.split_once(") ").filter(|(name, _)| name.contains(" (") && !name.contains(char::is_numeric));
+        let text = text.map(|(_, text)| text).or_else(|| line.strip_prefix("PostgreSQL "))?;
+        Some(ServerVersion { number: major_number(text)?, text: text.to_owned() })
+    })
+}
+
+/// Where a program is that was called by this word, and where its file is.
+fn directories_of(program: &Path, path: &[PathBuf]) -> Vec<PathBuf> {
+    let called = match program.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => Some(program.to_owned()),
+        _ => path.iter().map(|directory| directory.join(program)).find(|program| is_executable(program)),
+    };
+    let resolved = called.as_ref().and_then(|program| program.canonicalize().ok());
+    let programs = [called, resolved, env::current_exe().ok()];
+    programs.iter().flatten().filter_map(|program| program.parent()).map(Path::to_path_buf).collect()
+}
+
+/// The major version at the start of a text as a `server_version_num`: `15.18` is 150000, `9.6` is 90600.
+/// KingbaseES V8R3 is made from 9.6, V8R6 and V9 from 12.
+pub fn major_number(text: &str) -> Option<u32> {
+    if let Some(release) = text.strip_prefix('V') {
+        return Some(if release.starts_with("008R003") { 90_600 } else { 120_000 });
+    }
+    let mut parts = text.split(|c: char| !c.is_ascii_digit());
+    let major: u32 = parts.next()?.parse().ok()?;
+    if major >= 10 {
+        return major.checked_mul(10_000);
+    }
+    let minor: u32 = parts.next()?.parse().ok().filter(|&minor| minor < 100)?;
+    Some(major * 10_000 + minor * 100)
 }
 
 fn looked_at(tried: &[(PathBuf, String)]) -> String {
@@ -150,6 +209,53 @@ mod tests {
     fn fake_server(directory: &Path, script: &str) {
         fs::create_dir_all(directory).unwrap();
         fake_program(&directory.join("postgres"), script);
+    }
+
+    #[test]
+    fn version_numbers() {
+        for (text, number) in [
+            ("15.18 (Debian 15.18-0+deb12u1)", Some(150_000)),
+            ("18beta1", Some(180_000)),
+            ("9.6.24", Some(90_600)),
+            ("12", Some(120_000)),
+            ("V008R003C002B0100", Some(90_600)),
+            ("V008R006C005B0041", Some(120_000)),
+            ("V009R001C001B0024", Some(120_000)),
+            ("9", None),
+            ("9.4294967295", None),
+            ("4294967295", None),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(major_number(text), number, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_server_beside_a_program_is_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        fake_server(&place("server"), "echo 'postgres (PostgreSQL) 14.2 (X)'");
+        fs::create_dir(place("config")).unwrap();
+        fake_program(&place("config").join("pg_config"), "echo 'PostgreSQL 13.1'");
+        fs::create_dir(place("kingbase")).unwrap();
+        fake_program(&place("kingbase").join("kingbase"), "echo 'kingbase (KingbaseES) V008R003C002B0100'");
+        let version = |number, text: &str| Some(ServerVersion { number, text: text.to_owned() });
+        let beside = |name: &str| server_version(place(name).join("pg_rewind").as_os_str(), None);
+        assert_eq!(beside("server"), version(140_000, "14.2 (X)"));
+        assert_eq!(beside("config"), version(130_000, "13.1"));
+        assert_eq!(beside("kingbase"), version(90_600, "V008R003C002B0100"));
+
+        // A link from elsewhere is followed; what lies beside the link itself comes first.
+        fs::write(place("server").join("pg_rewind"), "").unwrap();
+        fs::create_dir(place("links")).unwrap();
+        std::os::unix::fs::symlink(place("server").join("pg_rewind"), place("links").join("pg_rewind"))
+            .unwrap();
+        assert_eq!(beside("links"), version(140_000, "14.2 (X)"));
+        fake_server(&place("links"), "echo 'postgres (PostgreSQL) 12.9'");
+        assert_eq!(beside("links"), version(120_000, "12.9"));
+        assert_eq!(server_version(OsStr::new("x"), Some(&place("config"))), version(130_000, "13.1"));
+        assert_eq!(server_version(OsStr::new("x"), Some(dir.path())), None);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::error::{Failure, RewindError, TargetState};
 use crate::journal::Journal;
 use crate::label::{self, BackupLabel};
 use crate::look;
+use crate::milestone;
 use crate::options::{Mode, Options, SourceChoice};
 use crate::outcome::{Outcome, Report};
 use crate::preflight::{self, PreflightError};
@@ -62,6 +63,9 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
 
     let source = open_source(options, &target).map_err(so_far)?;
     let source = source.as_ref();
+    if let Some(directory) = source.data_directory() {
+        tracing::debug!(milestone = milestone::SOURCE_DIRECTORY, "datadir_source = {directory}");
+    }
     match survey(options, progress, &mut clock, (&target, flavor), label, source).map_err(so_far)? {
         Survey::Follows(version, outcome) => {
             if options.mode == Mode::Rewind {
@@ -87,6 +91,7 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
                 && !["standby.signal", "recovery.conf"].iter().any(|name| target.root().join(name).exists())
             {
                 tracing::warn!(
+                    milestone = milestone::NO_STANDBY,
                     "the target is not set up as a standby: before a server is started on it, set primary_conninfo and make standby.signal (up to version 11: write recovery.conf)"
                 );
             }
@@ -152,7 +157,11 @@ fn rewind(
 ) -> Result<Report, RewindError> {
     let block_size = planned.clusters.target.block_size();
     let fetch_bytes = planned.fetch_bytes();
-    tracing::info!("copying {} kB from the source", fetch_bytes.div_ceil(1024));
+    tracing::info!(
+        milestone = milestone::COPYING,
+        "copying {} kB from the source",
+        fetch_bytes.div_ceil(1024)
+    );
     progress.begin(Stage::Copy, Some(fetch_bytes));
     create_entries(&planned.plan, target)?;
     let early = seal::copy_complete_segments(planned, source, target, progress)?;

@@ -29,6 +29,7 @@ mod recovery_conf;
 mod status;
 mod lock_holder;
 
+pub mod milestone;
 pub mod source;
 mod target;
 mod disk;
@@ -56,7 +57,7 @@ pub use journal::JournalError;
 pub use look::{FlavorError, flavor_of_directory, look_at_wal};
 pub use options::{
     CrashRecovery, CrashRecoveryError, MissingWal, Mode, Options, RecoveryConf, RestoreCommand, SourceChoice,
-    SyncChoice,
+    SyncChoice, UncleanTarget,
 };
 pub use outcome::{CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, StageTime, WalSpan};
 pub use plan::PlanError;

@@ -30,8 +30,8 @@ pub struct Options {
     pub sync: SyncChoice,
     /// Connections and threads; `None` leaves the choice to the engine.
     pub jobs: Option<NonZeroUsize>,
-    /// Called for a target that was not stopped cleanly, instead of reading its WAL to the real end.
-    pub crash_recovery: Option<Box<dyn CrashRecovery>>,
+    /// What to do about a target that was not stopped cleanly.
+    pub unclean_target: UncleanTarget,
     /// Is told of every change to the target before it is made: for tests.
     pub observer: Option<Arc<dyn ChangeObserver>>,
 }
@@ -106,6 +106,17 @@ pub enum SyncChoice {
     Fsync,
     /// Leave it to the operating system (`-N`).
     Off,
+}
+
+/// What to do about a target that was not stopped cleanly.
+#[derive(Debug)]
+pub enum UncleanTarget {
+    /// Nothing: its WAL is read to the real end.
+    Accept,
+    /// Let its own server recover it first.
+    Recover(Box<dyn CrashRecovery>),
+    /// End the run.
+    Refuse,
 }
 
 /// Brings a data directory that was not stopped cleanly to a clean stop by running its own server.

@@ -96,6 +96,12 @@ pub enum PreflightError {
         #[source]
         source: io::Error,
     },
+    /// The target was not stopped cleanly, and the caller takes no such target.
+    #[error("target server must be shut down cleanly")]
+    TargetNotClean {
+        /// Its state.
+        state: ClusterState,
+    },
     /// The target was started and stopped, or changed otherwise, while it was being read.
     #[error("target data directory \"{}\" was changed while kbrecover was reading it", path.display())]
     TargetChanged {
@@ -154,6 +160,9 @@ impl PreflightError {
             PreflightError::SourceNotClean { state, ctl } => {
                 format!("Its state is \"{state}\". Stop it with {ctl} stop -m fast, or give --source-server while it runs.")
             }
+            PreflightError::TargetNotClean { state } => format!(
+                "Its state is \"{state}\". Run again without --no-ensure-shutdown: its WAL is then read to the real end."
+            ),
             PreflightError::WalDirectory { .. } => "Give a directory with copies of WAL segments with --wal-dir.".into(),
             PreflightError::PendingBackup { .. } => {
                 "Start a server on it as a standby instead, or take a new base backup.".into()

@@ -19,6 +19,7 @@ use crate::data_path::DataPath;
 use crate::error::RewindError;
 use crate::journal::Journal;
 use crate::label::label;
+use crate::milestone;
 use crate::options::{Options, SourceLife, SyncChoice};
 use crate::outcome::WalSpan;
 use crate::preflight::control_path;
@@ -77,6 +78,7 @@ pub(crate) fn seal(
     planned: &Planned<'_>,
     early: &EarlyWal,
 ) -> Result<Sealed, RewindError> {
+    tracing::debug!(milestone = milestone::SEALING, "all data has been copied");
     // After all data: no page that was copied is newer than what the WAL says from here on.
     let control = source.control_file()?;
     if options.source.life() == SourceLife::Stopped && control != planned.clusters.source {

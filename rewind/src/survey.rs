@@ -11,10 +11,11 @@ use crate::divergence::{self, Sides};
 use crate::error::RewindError;
 use crate::journal::Journal;
 use crate::label::BackupLabel;
-use crate::options::{Mode, Options, RestoreCommand};
+use crate::milestone;
+use crate::options::{Mode, Options, RestoreCommand, UncleanTarget};
 use crate::outcome::{CommonCheckpoint, Divergence, Outcome};
 use crate::plan::RewindPlan;
-use crate::preflight::{self, Clusters};
+use crate::preflight::{self, Clusters, PreflightError};
 use crate::prepare::{Planned, make_plan};
 use crate::progress::{Progress, Stage};
 use crate::recovery_conf;
@@ -46,7 +47,7 @@ pub(crate) fn survey<'a>(
     let mut clusters = Clusters { source: source.control_file()?, target: ours, label };
     preflight::check_clusters(source, &clusters)?;
     let source_history = source_history(source, &clusters.source)?;
-    finish_crash_recovery(options, target, &mut clusters, source)?;
+    settle_unclean_target(options, target, &mut clusters, source)?;
     let mut wal = target_wal(options, target, &clusters.target, source)?;
     let history = target_history(&wal, &clusters.target)?;
     let presumed = divergence::from_histories(&source_history, &history)?;
@@ -102,6 +103,7 @@ pub(crate) fn survey<'a>(
         clusters,
     };
     planned.plan = make_plan(&planned, source)?;
+    announce_plan(&planned);
     clock.end_stage("plan");
     Ok(Survey::Planned(Box::new(planned)))
 }
@@ -143,7 +145,7 @@ fn resume<'a>(
     let (source_files, target_files) = (source_files?, target_files.map_err(RewindError::Walk)?);
     clock.end_stage("preflight");
     let checkpoint_search = (searched_since, Timestamp::now());
-    tracing::info!("servers diverged at WAL location {} on timeline {}", divergence.lsn, divergence.timeline);
+    announce_fork(divergence);
     announce_checkpoint(&common_checkpoint, checkpoint_search);
     let mut planned = Planned {
         checkpoint: replay_start(common_checkpoint, &clusters.source),
@@ -161,6 +163,7 @@ fn resume<'a>(
         clusters,
     };
     planned.plan = make_plan(&planned, source)?;
+    announce_plan(&planned);
     clock.end_stage("plan");
     Ok(Survey::Planned(Box::new(planned)))
 }
@@ -173,22 +176,44 @@ fn announce_divergence(clusters: &Clusters, found: &divergence::Found) {
     if found.scan.diverged.is_none() && on_one_timeline(clusters) {
         tracing::info!("source and target cluster are on the same timeline");
     } else {
-        let Divergence { lsn, timeline } = found.divergence;
-        tracing::info!("servers diverged at WAL location {lsn} on timeline {timeline}");
+        announce_fork(found.divergence);
     }
+}
+
+fn announce_fork(Divergence { lsn, timeline }: Divergence) {
+    tracing::info!(
+        milestone = milestone::DIVERGED,
+        "servers diverged at WAL location {lsn} on timeline {timeline}"
+    );
 }
 
 fn announce_checkpoint(checkpoint: &CommonCheckpoint, (since, until): (Timestamp, Timestamp)) {
     let CommonCheckpoint { lsn, timeline, .. } = checkpoint;
-    tracing::info!("rewinding from last common checkpoint at {lsn} on timeline {timeline}");
+    tracing::info!(
+        milestone = milestone::COMMON_CHECKPOINT,
+        "rewinding from last common checkpoint at {lsn} on timeline {timeline}"
+    );
     let local = |time: Timestamp| {
         time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.6f %Z").to_string()
     };
     let seconds = until.duration_since(since).as_secs_f64();
     tracing::info!(
+        milestone = milestone::CHECKPOINT_SEARCH,
         "find last common checkpoint start time from {} to {}, in \"{seconds:.6}\" seconds.",
         local(since),
         local(until)
+    );
+}
+
+fn announce_plan(planned: &Planned<'_>) {
+    let summary = planned.plan.summary(&planned.source_files, planned.clusters.target.block_size());
+    tracing::debug!(
+        milestone = milestone::PLANNED,
+        fetch_bytes = summary.fetch_bytes(),
+        total_bytes = summary.source_bytes,
+        "{} bytes are to be copied, of {} that the source has",
+        summary.fetch_bytes(),
+        summary.source_bytes
     );
 }
 
@@ -226,8 +251,8 @@ fn already_rewound(
     Ok(true)
 }
 
-/// Lets the target's own server bring it to a clean stop, if the caller asked for that.
-fn finish_crash_recovery(
+/// What the caller wants done about a target that was not stopped cleanly.
+fn settle_unclean_target(
     options: &Options,
     target: &Target,
     clusters: &mut Clusters,
@@ -238,9 +263,13 @@ fn finish_crash_recovery(
     if state.is_clean() || clusters.label.is_some() {
         return Ok(());
     }
-    let Some(recovery) = &options.crash_recovery else {
-        tracing::info!("target was not shut down cleanly (\"{state}\"): its WAL is read to the real end");
-        return Ok(());
+    let recovery = match &options.unclean_target {
+        UncleanTarget::Recover(recovery) => recovery,
+        UncleanTarget::Refuse => return Err(PreflightError::TargetNotClean { state }.into()),
+        UncleanTarget::Accept => {
+            tracing::info!("target was not shut down cleanly (\"{state}\"): its WAL is read to the real end");
+            return Ok(());
+        }
     };
     if options.mode == Mode::DryRun {
         tracing::info!("dry run: the target's server would be run to complete crash recovery");

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rewind::source::conninfo::{Conninfo, ProcessEnvironment};
 use rewind::{
-    CrashRecovery, MissingWal, Mode, Options, Outcome, RecoveryConf, RestoreCommand, SourceChoice, SyncChoice,
+    MissingWal, Mode, Options, Outcome, RecoveryConf, RestoreCommand, SourceChoice, SyncChoice, UncleanTarget,
 };
 use rustix::fs::Mode as FileMode;
 
@@ -19,31 +19,36 @@ use crate::args::{Format, RewindArgs};
 use crate::failure::{Failed, SetupError};
 use crate::faults;
 use crate::logging::{self, Verbosity};
+use crate::persona::{Narration, Narrator, Persona};
 use crate::progress;
 use crate::report;
 use crate::screen::{self, Kind, Screen};
 
 /// Runs the command and tells the user how it went.
-pub(crate) fn run(args: &RewindArgs) -> ExitCode {
-    let screen = Arc::new(Screen::stderr());
-    logging::init(Arc::clone(&screen), if args.debug { Verbosity::Debug } else { Verbosity::Normal });
+pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
+    let screen = Arc::new(Screen::of(persona));
+    let narrator = Narrator { narration: persona.narration, progress: args.progress };
+    let verbosity = if args.debug { Verbosity::Debug } else { Verbosity::Normal };
+    logging::init(Arc::clone(&screen), verbosity, narrator);
     let started = Timestamp::now();
     match rewind(args, &screen) {
         Ok(outcome) => {
-            for line in report::closing_lines(&outcome, &TimeZone::system()) {
+            for line in report::closing_lines(&outcome, persona.narration, &TimeZone::system()) {
                 screen.message(Kind::Info, &line);
             }
             let target = args.target_data.as_deref().unwrap_or(Path::new("")).display().to_string();
-            let result = match args.format {
-                Format::Json => Some(report::json::of_outcome(&outcome)),
-                Format::Text => report::plan_text(&outcome, &target),
+            let result = match (args.format, persona.narration) {
+                (Format::Json, _) => Some(report::json::of_outcome(&outcome)),
+                (Format::Text, Narration::Kbrecover) => report::plan_text(&outcome, &target),
+                // The others have no plan to show.
+                (Format::Text, _) => None,
             };
             screen::to_stdout(&result.unwrap_or_default());
             ExitCode::SUCCESS
         }
         Err(failed) => {
             if args.format == Format::Json {
-                screen::to_stdout(&report::json::of_failure(&failed, started, Timestamp::now()));
+                screen::to_stdout(&report::json::of_failure(&failed, persona, started, Timestamp::now()));
             }
             failed.show(&screen)
         }
@@ -75,9 +80,12 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
         None if args.restore_target_wal => RestoreCommand::FromTarget,
         None => RestoreCommand::Off,
     };
-    let crash_recovery = args.ensure_shutdown.then(|| -> Box<dyn CrashRecovery> {
-        Box::new(SingleUserServer { bindir: args.bindir.clone(), config_file: args.config_file.clone() })
-    });
+    let server = || SingleUserServer { bindir: args.bindir.clone(), config_file: args.config_file.clone() };
+    let unclean_target = match (args.ensure_shutdown, args.no_ensure_shutdown) {
+        (true, _) => UncleanTarget::Recover(Box::new(server())),
+        (false, true) => UncleanTarget::Refuse,
+        (false, false) => UncleanTarget::Accept,
+    };
     Ok(Options {
         target,
         source,
@@ -88,7 +96,7 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
         config_file: args.config_file.clone(),
         sync: if args.no_sync { SyncChoice::Off } else { SyncChoice::Fsync },
         jobs: args.jobs,
-        crash_recovery,
+        unclean_target,
         observer: faults::from_environment(),
     })
 }
@@ -110,6 +118,7 @@ fn umask_for(mode: u32) -> FileMode {
 mod tests {
     use super::*;
     use crate::args::rewind_args;
+    use crate::persona::KBRECOVER;
 
     #[test]
     fn options_that_contradict_each_other_are_refused_in_the_original_words() {
@@ -128,7 +137,7 @@ mod tests {
             let failed = Failed::from(options(&rewind_args(arguments)).unwrap_err());
             assert_eq!(failed.message, message);
             assert_eq!(failed.hint.as_deref(), Some("Try \"kbrecover rewind --help\" for more information."));
-            assert_eq!(failed.status(), 1);
+            assert_eq!(failed.status(KBRECOVER), 1);
         }
         let failed = Failed::from(options(&rewind_args("-D /d --source-server host")).unwrap_err());
         assert_eq!(failed.message, "missing \"=\" after \"host\" in connection info string");
@@ -140,7 +149,7 @@ mod tests {
         assert_eq!((plain.mode, plain.recovery_conf), (Mode::Rewind, RecoveryConf::Leave));
         assert_eq!((plain.sync, plain.jobs), (SyncChoice::Fsync, None));
         assert_eq!(plain.missing_wal.restore_command, RestoreCommand::Off);
-        assert!(plain.crash_recovery.is_none() && plain.config_file.is_none());
+        assert!(matches!(plain.unclean_target, UncleanTarget::Accept) && plain.config_file.is_none());
         assert!(matches!(plain.source, SourceChoice::Directory(path) if path == Path::new("/s")));
 
         let all = options(&rewind_args(
@@ -152,7 +161,10 @@ mod tests {
         assert_eq!(all.missing_wal.restore_command, RestoreCommand::FromTarget);
         assert_eq!(all.missing_wal.directories, [Path::new("/w")]);
         assert_eq!(all.config_file.as_deref(), Some(Path::new("/c")));
-        assert!(all.crash_recovery.is_some() && matches!(all.source, SourceChoice::Server(_)));
+        assert!(
+            matches!(all.unclean_target, UncleanTarget::Recover(_))
+                && matches!(all.source, SourceChoice::Server(_))
+        );
 
         let given = options(&rewind_args("-D /d --source-data /s -c --restore-command fetch")).unwrap();
         assert_eq!(given.missing_wal.restore_command, RestoreCommand::Given("fetch".to_owned()));

@@ -7,6 +7,7 @@ use walparse::{Lsn, TimelineId};
 
 use super::{seconds, seconds_of};
 use crate::failure::Failed;
+use crate::persona::Persona;
 
 /// One JSON object about a run that succeeded, with a newline.
 pub(crate) fn of_outcome(outcome: &Outcome) -> String {
@@ -20,11 +21,16 @@ pub(crate) fn of_outcome(outcome: &Outcome) -> String {
 }
 
 /// One JSON object about a run that failed, with a newline.
-pub(crate) fn of_failure(failed: &Failed, started: Timestamp, finished: Timestamp) -> String {
+pub(crate) fn of_failure(
+    failed: &Failed,
+    persona: &Persona,
+    started: Timestamp,
+    finished: Timestamp,
+) -> String {
     let failure = FailureObject {
         error: &failed.message,
         hint: failed.hint.as_deref(),
-        exit_code: failed.status(),
+        exit_code: failed.status(persona),
         target: match failed.target {
             TargetState::Untouched => "untouched",
             TargetState::Unfinished => "unfinished",
@@ -251,7 +257,7 @@ mod tests {
             hint: Some("mend it".to_owned()),
             target: TargetState::Unfinished,
         };
-        let text = of_failure(&failed, report.started, report.finished);
+        let text = of_failure(&failed, crate::persona::KBRECOVER, report.started, report.finished);
         let failure = r#","error":"broke at \"x\"","hint":"mend it","exit_code":2,"target":"unfinished""#;
         assert!(text.starts_with(r#"{"outcome":"failed","started":"#), "{text}");
         assert!(text.ends_with(&format!("{nothing}{failure}}}\n")), "{text}");

@@ -7,16 +7,23 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rewind::{Outcome, PlanSummary};
 
+use crate::persona::Narration;
+
 pub(crate) mod json;
 pub(crate) mod status;
 
-/// The last lines of a finished rewind, in the words of sys_rewind.
+/// The last lines of a finished rewind, in the words of sys_rewind; pg_rewind has the very last only.
 ///
-/// A run that changed nothing has none: the engine said why when it found out.
-pub(crate) fn closing_lines(outcome: &Outcome, zone: &TimeZone) -> Vec<String> {
-    let Outcome::Rewound(report) = outcome else { return Vec::new() };
+/// A run that changed nothing has none: the engine said why when it found out. The others end a dry run
+/// like any other.
+pub(crate) fn closing_lines(outcome: &Outcome, narration: Narration, zone: &TimeZone) -> Vec<String> {
+    let report = match outcome {
+        Outcome::Rewound(report) => report,
+        Outcome::Planned(report) if narration != Narration::Kbrecover => report,
+        _ => return Vec::new(),
+    };
     let mut lines = Vec::new();
-    if let Some(replay) = &report.replay {
+    if let Some(replay) = report.replay.as_ref().filter(|_| narration != Narration::PgRewind) {
         lines.push(format!(
             "update the control file: minRecoveryPoint is '{}', minRecoveryPointTLI is '{}', and database state is \
              'in archive recovery'",
@@ -126,7 +133,7 @@ mod tests {
     #[test]
     fn a_finished_rewind_ends_with_the_lines_of_sys_rewind() {
         assert_eq!(
-            closing_lines(&Outcome::Rewound(report()), &shanghai()),
+            closing_lines(&Outcome::Rewound(report()), Narration::SysRewind, &shanghai()),
             [
                 "update the control file: minRecoveryPoint is '1/6A025190', minRecoveryPointTLI is '14', and database \
              state is 'in archive recovery'",
@@ -136,10 +143,13 @@ mod tests {
                 "Done!",
             ]
         );
+        for done in [Outcome::Rewound(report()), Outcome::Planned(report())] {
+            assert_eq!(closing_lines(&done, Narration::PgRewind, &shanghai()), ["Done!"]);
+        }
         for quiet in
             [Outcome::NotNeeded(report()), Outcome::AlreadyRewound(report()), Outcome::Planned(report())]
         {
-            assert!(closing_lines(&quiet, &shanghai()).is_empty());
+            assert!(closing_lines(&quiet, Narration::Kbrecover, &shanghai()).is_empty());
         }
     }
 

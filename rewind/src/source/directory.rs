@@ -108,6 +108,10 @@ impl DirectorySource {
 }
 
 impl Source for DirectorySource {
+    fn data_directory(&self) -> Option<String> {
+        Some(self.root.display().to_string())
+    }
+
     fn name(&self) -> String {
         format!("data directory \"{}\"", self.root.display())
     }

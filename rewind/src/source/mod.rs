@@ -27,6 +27,11 @@ pub trait Source: Send + Sync {
     /// What to call it in messages: host and port, or the directory. Never a password.
     fn name(&self) -> String;
 
+    /// Where its data is on its own machine, as far as that can be known.
+    fn data_directory(&self) -> Option<String> {
+        None
+    }
+
     /// The control file as it is now. One torn by a concurrent write is read again.
     fn control_file(&self) -> Result<ControlFile, SourceError>;
 

@@ -28,6 +28,7 @@ use super::error::SourceError;
 use super::{ChunkSink, FetchError, FetchRange, MAX_RANGE, Source, WalPosition};
 use crate::data_path::DataPath;
 use crate::inventory::{EntryKind, Inventory};
+use crate::milestone;
 
 /// Connections to use unless told otherwise: the second nearly doubles the rate, more gain little.
 pub const DEFAULT_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(2).unwrap();
@@ -73,7 +74,12 @@ impl ServerSource {
         let (version, dialect) = (first.version, first.dialect);
         let facts = runtime.block_on(first.check())?;
         let sessions = runtime.block_on(open_more(&endpoint, first, connections))?;
-        tracing::info!("connected to {}, version {version}, {} connection(s)", endpoint.name, sessions.len());
+        tracing::info!(
+            milestone = milestone::CONNECTED,
+            "connected to {}, version {version}, {} connection(s)",
+            endpoint.name,
+            sessions.len()
+        );
         Ok(ServerSource { sessions, endpoint, dialect, facts, runtime })
     }
 
@@ -149,6 +155,13 @@ impl ServerSource {
 impl Source for ServerSource {
     fn name(&self) -> String {
         self.endpoint.name.clone()
+    }
+
+    fn data_directory(&self) -> Option<String> {
+        // Roles without the right to know it get no row.
+        let query = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory'";
+        let found = self.rows(query, &[], "ask where the data directory is", |row| Ok(row.get(0)));
+        found.ok()?.pop()
     }
 
     fn control_file(&self) -> Result<ControlFile, SourceError> {
