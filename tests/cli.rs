@@ -25,6 +25,7 @@ fn help_names_every_option() {
         "--source-server",
         "--source-data",
         "--dry-run",
+        "--keep",
         "--progress",
         "--write-recovery-conf",
         "--restore-target-wal",

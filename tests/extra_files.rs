@@ -122,7 +122,7 @@ fn read_only_ones_are_replaced() {
         },
     );
     old.stop();
-    Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done();
+    Rewind::of(&old).from(&new, SourceKind::Server).args(["--keep", "none"]).run().expect_done();
     assert_eq!(std::fs::read_to_string(old.data.join("server.key")).expect("read"), "kept");
     assert_follows(&mut old, &new);
     assert_sound(&mut old);

@@ -156,7 +156,10 @@ fn fits(pattern: &str, path: &str) -> bool {
 fn rewind_as_the_original(version: &str) {
     let fixture = Fixture::unpack(version, &["./target", "./source", "./expected"]);
     let (target, expected) = (fixture.root.join("target"), fixture.root.join("expected"));
-    let rewind = Rewind::of_directory(&target).arg("--source-data").arg(fixture.root.join("source"));
+    let rewind = Rewind::of_directory(&target)
+        .arg("--source-data")
+        .arg(fixture.root.join("source"))
+        .args(["--keep", "none"]);
     rewind.run().expect_done();
 
     let (ours, theirs) = (Tree::of(&target), Tree::of(&expected));

@@ -53,6 +53,11 @@ impl Proxy {
         Proxy { port, passed }
     }
 
+    /// Bytes passed on so far.
+    pub fn passed(&self) -> u64 {
+        self.passed.load(Ordering::SeqCst)
+    }
+
     pub fn conninfo(&self) -> String {
         format!("host=127.0.0.1 port={} user=postgres dbname=postgres", self.port)
     }

@@ -47,7 +47,8 @@ fn to_files_and_directories_stay() {
     new.make_dir("log");
     new.write("log/x.log", "of the source");
     new.write("log/y.log", "of the source");
-    Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done().expect_said("it is left as it is");
+    let rewind = Rewind::of(&old).from(&new, SourceKind::Server).args(["--keep", "none"]);
+    rewind.run().expect_done().expect_said("it is left as it is");
     assert_precious(&log);
     assert_eq!(std::fs::read_to_string(&ident).expect("read it"), "# precious\n");
     assert!(!log.with_file_name("y.log").exists(), "written outside of the data directory");

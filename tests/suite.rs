@@ -48,6 +48,7 @@ mod zoo;
 // Features of the directory.
 mod extra_files;
 mod group_access;
+mod keep;
 mod links;
 mod pg_wal_symlink;
 

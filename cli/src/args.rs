@@ -143,6 +143,10 @@ pub(crate) struct RewindArgs {
     #[arg(short = 'n', long, overrides_with = "dry_run", help_heading = "What to do")]
     pub(crate) dry_run: bool,
 
+    /// Keep files of the target that match, besides the usual ones; "none" forgets those (may be given several times)
+    #[arg(long, value_name = "GLOB", help_heading = "What to do")]
+    pub(crate) keep: Vec<String>,
+
     /// Make the target a standby of --source-server
     #[arg(short = 'R', long, overrides_with = "write_recovery_conf", help_heading = "What to do")]
     pub(crate) write_recovery_conf: bool,
@@ -200,6 +204,9 @@ Exit status, by the state of the directory:
 const AFTER_HELP: &str = "\
 Copies from the source only what differs since both histories parted. Afterwards the target can be started as a standby. \
 What only the target has written since then is lost.
+
+Configuration files, keys, certificates, logs and standby.signal of the target stay its own; --keep none makes them the \
+source's, as pg_rewind does. Data cannot be kept.
 
 Exit status: 0 done or not needed; 1 failed, the target is untouched; 2 failed, the target is changed in part and must \
 not be started.";

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use rewind::source::conninfo::ConninfoError;
-use rewind::{Failure, TargetState};
+use rewind::{Failure, KeepError, TargetState};
 
 use crate::persona::Persona;
 use crate::screen::{Kind, Screen, try_help};
@@ -103,6 +103,9 @@ pub(crate) enum SetupError {
         #[source]
         source: io::Error,
     },
+    /// `--keep` names what cannot be kept.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     /// `--source-server` is no connection string.
     #[error(transparent)]
     Conninfo(#[from] ConninfoError),
@@ -123,6 +126,7 @@ impl SetupError {
             SetupError::Permissions { .. } => {
                 Some("Name the data directory of the server to rewind with -D.".to_owned())
             }
+            SetupError::Keep(error) => Some(error.hint()),
             SetupError::Conninfo(error) => error.hint(),
         }
     }

@@ -36,6 +36,8 @@ impl Clock {
             checkpoint_search: None,
             replay: None,
             plan: None,
+            kept: Vec::new(),
+            not_taken: Vec::new(),
             bytes_fetched: 0,
             wal_bytes_scanned: 0,
             wal_records_scanned: 0,

@@ -16,6 +16,7 @@ use crate::journal::Journal;
 use crate::label::{self, BackupLabel};
 use crate::look;
 use crate::milestone;
+use crate::next_start;
 use crate::options::{Mode, Options, SourceChoice};
 use crate::outcome::{Outcome, Report};
 use crate::preflight::{self, PreflightError};
@@ -87,13 +88,8 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
                 return Err(failed(state)(error));
             }
             let report = rewind(options, progress, &mut clock, &target, source, &planned);
-            if report.is_ok()
-                && !["standby.signal", "recovery.conf"].iter().any(|name| target.root().join(name).exists())
-            {
-                tracing::warn!(
-                    milestone = milestone::NO_STANDBY,
-                    "the target is not set up as a standby: before a server is started on it, set primary_conninfo and make standby.signal (up to version 11: write recovery.conf)"
-                );
+            if report.is_ok() {
+                next_start::warn(options, target.root(), &planned.clusters.source);
             }
             report.map(Outcome::Rewound).map_err(failed(TargetState::Unfinished))
         }
@@ -123,7 +119,7 @@ fn mark(target: &Target, source: &dyn Source, planned: &Planned<'_>) -> Result<(
         (planned.divergence, planned.common_checkpoint),
         planned.page_map.clone(),
         &planned.target_files,
-        planned.fetch_bytes(),
+        (planned.fetch_bytes(), planned.keep.patterns()),
     );
     journal.write(target)?;
     let label = std::fs::read(seal::label_path().below(target.root())).ok();

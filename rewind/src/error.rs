@@ -213,6 +213,7 @@ impl RewindError {
             RewindError::Scan(ScanError::Read(WalReadError::Fetch { .. })) => {
                 "See that restore_command brings the whole segment to the path given as %p, and exits with 1 when the archive has none.".into()
             }
+            RewindError::Plan(PlanError::Keep(error)) => error.hint(),
             RewindError::Plan(_) => {
                 "Make it on the target what it is on the source: a link, for example, can be replaced by what it leads to.".into()
             }

@@ -65,6 +65,8 @@ pub(crate) struct Journal {
     pub(crate) page_map: PageMap,
     /// What the first plan fetches; a second run fetches about as much again.
     pub(crate) fetch_bytes: Option<u64>,
+    /// What is kept: a file that was half copied must not be kept by the next run. Nothing in older journals.
+    pub(crate) keep: Vec<String>,
     /// The sizes of the target's relation files.
     relation_files: BTreeMap<String, u64>,
     /// The files in its WAL directory.
@@ -88,13 +90,15 @@ struct Body {
     /// Tablespace, database, relation, blocks.
     page_map: Vec<(u32, u32, u32, String)>,
     #[serde(default)]
+    keep: Vec<String>,
+    #[serde(default)]
     fetch_bytes: Option<u64>,
     relation_files: BTreeMap<String, u64>,
     wal_files: BTreeSet<String>,
 }
 
 impl Journal {
-    /// Notes what the plan was made from, and how much it fetches. `files` is the target's listing.
+    /// Notes what the plan was made from, how much it fetches and what is kept. `files` is the target's listing.
     pub(crate) fn new(
         source: String,
         control: &ControlFile,
@@ -102,7 +106,7 @@ impl Journal {
         (divergence, checkpoint): (Divergence, CommonCheckpoint),
         page_map: PageMap,
         files: &Inventory,
-        fetch_bytes: u64,
+        (fetch_bytes, keep): (u64, &[String]),
     ) -> Journal {
         let version = control.version();
         let wal_dir = format!("{}/", version.wal_dir());
@@ -126,6 +130,7 @@ impl Journal {
             checkpoint,
             page_map,
             fetch_bytes: Some(fetch_bytes),
+            keep: keep.to_vec(),
             relation_files,
             wal_files,
         }
@@ -193,6 +198,7 @@ impl Journal {
             checkpoint: (self.checkpoint.lsn.0, self.checkpoint.redo.0, self.checkpoint.timeline.0),
             page_map: blocks.collect(),
             fetch_bytes: self.fetch_bytes,
+            keep: self.keep.clone(),
             relation_files: self.relation_files.clone(),
             wal_files: self.wal_files.clone(),
         };
@@ -238,6 +244,7 @@ impl Journal {
             checkpoint: CommonCheckpoint { lsn: Lsn(lsn), redo: Lsn(redo), timeline: TimelineId(timeline) },
             page_map,
             fetch_bytes: body.fetch_bytes,
+            keep: body.keep,
             relation_files: body.relation_files,
             wal_files: body.wal_files,
         })
@@ -300,7 +307,7 @@ mod tests {
             (divergence, checkpoint),
             page_map,
             files,
-            1 << 20,
+            (1 << 20, &["x".into()]),
         )
     }
 
@@ -318,8 +325,8 @@ mod tests {
             (written.control, written.divergence, written.checkpoint)
         );
         assert_eq!(
-            (read.history, read.relation_files, read.wal_files),
-            (written.history, written.relation_files, written.wal_files)
+            (read.history, read.relation_files, read.wal_files, read.keep),
+            (written.history, written.relation_files, written.wal_files, written.keep)
         );
         let bytes = std::fs::read(directory.path().join(NAME)).unwrap();
         for at in [0, 8, 20, bytes.len() - 1] {

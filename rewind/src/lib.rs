@@ -18,6 +18,7 @@ mod preflight;
 mod divergence;
 mod inventory;
 mod exclude;
+mod keep;
 mod prepare;
 mod plan;
 mod wal_plan;
@@ -25,6 +26,7 @@ mod journal;
 mod copy;
 mod seal;
 mod recovery_conf;
+mod next_start;
 
 mod status;
 mod lock_holder;
@@ -54,6 +56,7 @@ pub use error::{Failure, RewindError, TargetState};
 pub use exclude::{Disposition, disposition};
 pub use inventory::{EntryKind, Inventory};
 pub use journal::JournalError;
+pub use keep::{KeepError, KeepRules};
 pub use look::{FlavorError, flavor_of_directory, look_at_wal};
 pub use options::{
     CrashRecovery, CrashRecoveryError, MissingWal, Mode, Options, RecoveryConf, RestoreCommand, SourceChoice,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use walparse::ControlFile;
 
 use crate::disk::ChangeObserver;
+use crate::keep::KeepRules;
 use crate::source::conninfo::Conninfo;
 
 /// Everything the engine is told. Nothing is read from the environment below this.
@@ -22,6 +23,8 @@ pub struct Options {
     pub mode: Mode,
     /// Whether to make the target a standby of the source.
     pub recovery_conf: RecoveryConf,
+    /// Which files of the target stay its own.
+    pub keep: KeepRules,
     /// Where to look for WAL that the target no longer has.
     pub missing_wal: MissingWal,
     /// The target's `postgresql.conf`, if it is not in the data directory.

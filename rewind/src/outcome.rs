@@ -69,6 +69,10 @@ pub struct Report {
     pub replay: Option<WalSpan>,
     /// What was planned (and, after a rewind, done).
     pub plan: Option<PlanSummary>,
+    /// Paths of entries that are the target's own and stay.
+    pub kept: Vec<String>,
+    /// Paths of such entries that only the source has, and that are not taken from there.
+    pub not_taken: Vec<String>,
     /// Bytes that came from the source.
     pub bytes_fetched: u64,
     /// WAL of the target that was read, in bytes and in records.
@@ -126,6 +130,8 @@ pub struct PlanSummary {
     pub block_bytes: u64,
     /// Relation files to cut to the source's length.
     pub truncate: u64,
+    /// Entries that are the target's own; a directory counts once.
+    pub kept: u64,
     /// Files, directories and links to remove.
     pub remove: u64,
     /// Files that stay as they are.

@@ -4,11 +4,12 @@
 
 use std::collections::BTreeSet;
 
-use walparse::{Names, PageMap, RelSegment, RelationBlocks, Version};
+use walparse::{PageMap, RelSegment, RelationBlocks, Version};
 
 use crate::data_path::DataPath;
 use crate::exclude::{Disposition, disposition};
 use crate::inventory::{EntryKind, Inventory};
+use crate::keep::{Keep, KeepError, is_data};
 use crate::outcome::PlanSummary;
 use crate::wal_plan::{self, WalPlan};
 
@@ -29,6 +30,10 @@ pub(crate) struct RewindPlan {
     pub(crate) remove: Vec<(DataPath, EntryKind)>,
     /// What happens in the WAL directory.
     pub(crate) wal: WalPlan,
+    /// Entries of the target that are its own, without those below them.
+    pub(crate) kept: Vec<DataPath>,
+    /// Such entries that only the source has.
+    pub(crate) not_taken: Vec<DataPath>,
     /// Entries that stay as they are.
     pub(crate) unchanged: u64,
 }
@@ -53,6 +58,9 @@ pub enum PlanError {
         /// The path.
         path: DataPath,
     },
+    /// What is to be kept is data.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     /// A relation's path on the source is no regular file.
     #[error("data file \"{path}\" in source is not a regular file")]
     NotRegular {
@@ -70,6 +78,7 @@ pub(crate) struct PlanInput<'a> {
     pub(crate) block_size: u32,
     pub(crate) blocks_per_segment: u32,
     pub(crate) wal: WalPlan,
+    pub(crate) keep: &'a Keep,
 }
 
 /// Decides what to do.
@@ -83,7 +92,13 @@ pub(crate) fn plan(input: PlanInput<'_>) -> Result<RewindPlan, PlanError> {
         if is_below(path, &kept) {
             continue;
         }
-        if is_kept_link(path, source, target, input.version.names())? {
+        if input.keep.matches(path)? && disposition(path, input.version.names()) == Disposition::Consider {
+            kept.insert(path.clone());
+            let list = if target.is_some() { &mut plan.kept } else { &mut plan.not_taken };
+            list.push(path.clone());
+            continue;
+        }
+        if is_kept_link(path, source, target)? {
             tracing::warn!("\"{path}\" is a link or a special file: it is left as it is");
             kept.insert(path.clone());
             plan.unchanged += 1;
@@ -91,6 +106,7 @@ pub(crate) fn plan(input: PlanInput<'_>) -> Result<RewindPlan, PlanError> {
         }
         decide(&input, &mut plan, path, source, target)?;
     }
+    keep_directories(&mut plan);
     // Children stand behind their parents in byte order of the paths.
     plan.remove.reverse();
     Ok(plan)
@@ -113,6 +129,7 @@ impl RewindPlan {
             blocks,
             block_bytes: blocks * u64::from(block_size),
             truncate: self.truncate.len() as u64,
+            kept: self.kept.len() as u64,
             remove: (self.remove.len() + self.wal.remove.len()) as u64,
             unchanged: self.unchanged,
             source_bytes: source.file_bytes(),
@@ -127,18 +144,22 @@ fn is_kept_link(
     path: &DataPath,
     source: Option<&EntryKind>,
     target: Option<&EntryKind>,
-    names: &Names,
 ) -> Result<bool, PlanError> {
     let is_kept = matches!((source, target), (Some(EntryKind::Other), _) | (Some(_), Some(EntryKind::Other)));
-    let first = path.parts().next().unwrap_or_default();
-    let is_named = |name: &str| first == name.as_bytes();
-    let is_data = is_named("base")
-        || is_named("global")
-        || is_named(names.version_file)
-        || (first.starts_with(names.prefix.as_bytes())
-            && !first.ends_with(b".conf")
-            && !is_named(names.log_dir));
-    if is_kept && is_data { Err(PlanError::DifferentType { path: path.clone() }) } else { Ok(is_kept) }
+    if is_kept && is_data(path) { Err(PlanError::DifferentType { path: path.clone() }) } else { Ok(is_kept) }
+}
+
+/// A directory that holds something kept is not removed, although the source has none.
+fn keep_directories(plan: &mut RewindPlan) {
+    let mut holding = BTreeSet::new();
+    for path in &plan.kept {
+        let mut parent = path.parent();
+        while let Some(directory) = parent {
+            parent = directory.parent();
+            holding.insert(directory);
+        }
+    }
+    plan.remove.retain(|(path, _)| !holding.contains(path));
 }
 
 /// Whether one of the directories a path is in was left as it is.
@@ -255,6 +276,7 @@ fn both<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keep::KeepRules;
     use walparse::{BlockNumber, Relation};
 
     const TABLE: Relation = Relation { tablespace: 1663, database: 5, number: 16384 };
@@ -269,6 +291,15 @@ mod tests {
     }
 
     fn make(source: &Inventory, target: &Inventory, page_map: &PageMap) -> Result<RewindPlan, PlanError> {
+        make_keeping(&KeepRules::none(), source, target, page_map)
+    }
+
+    fn make_keeping(
+        rules: &KeepRules,
+        source: &Inventory,
+        target: &Inventory,
+        page_map: &PageMap,
+    ) -> Result<RewindPlan, PlanError> {
         let version = Version::find(1300, 202_209_061).unwrap();
         let wal = WalPlan::default();
         plan(PlanInput {
@@ -279,6 +310,7 @@ mod tests {
             block_size: 8192,
             blocks_per_segment: 131_072,
             wal,
+            keep: &Keep::new(rules, None).unwrap(),
         })
     }
 
@@ -360,6 +392,39 @@ mod tests {
         for own in ["pg_hba.conf", "pg_log"] {
             assert!(make(&listing(&[(own, Some(1))]), &other(own), &PageMap::new()).is_ok(), "{own}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_is_neither_copied_nor_removed() {
+        let source = listing(&[
+            ("base", None),
+            ("base/5", None),
+            ("base/5/100", Some(8192)),
+            ("log", None),
+            ("log/theirs", Some(1)),
+            ("pg_hba.conf", Some(2)),
+            ("standby.signal", Some(0)),
+        ]);
+        let target = listing(&[
+            ("base", None),
+            ("certs", None),
+            ("certs/own.key", Some(1)),
+            ("certs/other", Some(1)),
+            ("log", None),
+            ("log/ours", Some(1)),
+            ("pg_hba.conf", Some(1)),
+            ("postgresql.auto.conf.tmp", Some(1)),
+        ]);
+        let plan = make_keeping(&KeepRules::standard(), &source, &target, &PageMap::new()).unwrap();
+        assert_eq!(plan.kept, [path("certs/own.key"), path("log"), path("pg_hba.conf")]);
+        assert_eq!(plan.not_taken, [path("standby.signal")]);
+        assert_eq!(plan.copy, [(path("base/5/100"), 8192)]);
+        let removed: Vec<_> = plan.remove.iter().map(|(path, _)| path.to_string()).collect();
+        assert_eq!(removed, ["postgresql.auto.conf.tmp", "certs/other"]);
+        let data = KeepRules::parse(&["base/5/1*"]).unwrap();
+        assert!(make_keeping(&data, &source, &target, &PageMap::new()).is_err());
+        let all = make(&source, &target, &PageMap::new()).unwrap();
+        assert!(all.kept.is_empty() && all.not_taken.is_empty() && all.remove.len() == 5);
     }
 
     #[test]

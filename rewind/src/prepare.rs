@@ -7,9 +7,11 @@ use jiff::Timestamp;
 use walparse::{ControlFile, Lsn, PageMap, TimelineHistory};
 
 use crate::clock::Clock;
+use crate::data_path::DataPath;
 use crate::divergence;
 use crate::error::RewindError;
 use crate::inventory::{EntryKind, Inventory};
+use crate::keep::Keep;
 use crate::outcome::{CommonCheckpoint, Divergence, Report};
 use crate::plan::{self, PlanInput, RewindPlan};
 use crate::preflight::Clusters;
@@ -33,6 +35,7 @@ pub(crate) struct Planned<'a> {
     pub(crate) target_files: Inventory,
     /// When an unfinished run is resumed: the WAL files that were there before it.
     pub(crate) own_wal_files: Option<BTreeSet<String>>,
+    pub(crate) keep: Keep,
     pub(crate) plan: RewindPlan,
     /// Bytes and records of the target's WAL.
     pub(crate) scanned: (u64, u64),
@@ -51,6 +54,9 @@ impl Planned<'_> {
         report.checkpoint = Some(self.common_checkpoint);
         report.checkpoint_search = Some(self.checkpoint_search);
         report.plan = Some(self.plan.summary(&self.source_files, self.clusters.target.block_size()));
+        let names = |paths: &[DataPath]| paths.iter().map(ToString::to_string).collect();
+        report.kept = names(&self.plan.kept);
+        report.not_taken = names(&self.plan.not_taken);
         (report.wal_bytes_scanned, report.wal_records_scanned) = self.scanned;
         report
     }
@@ -74,6 +80,7 @@ pub(crate) fn make_plan(planned: &Planned<'_>, source: &dyn Source) -> Result<Re
         block_size: control.block_size(),
         blocks_per_segment: control.relation_segment_blocks(),
         wal,
+        keep: &planned.keep,
     })?;
     check_tablespaces(&plan)?;
     Ok(plan)

@@ -237,7 +237,7 @@ mod tests {
             map.insert(Relation { tablespace: 1663, database: 5, number }, BlockNumber(block));
         }
         let files = Inventory::default();
-        Journal::new("server x".into(), &control, vec![], (at, checkpoint), map, &files, 4711)
+        Journal::new("server x".into(), &control, vec![], (at, checkpoint), map, &files, (4711, &[]))
     }
 
     #[test]

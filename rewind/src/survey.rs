@@ -1,20 +1,24 @@
 //! The survey: both sides are read and everything is decided. Nothing is written, unless the caller asked
 //! for the target's own server to be run.
 
+use std::path::{Path, PathBuf};
+
 use jiff::Timestamp;
-use walparse::{ClusterState, ControlFile, Flavor, Lsn, TimelineHistory, TimelineId, Version};
+use walparse::{ClusterState, ControlFile, Flavor, Lsn, Names, TimelineHistory, TimelineId, Version};
 
 use crate::archive::Archive;
 use crate::clock::Clock;
+use crate::config::Configuration;
 use crate::data_path::DataPath;
 use crate::divergence::{self, Sides};
 use crate::error::RewindError;
 use crate::journal::Journal;
+use crate::keep::{Keep, KeepError};
 use crate::label::BackupLabel;
 use crate::milestone;
 use crate::options::{Mode, Options, RestoreCommand, UncleanTarget};
 use crate::outcome::{CommonCheckpoint, Divergence, Outcome};
-use crate::plan::RewindPlan;
+use crate::plan::{PlanError, RewindPlan};
 use crate::preflight::{self, Clusters, PreflightError};
 use crate::prepare::{Planned, make_plan};
 use crate::progress::{Progress, Stage};
@@ -98,6 +102,7 @@ pub(crate) fn survey<'a>(
         source_files: source_files?,
         target_files: target_files.map_err(RewindError::Walk)?,
         own_wal_files: None,
+        keep: keep(options, target.root(), clusters.target.version().names()).map_err(PlanError::from)?,
         plan: RewindPlan::default(),
         scanned,
         clusters,
@@ -158,6 +163,7 @@ fn resume<'a>(
         page_map: journal.page_map,
         source_files,
         own_wal_files: Some(journal.wal_files),
+        keep: Keep::again(&journal.keep).map_err(PlanError::from)?,
         plan: RewindPlan::default(),
         scanned: (0, 0),
         clusters,
@@ -288,6 +294,20 @@ fn settle_unclean_target(
     clusters.target = preflight::target_control(target.root(), flavor)?;
     clusters.label = preflight::check_target(target.root(), flavor.names())?;
     Ok(())
+}
+
+/// What is kept: by the options, and the directory of the target's logs.
+fn keep(options: &Options, root: &Path, names: &Names) -> Result<Keep, KeepError> {
+    let mut log_directory = None;
+    if options.keep.has_standard() {
+        match Configuration::read(root, names, options.config_file.as_deref()) {
+            Ok(configuration) => log_directory = configuration.get("log_directory").map(PathBuf::from),
+            Err(error) => tracing::debug!("the target's log_directory is not known: {error}"),
+        }
+    }
+    // One outside the data directory is no concern of a rewind.
+    let below = log_directory.as_deref().map(|path| path.strip_prefix(root).unwrap_or(path));
+    Keep::new(&options.keep, below.filter(|path| path.is_relative()))
 }
 
 /// The target's WAL; its history is not known yet.

@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rewind::source::conninfo::{Conninfo, ProcessEnvironment};
 use rewind::{
-    MissingWal, Mode, Options, Outcome, RecoveryConf, RestoreCommand, SourceChoice, SyncChoice, UncleanTarget,
+    KeepRules, MissingWal, Mode, Options, Outcome, RecoveryConf, RestoreCommand, SourceChoice, SyncChoice,
+    UncleanTarget,
 };
 use rustix::fs::Mode as FileMode;
 
@@ -92,6 +93,7 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
         flavor: args.flavor.clone(),
         mode: if args.dry_run { Mode::DryRun } else { Mode::Rewind },
         recovery_conf: if args.write_recovery_conf { RecoveryConf::Write } else { RecoveryConf::Leave },
+        keep: KeepRules::parse(&args.keep)?,
         missing_wal: MissingWal { directories: args.wal_dir.clone(), restore_command },
         config_file: args.config_file.clone(),
         sync: if args.no_sync { SyncChoice::Off } else { SyncChoice::Fsync },
@@ -139,6 +141,8 @@ mod tests {
             assert_eq!(failed.hint.as_deref(), Some("Try \"kbrecover rewind --help\" for more information."));
             assert_eq!(failed.status(KBRECOVER), 1);
         }
+        let failed = Failed::from(options(&rewind_args("-D /d --source-data /s --keep base/*")).unwrap_err());
+        assert_eq!(failed.message, "cannot keep \"base/1\", which --keep \"base/*\" matches");
         let failed = Failed::from(options(&rewind_args("-D /d --source-server host")).unwrap_err());
         assert_eq!(failed.message, "missing \"=\" after \"host\" in connection info string");
     }
@@ -149,16 +153,18 @@ mod tests {
         assert_eq!((plain.mode, plain.recovery_conf), (Mode::Rewind, RecoveryConf::Leave));
         assert_eq!((plain.sync, plain.jobs), (SyncChoice::Fsync, None));
         assert_eq!(plain.missing_wal.restore_command, RestoreCommand::Off);
+        assert_eq!(plain.keep, KeepRules::standard());
         assert!(matches!(plain.unclean_target, UncleanTarget::Accept) && plain.config_file.is_none());
         assert!(matches!(plain.source, SourceChoice::Directory(path) if path == Path::new("/s")));
 
         let all = options(&rewind_args(
-            "-D /d --source-server host=a -n -R -c -N -j 3 --config-file /c --wal-dir /w --ensure-shutdown",
+            "-D /d --source-server host=a -n -R -c -N -j 3 --config-file /c --wal-dir /w --ensure-shutdown --keep none",
         ))
         .unwrap();
         assert_eq!((all.mode, all.recovery_conf), (Mode::DryRun, RecoveryConf::Write));
         assert_eq!((all.sync, all.jobs.map(usize::from)), (SyncChoice::Off, Some(3)));
         assert_eq!(all.missing_wal.restore_command, RestoreCommand::FromTarget);
+        assert_eq!(all.keep, KeepRules::none());
         assert_eq!(all.missing_wal.directories, [Path::new("/w")]);
         assert_eq!(all.config_file.as_deref(), Some(Path::new("/c")));
         assert!(

@@ -216,9 +216,11 @@ fn extra_options() -> Result<Vec<OsString>, String> {
     Ok(words.into_iter().map(OsString::from).collect())
 }
 
-/// What a command line of `kbrecover rewind` means: the later of two equal options counts.
+/// What a command line of `kbrecover rewind` means: the later of two equal options counts. No files of the
+/// target are kept unless the environment says so: who runs these programs sees to that.
 fn rewind_args(extra: Vec<OsString>, ours: Vec<OsString>) -> Result<RewindArgs, String> {
-    let words = ["kbrecover", "rewind"].map(OsString::from).into_iter().chain(extra).chain(ours);
+    let words =
+        ["kbrecover", "rewind", "--keep", "none"].map(OsString::from).into_iter().chain(extra).chain(ours);
     match args::parse(words) {
         Invocation::Run(Command::Rewind(args)) => Ok(*args),
         Invocation::Wrong(wrong) => Err(wrong.message),
@@ -298,6 +300,7 @@ pub(crate) mod tests {
         let args = rewind_args(words("--jobs 3 -D /other"), words("--target-data=/d")).unwrap();
         assert_eq!(args.target_data.as_deref(), Some(Path::new("/d")));
         assert_eq!(args.jobs.map(usize::from), Some(3));
+        assert_eq!(args.keep, ["none"]);
         let refused = |line| rewind_args(words(line), Vec::new()).err().unwrap_or_default();
         assert!(refused("--help").contains("only options"));
         assert!(refused("--nonsense").contains("--nonsense"));

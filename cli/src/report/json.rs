@@ -53,6 +53,8 @@ struct Run<'a> {
     wal: Option<WalObject<'a>>,
     files: Option<Files>,
     bytes: Option<Bytes>,
+    kept: &'a [String],
+    not_taken: &'a [String],
     wal_scanned: Scanned,
     #[serde(flatten)]
     failure: Option<FailureObject<'a>>,
@@ -94,6 +96,7 @@ struct Files {
     changed: u64,
     changed_blocks: u64,
     truncated: u64,
+    kept: u64,
     removed: u64,
     unchanged: u64,
 }
@@ -137,6 +140,8 @@ impl<'a> Run<'a> {
             wal: None,
             files: None,
             bytes: None,
+            kept: &[],
+            not_taken: &[],
             wal_scanned: Scanned { bytes: 0, records: 0 },
             failure: None,
         }
@@ -164,6 +169,8 @@ impl<'a> Run<'a> {
             }),
             files: report.plan.as_ref().map(Files::of),
             bytes: report.plan.as_ref().map(|plan| Bytes::of(plan, report.bytes_fetched)),
+            kept: &report.kept,
+            not_taken: &report.not_taken,
             wal_scanned: Scanned { bytes: report.wal_bytes_scanned, records: report.wal_records_scanned },
             ..Run::empty(outcome, report.started, report.finished)
         }
@@ -180,6 +187,7 @@ impl Files {
             changed: plan.changed_files,
             changed_blocks: plan.blocks,
             truncated: plan.truncate,
+            kept: plan.kept,
             removed: plan.remove,
             unchanged: plan.unchanged,
         }
@@ -224,9 +232,10 @@ mod tests {
             r#""wal":{"start":"1/69024B58","start_file":"0000000D0000000100000069","#,
             r#""end":"1/6A025190","end_file":"0000000E000000010000006A"},"#,
             r#""files":{"created":2,"copied":12,"wal":3,"extended":1,"changed":7,"changed_blocks":1000,"#,
-            r#""truncated":1,"removed":4,"unchanged":950},"#,
+            r#""truncated":1,"kept":3,"removed":4,"unchanged":950},"#,
             r#""bytes":{"copied":1234567,"wal":50331648,"extended":8192,"changed":8192000,"#,
             r#""to_fetch":59766407,"fetched":59766407,"source_total":600000000},"#,
+            r#""kept":["log","pg_hba.conf","postgresql.conf"],"not_taken":["standby.signal"],"#,
             r#""wal_scanned":{"bytes":16777216,"records":4321}}"#,
             "\n"
         );
@@ -242,13 +251,15 @@ mod tests {
             checkpoint: None,
             replay: None,
             plan: None,
+            kept: vec![],
+            not_taken: vec![],
             wal_bytes_scanned: 0,
             wal_records_scanned: 0,
             ..report()
         };
         let nothing = concat!(
             r#""stages":[],"divergence":null,"checkpoint":null,"min_recovery_point":null,"wal":null,"#,
-            r#""files":null,"bytes":null,"wal_scanned":{"bytes":0,"records":0}"#
+            r#""files":null,"bytes":null,"kept":[],"not_taken":[],"wal_scanned":{"bytes":0,"records":0}"#
         );
         assert!(of_outcome(&Outcome::NotNeeded(report.clone())).ends_with(&format!("{nothing}}}\n")));
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use rewind::{Outcome, PlanSummary};
+use rewind::{Outcome, PlanSummary, Report};
 
 use crate::persona::Narration;
 
@@ -41,6 +41,9 @@ pub(crate) fn closing_lines(outcome: &Outcome, narration: Narration, zone: &Time
             seconds(report.started, report.finished),
         ));
     }
+    if narration == Narration::Kbrecover {
+        lines.extend(kept_lines(report));
+    }
     lines.push("Done!".to_owned());
     lines
 }
@@ -67,10 +70,21 @@ pub(crate) fn plan_text(outcome: &Outcome, target: &str) -> Option<String> {
         text.push('\n');
         text.push_str(&plan_table(plan));
     }
+    for line in kept_lines(report) {
+        let _ = writeln!(text, "{line}");
+    }
     text.push_str(
         "\nA rewind gives up what only the target has written since the histories parted. This plan does not list it.\n",
     );
     Some(text)
+}
+
+/// Which files are the target's own, if any.
+fn kept_lines(report: &Report) -> Vec<String> {
+    let line =
+        |what: &str, paths: &[String]| (!paths.is_empty()).then(|| format!("{what}: {}", paths.join(", ")));
+    let kept = line("kept as this node's own", &report.kept);
+    kept.into_iter().chain(line("not taken from the source", &report.not_taken)).collect()
 }
 
 fn plan_table(plan: &PlanSummary) -> String {
@@ -83,6 +97,7 @@ fn plan_table(plan: &PlanSummary) -> String {
         ("copy missing ends of files", plan.copy_tail, kilobytes(plan.copy_tail_bytes)),
         (blocks.as_str(), plan.changed_files, kilobytes(plan.block_bytes)),
         ("cut files", plan.truncate, None),
+        ("keep (this node's own)", plan.kept, None),
         ("remove", plan.remove, None),
         ("leave as it is", plan.unchanged, None),
     ];
@@ -143,6 +158,14 @@ mod tests {
                 "Done!",
             ]
         );
+        assert_eq!(
+            closing_lines(&Outcome::Rewound(report()), Narration::Kbrecover, &shanghai())[2..],
+            [
+                "kept as this node's own: log, pg_hba.conf, postgresql.conf",
+                "not taken from the source: standby.signal",
+                "Done!",
+            ]
+        );
         for done in [Outcome::Rewound(report()), Outcome::Planned(report())] {
             assert_eq!(closing_lines(&done, Narration::PgRewind, &shanghai()), ["Done!"]);
         }
@@ -169,10 +192,13 @@ copy WAL files                        3        49152 kB
 copy missing ends of files            1            8 kB
 copy changed blocks (1000)            7         8000 kB
 cut files                             1
+keep (this node's own)                3
 remove                                4
 leave as it is                      950
 
 need to fetch 58366 kB (total source directory size is 585938 kB: 9%)
+kept as this node's own: log, pg_hba.conf, postgresql.conf
+not taken from the source: standby.signal
 
 A rewind gives up what only the target has written since the histories parted. This plan does not list it.
 ";
