@@ -5,10 +5,10 @@
 //!     3       6        │   4                 2         5           3                       0
 
 use crate::harness::{
-    Failover, Rewind, Run, Sandbox, Server, SourceKind, Tree, assert_follows, run, run_kbrecover,
-    server_program, spawn_kbrecover,
+    Failover, Proxy, Rewind, Run, Sandbox, Server, SourceKind, Then, Tree, assert_follows, run,
+    run_kbrecover, server_program, spawn_kbrecover,
 };
-use crate::interrupted::{Proxy, Then, bytes_of_a_run, is_marked};
+use crate::interrupted::{bytes_of_a_run, is_marked};
 
 /// Asks twice, and compares state, exit status and words.
 fn expect(server: &Server, state: &str, code: i32, words: &str) -> serde_json::Value {
@@ -75,7 +75,7 @@ fn every_state_is_told() {
     assert!(unfinished["kbrecover_pid"].is_null(), "{unfinished}");
     let rewind = &unfinished["rewind"];
     let source = rewind["source"].as_str().expect("the source's name");
-    assert!(source.contains("127.0.0.1") && source.contains(&proxy.port.to_string()), "{rewind}");
+    assert!(source.contains("127.0.0.1") && source.contains(&proxy.port().to_string()), "{rewind}");
     assert_eq!(rewind["divergence"], failover.fork().to_string(), "{rewind}");
 
     let done =

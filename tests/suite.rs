@@ -24,9 +24,11 @@ mod second_run;
 mod interrupted;
 mod standby_target;
 
-// What the source may be: a standby, promoted a moment ago, read by a role with few rights.
+// What the source may be: a standby, promoted a moment ago, read by a role with few rights, away for a while.
 mod just_promoted;
 mod least_privilege;
+mod role_settings;
+mod source_away;
 mod standby_source;
 
 // How the histories may lie: many timelines, a fork at a boundary, nothing to rewind.

@@ -121,6 +121,11 @@ pub(crate) struct RewindArgs {
     #[arg(visible_alias = "source-pgdata")]
     pub(crate) source_data: Option<PathBuf>,
 
+    /// How long to try again when the connection to the source server is lost; 0: not at all
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, overrides_with = "retry_timeout")]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=31_536_000), help_heading = "Source (one of)")]
+    pub(crate) retry_timeout: u64,
+
     /// Directory with copies of WAL files that the target no longer has (may be given several times)
     #[arg(long, value_name = "DIR", help_heading = "Missing WAL of the target")]
     pub(crate) wal_dir: Vec<PathBuf>,

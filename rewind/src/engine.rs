@@ -151,6 +151,7 @@ fn rewind(
     source: &dyn Source,
     planned: &Planned<'_>,
 ) -> Result<Report, RewindError> {
+    source.replayed_from(planned.checkpoint.redo);
     let block_size = planned.clusters.target.block_size();
     let fetch_bytes = planned.fetch_bytes();
     tracing::info!(
@@ -183,7 +184,8 @@ fn find_flavor(options: &Options, target: &Target) -> Result<Flavor, PreflightEr
 fn open_source(options: &Options, target: &Target) -> Result<Box<dyn Source>, RewindError> {
     match &options.source {
         SourceChoice::Server(conninfo) => {
-            Ok(Box::new(ServerSource::connect(conninfo, options.jobs.unwrap_or(DEFAULT_CONNECTIONS))?))
+            let connections = options.jobs.unwrap_or(DEFAULT_CONNECTIONS);
+            Ok(Box::new(ServerSource::connect(conninfo, connections, options.retry_timeout)?))
         }
         SourceChoice::Directory(path) => {
             if path.canonicalize().is_ok_and(|path| path == target.root()) {

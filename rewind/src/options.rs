@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use walparse::ControlFile;
 
@@ -19,6 +20,8 @@ pub struct Options {
     pub source: SourceChoice,
     /// The key of both sides' flavor; `None` finds it by looking.
     pub flavor: Option<String>,
+    /// How long a lost connection to a running server is tried to be made again; zero: not at all.
+    pub retry_timeout: Duration,
     /// Whether to change anything.
     pub mode: Mode,
     /// Whether to make the target a standby of the source.

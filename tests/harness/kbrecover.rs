@@ -72,6 +72,11 @@ impl Rewind {
         run_kbrecover(self.args)
     }
 
+    /// Starts it.
+    pub fn start(self) -> Running {
+        Running(std::thread::spawn(move || self.run()))
+    }
+
     /// Runs it, and proves that the target is, byte for byte, what it was.
     pub fn run_leaving_target_alone(self) -> Run {
         let before = Tree::of(&self.target);
@@ -135,6 +140,16 @@ impl Run {
 impl std::fmt::Display for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "exit code {}\n--- stdout\n{}\n--- stderr\n{}", self.code, self.stdout, self.stderr)
+    }
+}
+
+/// A run that goes on while the test does something else.
+pub struct Running(std::thread::JoinHandle<Run>);
+
+impl Running {
+    /// Waits for its end.
+    pub fn wait(self) -> Run {
+        self.0.join().expect("a run that ended")
     }
 }
 

@@ -28,6 +28,7 @@ mod load;
 // The program under test, and what it must leave.
 mod compare;
 mod kbrecover;
+mod proxy;
 mod tree;
 mod verify;
 
@@ -42,9 +43,10 @@ pub use feature::Feature;
 pub use installation::Installation;
 #[allow(unused_imports, reason = "for the benchmark, which uses this harness, too")]
 pub use kbrecover::command;
-pub use kbrecover::{Rewind, Run, SourceKind, binary, run_kbrecover, spawn_kbrecover};
+pub use kbrecover::{Rewind, Run, Running, SourceKind, binary, run_kbrecover, spawn_kbrecover};
 pub use load::Load;
 pub use program::{AsServerUser, bindir, is_root, run, server_program};
+pub use proxy::{Proxy, Then};
 pub use sandbox::{Sandbox, copy_tree};
 pub use server::Server;
 pub use tree::Tree;

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hooks::SingleUserServer;
 use jiff::Timestamp;
@@ -91,6 +92,7 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
         target,
         source,
         flavor: args.flavor.clone(),
+        retry_timeout: Duration::from_secs(args.retry_timeout),
         mode: if args.dry_run { Mode::DryRun } else { Mode::Rewind },
         recovery_conf: if args.write_recovery_conf { RecoveryConf::Write } else { RecoveryConf::Leave },
         keep: KeepRules::parse(&args.keep)?,
@@ -152,13 +154,14 @@ mod tests {
         let plain = options(&rewind_args("-D /d --source-data /s")).unwrap();
         assert_eq!((plain.mode, plain.recovery_conf), (Mode::Rewind, RecoveryConf::Leave));
         assert_eq!((plain.sync, plain.jobs), (SyncChoice::Fsync, None));
+        assert_eq!(plain.retry_timeout, Duration::from_secs(60));
         assert_eq!(plain.missing_wal.restore_command, RestoreCommand::Off);
         assert_eq!(plain.keep, KeepRules::standard());
         assert!(matches!(plain.unclean_target, UncleanTarget::Accept) && plain.config_file.is_none());
         assert!(matches!(plain.source, SourceChoice::Directory(path) if path == Path::new("/s")));
 
         let all = options(&rewind_args(
-            "-D /d --source-server host=a -n -R -c -N -j 3 --config-file /c --wal-dir /w --ensure-shutdown --keep none",
+            "-D /d --source-server host=a -n -R -c -N -j 3 --retry-timeout 5 --config-file /c --wal-dir /w --ensure-shutdown --keep none",
         ))
         .unwrap();
         assert_eq!((all.mode, all.recovery_conf), (Mode::DryRun, RecoveryConf::Write));
@@ -167,6 +170,7 @@ mod tests {
         assert_eq!(all.keep, KeepRules::none());
         assert_eq!(all.missing_wal.directories, [Path::new("/w")]);
         assert_eq!(all.config_file.as_deref(), Some(Path::new("/c")));
+        assert_eq!(all.retry_timeout, Duration::from_secs(5));
         assert!(
             matches!(all.unclean_target, UncleanTarget::Recover(_))
                 && matches!(all.source, SourceChoice::Server(_))

@@ -95,6 +95,33 @@ pub enum SourceError {
         /// The functions, with their argument types.
         functions: Vec<String>,
     },
+    /// Nothing was heard for too long.
+    #[error("the source server has said nothing for {} s while {doing}", limit.as_secs())]
+    Silent {
+        /// What was being done.
+        doing: String,
+        /// For how long.
+        limit: Duration,
+    },
+    /// A server that is not, or no longer, the one that the run began with.
+    #[error("{server} cannot take the place of the source this run began with: {problem}")]
+    Changed {
+        /// Which server.
+        server: String,
+        /// Why not.
+        problem: String,
+        /// Whether it may be able to in a moment.
+        may_pass: bool,
+    },
+    /// The connection was lost and could not be made again.
+    #[error("the connection to the source was lost, and within {} s there was none again", patience.as_secs())]
+    Lost {
+        /// How long it was tried.
+        patience: Duration,
+        /// The last failure.
+        #[source]
+        source: Box<SourceError>,
+    },
     /// A query failed.
     #[error("error running query on source server while {doing}")]
     Query {
@@ -212,6 +239,14 @@ impl SourceError {
             SourceError::Privileges { role, database, functions } => {
                 return Some(grants(role, database, functions));
             }
+            SourceError::Silent { .. } => "Is the source server overloaded, or the network to it down?",
+            SourceError::Changed { .. } => {
+                "Run the same command again: it takes the server as it is then, or says why it cannot."
+            }
+            SourceError::Lost { source, .. } => return source.hint(),
+            SourceError::Resolve { .. } => {
+                "This machine does not know the host name in the connection string. Check its spelling, or give the address."
+            }
             SourceError::BecameDirectory { .. } => "Run the same command again.",
             SourceError::NameEncoding { .. } => "Rename or remove the file on the source.",
             SourceError::Directory { source, .. } if permission_hint(source).is_some() => {
@@ -229,6 +264,41 @@ impl SourceError {
             _ => return None,
         };
         Some(text.to_owned())
+    }
+}
+
+impl SourceError {
+    /// Whether the same may succeed in a moment, on another connection.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            SourceError::Connect { source, .. } | SourceError::Query { source, .. } => source.is_transient(),
+            // A server may be about to be promoted.
+            SourceError::ConnectTimeout { .. }
+            | SourceError::Silent { .. }
+            | SourceError::Resolve { .. }
+            | SourceError::SessionAttributes { .. } => true,
+            SourceError::Changed { may_pass, .. } => *may_pass,
+            _ => false,
+        }
+    }
+
+    /// What the server or the connection said.
+    pub(super) fn server_error(&self) -> Option<&ServerError> {
+        match self {
+            SourceError::Connect { source, .. } | SourceError::Query { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// The message and every reason, in one line.
+    pub(super) fn with_reasons(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = std::error::Error::source(self);
+        while let Some(error) = next {
+            text = format!("{text}: {error}");
+            next = error.source();
+        }
+        text
     }
 }
 
@@ -256,6 +326,29 @@ impl ServerError {
     /// The SQLSTATE, if the server said something.
     pub fn code(&self) -> Option<&SqlState> {
         self.0.code()
+    }
+
+    /// Whether the connection was closed, for a reason that is not known here.
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    /// Whether it is a matter of the connection or of the server's present state, and not of what was asked.
+    fn is_transient(&self) -> bool {
+        let Some(code) = self.code().map(SqlState::code) else {
+            let source = std::error::Error::source(&self.0);
+            // The first two of tokio-postgres, for a stream that breaks off or makes no sense.
+            return self.is_closed()
+                || self.0.to_string() == "unexpected message from server"
+                || source.is_some_and(|source| source.is::<std::io::Error>());
+        };
+        match code {
+            // Shut down by an administrator, after a crash, not accepting connections yet, idle for too long.
+            "57P01" | "57P02" | "57P03" | "57P05" => true,
+            // Too many connections: lost ones may still count. A standby's conflict with recovery.
+            "53300" | "40001" => true,
+            _ => code.starts_with("08"),
+        }
     }
 
     fn hint(&self) -> Option<String> {

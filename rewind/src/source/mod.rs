@@ -51,6 +51,10 @@ pub trait Source: Send + Sync {
     /// How far its WAL has come.
     fn position(&self) -> Result<WalPosition, SourceError>;
 
+    /// Says from where on replay will begin: nothing older may be handed out than what that makes good. A
+    /// source that stays what it is has nothing to do for it.
+    fn replayed_from(&self, _redo: Lsn) {}
+
     /// Fetches ranges of files, in any order and from many threads at once, and hands each to `sink`
     /// exactly once. `files` is what [`FetchRange::file`] counts in.
     ///

@@ -1,7 +1,8 @@
 //! Fetching ranges: a shared queue of batches, several connections, two batches under way on each.
 //!
-//! Every row of an answer is held against the request it answers. A batch is the unit of failure: nothing
-//! outside it depends on it, so it could be asked again on a new connection.
+//! Every row of an answer is held against the request it answers. A batch is the unit of failure: nothing of
+//! it is handed on before all of it has come and is known to be of the source's history, so it can be asked
+//! for again on a new connection.
 
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
@@ -9,10 +10,13 @@ use std::sync::{Mutex, PoisonError};
 use futures_util::{TryStreamExt, future};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
-use super::session::{Session, answer, query};
+use super::link::Link;
+use super::queries::{Witness, column};
+use super::session::{Session, answer};
 use super::sql::{self, RawText};
 use crate::data_path::DataPath;
 use crate::source::error::SourceError;
@@ -26,18 +30,18 @@ const BATCH_BYTES: u64 = 8 << 20;
 
 const DOING: &str = "fetching file contents";
 
-/// Fetches `ranges` over `sessions` and hands them to `sink`.
+/// Fetches `ranges` over all connections and hands them to `sink`.
 pub(super) fn fetch(
     runtime: &Handle,
-    sessions: &[Session],
+    link: &Link,
     files: &[DataPath],
     ranges: &[FetchRange],
     sink: &dyn ChunkSink,
 ) -> Result<(), FetchError> {
     let queue = Queue::new(ranges);
     let failure = Failure::new();
-    let run = |session: &Session| {
-        let job = Job { session, files, sink };
+    let run = |line: usize| {
+        let job = Job { link, line, files, sink };
         if let Err(error) = runtime.block_on(run_session(&job, &queue, &failure)) {
             failure.set(error);
         }
@@ -46,16 +50,14 @@ pub(super) fn fetch(
     // The sink blocks (it writes files), so each connection's share runs in a thread of its own instead
     // of in the runtime. The caller's thread takes the first.
     std::thread::scope(|scope| {
-        for session in sessions.iter().take(batches(ranges)).skip(1) {
+        for line in 1..link.lines().min(batches(ranges)) {
             let builder = std::thread::Builder::new().name("fetch".to_owned());
-            if let Err(error) = builder.spawn_scoped(scope, move || run(session)) {
+            if let Err(error) = builder.spawn_scoped(scope, move || run(line)) {
                 // The others take its share.
                 tracing::warn!("could not start a thread for a connection: {error}");
             }
         }
-        if let Some(session) = sessions.first() {
-            run(session);
-        }
+        run(0);
     });
     failure.into_result()
 }
@@ -71,7 +73,9 @@ fn batches(ranges: &[FetchRange]) -> usize {
 async fn run_session(job: &Job<'_>, queue: &Queue<'_>, failure: &Failure) -> Result<(), FetchError> {
     let lane = || async {
         while let Some(batch) = queue.take() {
-            job.fetch_batch(batch).await?;
+            let link = job.link;
+            let rows = link.ask(job.line, async |session| job.ask_for(session, batch).await).await?;
+            job.hand_on(rows)?;
         }
         Ok(())
     };
@@ -83,62 +87,78 @@ async fn run_session(job: &Job<'_>, queue: &Queue<'_>, failure: &Failure) -> Res
 
 /// What a connection works on.
 struct Job<'a> {
-    session: &'a Session,
+    link: &'a Link,
+    line: usize,
     files: &'a [DataPath],
     sink: &'a dyn ChunkSink,
 }
 
 impl Job<'_> {
-    /// Asks for a batch and passes its rows on. Rows may come in any order, each must come once.
-    async fn fetch_batch(&self, batch: &[FetchRange]) -> Result<(), FetchError> {
-        let paths: Vec<RawText<'_>> =
-            batch.iter().map(|range| RawText(self.path(range).as_bytes())).collect();
+    /// Asks for a batch. Rows may come in any order, each must come once. The witness is asked for in the same
+    /// breath, and the server answers one after the other.
+    async fn ask_for(
+        &self,
+        session: &Session,
+        batch: &[FetchRange],
+    ) -> Result<(Vec<(FetchRange, Row)>, Witness), SourceError> {
+        let paths = self.paths(batch);
         let begins: Vec<i64> = batch.iter().map(|range| range.offset as i64).collect();
         let lengths: Vec<i32> = batch.iter().map(|range| range.length as i32).collect();
         let parameters: [&(dyn ToSql + Sync); 3] = [&paths, &begins, &lengths];
 
-        let rows = match self.session.client.query_raw(&self.session.fetch, parameters).await {
-            Ok(rows) => rows,
-            Err(error) => return Err(self.explain(batch, error).await.into()),
-        };
-        let mut rows = pin!(rows);
-        let mut arrivals = Arrivals::new(batch);
-        loop {
-            let row = match rows.try_next().await {
-                Ok(Some(row)) => row,
-                Ok(None) => break,
-                Err(error) => return Err(self.explain(batch, error).await.into()),
-            };
-            let ordinal: i64 = row.try_get(0).map_err(|error| query(DOING, error))?;
-            let bytes: Option<&[u8]> = row.try_get(1).map_err(|error| query(DOING, error))?;
-            let range = arrivals.arrive(ordinal)?;
-            if bytes.is_some_and(|bytes| bytes.len() > range.length as usize) {
-                return Err(SourceError::TooMuch { path: self.path(&range).clone() }.into());
+        let rows = async {
+            let asked = session.client.query_raw(&session.fetch, parameters);
+            let mut rows = pin!(session.in_time(session.silence, DOING, asked).await?);
+            let mut arrivals = Arrivals::new(batch);
+            let mut found = Vec::with_capacity(batch.len());
+            while let Some(row) = session.in_time(session.silence, DOING, rows.try_next()).await? {
+                let range = arrivals.arrive(column(&row, 0, DOING)?)?;
+                let bytes: Option<&[u8]> = column(&row, 1, DOING)?;
+                if bytes.is_some_and(|bytes| bytes.len() > range.length as usize) {
+                    return Err(SourceError::TooMuch { path: self.path(&range).clone() });
+                }
+                found.push((range, row));
             }
+            arrivals.finish()?;
+            Ok(found)
+        };
+        match future::try_join(rows, session.witness()).await {
+            Err(error) => Err(self.explain(session, batch, error).await),
+            asked => asked,
+        }
+    }
+
+    /// Hands on what has come.
+    fn hand_on(&self, rows: Vec<(FetchRange, Row)>) -> Result<(), FetchError> {
+        for (range, row) in rows {
+            let bytes: Option<&[u8]> = column(&row, 1, DOING)?;
             let stored = self.sink.write(range, bytes);
             stored.map_err(|source| FetchError::Sink { path: self.path(&range).clone(), source })?;
         }
-        Ok(arrivals.finish()?)
+        Ok(())
     }
 
     fn path(&self, range: &FetchRange) -> &DataPath {
         &self.files[range.file as usize]
     }
 
+    fn paths<'b>(&'b self, batch: &[FetchRange]) -> Vec<RawText<'b>> {
+        batch.iter().map(|range| RawText(self.path(range).as_bytes())).collect()
+    }
+
     /// Finds out whether a batch failed because a file has become a directory: the server says that
     /// something is one, but which only in words.
-    async fn explain(&self, batch: &[FetchRange], error: tokio_postgres::Error) -> SourceError {
-        if error.code() == Some(&SqlState::WRONG_OBJECT_TYPE) {
-            let paths: Vec<RawText<'_>> =
-                batch.iter().map(|range| RawText(self.path(range).as_bytes())).collect();
-            let found = self.session.client.query_opt(sql::DIRECTORIES, &[&paths]).await;
+    async fn explain(&self, session: &Session, batch: &[FetchRange], error: SourceError) -> SourceError {
+        let code = error.server_error().and_then(|error| error.code());
+        if code == Some(&SqlState::WRONG_OBJECT_TYPE) {
+            let found = session.client.query_opt(sql::DIRECTORIES, &[&self.paths(batch)]).await;
             let ordinal = found.ok().flatten().and_then(|row| row.try_get::<_, i64>(0).ok());
             let at = ordinal.and_then(|ordinal| usize::try_from(ordinal).ok()?.checked_sub(1));
             if let Some(range) = at.and_then(|at| batch.get(at)) {
                 return SourceError::BecameDirectory { path: self.path(range).clone() };
             }
         }
-        query(DOING, error)
+        error
     }
 }
 

@@ -1,24 +1,27 @@
 //! Connections: finding the server, opening sessions on it, making them fit for the work.
 
+use std::future::Future;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use tokio::task::AbortHandle;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Statement};
 
 use super::sql::{self, Dialect};
 use crate::source::conninfo::{Address, Candidate, Conninfo, SessionAttrs};
 use crate::source::error::{ServerError, SourceError};
 
-/// The one address all connections of a run lead to.
-///
-/// A list of hosts is gone through once. Were it gone through for each connection, half of the blocks could
-/// come from another server than the listing.
+/// An address that connections lead to.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     /// In libpq's words.
     pub(super) name: String,
     config: Config,
     timeout: Option<Duration>,
+    /// What the server there must be.
+    attrs: SessionAttrs,
 }
 
 /// An open connection, ready for fetching.
@@ -26,10 +29,23 @@ pub(super) struct Endpoint {
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) fetch: Statement,
+    /// See [`Dialect::witness`].
+    pub(super) witness: Statement,
     /// `server_version_num`
     pub(super) version: u32,
     pub(super) dialect: &'static Dialect,
+    pub(super) opened: Instant,
+    /// Which of the servers it leads to that were the source one after the other, and how long that may say
+    /// nothing: both are set by whoever opened the session.
+    pub(super) server: u64,
+    pub(super) silence: Option<Duration>,
+    /// What moves its bytes.
+    task: AbortHandle,
+    /// Why the connection ended, once it has.
+    ended: Ended,
 }
+
+type Ended = Arc<Mutex<Option<tokio_postgres::Error>>>;
 
 /// What the first session learned of the server.
 #[derive(Debug)]
@@ -38,11 +54,14 @@ pub(super) struct Facts {
     pub(super) encoding: String,
 }
 
-/// Tries the servers of the string in their order; the first that answers and will do is taken.
+/// Tries the servers of the string in their order; the first that answers, will do and is admitted is taken.
 ///
 /// # Errors
-/// If there is none, what the first one that answered at all said, else why the first could not be reached.
-pub(super) async fn find(conninfo: &Conninfo) -> Result<(Endpoint, Session), SourceError> {
+/// If there is none, why not, one after the other.
+pub(super) async fn find(
+    conninfo: &Conninfo,
+    admit: impl AsyncFn(&Session, &str) -> Result<(), SourceError>,
+) -> Result<(Endpoint, Session), Vec<SourceError>> {
     let passes: &[SessionAttrs] = match conninfo.session_attrs() {
         SessionAttrs::PreferStandby => &[SessionAttrs::Standby, SessionAttrs::Any],
         SessionAttrs::Any => &[SessionAttrs::Any],
@@ -56,25 +75,33 @@ pub(super) async fn find(conninfo: &Conninfo) -> Result<(Endpoint, Session), Sou
         for candidate in conninfo.candidates() {
             if let Some(option) = conninfo.unsupported(&candidate.address) {
                 let (keyword, value) = (option.keyword, option.value);
-                return Err(SourceError::Unsupported { server: candidate.to_string(), keyword, value });
+                return Err(vec![SourceError::Unsupported { server: candidate.to_string(), keyword, value }]);
             }
-            match find_at(conninfo, candidate, *attrs).await {
+            match find_at(conninfo, candidate, *attrs, &admit).await {
                 Ok(found) => return Ok(found),
                 Err(error) => failures.push(error),
             }
         }
     }
     for failure in &failures {
-        tracing::debug!("no source server: {failure}: {:?}", std::error::Error::source(failure));
+        tracing::debug!("no source server: {}", failure.with_reasons());
     }
+    Err(failures)
+}
+
+/// Of several failures the one to tell: what the first server said that answered at all, else why the first
+/// could not be reached.
+pub(super) fn most_telling(mut failures: Vec<SourceError>) -> SourceError {
     let answered = failures.iter().position(has_answered).unwrap_or(0);
-    Err(failures.swap_remove(answered))
+    failures.swap_remove(answered)
 }
 
 fn has_answered(error: &SourceError) -> bool {
     match error {
         SourceError::Connect { source, .. } => source.code().is_some(),
-        SourceError::SessionAttributes { .. } | SourceError::Query { .. } => true,
+        SourceError::SessionAttributes { .. } | SourceError::Query { .. } | SourceError::Changed { .. } => {
+            true
+        }
         _ => false,
     }
 }
@@ -84,13 +111,15 @@ async fn find_at(
     conninfo: &Conninfo,
     candidate: &Candidate,
     attrs: SessionAttrs,
+    admit: &impl AsyncFn(&Session, &str) -> Result<(), SourceError>,
 ) -> Result<(Endpoint, Session), SourceError> {
     let mut first_failure = None;
     for (name, config) in endpoints(conninfo, candidate).await? {
-        let endpoint = Endpoint { name, config, timeout: conninfo.connect_timeout() };
+        let endpoint = Endpoint { name, config, timeout: conninfo.connect_timeout(), attrs };
         let found = async {
             let session = endpoint.open().await?;
-            check_attributes(&session, attrs, &endpoint.name).await?;
+            endpoint.check_attributes(&session).await?;
+            admit(&session, &endpoint.name).await?;
             Ok((endpoint, session))
         };
         match found.await {
@@ -140,30 +169,122 @@ impl Endpoint {
         }
     }
 
+    /// Limits that a role or database has for its sessions may strike before they are taken off; then they
+    /// are off from the start. (Not always, because some poolers refuse options.)
     async fn open_unlimited(&self) -> Result<Session, SourceError> {
-        let connected = self.config.connect(NoTls).await;
+        let mut config = self.config.clone();
+        let mut raised = Vec::new();
+        loop {
+            let error = match self.connect(&config).await {
+                Ok(session) => return Ok(session),
+                Err(error) => error,
+            };
+            let limit = error.server_error().and_then(|error| sql::limit_of(error.code()?.code()));
+            match limit.filter(|limit| !raised.contains(limit)) {
+                Some(limit) => raised.push(limit),
+                None => return Err(error),
+            }
+            let given = self.config.get_options().unwrap_or_default();
+            let off = raised.iter().map(|limit| format!(" -c {limit}=0"));
+            config.options(off.fold(given.to_owned(), |options, off| options + &off));
+        }
+    }
+
+    async fn connect(&self, config: &Config) -> Result<Session, SourceError> {
+        let connected = config.connect(NoTls).await;
         let (client, connection) = connected
             .map_err(|error| SourceError::Connect { server: self.name.clone(), source: error.into() })?;
-        tokio::spawn(async move {
-            // Whoever waits for an answer on this connection is told as well.
-            if let Err(error) = connection.await {
-                tracing::debug!("connection to the source server ended: {error}");
+        let ended = Ended::default();
+        let end = Arc::clone(&ended);
+        let task = tokio::spawn(async move {
+            // Whoever waits for an answer on this connection is told when it is dropped, which is later.
+            let mut connection = pin!(connection);
+            if let Err(error) = connection.as_mut().await {
+                *end.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             }
         });
+        let why = |error| because(&ended, error);
 
         let doing = "setting up a connection";
-        let row = simple_row(&client, "SHOW server_version_num", doing).await?;
+        let row = simple_row(&client, "SHOW server_version_num", doing).await.map_err(why)?;
         let version = row.first().and_then(|text| text.as_deref()?.parse().ok());
         let version = version.ok_or_else(|| answer(doing, "server_version_num is no number"))?;
         let dialect = Dialect::of(version).ok_or(SourceError::ServerVersion { version })?;
-        let failed = |error: tokio_postgres::Error| query(doing, error);
+        let failed = |error| why(query(doing, error));
         client.batch_execute(&sql::session_settings(version)).await.map_err(failed)?;
         let fetch = client.prepare(sql::FETCH).await.map_err(failed)?;
-        Ok(Session { client, fetch, version, dialect })
+        let witness = client.prepare(&dialect.witness()).await.map_err(failed)?;
+        Ok(Session {
+            client,
+            fetch,
+            witness,
+            version,
+            dialect,
+            opened: Instant::now(),
+            server: 0,
+            silence: None,
+            task: task.abort_handle(),
+            ended,
+        })
+    }
+
+    /// Whether the server at the other end is what `target_session_attrs` asks for.
+    pub(super) async fn check_attributes(&self, session: &Session) -> Result<(), SourceError> {
+        if self.attrs == SessionAttrs::Any {
+            return Ok(());
+        }
+        let doing = "checking target_session_attrs";
+        // What a role or database setting says of new sessions, before this one made itself read-only.
+        let asked = "SELECT pg_catalog.pg_is_in_recovery(), \
+                     (SELECT s.reset_val FROM pg_catalog.pg_settings AS s \
+                      WHERE s.name = 'default_transaction_read_only')";
+        let row = simple_row(&session.client, asked, doing).await?;
+        let is = |index: usize, word: &str| row.get(index).and_then(Option::as_deref) == Some(word);
+        let standby = is(0, "t");
+        let read_only = standby || is(1, "on");
+        let problem = match self.attrs {
+            SessionAttrs::ReadWrite if read_only => "session is read-only",
+            SessionAttrs::ReadOnly if !read_only => "session is not read-only",
+            SessionAttrs::Primary if standby => "server is in hot standby mode",
+            SessionAttrs::Standby if !standby => "server is not in hot standby mode",
+            _ => return Ok(()),
+        };
+        Err(SourceError::SessionAttributes { server: self.name.clone(), problem })
     }
 }
 
 impl Session {
+    /// The same session, as part of a run.
+    pub(super) fn in_run(self, server: u64, silence: Option<Duration>) -> Session {
+        Session { server, silence, ..self }
+    }
+
+    /// Ends the connection: whoever waits for an answer on it is told that it is closed.
+    pub(super) fn hang_up(&self) {
+        self.task.abort();
+    }
+
+    /// Waits for the server. One that says nothing for `silence` counts as lost.
+    pub(super) async fn in_time<T>(
+        &self,
+        silence: Option<Duration>,
+        doing: &str,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, SourceError> {
+        let answered = match silence {
+            None => answer.await,
+            Some(limit) => tokio::time::timeout(limit, answer)
+                .await
+                .map_err(|_| SourceError::Silent { doing: doing.to_owned(), limit })?,
+        };
+        answered.map_err(|error| self.failed(doing, error))
+    }
+
+    /// A query that failed, with the reason if that is the end of the connection.
+    pub(super) fn failed(&self, doing: &str, error: tokio_postgres::Error) -> SourceError {
+        because(&self.ended, query(doing, error))
+    }
+
     /// Makes names go both ways as the bytes they are. Messages of the server stay in its own encoding
     /// then, so this comes after everything that could refuse the run.
     pub(super) async fn use_raw_names(&self) -> Result<(), SourceError> {
@@ -201,29 +322,6 @@ impl Session {
     }
 }
 
-async fn check_attributes(session: &Session, attrs: SessionAttrs, server: &str) -> Result<(), SourceError> {
-    if attrs == SessionAttrs::Any {
-        return Ok(());
-    }
-    let doing = "checking target_session_attrs";
-    // What a role or database setting says of new sessions, before this one made itself read-only.
-    let asked = "SELECT pg_catalog.pg_is_in_recovery(), \
-                 (SELECT s.reset_val FROM pg_catalog.pg_settings AS s \
-                  WHERE s.name = 'default_transaction_read_only')";
-    let row = simple_row(&session.client, asked, doing).await?;
-    let is = |index: usize, word: &str| row.get(index).and_then(Option::as_deref) == Some(word);
-    let standby = is(0, "t");
-    let read_only = standby || is(1, "on");
-    let problem = match attrs {
-        SessionAttrs::ReadWrite if read_only => "session is read-only",
-        SessionAttrs::ReadOnly if !read_only => "session is not read-only",
-        SessionAttrs::Primary if standby => "server is in hot standby mode",
-        SessionAttrs::Standby if !standby => "server is not in hot standby mode",
-        _ => return Ok(()),
-    };
-    Err(SourceError::SessionAttributes { server: server.to_owned(), problem })
-}
-
 /// The first row of a query without parameters, as text.
 async fn simple_row(client: &Client, text: &str, doing: &str) -> Result<Vec<Option<String>>, SourceError> {
     let messages = client.simple_query(text).await.map_err(|error| query(doing, error))?;
@@ -234,6 +332,17 @@ async fn simple_row(client: &Client, text: &str, doing: &str) -> Result<Vec<Opti
     let row = row.ok_or_else(|| answer(doing, "no row"))?;
     let columns = (0..row.len()).map(|index| row.try_get(index).map(|text| text.map(str::to_owned)));
     columns.collect::<Result<_, _>>().map_err(|error| query(doing, error))
+}
+
+/// Puts the reason for the end of a connection in the place of the bare fact that it is closed.
+fn because(ended: &Ended, error: SourceError) -> SourceError {
+    match error {
+        SourceError::Query { doing, source } if source.is_closed() => {
+            let reason = ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+            SourceError::Query { doing, source: reason.map_or(source, ServerError::from) }
+        }
+        other => other,
+    }
 }
 
 /// A failed query.

@@ -102,8 +102,18 @@ impl Dialect {
         DIALECTS.iter().find(|dialect| version >= dialect.since)
     }
 
-    /// Whether in recovery, and two positions: received and replayed there, else inserted and flushed.
-    pub(super) fn positions(&self) -> String {
+    /// The control file, whether in recovery, and two positions: received and replayed there, else inserted and
+    /// flushed. One byte more than a control file has is asked for, to see one that is too long.
+    pub(super) fn witness(&self) -> String {
+        let length = walparse::control::CONTROL_FILE_SIZE + 1;
+        let (control_file, positions) = (self.control_file, self.positions());
+        format!(
+            "SELECT pg_catalog.pg_read_binary_file('{control_file}', 0, {length}, true), p.* \
+             FROM ({positions}) AS p"
+        )
+    }
+
+    fn positions(&self) -> String {
         let Dialect { insert_position, flush_position, receive_position, replay_position, .. } = self;
         // CASE keeps the server from calling what raises an error in its present state.
         format!(
@@ -117,7 +127,7 @@ impl Dialect {
 
 /// What makes a session fit for long, harmless reading; each line only where the server knows it.
 pub(super) fn session_settings(version: u32) -> String {
-    let settings: [(u32, &str); 8] = [
+    let settings = [
         // First of all: nobody else's functions get in the way.
         (0, "search_path = ''"),
         (0, "statement_timeout = 0"),
@@ -127,11 +137,29 @@ pub(super) fn session_settings(version: u32) -> String {
         (140_000, "idle_session_timeout = 0"),
         (170_000, "transaction_timeout = 0"),
         (0, "default_transaction_read_only = on"),
+        // A standby answers nothing in the other.
+        (0, "default_transaction_isolation = 'read committed'"),
+        // The listing of very many files must not become a temporary file, which may be limited for a role.
+        (0, "work_mem = '64MB'"),
+        // Rows come in the order in which they are asked for, and no worker processes are taken.
+        (0, "max_parallel_workers_per_gather = 0"),
         // Compiling the listing takes thirty times as long as running it.
         (110_000, "jit = off"),
     ];
     let known = settings.iter().filter(|(since, _)| version >= *since);
     known.map(|(_, setting)| format!("SET {setting};")).collect()
+}
+
+/// The setting that a server names by this SQLSTATE as the reason for having cancelled or ended something.
+pub(super) fn limit_of(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "57014" => "statement_timeout",
+        "55P03" => "lock_timeout",
+        "25P03" => "idle_in_transaction_session_timeout",
+        "25P04" => "transaction_timeout",
+        "57P05" => "idle_session_timeout",
+        _ => return None,
+    })
 }
 
 /// Asks for the privilege on each of [`FUNCTIONS`], in this order.

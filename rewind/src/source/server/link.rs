@@ -1,0 +1,422 @@
+//! The connections of a run. One that is lost is made anew, to a server that is proven to go on from where
+//! the run has got to.
+//!
+//! The proof: everything that is asked is followed by a look at the control file and the WAL position, which
+//! bounds what was read from above. A server on a new connection must have that WAL, in its own history.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_postgres::error::SqlState;
+use walparse::{Lsn, TimelineHistory, TimelineId};
+
+use super::queries::Witness;
+use super::session::{self, Endpoint, Facts, Session};
+use crate::milestone;
+use crate::source::WalPosition;
+use crate::source::conninfo::Conninfo;
+use crate::source::error::SourceError;
+
+/// Between two tries at first, and at most.
+const SHORT_PAUSE: Duration = Duration::from_millis(100);
+const LONG_PAUSE: Duration = Duration::from_secs(2);
+
+/// However little patience there is: a busy server is silent for so long now and then.
+const LEAST_SILENCE: Duration = Duration::from_secs(15);
+
+/// The connections.
+#[derive(Debug)]
+pub(super) struct Link {
+    conninfo: Conninfo,
+    /// How long a lost connection is tried to be made again; zero: not at all.
+    patience: Duration,
+    pub(super) facts: Facts,
+    lines: Vec<tokio::sync::Mutex<Option<Arc<Session>>>>,
+    /// Where all of them lead to. Were the list of hosts gone through for each connection, half of the blocks
+    /// could come from another server than the listing.
+    place: tokio::sync::Mutex<Arc<Endpoint>>,
+    seen: Mutex<Seen>,
+    /// Since when there has been no connection; for messages.
+    outage: Mutex<Option<Instant>>,
+}
+
+/// What is known of the source so far.
+#[derive(Clone, Debug)]
+struct Seen {
+    system_identifier: u64,
+    /// Nothing that was read is of later WAL than this, ...
+    end: Lsn,
+    /// ... on this timeline.
+    timeline: TimelineId,
+    /// Nor is it older than what replay from here on makes good.
+    redo: Lsn,
+    /// Counts the servers that were the source. What comes from an earlier one is not taken.
+    server: u64,
+}
+
+impl Link {
+    /// Connects, checks that server and role are fit to be a source, and opens as many connections as are
+    /// wanted and to be had.
+    pub(super) async fn open(
+        conninfo: &Conninfo,
+        wanted: NonZeroUsize,
+        patience: Duration,
+    ) -> Result<Link, SourceError> {
+        let Opened { endpoint, sessions, facts, seen } = open_first(conninfo, wanted, patience).await?;
+        let (version, count) = (sessions[0].version, sessions.len());
+        tracing::info!(
+            milestone = milestone::CONNECTED,
+            "connected to {}, version {version}, {count} connection(s)",
+            endpoint.name
+        );
+        let line = |session| tokio::sync::Mutex::new(Some(Arc::new(session)));
+        Ok(Link {
+            conninfo: conninfo.clone(),
+            patience,
+            facts,
+            lines: sessions.into_iter().map(line).collect(),
+            place: tokio::sync::Mutex::new(Arc::new(endpoint)),
+            seen: Mutex::new(seen),
+            outage: Mutex::default(),
+        })
+    }
+
+    /// The number of connections.
+    pub(super) fn lines(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// What to call the server in messages.
+    pub(super) async fn name(&self) -> String {
+        self.place.lock().await.name.clone()
+    }
+
+    /// Says from where on replay will make good what is read: a server whose data may be older is refused.
+    pub(super) fn replayed_from(&self, redo: Lsn) {
+        let mut seen = self.seen();
+        seen.redo = seen.redo.min(redo);
+    }
+
+    /// Asks something on one of the connections. If that is lost, the question is asked again on a new one.
+    ///
+    /// `ask` must end with the witness: what is read after it is not bounded.
+    pub(super) async fn ask<T>(
+        &self,
+        line: usize,
+        ask: impl AsyncFn(&Session) -> Result<(T, Witness), SourceError>,
+    ) -> Result<T, SourceError> {
+        let mut trouble = None;
+        loop {
+            let asked = async {
+                let (session, server) = self.session(line).await?;
+                let asked = ask(&session).await.and_then(|(answer, witness)| {
+                    self.observe(&session, server, &witness)?;
+                    Ok(answer)
+                });
+                if asked.as_ref().is_err_and(SourceError::is_transient) {
+                    self.hang_up(line, &session).await;
+                }
+                asked
+            };
+            // Once there is trouble, a try may not outlast the patience either.
+            let asked = match &trouble {
+                None => asked.await,
+                Some(Trouble { end, .. }) => match tokio::time::timeout_at((*end).into(), asked).await {
+                    Ok(asked) => asked,
+                    Err(_) => return Err(self.lost(trouble)),
+                },
+            };
+            match asked {
+                Err(error) if error.is_transient() && self.patience > Duration::ZERO => {
+                    self.wait(&mut trouble, error).await;
+                    if trouble.as_ref().is_some_and(|trouble| Instant::now() >= trouble.end) {
+                        return Err(self.lost(trouble));
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Notes what went wrong, tells of it if it is new, and lets some time pass.
+    async fn wait(&self, trouble: &mut Option<Trouble>, error: SourceError) {
+        let now = Instant::now();
+        let begun = lock(&self.outage).replace(now);
+        match begun {
+            // Other connections are lost already, by the same cause mostly.
+            Some(begun) => *lock(&self.outage) = Some(begun),
+            None => tracing::warn!(
+                "lost the source: {}; trying again for up to {} s",
+                error.with_reasons(),
+                self.patience.as_secs()
+            ),
+        }
+        let pause = trouble.as_ref().map_or(SHORT_PAUSE, |trouble| (trouble.pause * 2).min(LONG_PAUSE));
+        let end = trouble.as_ref().map_or(now + self.patience, |trouble| trouble.end);
+        tracing::debug!("source: {}", error.with_reasons());
+        *trouble = Some(Trouble { end, pause, last: error });
+        tokio::time::sleep(pause.min(end.saturating_duration_since(now))).await;
+    }
+
+    fn lost(&self, trouble: Option<Trouble>) -> SourceError {
+        let last = trouble.map(|trouble| trouble.last);
+        let last = last.unwrap_or_else(|| unreachable!("given up without any trouble"));
+        SourceError::Lost { patience: self.patience, source: Box::new(last) }
+    }
+
+    /// The session of a line, opened anew if need be, and which server it leads to.
+    async fn session(&self, line: usize) -> Result<(Arc<Session>, u64), SourceError> {
+        let mut slot = self.lines[line].lock().await;
+        let server = self.seen().server;
+        match &*slot {
+            Some(session) if session.server == server && !session.client.is_closed() => {
+                Ok((Arc::clone(session), server))
+            }
+            _ => {
+                *slot = None;
+                let session = Arc::new(self.connect().await?);
+                *slot = Some(Arc::clone(&session));
+                let server = session.server;
+                Ok((session, server))
+            }
+        }
+    }
+
+    /// Forgets a session that is lost. Others that wait for an answer on it would wait in vain.
+    async fn hang_up(&self, line: usize, session: &Arc<Session>) {
+        session.hang_up();
+        let mut slot = self.lines[line].lock().await;
+        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
+            *slot = None;
+        }
+    }
+
+    /// Opens a session where the others lead to; if there is nobody, at another host of the string, where the
+    /// others go as well then.
+    async fn connect(&self) -> Result<Session, SourceError> {
+        let mut place = self.place.lock().await;
+        let again = async {
+            let session = place.open().await?;
+            place.check_attributes(&session).await?;
+            self.admit(&session, &place.name).await?;
+            Ok(session)
+        };
+        let failure = match again.await {
+            Ok(session) => return Ok(self.furnish(session)),
+            Err(error) => error,
+        };
+        if self.conninfo.candidates().len() == 1 {
+            return Err(failure);
+        }
+        let found =
+            session::find(&self.conninfo, async |session, name| self.admit(session, name).await).await;
+        let (endpoint, session) = found.map_err(|mut failures| {
+            failures.insert(0, failure);
+            let may_pass = failures.iter().position(SourceError::is_transient);
+            failures.swap_remove(may_pass.unwrap_or(0))
+        })?;
+        if endpoint.name != place.name {
+            tracing::warn!("going on with {} as the source", endpoint.name);
+            self.seen().server += 1;
+        }
+        *place = Arc::new(endpoint);
+        Ok(self.furnish(session))
+    }
+
+    fn furnish(&self, session: Session) -> Session {
+        session.in_run(self.seen().server, silence(self.patience))
+    }
+
+    /// Makes sure that a server goes on from where the run has got to, and that it and the role are still fit.
+    async fn admit(&self, session: &Session, name: &str) -> Result<(), SourceError> {
+        session.check().await?;
+        let witness = session.witness().await?;
+        let history = session.history(witness.control.timeline()).await?;
+        let problem = self.seen().problem(&witness, &history);
+        session.use_raw_names().await?;
+        match problem {
+            None => Ok(()),
+            Some(Problem { text, may_pass }) => {
+                Err(SourceError::Changed { server: name.to_owned(), problem: text, may_pass })
+            }
+        }
+    }
+
+    /// Takes note of what an answer came with.
+    fn observe(&self, session: &Session, server: u64, witness: &Witness) -> Result<(), SourceError> {
+        let mut seen = self.seen();
+        if seen.server != server {
+            // Nothing bounds it from now on: it is asked for again.
+            let problem = "another server has taken its place".to_owned();
+            let server = "the server".to_owned();
+            return Err(SourceError::Changed { server, problem, may_pass: true });
+        }
+        seen.advance(witness);
+        let mut outage = lock(&self.outage);
+        if let Some(begun) = outage.take_if(|begun| session.opened >= *begun) {
+            tracing::info!("the source is back after {:.1} s", begun.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        lock(&self.seen)
+    }
+}
+
+/// What has gone wrong with one question so far.
+struct Trouble {
+    /// When the patience ends.
+    end: Instant,
+    pause: Duration,
+    last: SourceError,
+}
+
+/// Why a server cannot be gone on with.
+#[derive(PartialEq, Debug)]
+struct Problem {
+    text: String,
+    may_pass: bool,
+}
+
+impl Seen {
+    fn first(witness: &Witness) -> Seen {
+        let control = &witness.control;
+        let mut seen = Seen {
+            system_identifier: control.system_identifier(),
+            end: Lsn::INVALID,
+            timeline: control.timeline(),
+            redo: control.checkpoint().redo,
+            server: 0,
+        };
+        seen.advance(witness);
+        seen
+    }
+
+    /// What was read before this witness is bounded by it.
+    fn advance(&mut self, witness: &Witness) {
+        let end = match witness.position {
+            WalPosition::Primary { flush, .. } => flush,
+            // A standby writes no page before its minRecoveryPoint is behind it.
+            _ => witness.control.min_recovery_point(),
+        };
+        if end >= self.end {
+            (self.end, self.timeline) = (end, witness.control.timeline());
+        }
+    }
+
+    /// Why the server with this history cannot go on from here; `None` if it can.
+    fn problem(&self, witness: &Witness, history: &TimelineHistory) -> Option<Problem> {
+        let control = &witness.control;
+        let problem = |text: String, may_pass| Some(Problem { text, may_pass });
+        let (ours, theirs) = (self.system_identifier, control.system_identifier());
+        if ours != theirs {
+            return problem(format!("it is of another system ({theirs}, not {ours})"), false);
+        }
+        let Seen { end, timeline, redo, .. } = *self;
+        let available = match witness.position {
+            WalPosition::Primary { flush, .. } => flush,
+            WalPosition::Standby { received, .. } => received,
+            WalPosition::Stopped => control.checkpoint_lsn(),
+        };
+        if available < end {
+            return problem(format!("its WAL ends at {available}, but the source had come to {end}"), true);
+        }
+        let there = history.timeline_at(Lsn(end.0.saturating_sub(1)));
+        if there != timeline {
+            // A standby may not have noticed its primary's promotion yet.
+            let is_behind = history.timeline() < timeline;
+            return problem(format!("at {end} it is on timeline {there}, not {timeline}"), is_behind);
+        }
+        let oldest = control.checkpoint().redo;
+        if oldest < redo {
+            return problem(
+                format!("its data is only as new as its checkpoint at {oldest}, not {redo}"),
+                true,
+            );
+        }
+        None
+    }
+}
+
+/// What a run begins with.
+struct Opened {
+    endpoint: Endpoint,
+    sessions: Vec<Session>,
+    facts: Facts,
+    seen: Seen,
+}
+
+/// Connects for the first time. A server that is starting is waited for, and one that has answered already is
+/// tried again; all else is an error at once, for it may be the connection string that is wrong.
+async fn open_first(
+    conninfo: &Conninfo,
+    wanted: NonZeroUsize,
+    patience: Duration,
+) -> Result<Opened, SourceError> {
+    let end = Instant::now() + patience;
+    let mut pause = SHORT_PAUSE;
+    let mut has_answered = false;
+    loop {
+        let opened = async {
+            let found = session::find(conninfo, async |_, _| Ok(())).await;
+            let (endpoint, first) = found.map_err(session::most_telling)?;
+            has_answered = true;
+            let first = first.in_run(0, silence(patience));
+            let facts = first.check().await?;
+            let seen = Seen::first(&first.witness().await?);
+            let sessions = open_more(&endpoint, first, wanted, patience).await?;
+            Ok(Opened { endpoint, sessions, facts, seen })
+        };
+        let error: SourceError = match opened.await {
+            Ok(opened) => return Ok(opened),
+            Err(error) => error,
+        };
+        let code = error.server_error().and_then(|error| error.code());
+        let may_pass = code == Some(&SqlState::CANNOT_CONNECT_NOW) || has_answered && error.is_transient();
+        if !may_pass || Instant::now() + pause >= end {
+            return Err(error);
+        }
+        if pause == SHORT_PAUSE {
+            tracing::warn!("waiting up to {} s for the source: {}", patience.as_secs(), error.with_reasons());
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONG_PAUSE);
+    }
+}
+
+/// Adds connections to the first, up to `wanted` or as many as the server allows.
+async fn open_more(
+    endpoint: &Endpoint,
+    first: Session,
+    wanted: NonZeroUsize,
+    patience: Duration,
+) -> Result<Vec<Session>, SourceError> {
+    first.use_raw_names().await?;
+    let mut sessions = vec![first];
+    while sessions.len() < wanted.get() {
+        let session = match endpoint.open().await {
+            Ok(session) => session,
+            Err(SourceError::Connect { source, .. })
+                if source.code() == Some(&SqlState::TOO_MANY_CONNECTIONS) =>
+            {
+                tracing::warn!("going on with {} of {wanted} connections: {source}", sessions.len());
+                break;
+            }
+            Err(error) => return Err(error),
+        };
+        session.use_raw_names().await?;
+        sessions.push(session.in_run(0, silence(patience)));
+    }
+    Ok(sessions)
+}
+
+/// How long a server may say nothing before it counts as lost.
+fn silence(patience: Duration) -> Option<Duration> {
+    (patience > Duration::ZERO).then(|| patience.max(LEAST_SILENCE))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
