@@ -12,74 +12,7 @@ use crate::harness::{
 };
 use crate::{index_types, sizes};
 
-<<<<<<< HEAD
-/// What the proxy does once its limit is reached.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Then {
-    /// Breaks the connections.
-    Cut,
-    /// Passes nothing on, and keeps them open.
-    Stall,
-}
-
-/// Passes on what a server sends, up to a limit counted over all connections.
-pub struct Proxy {
-    pub port: u16,
-    passed: Arc<AtomicU64>,
-}
-
-impl Proxy {
-    pub fn to(server: &Server, limit: u64, then: Then) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bind 127.0.0.1");
-        let port = listener.local_addr().expect("address of the proxy").port();
-        let socket = PathBuf::from(server.host()).join(format!(".s.PGSQL.{}", server.port));
-        let passed = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&passed);
-        std::thread::spawn(move || {
-            for client in listener.incoming() {
-                let client = client.expect("accept a connection");
-                let server = UnixStream::connect(&socket).expect("connect to the server");
-                let (mut to_server, mut from_client) =
-                    (server.try_clone().expect("clone"), client.try_clone().expect("clone"));
-                std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
-                let counter = Arc::clone(&counter);
-                std::thread::spawn(move || pass_on(server, client, &counter, limit, then));
-            }
-        });
-        Proxy { port, passed }
-    }
-
-    /// Bytes passed on so far.
-    pub fn passed(&self) -> u64 {
-        self.passed.load(Ordering::SeqCst)
-    }
-
-    pub fn conninfo(&self) -> String {
-        format!("host=127.0.0.1 port={} user=postgres dbname=postgres", self.port)
-    }
-}
-
-fn pass_on(mut server: UnixStream, mut client: TcpStream, passed: &AtomicU64, limit: u64, then: Then) {
-    let mut buffer = [0; 8192];
-    while let Ok(count @ 1..) = server.read(&mut buffer) {
-        if passed.fetch_add(count as u64, Ordering::SeqCst) + count as u64 > limit {
-            match then {
-                Then::Cut => break,
-                Then::Stall => std::thread::sleep(Duration::from_secs(600)),
-            }
-        }
-        if client.write_all(&buffer[..count]).is_err() {
-            break;
-        }
-    }
-    let _ = client.shutdown(std::net::Shutdown::Both);
-    let _ = server.shutdown(std::net::Shutdown::Both);
-}
-
-fn diverged(sandbox: &Sandbox) -> Failover {
-=======
 pub fn diverged(sandbox: &Sandbox) -> Failover {
->>>>>>> 6ae3077 (A lost connection to the source is made anew, to a server proven to go on from where the run has got to; tried through a proxy that cuts, garbles and holds it)
     let mut failover = Failover::new(
         sandbox,
         |old| {

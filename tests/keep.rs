@@ -9,8 +9,10 @@
 
 use std::path::Path;
 
-use crate::harness::{Failover, Rewind, Sandbox, Server, SourceKind, assert_follows, assert_sound};
-use crate::interrupted::{Proxy, Then, is_marked};
+use crate::harness::{
+    Failover, Proxy, Rewind, Sandbox, Server, SourceKind, Then, assert_follows, assert_sound,
+};
+use crate::interrupted::is_marked;
 
 const OWN: [(&str, &str); 6] = [
     ("postgresql.auto.conf", "primary_conninfo = 'host=dead.invalid user=repl password=s3cret'\n"),
