@@ -160,6 +160,11 @@ pub(crate) struct RewindArgs {
     #[arg(short = 'N', long, overrides_with = "no_sync", help_heading = "What to do")]
     pub(crate) no_sync: bool,
 
+    /// How to wait for that: for each file that was written, or for whole file systems
+    #[arg(long, value_enum, value_name = "METHOD", default_value = "fsync", overrides_with = "sync_method")]
+    #[arg(help_heading = "What to do")]
+    pub(crate) sync_method: SyncMethod,
+
     /// Threads and connections to use
     #[arg(short = 'j', long, value_name = "N", overrides_with = "jobs", help_heading = "What to do")]
     #[arg(value_parser = positive)]
@@ -177,6 +182,13 @@ pub(crate) struct RewindArgs {
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", overrides_with = "format")]
     #[arg(help_heading = "Output")]
     pub(crate) format: Format,
+}
+
+/// How what was written is made durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum SyncMethod {
+    Fsync,
+    Syncfs,
 }
 
 /// The options of `kbrecover status`.

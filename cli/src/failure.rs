@@ -106,6 +106,9 @@ pub(crate) enum SetupError {
     /// `--keep` names what cannot be kept.
     #[error(transparent)]
     Keep(#[from] KeepError),
+    /// Signals cannot be caught.
+    #[error("could not set up the handling of signals")]
+    Signals(#[source] io::Error),
     /// `--source-server` is no connection string.
     #[error(transparent)]
     Conninfo(#[from] ConninfoError),
@@ -122,6 +125,7 @@ impl SetupError {
             | SetupError::NoSource
             | SetupError::TwoSources
             | SetupError::NoServerForRecoveryConf => Some(try_help("kbrecover rewind")),
+            SetupError::Signals(_) => None,
             SetupError::Root => Some("Run it as the user that owns the target's data directory.".to_owned()),
             SetupError::Permissions { .. } => {
                 Some("Name the data directory of the server to rewind with -D.".to_owned())

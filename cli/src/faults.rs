@@ -108,7 +108,10 @@ mod debug {
                 record.write_all(format!("{}\n", describe(change)).as_bytes())?;
                 record.write_all(bytes)?;
             }
-            let is_sync = matches!(change, Change::SyncFile { .. } | Change::SyncDirectory { .. });
+            let is_sync = matches!(
+                change,
+                Change::SyncFile { .. } | Change::SyncDirectory { .. } | Change::SyncFileSystem { .. }
+            );
             Ok(if is_sync && self.skips_sync { Verdict::SkipSync } else { Verdict::Make })
         }
     }
@@ -145,6 +148,7 @@ mod debug {
             Change::Rename { from, to } => json!({"rename": from, "to": to}),
             Change::SyncFile { path } => json!({"fsync": path}),
             Change::SyncDirectory { path } => json!({"fsync_directory": path}),
+            Change::SyncFileSystem { path } => json!({"syncfs": path}),
         }
     }
 

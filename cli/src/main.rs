@@ -16,6 +16,7 @@ mod report;
 mod logging;
 mod progress;
 mod screen;
+mod signals;
 
 use args::{Command, Invocation};
 use persona::{KBRECOVER, Role};

@@ -240,6 +240,7 @@ impl ChunkSink for Writer<'_> {
             return Ok(());
         };
         if !bytes.is_empty() {
+            self.target.check_alone().map_err(io::Error::other)?;
             let file = self.file(range.file).map_err(io::Error::other)?;
             file.write_at(bytes, range.offset).map_err(io::Error::other)?;
             self.per_file[range.file as usize].fetch_add(bytes.len() as u64, Ordering::Relaxed);

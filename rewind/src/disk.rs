@@ -1,7 +1,7 @@
 //! The disk under the target: every system call that changes something there is one function here.
 //!
-//! Each of them is announced to an observer first, if there is one. Tests use that to record the changes,
-//! to make one fail, and to stop the program before it.
+//! Each of them is refused once the run has been asked to stop, and is announced to an observer, if there
+//! is one. Tests use that to record the changes, to make one fail, and to kill the program before it.
 
 #![expect(clippy::disallowed_methods, reason = "this is the module that may write")]
 
@@ -11,6 +11,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
+
+use crate::stop::StopFlag;
 
 /// A change to the disk, about to be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +40,8 @@ pub enum Change<'a> {
     SyncFile { path: &'a Path },
     /// The names in a directory become durable.
     SyncDirectory { path: &'a Path },
+    /// Everything in the file system of this directory becomes durable.
+    SyncFileSystem { path: &'a Path },
 }
 
 /// What becomes of a change that was announced.
@@ -61,12 +65,13 @@ pub trait ChangeObserver: fmt::Debug + Send + Sync {
 /// Makes changes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
+    stop: StopFlag,
     observer: Option<Arc<dyn ChangeObserver>>,
 }
 
 impl Disk {
-    pub(crate) fn new(observer: Option<Arc<dyn ChangeObserver>>) -> Disk {
-        Disk { observer }
+    pub(crate) fn new(stop: StopFlag, observer: Option<Arc<dyn ChangeObserver>>) -> Disk {
+        Disk { stop, observer }
     }
 
     /// Opens a file that is there for writing, which changes nothing yet; a link is not followed.
@@ -135,7 +140,15 @@ impl Disk {
         }
     }
 
+    pub(crate) fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        match self.announce(Change::SyncFileSystem { path })? {
+            Verdict::Make => Ok(rustix::fs::syncfs(File::open(path)?)?),
+            Verdict::SkipSync => Ok(()),
+        }
+    }
+
     fn announce(&self, change: Change<'_>) -> io::Result<Verdict> {
+        self.stop.check()?;
         self.observer.as_ref().map_or(Ok(Verdict::Make), |observer| observer.before(change))
     }
 }

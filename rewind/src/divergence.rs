@@ -418,7 +418,7 @@ fn source_part(
     let failed =
         |error: FetchWalError| WalReadError::Fetch { segment: name.clone(), source: Box::new(error) };
     let Some(path) = target.find_elsewhere(&name, false).map_err(failed)? else { return Ok(None) };
-    let bytes = FileBytes::map(&path).map_err(|source| WalReadError::Open { path, source })?;
+    let bytes = FileBytes::open(&path).map_err(|source| WalReadError::Open { path, source })?;
     Ok(bytes.get(offset..offset + length).map(<[u8]>::to_vec))
 }
 

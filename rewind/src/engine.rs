@@ -4,6 +4,7 @@
 //! has succeeded. [`rewind`] then changes the target in one marked stretch.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use rayon::prelude::*;
 use walparse::Flavor;
@@ -34,28 +35,39 @@ use crate::target::Target;
 /// # Errors
 /// [`Failure::target`] says whether the target is as it was.
 pub fn run(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failure> {
-    let Some(jobs) = options.jobs else { return run_stages(options, progress) };
-    match rayon::ThreadPoolBuilder::new().num_threads(jobs.get()).build() {
-        Ok(pool) => pool.install(|| run_stages(options, progress)),
-        Err(error) => {
-            tracing::warn!("could not start {jobs} threads, using the usual number: {error}");
-            run_stages(options, progress)
+    let outcome = match options.jobs {
+        None => run_stages(options, progress),
+        Some(jobs) => match rayon::ThreadPoolBuilder::new().num_threads(jobs.get()).build() {
+            Ok(pool) => pool.install(|| run_stages(options, progress)),
+            Err(error) => {
+                tracing::warn!("could not start {jobs} threads, using the usual number: {error}");
+                run_stages(options, progress)
+            }
+        },
+    };
+    outcome.map_err(|failure| {
+        if !options.stop.is_requested() {
+            return failure;
         }
-    }
+        tracing::debug!("the run ended with: {}", failure.error);
+        Failure { error: Box::new(RewindError::Stopped), target: failure.target }
+    })
+}
+
+/// Whether the directory holds a rewind that has not finished: no server starts on it.
+pub fn is_unfinished(target: &Path) -> bool {
+    matches!(preflight::label(target), Ok(Some(BackupLabel::Unfinished)))
 }
 
 fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failure> {
     let failed = |target: TargetState| move |error: RewindError| Failure { error: Box::new(error), target };
     // Whoever else is at work there may have got half-way.
-    let found = match preflight::label(&options.target) {
-        Ok(Some(BackupLabel::Unfinished)) => TargetState::Unfinished,
-        _ => TargetState::Untouched,
-    };
+    let found = state_of(&options.target);
     let so_far = failed(found);
     let mut clock = Clock::start();
     let target = Target::lock(&options.target).map_err(|error| so_far(error.into()))?;
-    let target = target.observed_by(options.observer.clone());
     let flavor = find_flavor(options, &target).map_err(|error| so_far(error.into()))?;
+    let target = target.controlled_by(flavor.names(), &options.stop, options.observer.clone());
     let label =
         preflight::check_target(target.root(), flavor.names()).map_err(|error| so_far(error.into()))?;
     preflight::check_wal_directories(&options.missing_wal.directories)
@@ -71,7 +83,9 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
         Survey::Follows(version, outcome) => {
             if options.mode == Mode::Rewind {
                 // Left behind by an interruption just after the commit.
-                Journal::remove(&target).map_err(|error| so_far(error.into()))?;
+                Journal::remove(&target)
+                    .and_then(|()| target.sync(&|| {}))
+                    .map_err(|error| so_far(error.into()))?;
                 recovery_conf::write_if_asked(options, &target, version)
                     .map_err(|error| so_far(error.into()))?;
             }
@@ -81,19 +95,32 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
             Ok(Outcome::Planned(planned.report(&clock)))
         }
         Survey::Planned(planned) => {
+            options.stop.check().map_err(|_| so_far(RewindError::Stopped))?;
             if !is_unfinished && let Err(error) = mark(&target, source, &planned) {
                 // The mark may be there although making it durable failed.
-                let is_marked = matches!(preflight::label(target.root()), Ok(Some(BackupLabel::Unfinished)));
-                let state = if is_marked { TargetState::Unfinished } else { TargetState::Untouched };
+                let state = state_of(target.root());
+                if state == TargetState::Untouched {
+                    options.stop.clean_up();
+                    // One that stays does no harm: only with the mark it is looked at.
+                    let _ = Journal::remove(&target);
+                }
                 return Err(failed(state)(error));
             }
             let report = rewind(options, progress, &mut clock, &target, source, &planned);
             if report.is_ok() {
                 next_start::warn(options, target.root(), &planned.clusters.source);
             }
-            report.map(Outcome::Rewound).map_err(failed(TargetState::Unfinished))
+            report.map(Outcome::Rewound).map_err(|error| {
+                // Whatever else went wrong: a server here is the first thing to see to.
+                let running = preflight::check_not_running(target.root(), flavor.names()).err();
+                failed(TargetState::Unfinished)(running.map_or(error, RewindError::from))
+            })
         }
     }
+}
+
+fn state_of(target: &Path) -> TargetState {
+    if is_unfinished(target) { TargetState::Unfinished } else { TargetState::Untouched }
 }
 
 /// Files that cannot be written are found while nothing has been changed.
@@ -134,7 +161,11 @@ fn mark(target: &Target, source: &dyn Source, planned: &Planned<'_>) -> Result<(
     if let Err(error) = preflight::check_not_running(target.root(), flavor.names()) {
         match label {
             Some(label) => target.replace_file(&seal::label_path(), &label)?,
-            None => target.remove_file(&seal::label_path())?,
+            None => {
+                target.remove_file(&seal::label_path())?;
+                // Before the journal: a mark without one could never be finished.
+                target.sync(&|| {})?;
+            }
         }
         Journal::remove(target)?;
         return Err(error.into());
@@ -161,6 +192,7 @@ fn rewind(
     );
     progress.begin(Stage::Copy, Some(fetch_bytes));
     create_entries(&planned.plan, target)?;
+    preflight::check_not_running(target.root(), planned.clusters.target.version().names())?;
     let early = seal::copy_complete_segments(planned, source, target, progress)?;
     let copied = copy_data(&planned.plan, block_size, source, options.source.life(), target, progress)?;
     clock.end_stage("copy");
@@ -190,6 +222,9 @@ fn open_source(options: &Options, target: &Target) -> Result<Box<dyn Source>, Re
         SourceChoice::Directory(path) => {
             if path.canonicalize().is_ok_and(|path| path == target.root()) {
                 return Err(PreflightError::SameDirectory { path: path.clone() }.into());
+            }
+            if is_unfinished(path) {
+                return Err(PreflightError::SourceUnfinished { path: path.clone() }.into());
             }
             Ok(Box::new(DirectorySource::open(path, options.flavor.as_deref())?))
         }

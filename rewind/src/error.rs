@@ -41,6 +41,9 @@ pub enum TargetState {
 /// What can go wrong in a rewind, one variant for each thing a user can be told.
 #[derive(Debug, thiserror::Error)]
 pub enum RewindError {
+    /// Somebody asked for it.
+    #[error("stopped by a signal")]
+    Stopped,
     /// The target cannot be taken.
     #[error(transparent)]
     Lock(#[from] LockError),

@@ -35,6 +35,8 @@ enum Pattern {
     PrefixBelow(&'static str),
     /// Entries of the data directory itself whose names begin so, and what is below them.
     TopPrefix(&'static str),
+    /// Anything whose name ends so, in any directory.
+    Ending(&'static str),
     /// Any path with these characters somewhere.
     Containing(&'static str),
 }
@@ -45,6 +47,8 @@ const RULES: &[(Pattern, Disposition)] = &[
     (Pattern::Path(|names| names.control_file), Disposition::LeaveAlone),
     // Left everywhere by macOS file managers, without any part in the cluster.
     (Pattern::Containing(".DS_Store"), Disposition::LeaveAlone),
+    // Written beside a file whose place it was to take; left by a run that was killed.
+    (Pattern::Ending(".kbrecover-new"), Disposition::Exclude),
     // This program's own: a source that was rewound itself once must not pass its journal on, and the
     // target's is in use.
     (Pattern::TopPrefix("kbrecover."), Disposition::LeaveAlone),
@@ -98,6 +102,7 @@ impl Pattern {
             Pattern::Prefix(prefix) => path.parts().any(|part| starts(part, prefix(names))),
             Pattern::PrefixBelow(prefix) => path.parts().skip(1).any(|part| starts(part, prefix)),
             Pattern::TopPrefix(prefix) => starts(bytes, prefix),
+            Pattern::Ending(end) => bytes.ends_with(end.as_bytes()),
             Pattern::Containing(text) => bytes.windows(text.len()).any(|window| window == text.as_bytes()),
         }
     }
@@ -126,6 +131,9 @@ mod tests {
             ("kbrecover.journal", LeaveAlone),
             ("kbrecover.d/x", LeaveAlone),
             ("kbrecover", Consider),
+            ("kbrecover.journal.kbrecover-new", Exclude),
+            ("backup_label.kbrecover-new", Exclude),
+            ("base/5/1.kbrecover-new.x", Consider),
             ("base/kbrecover.journal", Consider),
             ("base/pgsql_tmp", Exclude),
             ("base/pgsql_tmp/pgsql_tmp12.0", Exclude),

@@ -22,7 +22,7 @@ use walparse::{ControlFile, Flavor, Lsn, PageMap, RelSegment, Relation, Timeline
 use crate::data_path::DataPath;
 use crate::inventory::{EntryKind, Inventory};
 use crate::outcome::{CommonCheckpoint, Divergence};
-use crate::target::{Target, TargetError};
+use crate::target::{Target, TargetError, unfinished_path};
 
 const NAME: &str = "kbrecover.journal";
 const MAGIC: &[u8; 8] = b"KBRJRNL1";
@@ -141,12 +141,11 @@ impl Journal {
         target.replace_file(&path(), &self.encode())
     }
 
-    /// Removes the journal, if there is one.
+    /// Removes the journal, if there is one, and what is left of one that was not written to its end.
     pub(crate) fn remove(target: &Target) -> Result<(), TargetError> {
-        if !path().below(target.root()).exists() {
-            return Ok(());
-        }
-        target.remove_file(&path())
+        let paths = [path(), unfinished_path(&path())];
+        let mut there = paths.iter().filter(|path| path.below(target.root()).symlink_metadata().is_ok());
+        there.try_for_each(|path| target.remove_file(path))
     }
 
     /// Reads the journal in a data directory of this flavor.

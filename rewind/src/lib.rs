@@ -35,6 +35,7 @@ pub mod milestone;
 pub mod source;
 mod target;
 mod disk;
+mod stop;
 mod target_wal;
 pub mod archive;
 pub mod config;
@@ -51,12 +52,13 @@ pub use copy::CopyError;
 pub use data_path::{DataPath, PathError};
 pub use disk::{Change, ChangeObserver, Verdict};
 pub use divergence::DivergenceError;
-pub use engine::run;
+pub use engine::{is_unfinished, run};
 pub use error::{Failure, RewindError, TargetState};
 pub use exclude::{Disposition, disposition};
 pub use inventory::{EntryKind, Inventory};
 pub use journal::JournalError;
 pub use keep::{KeepError, KeepRules};
+pub use lock_holder::Holder;
 pub use look::{FlavorError, flavor_of_directory, look_at_wal};
 pub use options::{
     CrashRecovery, CrashRecoveryError, MissingWal, Mode, Options, RecoveryConf, RestoreCommand, SourceChoice,
@@ -68,4 +70,5 @@ pub use preflight::PreflightError;
 pub use progress::{Progress, Silent, Stage};
 pub use recovery_conf::RecoveryConfError;
 pub use status::{Condition, StartsAs, Status, UnfinishedRewind, status};
+pub use stop::StopFlag;
 pub use target::{LockError, TargetError};

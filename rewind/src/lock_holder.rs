@@ -8,9 +8,47 @@
 //! number  kind            process  device:inode (device in hexadecimal)
 //! ```
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// A process, and since when it runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Holder {
+    /// Its number.
+    pub pid: u32,
+    /// When it was started.
+    pub since: Option<Timestamp>,
+}
+
+impl Holder {
+    pub(crate) fn of(pid: u32) -> Holder {
+        Holder { pid, since: started(pid) }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {}", self.pid)?;
+        let Some(since) = self.since else { return Ok(()) };
+        write!(f, ", running since {}", since.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z"))
+    }
+}
+
+/// When a process was started, to the second: field 22 of `/proc/PID/stat`, in ticks since the machine was.
+fn started(pid: u32) -> Option<Timestamp> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Behind the name, which may hold anything, follows field 3.
+    let ticks: u64 = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()?;
+    let machine = fs::read_to_string("/proc/stat").ok()?;
+    let boot: i64 = machine.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    let seconds = ticks / rustix::param::clock_ticks_per_second();
+    Timestamp::from_second(boot.checked_add_unsigned(seconds)?).ok()
+}
 
 /// The process that holds a lock on `directory`, an absolute path without links, as far as this process
 /// may see it.
@@ -47,6 +85,15 @@ fn has_open(pid: u32, directory: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn this_process_was_started_a_moment_ago() {
+        let holder = Holder::of(std::process::id());
+        let age = Timestamp::now().duration_since(holder.since.unwrap()).as_secs();
+        assert!((-2..3600).contains(&age), "{age}");
+        assert!(holder.to_string().starts_with(&format!("process {}, running since 20", holder.pid)));
+        assert_eq!(Holder::of(u32::MAX).since, None);
+    }
 
     #[test]
     fn lines_of_the_kernel() {

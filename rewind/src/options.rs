@@ -10,6 +10,7 @@ use walparse::ControlFile;
 use crate::disk::ChangeObserver;
 use crate::keep::KeepRules;
 use crate::source::conninfo::Conninfo;
+use crate::stop::StopFlag;
 
 /// Everything the engine is told. Nothing is read from the environment below this.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct Options {
     pub jobs: Option<NonZeroUsize>,
     /// What to do about a target that was not stopped cleanly.
     pub unclean_target: UncleanTarget,
+    /// Asks the run to stop before it is done.
+    pub stop: StopFlag,
     /// Is told of every change to the target before it is made: for tests.
     pub observer: Option<Arc<dyn ChangeObserver>>,
 }
@@ -110,6 +113,8 @@ pub enum RestoreCommand {
 pub enum SyncChoice {
     /// fsync every file and directory that was changed.
     Fsync,
+    /// Sync the whole file systems of the data directory, the WAL directory and the tablespaces.
+    Syncfs,
     /// Leave it to the operating system (`-N`).
     Off,
 }

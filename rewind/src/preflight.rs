@@ -41,6 +41,20 @@ pub enum PreflightError {
         /// The program that stops it.
         ctl: &'static str,
     },
+    /// No lock file names a running server, but processes of one are left.
+    #[error("target server must be shut down: server process {pid} works in directory \"{}\"", path.display())]
+    ServerProcess {
+        /// The data directory.
+        path: PathBuf,
+        /// The process.
+        pid: u32,
+    },
+    /// The source directory is itself the target of a rewind that did not finish.
+    #[error("source data directory \"{}\" has been rewound only in part", path.display())]
+    SourceUnfinished {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Not copies of one cluster.
     #[error("source and target clusters are from different systems")]
     DifferentSystems {
@@ -146,6 +160,12 @@ impl PreflightError {
             }
             PreflightError::Control { .. } => {
                 "The control file is damaged. Restore it or take a new base backup.".into()
+            }
+            PreflightError::ServerProcess { pid, .. } => {
+                format!("Its main process is gone or its lock file was removed. End it first: kill {pid}.")
+            }
+            PreflightError::SourceUnfinished { .. } => {
+                "Finish that rewind first, or name another source.".into()
             }
             PreflightError::Running { ctl, .. } => format!("Stop the target server first: {ctl} stop -m fast."),
             PreflightError::DifferentSystems { source_identifier, target_identifier } => format!(
@@ -294,12 +314,38 @@ pub(crate) enum LockFile {
     Stale,
 }
 
-/// Refuses a directory on which a server runs.
+/// Refuses a directory on which a server runs, or on which one has left processes that still write.
+pub(crate) fn check_not_running(root: &Path, names: &Names) -> Result<LockFile, PreflightError> {
+    let lock_file = check_lock_file(root, names)?;
+    match server_process(root, names) {
+        Some(pid) => Err(PreflightError::ServerProcess { path: root.to_owned(), pid }),
+        None => Ok(lock_file),
+    }
+}
+
+/// A process of a server that works in this directory, as all of them do in their own: its main process may
+/// have been killed alone, or somebody may have removed the lock file.
+fn server_process(root: &Path, names: &Names) -> Option<u32> {
+    let root = root.canonicalize().ok()?;
+    let pids = std::fs::read_dir("/proc").ok()?.flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.find(|pid| {
+        let is_here = || std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == root);
+        // An operator's shell may be there, too.
+        let is_server = || {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.contains(names.server_program)
+        };
+        is_here() && is_server()
+    })
+}
+
+/// Refuses a directory whose lock file names a running server.
 ///
 /// A lock file may be left from a crash, and its process number may belong to another process by now: it
 /// counts if that process works in this directory, as every server does in its own. Of a process whose
 /// directory cannot be seen the worst is assumed.
-pub(crate) fn check_not_running(root: &Path, names: &Names) -> Result<LockFile, PreflightError> {
+fn check_lock_file(root: &Path, names: &Names) -> Result<LockFile, PreflightError> {
     let path = root.join(names.lock_file);
     let text = match std::fs::read(&path) {
         Ok(text) => String::from_utf8_lossy(&text).into_owned(),

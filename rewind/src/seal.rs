@@ -1,8 +1,18 @@
 //! Sealing: the last stretch, after which a server may start on the target.
 //!
-//! The order is the safety: data durable; the source's WAL brought here and read through from redo to
-//! its end; the other branch's WAL removed; the control file; and then the one commit, when the true
-//! backup label takes the place of the mark.
+//! The order is the safety. What is in one step is durable before the next begins:
+//!
+//! 1. the journal, then the mark (before the first change; see [`crate::engine`])
+//! 2. all data, the source's WAL (brought here and read through from redo to its end), and the names of
+//!    everything that was made or removed
+//! 3. the removal of the other branch's WAL; the control file; the recovery configuration
+//! 4. the commit: the true backup label, renamed over the mark
+//! 5. the removal of the journal
+//!
+//! Within a step the contents of files become durable first, then the names in directories. Only what was
+//! written is synced, unless whole file systems are asked for. A run that resumes another syncs the file
+//! systems as well, because it does not know what the other one changed and never synced: a file that was
+//! cut or removed then needs nothing more from this one.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +32,7 @@ use crate::label::label;
 use crate::milestone;
 use crate::options::{Options, SourceLife, SyncChoice};
 use crate::outcome::WalSpan;
-use crate::preflight::control_path;
+use crate::preflight::{self, control_path};
 use crate::prepare::{Planned, available_wal, plan_wal};
 use crate::progress::{Progress, Stage};
 use crate::recovery_conf;
@@ -92,7 +102,11 @@ pub(crate) fn seal(
     let end = verify_wal(target, &control, &history, planned, available)?;
     clock.end_stage("wal");
 
-    sync(options, target, progress)?;
+    preflight::check_not_running(target.root(), control.version().names())?;
+    sync(options, target, progress, planned)?;
+    if planned.own_wal_files.is_some() && options.sync == SyncChoice::Fsync {
+        target.sync_file_systems(planned.clusters.target.version().names())?;
+    }
     for path in &plan.remove {
         target.remove_file(path)?;
     }
@@ -104,12 +118,16 @@ pub(crate) fn seal(
         &control.recovering_to(end, timeline, now.timestamp().as_second()),
     )?;
     recovery_conf::write_if_asked(options, target, control.version())?;
-    sync(options, target, progress)?;
+    sync(options, target, progress, planned)?;
     let geometry = control.geometry();
+    preflight::check_not_running(target.root(), control.version().names())?;
+    options.stop.close().map_err(|_| RewindError::Stopped)?;
     target.replace_file(&label_path(), label(&planned.checkpoint, geometry.segment_size, &now).as_bytes())?;
     // The commit has been made: from here on the target is rewound.
     Journal::remove(target)?;
-    sync(options, target, progress)?;
+    if options.sync != SyncChoice::Off {
+        target.sync(&|| {})?;
+    }
     clock.end_stage("seal");
 
     let size = geometry.segment_size;
@@ -252,13 +270,25 @@ fn mark_archived(target: &Target, planned: &Planned<'_>, copied: &[WalCopy]) -> 
     Ok(())
 }
 
-fn sync(options: &Options, target: &Target, progress: &dyn Progress) -> Result<(), RewindError> {
-    if options.sync == SyncChoice::Off {
-        return Ok(());
+fn sync(
+    options: &Options,
+    target: &Target,
+    progress: &dyn Progress,
+    planned: &Planned<'_>,
+) -> Result<(), RewindError> {
+    match options.sync {
+        SyncChoice::Off => {}
+        SyncChoice::Fsync => {
+            progress.begin(Stage::Sync, Some(target.unsynced_files()));
+            target.sync(&|| progress.advance(Stage::Sync, 1))?;
+            progress.finish(Stage::Sync);
+        }
+        SyncChoice::Syncfs => {
+            progress.begin(Stage::Sync, None);
+            target.sync_file_systems(planned.clusters.target.version().names())?;
+            progress.finish(Stage::Sync);
+        }
     }
-    progress.begin(Stage::Sync, Some(target.unsynced_files()));
-    target.sync(&|| progress.advance(Stage::Sync, 1))?;
-    progress.finish(Stage::Sync);
     Ok(())
 }
 

@@ -102,7 +102,9 @@ pub fn status(directory: &Path) -> Result<Status, RewindError> {
     let kbrecover = lock_holder::find(&root);
     let (server, has_stale_lock_file) = match preflight::check_not_running(&root, flavor.names()) {
         Ok(lock_file) => (None, lock_file == LockFile::Stale),
-        Err(PreflightError::Running { pid, .. }) => (Some(pid), false),
+        Err(PreflightError::Running { pid, .. } | PreflightError::ServerProcess { pid, .. }) => {
+            (Some(pid), false)
+        }
         Err(error) => return Err(error.into()),
     };
     let condition = match label {

@@ -320,7 +320,8 @@ fn target_wal<'a>(
     let unknown = TimelineHistory::of_first(control.timeline());
     let archive = archive(options, target, control)?;
     let directories = &options.missing_wal.directories;
-    Ok(TargetWal::new(target.root(), unknown, control.geometry(), directories, archive, source))
+    let stop = options.stop.clone();
+    Ok(TargetWal::new(target.root(), unknown, control.geometry(), directories, archive, source, stop))
 }
 
 /// The archive to look for missing WAL in.

@@ -10,22 +10,30 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
+use walparse::Names;
 
 use crate::data_path::DataPath;
 use crate::disk::{ChangeObserver, Disk, ignore_missing};
+use crate::lock_holder::{self, Holder};
+use crate::preflight;
+use crate::stop::StopFlag;
 
 /// A locked data directory.
 #[derive(Debug)]
 pub(crate) struct Target {
     root: PathBuf,
+    /// How its files are called, once that is known.
+    names: Option<&'static Names>,
     disk: Disk,
     /// Holds the lock.
     _lock: File,
     file_mode: u32,
     directory_mode: u32,
     written: Mutex<Written>,
+    last_look: Mutex<Instant>,
 }
 
 /// What has been changed and is not known to be durable.
@@ -34,6 +42,8 @@ struct Written {
     files: BTreeSet<DataPath>,
     /// Directories in which a name came or went; `None` is the data directory itself.
     directories: BTreeSet<Option<DataPath>>,
+    /// The same outside the data directory.
+    outside: BTreeSet<PathBuf>,
 }
 
 /// A write to the target that failed.
@@ -62,11 +72,23 @@ pub enum LockError {
         source: io::Error,
     },
     /// Another run has it.
-    #[error("another kbrecover is working on directory \"{}\"", path.display())]
+    #[error("another kbrecover is working on directory \"{}\"{}", path.display(), named(*holder))]
     Taken {
         /// The directory.
         path: PathBuf,
+        /// Which one, as far as this process may see it.
+        holder: Option<Holder>,
     },
+}
+
+/// Where a small file is written before it takes its place.
+pub(crate) fn unfinished_path(path: &DataPath) -> DataPath {
+    let name = [path.as_bytes(), b".kbrecover-new"].concat();
+    DataPath::parse(name).unwrap_or_else(|_| unreachable!("a path that got longer"))
+}
+
+fn named(holder: Option<Holder>) -> String {
+    holder.map_or_else(String::new, |holder| format!(": {holder}"))
 }
 
 /// A file of the target that is open for writing.
@@ -90,24 +112,35 @@ impl Target {
         }
         match directory.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(LockError::Taken { path: root }),
+            Err(TryLockError::WouldBlock) => {
+                let holder = lock_holder::find(&root).map(Holder::of);
+                return Err(LockError::Taken { path: root, holder });
+            }
             Err(TryLockError::Error(source)) => return Err(LockError::Open { path: root, source }),
         }
         let group_reads = metadata.mode() & 0o050 == 0o050;
         let (directory_mode, file_mode) = if group_reads { (0o750, 0o640) } else { (0o700, 0o600) };
         Ok(Target {
             root,
+            names: None,
             disk: Disk::default(),
             _lock: directory,
             file_mode,
             directory_mode,
             written: Mutex::default(),
+            last_look: Mutex::new(Instant::now()),
         })
     }
 
-    /// The same target, each change of which is announced to `observer` first.
-    pub(crate) fn observed_by(self, observer: Option<Arc<dyn ChangeObserver>>) -> Target {
-        Target { disk: Disk::new(observer), ..self }
+    /// The same target, whose names are known by now. Its changes are announced to `observer`, and are
+    /// refused once a stop is asked for.
+    pub(crate) fn controlled_by(
+        self,
+        names: &'static Names,
+        stop: &StopFlag,
+        observer: Option<Arc<dyn ChangeObserver>>,
+    ) -> Target {
+        Target { names: Some(names), disk: Disk::new(stop.clone(), observer), ..self }
     }
 
     /// The data directory, as an absolute path.
@@ -172,6 +205,7 @@ impl Target {
     /// Makes a link below `pg_tblspc` to the directory `to`, which is made if there is none.
     pub(crate) fn create_tablespace_link(&self, path: &DataPath, to: &Path) -> Result<(), TargetError> {
         let full = path.below(&self.root);
+        self.remember(|written| written.outside.extend(to.parent().map(Path::to_owned)));
         match self.disk.create_directory(to, self.directory_mode) {
             Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(TargetError { action: "create directory", path: to.to_owned(), source });
@@ -217,9 +251,7 @@ impl Target {
     /// Puts a small file in place as a whole, durably: the old one or the new one is there, nothing else.
     pub(crate) fn replace_file(&self, path: &DataPath, bytes: &[u8]) -> Result<(), TargetError> {
         let full = path.below(&self.root);
-        let mut temporary = full.clone().into_os_string();
-        temporary.push(".kbrecover-new");
-        let temporary = PathBuf::from(temporary);
+        let temporary = unfinished_path(path).below(&self.root);
         let failed = |action, path: &Path| {
             let path = path.to_owned();
             move |source| TargetError { action, path, source }
@@ -244,7 +276,8 @@ impl Target {
         self.disk.sync_file(&file.file, &file.path).map_err(|source| file.failed("fsync file", source))
     }
 
-    /// Makes everything written since the last call durable; `done` is called for each file.
+    /// Makes everything written since the last call durable, file by file: first what is in the files, then
+    /// the names in the directories. `done` is called for each file.
     pub(crate) fn sync(&self, done: &(dyn Fn() + Sync)) -> Result<(), TargetError> {
         let written = self.remember(std::mem::take);
         let files: Vec<DataPath> = written.files.into_iter().collect();
@@ -255,14 +288,56 @@ impl Target {
             let synced = File::open(&path).and_then(|file| self.disk.sync_file(&file, &path));
             ignore_missing(synced).map_err(|source| TargetError { action: "fsync file", path, source })
         })?;
-        let directories: Vec<_> = written.directories.into_iter().collect();
-        directories.into_par_iter().try_for_each(|directory| {
-            let path = directory.map_or_else(|| self.root.clone(), |path| path.below(&self.root));
+        let below = |directory: Option<DataPath>| {
+            directory.map_or_else(|| self.root.clone(), |path| path.below(&self.root))
+        };
+        let directories = written.directories.into_iter().map(below).chain(written.outside);
+        directories.collect::<Vec<_>>().into_par_iter().try_for_each(|path| {
             ignore_missing(self.disk.sync_directory(&path)).map_err(|source| TargetError {
                 action: "fsync directory",
                 path,
                 source,
             })
+        })
+    }
+
+    /// Makes durable whatever stands in the file systems of the data directory, of the WAL directory and of
+    /// the tablespaces, whoever wrote it.
+    pub(crate) fn sync_file_systems(&self, names: &Names) -> Result<(), TargetError> {
+        let written = self.remember(std::mem::take);
+        let mut places = vec![self.root.clone(), self.root.join(names.wal_dir)];
+        let spaces = self.root.join(names.tablespace_dir);
+        let failed = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| TargetError { action, path, source }
+        };
+        for entry in std::fs::read_dir(&spaces).map_err(failed("list directory", &spaces))? {
+            places.push(entry.map_err(failed("list directory", &spaces))?.path());
+        }
+        places.extend(written.outside);
+        let mut devices = BTreeSet::new();
+        for place in places {
+            // A link to nowhere: nothing was written there.
+            let Ok(metadata) = place.metadata() else { continue };
+            if metadata.is_dir() && devices.insert(metadata.dev()) {
+                self.disk.sync_file_system(&place).map_err(failed("sync file system of", &place))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks now and then, at most once in a second, whether somebody has started a server here.
+    pub(crate) fn check_alone(&self) -> Result<(), TargetError> {
+        let Some(names) = self.names else { return Ok(()) };
+        let mut last = self.last_look.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if last.elapsed() < Duration::from_secs(1) {
+            return Ok(());
+        }
+        *last = Instant::now();
+        preflight::check_not_running(&self.root, names).map(drop).map_err(|error| TargetError {
+            action: "go on with directory",
+            path: self.root.clone(),
+            source: io::Error::other(error),
         })
     }
 

@@ -18,6 +18,7 @@ use walparse::{
 use crate::archive::{Archive, ArchiveError};
 use crate::data_path::DataPath;
 use crate::source::{Source, SourceError, read_part};
+use crate::stop::StopFlag;
 
 /// The places WAL of the target may be in.
 pub(crate) struct TargetWal<'a> {
@@ -25,6 +26,8 @@ pub(crate) struct TargetWal<'a> {
     directories: &'a [PathBuf],
     archive: Option<Archive>,
     source: &'a dyn Source,
+    /// Reading may take long, and may end at any segment.
+    stop: StopFlag,
     geometry: WalGeometry,
     /// Up to here the source's WAL is the target's.
     shared_end: Lsn,
@@ -65,6 +68,7 @@ impl<'a> TargetWal<'a> {
         directories: &'a [PathBuf],
         archive: Option<Archive>,
         source: &'a dyn Source,
+        stop: StopFlag,
     ) -> TargetWal<'a> {
         let wal_dir = target.join(geometry.version.wal_dir());
         TargetWal {
@@ -72,6 +76,7 @@ impl<'a> TargetWal<'a> {
             directories,
             archive,
             source,
+            stop,
             geometry,
             shared_end: Lsn::INVALID,
             needed_end: Lsn::INVALID,
@@ -140,7 +145,7 @@ impl<'a> TargetWal<'a> {
         let name = self.local.file_name(segment);
         let failed = |source| WalReadError::Fetch { segment: name.clone(), source: Box::new(source) };
         let Some(path) = self.find_own_elsewhere(&name).map_err(failed)? else { return Ok(None) };
-        FileBytes::map(&path).map(Some).map_err(|source| WalReadError::Open { path, source })
+        FileBytes::open(&path).map(Some).map_err(|source| WalReadError::Open { path, source })
     }
 
     /// The places that were or would be asked, for messages.
@@ -198,6 +203,10 @@ impl Fetched {
 
 impl SegmentStore for TargetWal<'_> {
     fn open(&self, segment: SegmentNo) -> Result<Option<FileBytes>, WalReadError> {
+        self.stop.check().map_err(|stopped| WalReadError::Fetch {
+            segment: self.local.file_name(segment),
+            source: Box::new(stopped),
+        })?;
         if let Some(bytes) = self.local.open(segment)? {
             return Ok(Some(bytes));
         }
@@ -214,7 +223,7 @@ impl SegmentStore for TargetWal<'_> {
         };
         let failed = |source| WalReadError::Fetch { segment: name.clone(), source: Box::new(source) };
         let Some(path) = found.map_err(failed)? else { return Ok(None) };
-        FileBytes::map(&path).map(Some).map_err(|source| WalReadError::Open { path, source })
+        FileBytes::open(&path).map(Some).map_err(|source| WalReadError::Open { path, source })
     }
 
     fn newest(&self) -> Result<Option<SegmentNo>, WalReadError> {

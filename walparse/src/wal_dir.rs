@@ -56,7 +56,7 @@ impl WalDir {
 impl SegmentStore for WalDir {
     fn open(&self, segment: SegmentNo) -> Result<Option<FileBytes>, WalReadError> {
         let path = self.directory.join(self.file_name(segment));
-        match FileBytes::map(&path) {
+        match FileBytes::open(&path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(WalReadError::Open { path, source }),

@@ -12,12 +12,12 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rewind::source::conninfo::{Conninfo, ProcessEnvironment};
 use rewind::{
-    KeepRules, MissingWal, Mode, Options, Outcome, RecoveryConf, RestoreCommand, SourceChoice, SyncChoice,
-    UncleanTarget,
+    KeepRules, MissingWal, Mode, Options, Outcome, RecoveryConf, RestoreCommand, SourceChoice, StopFlag,
+    SyncChoice, UncleanTarget,
 };
 use rustix::fs::Mode as FileMode;
 
-use crate::args::{Format, RewindArgs};
+use crate::args::{Format, RewindArgs, SyncMethod};
 use crate::failure::{Failed, SetupError};
 use crate::faults;
 use crate::logging::{self, Verbosity};
@@ -25,6 +25,7 @@ use crate::persona::{Narration, Narrator, Persona};
 use crate::progress;
 use crate::report;
 use crate::screen::{self, Kind, Screen};
+use crate::signals;
 
 /// Runs the command and tells the user how it went.
 pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
@@ -63,6 +64,7 @@ fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
         return Err(SetupError::Root.into());
     }
     adopt_mode_of(&options.target)?;
+    signals::listen(&options.stop, &options.target, screen)?;
     let progress = progress::progress(screen, args.progress);
     Ok(rewind::run(&options, &*progress)?)
 }
@@ -98,9 +100,14 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
         keep: KeepRules::parse(&args.keep)?,
         missing_wal: MissingWal { directories: args.wal_dir.clone(), restore_command },
         config_file: args.config_file.clone(),
-        sync: if args.no_sync { SyncChoice::Off } else { SyncChoice::Fsync },
+        sync: match args.sync_method {
+            _ if args.no_sync => SyncChoice::Off,
+            SyncMethod::Fsync => SyncChoice::Fsync,
+            SyncMethod::Syncfs => SyncChoice::Syncfs,
+        },
         jobs: args.jobs,
         unclean_target,
+        stop: StopFlag::default(),
         observer: faults::from_environment(),
     })
 }

@@ -104,7 +104,11 @@ pub(crate) fn translate(
                 translated.push(argument);
             }
             (Some(Meaning::Same(ours)), None) => translated.push(ours.into()),
-            (Some(Meaning::SyncMethod), Some(value)) if value == "fsync" || value == "syncfs" => {}
+            (Some(Meaning::SyncMethod), Some(value)) if value == "fsync" || value == "syncfs" => {
+                let mut argument = OsString::from("--sync-method=");
+                argument.push(value);
+                translated.push(argument);
+            }
             (Some(Meaning::SyncMethod), value) => {
                 let value = value.as_deref().unwrap_or(OsStr::new("")).to_string_lossy();
                 return Err(WrongOptions::SaidOnly(format!("unrecognized sync method: {value}")));

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use walparse::{ControlFile, FileBytes, Flavor};
+use walparse::{ControlFile, Flavor};
 
 use super::error::SourceError;
 use super::walk::{plain_files, walk_data_directory};
@@ -17,9 +17,6 @@ use crate::look;
 
 /// The largest file that is read whole.
 const MAX_SMALL_FILE: u64 = 64 << 20;
-
-/// From this size on a file is mapped: below it, setting up the mapping costs more than copying.
-const MAPPED_FROM: u64 = 64 << 10;
 
 /// How many ranges of one file one thread takes at a time.
 const SHARE: usize = 256;
@@ -80,22 +77,13 @@ impl DirectorySource {
             ErrorKind::IsADirectory => SourceError::BecameDirectory { path: path.clone() },
             _ => SourceError::Read { path: place.clone(), source },
         };
-        // The one place where contents of files are read.
+        // The one place where contents of files are read. None is mapped: nobody is kept from cutting it.
         let file = match File::open(&place) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return share.iter().try_for_each(|range| stored(sink.write(*range, None)));
             }
             file => file.map_err(failed)?,
         };
-        let is_large = file.metadata().map_err(failed)?.len() >= MAPPED_FROM;
-        if is_large {
-            let bytes = FileBytes::map_file(&file).map_err(failed)?;
-            return share.iter().try_for_each(|range| {
-                let start = (range.offset.min(bytes.len() as u64)) as usize;
-                let end = start.saturating_add(range.length as usize).min(bytes.len());
-                stored(sink.write(*range, Some(&bytes[start..end])))
-            });
-        }
         let longest = share.iter().map(|range| range.length).max().unwrap_or(0).min(MAX_RANGE);
         let mut buffer = vec![0; longest as usize];
         for range in share {

@@ -1,0 +1,105 @@
+//! Signals that end a run.
+//!
+//! The first one asks the engine to stop at the next safe point. A second one ends the program at once, and
+//! so does the engine when it finds no safe point for a while, waiting for a source that does not answer:
+//! that is as harmless as kill -9. Of the other signals that would end the program, SIGPIPE is ignored from
+//! the start, and SIGXFSZ (a file grew over `ulimit -f`) becomes an error of the write.
+
+use std::io;
+use std::os::raw::c_int;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rewind::{RewindError, StopFlag, TargetState};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::iterator::Signals;
+
+use crate::failure::{Failed, SetupError};
+use crate::screen::{Kind, Screen};
+
+/// How long the engine may take to come to a safe point.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Handles signals from now on, until the program ends.
+pub(crate) fn listen(stop: &StopFlag, target: &Path, screen: &Arc<Screen>) -> Result<(), SetupError> {
+    // Having any handler is what matters: the write that was too much then fails.
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map_err(SetupError::Signals)?;
+    let mut wanted = vec![SIGINT, SIGTERM];
+    // `nohup` means what it says.
+    if !is_ignored(SIGHUP) {
+        wanted.push(SIGHUP);
+    }
+    let mut signals = Signals::new(wanted).map_err(SetupError::Signals)?;
+    let (stop, target, screen) = (stop.clone(), target.to_owned(), Arc::clone(screen));
+    let ender = Arc::new(Ender { stop, target, screen, ending: Mutex::default() });
+    let started = thread::Builder::new().name("signals".into()).spawn(move || {
+        let asked = AtomicBool::new(false);
+        for signal in signals.forever() {
+            if asked.swap(true, Ordering::SeqCst) {
+                ender.end("ended by a second signal");
+            }
+            Ender::ask(&ender, signal);
+        }
+    });
+    started.map(drop).map_err(SetupError::Signals)
+}
+
+struct Ender {
+    stop: StopFlag,
+    target: PathBuf,
+    screen: Arc<Screen>,
+    ending: Mutex<()>,
+}
+
+impl Ender {
+    /// Asks the engine to stop; ends the program if it does not.
+    fn ask(ender: &Arc<Ender>, signal: c_int) {
+        let name = name_of(signal);
+        if !ender.stop.request() {
+            ender
+                .screen
+                .message(Kind::Info, &format!("received {name}, but the rewind is done but for cleaning up"));
+            return;
+        }
+        ender.screen.message(
+            Kind::Info,
+            &format!("received {name}, stopping at the next safe point (a second signal ends at once)"),
+        );
+        let ender = Arc::clone(ender);
+        // Without this thread only the second signal would help.
+        let _ = thread::Builder::new().spawn(move || {
+            thread::sleep(GRACE);
+            ender.end("ended by a signal: no safe point was reached in time");
+        });
+    }
+
+    /// Ends the program with the word that the run itself would have had.
+    fn end(&self, message: &str) -> ! {
+        // Two may come here at once; one speaks.
+        let _ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_touched = rewind::is_unfinished(&self.target) || !self.stop.is_requested();
+        let target = if is_touched { TargetState::Unfinished } else { TargetState::Untouched };
+        let hint = RewindError::Stopped.hint();
+        let failed = Failed { message: message.to_owned(), hint, target };
+        failed.show(&self.screen);
+        std::process::exit(i32::from(failed.status(self.screen.persona())));
+    }
+}
+
+fn name_of(signal: c_int) -> &'static str {
+    signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
+}
+
+/// Whether whoever started us had this signal ignored.
+fn is_ignored(signal: c_int) -> bool {
+    let mask = || -> io::Result<Option<u64>> {
+        let status = std::fs::read_to_string("/proc/self/status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        Ok(line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()))
+    };
+    // Bit 0 is signal 1.
+    mask().ok().flatten().is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
