@@ -87,7 +87,7 @@ tests=("$work"/t/*.pl)
 result=0
 "${as_user[@]}" env -i HOME="$work" LC_ALL=C TZ=UTC TMPDIR="$work/run" TESTDIR="$work/run" PG_REGRESS=true \
     PATH="$work/bin:$PG_BINDIR:/usr/bin:/bin" \
-    prove --jobs 2 --timer -I "$work/perl" -I "$work/t" "${tests[@]}" >prove.log 2>&1 || result=$?
+    prove --jobs 4 --timer -I "$work/perl" -I "$work/t" "${tests[@]}" >prove.log 2>&1 || result=$?
 if [ $result != 0 ]; then
     for log in tmp_check/log/regress_log_*; do
         if grep -q 'not ok\|^Bail\|died' "$log"; then tail -n 60 "$log" >&2; fi

@@ -36,6 +36,8 @@ fi
 step cargo test --workspace -- "$@"
 # That the benchmark still runs; what it measures says nothing here.
 [ $# -gt 0 ] || step cargo bench --profile dev --bench end_to_end -- --smoke
+# PostgreSQL's own tests of pg_rewind, with this program in its place.
+[ $# -gt 0 ] || step bash tests/pg_suite.sh
 # A short run on what earlier ones have found; see there for a long one.
 [ $# -gt 0 ] || step bash tests/fuzz/run.sh 5
 printf '\nAll tests passed.\n'

@@ -67,6 +67,8 @@ mod versions;
 
 // The command: its options and its words.
 mod cli;
+mod drop_in;
+mod drop_in_rules;
 mod dry_run;
 mod recovery_conf;
 mod status;

@@ -79,6 +79,8 @@ pub(crate) struct Sides<'a> {
     pub(crate) source: &'a dyn Source,
     pub(crate) source_history: &'a TimelineHistory,
     pub(crate) progress: &'a dyn Progress,
+    /// Whether a target without WAL of its own is taken for one that leaves the source at its end.
+    pub(crate) rewinds_anyway: bool,
 }
 
 /// Where the histories part, and the target's WAL beyond that.
@@ -123,6 +125,12 @@ pub(crate) fn find(
         }
         Confirmation::Unknown { file } if presumed.is_none() => {
             return Err(DivergenceError::NotComparable { file }.into());
+        }
+        _ if first.end <= common_end && sides.rewinds_anyway => {
+            let divergence = Divergence { lsn: first.end, timeline: timeline_before(wal, first.end) };
+            wal.set_limits(first.end, required_end);
+            // A fork inside the last record: everything since the checkpoint before it counts.
+            return Ok(Found { divergence, scan: scan_to(wal, Lsn(first.end.0 - 1))? });
         }
         _ if first.end <= common_end => {
             let divergence = Divergence { lsn: common_end, timeline: timeline_before(wal, common_end) };

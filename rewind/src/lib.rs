@@ -61,8 +61,8 @@ pub use keep::{KeepError, KeepRules};
 pub use lock_holder::Holder;
 pub use look::{FlavorError, flavor_of_directory, look_at_wal};
 pub use options::{
-    CrashRecovery, CrashRecoveryError, MissingWal, Mode, Options, RecoveryConf, RestoreCommand, SourceChoice,
-    SyncChoice, UncleanTarget,
+    CrashRecovery, CrashRecoveryError, MissingWal, Mode, Need, Options, RecoveryConf, RestoreCommand,
+    SourceChoice, SyncChoice, UncleanTarget,
 };
 pub use outcome::{CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, StageTime, WalSpan};
 pub use plan::PlanError;

@@ -37,6 +37,8 @@ pub struct Options {
     pub sync: SyncChoice,
     /// Connections and threads; `None` leaves the choice to the engine.
     pub jobs: Option<NonZeroUsize>,
+    /// Which targets are rewound.
+    pub need: Need,
     /// What to do about a target that was not stopped cleanly.
     pub unclean_target: UncleanTarget,
     /// Asks the run to stop before it is done.
@@ -117,6 +119,17 @@ pub enum SyncChoice {
     Syncfs,
     /// Leave it to the operating system (`-N`).
     Off,
+}
+
+/// Which targets are rewound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Need {
+    /// Those with WAL that the source has not.
+    Diverged,
+    /// Also those that were not stopped cleanly while the source went to another timeline. `pg_rewind` does
+    /// so: it lets them recover first, and the checkpoint at the end of that is WAL of their own. Then all
+    /// files become the source's.
+    DivergedOrUnclean,
 }
 
 /// What to do about a target that was not stopped cleanly.

@@ -16,7 +16,7 @@ use crate::journal::Journal;
 use crate::keep::{Keep, KeepError};
 use crate::label::BackupLabel;
 use crate::milestone;
-use crate::options::{Mode, Options, RestoreCommand, UncleanTarget};
+use crate::options::{Mode, Need, Options, RestoreCommand, UncleanTarget};
 use crate::outcome::{CommonCheckpoint, Divergence, Outcome};
 use crate::plan::{PlanError, RewindPlan};
 use crate::preflight::{self, Clusters, PreflightError};
@@ -68,7 +68,16 @@ pub(crate) fn survey<'a>(
         let source_files = scope.spawn(|| source.list());
         let target_files = scope.spawn(|| walk_data_directory(target.root(), flavor.names()));
         progress.begin(Stage::Scan, None);
-        let sides = Sides { clusters: &clusters, source, source_history: &source_history, progress };
+        let sides = Sides {
+            clusters: &clusters,
+            source,
+            source_history: &source_history,
+            progress,
+            rewinds_anyway: options.need == Need::DivergedOrUnclean
+                && clusters.label.is_none()
+                && !clusters.target.state().is_clean()
+                && !on_one_timeline(&clusters),
+        };
         let found = divergence::find(&sides, &mut wal, presumed.1);
         progress.finish(Stage::Scan);
         (found, join(source_files), join(target_files))

@@ -163,16 +163,34 @@ pub fn spawn_kbrecover(rewind: Rewind) -> Child {
 /// The program with any arguments, to be run as the servers' user.
 pub fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(binary());
-    // Only `--ensure-shutdown` looks for server programs.
+    command.args(args).env("PATH", path()).env("TZ", "UTC").as_server_user();
+    command
+}
+
+/// With the server's programs first: `--ensure-shutdown` looks for them, and so does a version.
+fn path() -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths([bindir().to_path_buf()].into_iter().chain(std::env::split_paths(&path)));
-    command.args(args).env("PATH", path.expect("a PATH")).env("TZ", "UTC").as_server_user();
+    path.expect("a PATH")
+}
+
+/// The program under another name (by a link), to be run as the servers' user.
+pub fn command_as<S: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = S>) -> Command {
+    let link = binary().with_file_name(name);
+    // Several tests make it at the same time.
+    let _ = std::os::unix::fs::symlink(binary(), &link);
+    let mut command = Command::new(link);
+    command.args(args).env("PATH", path()).env("TZ", "UTC").as_server_user();
     command
 }
 
 /// Runs the program with any arguments, as the servers' user.
 pub fn run_kbrecover<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run {
-    let mut command = command(args);
+    run_command(command(args))
+}
+
+/// Runs a command to its end, however it ends.
+pub fn run_command(mut command: Command) -> Run {
     let output = command.output().unwrap_or_else(|e| panic!("run {command:?}: {e}"));
     Run {
         code: output.status.code().unwrap_or_else(|| panic!("{command:?} was killed: {}", output.status)),

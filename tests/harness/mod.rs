@@ -43,7 +43,9 @@ pub use feature::Feature;
 pub use installation::Installation;
 #[allow(unused_imports, reason = "for the benchmark, which uses this harness, too")]
 pub use kbrecover::command;
-pub use kbrecover::{Rewind, Run, Running, SourceKind, binary, run_kbrecover, spawn_kbrecover};
+pub use kbrecover::{
+    Rewind, Run, Running, SourceKind, binary, command_as, run_command, run_kbrecover, spawn_kbrecover,
+};
 pub use load::Load;
 pub use program::{AsServerUser, bindir, is_root, run, server_program};
 pub use proxy::{Proxy, Then};

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rewind::source::conninfo::{Conninfo, ProcessEnvironment};
 use rewind::{
-    KeepRules, MissingWal, Mode, Options, Outcome, RecoveryConf, RestoreCommand, SourceChoice, StopFlag,
+    KeepRules, MissingWal, Mode, Need, Options, Outcome, RecoveryConf, RestoreCommand, SourceChoice, StopFlag,
     SyncChoice, UncleanTarget,
 };
 use rustix::fs::Mode as FileMode;
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
 }
 
 fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
-    let options = options(args)?;
+    let options = Options { need: screen.persona().need, ..options(args)? };
     if rustix::process::geteuid().is_root() {
         return Err(SetupError::Root.into());
     }
@@ -106,6 +106,7 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
             SyncMethod::Syncfs => SyncChoice::Syncfs,
         },
         jobs: args.jobs,
+        need: Need::Diverged,
         unclean_target,
         stop: StopFlag::default(),
         observer: faults::from_environment(),

@@ -11,6 +11,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use rewind::Need;
+
 use crate::args::{self, Command, Invocation, RewindArgs};
 use crate::commands;
 use crate::screen::{Kind, Screen, to_stdout, try_help};
@@ -51,6 +53,8 @@ pub(crate) struct Persona {
     usage_hint: &'static str,
     /// The exit status of a failure that has left an unfinished target.
     pub(crate) unfinished_status: u8,
+    /// Which targets are rewound.
+    pub(crate) need: Need,
     /// What is told of a normal run.
     pub(crate) narration: Narration,
 }
@@ -66,6 +70,7 @@ const fn persona(name: &'static str, since: u32, narration: Narration) -> Person
         error_is_last: true,
         usage_hint: "",
         unfinished_status: 1,
+        need: Need::DivergedOrUnclean,
         narration,
     }
 }
@@ -73,7 +78,7 @@ const fn persona(name: &'static str, since: u32, narration: Narration) -> Person
 impl Persona {
     /// A hint, with a word about options that this name does not have.
     pub(crate) fn hint(&self, text: &str) -> String {
-        let names_option = text.split_whitespace().any(|word| word.starts_with('-'));
+        let names_option = text.split_whitespace().any(|word| word.starts_with("--"));
         if self.narration == Narration::Kbrecover || !names_option {
             return text.to_owned();
         }
@@ -87,6 +92,7 @@ impl Persona {
 #[rustfmt::skip]
 const TABLE: [Persona; 6] = [
     Persona { prefix: "kbrecover: ", error_is_last: false, usage_hint: "kbrecover: hint: ", unfinished_status: 2,
+              need: Need::Diverged,
               ..persona("kbrecover", 0, Narration::Kbrecover) },
     Persona { stream: Stream::Stdout, error: "", error_frame: ("\n", "\nFailure, exiting"),
               ..persona("pg_rewind", 0, Narration::PgRewind) },
