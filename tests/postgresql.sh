@@ -15,15 +15,16 @@ as_root() {
     fi
 }
 
+# Services that packages bring are not started: Debian's scripts start none in run level 1.
 apt_install() {
     echo "Installing: $*"
     # A package list that is out of date names files that are gone: fetch it anew and try once more.
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null 2>&1 || {
+    as_root env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null 2>&1 || {
         for attempt in 1 2 3; do
             as_root apt-get update -qq && break
             sleep "$attempt"
         done
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
+        as_root env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
     }
 }
 
@@ -55,4 +56,16 @@ need_postgresql() {
         echo "PostgreSQL 15 was installed but is not where it should be; set PG_BINDIR." >&2
         return 1
     }
+}
+
+# What tests/hook_v8r3.rs and hook_v8r6.rs run: pgpool-II, repmgr, sshd. None of them is started here.
+need_cluster_managers() {
+    local missing=()
+    [ -x /usr/sbin/pgpool ] || missing+=(pgpool2)
+    [ -x "$PG_BINDIR/repmgr" ] || missing+=(postgresql-15-repmgr)
+    [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
+    command -v ssh >/dev/null || missing+=(openssh-client)
+    command -v ping >/dev/null || missing+=(iputils-ping)
+    command -v pgrep >/dev/null || missing+=(procps)
+    [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
 }

@@ -65,6 +65,10 @@ mod inspect;
 mod fixtures;
 mod versions;
 
+// Recovery flows on real cluster managers.
+mod hook_v8r3;
+mod hook_v8r6;
+
 // The command: its options and its words.
 mod cli;
 mod drop_in;

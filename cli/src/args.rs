@@ -11,6 +11,7 @@ use clap::builder::PossibleValuesParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::hook::HookArgs;
 use crate::commands::inspect::InspectArgs;
 
 /// What the command line asks for.
@@ -39,6 +40,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation
         Some("rewind") => "kbrecover rewind",
         Some("status") => "kbrecover status",
         Some("inspect") => "kbrecover inspect",
+        Some("hook") => "kbrecover hook",
         _ => "kbrecover",
     };
     let wrong = |message: String| {
@@ -80,6 +82,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Show what is in a control file, in WAL or in a timeline history
     Inspect(Box<InspectArgs>),
+    /// Recover a node of a cluster: what cron and cluster managers call
+    Hook(Box<HookArgs>),
 }
 
 /// The options of `kbrecover rewind`.
@@ -293,7 +297,7 @@ pub(crate) fn rewind_args(arguments: &str) -> RewindArgs {
     let words = ["kbrecover", "rewind"].into_iter().chain(arguments.split_whitespace());
     match parse(words.map(OsString::from)) {
         Invocation::Run(Command::Rewind(args)) => *args,
-        Invocation::Run(Command::Inspect(_) | Command::Status(_)) => panic!("another command"),
+        Invocation::Run(_) => panic!("another command"),
         Invocation::Help(text) => panic!("{text}"),
         Invocation::Wrong(wrong) => panic!("{wrong:?}"),
     }

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     match args::parse(words) {
         Invocation::Run(Command::Rewind(args)) => commands::rewind::run(&args, KBRECOVER),
         Invocation::Run(Command::Status(args)) => commands::status::run(&args),
+        Invocation::Run(Command::Hook(args)) => commands::hook::run(&args),
         Invocation::Run(Command::Inspect(args)) => commands::inspect::run(&args),
         Invocation::Help(text) => {
             screen::to_stdout(&text);

@@ -83,7 +83,7 @@ impl Screen {
         Screen::to_as(KBRECOVER, out)
     }
 
-    #[cfg(test)]
+    /// Somewhere that is no terminal.
     pub(crate) fn to_as(persona: &'static Persona, out: impl Write + Send + 'static) -> Screen {
         Screen { out: Mutex::new(Box::new(out)), bars: None, persona, is_terminal: false }
     }

@@ -11,6 +11,7 @@ use rewind::config::Configuration;
 use rewind::{CrashRecovery, CrashRecoveryError};
 use walparse::{ControlFile, Names};
 
+use crate::chain;
 use crate::programs::{ProgramError, find_server};
 
 /// Runs the server program with `--single` on a target: it recovers, finds its input at an end and shuts down cleanly.
@@ -92,17 +93,6 @@ fn program_hint(error: ProgramError) -> CrashRecoveryError {
         message: error.to_string(),
         hint: Some("Name the directory of the server's programs with --bindir.".to_owned()),
     }
-}
-
-/// An error with its sources, for a message that has to be one text.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -47,6 +47,26 @@ pub struct Options {
     pub observer: Option<Arc<dyn ChangeObserver>>,
 }
 
+impl Options {
+    /// A rewind with nothing said beyond what it needs.
+    pub fn new(target: PathBuf, source: SourceChoice) -> Options {
+        Options {
+            target,
+            source,
+            mode: Mode::Rewind,
+            recovery_conf: RecoveryConf::Leave,
+            keep: KeepRules::standard(),
+            missing_wal: MissingWal { directories: Vec::new(), restore_command: RestoreCommand::Off },
+            config_file: None,
+            sync: SyncChoice::Fsync,
+            jobs: None,
+            unclean_target: UncleanTarget::Accept,
+            flavor: None,
+            observer: None,
+        }
+    }
+}
+
 /// The two kinds of source.
 #[derive(Debug)]
 pub enum SourceChoice {

@@ -32,6 +32,11 @@ mod proxy;
 mod tree;
 mod verify;
 
+// Clusters with a manager.
+mod nodes;
+mod pool_cluster;
+mod repmgr_cluster;
+
 // What scenarios say of pg_control and of WAL.
 mod control;
 mod wal;
@@ -57,3 +62,5 @@ pub use wal::{
     Lsn, SEGMENT_SIZE, Segment, WAL_PAGE_SIZE, fill_page, history_switch, insert_position, next_segment,
     record_starts, segments,
 };
+#[allow(unused_imports, reason = "the benchmark, which uses this harness, too, has no cluster manager")]
+pub use {pool_cluster::PoolCluster, repmgr_cluster::RepmgrCluster};

@@ -114,7 +114,7 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
 }
 
 /// Lets new files be readable for the group exactly where the data directory is.
-fn adopt_mode_of(target: &Path) -> Result<(), SetupError> {
+pub(crate) fn adopt_mode_of(target: &Path) -> Result<(), SetupError> {
     let metadata =
         fs::metadata(target).map_err(|source| SetupError::Permissions { path: target.to_owned(), source })?;
     rustix::process::umask(umask_for(metadata.mode()));

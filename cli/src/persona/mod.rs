@@ -90,7 +90,7 @@ impl Persona {
 /// the word for an error from 12 to 14. `sys_rewind` is of the version its server was made from: 9.6
 /// (V8R3) or 12 (V8R6).
 #[rustfmt::skip]
-const TABLE: [Persona; 6] = [
+const TABLE: [Persona; 7] = [
     Persona { prefix: "kbrecover: ", error_is_last: false, usage_hint: "kbrecover: hint: ", unfinished_status: 2,
               need: Need::Diverged,
               ..persona("kbrecover", 0, Narration::Kbrecover) },
@@ -104,10 +104,15 @@ const TABLE: [Persona; 6] = [
               ..persona("sys_rewind", 0, Narration::SysRewind) },
     Persona { prefix: "sys_rewind: ", error: "fatal: ",
               ..persona("sys_rewind", 120_000, Narration::SysRewind) },
+    // The log of a recovery flow, in which sys_rewind's lines stand as they are.
+    persona("a recovery log", 0, Narration::SysRewind),
 ];
 
 /// The command by its own name.
 pub(crate) static KBRECOVER: &Persona = &TABLE[0];
+
+/// The engine within a recovery flow.
+pub(crate) static IN_A_LOG: &Persona = &TABLE[6];
 
 /// Options of `kbrecover rewind` for a run under another name: split at spaces as by a shell.
 const EXTRA_OPTIONS: &str = "KBRECOVER_OPTIONS";

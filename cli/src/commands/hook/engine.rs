@@ -1,0 +1,95 @@
+//! The engine as the flows call it: with the node's own password, and messages into the flow's log.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use hooks::recovery_log::RecoveryLog;
+use hooks::{RewindFailed, RewindJob, RewindPlan, RewindResult, Rewinder};
+use jiff::tz::TimeZone;
+use rewind::source::conninfo::{Conninfo, ProcessEnvironment};
+use rewind::{Mode, Options, Outcome, RestoreCommand, Silent, SourceChoice, TargetState};
+
+use crate::commands::rewind::adopt_mode_of;
+use crate::failure::{Failed, SetupError};
+use crate::logging::{self, Verbosity};
+use crate::persona::{IN_A_LOG, Narrator};
+use crate::report;
+use crate::screen::Screen;
+
+/// Has the messages of this process written into the log of a flow, in sys_rewind's words.
+pub(super) fn log_messages(log: &Arc<RecoveryLog>) {
+    let screen = Screen::to_as(IN_A_LOG, LogFile(Arc::clone(log)));
+    let narrator = Narrator { narration: IN_A_LOG.narration, progress: false };
+    logging::init(Arc::new(screen), Verbosity::Normal, narrator);
+}
+
+/// The log as something to write to: whole lines come at once.
+struct LogFile(Arc<RecoveryLog>);
+
+impl io::Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.line(String::from_utf8_lossy(bytes).trim_end_matches('\n'));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Rewinds in this process.
+pub(crate) struct Engine;
+
+impl Rewinder for Engine {
+    fn plan(&self, job: &RewindJob) -> Result<RewindPlan, RewindFailed> {
+        let outcome = run(job, Mode::DryRun).map_err(told)?;
+        Ok(match (&outcome, outcome.report().divergence) {
+            (Outcome::Planned(_), Some(fork)) => RewindPlan::Needed { fork: fork.lsn.to_string() },
+            (Outcome::Planned(_), None) => RewindPlan::Needed { fork: "an unknown position".to_owned() },
+            _ => RewindPlan::NotNeeded,
+        })
+    }
+
+    fn rewind(&self, job: &RewindJob) -> Result<RewindResult, RewindFailed> {
+        let outcome = run(job, Mode::Rewind).map_err(told)?;
+        for line in report::closing_lines(&outcome, IN_A_LOG.narration, &TimeZone::system()) {
+            tracing::info!("{line}");
+        }
+        Ok(match outcome {
+            Outcome::Rewound(_) | Outcome::AlreadyRewound(_) => RewindResult::Rewound,
+            Outcome::NotNeeded(_) | Outcome::Planned(_) => RewindResult::NotNeeded,
+        })
+    }
+}
+
+fn told(failed: Failed) -> RewindFailed {
+    RewindFailed {
+        is_unfinished: failed.target == TargetState::Unfinished,
+        message: failed.message,
+        hint: failed.hint,
+    }
+}
+
+fn run(job: &RewindJob, mode: Mode) -> Result<Outcome, Failed> {
+    let conninfo =
+        Conninfo::parse(&job.source.conninfo.text(), &ProcessEnvironment).map_err(SetupError::from)?;
+    if rustix::process::geteuid().is_root() {
+        return Err(SetupError::Root.into());
+    }
+    adopt_mode_of(&job.data)?;
+    let mut options = Options::new(job.data.clone(), SourceChoice::Server(conninfo));
+    options.mode = mode;
+    options.missing_wal.restore_command = restore_command(&job.data);
+    Ok(rewind::run(&options, &Silent)?)
+}
+
+/// The node's archive is asked for missing WAL if it has one.
+fn restore_command(data: &Path) -> RestoreCommand {
+    let Ok(flavor) = rewind::flavor_of_directory(data, None) else { return RestoreCommand::Off };
+    let configuration = rewind::config::Configuration::read(data, flavor.names(), None);
+    match configuration.as_ref().map(rewind::config::Configuration::restore_command) {
+        Ok(Ok(_)) => RestoreCommand::FromTarget,
+        _ => RestoreCommand::Off,
+    }
+}

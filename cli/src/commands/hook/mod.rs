@@ -1,0 +1,33 @@
+//! `kbrecover hook`: what cluster managers and cron call around a rewind.
+
+mod engine;
+mod report;
+mod v8r3;
+mod v8r6;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+/// The options of `kbrecover hook`.
+#[derive(Args)]
+pub(crate) struct HookArgs {
+    #[command(subcommand)]
+    flow: Flow,
+}
+
+#[derive(Subcommand)]
+enum Flow {
+    /// Recover this node of a KingbaseES V8R3 cluster, in the place of network_rewind.sh
+    V8r3(Box<v8r3::V8r3Args>),
+    /// Start, rejoin and look after the nodes of a KingbaseES V8R6 or repmgr cluster, in the place of kbha
+    V8r6(Box<v8r6::V8r6Args>),
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &HookArgs) -> ExitCode {
+    match &args.flow {
+        Flow::V8r3(args) => v8r3::run(args),
+        Flow::V8r6(args) => v8r6::run(args),
+    }
+}

@@ -1,0 +1,48 @@
+//! How a flow went, for a machine.
+
+use hooks::flow::FlowReport;
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    success: bool,
+    end: &'static str,
+    steps: Vec<Step<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Step<'a> {
+    name: &'static str,
+    state: &'static str,
+    text: &'a str,
+    seconds: f64,
+}
+
+/// One JSON object about a run.
+pub(super) fn json(report: &FlowReport) -> String {
+    let steps = report.steps.iter().map(|step| Step {
+        name: step.name,
+        state: step.state.name(),
+        text: &step.text,
+        seconds: step.elapsed.as_secs_f64(),
+    });
+    let report = Report {
+        success: report.is_success(),
+        end: report.end().name(),
+        steps: steps.collect(),
+        hint: report.hint.as_deref(),
+    };
+    // Strings and numbers always become JSON.
+    serde_json::to_string(&report).unwrap_or_default() + "\n"
+}
+
+/// What a dry run found, for a person.
+pub(super) fn text(report: &FlowReport) -> String {
+    report
+        .steps
+        .iter()
+        .map(|step| format!("{:<22} {:<9} {}\n", step.name, step.state.name(), step.text))
+        .collect()
+}

@@ -1,0 +1,203 @@
+//! `kbrecover hook v8r3`: options, the log and the exit status of the V8R3 flow.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use hooks::cron::CronFile;
+use hooks::flow::{FlowReport, Guard, GuardError, Run, StepState};
+use hooks::recovery_log::{Echo, RecoveryLog};
+use hooks::v8r3::{Asked, HaModule, Request, recover};
+
+use super::engine::{Engine, log_messages};
+use super::report;
+use crate::args::Format;
+use crate::failure::chain;
+use crate::screen::{self, Kind, Screen};
+
+/// The status of a run that failed, as the scripts have it.
+const FAILED: u8 = 66;
+
+/// The options of `kbrecover hook v8r3`.
+#[derive(Args)]
+pub(super) struct V8r3Args {
+    /// The node's HAmodule.conf
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+
+    /// Recover the node although it was the primary, and do not wait after failures
+    #[arg(long)]
+    force: bool,
+
+    /// Only show what each step would do
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+
+    /// What to print on standard output
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+
+    /// Where the lock and the notes between two runs are
+    #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
+    run_dir: PathBuf,
+
+    #[command(subcommand)]
+    action: Option<CronAction>,
+}
+
+/// What to do about the cron line.
+#[derive(Subcommand)]
+enum CronAction {
+    /// Have cron call this each minute, in the place of network_rewind.sh
+    Install(CronArgs),
+    /// Make the cron line a comment: this node is not recovered any more
+    Disable(CronArgs),
+    /// Make it no comment again
+    Enable(CronArgs),
+    /// Tell whether cron calls this
+    Status(CronArgs),
+}
+
+#[derive(Args)]
+struct CronArgs {
+    /// The cron file
+    #[arg(long, value_name = "FILE", default_value = "/etc/cron.d/KINGBASECRON")]
+    cron_file: PathBuf,
+
+    /// The user that owns the data directory
+    #[arg(long, value_name = "NAME", default_value = "kingbase")]
+    user: String,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &V8r3Args) -> ExitCode {
+    let screen = Screen::stderr();
+    let Some(config) = &args.config else {
+        return screen.usage_error("no configuration specified (--config)", "kbrecover hook v8r3");
+    };
+    match &args.action {
+        Some(action) => cron(&screen, action, config),
+        None => flow(&screen, args, config),
+    }
+}
+
+fn flow(screen: &Screen, args: &V8r3Args, config: &Path) -> ExitCode {
+    let failed = |message: &str| {
+        screen.message(Kind::Error, message);
+        ExitCode::from(FAILED)
+    };
+    let config = match HaModule::read(config) {
+        Ok(config) => config,
+        Err(error) => return failed(&chain(&error)),
+    };
+    let by_hand = args.force || args.dry_run;
+    let echo = if by_hand { Echo::On } else { Echo::Off };
+    let log = match RecoveryLog::open(&config.log, echo) {
+        Ok(log) => Arc::new(log),
+        Err(error) => {
+            return failed(&format!("could not open log file \"{}\": {error}", config.log.display()));
+        }
+    };
+    log_messages(&log);
+    let guard = match Guard::take(&args.run_dir.join("kb.lock"), &args.run_dir.join("KB_RECOVERY_FLAG")) {
+        Ok(guard) => guard,
+        Err(error @ GuardError::Taken { .. }) => {
+            log.line(&format!("Another process is on, exit this time: {error}"));
+            log.speak();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return failed(&chain(&error)),
+    };
+    if by_hand {
+        log.speak();
+    }
+    let request = Request {
+        config: &config,
+        asked: if args.force { Asked::ByHand } else { Asked::ByCron },
+        run: if args.dry_run { Run::Dry } else { Run::Real },
+        run_dir: &args.run_dir,
+        interrupted: guard.interrupted().is_some(),
+        rewinder: &Engine,
+        log: &log,
+    };
+    let report = match guarded(&request, guard) {
+        Ok(report) => report,
+        Err(error) => return failed(&chain(&error)),
+    };
+    let out = match args.format {
+        Format::Json => report::json(&report),
+        Format::Text if args.dry_run => report::text(&report),
+        Format::Text => String::new(),
+    };
+    screen::to_stdout(&out);
+    status(&report)
+}
+
+/// Notes that a run is under way, and that it has come to its end unless it failed: the next one then goes on.
+fn guarded(request: &Request<'_>, guard: Guard) -> Result<FlowReport, GuardError> {
+    if request.run == Run::Dry {
+        return Ok(recover(request));
+    }
+    guard.begin()?;
+    let report = recover(request);
+    if report.end() != StepState::Failed {
+        guard.finish()?;
+    }
+    Ok(report)
+}
+
+fn status(report: &FlowReport) -> ExitCode {
+    match report.end() {
+        StepState::Failed => ExitCode::from(FAILED),
+        StepState::Refused => ExitCode::from(1),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn cron(screen: &Screen, action: &CronAction, config: &Path) -> ExitCode {
+    let (CronAction::Install(args)
+    | CronAction::Disable(args)
+    | CronAction::Enable(args)
+    | CronAction::Status(args)) = action;
+    match change_cron(action, args, config) {
+        Ok(text) => {
+            screen::to_stdout(&text);
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            screen.message(Kind::Error, &message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn change_cron(action: &CronAction, args: &CronArgs, config: &Path) -> Result<String, String> {
+    let program = std::env::current_exe().map_err(|error| format!("could not find this program: {error}"))?;
+    let config = config
+        .canonicalize()
+        .map_err(|error| format!("could not open configuration file \"{}\": {error}", config.display()))?;
+    let cron = CronFile {
+        path: args.cron_file.clone(),
+        user: args.user.clone(),
+        command: format!("{} hook v8r3 --config {}", program.display(), config.display()),
+        replaces: "network_rewind.sh",
+    };
+    let file = args.cron_file.display();
+    let told = |error: hooks::cron::CronError| chain(&error);
+    Ok(match action {
+        CronAction::Install(_) => match cron.install().map_err(told)? {
+            true => format!("installed in {file}; the line of network_rewind.sh there is a comment now\n"),
+            false => format!("installed in {file}\n"),
+        },
+        CronAction::Disable(_) => match cron.disable().map_err(told)? {
+            true => format!("disabled in {file}: this node is not recovered any more\n"),
+            false => format!("{} in {file}, nothing to disable\n", cron.state().map_err(told)?.name()),
+        },
+        CronAction::Enable(_) => match cron.enable().map_err(told)? {
+            true => format!("enabled in {file}\n"),
+            false => format!("{} in {file}, nothing to enable\n", cron.state().map_err(told)?.name()),
+        },
+        CronAction::Status(_) => format!("{} in {file}\n", cron.state().map_err(told)?.name()),
+    })
+}

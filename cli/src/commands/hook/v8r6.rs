@@ -1,0 +1,237 @@
+//! `kbrecover hook v8r6`: options and exit status of the V8R6 flow.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::{Args, Subcommand};
+use hooks::conninfo_text::ConninfoText;
+use hooks::flow::{FlowReport, Run, StepError};
+use hooks::recovery_log::{Echo, RecoveryLog};
+use hooks::v8r6::{self, DaemonRequest, Force, NodeStatus, RejoinRequest, RepmgrConf};
+use serde::Serialize;
+
+use super::engine::{Engine, log_messages};
+use super::report;
+use crate::args::Format;
+use crate::failure::chain;
+use crate::screen::{self, Kind, Screen};
+
+/// The options of `kbrecover hook v8r6`.
+#[derive(Args)]
+pub(super) struct V8r6Args {
+    /// The node's repmgr.conf
+    #[arg(short = 'f', long, value_name = "FILE", global = true)]
+    config_file: Option<PathBuf>,
+
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Start this node's server
+    Startdb,
+    /// Make this node a standby of another one
+    Rejoin(Box<RejoinArgs>),
+    /// Look after the cluster: on the primary, bring back nodes that are missing
+    Daemon(DaemonArgs),
+    /// Show the nodes of the cluster
+    Status(StatusArgs),
+    /// Tell by the exit status whether this node's directory is a standby's
+    IsStandby,
+}
+
+#[derive(Args)]
+struct RejoinArgs {
+    /// Show this help
+    // Not -h, which names the host here as it does for repmgr.
+    #[arg(short = '?', long, action = clap::ArgAction::HelpShort)]
+    help: Option<bool>,
+
+    /// Host of the node to follow
+    #[arg(short = 'h', long, value_name = "HOST")]
+    host: String,
+
+    /// Its port
+    #[arg(short = 'p', long, value_name = "PORT")]
+    port: Option<u16>,
+
+    /// User to connect as
+    #[arg(short = 'U', long, value_name = "NAME")]
+    username: Option<String>,
+
+    /// Database with the metadata
+    #[arg(short = 'd', long, value_name = "NAME")]
+    dbname: Option<String>,
+
+    /// Rewind this node if it has diverged; what only it has written is then lost
+    #[arg(long)]
+    force_rewind: bool,
+
+    /// Do not refuse because this node's timeline is ahead (only with --force-rewind)
+    #[arg(long, requires = "force_rewind")]
+    no_check_wal: bool,
+
+    /// Only show what each step would do
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+
+    /// What to print on standard output
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Args)]
+struct DaemonArgs {
+    /// Path of this program on the other nodes
+    #[arg(long, value_name = "FILE")]
+    program: Option<String>,
+
+    /// Look so many times, then end
+    #[arg(long, value_name = "N")]
+    rounds: Option<u32>,
+}
+
+#[derive(Args)]
+struct StatusArgs {
+    /// What to print on standard output
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &V8r6Args) -> ExitCode {
+    let screen = Screen::stderr();
+    let Some(file) = &args.config_file else {
+        return screen.usage_error("no configuration specified (-f)", "kbrecover hook v8r6");
+    };
+    let config = match RepmgrConf::read(file) {
+        Ok(config) => config,
+        Err(error) => return failed(&screen, &chain(&error), None),
+    };
+    match &args.action {
+        Action::Status(args) => show_status(&screen, &config, args.format),
+        Action::IsStandby => match is_standby(&config) {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        },
+        Action::Startdb => {
+            with_log(&screen, &config, Echo::On, |log| match v8r6::start_database(&config, log) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => tell(&screen, &error),
+            })
+        }
+        Action::Rejoin(args) => with_log(&screen, &config, Echo::On, |log| rejoin(&config, args, log)),
+        Action::Daemon(args) => with_log(&screen, &config, Echo::Off, |log| daemon(&config, args, log)),
+    }
+}
+
+fn rejoin(config: &RepmgrConf, args: &RejoinArgs, log: &RecoveryLog) -> ExitCode {
+    let mut target = ConninfoText::default();
+    target.set("host", &args.host);
+    if let Some(port) = args.port {
+        target.set("port", &port.to_string());
+    }
+    for (keyword, value) in [("user", &args.username), ("dbname", &args.dbname)] {
+        if let Some(value) = value {
+            target.set(keyword, value);
+        }
+    }
+    let force = match (args.force_rewind, args.no_check_wal) {
+        (true, true) => Force::RewindWithoutCheck,
+        (true, false) => Force::Rewind,
+        _ => Force::None,
+    };
+    let run = if args.dry_run { Run::Dry } else { Run::Real };
+    let report = v8r6::rejoin(&RejoinRequest { config, target, force, run, rewinder: &Engine, log });
+    print(&report, args.format, args.dry_run);
+    if report.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print(report: &FlowReport, format: Format, is_dry: bool) {
+    match format {
+        Format::Json => screen::to_stdout(&report::json(report)),
+        Format::Text if is_dry => screen::to_stdout(&report::text(report)),
+        Format::Text => {}
+    }
+}
+
+fn daemon(config: &RepmgrConf, args: &DaemonArgs, log: &RecoveryLog) -> ExitCode {
+    let own = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
+    let program = args.program.as_deref().unwrap_or(&own);
+    v8r6::daemon(&DaemonRequest { config, program, log, rounds: args.rounds, stop: &AtomicBool::new(false) });
+    ExitCode::SUCCESS
+}
+
+fn is_standby(config: &RepmgrConf) -> bool {
+    let server = config.server();
+    server.data.join("standby.signal").exists() || server.data.join("recovery.conf").exists()
+}
+
+#[derive(Serialize)]
+struct Node<'a> {
+    id: i32,
+    name: &'a str,
+    role: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attached: Option<bool>,
+}
+
+fn show_status(screen: &Screen, config: &RepmgrConf, format: Format) -> ExitCode {
+    let nodes = match v8r6::status(config) {
+        Ok(nodes) => nodes,
+        Err(error) => return tell(screen, &error),
+    };
+    let line = |node: &NodeStatus| {
+        let attached = match node.attached {
+            Some(true) => "attached",
+            Some(false) => "not attached",
+            None => "",
+        };
+        format!(" {:<3} {:<16} {:<12} {attached}\n", node.id, node.name, node.role)
+    };
+    screen::to_stdout(&match format {
+        Format::Text => nodes.iter().map(line).collect::<String>(),
+        Format::Json => {
+            let nodes: Vec<_> = nodes
+                .iter()
+                .map(|node| Node { id: node.id, name: &node.name, role: node.role, attached: node.attached })
+                .collect();
+            // Strings and numbers always become JSON.
+            serde_json::to_string(&nodes).unwrap_or_default() + "\n"
+        }
+    });
+    ExitCode::SUCCESS
+}
+
+fn with_log(
+    screen: &Screen,
+    config: &RepmgrConf,
+    echo: Echo,
+    work: impl FnOnce(&RecoveryLog) -> ExitCode,
+) -> ExitCode {
+    let path = config.log.as_deref().unwrap_or(Path::new("/dev/stderr"));
+    let log = match RecoveryLog::open(path, echo) {
+        Ok(log) => Arc::new(log),
+        Err(error) => {
+            return failed(screen, &format!("could not open log file \"{}\": {error}", path.display()), None);
+        }
+    };
+    log.speak();
+    log_messages(&log);
+    work(&log)
+}
+
+fn tell(screen: &Screen, error: &StepError) -> ExitCode {
+    failed(screen, &error.message, error.hint.as_deref())
+}
+
+fn failed(screen: &Screen, message: &str, hint: Option<&str>) -> ExitCode {
+    screen.message(Kind::Error, message);
+    if let Some(hint) = hint {
+        screen.message(Kind::Hint, hint);
+    }
+    ExitCode::FAILURE
+}

@@ -1,0 +1,100 @@
+//! The log file of a flow: whole lines, appended.
+//!
+//! Lines are held back until it is clear that the run has something to say: a run that only finds that it has
+//! to wait, minute after minute, leaves no trace.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// A log file, and standard error if somebody is there to read it.
+#[derive(Debug)]
+pub struct RecoveryLog {
+    path: PathBuf,
+    echo: Echo,
+    state: Mutex<State>,
+}
+
+/// Whether lines also go to standard error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Echo {
+    /// Only to the file, as from cron.
+    Off,
+    /// Also to standard error, as for a person.
+    On,
+}
+
+#[derive(Debug)]
+struct State {
+    file: File,
+    held: Option<VecDeque<String>>,
+}
+
+impl RecoveryLog {
+    /// Opens the file, and makes it if there is none.
+    ///
+    /// # Errors
+    /// It cannot be opened for appending.
+    pub fn open(path: &Path, echo: Echo) -> io::Result<RecoveryLog> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let state = Mutex::new(State { file, held: Some(VecDeque::new()) });
+        Ok(RecoveryLog { path: path.to_owned(), echo, state })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds a line. A log that cannot be written stops nothing.
+    pub fn line(&self, text: &str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut state.held {
+            Some(held) => held.push_back(text.to_owned()),
+            None => self.write(&mut state.file, text),
+        }
+    }
+
+    /// Writes what was held back, and holds nothing back from now on.
+    pub fn speak(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for line in state.held.take().unwrap_or_default() {
+            self.write(&mut state.file, &line);
+        }
+    }
+
+    fn write(&self, file: &mut File, text: &str) {
+        // In one piece, so that lines of other processes do not get into it.
+        let line = format!("{text}\n");
+        let _ = file.write_all(line.as_bytes());
+        if self.echo == Echo::On {
+            let _ = io::stderr().write_all(line.as_bytes());
+        }
+    }
+}
+
+/// The time now as the scripts write it.
+pub fn timestamp() -> String {
+    jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_written_before_there_is_something_to_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("recovery.log");
+        let log = RecoveryLog::open(&path, Echo::Off).unwrap();
+        log.line("one");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+        log.speak();
+        log.line("two");
+        RecoveryLog::open(&path, Echo::Off).unwrap().line("never");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+    }
+}

@@ -1,0 +1,320 @@
+//! `HAmodule.conf`: what the installer of V8R3 tells the scripts of each node.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::secret::Secret;
+use crate::shell_config::{self, ShellConfigError, Value};
+
+/// The keys of `HAmodule.conf` that the recovery flow uses, with the values they have when they are left out.
+#[derive(Clone, Debug)]
+pub struct HaModule {
+    /// The file they come from.
+    pub file: PathBuf,
+    /// `KB_DATA_PATH`: the data directory.
+    pub data: PathBuf,
+    /// `KB_PATH`: the server's programs (the directory or the one above `bin`).
+    pub programs: PathBuf,
+    /// `KB_LD_PATH`: the server's libraries.
+    pub libraries: Option<PathBuf>,
+    /// `KB_ETC_PATH`: pristine copies of this node's configuration.
+    pub etc: PathBuf,
+    /// `CLUSTER_BIN_PATH`: where the pcp programs are, if not with the server's.
+    pub cluster_programs: Option<PathBuf>,
+    /// `KB_LOCALHOST_IP`: this node, as the pool names it.
+    pub local_host: String,
+    /// `KB_PORT`
+    pub port: u16,
+    /// `KB_USER`
+    pub user: String,
+    /// `KB_PASS`, decoded
+    pub password: Secret,
+    /// `KB_DATANAME`: the database to connect to.
+    pub database: String,
+    /// `KB_POOL_VIP`: where the pool answers.
+    pub pool_host: String,
+    /// `KB_POOL_PORT`
+    pub pool_port: u16,
+    /// `KB_POOL_PCP_PORT`
+    pub pcp_port: u16,
+    /// `PCP_USER`
+    pub pcp_user: String,
+    /// `PCP_PASS`, decoded
+    pub pcp_password: Secret,
+    /// `KB_GATEWAY_IP`: hosts of which one must answer.
+    pub gateways: Vec<String>,
+    /// `PING_TIMES`
+    pub ping_times: u32,
+    /// `KB_VIP`: `address/mask` that the primary holds; none if empty.
+    pub vip: Option<String>,
+    /// `DEV`: the network device for it.
+    pub device: String,
+    /// `CMD_IP_PATH` and `CMD_ARPING_PATH`
+    pub ip_programs: (Option<PathBuf>, Option<PathBuf>),
+    /// `RECOVERY_LOG_DIR`: the log file, despite its name.
+    pub log: PathBuf,
+    /// `KB_CLUSTER_STATUS`: where the pool's answer is kept.
+    pub status_file: Option<PathBuf>,
+    /// `CONNECTTIMEOUT`
+    pub connect_timeout: Duration,
+    /// `HEALTH_CHECK_MAX_RETRIES`
+    pub retries: u32,
+    /// `HEALTH_CHECK_RETRY_DELAY`
+    pub retry_delay: Duration,
+    /// `AUTO_PRIMARY_RECOVERY`: whether an old primary is recovered without a person.
+    pub auto_primary_recovery: bool,
+    /// `ALL_NODE_NAME`: the application names of all nodes.
+    pub node_names: Vec<String>,
+    /// `NODE_NAME`: this node's application name.
+    pub node_name: String,
+    /// `SYNC_FLAG`: whether the cluster replicates synchronously.
+    pub synchronous: bool,
+    /// `MOUNT_POINT_DIR_LIST`: directories that must be writable.
+    pub mount_points: Vec<PathBuf>,
+    /// `USE_CHECK_DISK`: whether the server is stopped when they are not.
+    pub stops_on_disk_failure: bool,
+    /// `MOUNT_CHECK_MAX_RETRIES`
+    pub disk_retries: u32,
+    /// `DATA_SIZE_DIFF`: the most a standby may lag, in bytes, to be attached.
+    pub max_lag: u64,
+    /// `STOP_DB_WITHOUT_GATEWAY`: ours; the script always did.
+    pub stops_without_gateway: bool,
+    /// `REWIND_ALWAYS`: ours; rewinds a node that has not diverged, as the script did.
+    pub rewinds_always: bool,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HaModuleError {
+    /// It cannot be read.
+    #[error("No configuration files! could not open \"{}\"", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It does not follow the grammar.
+    #[error("could not read configuration file \"{}\"", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        #[source]
+        source: ShellConfigError,
+    },
+    /// Keys without which nothing can be done.
+    #[error("configuration file \"{}\" does not set {}", path.display(), names.join(", "))]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// All that are missing.
+        names: Vec<&'static str>,
+    },
+    /// A value that does not fit its key. The value is not shown: it may be a password.
+    #[error("configuration file \"{}\": {name} is not {wanted}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        name: &'static str,
+        /// What it should be.
+        wanted: &'static str,
+    },
+}
+
+/// Without these nothing can be done.
+const NEEDED: [&str; 14] = [
+    "KB_DATA_PATH",
+    "KB_PATH",
+    "KB_ETC_PATH",
+    "KB_LOCALHOST_IP",
+    "KB_PORT",
+    "KB_USER",
+    "KB_DATANAME",
+    "KB_POOL_VIP",
+    "KB_POOL_PORT",
+    "PCP_USER",
+    "KB_GATEWAY_IP",
+    "RECOVERY_LOG_DIR",
+    "ALL_NODE_NAME",
+    "NODE_NAME",
+];
+
+impl HaModule {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// It is not there, is not understood, or lacks something.
+    pub fn read(path: &Path) -> Result<HaModule, HaModuleError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| HaModuleError::Open { path: path.to_owned(), source })?;
+        HaModule::parse(path, &text, &|name| std::env::var(name).ok())
+    }
+
+    fn parse(
+        path: &Path,
+        text: &str,
+        outside: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<HaModule, HaModuleError> {
+        let values = shell_config::parse(text, outside)
+            .map_err(|source| HaModuleError::Syntax { path: path.to_owned(), source })?;
+        let keys = Keys { path, values };
+        let names: Vec<_> = NEEDED.into_iter().filter(|name| keys.text(name).is_empty()).collect();
+        if !names.is_empty() {
+            return Err(HaModuleError::Missing { path: path.to_owned(), names });
+        }
+        let data = PathBuf::from(keys.text("KB_DATA_PATH"));
+        let mut mount_points: Vec<PathBuf> = keys.list("MOUNT_POINT_DIR_LIST").map(PathBuf::from).collect();
+        if mount_points.is_empty() {
+            mount_points.push(data.clone());
+        }
+        Ok(HaModule {
+            file: path.to_owned(),
+            programs: keys.text("KB_PATH").into(),
+            libraries: keys.path_of("KB_LD_PATH"),
+            etc: keys.text("KB_ETC_PATH").into(),
+            cluster_programs: keys.path_of("CLUSTER_BIN_PATH"),
+            local_host: keys.text("KB_LOCALHOST_IP").to_owned(),
+            port: keys.number("KB_PORT", 54321)?,
+            user: keys.text("KB_USER").to_owned(),
+            password: keys.password("KB_PASS")?,
+            database: keys.text("KB_DATANAME").to_owned(),
+            pool_host: keys.text("KB_POOL_VIP").to_owned(),
+            pool_port: keys.number("KB_POOL_PORT", 9999)?,
+            pcp_port: keys.number("KB_POOL_PCP_PORT", 9898)?,
+            pcp_user: keys.text("PCP_USER").to_owned(),
+            pcp_password: keys.password("PCP_PASS")?,
+            gateways: keys.text("KB_GATEWAY_IP").split(',').map(|host| host.trim().to_owned()).collect(),
+            ping_times: keys.number("PING_TIMES", 3)?,
+            vip: Some(keys.text("KB_VIP").to_owned()).filter(|vip| !vip.is_empty()),
+            device: keys.text("DEV").to_owned(),
+            ip_programs: (keys.path_of("CMD_IP_PATH"), keys.path_of("CMD_ARPING_PATH")),
+            log: keys.text("RECOVERY_LOG_DIR").into(),
+            status_file: keys.path_of("KB_CLUSTER_STATUS"),
+            connect_timeout: Duration::from_secs(keys.number("CONNECTTIMEOUT", 10)?),
+            retries: keys.number("HEALTH_CHECK_MAX_RETRIES", 3)?,
+            retry_delay: Duration::from_secs(keys.number("HEALTH_CHECK_RETRY_DELAY", 3)?),
+            auto_primary_recovery: keys.is_on("AUTO_PRIMARY_RECOVERY"),
+            node_names: keys.list("ALL_NODE_NAME").map(str::to_owned).collect(),
+            node_name: keys.text("NODE_NAME").to_owned(),
+            synchronous: keys.is_on("SYNC_FLAG"),
+            mount_points,
+            stops_on_disk_failure: !keys.is_off("USE_CHECK_DISK"),
+            disk_retries: keys.number("MOUNT_CHECK_MAX_RETRIES", 6)?,
+            max_lag: keys.number::<u64>("DATA_SIZE_DIFF", 16)?.saturating_mul(1 << 20),
+            stops_without_gateway: keys.is_on("STOP_DB_WITHOUT_GATEWAY"),
+            rewinds_always: keys.is_on("REWIND_ALWAYS"),
+            data,
+        })
+    }
+}
+
+/// The values with the rules of reading them.
+struct Keys<'a> {
+    path: &'a Path,
+    values: BTreeMap<String, Value>,
+}
+
+impl Keys<'_> {
+    /// A value as text; of an array its first word, as the shell has it.
+    fn text(&self, name: &str) -> &str {
+        self.list(name).next().unwrap_or_default().trim()
+    }
+
+    fn list(&self, name: &str) -> impl Iterator<Item = &str> {
+        let words = match self.values.get(name) {
+            Some(Value::Word(word)) => std::slice::from_ref(word),
+            Some(Value::Array(words)) => words.as_slice(),
+            None => &[],
+        };
+        words.iter().map(String::as_str).filter(|word| !word.is_empty())
+    }
+
+    fn path_of(&self, name: &str) -> Option<PathBuf> {
+        Some(PathBuf::from(self.text(name))).filter(|path| !path.as_os_str().is_empty())
+    }
+
+    fn number<N: std::str::FromStr>(&self, name: &'static str, usual: N) -> Result<N, HaModuleError> {
+        match self.text(name) {
+            "" => Ok(usual),
+            text => text.parse().map_err(|_| self.invalid(name, "a number in the range it may have")),
+        }
+    }
+
+    fn password(&self, name: &'static str) -> Result<Secret, HaModuleError> {
+        let invalid = || self.invalid(name, "a password encoded in base64");
+        let bytes = STANDARD.decode(self.text(name)).map_err(|_| invalid())?;
+        let text = String::from_utf8(bytes).map_err(|_| invalid())?;
+        // Encoded by `echo` without `-n`, as people do by hand.
+        Ok(Secret::new(text.trim_end_matches('\n')))
+    }
+
+    fn is_on(&self, name: &str) -> bool {
+        matches!(self.text(name).to_ascii_lowercase().as_str(), "1" | "on" | "true" | "yes")
+    }
+
+    fn is_off(&self, name: &str) -> bool {
+        matches!(self.text(name).to_ascii_lowercase().as_str(), "0" | "off" | "false" | "no")
+    }
+
+    fn invalid(&self, name: &'static str, wanted: &'static str) -> HaModuleError {
+        HaModuleError::Invalid { path: self.path.to_owned(), name, wanted }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = "KB_DATA_PATH=/d\nKB_PATH=/b\nKB_ETC_PATH=/e\nKB_LOCALHOST_IP=10.0.0.1\nKB_PORT=54321\n\
+        KB_USER=SUPERMANAGER_V8ADMIN\nKB_PASS=c2VjcmV0Cg==\nKB_DATANAME=TEST\nKB_POOL_VIP=10.0.0.9\nKB_POOL_PORT=9999\n\
+        PCP_USER=kingbase\nKB_GATEWAY_IP=\"10.0.0.254, 10.0.0.253\"\nRECOVERY_LOG_DIR=/l/recovery.log\n\
+        ALL_NODE_NAME=(node1 node2)\nNODE_NAME=node1\nKB_VIP=\n";
+
+    fn read(extra: &str) -> Result<HaModule, HaModuleError> {
+        HaModule::parse(Path::new("/etc/HAmodule.conf"), &format!("{WHOLE}{extra}"), &|_| None)
+    }
+
+    #[test]
+    fn what_is_left_out_has_the_usual_value() {
+        let module = read("").unwrap();
+        assert_eq!((module.pcp_port, module.retries, module.max_lag), (9898, 3, 16 << 20));
+        assert!(
+            !module.auto_primary_recovery && module.stops_on_disk_failure && !module.stops_without_gateway
+        );
+        assert_eq!(module.mount_points, [PathBuf::from("/d")]);
+        assert_eq!((module.vip, module.node_names.len()), (None, 2));
+        assert_eq!(module.gateways, ["10.0.0.254", "10.0.0.253"]);
+        assert_eq!(module.password.reveal(), "secret");
+    }
+
+    #[test]
+    fn switches_have_the_spellings_of_the_scripts() {
+        for (spelling, on) in
+            [("1", true), ("on", true), ("YES", true), ("true", true), ("0", false), ("x", false)]
+        {
+            let module = read(&format!("AUTO_PRIMARY_RECOVERY=\"{spelling}\"\n")).unwrap();
+            assert_eq!(module.auto_primary_recovery, on, "{spelling}");
+        }
+        assert!(!read("USE_CHECK_DISK=off").unwrap().stops_on_disk_failure);
+        assert!(read("USE_CHECK_DISK=maybe").unwrap().stops_on_disk_failure);
+    }
+
+    #[test]
+    fn all_missing_keys_are_named_at_once_and_no_password_is_shown() {
+        let path = Path::new("/etc/HAmodule.conf");
+        let error = HaModule::parse(path, "KB_PATH=/b\nNODE_NAME=\n", &|_| None).unwrap_err().to_string();
+        assert!(error.contains("KB_DATA_PATH, KB_ETC_PATH") && error.contains("NODE_NAME"), "{error}");
+        let error = read("KB_PASS='not base64!'").unwrap_err().to_string();
+        assert!(error.contains("KB_PASS") && !error.contains("not base64!"), "{error}");
+        assert!(!format!("{:?}", read("").unwrap()).contains("secret"));
+    }
+}

@@ -1,0 +1,90 @@
+//! Whether a node that is not the primary must be recovered.
+
+use super::{Need, Node, vip};
+use crate::files;
+use crate::flow::{Decision, Step, StepError, nothing};
+use crate::sql::literal;
+
+pub(super) fn steps<'a>() -> [Step<Node<'a>>; 2] {
+    [
+        Step { name: "virtual address", look: vip::look_for_held, act: vip::remove },
+        Step { name: "health", look: look_at_health, act: nothing },
+    ]
+}
+
+fn look_at_health(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    node.log.line("i am standby in cluster,determine if recovery is needed");
+    if node.interrupted {
+        node.log.line("Something interrupted the last recovery. Go on this time");
+    }
+    node.need = need(node)?;
+    let Some(need) = node.need else {
+        return Ok(Decision::Skip("this standby receives from the primary, no recovery is needed".into()));
+    };
+    let primary = node.primary().map_or("", |primary| primary.host.as_str());
+    let is_up = node.me().is_some_and(|me| me.is_up);
+    let change = i32::from(is_marked_as_standby(node)?);
+    Ok(Decision::Skip(format!(
+        "primary node/Im node status is changed, primary ip[{primary}], recovery.conf NEED_CHANGE [{change}] (0 is need ), \
+         I,m status is [{}] (1 is down), I will be in recovery: {}.",
+        i32::from(!is_up),
+        need.words()
+    )))
+}
+
+fn need(node: &Node<'_>) -> Result<Option<Need>, StepError> {
+    if files::is_half_rewound(&node.server.data)? {
+        return Ok(Some(Need::Unfinished));
+    }
+    if !is_marked_as_standby(node)? {
+        return Ok(Some(Need::OldPrimary));
+    }
+    if node.server.running()?.is_none() {
+        return Ok(Some(Need::Down));
+    }
+    for round in 0..node.config.retries.max(1) {
+        if round > 0 {
+            std::thread::sleep(node.config.retry_delay);
+        }
+        if is_streaming(node)? || receives(node) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(Need::NotStreaming))
+}
+
+/// Whether the primary knows this node by its name and sends to it.
+pub(super) fn is_streaming(node: &Node<'_>) -> Result<bool, StepError> {
+    let name = literal(&node.config.node_name);
+    let state =
+        |prefix: &str| format!("SELECT state FROM {prefix}_stat_replication WHERE application_name = {name}");
+    let answer = node.primary_server()?.ask_named(state).map_err(|error| StepError::of(&error))?;
+    Ok(answer.rows.iter().flatten().flatten().any(|state| state == "streaming" || state == "catchup"))
+}
+
+/// Whether this node's own server says that it receives: the primary may know it under another name or address,
+/// which is no reason to stop it.
+fn receives(node: &Node<'_>) -> bool {
+    let status = |prefix: &str| format!("SELECT status FROM {prefix}_stat_wal_receiver");
+    let receives =
+        node.own_server().ask_named(status).is_ok_and(|answer| answer.value() == Some("streaming"));
+    if receives {
+        let name = &node.config.node_name;
+        node.log.line(&format!(
+            "the primary has no row for application_name \"{name}\", but this standby receives: see primary_conninfo"
+        ));
+    }
+    receives
+}
+
+/// Whether the directory says that its server is a standby.
+pub(super) fn is_marked_as_standby(node: &Node<'_>) -> Result<bool, StepError> {
+    let data = &node.server.data;
+    if data.join("standby.signal").exists() {
+        return Ok(true);
+    }
+    // Up to 11: a line that sets primary_conninfo. One that is a comment does not count.
+    let text = files::read(&data.join("recovery.conf"))?.unwrap_or_default();
+    let settings = rewind::config::parse(text.as_bytes()).map_err(|error| StepError::of(&error))?;
+    Ok(settings.iter().any(|setting| setting.name == "primary_conninfo"))
+}

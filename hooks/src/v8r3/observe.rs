@@ -1,0 +1,92 @@
+//! What every node looks at first: its disks, the network, and the pool.
+
+use super::{Node, disk, pool_nodes};
+use crate::flow::{Decision, Step, StepError, nothing};
+use crate::ping;
+use crate::sql::Table;
+
+pub(super) fn steps<'a>() -> [Step<Node<'a>>; 3] {
+    [
+        Step { name: "disk", look: look_at_disks, act: stop_for_disk },
+        Step { name: "network", look: look_for_gateway, act: stop_for_network },
+        Step { name: "pool", look: ask_pool, act: nothing },
+    ]
+}
+
+fn look_at_disks(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    node.log.line("check read/write on mount point");
+    let failed = disk::failed(&node.config.mount_points, node.config.disk_retries);
+    match failed {
+        None => Ok(Decision::Skip("success to check the read/write on mount point".into())),
+        Some(why) if node.config.stops_on_disk_failure => {
+            Ok(Decision::Act(format!("{why}; USE_CHECK_DISK is on: the server of this node is stopped")))
+        }
+        Some(why) => Ok(Decision::Skip(format!("{why}; USE_CHECK_DISK is off: do nothing"))),
+    }
+}
+
+fn stop_for_disk(node: &mut Node<'_>) -> Result<String, StepError> {
+    stop(node)?;
+    Err(StepError::new("the disk could not be written, so the server of this node was stopped"))
+}
+
+fn look_for_gateway(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    node.log.line("check if the network is ok");
+    let config = node.config;
+    for round in 0..config.retries.max(1) {
+        if round > 0 {
+            std::thread::sleep(config.retry_delay);
+        }
+        if let Some(gateway) =
+            config.gateways.iter().find(|gateway| ping::answers(gateway, config.ping_times))
+        {
+            return Ok(Decision::Skip(format!("ping trust ip {gateway} success")));
+        }
+    }
+    let why = format!("none of the trusted gateways answers ({})", config.gateways.join(", "));
+    if !config.stops_without_gateway {
+        return Ok(Decision::Refuse(format!(
+            "{why}: this node may be cut off, so nothing is done. Its server is left as it is."
+        )));
+    }
+    Ok(Decision::Act(format!("{why}; STOP_DB_WITHOUT_GATEWAY is on: the server of this node is stopped")))
+}
+
+fn stop_for_network(node: &mut Node<'_>) -> Result<String, StepError> {
+    stop(node)?;
+    Err(StepError::new("the network is down, so the server of this node was stopped"))
+}
+
+fn stop(node: &Node<'_>) -> Result<(), StepError> {
+    if node.server.running()?.is_some() { node.server.stop() } else { Ok(()) }
+}
+
+fn ask_pool(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    node.log.line("determine if i am master or standby");
+    let config = node.config;
+    let answer = node.ask_pool()?;
+    for line in lines(&answer) {
+        node.log.line(&line);
+    }
+    node.nodes = pool_nodes::read(&answer).map_err(StepError::new)?;
+    if node.primary().is_none() {
+        return Ok(Decision::Refuse("no primary node in kingbasecluster, nothing to do".into()));
+    }
+    if node.nodes.iter().filter(|other| other.is_primary).count() > 1 {
+        return Ok(Decision::Refuse("the pool names more than one primary, do nothing and exit".into()));
+    }
+    if node.me().is_none() {
+        let (host, port) = (&config.local_host, config.port);
+        return Err(StepError::new(format!("the pool does not know this node ({host}, port {port})"))
+            .hint("KB_LOCALHOST_IP and KB_PORT must be as the pool names this node."));
+    }
+    Ok(Decision::Skip(String::new()))
+}
+
+/// An answer as a person reads it.
+fn lines(table: &Table) -> Vec<String> {
+    let cell = |cell: &Option<String>| cell.clone().unwrap_or_default();
+    let mut lines = vec![table.columns.join(" | ")];
+    lines.extend(table.rows.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>().join(" | ")));
+    lines
+}

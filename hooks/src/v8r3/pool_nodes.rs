@@ -1,0 +1,85 @@
+//! `show pool_nodes`: how kingbasecluster and pgpool-II tell their nodes, read by the names of the columns.
+
+use crate::sql::Table;
+
+/// One node as the pool sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PoolNode {
+    /// `node_id`
+    pub id: u32,
+    /// `hostname`
+    pub host: String,
+    /// `port`
+    pub port: u16,
+    /// Whether `status` says that it may be used.
+    pub is_up: bool,
+    /// Whether `role` says that it is the primary.
+    pub is_primary: bool,
+}
+
+/// Reads the answer of a pool.
+///
+/// # Errors
+/// What is missing in it, or not understood.
+pub(super) fn read(table: &Table) -> Result<Vec<PoolNode>, String> {
+    let column = |name: &str| {
+        let place = table.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
+        place.ok_or_else(|| format!("the pool's answer has no column \"{name}\""))
+    };
+    let (id, host, port) = (column("node_id")?, column("hostname")?, column("port")?);
+    let (status, role) = (column("status")?, column("role")?);
+    let read = |row: &Vec<Option<String>>| {
+        let text = |place: usize| row.get(place).and_then(Option::as_deref).unwrap_or_default().trim();
+        Some(PoolNode {
+            id: text(id).parse().ok()?,
+            host: text(host).to_owned(),
+            port: text(port).parse().ok()?,
+            // kingbasecluster says up; pgpool up, waiting or, in old versions, 2 and 1.
+            is_up: matches!(text(status), "up" | "waiting" | "2" | "1"),
+            is_primary: matches!(text(role), "primary" | "master"),
+        })
+    };
+    table
+        .rows
+        .iter()
+        .map(|row| read(row).ok_or_else(|| format!("a node is told in an unknown way: {row:?}")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(text: &str) -> Table {
+        let mut lines = text.lines();
+        let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+        let columns = cells(lines.next().unwrap());
+        Table { columns, rows: lines.map(|line| cells(line).into_iter().map(Some).collect()).collect() }
+    }
+
+    #[test]
+    fn both_products_are_understood() {
+        let kingbase = table(
+            "node_id |   hostname    | port  | status | lb_weight |  role   | select_cnt\n\
+             0       | 192.168.1.101 | 54321 | up     | 0.333333  | primary | 0\n\
+             1       | 192.168.1.102 | 54321 | down   | 0.333333  | standby | 0",
+        );
+        let pgpool = table(
+            "node_id|hostname|port|status|pg_status|lb_weight|role|pg_role\n\
+             0|192.168.1.101|54321|waiting|up|0.5|primary|primary\n\
+             1|192.168.1.102|54321|down|down|0.5|standby|unknown",
+        );
+        let expected = [
+            PoolNode { id: 0, host: "192.168.1.101".into(), port: 54321, is_up: true, is_primary: true },
+            PoolNode { id: 1, host: "192.168.1.102".into(), port: 54321, is_up: false, is_primary: false },
+        ];
+        assert_eq!(read(&kingbase).unwrap(), expected);
+        assert_eq!(read(&pgpool).unwrap(), expected);
+    }
+
+    #[test]
+    fn another_answer_is_refused() {
+        assert!(read(&table("a|b\n1|2")).unwrap_err().contains("node_id"));
+        assert!(read(&table("node_id|hostname|port|status|role\nx|h|1|up|primary")).is_err());
+    }
+}

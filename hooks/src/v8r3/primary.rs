@@ -1,0 +1,48 @@
+//! What a primary does: it holds the virtual address, and does not wait for standbys that are not there.
+
+use super::{Node, vip};
+use crate::flow::{Decision, Step, StepError, nothing};
+
+pub(super) fn steps<'a>() -> [Step<Node<'a>>; 3] {
+    [
+        Step { name: "virtual address", look: vip::look_for_missing, act: vip::add },
+        Step { name: "synchronous standbys", look: look_for_standbys, act: go_asynchronous },
+        Step { name: "primary", look: end, act: nothing },
+    ]
+}
+
+fn look_for_standbys(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    // A primary that is down has been seen by the pool, which will name another one.
+    if node.server.running()?.is_none() {
+        return Ok(Decision::Skip("the server of this primary is not running".into()));
+    }
+    let server = node.own_server();
+    let names = server.ask("SHOW synchronous_standby_names").map_err(|error| StepError::of(&error))?;
+    if names.value().unwrap_or_default().is_empty() {
+        return Ok(Decision::Skip(String::new()));
+    }
+    let count = |prefix: &str| format!("SELECT count(*) FROM {prefix}_stat_replication");
+    let standbys = server.ask_named(count).map_err(|error| StepError::of(&error))?;
+    if standbys.value() != Some("0") {
+        return Ok(Decision::Skip(String::new()));
+    }
+    Ok(Decision::Act("ASYNC RECOVER MODE: no standby receives, so none is waited for".into()))
+}
+
+fn go_asynchronous(node: &mut Node<'_>) -> Result<String, StepError> {
+    set_synchronous(&node.own_server(), "")?;
+    Ok("ASYNC RECOVER MODE ... DONE".into())
+}
+
+/// Sets `synchronous_standby_names` on a server.
+pub(super) fn set_synchronous(server: &crate::sql::Server, names: &str) -> Result<(), StepError> {
+    let set = format!("ALTER SYSTEM SET synchronous_standby_names TO {}", crate::sql::literal(names));
+    server.ask(&set).map_err(|error| StepError::of(&error))?;
+    let reloaded = server.ask_named(|prefix| format!("SELECT {prefix}_reload_conf()"));
+    reloaded.map(|_| ()).map_err(|error| StepError::of(&error))
+}
+
+fn end(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    let host = &node.config.local_host;
+    Ok(Decision::Finish(format!("I,m node is primary ({host}), nothing to do")))
+}

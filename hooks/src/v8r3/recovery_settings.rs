@@ -1,0 +1,100 @@
+//! The settings that make this node a standby of the new primary.
+//!
+//! They come from the node's template (`etc/recovery.done`), with the primary's address in the place of the one
+//! that stands there. Up to 11 (KingbaseES V8R3 is of the kind of 9.6) they are `recovery.conf`; later servers
+//! want them among their other settings, and `standby.signal`.
+
+use std::path::PathBuf;
+
+use rewind::config::Setting;
+
+use super::Node;
+use super::refuse::{TEMPLATE, primary_conninfo};
+use crate::conninfo_text::ConninfoText;
+use crate::flow::{Decision, StepError};
+use crate::{files, slots};
+
+/// Settings of `recovery.conf` that became files, or are gone, in 12.
+const NOT_AFTER_11: [&str; 2] = ["standby_mode", "trigger_file"];
+
+pub(super) fn look(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    let (path, text) = wanted(node)?;
+    let is_there = files::read(&path)?.as_deref() == Some(text.as_str());
+    if is_there && super::health::is_marked_as_standby(node)? {
+        let primary = node.primary().map_or("", |primary| primary.host.as_str());
+        return Ok(Decision::Skip(format!("no need change {}, primary node is {primary}", file_name(&path))));
+    }
+    Ok(Decision::Act(format!("change {}", file_name(&path))))
+}
+
+pub(super) fn write(node: &mut Node<'_>) -> Result<String, StepError> {
+    let (path, text) = wanted(node)?;
+    files::replace(&path, &text)?;
+    if node.server.major_version()? >= 12 {
+        files::replace(&node.server.data.join("standby.signal"), "")?;
+    }
+    Ok(String::new())
+}
+
+/// The slot on the primary that this node's template names.
+pub(super) fn look_for_slot(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    let slot = template(node)?.into_iter().find(|setting| setting.name == "primary_slot_name");
+    match slot {
+        Some(slot) if !slot.value.is_empty() => {
+            Ok(Decision::Act(format!("see that the primary has slot {}", slot.value)))
+        }
+        _ => Ok(Decision::Skip(String::new())),
+    }
+}
+
+pub(super) fn create_slot(node: &mut Node<'_>) -> Result<String, StepError> {
+    let slot = template(node)?.into_iter().find(|setting| setting.name == "primary_slot_name");
+    if let Some(slot) = slot {
+        slots::create(&node.primary_server()?, &slot.value)?;
+    }
+    Ok(String::new())
+}
+
+/// The file that must be written, and its text.
+fn wanted(node: &Node<'_>) -> Result<(PathBuf, String), StepError> {
+    let mut settings: Vec<(String, String)> =
+        template(node)?.into_iter().map(|setting| (setting.name, setting.value)).collect();
+    if let Some(conninfo) = pointed(node)? {
+        for (_, value) in settings.iter_mut().filter(|(name, _)| name == "primary_conninfo") {
+            *value = conninfo.text();
+        }
+    }
+    let data = &node.server.data;
+    let is_old = node.server.major_version()? < 12;
+    settings.retain(|(name, _)| is_old || !NOT_AFTER_11.contains(&name.as_str()));
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    if is_old {
+        return Ok((data.join("recovery.conf"), files::with_settings("", &settings)));
+    }
+    let path = data.join(node.server.names().auto_config_file);
+    let old = files::read(&path)?.unwrap_or_default();
+    Ok((path, files::with_settings(&old, &settings)))
+}
+
+fn template(node: &Node<'_>) -> Result<Vec<Setting>, StepError> {
+    let path = node.config.etc.join(TEMPLATE);
+    let text = files::read(&path)?.unwrap_or_default();
+    rewind::config::parse(text.as_bytes())
+        .map_err(|error| StepError::new(format!("could not read template \"{}\": {error}", path.display())))
+}
+
+/// The template's `primary_conninfo`, leading to the new primary.
+fn pointed(node: &Node<'_>) -> Result<Option<ConninfoText>, StepError> {
+    let text = files::read(&node.config.etc.join(TEMPLATE))?.unwrap_or_default();
+    let (Some(mut conninfo), Some(primary)) = (primary_conninfo(&text)?, node.primary()) else {
+        return Ok(None);
+    };
+    conninfo.set("host", &primary.host);
+    conninfo.set("port", &primary.port.to_string());
+    conninfo.remove("hostaddr");
+    Ok(Some(conninfo))
+}
+
+fn file_name(path: &std::path::Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

@@ -1,0 +1,69 @@
+//! Reasons not to recover a node, all of them looked at before anything is stopped.
+
+use super::{Asked, Need, Node};
+use crate::flow::{Decision, StepError};
+use crate::{conninfo_text::ConninfoText, files};
+
+/// The template of this node's recovery settings, below `KB_ETC_PATH`.
+pub(super) const TEMPLATE: &str = "recovery.done";
+
+/// An old primary is recovered only if that was allowed: what it alone has written is lost.
+pub(super) fn look_for_permission(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    let may = node.config.auto_primary_recovery || node.asked == Asked::ByHand;
+    if node.need != Some(Need::OldPrimary) || may {
+        return Ok(Decision::Skip(String::new()));
+    }
+    let file = node.server.data.join("recovery.conf");
+    let mut text =
+        format!("the kingbase has no file \"{}\", maybe it's primary, can not do recovery.", file.display());
+    if file.exists() {
+        text = "the kingbase is not standby, can not do recovery.".into();
+    }
+    if node.server.running()?.is_some() {
+        text.push_str(" ITS SERVER IS RUNNING: there may be two primaries.");
+    }
+    Ok(Decision::Refuse(format!(
+        "{text} AUTO_PRIMARY_RECOVERY is off: look at the data that only this node has, then run this with --force."
+    )))
+}
+
+/// The files from which the node's configuration is restored must be there and name a standby.
+pub(super) fn look_at_templates(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    let path = node.config.etc.join(TEMPLATE);
+    let Some(text) = files::read(&path)? else {
+        return Err(StepError::new(format!("template \"{}\" is missing", path.display()))
+            .hint("It holds standby_mode, primary_conninfo and primary_slot_name of this node. Nothing has been changed."));
+    };
+    if primary_conninfo(&text)?.is_none() {
+        return Err(StepError::new(format!("template \"{}\" sets no primary_conninfo", path.display()))
+            .hint("Nothing has been changed."));
+    }
+    Ok(Decision::Skip(String::new()))
+}
+
+/// The new primary must let us in and be a primary.
+pub(super) fn look_at_primary(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    let primary = node.primary_server()?;
+    let answer =
+        primary.ask_named(|prefix| format!("SELECT {prefix}_is_in_recovery()")).map_err(|error| {
+            StepError::of(&error)
+                .hint("The primary must be reachable with KB_USER and KB_PASS. Nothing has been changed.")
+        })?;
+    if answer.is_true() {
+        return Ok(Decision::Refuse(format!(
+            "{} is the primary for the pool, but its server is in recovery: nothing to do yet",
+            primary.name()
+        )));
+    }
+    Ok(Decision::Skip(String::new()))
+}
+
+/// `primary_conninfo` of a file of recovery settings.
+pub(super) fn primary_conninfo(text: &str) -> Result<Option<ConninfoText>, StepError> {
+    let settings = rewind::config::parse(text.as_bytes()).map_err(|error| StepError::of(&error))?;
+    Ok(settings
+        .iter()
+        .rev()
+        .find(|setting| setting.name == "primary_conninfo")
+        .and_then(|setting| ConninfoText::parse(&setting.value)))
+}

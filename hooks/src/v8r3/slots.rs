@@ -1,0 +1,66 @@
+//! Replication slots of this node: what others receive through it, should it become the primary.
+//!
+//! A rewind takes them away, and those of an old primary would keep WAL from an age ago. So their names are
+//! noted, they are dropped while the server is stopped, and made again when it runs.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::{Need, Node};
+use crate::flow::{Decision, StepError};
+use crate::{files, slots};
+
+/// Where the names are noted, beside the data directory, as the scripts have it.
+const NOTE: &str = "tmp_slot";
+
+/// Notes and drops the physical slots of a node that was the primary.
+pub(super) fn look_for_old(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    if !matches!(node.need, Some(Need::OldPrimary | Need::Unfinished)) {
+        return Ok(Decision::Skip(String::new()));
+    }
+    let old = slots::physical(&node.server)?;
+    if old.is_empty() {
+        return Ok(Decision::Skip(String::new()));
+    }
+    Ok(Decision::Act(format!(
+        "drop the slots [{}], to be made again",
+        old.iter().cloned().collect::<Vec<_>>().join(" ")
+    )))
+}
+
+pub(super) fn drop_old(node: &mut Node<'_>) -> Result<String, StepError> {
+    let old = slots::physical(&node.server)?;
+    let all: BTreeSet<String> = old.iter().cloned().chain(noted(node)?).collect();
+    files::replace(&note(node), &all.iter().map(|name| format!("{name}\n")).collect::<String>())?;
+    for name in &old {
+        slots::drop_stopped(&node.server, name)?;
+    }
+    Ok(String::new())
+}
+
+/// Makes the noted slots again.
+pub(super) fn look_for_noted(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    let names = noted(node)?;
+    if names.is_empty() {
+        return Ok(Decision::Skip(String::new()));
+    }
+    Ok(Decision::Act(format!("create the slots [{}]", names.into_iter().collect::<Vec<_>>().join(" "))))
+}
+
+pub(super) fn create_noted(node: &mut Node<'_>) -> Result<String, StepError> {
+    let server = node.own_server();
+    for name in noted(node)? {
+        slots::create(&server, &name)?;
+    }
+    files::remove(&note(node))?;
+    Ok(String::new())
+}
+
+fn noted(node: &Node<'_>) -> Result<BTreeSet<String>, StepError> {
+    let text = files::read(&note(node))?.unwrap_or_default();
+    Ok(text.split_whitespace().filter(|name| slots::is_slot_name(name)).map(str::to_owned).collect())
+}
+
+fn note(node: &Node<'_>) -> PathBuf {
+    node.server.data.parent().unwrap_or(&node.server.data).join(NOTE)
+}

@@ -1,0 +1,80 @@
+//! The cluster as repmgr's metadata tells it.
+
+use crate::conninfo_text::ConninfoText;
+use crate::flow::StepError;
+use crate::sql::Server;
+
+use super::RepmgrConf;
+
+/// A record of `repmgr.nodes`.
+#[derive(Clone, Debug)]
+pub(super) struct NodeRecord {
+    pub(super) id: i32,
+    pub(super) name: String,
+    pub(super) conninfo: ConninfoText,
+    pub(super) config_file: String,
+    pub(super) slot: String,
+}
+
+impl NodeRecord {
+    pub(super) fn host(&self) -> &str {
+        self.conninfo.get("host").unwrap_or("localhost")
+    }
+
+    /// `node "node2" (ID: 2)`
+    pub(super) fn shown(&self) -> String {
+        format!("node \"{}\" (ID: {})", self.name, self.id)
+    }
+}
+
+/// The nodes of the cluster, as one of its servers knows them; witnesses are left out.
+pub(super) fn nodes(server: &Server) -> Result<Vec<NodeRecord>, StepError> {
+    let answer = server
+        .ask("SELECT node_id, node_name, conninfo, config_file, slot_name FROM repmgr.nodes WHERE type <> 'witness' ORDER BY 1")
+        .map_err(|error| StepError::of(&error))?;
+    let record = |row: &Vec<Option<String>>| {
+        let text = |place: usize| row.get(place).cloned().flatten().unwrap_or_default();
+        Some(NodeRecord {
+            id: text(0).parse().ok()?,
+            name: text(1),
+            conninfo: ConninfoText::parse(&text(2))?,
+            config_file: text(3),
+            slot: text(4),
+        })
+    };
+    let unknown = || StepError::new(format!("{} tells a node in an unknown way", server.name()));
+    answer.rows.iter().map(|row| record(row).ok_or_else(unknown)).collect()
+}
+
+/// Whether a server answers and is a primary; `None` if it does not answer.
+pub(super) fn is_primary(server: &Server) -> Option<bool> {
+    server
+        .ask_named(|prefix| format!("SELECT {prefix}_is_in_recovery()"))
+        .ok()
+        .map(|answer| !answer.is_true())
+}
+
+/// The application names of the standbys that receive from a primary.
+pub(super) fn attached(server: &Server) -> Result<Vec<String>, StepError> {
+    let names = |prefix: &str| {
+        format!(
+            "SELECT application_name FROM {prefix}_stat_replication WHERE state IN ('streaming', 'catchup')"
+        )
+    };
+    let answer = server.ask_named(names).map_err(|error| StepError::of(&error))?;
+    Ok(answer.rows.into_iter().flatten().flatten().collect())
+}
+
+/// How to reach a node: by its record, with the password that this node's own configuration may hold.
+pub(super) fn server(
+    conf: &RepmgrConf,
+    conninfo: &ConninfoText,
+    prefixes: &'static [&'static str],
+) -> Server {
+    let mut conninfo = conninfo.clone();
+    if let (None, Some(password)) = (conninfo.get("password"), conf.conninfo.get("password")) {
+        conninfo.set("password", password);
+    }
+    let seconds = conninfo.get("connect_timeout").and_then(|seconds| seconds.parse().ok()).unwrap_or(10);
+    Server { conninfo, prefixes, limit: std::time::Duration::from_secs(seconds) }
+}

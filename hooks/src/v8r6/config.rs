@@ -1,0 +1,212 @@
+//! `repmgr.conf`: what repmgr and KingbaseES V8R6's kbha read on every node.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rewind::config::{ConfigError, Configuration};
+
+use crate::conninfo_text::ConninfoText;
+
+/// Which failed nodes are recovered without a person.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Recovery {
+    /// None.
+    Manual,
+    /// Standbys only.
+    Standby,
+    /// All.
+    Automatic,
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Recovery::Manual => "manual",
+            Recovery::Standby => "standby",
+            Recovery::Automatic => "automatic",
+        })
+    }
+}
+
+/// The settings that the recovery flow uses.
+#[derive(Clone, Debug)]
+pub struct RepmgrConf {
+    /// The file they come from.
+    pub file: PathBuf,
+    /// `node_id`
+    pub node_id: i32,
+    /// `node_name`: also the node's application name.
+    pub node_name: String,
+    /// `conninfo`: how the other nodes reach this one.
+    pub conninfo: ConninfoText,
+    /// `data_directory`
+    pub data: PathBuf,
+    /// `sys_bindir` or `pg_bindir`
+    pub programs: Option<PathBuf>,
+    /// `log_file` or `kbha_log_file`: where the flow writes; standard error if there is none.
+    pub log: Option<PathBuf>,
+    /// `recovery`
+    pub recovery: Recovery,
+    /// `auto_cluster_recovery_level`: 0 off; 1 and above, a cluster whose nodes have all failed is brought up.
+    pub cluster_recovery_level: u32,
+    /// `service_start_command`: how the server is started, if not by its control program.
+    pub start_command: Option<String>,
+    /// `remote_command`: ours; a shell command that runs `%c` on host `%h`, in the place of ssh.
+    pub remote_command: Option<String>,
+    /// `ssh_options`
+    pub ssh_options: String,
+    /// `use_replication_slots`
+    pub uses_slots: bool,
+    /// `trusted_servers`: hosts of which one must answer before another node is touched.
+    pub trusted_servers: Vec<String>,
+    /// `cluster_recovery_peers`: ours; the hosts of the other nodes, asked when this node's server is down.
+    pub peers: Vec<String>,
+    /// `recovery_check_interval`: ours; the seconds between two looks of the daemon.
+    pub interval: Duration,
+    /// `recovery_max_attempts`: ours; failures in a row after which a node is left to a person.
+    pub max_attempts: u32,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RepmgrConfError {
+    /// It cannot be read or understood.
+    #[error(transparent)]
+    Read(#[from] ConfigError),
+    /// Settings without which nothing can be done.
+    #[error("configuration file \"{}\" does not set {}", path.display(), names.join(", "))]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// All that are missing.
+        names: Vec<&'static str>,
+    },
+    /// A value that does not fit its setting.
+    #[error("configuration file \"{}\": {name} is not {wanted}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The setting.
+        name: &'static str,
+        /// What it should be.
+        wanted: &'static str,
+    },
+}
+
+/// Without these nothing can be done.
+const NEEDED: [&str; 4] = ["node_id", "node_name", "conninfo", "data_directory"];
+
+/// What repmgr uses unless told otherwise: no questions, and an answer in time.
+const SSH_OPTIONS: &str =
+    "-q -o ConnectTimeout=10 -o StrictHostKeyChecking=no -o ServerAliveInterval=2 -o ServerAliveCountMax=5";
+
+impl RepmgrConf {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// It is not there, is not understood, or lacks something.
+    pub fn read(path: &Path) -> Result<RepmgrConf, RepmgrConfError> {
+        if let Err(source) = std::fs::metadata(path) {
+            return Err(ConfigError::Open { path: path.to_owned(), source }.into());
+        }
+        let configuration = Configuration::read_one(path)?;
+        let get = |name: &str| configuration.get(name).map(str::trim).filter(|value| !value.is_empty());
+        let names: Vec<_> = NEEDED.into_iter().filter(|name| get(name).is_none()).collect();
+        if !names.is_empty() {
+            return Err(RepmgrConfError::Missing { path: path.to_owned(), names });
+        }
+        let text = |name: &str| get(name).unwrap_or_default().to_owned();
+        let invalid =
+            |name: &'static str, wanted| RepmgrConfError::Invalid { path: path.to_owned(), name, wanted };
+        let number = |name: &'static str, usual: u32| match get(name) {
+            None => Ok(usual),
+            Some(value) => value.parse().map_err(|_| invalid(name, "a number")),
+        };
+        let recovery = match get("recovery").unwrap_or("standby") {
+            "manual" => Recovery::Manual,
+            "standby" => Recovery::Standby,
+            "automatic" => Recovery::Automatic,
+            _ => return Err(invalid("recovery", "manual, standby or automatic")),
+        };
+        let conninfo = ConninfoText::parse(&text("conninfo"));
+        Ok(RepmgrConf {
+            file: path.to_owned(),
+            node_id: text("node_id").parse().map_err(|_| invalid("node_id", "a number"))?,
+            node_name: text("node_name"),
+            conninfo: conninfo.ok_or_else(|| invalid("conninfo", "a string of keyword=value words"))?,
+            data: text("data_directory").into(),
+            programs: get("sys_bindir").or(get("pg_bindir")).map(PathBuf::from),
+            log: get("log_file").or(get("kbha_log_file")).map(PathBuf::from),
+            recovery,
+            cluster_recovery_level: number("auto_cluster_recovery_level", 1)?,
+            start_command: get("service_start_command").map(str::to_owned),
+            remote_command: get("remote_command").map(str::to_owned),
+            ssh_options: get("ssh_options").unwrap_or(SSH_OPTIONS).to_owned(),
+            uses_slots: get("use_replication_slots").is_some_and(is_on),
+            trusted_servers: hosts(&text("trusted_servers")),
+            peers: hosts(&text("cluster_recovery_peers")),
+            interval: Duration::from_secs(number("recovery_check_interval", 5)?.max(1).into()),
+            max_attempts: number("recovery_max_attempts", 10)?,
+        })
+    }
+}
+
+fn hosts(list: &str) -> Vec<String> {
+    list.split(',').map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).collect()
+}
+
+fn is_on(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "1" | "on" | "true" | "yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<RepmgrConf, RepmgrConfError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("repmgr.conf");
+        std::fs::write(&path, text).unwrap();
+        RepmgrConf::read(&path)
+    }
+
+    const WHOLE: &str = "node_id=1\nnode_name='node1'\nconninfo='host=10.0.0.1 user=esrep dbname=esrep port=54321'\n\
+                         data_directory='/d'\n";
+
+    #[test]
+    fn what_is_left_out_has_the_usual_value() {
+        let conf = read(WHOLE).unwrap();
+        assert_eq!(
+            (conf.recovery, conf.cluster_recovery_level, conf.uses_slots),
+            (Recovery::Standby, 1, false)
+        );
+        assert_eq!((conf.node_id, conf.conninfo.get("port")), (1, Some("54321")));
+        let conf = read(&format!(
+            "{WHOLE}recovery=automatic\nuse_replication_slots=1\nsys_bindir='/b'\ntrusted_servers='a, b'\n"
+        ));
+        let conf = conf.unwrap();
+        assert_eq!(
+            (conf.recovery, conf.uses_slots, conf.trusted_servers.len()),
+            (Recovery::Automatic, true, 2)
+        );
+        assert_eq!(conf.programs.as_deref(), Some(Path::new("/b")));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let told = |text: &str| read(text).unwrap_err().to_string();
+        assert!(told("node_id=1\n").ends_with("does not set node_name, conninfo, data_directory"));
+        assert!(
+            told(&format!("{WHOLE}recovery=always\n"))
+                .ends_with("recovery is not manual, standby or automatic")
+        );
+        assert!(told(&WHOLE.replace("'host=", "'postgresql://")).contains("conninfo"));
+        assert!(
+            RepmgrConf::read(Path::new("/nonexistent/repmgr.conf"))
+                .unwrap_err()
+                .to_string()
+                .contains("/nonexistent")
+        );
+    }
+}

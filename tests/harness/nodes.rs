@@ -1,0 +1,241 @@
+//! Three nodes of a cluster on this machine: loopback addresses 127.0.0.1 to 127.0.0.3, one port, PostgreSQL 15.
+//!
+//! Their servers are configured by files and started by `pg_ctl`, since the flows under test do so, too.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use postgres::{Client, NoTls, SimpleQueryMessage};
+
+use super::Sandbox;
+use super::program::{give_to_server_user, run, server_program};
+use super::sandbox::copy_tree;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The nodes. Dropping them stops their servers.
+pub struct Nodes {
+    /// The sandbox's directory.
+    pub dir: PathBuf,
+    /// The port of all servers.
+    pub port: u16,
+}
+
+impl Nodes {
+    /// Node 1 is a running primary, 2 and 3 stream from it by slots.
+    pub fn start(sandbox: &Sandbox, settings: &str) -> Nodes {
+        let nodes = Nodes { dir: sandbox.path(""), port: free_port() };
+        let template = sandbox.server("template");
+        for node in 1..=3 {
+            for part in ["", "/db", "/db/etc", "/log", "/run"] {
+                sandbox.make_dir(&format!("node{node}{part}"));
+            }
+            copy_tree(&template.data, &nodes.data(node));
+            nodes.configure(node, settings);
+        }
+        nodes.start_node(1);
+        for node in [2, 3] {
+            nodes.sql(1, &format!("SELECT pg_create_physical_replication_slot('slot_node{node}')"));
+            nodes.follow(node, 1);
+            nodes.start_node(node);
+        }
+        nodes.wait("both standbys to stream", || nodes.streaming(1).len() == 2);
+        nodes
+    }
+
+    /// The data directory of a node.
+    pub fn data(&self, node: usize) -> PathBuf {
+        self.home(node).join("db/data")
+    }
+
+    /// Starts a node's server.
+    pub fn start_node(&self, node: usize) {
+        let log = self.home(node).join("log/server.log");
+        run(server_program("pg_ctl").args(["start", "-w", "-D"]).arg(self.data(node)).arg("-l").arg(log));
+    }
+
+    /// `kill -9` of a node's postmaster and its children.
+    pub fn kill_node(&self, node: usize) {
+        let pid = self.process(node).expect("a running server");
+        let children =
+            Command::new("pgrep").args(["-P", &pid.to_string()]).output().expect("run pgrep").stdout;
+        // The postmaster first, so that it can neither start new children nor clean up after the old ones.
+        run(Command::new("kill").args(["-9", &pid.to_string()]));
+        let children = String::from_utf8_lossy(&children).into_owned();
+        for child in children.split_whitespace() {
+            let _ = Command::new("kill").args(["-9", child]).output();
+        }
+        let is_gone = |pid: &str| !Path::new("/proc").join(pid).exists();
+        self.wait("the server's processes to be gone", || {
+            is_gone(&pid.to_string()) && children.split_whitespace().all(is_gone)
+        });
+    }
+
+    /// Makes what a node writes from now on stay there: its standbys receive nothing more.
+    pub fn cut_off_standbys(&self, node: usize) {
+        for pid in self.column(node, "SELECT pid FROM pg_stat_replication") {
+            run(Command::new("kill").args(["-STOP", &pid]));
+        }
+    }
+
+    /// The process in a node's lock file.
+    pub fn process(&self, node: usize) -> Option<u32> {
+        let text = fs::read_to_string(self.data(node).join("postmaster.pid")).ok()?;
+        text.lines().next()?.parse().ok().filter(|pid: &u32| Path::new(&format!("/proc/{pid}")).exists())
+    }
+
+    /// Runs SQL on a node.
+    pub fn sql(&self, node: usize, statements: &str) {
+        self.connect(node, "postgres")
+            .batch_execute(statements)
+            .unwrap_or_else(|e| panic!("node {node}: {e:?}\n{statements}"));
+    }
+
+    /// The first column of all rows, as text.
+    pub fn column(&self, node: usize, query: &str) -> Vec<String> {
+        self.column_in("postgres", node, query)
+    }
+
+    /// The same in another database.
+    pub fn column_in(&self, database: &str, node: usize, query: &str) -> Vec<String> {
+        let mut client = self.connect(node, database);
+        let messages = client.simple_query(query).unwrap_or_else(|e| panic!("node {node}: {e:?}\n{query}"));
+        let row = |message: &SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
+            _ => None,
+        };
+        messages.iter().filter_map(row).collect()
+    }
+
+    /// The names of the standbys that stream from a node.
+    pub fn streaming(&self, node: usize) -> Vec<String> {
+        self.column(
+            node,
+            "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming' ORDER BY 1",
+        )
+    }
+
+    /// Waits until a standby has all that a node has written.
+    pub fn catch_up(&self, standby: usize, origin: usize) {
+        let end = self.column(origin, "SELECT pg_current_wal_flush_lsn()").remove(0);
+        self.wait("replay", || {
+            self.column(standby, &format!("SELECT pg_last_wal_replay_lsn() >= '{end}'")) == ["t"]
+        });
+    }
+
+    /// Waits until something is so.
+    pub fn wait(&self, what: &str, is_so: impl Fn() -> bool) {
+        let begin = Instant::now();
+        while !is_so() {
+            assert!(begin.elapsed() < PATIENCE, "waited in vain for {what}\n{}", self.told());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    pub fn home(&self, node: usize) -> PathBuf {
+        self.dir.join(format!("node{node}"))
+    }
+
+    fn connect(&self, node: usize, database: &str) -> Client {
+        self.connect_to(&address(node), self.port, database)
+            .unwrap_or_else(|| panic!("node {node} does not answer\n{}", self.told()))
+    }
+
+    /// A session at an address, if anybody answers there.
+    pub fn connect_to(&self, host: &str, port: u16, database: &str) -> Option<Client> {
+        let mut config = Client::configure();
+        config
+            .host(host)
+            .port(port)
+            .user("postgres")
+            .dbname(database)
+            .connect_timeout(Duration::from_secs(5));
+        config.connect(NoTls).ok()
+    }
+
+    /// What everybody has said, for a panic message.
+    pub fn told(&self) -> String {
+        let mut text = String::new();
+        let logs = (1..=3)
+            .flat_map(|node| ["log/server.log", "log/recovery.log"].map(|name| self.home(node).join(name)));
+        for log in logs.chain([self.dir.join("pool.log")]) {
+            let Ok(content) = fs::read(&log) else { continue };
+            let content = String::from_utf8_lossy(&content).into_owned();
+            let lines: Vec<&str> = content.lines().collect();
+            text +=
+                &format!("--- {}\n{}\n", log.display(), lines[lines.len().saturating_sub(25)..].join("\n"));
+        }
+        text
+    }
+
+    pub fn write(&self, path: &Path, text: &str) {
+        fs::write(path, text).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
+        give_to_server_user(path);
+    }
+
+    /// Shows a node's log, if the one who runs the tests wants to see it (`tests/flows.sh`).
+    pub fn show(&self, title: &str, log: &str) {
+        if std::env::var_os("KBRECOVER_SHOW_LOGS").is_some() {
+            eprintln!("\n=== {title}\n{log}");
+        }
+    }
+
+    fn configure(&self, node: usize, settings: &str) {
+        let conf = self.data(node).join("postgresql.conf");
+        let text = fs::read_to_string(&conf).expect("read postgresql.conf");
+        let own = format!(
+            "listen_addresses = '{}'\nport = {}\nunix_socket_directories = '{}'\n# this is node {node}'s own\n",
+            address(node),
+            self.port,
+            self.home(node).display()
+        );
+        self.write(&conf, &format!("{text}\n{own}{settings}\n"));
+        let hba =
+            "local all all trust\nhost all all 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n";
+        self.write(&self.data(node).join("pg_hba.conf"), hba);
+    }
+
+    fn follow(&self, node: usize, upstream: usize) {
+        self.write(&self.data(node).join("standby.signal"), "");
+        self.write(
+            &self.data(node).join("postgresql.auto.conf"),
+            &format!(
+                "primary_conninfo = 'host={} port={} user=postgres application_name=node{node}'\nprimary_slot_name = 'slot_node{node}'\n",
+                address(upstream),
+                self.port
+            ),
+        );
+    }
+}
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.told());
+        }
+        for node in 1..=3 {
+            let mut stop = server_program("pg_ctl");
+            let _ =
+                stop.args(["stop", "-w", "-t", "20", "-m", "immediate", "-D"]).arg(self.data(node)).output();
+        }
+    }
+}
+
+/// The address of a node.
+pub fn address(node: usize) -> String {
+    format!("127.0.0.{node}")
+}
+
+/// A port that is free on the addresses of all nodes.
+pub fn free_port() -> u16 {
+    loop {
+        let first = TcpListener::bind("127.0.0.1:0").expect("bind 127.0.0.1");
+        let port = first.local_addr().expect("address of the socket").port();
+        if [2, 3].iter().all(|node| TcpListener::bind((address(*node), port)).is_ok()) {
+            return port;
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Three nodes under a real repmgr, which stands in for that of KingbaseES V8R6, with a real sshd for the calls from one
+//! node to another.
+
+use std::fs;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use super::kbrecover::{binary, command};
+use super::nodes::{Nodes, address, free_port};
+use super::program::{AsServerUser, bindir, run, server_program};
+use super::{Run, Sandbox};
+
+/// The nodes and the sshd between them. Dropping it stops them all.
+pub struct RepmgrCluster {
+    nodes: Nodes,
+    sshd: Child,
+    ssh_port: u16,
+}
+
+impl Deref for RepmgrCluster {
+    type Target = Nodes;
+
+    fn deref(&self) -> &Nodes {
+        &self.nodes
+    }
+}
+
+impl RepmgrCluster {
+    /// Node 1 is the primary, 2 and 3 stream from it, and repmgr knows them all.
+    pub fn start(sandbox: &Sandbox) -> RepmgrCluster {
+        let nodes = Nodes::start(sandbox, "shared_preload_libraries = 'repmgr'");
+        let ssh_port = free_port();
+        let sshd = start_sshd(sandbox, ssh_port);
+        let cluster = RepmgrCluster { nodes, sshd, ssh_port };
+        cluster.sql(1, "CREATE DATABASE repmgr");
+        for node in 1..=3 {
+            cluster.write_configuration(node, "standby");
+        }
+        cluster.repmgr(1, &["primary", "register"]);
+        for node in [2, 3] {
+            cluster.catch_up(node, 1);
+            cluster.repmgr(node, &["standby", "register", "-F", "--upstream-node-id=1"]);
+        }
+        cluster
+    }
+
+    /// The configuration of a node.
+    pub fn conf(&self, node: usize) -> PathBuf {
+        self.home(node).join("db/etc/repmgr.conf")
+    }
+
+    /// What has been logged on a node.
+    pub fn log(&self, node: usize) -> String {
+        fs::read_to_string(self.home(node).join("log/hamgr.log")).unwrap_or_default()
+    }
+
+    /// Sets which nodes are recovered, on all of them.
+    pub fn set_recovery(&self, recovery: &str) {
+        for node in 1..=3 {
+            self.write_configuration(node, recovery);
+        }
+    }
+
+    /// Runs repmgr on a node.
+    pub fn repmgr(&self, node: usize, arguments: &[&str]) {
+        run(server_program("repmgr").arg("-f").arg(self.conf(node)).args(arguments));
+    }
+
+    /// Runs `kbrecover hook v8r6` on a node.
+    pub fn hook(&self, node: usize, arguments: &[&str]) -> Run {
+        let mut command = command(["hook", "v8r6", "-f"]);
+        let output = command.arg(self.conf(node)).args(arguments).output().expect("run kbrecover hook");
+        Run {
+            code: output.status.code().expect("an exit status"),
+            stdout: String::from_utf8_lossy(&output.stdout).into(),
+            stderr: String::from_utf8_lossy(&output.stderr).into(),
+        }
+    }
+
+    /// Lets the daemon look once on a node.
+    pub fn look(&self, node: usize) -> Run {
+        self.hook(node, &["daemon", "--rounds", "1", "--program", binary().to_str().expect("a UTF-8 path")])
+    }
+
+    fn write_configuration(&self, node: usize, recovery: &str) {
+        let (home, bin) = (self.home(node), bindir().display());
+        let text = format!(
+            "node_id={node}\nnode_name='node{node}'\n\
+             conninfo='host={} port={} user=postgres dbname=repmgr connect_timeout=5'\n\
+             data_directory='{}'\npg_bindir='{bin}'\nlog_file='{}'\nrecovery='{recovery}'\n\
+             ssh_options='-q -p {} -i {} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=10'\n",
+            address(node),
+            self.port,
+            self.data(node).display(),
+            home.join("log/hamgr.log").display(),
+            self.ssh_port,
+            self.dir.join("ssh/key").display(),
+        );
+        self.write(&self.conf(node), &text);
+    }
+}
+
+impl Drop for RepmgrCluster {
+    fn drop(&mut self) {
+        let _ = self.sshd.kill();
+        let _ = self.sshd.wait();
+    }
+}
+
+/// An sshd of the servers' user, who may log in by a key made here.
+fn start_sshd(sandbox: &Sandbox, port: u16) -> Child {
+    let dir = sandbox.make_dir("ssh");
+    for key in ["key", "host_key"] {
+        run(Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+            .arg(dir.join(key))
+            .as_server_user());
+    }
+    let shown = dir.display();
+    let listen: String = (1..=3).map(|node| format!("ListenAddress {}\n", address(node))).collect();
+    let conf = format!(
+        "Port {port}\n{listen}HostKey {shown}/host_key\nAuthorizedKeysFile {shown}/key.pub\nPidFile {shown}/pid\nStrictModes no\n\
+         UsePAM no\nPasswordAuthentication no\nPrintMotd no\n"
+    );
+    fs::write(dir.join("sshd_config"), conf).expect("write sshd_config");
+    let log = fs::File::create(dir.join("log")).expect("make sshd's log");
+    let mut sshd = Command::new("/usr/sbin/sshd");
+    sshd.args(["-D", "-e", "-f"]).arg(dir.join("sshd_config")).as_server_user();
+    sshd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    sshd.spawn().expect("run sshd: install openssh-server")
+}

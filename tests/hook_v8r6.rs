@@ -1,0 +1,99 @@
+//! The recovery flow of V8R6 on three real nodes under repmgr, over real ssh.
+//!
+//!     node1 (primary) ──> node2 (standby)
+//!                     └─> node3 (standby)
+//!
+//! The daemon looks after the others from whichever node is the primary. Both stories of KingbaseES's own recovery: a standby
+//! that is down is started, and an old primary is rejoined.
+
+use crate::harness::{RepmgrCluster, Sandbox, Tree};
+
+/// A standby is down: with `manual` it is left to a person, with `standby` it is started.
+#[test]
+fn a_standby_that_is_down_is_started() {
+    let sandbox = Sandbox::new();
+    let cluster = RepmgrCluster::start(&sandbox);
+    cluster.set_recovery("manual");
+    cluster.kill_node(2);
+    cluster.wait("the primary to see it", || cluster.streaming(1) == ["node3"]);
+    assert_eq!(cluster.look(1).code, 0);
+    assert!(cluster.log(1).contains("it is left to a person"), "{}", cluster.log(1));
+    assert_eq!(cluster.process(2), None);
+    // A standby looks after nobody.
+    assert_eq!(cluster.look(3).code, 0);
+    assert!(!cluster.log(3).contains("attached: no"), "{}", cluster.log(3));
+
+    cluster.set_recovery("standby");
+    assert_eq!(cluster.look(1).code, 0);
+    cluster.wait("the standby to stream", || cluster.streaming(1) == ["node2", "node3"]);
+    let log = cluster.log(1);
+    for line in [
+        "[DEBUG] child node: 2; attached: no",
+        "Now, the primary host ip: 127.0.0.1",
+        "[INFO] node \"node2\" (ID: 2, HOST: 127.0.0.2) auto-recovery: START DATABASE",
+        "node \"node2\" (ID: 2) auto-recovery success",
+    ] {
+        assert!(log.contains(line), "no line {line:?} in\n{log}");
+    }
+    assert!(cluster.log(2).contains("[NOTICE] begin to start server at "), "{}", cluster.log(2));
+
+    cluster.show("a standby was down: hamgr.log of node1, the primary", &log);
+    cluster.show("hamgr.log of node2", &cluster.log(2));
+
+    let status = cluster.hook(1, &["status"]);
+    assert!(
+        status.stdout.lines().all(|line| line.contains("primary") || line.ends_with("standby      attached")),
+        "{status}"
+    );
+}
+
+/// The primary is lost and another node promoted: it is rejoined if the configuration says `automatic`, or by hand.
+#[test]
+fn an_old_primary_is_rejoined() {
+    let sandbox = Sandbox::new();
+    let cluster = RepmgrCluster::start(&sandbox);
+    cluster.sql(1, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n");
+    for standby in [2, 3] {
+        cluster.catch_up(standby, 1);
+    }
+    cluster.cut_off_standbys(1);
+    cluster.sql(1, "INSERT INTO t SELECT generate_series(5001, 6000)");
+    cluster.kill_node(1);
+    cluster.repmgr(2, &["standby", "promote"]);
+    cluster.sql(2, "INSERT INTO t SELECT generate_series(2001, 2100)");
+
+    // `standby` leaves an old primary to a person.
+    let before = Tree::of(&cluster.data(1));
+    assert_eq!(cluster.look(2).code, 0);
+    assert!(cluster.log(2).contains("is not a standby, and recovery='standby'"), "{}", cluster.log(2));
+    before.assert_unchanged(&cluster.data(1), &cluster.log(2));
+
+    // By hand, without leave to rewind: refused, and nothing is changed.
+    let run = cluster.hook(1, &["rejoin", "-h", "127.0.0.2"]);
+    assert_eq!(run.code, 1, "{run}");
+    assert!(run.stderr.contains("[ERROR] this node cannot attach to rejoin target node"), "{run}");
+    assert!(run.stderr.contains("[HINT] use --force-rewind"), "{run}");
+    let run = cluster.hook(1, &["rejoin", "-h", "127.0.0.2", "--force-rewind", "--dry-run"]);
+    assert_eq!(run.code, 0, "{run}");
+    assert!(run.stdout.lines().any(|line| line.starts_with("rewind ") && line.contains(" would ")), "{run}");
+    before.assert_unchanged(&cluster.data(1), &run.to_string());
+
+    cluster.set_recovery("automatic");
+    assert_eq!(cluster.look(2).code, 0);
+    cluster.wait("the old primary to stream", || cluster.streaming(2).contains(&"node1".to_owned()));
+    let log = cluster.log(2);
+    assert!(log.contains("(ID: 1, HOST: 127.0.0.1) auto-recovery: NODE REJOIN"), "{log}");
+    assert!(log.contains("[NOTICE] kbha: node (ID: 1) rejoin success."), "{log}");
+    let log = cluster.log(1);
+    for line in ["Done!", "[NOTICE] NODE REJOIN successful", "[DETAIL] node 1 is now attached to node 2"] {
+        assert!(log.contains(line), "no line {line:?} in\n{log}");
+    }
+    cluster.show("the primary was lost and comes back: hamgr.log of node2, the new primary", &cluster.log(2));
+    cluster.show("hamgr.log of node1", &log);
+    cluster.catch_up(1, 2);
+    let content = "SELECT md5(string_agg(n::text, ',' ORDER BY n)) FROM t";
+    assert_eq!(cluster.column(1, content), cluster.column(2, content));
+    assert_eq!(cluster.column(1, "SHOW listen_addresses"), ["127.0.0.1"]);
+    let registered = "SELECT type || upstream_node_id FROM repmgr.nodes WHERE node_id = 1";
+    cluster.wait("the metadata", || cluster.column_in("repmgr", 2, registered) == ["standby2"]);
+}
