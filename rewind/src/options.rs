@@ -60,8 +60,11 @@ impl Options {
             config_file: None,
             sync: SyncChoice::Fsync,
             jobs: None,
+            need: Need::Diverged,
             unclean_target: UncleanTarget::Accept,
             flavor: None,
+            retry_timeout: Duration::from_secs(60),
+            stop: StopFlag::default(),
             observer: None,
         }
     }

@@ -24,7 +24,7 @@ impl OptionRow {
 enum Meaning {
     /// The same as this long option of `kbrecover rewind`.
     Same(&'static str),
-    /// `fsync` or `syncfs`. Only what was changed is made durable, file by file, whichever is given.
+    /// `fsync` or `syncfs`.
     SyncMethod,
     /// `--help` and `--version` count as the first argument only; elsewhere they are wrong usage.
     FirstOnly,
@@ -186,6 +186,7 @@ mod tests {
             "--debug",
             "--config-file=/c",
             "--no-ensure-shutdown",
+            "--sync-method=syncfs",
             "--source-server=h",
             "--target-data=d",
         ];
