@@ -176,6 +176,21 @@ fn what_must_not_go_on_stops_nothing() {
     refused(&cluster, 66, "ksql execute failed");
 }
 
+/// The primary knows a standby by another name: it is left alone, and that is said once.
+#[test]
+fn a_standby_of_another_name_is_left_alone() {
+    let sandbox = Sandbox::new();
+    let cluster = PoolCluster::start(&sandbox);
+    cluster.set(2, "NODE_NAME", "node2_of_old");
+    let process = cluster.process(2);
+    for _ in 0..3 {
+        let run = cluster.hook(2, &[]);
+        assert_eq!(run.code, 0, "{run}\n{}", cluster.log(2));
+    }
+    assert_eq!(cluster.process(2), process);
+    assert_eq!(cluster.log(2).matches("has no row for application_name").count(), 1, "{}", cluster.log(2));
+}
+
 /// A run that is killed at any moment is simply run again.
 #[test]
 fn a_killed_run_is_run_again() {

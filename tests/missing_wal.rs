@@ -133,7 +133,7 @@ fn by_the_targets_restore_command_outside_the_directory() {
     );
     new.stop();
     let rewind =
-        Rewind::of(&old).from(&new, SourceKind::Directory).arg("-c").arg("--config-file").arg(outside);
+        Rewind::of(&old).from(&new, SourceKind::Directory).args(["-c", "--keep", "none", "--config-file"]).arg(outside);
     rewind.run().expect_done();
     let mut old = old;
     new.start();

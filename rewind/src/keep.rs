@@ -17,6 +17,8 @@ const STANDARD: &[&str] = &[
     "postgresql*.conf",
     "kingbase*.conf",
     "es_rep.conf",
+    // Included by one of the others: a server does not start without it.
+    "*.conf",
     "conf.d",
     // Who may connect.
     "pg_hba.conf",

@@ -6,6 +6,9 @@ use super::{Asked, Node};
 use crate::files;
 use crate::flow::{Decision, FlowReport, StepError, StepState};
 
+/// The name of the step that may have a try wait.
+pub(super) const STEP: &str = "back-off";
+
 const FILE: &str = "KB_RECOVERY_ATTEMPTS";
 
 /// The longest time between two tries.

@@ -12,6 +12,9 @@ pub(super) fn steps<'a>() -> [Step<Node<'a>>; 2] {
     ]
 }
 
+/// Notes that it was said that the primary knows this node by another name.
+const OTHER_NAME_TOLD: &str = "KB_RECOVERY_OTHER_NAME";
+
 fn look_at_health(node: &mut Node<'_>) -> Result<Decision, StepError> {
     node.log.line("i am standby in cluster,determine if recovery is needed");
     if node.interrupted {
@@ -46,7 +49,11 @@ fn need(node: &Node<'_>) -> Result<Option<Need>, StepError> {
         if round > 0 {
             std::thread::sleep(node.config.retry_delay);
         }
-        if is_streaming(node)? || receives(node) {
+        if is_streaming(node)? {
+            files::remove(&node.run_file(OTHER_NAME_TOLD))?;
+            return Ok(None);
+        }
+        if receives(node) {
             return Ok(None);
         }
     }
@@ -63,16 +70,20 @@ pub(super) fn is_streaming(node: &Node<'_>) -> Result<bool, StepError> {
 }
 
 /// Whether this node's own server says that it receives: the primary may know it under another name or address,
-/// which is no reason to stop it.
+/// which is no reason to stop it. That is said once, and again after the name was right for a while.
 fn receives(node: &Node<'_>) -> bool {
     let status = |prefix: &str| format!("SELECT status FROM {prefix}_stat_wal_receiver");
-    let receives =
-        node.own_server().ask_named(status).is_ok_and(|answer| answer.value() == Some("streaming"));
-    if receives {
+    let receives = node.own_server().ask_named(status).is_ok_and(|answer| answer.value() == Some("streaming"));
+    let told = node.run_file(OTHER_NAME_TOLD);
+    if receives && !told.exists() {
         let name = &node.config.node_name;
         node.log.line(&format!(
             "the primary has no row for application_name \"{name}\", but this standby receives: see primary_conninfo"
         ));
+        node.log.speak();
+        if let Err(error) = files::replace(&told, "") {
+            tracing::warn!("{error}");
+        }
     }
     receives
 }

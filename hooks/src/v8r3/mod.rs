@@ -129,7 +129,17 @@ pub fn recover(request: &Request<'_>) -> FlowReport {
         attempts::note(&node, &report);
     }
     log.line(&closing_line(&node, &report));
+    if !is_quiet(&node, &report) {
+        log.speak();
+    }
     report
+}
+
+/// Whether a run has nothing to say: all is well, or the time for the next try has not come.
+fn is_quiet(node: &Node<'_>, report: &FlowReport) -> bool {
+    let has_acted = report.steps.iter().any(|step| matches!(step.state, StepState::Done | StepState::Would));
+    let waits = report.steps.last().is_some_and(|step| step.name == attempts::STEP);
+    waits || (report.is_success() && node.need.is_none() && !has_acted)
 }
 
 fn part<'a>(node: &mut Node<'a>, request: &Request<'a>, steps: &[flow::Step<Node<'a>>]) -> FlowReport {

@@ -10,7 +10,7 @@ use crate::rejoin::{RewindJob, RewindResult};
 
 pub(super) fn steps<'a>() -> [Step<Node<'a>>; 13] {
     [
-        Step { name: "back-off", look: attempts::look, act: nothing },
+        Step { name: attempts::STEP, look: attempts::look, act: nothing },
         Step { name: "permission", look: refuse::look_for_permission, act: nothing },
         Step { name: "templates", look: refuse::look_at_templates, act: nothing },
         Step { name: "primary", look: refuse::look_at_primary, act: nothing },
