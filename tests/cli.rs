@@ -25,6 +25,8 @@ fn help_names_every_option() {
         "--source-server",
         "--source-data",
         "--dry-run",
+        "--check",
+        "--ignore-free-space",
         "--keep",
         "--progress",
         "--write-recovery-conf",

@@ -73,6 +73,7 @@ mod hook_v8r6;
 mod cli;
 mod drop_in;
 mod drop_in_rules;
+mod check;
 mod dry_run;
 mod recovery_conf;
 mod status;

@@ -152,6 +152,14 @@ pub(crate) struct RewindArgs {
     #[arg(short = 'n', long, overrides_with = "dry_run", help_heading = "What to do")]
     pub(crate) dry_run: bool,
 
+    /// Try all that a rewind could fail with before its first change, and stop there
+    #[arg(long, overrides_with = "check", help_heading = "What to do")]
+    pub(crate) check: bool,
+
+    /// Go on although there seems to be too little free space
+    #[arg(long, overrides_with = "ignore_free_space", help_heading = "What to do")]
+    pub(crate) ignore_free_space: bool,
+
     /// Keep files of the target that match, besides the usual ones; "none" forgets those (may be given several times)
     #[arg(long, value_name = "GLOB", help_heading = "What to do")]
     pub(crate) keep: Vec<String>,

@@ -38,6 +38,7 @@ impl Clock {
             plan: None,
             kept: Vec::new(),
             not_taken: Vec::new(),
+            space: Vec::new(),
             bytes_fetched: 0,
             wal_bytes_scanned: 0,
             wal_records_scanned: 0,

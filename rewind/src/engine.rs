@@ -3,15 +3,12 @@
 //! [`survey`](crate::survey) reads everything and decides everything; the target is untouched until it
 //! has succeeded. [`rewind`] then changes the target in one marked stretch.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
-use rayon::prelude::*;
 use walparse::Flavor;
 
 use crate::clock::Clock;
 use crate::copy::{copy_data, create_entries};
-use crate::data_path::DataPath;
 use crate::error::{Failure, RewindError, TargetState};
 use crate::journal::Journal;
 use crate::label::{self, BackupLabel};
@@ -24,6 +21,7 @@ use crate::preflight::{self, PreflightError};
 use crate::prepare::Planned;
 use crate::progress::{Progress, Stage};
 use crate::recovery_conf;
+use crate::rehearse::rehearse;
 use crate::seal;
 use crate::source::{DEFAULT_CONNECTIONS, DirectorySource, ServerSource, Source};
 use crate::survey::{Survey, survey};
@@ -96,7 +94,13 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
         }
         Survey::Planned(planned) => {
             options.stop.check().map_err(|_| so_far(RewindError::Stopped))?;
-            if !is_unfinished && let Err(error) = mark(&target, source, &planned) {
+            let journal = journal(source, &planned);
+            let space = rehearse(options, &target, source, &planned, &journal).map_err(so_far)?;
+            clock.end_stage("rehearsal");
+            if options.mode == Mode::Check {
+                return Ok(Outcome::Checked(Report { space, ..planned.report(&clock) }));
+            }
+            if !is_unfinished && let Err(error) = mark(&target, &planned, &journal) {
                 // The mark may be there although making it durable failed.
                 let state = state_of(target.root());
                 if state == TargetState::Untouched {
@@ -110,7 +114,7 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
             if report.is_ok() {
                 next_start::warn(options, target.root(), &planned.clusters.source);
             }
-            report.map(Outcome::Rewound).map_err(|error| {
+            report.map(|report| Outcome::Rewound(Report { space, ..report })).map_err(|error| {
                 // Whatever else went wrong: a server here is the first thing to see to.
                 let running = preflight::check_not_running(target.root(), flavor.names()).err();
                 failed(TargetState::Unfinished)(running.map_or(error, RewindError::from))
@@ -123,23 +127,9 @@ fn state_of(target: &Path) -> TargetState {
     if is_unfinished(target) { TargetState::Unfinished } else { TargetState::Untouched }
 }
 
-/// Files that cannot be written are found while nothing has been changed.
-fn check_writable(target: &Target, planned: &Planned<'_>) -> Result<(), RewindError> {
-    let plan = &planned.plan;
-    let whole = plan.copy.iter().chain(&plan.truncate).map(|(path, _)| path);
-    let parts = plan.copy_tail.iter().map(|tail| &tail.path).chain(plan.blocks.iter().map(|(path, _)| path));
-    let made = plan.create.iter().map(|(path, _)| path).chain(plan.copy.iter().map(|(path, _)| path));
-    let gone = plan.remove.iter().map(|(path, _)| path).chain(&plan.wal.remove);
-    let directories: BTreeSet<_> = made.chain(gone).map(DataPath::parent).collect();
-    directories.iter().try_for_each(|directory| target.check_directory(directory.as_ref()))?;
-    let paths: Vec<_> = whole.chain(parts).collect();
-    Ok(paths.into_par_iter().try_for_each(|path| target.check_writable(path))?)
-}
-
-/// The point of no return: the journal first, then the mark that says there is one.
-fn mark(target: &Target, source: &dyn Source, planned: &Planned<'_>) -> Result<(), RewindError> {
-    check_writable(target, planned)?;
-    let journal = Journal::new(
+/// What a second run must know.
+fn journal(source: &dyn Source, planned: &Planned<'_>) -> Journal {
+    Journal::new(
         source.name(),
         &planned.clusters.target,
         planned.wal.history().to_text().into_bytes(),
@@ -147,7 +137,11 @@ fn mark(target: &Target, source: &dyn Source, planned: &Planned<'_>) -> Result<(
         planned.page_map.clone(),
         &planned.target_files,
         (planned.fetch_bytes(), planned.keep.patterns()),
-    );
+    )
+}
+
+/// The point of no return: the journal first, then the mark that says there is one.
+fn mark(target: &Target, planned: &Planned<'_>, journal: &Journal) -> Result<(), RewindError> {
     journal.write(target)?;
     let label = std::fs::read(seal::label_path().below(target.root())).ok();
     // The survey may have taken long: nobody must have started a server meanwhile. One that starts after the

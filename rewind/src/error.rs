@@ -12,6 +12,7 @@ use crate::data_path::DataPath;
 use crate::divergence::DivergenceError;
 use crate::journal::JournalError;
 use crate::options::CrashRecoveryError;
+use crate::outcome::SpaceNeed;
 use crate::plan::PlanError;
 use crate::preflight::PreflightError;
 use crate::recovery_conf::RecoveryConfError;
@@ -133,6 +134,12 @@ pub enum RewindError {
         /// Where it points.
         directory: PathBuf,
     },
+    /// File systems are too full.
+    #[error("not enough free space: {}", shortage_list(shortages))]
+    NoSpace {
+        /// Those, with what they need.
+        shortages: Vec<SpaceNeed>,
+    },
     /// The journal of an unfinished run cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -235,9 +242,21 @@ impl RewindError {
             RewindError::Divergence(DivergenceError::NoAncestor | DivergenceError::Unknown { .. }) => {
                 "These two cannot be rewound to each other. Take a new base backup.".into()
             }
+            RewindError::NoSpace { .. } => {
+                "Free space there. What the rewind will remove is not counted, for it goes last. If you know better: --ignore-free-space.".into()
+            }
             _ => return None,
         })
     }
+}
+
+/// What is short where.
+fn shortage_list(shortages: &[SpaceNeed]) -> String {
+    let one = |short: &SpaceNeed| {
+        let (needed, free) = (short.needed.div_ceil(1024), short.available / 1024);
+        format!("the file system of \"{}\" needs {needed} kB and has {free} kB", short.directory.display())
+    };
+    shortages.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// A list of names of segments in order, without the middle of a long one.

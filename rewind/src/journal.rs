@@ -136,6 +136,11 @@ impl Journal {
         }
     }
 
+    /// Bytes it will have.
+    pub(crate) fn size(&self) -> u64 {
+        self.encode().len() as u64
+    }
+
     /// Makes the journal durable.
     pub(crate) fn write(&self, target: &Target) -> Result<(), TargetError> {
         target.replace_file(&path(), &self.encode())

@@ -13,18 +13,10 @@ use crate::data_path::DataPath;
 
 /// What a node has for itself, in PostgreSQL's names and in those of KingbaseES.
 const STANDARD: &[&str] = &[
-    // Configuration, with its parts and what ALTER SYSTEM wrote.
-    "postgresql*.conf",
-    "kingbase*.conf",
-    "es_rep.conf",
-    // Included by one of the others: a server does not start without it.
+    // Configuration, who may connect, what ALTER SYSTEM wrote, and whatever else one of these includes: a server
+    // does not start without it.
     "*.conf",
     "conf.d",
-    // Who may connect.
-    "pg_hba.conf",
-    "pg_ident.conf",
-    "sys_hba.conf",
-    "sys_ident.conf",
     // Keys and certificates, wherever they are.
     "**/*.key",
     "**/*.crt",
@@ -38,7 +30,6 @@ const STANDARD: &[&str] = &[
     // How this node starts. A source that is a standby must not make the target follow the source's primary.
     "standby.signal",
     "recovery.signal",
-    "recovery.conf",
     "recovery.done",
 ];
 
@@ -226,7 +217,6 @@ mod tests {
             "sys_log",
             "my[logs]",
             "standby.signal",
-            "recovery.conf",
             "current_logfiles",
         ] {
             assert!(keeps(&[], path), "{path}");

@@ -22,6 +22,8 @@ mod keep;
 mod prepare;
 mod plan;
 mod wal_plan;
+mod rehearse;
+mod space;
 mod journal;
 mod copy;
 mod seal;
@@ -62,9 +64,11 @@ pub use lock_holder::Holder;
 pub use look::{FlavorError, flavor_of_directory, look_at_wal};
 pub use options::{
     CrashRecovery, CrashRecoveryError, MissingWal, Mode, Need, Options, RecoveryConf, RestoreCommand,
-    SourceChoice, SyncChoice, UncleanTarget,
+    SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
-pub use outcome::{CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, StageTime, WalSpan};
+pub use outcome::{
+    CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, SpaceNeed, StageTime, WalSpan,
+};
 pub use plan::PlanError;
 pub use preflight::PreflightError;
 pub use progress::{Progress, Silent, Stage};

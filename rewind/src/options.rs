@@ -33,6 +33,8 @@ pub struct Options {
     pub missing_wal: MissingWal,
     /// The target's `postgresql.conf`, if it is not in the data directory.
     pub config_file: Option<PathBuf>,
+    /// What to do if free space is short.
+    pub space: SpaceCheck,
     /// Whether what was written is made durable.
     pub sync: SyncChoice,
     /// Connections and threads; `None` leaves the choice to the engine.
@@ -58,6 +60,7 @@ impl Options {
             keep: KeepRules::standard(),
             missing_wal: MissingWal { directories: Vec::new(), restore_command: RestoreCommand::Off },
             config_file: None,
+            space: SpaceCheck::Enforce,
             sync: SyncChoice::Fsync,
             jobs: None,
             need: Need::Diverged,
@@ -102,6 +105,8 @@ pub enum Mode {
     Rewind,
     /// Make the plan and stop; no data is moved.
     DryRun,
+    /// Besides, try all that a rewind could fail with before its first change.
+    Check,
 }
 
 /// What to do about the target's recovery configuration.
@@ -131,6 +136,15 @@ pub enum RestoreCommand {
     FromTarget,
     /// This one.
     Given(String),
+}
+
+/// What to do if a file system seems too full for the rewind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SpaceCheck {
+    /// Stop before the first change.
+    Enforce,
+    /// Warn and go on.
+    Ignore,
 }
 
 /// Whether to make writes durable before the run ends.

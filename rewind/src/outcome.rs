@@ -1,5 +1,6 @@
 //! What a run found and did: the data of every report.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -34,6 +35,8 @@ pub enum Outcome {
     AlreadyRewound(Report),
     /// A dry run: this would have been done.
     Planned(Report),
+    /// A check: this would have been done, and nothing was found that it would fail with.
+    Checked(Report),
     /// Done.
     Rewound(Report),
 }
@@ -45,6 +48,7 @@ impl Outcome {
             Outcome::NotNeeded(report)
             | Outcome::AlreadyRewound(report)
             | Outcome::Planned(report)
+            | Outcome::Checked(report)
             | Outcome::Rewound(report) => report,
         }
     }
@@ -73,6 +77,8 @@ pub struct Report {
     pub kept: Vec<String>,
     /// Paths of such entries that only the source has, and that are not taken from there.
     pub not_taken: Vec<String>,
+    /// What each file system needs, if that was looked at.
+    pub space: Vec<SpaceNeed>,
     /// Bytes that came from the source.
     pub bytes_fetched: u64,
     /// WAL of the target that was read, in bytes and in records.
@@ -94,6 +100,17 @@ pub struct WalSpan {
     pub end_timeline: TimelineId,
     /// The segment file of the last byte before `end`.
     pub end_file: String,
+}
+
+/// Free space that a rewind needs on one file system.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SpaceNeed {
+    /// A directory on it.
+    pub directory: PathBuf,
+    /// Bytes that will be added, with a margin.
+    pub needed: u64,
+    /// Bytes that are free for this user.
+    pub available: u64,
 }
 
 /// The time one stage took.

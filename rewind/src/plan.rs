@@ -113,6 +113,12 @@ pub(crate) fn plan(input: PlanInput<'_>) -> Result<RewindPlan, PlanError> {
 }
 
 impl RewindPlan {
+    /// What will be made at `path`, if anything is.
+    pub(crate) fn new_entry(&self, path: &DataPath) -> Option<&EntryKind> {
+        let at = self.create.binary_search_by(|(other, _)| other.cmp(path)).ok()?;
+        Some(&self.create[at].1)
+    }
+
     /// Files and bytes per action.
     pub(crate) fn summary(&self, source: &Inventory, block_size: u32) -> PlanSummary {
         let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.sum::<u64>();

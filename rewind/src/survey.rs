@@ -286,7 +286,7 @@ fn settle_unclean_target(
             return Ok(());
         }
     };
-    if options.mode == Mode::DryRun {
+    if options.mode != Mode::Rewind {
         tracing::info!("dry run: the target's server would be run to complete crash recovery");
         return Ok(());
     }

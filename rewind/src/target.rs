@@ -174,10 +174,13 @@ impl Target {
     /// Whether [`Target::open`] would succeed on a file that is there; nothing is changed.
     pub(crate) fn check_writable(&self, path: &DataPath) -> Result<(), TargetError> {
         let full = path.below(&self.root);
-        match rustix::fs::access(&full, rustix::fs::Access::WRITE_OK) {
-            Err(rustix::io::Errno::ACCESS) if is_own_file(&full) => Ok(()),
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(error) => Err(TargetError { action: "open for writing", path: full, source: error.into() }),
+        match self.disk.open_file(&full) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_closed_own_file(&full) => {
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Ok(_) => Ok(()),
+            Err(source) => Err(TargetError { action: "open for writing", path: full, source }),
         }
     }
 
@@ -190,6 +193,33 @@ impl Target {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(error) => Err(TargetError { action: "write to directory", path: full, source: error.into() }),
         }
+    }
+
+    /// Whether a file that is there could be removed from its directory, as far as the file itself tells: one
+    /// that was made immutable cannot.
+    pub(crate) fn check_removable(&self, path: &DataPath) -> Result<(), TargetError> {
+        let full = path.below(&self.root);
+        let is_link = full.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+        match rustix::fs::access(&full, rustix::fs::Access::WRITE_OK) {
+            Err(error @ (rustix::io::Errno::PERM | rustix::io::Errno::ROFS)) if !is_link => {
+                Err(TargetError { action: "remove", path: full, source: error.into() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a tablespace can be made at `directory`, or names in it if it is there already.
+    pub(crate) fn check_tablespace(&self, directory: &Path) -> Result<(), TargetError> {
+        let access = |path: &Path| {
+            rustix::fs::access(path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+        };
+        let found = match access(directory) {
+            // Only the last part of the path is made.
+            Err(rustix::io::Errno::NOENT) => access(directory.parent().unwrap_or(Path::new("/"))),
+            other => other,
+        };
+        let path = directory.to_owned();
+        found.map_err(|error| TargetError { action: "create directory", path, source: error.into() })
     }
 
     /// Makes a directory; one that is there already is no error.
@@ -379,6 +409,13 @@ fn is_own_file(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_file() && metadata.uid() == own)
 }
 
+/// The same, and only its mode keeps us from writing: with an attribute (immutable, append-only) on it the
+/// reason would be another.
+fn is_closed_own_file(path: &Path) -> bool {
+    is_own_file(path)
+        && rustix::fs::access(path, rustix::fs::Access::WRITE_OK) == Err(rustix::io::Errno::ACCESS)
+}
+
 fn is_real_directory(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
 }
@@ -429,6 +466,15 @@ mod tests {
         assert_eq!(fs::metadata(&key).unwrap().mode() & 0o777, 0o400, "changed by the check");
         target.open(&path("server.key")).unwrap().write_at(b"new", 0).unwrap();
         assert_eq!(fs::read(&key).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_tablespace_is_made_in_a_directory_that_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = Target::lock(directory.path()).unwrap();
+        target.check_tablespace(directory.path()).unwrap();
+        target.check_tablespace(&directory.path().join("new")).unwrap();
+        target.check_tablespace(&directory.path().join("none/new")).unwrap_err();
     }
 
     #[test]

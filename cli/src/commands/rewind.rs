@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rewind::source::conninfo::{Conninfo, ProcessEnvironment};
 use rewind::{
-    KeepRules, MissingWal, Mode, Need, Options, Outcome, RecoveryConf, RestoreCommand, SourceChoice, StopFlag,
-    SyncChoice, UncleanTarget,
+    KeepRules, MissingWal, Mode, Need, Options, Outcome, RecoveryConf, RestoreCommand, SourceChoice,
+    SpaceCheck, StopFlag, SyncChoice, UncleanTarget,
 };
 use rustix::fs::Mode as FileMode;
 
@@ -95,11 +95,16 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
         source,
         flavor: args.flavor.clone(),
         retry_timeout: Duration::from_secs(args.retry_timeout),
-        mode: if args.dry_run { Mode::DryRun } else { Mode::Rewind },
+        mode: match (args.check, args.dry_run) {
+            (true, _) => Mode::Check,
+            (false, true) => Mode::DryRun,
+            (false, false) => Mode::Rewind,
+        },
         recovery_conf: if args.write_recovery_conf { RecoveryConf::Write } else { RecoveryConf::Leave },
         keep: KeepRules::parse(&args.keep)?,
         missing_wal: MissingWal { directories: args.wal_dir.clone(), restore_command },
         config_file: args.config_file.clone(),
+        space: if args.ignore_free_space { SpaceCheck::Ignore } else { SpaceCheck::Enforce },
         sync: match args.sync_method {
             _ if args.no_sync => SyncChoice::Off,
             SyncMethod::Fsync => SyncChoice::Fsync,
@@ -164,17 +169,23 @@ mod tests {
         assert_eq!((plain.sync, plain.jobs), (SyncChoice::Fsync, None));
         assert_eq!(plain.retry_timeout, Duration::from_secs(60));
         assert_eq!(plain.missing_wal.restore_command, RestoreCommand::Off);
+        assert_eq!(
+            (plain.space, options(&rewind_args("-D /d --source-data /s --check -n")).unwrap().mode),
+            (SpaceCheck::Enforce, Mode::Check)
+        );
         assert_eq!(plain.keep, KeepRules::standard());
         assert!(matches!(plain.unclean_target, UncleanTarget::Accept) && plain.config_file.is_none());
         assert!(matches!(plain.source, SourceChoice::Directory(path) if path == Path::new("/s")));
 
         let all = options(&rewind_args(
-            "-D /d --source-server host=a -n -R -c -N -j 3 --retry-timeout 5 --config-file /c --wal-dir /w --ensure-shutdown --keep none",
+            "-D /d --source-server host=a -n -R -c -N -j 3 --retry-timeout 5 --config-file /c --wal-dir /w --ensure-shutdown --keep none \
+             --ignore-free-space",
         ))
         .unwrap();
         assert_eq!((all.mode, all.recovery_conf), (Mode::DryRun, RecoveryConf::Write));
         assert_eq!((all.sync, all.jobs.map(usize::from)), (SyncChoice::Off, Some(3)));
         assert_eq!(all.missing_wal.restore_command, RestoreCommand::FromTarget);
+        assert_eq!(all.space, SpaceCheck::Ignore);
         assert_eq!(all.keep, KeepRules::none());
         assert_eq!(all.missing_wal.directories, [Path::new("/w")]);
         assert_eq!(all.config_file.as_deref(), Some(Path::new("/c")));

@@ -1,7 +1,7 @@
 //! A run as one JSON object, for programs.
 
 use jiff::Timestamp;
-use rewind::{Outcome, PlanSummary, Report, TargetState};
+use rewind::{Outcome, PlanSummary, Report, SpaceNeed, TargetState};
 use serde::Serialize;
 use walparse::{Lsn, TimelineId};
 
@@ -15,6 +15,7 @@ pub(crate) fn of_outcome(outcome: &Outcome) -> String {
         Outcome::NotNeeded(_) => "not_needed",
         Outcome::AlreadyRewound(_) => "already_rewound",
         Outcome::Planned(_) => "planned",
+        Outcome::Checked(_) => "checked",
         Outcome::Rewound(_) => "rewound",
     };
     to_json(&Run::of(name, outcome.report()))
@@ -55,6 +56,7 @@ struct Run<'a> {
     bytes: Option<Bytes>,
     kept: &'a [String],
     not_taken: &'a [String],
+    space: Vec<SpaceObject>,
     wal_scanned: Scanned,
     #[serde(flatten)]
     failure: Option<FailureObject<'a>>,
@@ -113,6 +115,20 @@ struct Bytes {
 }
 
 #[derive(Serialize)]
+struct SpaceObject {
+    directory: String,
+    needed: u64,
+    available: u64,
+}
+
+impl SpaceObject {
+    fn of(need: &SpaceNeed) -> SpaceObject {
+        let directory = need.directory.display().to_string();
+        SpaceObject { directory, needed: need.needed, available: need.available }
+    }
+}
+
+#[derive(Serialize)]
 struct Scanned {
     bytes: u64,
     records: u64,
@@ -142,6 +158,7 @@ impl<'a> Run<'a> {
             bytes: None,
             kept: &[],
             not_taken: &[],
+            space: Vec::new(),
             wal_scanned: Scanned { bytes: 0, records: 0 },
             failure: None,
         }
@@ -171,6 +188,7 @@ impl<'a> Run<'a> {
             bytes: report.plan.as_ref().map(|plan| Bytes::of(plan, report.bytes_fetched)),
             kept: &report.kept,
             not_taken: &report.not_taken,
+            space: report.space.iter().map(SpaceObject::of).collect(),
             wal_scanned: Scanned { bytes: report.wal_bytes_scanned, records: report.wal_records_scanned },
             ..Run::empty(outcome, report.started, report.finished)
         }
@@ -236,6 +254,7 @@ mod tests {
             r#""bytes":{"copied":1234567,"wal":50331648,"extended":8192,"changed":8192000,"#,
             r#""to_fetch":59766407,"fetched":59766407,"source_total":600000000},"#,
             r#""kept":["log","pg_hba.conf","postgresql.conf"],"not_taken":["standby.signal"],"#,
+            r#""space":[{"directory":"/data","needed":58368000,"available":101376000}],"#,
             r#""wal_scanned":{"bytes":16777216,"records":4321}}"#,
             "\n"
         );
@@ -253,13 +272,14 @@ mod tests {
             plan: None,
             kept: vec![],
             not_taken: vec![],
+            space: vec![],
             wal_bytes_scanned: 0,
             wal_records_scanned: 0,
             ..report()
         };
         let nothing = concat!(
             r#""stages":[],"divergence":null,"checkpoint":null,"min_recovery_point":null,"wal":null,"#,
-            r#""files":null,"bytes":null,"kept":[],"not_taken":[],"wal_scanned":{"bytes":0,"records":0}"#
+            r#""files":null,"bytes":null,"kept":[],"not_taken":[],"space":[],"wal_scanned":{"bytes":0,"records":0}"#
         );
         assert!(of_outcome(&Outcome::NotNeeded(report.clone())).ends_with(&format!("{nothing}}}\n")));
 

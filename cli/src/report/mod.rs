@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use rewind::{Outcome, PlanSummary, Report};
+use rewind::{Outcome, PlanSummary, Report, SpaceNeed};
 
 use crate::persona::Narration;
 
@@ -50,7 +50,7 @@ pub(crate) fn closing_lines(outcome: &Outcome, narration: Narration, zone: &Time
 
 /// The plan of a dry run as a table; `None` for other runs.
 pub(crate) fn plan_text(outcome: &Outcome, target: &str) -> Option<String> {
-    let Outcome::Planned(report) = outcome else { return None };
+    let (Outcome::Planned(report) | Outcome::Checked(report)) = outcome else { return None };
     let mut text = format!("Plan for \"{target}\". Nothing has been changed.\n\n");
     if let Some(at) = report.divergence {
         let _ = writeln!(text, "histories part at       {} on timeline {}", at.lsn, at.timeline);
@@ -72,6 +72,15 @@ pub(crate) fn plan_text(outcome: &Outcome, target: &str) -> Option<String> {
     }
     for line in kept_lines(report) {
         let _ = writeln!(text, "{line}");
+    }
+    if matches!(outcome, Outcome::Checked(_)) {
+        text.push('\n');
+        for SpaceNeed { directory, needed, available } in &report.space {
+            let (needed, free) = (needed.div_ceil(1024), available / 1024);
+            let _ =
+                writeln!(text, "free space: \"{}\" needs {needed} kB and has {free} kB", directory.display());
+        }
+        text.push_str("\nChecked: files can be written, the source can be read, and free space suffices or is ignored. A rewind can be run.\n");
     }
     text.push_str(
         "\nA rewind gives up what only the target has written since the histories parted. This plan does not list it.\n",
@@ -203,6 +212,10 @@ not taken from the source: standby.signal
 A rewind gives up what only the target has written since the histories parted. This plan does not list it.
 ";
         assert_eq!(plan_text(&Outcome::Planned(report()), "/data").unwrap(), expected);
+        let checked = plan_text(&Outcome::Checked(report()), "/data").unwrap();
+        let space =
+            "\nfree space: \"/data\" needs 57000 kB and has 99000 kB\n\nChecked: files can be written";
+        assert!(checked.contains(space), "{checked}");
         assert_eq!(plan_text(&Outcome::Rewound(report()), "/data"), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rewind::{CommonCheckpoint, Divergence, PlanSummary, Report, StageTime, WalSpan};
+use rewind::{CommonCheckpoint, Divergence, PlanSummary, Report, SpaceNeed, StageTime, WalSpan};
 use walparse::{Lsn, TimelineId};
 
 /// The run of an old primary, with the positions of a published log.
@@ -44,6 +44,7 @@ pub(super) fn report() -> Report {
         }),
         kept: ["log", "pg_hba.conf", "postgresql.conf"].map(str::to_owned).to_vec(),
         not_taken: vec!["standby.signal".to_owned()],
+        space: vec![SpaceNeed { directory: "/data".into(), needed: 57_000 << 10, available: 99_000 << 10 }],
         bytes_fetched: 59_766_407,
         wal_bytes_scanned: 16_777_216,
         wal_records_scanned: 4321,

@@ -73,7 +73,8 @@ pub(super) fn is_streaming(node: &Node<'_>) -> Result<bool, StepError> {
 /// which is no reason to stop it. That is said once, and again after the name was right for a while.
 fn receives(node: &Node<'_>) -> bool {
     let status = |prefix: &str| format!("SELECT status FROM {prefix}_stat_wal_receiver");
-    let receives = node.own_server().ask_named(status).is_ok_and(|answer| answer.value() == Some("streaming"));
+    let receives =
+        node.own_server().ask_named(status).is_ok_and(|answer| answer.value() == Some("streaming"));
     let told = node.run_file(OTHER_NAME_TOLD);
     if receives && !told.exists() {
         let name = &node.config.node_name;

@@ -364,6 +364,10 @@ impl ServerError {
                 "Check user and password in the connection string or the password file, and the server's pg_hba.conf."
             }
             Some("3D000") => "Name an existing database with dbname=... in the connection string.",
+            // What the server says of a file its own user may not read.
+            Some("42501") if self.to_string().contains("could not open file") => {
+                "The source's own server may not read this file: give it to that server's user, or leave it out with --keep."
+            }
             Some("57P03") => "Wait until the source server accepts connections.",
             Some(_) => return None,
             None if self.needs_password() => {
