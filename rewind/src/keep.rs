@@ -216,6 +216,7 @@ mod tests {
             "log",
             "sys_log",
             "my[logs]",
+            "included.conf",
             "standby.signal",
             "current_logfiles",
         ] {
@@ -234,7 +235,7 @@ mod tests {
             "my",
             "extra/postgresql.conf",
             "backup_label",
-            "some.conf",
+            "some.config",
         ] {
             assert!(!keeps(&[], path), "{path}");
         }
@@ -242,7 +243,7 @@ mod tests {
 
     #[test]
     fn what_is_given_comes_to_it() {
-        assert!(keeps(&["some.conf", "extra/*"], "some.conf") && keeps(&["some.conf"], "pg_hba.conf"));
+        assert!(keeps(&["some.file", "extra/*"], "some.file") && keeps(&["some.file"], "pg_hba.conf"));
         assert!(keeps(&["extra/*"], "extra/a") && !keeps(&["extra/*"], "extra/a/b"));
         assert!(keeps(&["extra/**"], "extra/a/b") && keeps(&["extra/"], "extra"));
         assert!(!keeps(&["x", "none", "y"], "x") && keeps(&["x", "none", "y"], "y"));
