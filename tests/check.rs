@@ -9,17 +9,6 @@ use std::path::Path;
 
 use crate::harness::{Failover, Rewind, Sandbox, SourceKind, assert_follows};
 
-fn diverged(sandbox: &Sandbox) -> Failover {
-    let mut failover = Failover::new(
-        sandbox,
-        |old| old.sql("CREATE TABLE entry AS SELECT 'shared' AS origin FROM generate_series(1, 3000)"),
-        |old| old.sql("UPDATE entry SET origin = 'lost'"),
-        |new| new.sql("INSERT INTO entry SELECT 'kept' FROM generate_series(1, 3000)"),
-    );
-    failover.old.stop();
-    failover
-}
-
 fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("change a mode");
 }
@@ -35,7 +24,7 @@ fn refused(failover: &Failover, error: &str, hint: &str) {
 #[test]
 fn what_would_fail_is_found_before_the_first_change() {
     let sandbox = Sandbox::new();
-    let mut failover = diverged(&sandbox);
+    let mut failover = Failover::of_one_table(&sandbox);
     let Failover { old, new } = &failover;
     new.make_dir("extra");
     new.write("extra/file", "of the source");

@@ -9,17 +9,6 @@ use std::path::{Path, PathBuf};
 
 use crate::harness::{Failover, Rewind, Sandbox, Server, SourceKind, assert_follows};
 
-fn diverged(sandbox: &Sandbox) -> Failover {
-    let mut failover = Failover::new(
-        sandbox,
-        |old| old.sql("CREATE TABLE entry AS SELECT 'shared' AS origin FROM generate_series(1, 3000)"),
-        |old| old.sql("UPDATE entry SET origin = 'lost'"),
-        |new| new.sql("INSERT INTO entry SELECT 'kept' FROM generate_series(1, 3000)"),
-    );
-    failover.old.stop();
-    failover
-}
-
 /// A file beside the data directory that everybody may write: only care keeps it as it is.
 fn precious(server: &Server, name: &str) -> PathBuf {
     let path = server.beside(name);
@@ -38,7 +27,7 @@ fn assert_precious(path: &Path) {
 #[test]
 fn to_files_and_directories_stay() {
     let sandbox = Sandbox::new();
-    let Failover { mut old, new } = diverged(&sandbox);
+    let Failover { mut old, new } = Failover::of_one_table(&sandbox);
     let log = precious(&old, "outside/x.log");
     let ident = precious(&old, "outside/ident.conf");
     std::fs::write(&ident, "# precious\n").expect("write a file");
@@ -59,7 +48,7 @@ fn to_files_and_directories_stay() {
 #[test]
 fn in_directories_of_the_target_alone_go() {
     let sandbox = Sandbox::new();
-    let Failover { mut old, new } = diverged(&sandbox);
+    let Failover { mut old, new } = Failover::of_one_table(&sandbox);
     old.make_dir("only");
     old.relink(&old.data.join("only/link"), Path::new("/nowhere"));
     let _socket =
@@ -72,7 +61,7 @@ fn in_directories_of_the_target_alone_go() {
 #[test]
 fn among_the_data_are_refused() {
     let sandbox = Sandbox::new();
-    let Failover { old, new } = diverged(&sandbox);
+    let Failover { old, new } = Failover::of_one_table(&sandbox);
     let outside = old.beside("xact");
     std::fs::rename(old.data.join("pg_xact"), &outside).expect("move pg_xact");
     old.relink(&old.data.join("pg_xact"), &outside);

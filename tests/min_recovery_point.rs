@@ -13,13 +13,7 @@ use crate::harness::{
 /// The target is stopped, and the program has read the source once: reading sets hint bits, which may write WAL, so that
 /// from now on the source is idle even while it is read.
 fn diverged(sandbox: &Sandbox) -> Failover {
-    let mut failover = Failover::new(
-        sandbox,
-        |old| old.sql("CREATE TABLE entry AS SELECT 'shared' AS origin FROM generate_series(1, 3000)"),
-        |old| old.sql("UPDATE entry SET origin = 'lost'"),
-        |new| new.sql("INSERT INTO entry SELECT 'kept' FROM generate_series(1, 3000)"),
-    );
-    failover.old.stop();
+    let failover = Failover::of_one_table(sandbox);
     let run = Rewind::of(&failover.old).from(&failover.new, SourceKind::Server).arg("--dry-run").run();
     assert_eq!(run.code, 0, "{run}");
     failover

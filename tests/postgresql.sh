@@ -66,6 +66,5 @@ need_cluster_managers() {
     [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
     command -v ssh >/dev/null || missing+=(openssh-client)
     command -v ping >/dev/null || missing+=(iputils-ping)
-    command -v pgrep >/dev/null || missing+=(procps)
     [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
 }

@@ -53,7 +53,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), StepError> {
 /// Its backup label is there but cannot be read.
 pub(crate) fn is_half_rewound(data: &Path) -> Result<bool, StepError> {
     let label = read(&data.join("backup_label"))?;
-    Ok(label.is_some_and(|text| text.starts_with("KBRECOVER:")))
+    Ok(label.is_some_and(|text| rewind::is_mark(text.as_bytes())))
 }
 
 /// The text of a configuration file with these settings in the place of what it says of them.

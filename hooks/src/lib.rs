@@ -20,6 +20,7 @@ pub mod server;
 pub mod conninfo_text;
 pub mod sql;
 pub mod secret;
+pub mod settings;
 pub mod shell_config;
 mod files;
 mod ping;

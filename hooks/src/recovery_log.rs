@@ -7,13 +7,12 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// A log file, and standard error if somebody is there to read it.
 #[derive(Debug)]
 pub struct RecoveryLog {
-    path: PathBuf,
     echo: Echo,
     state: Mutex<State>,
 }
@@ -41,12 +40,7 @@ impl RecoveryLog {
     pub fn open(path: &Path, echo: Echo) -> io::Result<RecoveryLog> {
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
         let state = Mutex::new(State { file, held: Some(VecDeque::new()) });
-        Ok(RecoveryLog { path: path.to_owned(), echo, state })
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+        Ok(RecoveryLog { echo, state })
     }
 
     /// Adds a line. A log that cannot be written stops nothing.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::flow::StepError;
 use crate::sql::Server;
 
 /// A rewind that a flow asks for.
@@ -45,6 +46,13 @@ pub struct RewindFailed {
     pub hint: Option<String>,
     /// Whether the data directory is half rewound: no server starts on it, and another rewind finishes it.
     pub is_unfinished: bool,
+}
+
+impl RewindFailed {
+    /// The failure as that of a step, with the hint that came with it.
+    pub(crate) fn into_step(self, message: impl FnOnce(&str) -> String) -> StepError {
+        StepError { message: message(&self.message), hint: self.hint }
+    }
 }
 
 /// Does rewinds.

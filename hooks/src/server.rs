@@ -53,24 +53,12 @@ impl LocalServer {
         number.parse().map_err(|_| StepError::new(format!("file \"{}\" names no version", path.display())))
     }
 
-    /// The process of the running server.
-    ///
-    /// A lock file may be left from a crash: it counts if its process works in the data directory, as every
-    /// server does in its own. Of a process whose directory cannot be seen the worst is assumed.
+    /// The process of the running server that the lock file names.
     ///
     /// # Errors
     /// The lock file cannot be read.
     pub fn running(&self) -> Result<Option<u32>, StepError> {
-        let path = self.data.join(self.names().lock_file);
-        let text = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            text => text.map_err(|error| file_error("read", &path, &error))?,
-        };
-        let process = text.lines().next().and_then(|line| line.trim().parse::<u32>().ok());
-        Ok(process.filter(|process| match fs::read_link(format!("/proc/{process}/cwd")) {
-            Ok(directory) => self.data.canonicalize().is_ok_and(|data| data == directory),
-            Err(error) => error.kind() != io::ErrorKind::NotFound,
-        }))
+        rewind::lock_file_process(&self.data, self.names()).map_err(|error| StepError::of(&error))
     }
 
     /// Starts the server and waits until it is up. What it says goes to `log`.
@@ -80,7 +68,7 @@ impl LocalServer {
     pub fn start(&self, log: &Path) -> Result<(), StepError> {
         let mut command = self.control_program("start");
         command.arg("-l").arg(log);
-        self.run(command, &format!("the server's words are in \"{}\"", log.display()))
+        self.run(command, Some(format!("the server's words are in \"{}\"", log.display())))
     }
 
     /// Stops the server and waits until it is down: orderly at first, then at once.
@@ -91,7 +79,7 @@ impl LocalServer {
         for mode in ["fast", "immediate"] {
             let mut command = self.control_program("stop");
             command.args(["-m", mode]);
-            let stopped = self.run(command, "");
+            let stopped = self.run(command, None);
             if self.running()?.is_none() {
                 return Ok(());
             }
@@ -124,7 +112,7 @@ impl LocalServer {
         command
     }
 
-    fn run(&self, mut command: Command, hint: &str) -> Result<(), StepError> {
+    fn run(&self, mut command: Command, hint: Option<String>) -> Result<(), StepError> {
         let limit = Duration::from_secs(CONTROL_SECONDS + 30);
         let program = Path::new(command.get_program()).display().to_string();
         let action = command.get_args().next().unwrap_or_default().to_string_lossy().into_owned();
@@ -133,8 +121,7 @@ impl LocalServer {
             return Ok(());
         }
         let why = ExitReason(finished.status);
-        let error = StepError::new(format!("\"{program} {action}\" failed: {why}"));
-        Err(if hint.is_empty() { error } else { error.hint(hint) })
+        Err(StepError { message: format!("\"{program} {action}\" failed: {why}"), hint })
     }
 }
 

@@ -53,6 +53,11 @@ impl BackupLabel {
     }
 }
 
+/// Whether a `backup_label` of this text is the mark of a rewind that did not finish.
+pub fn is_mark(text: &[u8]) -> bool {
+    BackupLabel::parse(text) == Some(BackupLabel::Unfinished)
+}
+
 /// The line that keeps servers from starting.
 pub(crate) fn mark() -> &'static str {
     MARK

@@ -60,6 +60,7 @@ pub use exclude::{Disposition, disposition};
 pub use inventory::{EntryKind, Inventory};
 pub use journal::JournalError;
 pub use keep::{KeepError, KeepRules};
+pub use label::is_mark;
 pub use lock_holder::Holder;
 pub use look::{FlavorError, flavor_of_directory, look_at_wal};
 pub use options::{
@@ -70,7 +71,7 @@ pub use outcome::{
     CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, SpaceNeed, StageTime, WalSpan,
 };
 pub use plan::PlanError;
-pub use preflight::PreflightError;
+pub use preflight::{PreflightError, lock_file_process};
 pub use progress::{Progress, Silent, Stage};
 pub use recovery_conf::RecoveryConfError;
 pub use status::{Condition, StartsAs, Status, UnfinishedRewind, status};

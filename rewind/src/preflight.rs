@@ -316,10 +316,14 @@ pub(crate) enum LockFile {
 
 /// Refuses a directory on which a server runs, or on which one has left processes that still write.
 pub(crate) fn check_not_running(root: &Path, names: &Names) -> Result<LockFile, PreflightError> {
-    let lock_file = check_lock_file(root, names)?;
+    let path = root.join(names.lock_file);
+    if let Some(pid) = lock_file_process(root, names)? {
+        return Err(PreflightError::Running { path, pid, ctl: names.ctl_program });
+    }
     match server_process(root, names) {
         Some(pid) => Err(PreflightError::ServerProcess { path: root.to_owned(), pid }),
-        None => Ok(lock_file),
+        None if path.exists() => Ok(LockFile::Stale),
+        None => Ok(LockFile::None),
     }
 }
 
@@ -340,30 +344,28 @@ fn server_process(root: &Path, names: &Names) -> Option<u32> {
     })
 }
 
-/// Refuses a directory whose lock file names a running server.
+/// The process of the running server that the lock file names.
 ///
 /// A lock file may be left from a crash, and its process number may belong to another process by now: it
 /// counts if that process works in this directory, as every server does in its own. Of a process whose
 /// directory cannot be seen the worst is assumed.
-fn check_lock_file(root: &Path, names: &Names) -> Result<LockFile, PreflightError> {
+///
+/// # Errors
+/// The lock file is there but cannot be read.
+pub fn lock_file_process(root: &Path, names: &Names) -> Result<Option<u32>, PreflightError> {
     let path = root.join(names.lock_file);
     let text = match std::fs::read(&path) {
         Ok(text) => String::from_utf8_lossy(&text).into_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LockFile::None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(PreflightError::Open { path, source }),
     };
     // A stand-alone server writes its process number with a minus sign.
     let pid = text.lines().next().and_then(|line| line.trim().trim_start_matches('-').parse::<u32>().ok());
-    let Some(pid) = pid.filter(|&pid| pid > 0) else { return Ok(LockFile::Stale) };
-    let is_running = match std::fs::read_link(format!("/proc/{pid}/cwd")) {
+    Ok(pid.filter(|&pid| pid > 0).filter(|pid| match std::fs::read_link(format!("/proc/{pid}/cwd")) {
         Ok(directory) => root.canonicalize().is_ok_and(|root| root == directory),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(_) => Path::new(&format!("/proc/{pid}")).exists(),
-    };
-    if is_running {
-        return Err(PreflightError::Running { path, pid, ctl: names.ctl_program });
-    }
-    Ok(LockFile::Stale)
+    }))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, PreflightError> {

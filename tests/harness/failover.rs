@@ -31,7 +31,20 @@ impl Failover {
         Failover::of(old, new, shared, lost, kept)
     }
 
-    /// The same with a running pair of the scenario's own making.
+    /// The plainest one: a table that both have, rows changed on the old primary and added on the new. The old primary
+    /// is then stopped in order.
+    pub fn of_one_table(sandbox: &Sandbox) -> Failover {
+        let mut failover = Failover::new(
+            sandbox,
+            |old| old.sql("CREATE TABLE entry AS SELECT 'shared' AS origin FROM generate_series(1, 3000)"),
+            |old| old.sql("UPDATE entry SET origin = 'lost'"),
+            |new| new.sql("INSERT INTO entry SELECT 'kept' FROM generate_series(1, 3000)"),
+        );
+        failover.old.stop();
+        failover
+    }
+
+    /// As [`Failover::new`], with a running pair of the scenario's own making.
     pub fn of(
         old: Server,
         new: Server,

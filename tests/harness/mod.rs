@@ -63,4 +63,4 @@ pub use wal::{
     record_starts, segments,
 };
 #[allow(unused_imports, reason = "the benchmark, which uses this harness, too, has no cluster manager")]
-pub use {pool_cluster::PoolCluster, repmgr_cluster::RepmgrCluster};
+pub use {nodes::assert_logged, pool_cluster::PoolCluster, repmgr_cluster::RepmgrCluster};

@@ -13,6 +13,7 @@ use postgres::{Client, NoTls, SimpleQueryMessage};
 use super::Sandbox;
 use super::program::{give_to_server_user, run, server_program};
 use super::sandbox::copy_tree;
+use super::server::children_of;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -60,17 +61,15 @@ impl Nodes {
     /// `kill -9` of a node's postmaster and its children.
     pub fn kill_node(&self, node: usize) {
         let pid = self.process(node).expect("a running server");
-        let children =
-            Command::new("pgrep").args(["-P", &pid.to_string()]).output().expect("run pgrep").stdout;
+        let children = children_of(pid);
         // The postmaster first, so that it can neither start new children nor clean up after the old ones.
-        run(Command::new("kill").args(["-9", &pid.to_string()]));
-        let children = String::from_utf8_lossy(&children).into_owned();
-        for child in children.split_whitespace() {
-            let _ = Command::new("kill").args(["-9", child]).output();
+        for process in std::iter::once(pid).chain(children.iter().copied()) {
+            let _ = Command::new("kill").args(["-9", &process.to_string()]).output();
         }
-        let is_gone = |pid: &str| !Path::new("/proc").join(pid).exists();
+        // Until somebody has waited for them, too: the flows under test look for processes, as `process` does.
+        let is_gone = |process: &u32| !Path::new(&format!("/proc/{process}")).exists();
         self.wait("the server's processes to be gone", || {
-            is_gone(&pid.to_string()) && children.split_whitespace().all(is_gone)
+            std::iter::once(&pid).chain(&children).all(is_gone)
         });
     }
 
@@ -124,6 +123,12 @@ impl Nodes {
         self.wait("replay", || {
             self.column(standby, &format!("SELECT pg_last_wal_replay_lsn() >= '{end}'")) == ["t"]
         });
+    }
+
+    /// Proves that the rows of the table `t` are the same on two nodes.
+    pub fn assert_same_rows(&self, one: usize, other: usize) {
+        let rows = "SELECT md5(string_agg(n::text, ',' ORDER BY n)) FROM t";
+        assert_eq!(self.column(one, rows), self.column(other, rows));
     }
 
     /// Waits until something is so.
@@ -221,6 +226,13 @@ impl Drop for Nodes {
             let _ =
                 stop.args(["stop", "-w", "-t", "20", "-m", "immediate", "-D"]).arg(self.data(node)).output();
         }
+    }
+}
+
+/// Proves that a log has these lines, or lines with these words.
+pub fn assert_logged(log: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(log.contains(line), "no line {line:?} in\n{log}");
     }
 }
 

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rewind::source::conninfo::{Conninfo, ProcessEnvironment};
 use rewind::{
-    KeepRules, MissingWal, Mode, Need, Options, Outcome, RecoveryConf, RestoreCommand, SourceChoice,
-    SpaceCheck, StopFlag, SyncChoice, UncleanTarget,
+    KeepRules, MissingWal, Mode, Options, Outcome, RecoveryConf, RestoreCommand, SourceChoice, SpaceCheck,
+    SyncChoice, UncleanTarget,
 };
 use rustix::fs::Mode as FileMode;
 
@@ -60,10 +60,7 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
 
 fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
     let options = Options { need: screen.persona().need, ..options(args)? };
-    if rustix::process::geteuid().is_root() {
-        return Err(SetupError::Root.into());
-    }
-    adopt_mode_of(&options.target)?;
+    adopt_owner_of(&options.target)?;
     signals::listen(&options.stop, &options.target, screen)?;
     let progress = progress::progress(screen, args.progress);
     Ok(rewind::run(&options, &*progress)?)
@@ -91,8 +88,6 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
         (false, false) => UncleanTarget::Accept,
     };
     Ok(Options {
-        target,
-        source,
         flavor: args.flavor.clone(),
         retry_timeout: Duration::from_secs(args.retry_timeout),
         mode: match (args.check, args.dry_run) {
@@ -111,15 +106,18 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
             SyncMethod::Syncfs => SyncChoice::Syncfs,
         },
         jobs: args.jobs,
-        need: Need::Diverged,
         unclean_target,
-        stop: StopFlag::default(),
         observer: faults::from_environment(),
+        ..Options::new(target, source)
     })
 }
 
-/// Lets new files be readable for the group exactly where the data directory is.
-pub(crate) fn adopt_mode_of(target: &Path) -> Result<(), SetupError> {
+/// Makes files that come into the data directory fit for its server: not root's, and readable for the group
+/// exactly where the directory is.
+pub(crate) fn adopt_owner_of(target: &Path) -> Result<(), SetupError> {
+    if rustix::process::geteuid().is_root() {
+        return Err(SetupError::Root);
+    }
     let metadata =
         fs::metadata(target).map_err(|source| SetupError::Permissions { path: target.to_owned(), source })?;
     rustix::process::umask(umask_for(metadata.mode()));

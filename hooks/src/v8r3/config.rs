@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::secret::Secret;
+use crate::settings::SettingsError;
 use crate::shell_config::{self, ShellConfigError, Value};
 
 /// The keys of `HAmodule.conf` that the recovery flow uses, with the values they have when they are left out.
@@ -110,24 +111,9 @@ pub enum HaModuleError {
         #[source]
         source: ShellConfigError,
     },
-    /// Keys without which nothing can be done.
-    #[error("configuration file \"{}\" does not set {}", path.display(), names.join(", "))]
-    Missing {
-        /// The file.
-        path: PathBuf,
-        /// All that are missing.
-        names: Vec<&'static str>,
-    },
-    /// A value that does not fit its key. The value is not shown: it may be a password.
-    #[error("configuration file \"{}\": {name} is not {wanted}", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        name: &'static str,
-        /// What it should be.
-        wanted: &'static str,
-    },
+    /// It lacks something, or something in it does not fit.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
 }
 
 /// Without these nothing can be done.
@@ -169,7 +155,7 @@ impl HaModule {
         let keys = Keys { path, values };
         let names: Vec<_> = NEEDED.into_iter().filter(|name| keys.text(name).is_empty()).collect();
         if !names.is_empty() {
-            return Err(HaModuleError::Missing { path: path.to_owned(), names });
+            return Err(SettingsError::Missing { path: path.to_owned(), names }.into());
         }
         let data = PathBuf::from(keys.text("KB_DATA_PATH"));
         let mut mount_points: Vec<PathBuf> = keys.list("MOUNT_POINT_DIR_LIST").map(PathBuf::from).collect();
@@ -266,7 +252,7 @@ impl Keys<'_> {
     }
 
     fn invalid(&self, name: &'static str, wanted: &'static str) -> HaModuleError {
-        HaModuleError::Invalid { path: self.path.to_owned(), name, wanted }
+        SettingsError::Invalid { path: self.path.to_owned(), name, wanted }.into()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Need, Node, attempts, recovery_settings, refuse, slots};
+use super::{Node, attempts, recovery_settings, refuse, slots};
 use crate::files;
 use crate::flow::{Decision, Step, StepError, nothing};
 use crate::recovery_log::timestamp;
@@ -80,8 +80,7 @@ fn rewind(node: &mut Node<'_>) -> Result<String, StepError> {
             } else {
                 "the data directory is as it was: the server is not started"
             };
-            let error = StepError::new(format!("sys_rewind failed: {}; {state}", failed.message));
-            Err(failed.hint.map_or_else(|| error.clone(), |hint| error.clone().hint(hint)))
+            Err(failed.into_step(|why| format!("sys_rewind failed: {why}; {state}")))
         }
     }
 }
@@ -161,8 +160,6 @@ fn start(node: &mut Node<'_>) -> Result<String, StepError> {
             _ => std::thread::sleep(Duration::from_millis(500)),
         }
     }
-    // From now on it is a standby like any other.
-    node.need = node.need.map(|need| if need == Need::Unfinished { Need::OldPrimary } else { need });
     Ok("start up standby successful!".into())
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rewind::config::{ConfigError, Configuration};
 
 use crate::conninfo_text::ConninfoText;
+use crate::settings::SettingsError;
 
 /// Which failed nodes are recovered without a person.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,24 +75,9 @@ pub enum RepmgrConfError {
     /// It cannot be read or understood.
     #[error(transparent)]
     Read(#[from] ConfigError),
-    /// Settings without which nothing can be done.
-    #[error("configuration file \"{}\" does not set {}", path.display(), names.join(", "))]
-    Missing {
-        /// The file.
-        path: PathBuf,
-        /// All that are missing.
-        names: Vec<&'static str>,
-    },
-    /// A value that does not fit its setting.
-    #[error("configuration file \"{}\": {name} is not {wanted}", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// The setting.
-        name: &'static str,
-        /// What it should be.
-        wanted: &'static str,
-    },
+    /// It lacks something, or something in it does not fit.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
 }
 
 /// Without these nothing can be done.
@@ -114,11 +100,12 @@ impl RepmgrConf {
         let get = |name: &str| configuration.get(name).map(str::trim).filter(|value| !value.is_empty());
         let names: Vec<_> = NEEDED.into_iter().filter(|name| get(name).is_none()).collect();
         if !names.is_empty() {
-            return Err(RepmgrConfError::Missing { path: path.to_owned(), names });
+            return Err(SettingsError::Missing { path: path.to_owned(), names }.into());
         }
         let text = |name: &str| get(name).unwrap_or_default().to_owned();
-        let invalid =
-            |name: &'static str, wanted| RepmgrConfError::Invalid { path: path.to_owned(), name, wanted };
+        let invalid = |name: &'static str, wanted| {
+            RepmgrConfError::from(SettingsError::Invalid { path: path.to_owned(), name, wanted })
+        };
         let number = |name: &'static str, usual: u32| match get(name) {
             None => Ok(usual),
             Some(value) => value.parse().map_err(|_| invalid(name, "a number")),

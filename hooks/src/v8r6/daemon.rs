@@ -6,7 +6,6 @@
 //! primaries.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::cluster::{self, NodeRecord};
@@ -26,8 +25,6 @@ pub struct DaemonRequest<'a> {
     pub log: &'a RecoveryLog,
     /// Looks this often, or for ever.
     pub rounds: Option<u32>,
-    /// Ends the daemon when it becomes true.
-    pub stop: &'a AtomicBool,
 }
 
 /// What the daemon remembers of a node that is missing.
@@ -39,7 +36,7 @@ struct Missing {
     said: Option<String>,
 }
 
-/// Looks after the cluster until it is told to stop.
+/// Looks after the cluster, `rounds` times or for ever.
 pub fn daemon(request: &DaemonRequest<'_>) {
     let mut missing: BTreeMap<i32, Missing> = BTreeMap::new();
     let mut own = Missing::default();
@@ -49,7 +46,7 @@ pub fn daemon(request: &DaemonRequest<'_>) {
         Level::Notice,
         &format!("recovery daemon started, recovery='{}'", request.config.recovery),
     );
-    while !request.stop.load(Ordering::Relaxed) {
+    loop {
         if let Err(error) = look(request, &mut missing, &mut own) {
             say_once(request.log, &mut own, Level::Error, &error.to_string());
         }
@@ -57,16 +54,9 @@ pub fn daemon(request: &DaemonRequest<'_>) {
         if request.rounds.is_some_and(|most| rounds >= most) {
             break;
         }
-        pause(request);
+        std::thread::sleep(request.config.interval);
     }
     say(request.log, Level::Notice, "recovery daemon stopped");
-}
-
-fn pause(request: &DaemonRequest<'_>) {
-    let until = Instant::now() + request.config.interval;
-    while Instant::now() < until && !request.stop.load(Ordering::Relaxed) {
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }
 
 fn look(

@@ -167,13 +167,7 @@ fn look_at_timeline(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
 }
 
 fn look_at_divergence(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
-    let plan = rejoin.rewinder.plan(&job(rejoin)).map_err(|failed| {
-        let error = StepError::new(failed.message);
-        match failed.hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
-    })?;
+    let plan = rejoin.rewinder.plan(&job(rejoin)).map_err(|failed| failed.into_step(str::to_owned))?;
     let (own, target) = records(rejoin)?;
     let decision = match &plan {
         RewindPlan::NotNeeded => {
@@ -217,14 +211,7 @@ fn rewind(rejoin: &mut Rejoin<'_>) -> Result<String, StepError> {
         Ok(RewindResult::Rewound | RewindResult::NotNeeded) => Ok(String::new()),
         Err(failed) => {
             let state = if failed.is_unfinished { "half rewound, run this again" } else { "as it was" };
-            let error = StepError::new(format!(
-                "sys_rewind failed: {}; the data directory is {state}",
-                failed.message
-            ));
-            Err(match failed.hint {
-                Some(hint) => error.hint(hint),
-                None => error,
-            })
+            Err(failed.into_step(|why| format!("sys_rewind failed: {why}; the data directory is {state}")))
         }
     }
 }

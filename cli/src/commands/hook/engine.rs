@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use rewind::source::conninfo::{Conninfo, ProcessEnvironment};
 use rewind::{Mode, Options, Outcome, RestoreCommand, Silent, SourceChoice, TargetState};
 
-use crate::commands::rewind::adopt_mode_of;
+use crate::commands::rewind::adopt_owner_of;
 use crate::failure::{Failed, SetupError};
 use crate::logging::{self, Verbosity};
 use crate::persona::{IN_A_LOG, Narrator};
@@ -74,10 +74,7 @@ fn told(failed: Failed) -> RewindFailed {
 fn run(job: &RewindJob, mode: Mode) -> Result<Outcome, Failed> {
     let conninfo =
         Conninfo::parse(&job.source.conninfo.text(), &ProcessEnvironment).map_err(SetupError::from)?;
-    if rustix::process::geteuid().is_root() {
-        return Err(SetupError::Root.into());
-    }
-    adopt_mode_of(&job.data)?;
+    adopt_owner_of(&job.data)?;
     let mut options = Options::new(job.data.clone(), SourceChoice::Server(conninfo));
     options.mode = mode;
     options.missing_wal.restore_command = restore_command(&job.data);

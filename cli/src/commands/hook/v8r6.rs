@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use clap::{Args, Subcommand};
 use hooks::conninfo_text::ConninfoText;
@@ -161,7 +160,7 @@ fn print(report: &FlowReport, format: Format, is_dry: bool) {
 fn daemon(config: &RepmgrConf, args: &DaemonArgs, log: &RecoveryLog) -> ExitCode {
     let own = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
     let program = args.program.as_deref().unwrap_or(&own);
-    v8r6::daemon(&DaemonRequest { config, program, log, rounds: args.rounds, stop: &AtomicBool::new(false) });
+    v8r6::daemon(&DaemonRequest { config, program, log, rounds: args.rounds });
     ExitCode::SUCCESS
 }
 
