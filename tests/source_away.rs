@@ -4,7 +4,7 @@
 //!     new     ┄┄┄┄┄┄ └── 2 ──╳ ▶ ▶    restarted, killed, its sessions ended
 //!     third   ┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄ ▶    takes its place, if it has what new had
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::harness::{
     Failover, Installation, Proxy, Rewind, Run, Running, Sandbox, Server, SourceKind, Then, Tree,
@@ -253,4 +253,41 @@ fn source_promoted_during_the_copy() {
         assert_follows(&mut target, &third);
         target.stop();
     }
+}
+
+/// The source keeps no WAL for others, and a copy takes longer than it keeps its own.
+#[test]
+fn wal_recycled_during_a_long_copy() {
+    let sandbox = Sandbox::new();
+    let (old, new) = sandbox.pair_of(sandbox.initdb("old", Installation::usual(), &["--wal-segsize=1"]));
+    let fill = |server: &Server| {
+        server.sql("CREATE TABLE filled AS SELECT repeat('x', 1000) FROM generate_series(1, 40000)");
+    };
+    let mut failover = Failover::of(old, new, |_| {}, fill, fill);
+    failover.old.kill();
+    let (total, _) = quiet(&failover);
+    let mut target = failover.old.copy("target");
+    let proxy = Proxy::to(&failover.new, total * 6 / 10, Then::Slow);
+    let run = rewind(&target, &proxy.conninfo()).start();
+    while proxy.faults() == 0 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    failover.new.session().batch_execute("ALTER SYSTEM SET wal_keep_size = 0").expect("ALTER SYSTEM");
+    failover.new.sql("SELECT pg_reload_conf()");
+    let segment = failover.new.value::<String>("SELECT pg_walfile_name(pg_current_wal_lsn())");
+    failover.new.sql("CREATE TABLE later (n int); INSERT INTO later VALUES (1)");
+    failover.new.sql("SELECT pg_switch_wal()");
+
+    let (here, there) =
+        (failover.new.data.join("pg_wal").join(&segment), target.data.join("pg_wal").join(&segment));
+    let is_copied = || std::fs::read(&there).is_ok_and(|bytes| bytes.iter().any(|&byte| byte != 0));
+    let begun = Instant::now();
+    while !is_copied() && begun.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(is_marked(&target), "the run has not waited for {segment} to be recycled");
+    failover.new.sql("SELECT pg_switch_wal(); CHECKPOINT");
+    assert!(!here.exists(), "{segment} was not recycled");
+    run.wait().expect_done();
+    assert_follows(&mut target, &failover.new);
 }

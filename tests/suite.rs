@@ -28,6 +28,8 @@ mod standby_target;
 mod just_promoted;
 mod least_privilege;
 mod role_settings;
+mod faulty_source;
+mod hostile_source;
 mod source_away;
 mod standby_source;
 

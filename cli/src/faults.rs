@@ -1,4 +1,4 @@
-//! Faults of the target's disk for the tests; in release builds there are none.
+//! Faults of the target's disk and of the source for the tests; in release builds there are none.
 //!
 //! ```text
 //! KBRECOVER_FAULT=17:28          the 17th change fails with error number 28
@@ -7,6 +7,8 @@
 //! KBRECOVER_FAULT=17:sh COMMAND  a shell command is run before it
 //! KBRECOVER_CHANGES=FILE         all changes are recorded there, one JSON object in a line each, the bytes
 //!                                written raw behind the line
+//! KBRECOVER_SOURCE_FAULT=17:5    the 17th question to the source fails, or the 17th piece that came from it
+//! KBRECOVER_QUESTIONS=FILE       all of these are recorded there, one in a line
 //! KBRECOVER_SKIP_SYNC=1          no fsync is done, though all are counted
 //! ```
 
@@ -40,21 +42,29 @@ mod debug {
     pub(crate) fn from_environment() -> Option<Arc<dyn ChangeObserver>> {
         let fault = std::env::var("KBRECOVER_FAULT").ok();
         let record = std::env::var_os("KBRECOVER_CHANGES");
+        let source_fault = std::env::var("KBRECOVER_SOURCE_FAULT").ok();
+        let questions = std::env::var_os("KBRECOVER_QUESTIONS");
         let skips_sync = std::env::var_os("KBRECOVER_SKIP_SYNC").is_some();
-        if fault.is_none() && record.is_none() && !skips_sync {
+        let is_asked_for =
+            fault.is_some() || record.is_some() || source_fault.is_some() || questions.is_some();
+        if !is_asked_for && !skips_sync {
             return None;
         }
-        let fault = fault.map(|text| Fault::parse(&text).unwrap_or_else(|| panic!("KBRECOVER_FAULT={text}")));
-        let record = record.map(|path| File::create(path).unwrap_or_else(|error| panic!("{error}")));
-        let state = Mutex::new(State { count: 0, record });
-        Some(Arc::new(Faults { fault, skips_sync, state }))
+        let parse = |text: String| Fault::parse(&text).unwrap_or_else(|| panic!("no fault: {text}"));
+        let create = |path| File::create(path).unwrap_or_else(|error| panic!("{error}"));
+        let state = Mutex::new(State { count: 0, record: record.map(create) });
+        let source = Mutex::new(State { count: 0, record: questions.map(create) });
+        let (fault, source_fault) = (fault.map(parse), source_fault.map(parse));
+        Some(Arc::new(Faults { fault, source_fault, skips_sync, state, source }))
     }
 
     #[derive(Debug)]
     struct Faults {
         fault: Option<Fault>,
+        source_fault: Option<Fault>,
         skips_sync: bool,
         state: Mutex<State>,
+        source: Mutex<State>,
     }
 
     #[derive(Debug)]
@@ -97,12 +107,7 @@ mod debug {
             // Held meanwhile, so that nothing else happens at the same time.
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.count += 1;
-            let count = state.count;
-            if let Some(fault) = &self.fault
-                && (count == fault.at || fault.is_lasting && count > fault.at)
-            {
-                fault.effect.happen()?;
-            }
+            happen_if_due(self.fault.as_ref(), state.count)?;
             if let Some(record) = &mut state.record {
                 let bytes = if let Change::Write { bytes, .. } = change { bytes } else { b"" };
                 record.write_all(format!("{}\n", describe(change)).as_bytes())?;
@@ -113,6 +118,22 @@ mod debug {
                 Change::SyncFile { .. } | Change::SyncDirectory { .. } | Change::SyncFileSystem { .. }
             );
             Ok(if is_sync && self.skips_sync { Verdict::SkipSync } else { Verdict::Make })
+        }
+
+        fn before_question(&self, question: &str) -> io::Result<()> {
+            let mut state = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+            state.count += 1;
+            if let Some(record) = &mut state.record {
+                record.write_all(format!("{question}\n").as_bytes())?;
+            }
+            happen_if_due(self.source_fault.as_ref(), state.count)
+        }
+    }
+
+    fn happen_if_due(fault: Option<&Fault>, count: u64) -> io::Result<()> {
+        match fault {
+            Some(fault) if count == fault.at || fault.is_lasting && count > fault.at => fault.effect.happen(),
+            _ => Ok(()),
         }
     }
 

@@ -14,16 +14,32 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DataPath(Box<[u8]>);
 
+/// The longest name in a directory, and the longest path, of any file on Linux (`NAME_MAX`, `PATH_MAX`).
+const MAX_NAME: usize = 255;
+const MAX_PATH: usize = 4095;
+
+/// A path as a message can have it: whoever names a file must not write lines of the message, nor take hold of
+/// the terminal.
+fn shown(path: &[u8]) -> String {
+    let mut text = String::new();
+    for c in String::from_utf8_lossy(path).chars().take(MAX_PATH) {
+        if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+    }
+    text
+}
+
 impl DataPath {
     /// Checks a path that came from outside.
     ///
     /// # Errors
-    /// Empty, absolute, with an empty part, `.`, `..` or a NUL byte.
+    /// Empty, absolute, with an empty part, `.`, `..` or a NUL byte; or longer than a file's name can be.
     pub fn parse(path: impl AsRef<[u8]>) -> Result<DataPath, PathError> {
         let path = path.as_ref();
-        let unsafe_part = |part: &[u8]| part.is_empty() || part == b"." || part == b"..";
-        if path.contains(&0) || path.split(|&byte| byte == b'/').any(unsafe_part) {
-            return Err(PathError { path: String::from_utf8_lossy(path).into_owned() });
+        let unsafe_part = |part: &[u8]| {
+            part.is_empty() || part == b"." || part == b".." || part.len() > MAX_NAME || part.contains(&0)
+        };
+        if path.len() > MAX_PATH || path.split(|&byte| byte == b'/').any(unsafe_part) {
+            return Err(PathError { path: shown(path) });
         }
         Ok(DataPath(path.into()))
     }
@@ -35,7 +51,7 @@ impl DataPath {
     pub fn child(&self, name: &OsStr) -> Result<DataPath, PathError> {
         let joined = [&self.0, b"/".as_slice(), name.as_bytes()].concat();
         if name.as_bytes().contains(&b'/') {
-            return Err(PathError { path: String::from_utf8_lossy(&joined).into_owned() });
+            return Err(PathError { path: shown(&joined) });
         }
         DataPath::parse(joined)
     }
@@ -74,7 +90,7 @@ impl DataPath {
 
 impl fmt::Display for DataPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        String::from_utf8_lossy(&self.0).fmt(f)
+        f.write_str(&shown(&self.0))
     }
 }
 
@@ -105,6 +121,20 @@ mod tests {
             assert!(DataPath::parse(bad).is_err(), "{bad:?}");
         }
         assert!(DataPath::parse([0x66, 0xFF]).unwrap().as_str().is_none());
+        let name = "x".repeat(255);
+        assert!(DataPath::parse(format!("base/{name}")).is_ok());
+        assert!(DataPath::parse(format!("base/{name}x")).is_err());
+        assert!(
+            DataPath::parse("a/".repeat(2047) + "b").is_ok() && DataPath::parse("a/".repeat(2048)).is_err()
+        );
+    }
+
+    #[test]
+    fn names_are_shown_without_what_would_write_to_the_terminal() {
+        let path = DataPath::parse("base/a\nkbrecover: Done!\x1b[2Jé").unwrap();
+        assert_eq!(path.to_string(), "base/a\\nkbrecover: Done!\\u{1b}[2Jé");
+        let error = DataPath::parse("../\r").unwrap_err();
+        assert_eq!(error.to_string(), "file path is unsafe: \"../\\r\"");
     }
 
     #[test]

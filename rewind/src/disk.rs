@@ -60,6 +60,12 @@ pub trait ChangeObserver: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the change fails with instead of being made.
     fn before(&self, change: Change<'_>) -> io::Result<Verdict>;
+
+    /// Called before each question to the source, and before each piece that came from it is taken.
+    ///
+    /// # Errors
+    /// What the question fails with instead of being asked.
+    fn before_question(&self, question: &str) -> io::Result<()>;
 }
 
 /// Makes changes.

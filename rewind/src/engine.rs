@@ -4,11 +4,13 @@
 //! has succeeded. [`rewind`] then changes the target in one marked stretch.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use walparse::Flavor;
 
 use crate::clock::Clock;
 use crate::copy::{copy_data, create_entries};
+use crate::early_wal::{Copying, copy_during};
 use crate::error::{Failure, RewindError, TargetState};
 use crate::journal::Journal;
 use crate::label::{self, BackupLabel};
@@ -23,7 +25,7 @@ use crate::progress::{Progress, Stage};
 use crate::recovery_conf;
 use crate::rehearse::rehearse;
 use crate::seal;
-use crate::source::{DEFAULT_CONNECTIONS, DirectorySource, ServerSource, Source};
+use crate::source::{DEFAULT_CONNECTIONS, DirectorySource, ObservedSource, ServerSource, Source};
 use crate::survey::{Survey, survey};
 use crate::target::Target;
 
@@ -187,8 +189,10 @@ fn rewind(
     progress.begin(Stage::Copy, Some(fetch_bytes));
     create_entries(&planned.plan, target)?;
     preflight::check_not_running(target.root(), planned.clusters.target.version().names())?;
-    let early = seal::copy_complete_segments(planned, source, target, progress)?;
-    let copied = copy_data(&planned.plan, block_size, source, options.source.life(), target, progress)?;
+    let (life, copying) = (options.source.life(), Copying { planned, source, target, progress });
+    let (copied, early) = copy_during(copying, life, || {
+        Ok(copy_data(&planned.plan, block_size, source, life, target, progress)?)
+    })?;
     clock.end_stage("copy");
     let sealed = seal::seal(options, progress, clock, target, source, planned, &early)?;
     let mut report = planned.report(clock);
@@ -208,10 +212,23 @@ fn find_flavor(options: &Options, target: &Target) -> Result<Flavor, PreflightEr
 }
 
 fn open_source(options: &Options, target: &Target) -> Result<Box<dyn Source>, RewindError> {
+    let source = open_chosen_source(options, target)?;
+    Ok(match &options.observer {
+        Some(observer) => Box::new(ObservedSource { source, observer: Arc::clone(observer) }),
+        None => source,
+    })
+}
+
+fn open_chosen_source(options: &Options, target: &Target) -> Result<Box<dyn Source>, RewindError> {
     match &options.source {
         SourceChoice::Server(conninfo) => {
             let connections = options.jobs.unwrap_or(DEFAULT_CONNECTIONS);
-            Ok(Box::new(ServerSource::connect(conninfo, connections, options.retry_timeout)?))
+            Ok(Box::new(ServerSource::connect(
+                conninfo,
+                connections,
+                options.retry_timeout,
+                options.stop.clone(),
+            )?))
         }
         SourceChoice::Directory(path) => {
             if path.canonicalize().is_ok_and(|path| path == target.root()) {

@@ -127,12 +127,22 @@ pub enum RewindError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// A tablespace of the source cannot be made on the target.
-    #[error("tablespace link \"{link}\" of the source points to \"{}\", which is in use on this machine", directory.display())]
-    TablespaceInUse {
+    #[error("tablespace link \"{link}\" of the source points to {directory:?}, which {problem}")]
+    TablespacePlace {
         /// The link, below the data directory.
         link: DataPath,
         /// Where it points.
         directory: PathBuf,
+        /// What is wrong with that.
+        problem: &'static str,
+    },
+    /// A source whose WAL would have an impossible length.
+    #[error("the source says that its WAL ends at {end}, which is too far from {redo}, where replay starts")]
+    WalTooLong {
+        /// Where replay starts.
+        redo: Lsn,
+        /// Where the source's WAL ends.
+        end: Lsn,
     },
     /// File systems are too full.
     #[error("not enough free space: {}", shortage_list(shortages))]
@@ -199,6 +209,9 @@ impl RewindError {
             RewindError::NoHistory { .. } => {
                 "Copy it into the WAL directory of that side, for example from its archive.".into()
             }
+            RewindError::History { .. } => {
+                "The file is damaged. Restore it on that side, for example from the archive.".into()
+            }
             RewindError::MissingWal { all, needed, places, .. } => format!(
                 "WAL of the target up to {needed} is needed, and {} is missing. Looked in {places}. Give -c to use the target's restore_command, --restore-command CMD, or --wal-dir DIR with copies.",
                 name_list(all)
@@ -233,8 +246,11 @@ impl RewindError {
             RewindError::ForkTooOld { .. } => {
                 "Name the source of the unfinished run, or a server that was promoted later. Else take a new base backup.".into()
             }
-            RewindError::TablespaceInUse { .. } => {
+            RewindError::TablespacePlace { .. } => {
                 "Source and target must not share a directory. Empty it, or make the link on the target by hand, to a directory of its own.".into()
+            }
+            RewindError::WalTooLong { .. } => {
+                "No disk holds so much WAL. Is this the right source? If it is, take a new base backup.".into()
             }
             RewindError::Divergence(DivergenceError::NotComparable { .. }) => {
                 "Both are on one timeline, and only this WAL could tell whether the target may follow. Take a new base backup, or, if you are sure that it may, start the target as a standby that can restore WAL from an archive.".into()

@@ -55,6 +55,10 @@ impl Inventory {
 
     /// The sum of the sizes of all files.
     pub fn file_bytes(&self) -> u64 {
-        self.entries.iter().map(|(_, kind)| if let EntryKind::File { size } = kind { *size } else { 0 }).sum()
+        let sizes = self.entries.iter().map(|(_, kind)| match kind {
+            EntryKind::File { size } => *size,
+            _ => 0,
+        });
+        sizes.fold(0, u64::saturating_add)
     }
 }

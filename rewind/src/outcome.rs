@@ -160,6 +160,7 @@ pub struct PlanSummary {
 impl PlanSummary {
     /// Bytes to fetch from the source.
     pub fn fetch_bytes(&self) -> u64 {
-        self.copy_bytes + self.wal_bytes + self.copy_tail_bytes + self.block_bytes
+        let parts = [self.copy_bytes, self.wal_bytes, self.copy_tail_bytes, self.block_bytes];
+        parts.into_iter().fold(0, u64::saturating_add)
     }
 }

@@ -121,7 +121,7 @@ impl RewindPlan {
 
     /// Files and bytes per action.
     pub(crate) fn summary(&self, source: &Inventory, block_size: u32) -> PlanSummary {
-        let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.sum::<u64>();
+        let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0, u64::saturating_add);
         let blocks = sum(&mut self.blocks.iter().map(|(_, blocks)| blocks.len()));
         PlanSummary {
             create: self.create.len() as u64,

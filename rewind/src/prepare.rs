@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use walparse::{ControlFile, Lsn, PageMap, TimelineHistory};
 
@@ -10,14 +12,18 @@ use crate::clock::Clock;
 use crate::data_path::DataPath;
 use crate::divergence;
 use crate::error::RewindError;
-use crate::inventory::{EntryKind, Inventory};
+use crate::inventory::Inventory;
 use crate::keep::Keep;
 use crate::outcome::{CommonCheckpoint, Divergence, Report};
 use crate::plan::{self, PlanInput, RewindPlan};
 use crate::preflight::Clusters;
 use crate::source::Source;
+use crate::tablespaces;
 use crate::target_wal::TargetWal;
 use crate::wal_plan::{self, WalPlan, WalPlanInput};
+
+/// The most segments that replay may have to go through: 16 TB of the usual size.
+const MAX_SEGMENTS: u64 = 1 << 20;
 
 /// Everything that is known before the first write.
 pub(crate) struct Planned<'a> {
@@ -63,7 +69,11 @@ impl Planned<'_> {
 }
 
 /// Decides about every path.
-pub(crate) fn make_plan(planned: &Planned<'_>, source: &dyn Source) -> Result<RewindPlan, RewindError> {
+pub(crate) fn make_plan(
+    planned: &Planned<'_>,
+    source: &dyn Source,
+    root: &Path,
+) -> Result<RewindPlan, RewindError> {
     let available = available_wal(source, &planned.clusters.source, &planned.source_history)?;
     let wal = plan_wal(planned, &planned.source_history, source, available)?;
     missing_for_replay(planned, &wal.elsewhere)?;
@@ -82,7 +92,7 @@ pub(crate) fn make_plan(planned: &Planned<'_>, source: &dyn Source) -> Result<Re
         wal,
         keep: &planned.keep,
     })?;
-    check_tablespaces(&plan)?;
+    tablespaces::check(&plan, root, control.version().names())?;
     Ok(plan)
 }
 
@@ -93,6 +103,10 @@ pub(crate) fn plan_wal(
     source: &dyn Source,
     available: Lsn,
 ) -> Result<WalPlan, RewindError> {
+    let (redo, size) = (planned.checkpoint.redo, planned.clusters.target.geometry().segment_size);
+    if size.segment_of(available).0.saturating_sub(size.segment_of(redo).0) > MAX_SEGMENTS {
+        return Err(RewindError::WalTooLong { redo, end: available });
+    }
     let files = source.list_wal()?;
     Ok(wal_plan::plan(&WalPlanInput {
         geometry: planned.clusters.target.geometry(),
@@ -136,20 +150,4 @@ fn missing_for_replay(planned: &Planned<'_>, names: &[String]) -> Result<(), Rew
         redo: planned.checkpoint.redo,
         places: planned.wal.places(),
     })
-}
-
-/// A tablespace that only the source has is made at the same place here: nothing may be there yet.
-fn check_tablespaces(plan: &RewindPlan) -> Result<(), RewindError> {
-    let mut seen = BTreeSet::new();
-    for (link, kind) in &plan.create {
-        let EntryKind::Symlink { target: directory } = kind else { continue };
-        let is_empty = match std::fs::read_dir(directory) {
-            Ok(mut entries) => entries.next().is_none(),
-            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-        };
-        if !is_empty || !seen.insert(directory) {
-            return Err(RewindError::TablespaceInUse { link: link.clone(), directory: directory.clone() });
-        }
-    }
-    Ok(())
 }

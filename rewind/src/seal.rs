@@ -24,8 +24,8 @@ use walparse::{
 };
 
 use crate::clock::Clock;
-use crate::copy::copy_wal;
 use crate::data_path::DataPath;
+use crate::early_wal::{EarlyWal, copy_files, wal_path};
 use crate::error::RewindError;
 use crate::journal::Journal;
 use crate::label::label;
@@ -41,12 +41,6 @@ use crate::survey::source_history;
 use crate::target::Target;
 use crate::wal_plan::WalCopy;
 
-/// WAL that was copied before the data: the source might recycle it meanwhile.
-pub(crate) struct EarlyWal {
-    names: BTreeSet<String>,
-    pub(crate) bytes: u64,
-}
-
 /// What sealing came to.
 pub(crate) struct Sealed {
     pub(crate) replay: WalSpan,
@@ -56,26 +50,6 @@ pub(crate) struct Sealed {
 /// The path of `backup_label`.
 pub(crate) fn label_path() -> DataPath {
     DataPath::parse("backup_label").unwrap_or_else(|_| unreachable!("a constant path without dots"))
-}
-
-/// Copies the segments that are complete on the source and whose names are new to the target: nothing of
-/// the target's own WAL is lost by it.
-pub(crate) fn copy_complete_segments(
-    planned: &Planned<'_>,
-    source: &dyn Source,
-    target: &Target,
-    progress: &dyn Progress,
-) -> Result<EarlyWal, RewindError> {
-    let wal_dir = planned.clusters.target.version().wal_dir();
-    let mut chosen = Vec::new();
-    for file in planned.plan.wal.copy.iter().filter(|file| file.length == file.full_length) {
-        let path = wal_path(wal_dir, &file.name)?;
-        if planned.target_files.get(&path).is_none() {
-            chosen.push((path, file));
-        }
-    }
-    let bytes = copy_files(chosen.iter().map(|(path, file)| (path, *file)), source, target, progress)?;
-    Ok(EarlyWal { names: chosen.into_iter().map(|(_, file)| file.name.clone()).collect(), bytes })
 }
 
 /// Makes the target one on which a server can start.
@@ -110,7 +84,7 @@ pub(crate) fn seal(
     for path in &plan.remove {
         target.remove_file(path)?;
     }
-    mark_archived(target, planned, &plan.copy)?;
+    mark_archived(target, planned, &plan.copy, early)?;
     let timeline = history.timeline_at(Lsn(end.0.saturating_sub(1)));
     let now = Zoned::now();
     target.overwrite_file(
@@ -184,21 +158,7 @@ fn bring_wal(
     for file in copy.iter().filter(|file| !early.names.contains(&file.name)) {
         rest.push((wal_path(wal_dir, &file.name)?, file));
     }
-    copy_files(rest.iter().map(|(path, file)| (path, *file)), source, target, progress)
-}
-
-fn copy_files<'a>(
-    files: impl Iterator<Item = (&'a DataPath, &'a WalCopy)>,
-    source: &dyn Source,
-    target: &Target,
-    progress: &dyn Progress,
-) -> Result<u64, RewindError> {
-    let files: Vec<_> = files.map(|(path, file)| (path.clone(), file.length, file.full_length)).collect();
-    let (bytes, missing) = copy_wal(&files, source, target, progress)?;
-    match missing.into_iter().next() {
-        Some(path) => Err(RewindError::WalVanished { path }),
-        None => Ok(bytes),
-    }
+    copy_files(rest, source, target, progress)
 }
 
 /// Reads the WAL that is now on the target from redo on; returns the end of its last record, which is the
@@ -259,13 +219,20 @@ impl SegmentStore for UpTo {
 
 /// Notes every whole file that was copied as archived: it came from a server that sees to that, and a
 /// standby treats what it receives in the same way.
-fn mark_archived(target: &Target, planned: &Planned<'_>, copied: &[WalCopy]) -> Result<(), RewindError> {
+fn mark_archived(
+    target: &Target,
+    planned: &Planned<'_>,
+    copied: &[WalCopy],
+    early: &EarlyWal,
+) -> Result<(), RewindError> {
     let status = format!("{}/archive_status", planned.clusters.target.version().wal_dir());
     if !target.root().join(&status).is_dir() {
         return Ok(());
     }
-    for file in copied.iter().filter(|file| file.length == file.full_length) {
-        target.open(&wal_path(&status, &format!("{}.done", file.name))?)?;
+    let whole = copied.iter().filter(|file| file.length == file.full_length).map(|file| &file.name);
+    // The source may no longer have what was copied early.
+    for name in whole.chain(&early.names).collect::<BTreeSet<_>>() {
+        target.open(&wal_path(&status, &format!("{name}.done"))?)?;
     }
     Ok(())
 }
@@ -290,9 +257,4 @@ fn sync(
         }
     }
     Ok(())
-}
-
-/// The path of a file of a directory whose name comes from a listing.
-fn wal_path(directory: &str, name: &str) -> Result<DataPath, RewindError> {
-    DataPath::parse(format!("{directory}/{name}")).map_err(|error| RewindError::Source(error.into()))
 }

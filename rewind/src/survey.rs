@@ -116,7 +116,7 @@ pub(crate) fn survey<'a>(
         scanned,
         clusters,
     };
-    planned.plan = make_plan(&planned, source)?;
+    planned.plan = make_plan(&planned, source, target.root())?;
     announce_plan(&planned);
     clock.end_stage("plan");
     Ok(Survey::Planned(Box::new(planned)))
@@ -177,7 +177,7 @@ fn resume<'a>(
         scanned: (0, 0),
         clusters,
     };
-    planned.plan = make_plan(&planned, source)?;
+    planned.plan = make_plan(&planned, source, target.root())?;
     announce_plan(&planned);
     clock.end_stage("plan");
     Ok(Survey::Planned(Box::new(planned)))

@@ -5,7 +5,7 @@
 //! same bytes, so the target's own segments stay. From the fork on the target's segments are another
 //! history and go. The source's segments beyond its end (recycled, preallocated) are never copied.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use walparse::{Lsn, SegmentNo, TimelineHistory, Version, WalFileName, WalGeometry};
 
@@ -81,7 +81,7 @@ pub(crate) fn plan(input: &WalPlanInput<'_>) -> WalPlan {
     histories(input, &mut plan);
     let copied: BTreeSet<String> = plan.copy.iter().map(|file| file.name.clone()).collect();
     for name in target_names(input) {
-        if !copied.contains(name) {
+        if !copied.contains(name) && !plan.keep.iter().any(|kept| kept == name) {
             old_file(input, &mut plan, name);
         }
     }
@@ -93,15 +93,20 @@ pub(crate) fn plan(input: &WalPlanInput<'_>) -> WalPlan {
 fn segments(input: &WalPlanInput<'_>, plan: &mut WalPlan) {
     let size = input.geometry.segment_size;
     let last = size.segment_before(input.available);
+    let sizes: HashMap<&str, u64> =
+        input.source.iter().map(|(name, length)| (name.as_str(), *length)).collect();
     for segment in (size.segment_of(input.redo).0..=last.0).map(SegmentNo) {
         let name = size.file_name(input.source_history.timeline_of_segment(segment, size), segment);
         if size.end_of(segment) <= input.fork && has_whole_segment(input, &name) {
             continue;
         }
-        let on_source = input.source.iter().any(|(other, length)| *other == name && *length == size.bytes());
-        if on_source {
+        if sizes.get(name.as_str()) == Some(&size.bytes()) {
             let length = input.available.0.min(size.end_of(segment).0) - size.start_of(segment).0;
             plan.copy.push(WalCopy { name, length, full_length: size.bytes() });
+        } else if input.own_files.is_some_and(|own| !own.contains(&name)) && has_file(input, &name) {
+            // The unfinished run brought it, and the source may have recycled it since. Whether all of it
+            // came is seen when the WAL is read through.
+            plan.keep.push(name);
         } else {
             plan.elsewhere.push(name);
         }
@@ -172,9 +177,11 @@ fn target_names<'a>(input: &'a WalPlanInput<'_>) -> impl Iterator<Item = &'a str
 }
 
 fn has_whole_segment(input: &WalPlanInput<'_>, name: &str) -> bool {
-    if input.own_files.is_some_and(|own| !own.contains(name)) {
-        return false;
-    }
+    input.own_files.is_none_or(|own| own.contains(name)) && has_file(input, name)
+}
+
+/// Whether a file of this name and of a segment's length is there.
+fn has_file(input: &WalPlanInput<'_>, name: &str) -> bool {
     let whole = EntryKind::File { size: input.geometry.segment_size.bytes() };
     let path = DataPath::parse(format!("{}/{name}", input.geometry.version.wal_dir()));
     path.is_ok_and(|path| input.target.get(&path) == Some(&whole))
@@ -259,6 +266,28 @@ mod tests {
         let plan = make(&[seg(2, 5)], &[seg(1, 4)], 3 * MIB + 80, 5 * MIB + 500, 5 * MIB + 600);
         assert_eq!(plan.elsewhere, [seg(1, 3)]);
         assert_eq!(plan.copy.len(), 1);
+    }
+
+    #[test]
+    fn what_an_unfinished_run_brought_stays_if_the_source_has_recycled_it() {
+        let own = BTreeSet::from([seg(1, 4), seg(1, 5), seg(2, 7)]);
+        let history = TimelineHistory::parse(TimelineId(2), b"1\t0/500100\tx\n").unwrap();
+        let source = [(seg(2, 6), MIB)];
+        let plan = plan(&WalPlanInput {
+            geometry: small_geometry(Version::find(1300, 202_209_061).unwrap()),
+            source_history: &history,
+            source: &source,
+            // 7 of timeline 2 was there before: another server's, by chance on a timeline of the same number.
+            target: &listing(&[&seg(1, 4), &seg(1, 5), &seg(2, 5), &seg(2, 6), &seg(2, 7)]),
+            redo: Lsn(4 * MIB + 80),
+            fork: Lsn(0x50_0100),
+            available: Lsn(7 * MIB + 10),
+            own_files: Some(&own),
+        });
+        assert_eq!(plan.copy.iter().map(|file| file.name.clone()).collect::<Vec<_>>(), [seg(2, 6)]);
+        assert_eq!(plan.elsewhere, [seg(2, 7)]);
+        assert!(plan.keep.contains(&seg(2, 5)));
+        assert_eq!(names(&plan.remove), [seg(1, 5), seg(2, 7)]);
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub struct Run {
 pub struct Rewind {
     target: PathBuf,
     args: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
 }
 
 impl Rewind {
@@ -45,7 +46,8 @@ impl Rewind {
     pub fn of_directory(target: &Path) -> Rewind {
         // Nothing here outlives the test, and fsync would only slow it down.
         let args = ["rewind".into(), "--no-sync".into(), "--target-data".into(), target.into()].into();
-        Rewind { target: target.into(), args }
+        let environment = Vec::new();
+        Rewind { target: target.into(), args, environment }
     }
 
     /// Names the source.
@@ -62,6 +64,12 @@ impl Rewind {
         self
     }
 
+    /// Sets a variable of its environment.
+    pub fn env(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Rewind {
+        self.environment.push((name, value.as_ref().into()));
+        self
+    }
+
     /// Adds several arguments.
     pub fn args<S: AsRef<OsStr>>(self, args: impl IntoIterator<Item = S>) -> Rewind {
         args.into_iter().fold(self, Rewind::arg)
@@ -69,7 +77,9 @@ impl Rewind {
 
     /// Runs it.
     pub fn run(self) -> Run {
-        run_kbrecover(self.args)
+        let mut command = command(self.args);
+        command.envs(self.environment);
+        run_command(command)
     }
 
     /// Starts it.

@@ -26,6 +26,8 @@ pub enum Then {
     StallOne,
     /// Puts in some bytes that the server did not send, once: what follows makes no sense.
     Garble,
+    /// Passes on a few megabytes a second from then on.
+    Slow,
     /// Waits until the test lets it go on, see [`Proxy::wait_until_there`] and [`Proxy::go_on`].
     Hold,
 }
@@ -146,6 +148,7 @@ impl Shared {
                     Then::Garble => {
                         let _ = client.write_all(&[0xFF; 7]);
                     }
+                    Then::Slow => std::thread::sleep(Duration::from_millis(2)),
                     Then::Hold => {
                         let _ = self.reached.send(());
                         let _ = self.released.lock().expect("released").recv();
@@ -163,7 +166,7 @@ impl Shared {
     /// Whether the fault happens among the bytes from `before` to `after`.
     fn is_due(&self, before: u64, after: u64) -> bool {
         match self.then {
-            Then::Cut | Then::Stall => after > self.limit,
+            Then::Cut | Then::Stall | Then::Slow => after > self.limit,
             Then::CutAgain => before / self.limit != after / self.limit,
             _ => before <= self.limit && after > self.limit,
         }

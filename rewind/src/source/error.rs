@@ -95,6 +95,9 @@ pub enum SourceError {
         /// The functions, with their argument types.
         functions: Vec<String>,
     },
+    /// The run was asked to stop.
+    #[error("the run was asked to stop")]
+    Stopped,
     /// Nothing was heard for too long.
     #[error("the source server has said nothing for {} s while {doing}", limit.as_secs())]
     Silent {
@@ -257,6 +260,15 @@ impl SourceError {
             }
             SourceError::ControlFile { source, .. } if source.may_be_torn() => {
                 "Run the same command again; if that does not help, the source is damaged."
+            }
+            SourceError::ControlFile { .. } => {
+                "Is this the source you mean, and is it of a known version and in order?"
+            }
+            SourceError::UnsafePath(_)
+            | SourceError::Duplicate { .. }
+            | SourceError::Answer { .. }
+            | SourceError::TooMuch { .. } => {
+                "No server in order answers so. Is this the source you mean, and can it be trusted?"
             }
             SourceError::Read { source, .. } => return permission_hint(source),
             SourceError::Flavor(error) => return Some(error.hint()),

@@ -14,11 +14,13 @@ use crate::inventory::Inventory;
 pub mod conninfo;
 mod directory;
 mod error;
+mod observed;
 mod server;
 mod walk;
 
 pub use directory::DirectorySource;
 pub use error::{ServerError, SourceError};
+pub(crate) use observed::ObservedSource;
 pub use server::{DEFAULT_CONNECTIONS, ServerSource};
 pub use walk::{WalkError, walk_data_directory};
 
@@ -146,7 +148,9 @@ pub(crate) fn read_part(
         match source.fetch(std::slice::from_ref(path), ranges, &collected) {
             Ok(()) => {}
             Err(FetchError::Source(error)) => return Err(error),
-            Err(FetchError::Sink { .. }) => unreachable!("collecting in memory does not fail"),
+            Err(FetchError::Sink { path, source }) => {
+                return Err(SourceError::Read { path: path.below("".as_ref()), source });
+            }
         }
     }
     let parts = collected.0.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -24,6 +24,13 @@ use walparse::Version;
 /// Connecting takes no longer than this unless the string says otherwise.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A machine that is gone without a word is to be noticed within half a minute, not within the two hours of the
+/// operating system. (Three unanswered probes, or data that nobody acknowledges.)
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_COUNT: u32 = 3;
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A parsed and checked connection string, completed from the environment and from defaults.
 ///
 /// Its passwords show neither in `Debug` nor in [`Conninfo::redacted`].
@@ -90,10 +97,16 @@ impl Conninfo {
         let seconds = |keyword| Ok(values.integer(keyword)?.and_then(positive).map(Duration::from_secs));
         let tcp = TcpOptions {
             keepalives: values.integer("keepalives")?.is_none_or(|value| value != 0),
-            idle: seconds("keepalives_idle")?,
-            interval: seconds("keepalives_interval")?,
-            count: values.integer("keepalives_count")?.and_then(|count| u32::try_from(count).ok()),
-            user_timeout: values.integer("tcp_user_timeout")?.and_then(positive).map(Duration::from_millis),
+            idle: seconds("keepalives_idle")?.or(Some(KEEPALIVE_IDLE)),
+            interval: seconds("keepalives_interval")?.or(Some(KEEPALIVE_INTERVAL)),
+            count: match values.integer("keepalives_count")? {
+                None => Some(KEEPALIVE_COUNT),
+                Some(count) => u32::try_from(count).ok(),
+            },
+            user_timeout: match values.integer("tcp_user_timeout")? {
+                None => Some(USER_TIMEOUT),
+                Some(milliseconds) => positive(milliseconds).map(Duration::from_millis),
+            },
         };
 
         let mut candidates = servers::candidates(&values)?;

@@ -4,6 +4,7 @@
 //! The proof: everything that is asked is followed by a look at the control file and the WAL position, which
 //! bounds what was read from above. A server on a new connection must have that WAL, in its own history.
 
+use std::future::Future;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,10 +18,14 @@ use crate::milestone;
 use crate::source::WalPosition;
 use crate::source::conninfo::Conninfo;
 use crate::source::error::SourceError;
+use crate::stop::StopFlag;
 
 /// Between two tries at first, and at most.
 const SHORT_PAUSE: Duration = Duration::from_millis(100);
 const LONG_PAUSE: Duration = Duration::from_secs(2);
+
+/// How soon a request to stop is seen.
+const STOP_PAUSE: Duration = Duration::from_millis(100);
 
 /// However little patience there is: a busy server is silent for so long now and then.
 const LEAST_SILENCE: Duration = Duration::from_secs(15);
@@ -31,6 +36,7 @@ pub(super) struct Link {
     conninfo: Conninfo,
     /// How long a lost connection is tried to be made again; zero: not at all.
     patience: Duration,
+    stop: StopFlag,
     pub(super) facts: Facts,
     lines: Vec<tokio::sync::Mutex<Option<Arc<Session>>>>,
     /// Where all of them lead to. Were the list of hosts gone through for each connection, half of the blocks
@@ -62,8 +68,10 @@ impl Link {
         conninfo: &Conninfo,
         wanted: NonZeroUsize,
         patience: Duration,
+        stop: StopFlag,
     ) -> Result<Link, SourceError> {
-        let Opened { endpoint, sessions, facts, seen } = open_first(conninfo, wanted, patience).await?;
+        let Opened { endpoint, sessions, facts, seen } =
+            unless_stopped(&stop, open_first(conninfo, wanted, patience)).await?;
         let (version, count) = (sessions[0].version, sessions.len());
         tracing::info!(
             milestone = milestone::CONNECTED,
@@ -74,6 +82,7 @@ impl Link {
         Ok(Link {
             conninfo: conninfo.clone(),
             patience,
+            stop,
             facts,
             lines: sessions.into_iter().map(line).collect(),
             place: tokio::sync::Mutex::new(Arc::new(endpoint)),
@@ -101,7 +110,18 @@ impl Link {
     /// Asks something on one of the connections. If that is lost, the question is asked again on a new one.
     ///
     /// `ask` must end with the witness: what is read after it is not bounded.
+    ///
+    /// # Errors
+    /// What cannot be mended by another connection, what could not be mended in time, or that the run is to stop.
     pub(super) async fn ask<T>(
+        &self,
+        line: usize,
+        ask: impl AsyncFn(&Session) -> Result<(T, Witness), SourceError>,
+    ) -> Result<T, SourceError> {
+        unless_stopped(&self.stop, self.ask_again(line, ask)).await
+    }
+
+    async fn ask_again<T>(
         &self,
         line: usize,
         ask: impl AsyncFn(&Session) -> Result<(T, Witness), SourceError>,
@@ -410,6 +430,24 @@ async fn open_more(
         sessions.push(session.in_run(0, silence(patience)));
     }
     Ok(sessions)
+}
+
+/// Waits for something, but not beyond a request to stop.
+async fn unless_stopped<T>(
+    stop: &StopFlag,
+    wait: impl Future<Output = Result<T, SourceError>>,
+) -> Result<T, SourceError> {
+    let stopped = async {
+        while !stop.is_requested() {
+            tokio::time::sleep(STOP_PAUSE).await;
+        }
+    };
+    tokio::select! {
+        // What has come is not thrown away.
+        biased;
+        done = wait => done,
+        () = stopped => Err(SourceError::Stopped),
+    }
 }
 
 /// How long a server may say nothing before it counts as lost.

@@ -21,6 +21,7 @@ use super::error::SourceError;
 use super::{ChunkSink, FetchError, FetchRange, Source, WalPosition};
 use crate::data_path::DataPath;
 use crate::inventory::Inventory;
+use crate::stop::StopFlag;
 
 /// Connections to use unless told otherwise: the second nearly doubles the rate, more gain little.
 pub const DEFAULT_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(2).unwrap();
@@ -40,7 +41,7 @@ impl ServerSource {
     /// Connects and checks that server and role are fit to be a source.
     ///
     /// Opens `connections` of them, or as many as the server allows. One that is lost later is tried to be made
-    /// again for `retry_timeout`, zero for not at all. Must not be called from within an asynchronous runtime.
+    /// again for `retry_timeout`, zero for not at all; a request to `stop` ends every wait. Must not be called from within an asynchronous runtime.
     ///
     /// # Errors
     /// No connection, a server too old or without `full_page_writes`, a role without the privileges.
@@ -48,6 +49,7 @@ impl ServerSource {
         conninfo: &Conninfo,
         connections: NonZeroUsize,
         retry_timeout: Duration,
+        stop: StopFlag,
     ) -> Result<ServerSource, SourceError> {
         let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -56,7 +58,7 @@ impl ServerSource {
             .enable_all()
             .build()
             .map_err(|source| SourceError::Runtime { source })?;
-        let link = runtime.block_on(Link::open(conninfo, connections, retry_timeout))?;
+        let link = runtime.block_on(Link::open(conninfo, connections, retry_timeout, stop))?;
         Ok(ServerSource { link, runtime })
     }
 }

@@ -24,9 +24,6 @@ const MAX_SMALL_FILE: u64 = 64 << 20;
 /// The most entries a data directory may have: a listing is kept in memory.
 const MAX_ENTRIES: usize = 1 << 24;
 
-/// The longest path a file can have on Linux.
-const MAX_PATH: usize = 4096;
-
 /// The largest file that ext4 can hold: no server makes one of a thousandth of that.
 const MAX_FILE: i64 = 1 << 44;
 
@@ -176,9 +173,6 @@ pub(super) fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize, doing: &str
 /// Makes an entry of a row of the listing.
 fn entry(row: &Row, encoding: &str, doing: &str) -> Result<(DataPath, EntryKind), SourceError> {
     let RawText(name) = column(row, 0, doing)?;
-    if name.len() > MAX_PATH {
-        return Err(answer(doing, "a path that is longer than any file can have"));
-    }
     let path = DataPath::parse(name)?;
     if encoding == "UTF8" && path.as_str().is_none() {
         return Err(SourceError::NameEncoding { path, encoding: encoding.to_owned() });

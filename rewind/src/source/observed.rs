@@ -1,0 +1,85 @@
+//! A source whose every question is announced to an observer first: so tests make one fail.
+
+use std::sync::Arc;
+
+use walparse::{ControlFile, Lsn};
+
+use super::{ChunkSink, FetchError, FetchRange, Source, SourceError, WalPosition};
+use crate::data_path::DataPath;
+use crate::disk::ChangeObserver;
+use crate::inventory::Inventory;
+
+/// A source and who watches it.
+pub(crate) struct ObservedSource {
+    pub(crate) source: Box<dyn Source>,
+    pub(crate) observer: Arc<dyn ChangeObserver>,
+}
+
+impl ObservedSource {
+    fn announce(&self, question: &str) -> Result<(), SourceError> {
+        let failed = |source| SourceError::Read { path: question.into(), source };
+        self.observer.before_question(question).map_err(failed)
+    }
+}
+
+impl Source for ObservedSource {
+    fn name(&self) -> String {
+        self.source.name()
+    }
+
+    fn data_directory(&self) -> Option<String> {
+        self.source.data_directory()
+    }
+
+    fn control_file(&self) -> Result<ControlFile, SourceError> {
+        self.announce("control file")?;
+        self.source.control_file()
+    }
+
+    fn read_file(&self, path: &DataPath) -> Result<Option<Vec<u8>>, SourceError> {
+        self.announce("small file")?;
+        self.source.read_file(path)
+    }
+
+    fn list(&self) -> Result<Inventory, SourceError> {
+        self.announce("listing")?;
+        self.source.list()
+    }
+
+    fn list_wal(&self) -> Result<Vec<(String, u64)>, SourceError> {
+        self.announce("listing of WAL")?;
+        self.source.list_wal()
+    }
+
+    fn position(&self) -> Result<WalPosition, SourceError> {
+        self.announce("position")?;
+        self.source.position()
+    }
+
+    fn replayed_from(&self, redo: Lsn) {
+        self.source.replayed_from(redo);
+    }
+
+    fn fetch(
+        &self,
+        files: &[DataPath],
+        ranges: &[FetchRange],
+        sink: &dyn ChunkSink,
+    ) -> Result<(), FetchError> {
+        self.announce("fetch")?;
+        self.source.fetch(files, ranges, &ObservedSink { sink, observer: &*self.observer })
+    }
+}
+
+/// Announces each piece that has come before it is handed on.
+struct ObservedSink<'a> {
+    sink: &'a dyn ChunkSink,
+    observer: &'a dyn ChangeObserver,
+}
+
+impl ChunkSink for ObservedSink<'_> {
+    fn write(&self, range: FetchRange, bytes: Option<&[u8]>) -> std::io::Result<()> {
+        self.observer.before_question("piece")?;
+        self.sink.write(range, bytes)
+    }
+}
