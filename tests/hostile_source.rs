@@ -128,6 +128,16 @@ fn names_and_sizes() {
     for size in ["-1", "9223372036854775807", "-9223372036854775808", "17592186044417"] {
         liar.expect_refusal("pg_stat_file", &sized(size), &format!("a file size of {size} bytes"));
     }
+    liar.lie("pg_ls_dir", &and_name("'huge'"));
+    liar.define(
+        "CREATE OR REPLACE",
+        FUNCTIONS[1].0,
+        FUNCTIONS[1].1,
+        FUNCTIONS[1].2,
+        "SELECT 17592186044416, now(), now(), now(), now(), false WHERE $1 = 'huge'
+         UNION ALL SELECT s.* FROM pg_catalog.true_pg_stat_file($1, $2) s WHERE $1 <> 'huge'",
+    );
+    liar.rewind().expect_refusal("not enough free space", "");
     let turned = "SELECT s.size, s.access, s.modification, s.change, s.creation,
                          CASE WHEN $1 = 'PG_VERSION' THEN true ELSE s.isdir END
                   FROM pg_catalog.true_pg_stat_file($1, $2) s";
