@@ -21,6 +21,7 @@ mod crashed_target;
 mod same_timeline;
 mod look_alikes;
 mod second_run;
+mod rebuilt_blocks;
 mod interrupted;
 mod standby_target;
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use walparse::scan::{Diverged, EndOfWal, ScanRequest, UnknownChanges, scan};
+use walparse::scan::{Diverged, EndOfWal, RebuiltBlocks, ScanRequest, UnknownChanges, scan};
 use walparse::{
     ControlFile, Fork, Lsn, PageMap, Record, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalDir,
     WalReader, rmgr,
@@ -210,6 +210,7 @@ fn the_parallel_scan_finds_what_the_reader_finds() {
         .step_by((starts.len() / 12).max(1))
         .copied()
         .chain(checkpoints[1..].iter().copied());
+    let mut rebuilt = 0;
     for (index, fork) in forks.enumerate() {
         for newest in [checkpoints[checkpoints.len() - 1], checkpoints[index % checkpoints.len()]] {
             let request = ScanRequest {
@@ -219,6 +220,7 @@ fn the_parallel_scan_finds_what_the_reader_finds() {
                 required_end: end,
                 end: EndOfWal::Crashed,
                 unknown_changes: UnknownChanges::Refuse,
+                rebuilt: RebuiltBlocks::Ignore,
             };
             let found = scan(&wal, &request, &|_| {}).expect("scan");
             let diverged =
@@ -228,8 +230,41 @@ fn the_parallel_scan_finds_what_the_reader_finds() {
                 sequential(&wal, &control, fork, newest),
                 "fork {fork}, newest checkpoint {newest}"
             );
+            if index % 4 > 0 {
+                continue;
+            }
+            let prove = RebuiltBlocks::Prove { replay_limit: Lsn(u64::MAX) };
+            let found = scan(&wal, &ScanRequest { rebuilt: prove, ..request }, &|_| {}).expect("scan");
+            if let Some(found) = found.diverged {
+                assert_eq!(found.since, found.checkpoint.redo);
+                let expected = first_records(&wal, &control, fork, found.since);
+                rebuilt += expected.1.len();
+                assert_eq!((found.page_map, found.rebuilt), expected, "fork {fork}, redo {}", found.since);
+            }
         }
     }
+    assert!(rebuilt > 0, "no block is rebuilt anywhere");
+}
+
+/// What the first record from `since` on says of each block: all of them, and those that it makes anew.
+fn first_records(wal: &WalDir, control: &ControlFile, fork: Lsn, since: Lsn) -> (PageMap, PageMap) {
+    let (mut named, mut rebuilt, mut blocks, mut copied) =
+        (PageMap::new(), PageMap::new(), Vec::new(), false);
+    read_all(wal, control, |record| {
+        if record.lsn < since {
+            return;
+        }
+        record.decode(&control.geometry(), &mut blocks).expect("decode a record");
+        for block in blocks.iter().filter(|block| block.fork == Fork::Main) {
+            let is_new = named.insert(block.relation, block.block);
+            let is_replaced = block.will_init || block.image.is_some_and(|image| image.is_applied);
+            if is_new && is_replaced && !copied && record.end <= fork {
+                rebuilt.insert(block.relation, block.block);
+            }
+        }
+        copied |= record.header.rmid == 4 && record.header.info & 0xF0 == 0;
+    });
+    (named, rebuilt)
 }
 
 /// Every field read from a control file, against the text of pg_controldata.

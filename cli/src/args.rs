@@ -168,6 +168,10 @@ pub(crate) struct RewindArgs {
     #[arg(short = 'R', long, overrides_with = "write_recovery_conf", help_heading = "What to do")]
     pub(crate) write_recovery_conf: bool,
 
+    /// Copy every block that the target changed, even if replay makes it anew in any case
+    #[arg(long, overrides_with = "copy_all_changed", help_heading = "What to do")]
+    pub(crate) copy_all_changed: bool,
+
     /// Do not wait until what was written is safely on disk
     #[arg(short = 'N', long, overrides_with = "no_sync", help_heading = "What to do")]
     pub(crate) no_sync: bool,
@@ -344,10 +348,10 @@ mod tests {
         }
         let args = rewind_args(
             "-nPRcN -j 4 --source-pgdata=/s --wal-dir a --debug --wal-dir=b -P --format json --bindir /b \
-             --ensure-shutdown --restore-command cp --config-file=/c",
+             --ensure-shutdown --copy-all-changed --restore-command cp --config-file=/c",
         );
         assert!(args.dry_run && args.progress && args.write_recovery_conf && args.restore_target_wal);
-        assert!(args.no_sync && args.debug && args.ensure_shutdown);
+        assert!(args.no_sync && args.copy_all_changed && args.debug && args.ensure_shutdown);
         assert_eq!(args.wal_dir, [PathBuf::from("a"), PathBuf::from("b")]);
         assert_eq!((args.jobs, args.format), (NonZeroUsize::new(4), Format::Json));
         assert_eq!(args.source_data, Some(PathBuf::from("/s")));

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use walparse::scan::{EndOfWal, Scan, ScanError, ScanRequest, UnknownChanges, scan};
+use walparse::scan::{EndOfWal, RebuiltBlocks, Scan, ScanError, ScanRequest, UnknownChanges, scan};
 use walparse::{
     ClusterState, ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId,
     WalFault, WalGeometry, WalReadError, WalReader, before_page_header,
@@ -17,9 +17,9 @@ use walparse::{
 use crate::error::RewindError;
 use crate::outcome::Divergence;
 use crate::preflight::Clusters;
-use crate::progress::{Progress, Silent, Stage};
+use crate::progress::{Progress, Stage};
 use crate::source::{Source, SourceError, WalPosition, read_part};
-use crate::target_wal::{FetchWalError, SourceWal, TargetWal};
+use crate::target_wal::{AroundRecord, FetchWalError, SourceWal, TargetWal};
 
 /// How much of the WAL before a presumed fork is compared: a few pages hold many records, and each
 /// record's checksum covers its link to the one before.
@@ -81,6 +81,8 @@ pub(crate) struct Sides<'a> {
     pub(crate) progress: &'a dyn Progress,
     /// Whether a target without WAL of its own is taken for one that leaves the source at its end.
     pub(crate) rewinds_anyway: bool,
+    /// Whether to look for blocks that replay rebuilds.
+    pub(crate) rebuilt: RebuiltBlocks,
 }
 
 /// Where the histories part, and the target's WAL beyond that.
@@ -99,8 +101,7 @@ pub(crate) fn find(
     let control = &sides.clusters.target;
     let geometry = control.geometry();
     let required_end = require_own(wal, control)?;
-    let scan_to =
-        |wal: &TargetWal<'_>, fork: Lsn| scan_target(sides.clusters, sides.progress, wal, fork, required_end);
+    let scan_to = |wal: &TargetWal<'_>, fork: Lsn| scan_target(sides, wal, fork, required_end);
     let source_wal = SourceWal { source: sides.source, history: sides.source_history, geometry };
     let first = match (scan_to(wal, presumed.unwrap_or(Lsn(u64::MAX))), presumed) {
         // What is missing below the fork the source may have, once it is known to be the same there.
@@ -151,7 +152,8 @@ pub(crate) fn find(
 /// Reads the target's WAL to its end, for nothing but the errors on the way.
 pub(crate) fn check_end(wal: &mut TargetWal<'_>, clusters: &Clusters) -> Result<(), RewindError> {
     let required_end = require_own(wal, &clusters.target)?;
-    scan_target(clusters, &Silent, wal, Lsn(u64::MAX), required_end).map(|_| ())
+    let request = request(clusters, Lsn(u64::MAX), required_end, RebuiltBlocks::Ignore);
+    scan(wal, &request, &|_| {}).map(|_| ()).map_err(|error| scan_error(error, wal))
 }
 
 /// Whether the target's WAL up to `end` is the source's, as far as can be seen.
@@ -168,14 +170,19 @@ pub(crate) fn goes_on_from(
 
 /// Scans the target's WAL for what lies beyond `fork`.
 fn scan_target(
-    clusters: &Clusters,
-    progress: &dyn Progress,
+    sides: &Sides<'_>,
     wal: &TargetWal<'_>,
     fork: Lsn,
     required_end: Lsn,
 ) -> Result<Scan, RewindError> {
+    let request = request(sides.clusters, fork, required_end, sides.rebuilt);
+    let progress = |bytes| sides.progress.advance(Stage::Scan, bytes);
+    scan(wal, &request, &progress).map_err(|error| scan_error(error, wal))
+}
+
+fn request(clusters: &Clusters, fork: Lsn, required_end: Lsn, rebuilt: RebuiltBlocks) -> ScanRequest {
     let control = &clusters.target;
-    let request = ScanRequest {
+    ScanRequest {
         geometry: control.geometry(),
         fork,
         newest_checkpoint: clusters.newest_target_checkpoint(),
@@ -187,8 +194,8 @@ fn scan_target(
             _ => EndOfWal::Crashed,
         },
         unknown_changes: UnknownChanges::Refuse,
-    };
-    scan(wal, &request, &|bytes| progress.advance(Stage::Scan, bytes)).map_err(|error| scan_error(error, wal))
+        rebuilt,
+    }
 }
 
 /// The timeline of the last byte before `lsn`.
@@ -268,7 +275,9 @@ pub(crate) fn source_end(
             }
             WalPosition::Standby { .. } => std::thread::sleep(Duration::from_millis(50)),
             WalPosition::Stopped => {
-                let end = stopped_end(&SourceWal { source, history, geometry }, control)?;
+                let wal = SourceWal { source, history, geometry };
+                let around = AroundRecord { wal: &wal, lsn: control.checkpoint_lsn() };
+                let end = stopped_end(&around, control)?;
                 return Ok((end, end));
             }
         }

@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::copy::{copy_data, create_entries};
 use crate::early_wal::{Copying, copy_during};
 use crate::error::{Failure, RewindError, TargetState};
-use crate::journal::Journal;
+use crate::journal::{Journal, NewJournal};
 use crate::label::{self, BackupLabel};
 use crate::look;
 use crate::milestone;
@@ -130,20 +130,22 @@ fn state_of(target: &Path) -> TargetState {
 }
 
 /// What a second run must know.
-fn journal(source: &dyn Source, planned: &Planned<'_>) -> Journal {
-    Journal::new(
-        source.name(),
-        &planned.clusters.target,
-        planned.wal.history().to_text().into_bytes(),
-        (planned.divergence, planned.common_checkpoint),
-        planned.page_map.clone(),
-        &planned.target_files,
-        (planned.fetch_bytes(), planned.keep.patterns()),
-    )
+fn journal<'a>(source: &dyn Source, planned: &'a Planned<'_>) -> NewJournal<'a> {
+    NewJournal {
+        source: source.name(),
+        control: &planned.clusters.target,
+        history: planned.wal.history().to_text(),
+        divergence: planned.divergence,
+        checkpoint: planned.common_checkpoint,
+        changed: &planned.changed,
+        files: &planned.target_files,
+        fetch_bytes: planned.fetch_bytes(),
+        keep: planned.keep.patterns(),
+    }
 }
 
 /// The point of no return: the journal first, then the mark that says there is one.
-fn mark(target: &Target, planned: &Planned<'_>, journal: &Journal) -> Result<(), RewindError> {
+fn mark(target: &Target, planned: &Planned<'_>, journal: &NewJournal<'_>) -> Result<(), RewindError> {
     journal.write(target)?;
     let label = std::fs::read(seal::label_path().below(target.root())).ok();
     // The survey may have taken long: nobody must have started a server meanwhile. One that starts after the

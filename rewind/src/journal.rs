@@ -13,12 +13,13 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use walparse::{ControlFile, Flavor, Lsn, PageMap, RelSegment, Relation, TimelineId, Version};
 
+use crate::changed::ChangedBlocks;
 use crate::data_path::DataPath;
 use crate::inventory::{EntryKind, Inventory};
 use crate::outcome::{CommonCheckpoint, Divergence};
@@ -62,7 +63,7 @@ pub(crate) struct Journal {
     pub(crate) divergence: Divergence,
     /// The last common checkpoint, as found in the target's WAL.
     pub(crate) checkpoint: CommonCheckpoint,
-    pub(crate) page_map: PageMap,
+    pub(crate) changed: ChangedBlocks,
     /// What the first plan fetches; a second run fetches about as much again.
     pub(crate) fetch_bytes: Option<u64>,
     /// What is kept: a file that was half copied must not be kept by the next run. Nothing in older journals.
@@ -73,8 +74,11 @@ pub(crate) struct Journal {
     pub(crate) wal_files: BTreeSet<String>,
 }
 
-/// The body as it is stored.
-#[derive(Serialize, Deserialize)]
+/// Tablespace, database, relation, blocks.
+type StoredMap = Vec<(u32, u32, u32, String)>;
+
+/// The body as it is read.
+#[derive(Deserialize)]
 struct Body {
     begun: String,
     source: String,
@@ -87,8 +91,13 @@ struct Body {
     divergence: (u64, u32),
     /// LSN, redo and timeline.
     checkpoint: (u64, u64, u32),
-    /// Tablespace, database, relation, blocks.
-    page_map: Vec<(u32, u32, u32, String)>,
+    page_map: StoredMap,
+    /// Blocks that need not be copied if replay starts at the first position and WAL is common up to the
+    /// second; none in older journals.
+    #[serde(default)]
+    rebuilt: StoredMap,
+    #[serde(default)]
+    rebuilt_by: (u64, u64),
     #[serde(default)]
     keep: Vec<String>,
     #[serde(default)]
@@ -97,55 +106,120 @@ struct Body {
     wal_files: BTreeSet<String>,
 }
 
-impl Journal {
-    /// Notes what the plan was made from, how much it fetches and what is kept. `files` is the target's listing.
-    pub(crate) fn new(
-        source: String,
-        control: &ControlFile,
-        history: Vec<u8>,
-        (divergence, checkpoint): (Divergence, CommonCheckpoint),
-        page_map: PageMap,
-        files: &Inventory,
-        (fetch_bytes, keep): (u64, &[String]),
-    ) -> Journal {
-        let version = control.version();
-        let wal_dir = format!("{}/", version.wal_dir());
-        let (mut relation_files, mut wal_files) = (BTreeMap::new(), BTreeSet::new());
-        for (path, kind) in files.entries() {
-            let (Some(name), EntryKind::File { size }) = (path.as_str(), kind) else { continue };
-            if RelSegment::parse(name, version).is_some() {
-                relation_files.insert(name.to_owned(), *size);
-            } else if let Some(name) = name.strip_prefix(&wal_dir) {
-                wal_files.insert(name.to_owned());
-            }
-        }
-        let begun = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
-        let control = control.clone();
-        Journal {
-            begun,
-            source,
-            control,
-            history,
-            divergence,
-            checkpoint,
-            page_map,
-            fetch_bytes: Some(fetch_bytes),
-            keep: keep.to_vec(),
-            relation_files,
-            wal_files,
-        }
-    }
+/// What the plan was made from, how much it fetches and what is kept: a journal to be written. It may be large,
+/// so nothing is copied for it.
+pub(crate) struct NewJournal<'a> {
+    pub(crate) source: String,
+    pub(crate) control: &'a ControlFile,
+    /// In the form of a history file.
+    pub(crate) history: String,
+    pub(crate) divergence: Divergence,
+    pub(crate) checkpoint: CommonCheckpoint,
+    pub(crate) changed: &'a ChangedBlocks,
+    /// The target's listing.
+    pub(crate) files: &'a Inventory,
+    pub(crate) fetch_bytes: u64,
+    pub(crate) keep: &'a [String],
+}
 
+/// The same as it is stored: what [`Body`] reads.
+#[derive(Serialize)]
+struct NewBody<'a> {
+    begun: String,
+    source: &'a str,
+    control: String,
+    wal_magic: u16,
+    history: String,
+    divergence: (u64, u32),
+    checkpoint: (u64, u64, u32),
+    #[serde(serialize_with = "store_map")]
+    page_map: &'a PageMap,
+    #[serde(serialize_with = "store_map")]
+    rebuilt: &'a PageMap,
+    rebuilt_by: (u64, u64),
+    keep: &'a [String],
+    fetch_bytes: u64,
+    relation_files: RelationFiles<'a>,
+    wal_files: Vec<&'a str>,
+}
+
+/// The relation files of a listing by their sizes.
+struct RelationFiles<'a>(&'a Inventory, Version);
+
+impl Serialize for RelationFiles<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.entries().iter().filter_map(|(path, kind)| {
+            let EntryKind::File { size } = kind else { return None };
+            let name = path.as_str()?;
+            RelSegment::parse(name, self.1).map(|_| (name, *size))
+        }))
+    }
+}
+
+impl NewJournal<'_> {
     /// Bytes it will have.
     pub(crate) fn size(&self) -> u64 {
-        self.encode().len() as u64
+        let mut measured = Measured::default();
+        // Nothing here fails.
+        let _ = self.encode(&mut measured);
+        measured.length
     }
 
     /// Makes the journal durable.
     pub(crate) fn write(&self, target: &Target) -> Result<(), TargetError> {
-        target.replace_file(&path(), &self.encode())
+        target.replace_file_with(&path(), |file| self.encode(file))
     }
 
+    /// Never the whole of it in memory: it is made twice, first for its checksum.
+    fn encode(&self, to: &mut dyn Write) -> io::Result<()> {
+        let version = self.control.version();
+        let wal_dir = format!("{}/", version.wal_dir());
+        let files = self.files.entries().iter();
+        let files = files.filter(|(_, kind)| matches!(kind, EntryKind::File { .. }));
+        let body = NewBody {
+            begun: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
+            source: &self.source,
+            control: to_hex(self.control.bytes()),
+            wal_magic: version.wal_magic(),
+            history: to_hex(self.history.as_bytes()),
+            divergence: (self.divergence.lsn.0, self.divergence.timeline.0),
+            checkpoint: (self.checkpoint.lsn.0, self.checkpoint.redo.0, self.checkpoint.timeline.0),
+            page_map: &self.changed.named,
+            rebuilt: &self.changed.rebuilt,
+            rebuilt_by: (self.changed.since.0, self.changed.fork.0),
+            keep: self.keep,
+            fetch_bytes: self.fetch_bytes,
+            relation_files: RelationFiles(self.files, version),
+            wal_files: files.filter_map(|(path, _)| path.as_str()?.strip_prefix(&wal_dir)).collect(),
+        };
+        let mut measured = Measured::default();
+        serde_json::to_writer(&mut measured, &body)?;
+        to.write_all(MAGIC)?;
+        to.write_all(&measured.crc.to_le_bytes())?;
+        Ok(serde_json::to_writer(to, &body)?)
+    }
+}
+
+/// The CRC-32C and the length of what is written.
+#[derive(Default)]
+struct Measured {
+    crc: u32,
+    length: u64,
+}
+
+impl Write for Measured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.crc = walparse::crc32c_append(self.crc, bytes);
+        self.length += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Journal {
     /// Removes the journal, if there is one, and what is left of one that was not written to its end.
     pub(crate) fn remove(target: &Target) -> Result<(), TargetError> {
         let paths = [path(), unfinished_path(&path())];
@@ -185,34 +259,6 @@ impl Journal {
         Inventory::new(entries).unwrap_or(now)
     }
 
-    fn encode(&self) -> Vec<u8> {
-        let blocks = self.page_map.relations().into_iter().map(|(relation, blocks)| {
-            let mut bytes = Vec::with_capacity(blocks.serialized_size());
-            // Writing to memory does not fail.
-            let _ = blocks.serialize_into(&mut bytes);
-            (relation.tablespace, relation.database, relation.number, to_hex(&bytes))
-        });
-        let body = Body {
-            begun: self.begun.clone(),
-            source: self.source.clone(),
-            control: to_hex(self.control.bytes()),
-            wal_magic: Some(self.control.version().wal_magic()),
-            history: to_hex(&self.history),
-            divergence: (self.divergence.lsn.0, self.divergence.timeline.0),
-            checkpoint: (self.checkpoint.lsn.0, self.checkpoint.redo.0, self.checkpoint.timeline.0),
-            page_map: blocks.collect(),
-            fetch_bytes: self.fetch_bytes,
-            keep: self.keep.clone(),
-            relation_files: self.relation_files.clone(),
-            wal_files: self.wal_files.clone(),
-        };
-        let body = serde_json::to_vec(&body).unwrap_or_default();
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
-        bytes.extend_from_slice(&body);
-        bytes
-    }
-
     fn decode(bytes: &[u8], flavor: Flavor) -> Result<Journal, String> {
         let (magic, rest) = bytes.split_at_checked(MAGIC.len()).ok_or("too short")?;
         if magic != MAGIC {
@@ -223,16 +269,12 @@ impl Journal {
             return Err("incorrect checksum".into());
         }
         let body: Body = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-        let mut page_map = PageMap::new();
-        for (tablespace, database, number, blocks) in &body.page_map {
-            let blocks = from_hex(blocks).ok_or("invalid page map")?;
-            let blocks =
-                walparse::RelationBlocks::deserialize_from(&blocks[..]).map_err(|error| error.to_string())?;
-            page_map.insert_all(
-                Relation { tablespace: *tablespace, database: *database, number: *number },
-                blocks,
-            );
-        }
+        let changed = ChangedBlocks {
+            named: decode_map(&body.page_map)?,
+            rebuilt: decode_map(&body.rebuilt)?,
+            since: Lsn(body.rebuilt_by.0),
+            fork: Lsn(body.rebuilt_by.1),
+        };
         let control = from_hex(&body.control).ok_or("invalid control file")?;
         let flavor = match body.wal_magic {
             Some(magic) if flavor.is_fork() => flavor.with_wal_magic(magic),
@@ -246,7 +288,7 @@ impl Journal {
             history: from_hex(&body.history).ok_or("invalid history")?,
             divergence: Divergence { lsn: Lsn(body.divergence.0), timeline: TimelineId(body.divergence.1) },
             checkpoint: CommonCheckpoint { lsn: Lsn(lsn), redo: Lsn(redo), timeline: TimelineId(timeline) },
-            page_map,
+            changed,
             fetch_bytes: body.fetch_bytes,
             keep: body.keep,
             relation_files: body.relation_files,
@@ -257,6 +299,28 @@ impl Journal {
 
 fn path() -> DataPath {
     DataPath::parse(NAME).unwrap_or_else(|_| unreachable!("a constant path without dots"))
+}
+
+/// One relation after the other, so that only one is in memory twice.
+fn store_map<S: Serializer>(map: &&PageMap, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut bytes = Vec::new();
+    serializer.collect_seq(map.relations().into_iter().map(|(relation, blocks)| {
+        bytes.clear();
+        // Writing to memory does not fail.
+        let _ = blocks.serialize_into(&mut bytes);
+        (relation.tablespace, relation.database, relation.number, to_hex(&bytes))
+    }))
+}
+
+fn decode_map(stored: &StoredMap) -> Result<PageMap, String> {
+    let mut map = PageMap::new();
+    for (tablespace, database, number, blocks) in stored {
+        let blocks = from_hex(blocks).ok_or("invalid page map")?;
+        let blocks = walparse::RelationBlocks::deserialize_from(&blocks[..]);
+        let relation = Relation { tablespace: *tablespace, database: *database, number: *number };
+        map.insert_all(relation, blocks.map_err(|error| error.to_string())?);
+    }
+    Ok(map)
 }
 
 fn to_hex(bytes: &[u8]) -> String {
@@ -295,24 +359,43 @@ mod tests {
         Inventory::new(entries.collect()).unwrap()
     }
 
-    fn journal(files: &Inventory) -> Journal {
-        let mut page_map = PageMap::new();
+    fn changed() -> ChangedBlocks {
+        let table = Relation { tablespace: 1663, database: 5, number: 16384 };
+        let mut changed =
+            ChangedBlocks { since: Lsn(0x400_0028), fork: Lsn(0x500_0000), ..ChangedBlocks::default() };
         for block in [0, 7, 100_000, u32::MAX] {
-            page_map.insert(Relation { tablespace: 1663, database: 5, number: 16384 }, BlockNumber(block));
+            changed.named.insert(table, BlockNumber(block));
         }
-        let control = ControlFile::parse(&ControlFields::clean(version()).build()).unwrap();
-        let divergence = Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) };
-        let checkpoint =
-            CommonCheckpoint { lsn: Lsn(0x400_0060), redo: Lsn(0x400_0028), timeline: TimelineId(1) };
-        Journal::new(
-            "somewhere".into(),
-            &control,
-            b"1\t0/1\tx\n".into(),
-            (divergence, checkpoint),
-            page_map,
+        changed.rebuilt.insert(table, BlockNumber(7));
+        changed
+    }
+
+    fn write(files: &Inventory, write: impl FnOnce(NewJournal<'_>)) {
+        write(NewJournal {
+            source: "somewhere".into(),
+            control: &control(),
+            history: "1\t0/1\tx\n".into(),
+            divergence: Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) },
+            checkpoint: CommonCheckpoint {
+                lsn: Lsn(0x400_0060),
+                redo: Lsn(0x400_0028),
+                timeline: TimelineId(1),
+            },
+            changed: &changed(),
             files,
-            (1 << 20, &["x".into()]),
-        )
+            fetch_bytes: 1 << 20,
+            keep: &["x".into()],
+        });
+    }
+
+    fn control() -> ControlFile {
+        ControlFile::parse(&ControlFields::clean(version()).build()).unwrap()
+    }
+
+    fn journal(files: &Inventory) -> Journal {
+        let mut bytes = Vec::new();
+        write(files, |journal| journal.encode(&mut bytes).unwrap());
+        Journal::decode(&bytes, flavor()).unwrap()
     }
 
     #[test]
@@ -320,19 +403,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let target = Target::lock(directory.path()).unwrap();
         assert!(matches!(Journal::read(target.root(), flavor()), Err(JournalError::Open { .. })));
-        let written = journal(&listing(&[("base/5/16384", 8192), ("pg_wal/x", 1)]));
-        written.write(&target).unwrap();
+        let files = listing(&[("base/5/16384", 8192), ("base/5/PG_VERSION", 3), ("pg_wal/x", 1)]);
+        write(&files, |journal| journal.write(&target).unwrap());
         let read = Journal::read(target.root(), flavor()).unwrap();
-        assert_eq!(read.page_map, written.page_map);
-        assert_eq!(
-            (read.control, read.divergence, read.checkpoint),
-            (written.control, written.divergence, written.checkpoint)
-        );
-        assert_eq!(
-            (read.history, read.relation_files, read.wal_files, read.keep),
-            (written.history, written.relation_files, written.wal_files, written.keep)
-        );
+        assert_eq!((read.changed, read.control), (changed(), control()));
+        assert_eq!((read.source.as_str(), read.history.as_slice()), ("somewhere", b"1\t0/1\tx\n".as_slice()));
+        assert_eq!((read.divergence.lsn, read.checkpoint.lsn), (Lsn(0x500_0000), Lsn(0x400_0060)));
+        assert_eq!((read.checkpoint.redo, read.divergence.timeline), (Lsn(0x400_0028), TimelineId(1)));
+        assert_eq!((read.fetch_bytes, read.keep), (Some(1 << 20), vec!["x".to_owned()]));
+        assert_eq!(read.relation_files, BTreeMap::from([("base/5/16384".to_owned(), 8192)]));
+        assert_eq!(read.wal_files, BTreeSet::from(["x".to_owned()]));
         let bytes = std::fs::read(directory.path().join(NAME)).unwrap();
+        write(&files, |journal| assert_eq!(journal.size(), bytes.len() as u64));
         for at in [0, 8, 20, bytes.len() - 1] {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;

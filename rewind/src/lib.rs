@@ -20,6 +20,7 @@ mod inventory;
 mod exclude;
 mod keep;
 mod prepare;
+mod changed;
 mod plan;
 mod wal_plan;
 mod tablespaces;
@@ -50,6 +51,8 @@ mod clock;
 mod error;
 
 #[doc(hidden)]
+pub mod benching;
+#[doc(hidden)]
 pub mod fuzzing;
 
 pub use copy::CopyError;
@@ -66,8 +69,8 @@ pub use label::is_mark;
 pub use lock_holder::Holder;
 pub use look::{FlavorError, flavor_of_directory, look_at_wal};
 pub use options::{
-    CrashRecovery, CrashRecoveryError, MissingWal, Mode, Need, Options, RecoveryConf, RestoreCommand,
-    SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
+    CrashRecovery, CrashRecoveryError, MissingWal, Mode, Need, Options, RebuiltBlocks, RecoveryConf,
+    RestoreCommand, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
 pub use outcome::{
     CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, SpaceNeed, StageTime, WalSpan,

@@ -35,6 +35,8 @@ pub struct Options {
     pub config_file: Option<PathBuf>,
     /// What to do if free space is short.
     pub space: SpaceCheck,
+    /// What to do about changed blocks that replay makes anew.
+    pub rebuilt_blocks: RebuiltBlocks,
     /// Whether what was written is made durable.
     pub sync: SyncChoice,
     /// Connections and threads; `None` leaves the choice to the engine.
@@ -61,6 +63,7 @@ impl Options {
             missing_wal: MissingWal { directories: Vec::new(), restore_command: RestoreCommand::Off },
             config_file: None,
             space: SpaceCheck::Enforce,
+            rebuilt_blocks: RebuiltBlocks::Leave,
             sync: SyncChoice::Fsync,
             jobs: None,
             need: Need::Diverged,
@@ -145,6 +148,15 @@ pub enum SpaceCheck {
     Enforce,
     /// Warn and go on.
     Ignore,
+}
+
+/// What to do about changed blocks that replay of the common WAL makes anew, whatever stands there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RebuiltBlocks {
+    /// Leave them to replay.
+    Leave,
+    /// Copy them like all others.
+    Copy,
 }
 
 /// Whether to make writes durable before the run ends.

@@ -145,6 +145,8 @@ pub struct PlanSummary {
     pub blocks: u64,
     /// Their bytes.
     pub block_bytes: u64,
+    /// Changed blocks that are not copied, because replay of the common WAL makes them anew.
+    pub left_to_replay: u64,
     /// Relation files to cut to the source's length.
     pub truncate: u64,
     /// Entries that are the target's own; a directory counts once.

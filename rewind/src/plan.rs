@@ -24,6 +24,8 @@ pub(crate) struct RewindPlan {
     pub(crate) copy_tail: Vec<Tail>,
     /// Relation files in which single blocks are copied, with their numbers in the file.
     pub(crate) blocks: Vec<(DataPath, RelationBlocks)>,
+    /// Changed blocks that are not copied because replay makes them anew.
+    pub(crate) left_to_replay: u64,
     /// Relation files to cut, with their size on the source.
     pub(crate) truncate: Vec<(DataPath, u64)>,
     /// Entries to remove, children first.
@@ -134,6 +136,7 @@ impl RewindPlan {
             changed_files: self.blocks.len() as u64,
             blocks,
             block_bytes: blocks * u64::from(block_size),
+            left_to_replay: self.left_to_replay,
             truncate: self.truncate.len() as u64,
             kept: self.kept.len() as u64,
             remove: (self.remove.len() + self.wal.remove.len()) as u64,

@@ -6,14 +6,16 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use jiff::Timestamp;
-use walparse::{ControlFile, Lsn, PageMap, TimelineHistory};
+use walparse::{ControlFile, Lsn, TimelineHistory};
 
+use crate::changed::ChangedBlocks;
 use crate::clock::Clock;
 use crate::data_path::DataPath;
 use crate::divergence;
 use crate::error::RewindError;
 use crate::inventory::Inventory;
 use crate::keep::Keep;
+use crate::options::RebuiltBlocks;
 use crate::outcome::{CommonCheckpoint, Divergence, Report};
 use crate::plan::{self, PlanInput, RewindPlan};
 use crate::preflight::Clusters;
@@ -36,7 +38,10 @@ pub(crate) struct Planned<'a> {
     /// Where replay will start.
     pub(crate) checkpoint: CommonCheckpoint,
     pub(crate) checkpoint_search: (Timestamp, Timestamp),
-    pub(crate) page_map: PageMap,
+    pub(crate) changed: ChangedBlocks,
+    /// From where to where the common WAL, as it is in the target's WAL directory or was fetched, has been
+    /// read through.
+    pub(crate) verified: Option<(Lsn, Lsn)>,
     pub(crate) source_files: Inventory,
     pub(crate) target_files: Inventory,
     /// When an unfinished run is resumed: the WAL files that were there before it.
@@ -73,6 +78,7 @@ pub(crate) fn make_plan(
     planned: &Planned<'_>,
     source: &dyn Source,
     root: &Path,
+    rebuilt: RebuiltBlocks,
 ) -> Result<RewindPlan, RewindError> {
     let available = available_wal(source, &planned.clusters.source, &planned.source_history)?;
     let wal = plan_wal(planned, &planned.source_history, source, available)?;
@@ -82,16 +88,19 @@ pub(crate) fn make_plan(
         let wal_dir = control.version().wal_dir();
         tracing::debug!("Not removing file \"{wal_dir}/{name}\" because it is required for recovery");
     }
-    let plan = plan::plan(PlanInput {
+    let (redo, fork) = (planned.checkpoint.redo, planned.divergence.lsn);
+    let (page_map, left_to_replay) = planned.changed.to_copy(redo, fork, rebuilt);
+    let mut plan = plan::plan(PlanInput {
         source: &planned.source_files,
         target: &planned.target_files,
-        page_map: &planned.page_map,
+        page_map: &page_map,
         version: control.version(),
         block_size: control.block_size(),
         blocks_per_segment: control.relation_segment_blocks(),
         wal,
         keep: &planned.keep,
     })?;
+    plan.left_to_replay = left_to_replay;
     tablespaces::check(&plan, root, control.version().names())?;
     Ok(plan)
 }

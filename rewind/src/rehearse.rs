@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::data_path::DataPath;
 use crate::error::RewindError;
 use crate::inventory::EntryKind;
-use crate::journal::Journal;
+use crate::journal::NewJournal;
 use crate::keep::is_data;
 use crate::options::{Options, SpaceCheck};
 use crate::outcome::SpaceNeed;
@@ -28,7 +28,7 @@ pub(crate) fn rehearse(
     target: &Target,
     source: &dyn Source,
     planned: &Planned<'_>,
-    journal: &Journal,
+    journal: &NewJournal<'_>,
 ) -> Result<Vec<SpaceNeed>, RewindError> {
     check_target(target, planned)?;
     check_source(source, planned)?;

@@ -15,12 +15,14 @@
 //! cut or removed then needs nothing more from this one.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
 
 use jiff::Zoned;
-use walparse::scan::{EndOfWal, ScanError, ScanRequest, UnknownChanges, scan};
+use walparse::scan::{EndOfWal, RebuiltBlocks, ScanError, ScanRequest, UnknownChanges, scan};
 use walparse::{
-    ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, WalDir, WalReadError,
-    before_page_header,
+    ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, WalDir, WalGeometry, WalReadError,
+    WalReader, before_page_header,
 };
 
 use crate::clock::Clock;
@@ -39,7 +41,7 @@ use crate::recovery_conf;
 use crate::source::Source;
 use crate::survey::source_history;
 use crate::target::Target;
-use crate::wal_plan::WalCopy;
+use crate::wal_plan::{WalCopy, WalPlan};
 
 /// What sealing came to.
 pub(crate) struct Sealed {
@@ -73,7 +75,7 @@ pub(crate) fn seal(
     let plan = plan_wal(planned, &history, source, available)?;
     let bytes = bring_wal(target, source, planned, &plan.copy, &plan.elsewhere, early, progress)?;
     progress.finish(Stage::Copy);
-    let end = verify_wal(target, &control, &history, planned, available)?;
+    let end = verify_wal(target, &control, &history, planned, &plan, available)?;
     clock.end_stage("wal");
 
     preflight::check_not_running(target.root(), control.version().names())?;
@@ -149,10 +151,19 @@ fn bring_wal(
         let path = wal_path(wal_dir, name)?;
         let found = planned.wal.find_elsewhere(name, false).map_err(|error| failed(Box::new(error)))?;
         let found = found.ok_or_else(|| RewindError::WalVanished { path: path.clone() })?;
-        let bytes = std::fs::read(found).map_err(|error| failed(Box::new(error)))?;
         let file = target.open(&path)?;
         file.set_length(0)?;
-        file.write_at(&bytes, 0)?;
+        // In pieces: a segment may have a gigabyte.
+        let mut from = File::open(found).map_err(|error| failed(Box::new(error)))?;
+        let (mut buffer, mut offset) = (vec![0; 1 << 20], 0);
+        loop {
+            let count = from.read(&mut buffer).map_err(|error| failed(Box::new(error)))?;
+            if count == 0 {
+                break;
+            }
+            file.write_at(&buffer[..count], offset)?;
+            offset += count as u64;
+        }
     }
     let mut rest = Vec::new();
     for file in copy.iter().filter(|file| !early.names.contains(&file.name)) {
@@ -161,14 +172,15 @@ fn bring_wal(
     copy_files(rest, source, target, progress)
 }
 
-/// Reads the WAL that is now on the target from redo on; returns the end of its last record, which is the
-/// minRecoveryPoint: every page copied was changed by a record before it, because a page never reaches
-/// the source's disk before its WAL does.
+/// Makes sure that the WAL that is now on the target can be read from redo to its end; returns the end of its
+/// last record, which is the minRecoveryPoint: every page copied was changed by a record before it, because a
+/// page never reaches the source's disk before its WAL does.
 fn verify_wal(
     target: &Target,
     control: &ControlFile,
     history: &TimelineHistory,
     planned: &Planned<'_>,
+    plan: &WalPlan,
     available: Lsn,
 ) -> Result<Lsn, RewindError> {
     let geometry = control.geometry();
@@ -177,14 +189,16 @@ fn verify_wal(
         wal: WalDir::new(directory, history.clone(), geometry.segment_size),
         last: geometry.segment_size.segment_before(available),
     };
+    let start = first_unread(planned, plan, &store, geometry)?;
     let needed = control.checkpoint_lsn().advance(1).max(control.min_recovery_point());
     let request = ScanRequest {
         geometry,
         fork: Lsn(u64::MAX),
-        newest_checkpoint: planned.checkpoint.redo,
+        newest_checkpoint: start,
         required_end: before_page_header(needed, &geometry),
         end: EndOfWal::Open,
         unknown_changes: UnknownChanges::Ignore,
+        rebuilt: RebuiltBlocks::Ignore,
     };
     let found = scan(&store, &request, &|_| {}).map_err(RewindError::IncompleteWal)?;
     // Only the record that the source was writing when it was asked may be incomplete.
@@ -195,6 +209,32 @@ fn verify_wal(
         return Err(RewindError::IncompleteWal(ScanError::BreaksOff { position, needed: available, fault }));
     }
     Ok(found.end)
+}
+
+/// From where on the WAL has to be read: from redo, or from the last segment that is as the scan of the target
+/// read it. That one is read again because its last record may go on in the first one that is new.
+fn first_unread(
+    planned: &Planned<'_>,
+    plan: &WalPlan,
+    store: &UpTo,
+    geometry: WalGeometry,
+) -> Result<Lsn, RewindError> {
+    let (redo, size) = (planned.checkpoint.redo, geometry.segment_size);
+    let Some((_, fork)) = planned.verified.filter(|(since, _)| *since <= redo) else { return Ok(redo) };
+    let brought = plan.copy.iter().map(|file| &file.name).chain(&plan.elsewhere);
+    let brought = brought.filter_map(|name| size.parse_file_name(name)).map(|(_, segment)| segment);
+    let mut segment = brought.min().unwrap_or(size.segment_of(fork)).min(size.segment_of(fork));
+    while segment > size.segment_of(redo) {
+        segment = SegmentNo(segment.0 - 1);
+        let mut reader = WalReader::new(store, geometry, size.start_of(segment));
+        let first =
+            reader.seek_first_in(segment).map_err(|error| RewindError::IncompleteWal(error.into()))?;
+        // One in which no record starts is the middle of a long one.
+        if first != Ok(None) {
+            break;
+        }
+    }
+    Ok(redo.max(size.start_of(segment)))
 }
 
 /// The WAL of the target up to a segment, whatever lies behind it.

@@ -137,7 +137,7 @@ pub fn status(directory: &Path) -> Result<Status, RewindError> {
 
 impl UnfinishedRewind {
     fn of(journal: &Journal) -> UnfinishedRewind {
-        let relations = journal.page_map.relations();
+        let relations = journal.changed.named.relations();
         UnfinishedRewind {
             begun: journal.begun.clone(),
             source: journal.source.clone(),
@@ -205,11 +205,13 @@ fn starts_as(root: &Path, control: &ControlFile) -> Result<StartsAs, RewindError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::changed::ChangedBlocks;
     use crate::inventory::Inventory;
+    use crate::journal::NewJournal;
     use crate::label;
     use crate::target::Target;
     use walparse::control::testing::ControlFields;
-    use walparse::{BlockNumber, Lsn, PageMap, Relation, TimelineId, Version};
+    use walparse::{BlockNumber, Lsn, Relation, TimelineId, Version};
 
     fn version() -> Version {
         Version::find(1300, 202_209_061).unwrap()
@@ -229,17 +231,28 @@ mod tests {
         std::fs::write(directory.path().join(name), text).unwrap();
     }
 
-    fn journal(directory: &tempfile::TempDir) -> Journal {
+    fn write_journal(directory: &tempfile::TempDir, target: &Target) {
         let control = preflight::target_control(directory.path(), version().flavor()).unwrap();
-        let at = Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) };
-        let checkpoint =
-            CommonCheckpoint { lsn: Lsn(0x400_0060), redo: Lsn(0x400_0028), timeline: TimelineId(1) };
-        let mut map = PageMap::new();
+        let mut changed = ChangedBlocks::default();
         for (number, block) in [(16384, 0), (16384, 7), (16385, 1)] {
-            map.insert(Relation { tablespace: 1663, database: 5, number }, BlockNumber(block));
+            changed.named.insert(Relation { tablespace: 1663, database: 5, number }, BlockNumber(block));
         }
-        let files = Inventory::default();
-        Journal::new("server x".into(), &control, vec![], (at, checkpoint), map, &files, (4711, &[]))
+        let journal = NewJournal {
+            source: "server x".into(),
+            control: &control,
+            history: String::new(),
+            divergence: Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) },
+            checkpoint: CommonCheckpoint {
+                lsn: Lsn(0x400_0060),
+                redo: Lsn(0x400_0028),
+                timeline: TimelineId(1),
+            },
+            changed: &changed,
+            files: &Inventory::default(),
+            fetch_bytes: 4711,
+            keep: &[],
+        };
+        journal.write(target).unwrap();
     }
 
     #[test]
@@ -271,9 +284,8 @@ mod tests {
         assert_eq!(lost.condition, Condition::Unfinished);
         assert!(lost.unfinished.is_none() && lost.journal_problem.is_some());
 
-        let journal = journal(&directory);
         let target = Target::lock(directory.path()).unwrap();
-        journal.write(&target).unwrap();
+        write_journal(&directory, &target);
         assert_eq!(status(directory.path()).unwrap().condition, Condition::KbrecoverRuns);
         drop(target);
         let status = status(directory.path()).unwrap();

@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use walparse::{ClusterState, ControlFile, Flavor, Lsn, Names, TimelineHistory, TimelineId, Version};
+use walparse::{ClusterState, ControlFile, Flavor, Lsn, Names, TimelineHistory, TimelineId, Version, scan};
 
 use crate::archive::Archive;
+use crate::changed::ChangedBlocks;
 use crate::clock::Clock;
 use crate::config::Configuration;
 use crate::data_path::DataPath;
@@ -16,7 +17,7 @@ use crate::journal::Journal;
 use crate::keep::{Keep, KeepError};
 use crate::label::BackupLabel;
 use crate::milestone;
-use crate::options::{Mode, Need, Options, RestoreCommand, UncleanTarget};
+use crate::options::{Mode, Need, Options, RebuiltBlocks, RestoreCommand, UncleanTarget};
 use crate::outcome::{CommonCheckpoint, Divergence, Outcome};
 use crate::plan::{PlanError, RewindPlan};
 use crate::preflight::{self, Clusters, PreflightError};
@@ -77,6 +78,12 @@ pub(crate) fn survey<'a>(
                 && clusters.label.is_none()
                 && !clusters.target.state().is_clean()
                 && !on_one_timeline(&clusters),
+            rebuilt: match options.rebuilt_blocks {
+                RebuiltBlocks::Leave => {
+                    scan::RebuiltBlocks::Prove { replay_limit: clusters.source.checkpoint().redo }
+                }
+                RebuiltBlocks::Copy => scan::RebuiltBlocks::Ignore,
+            },
         };
         let found = divergence::find(&sides, &mut wal, presumed.1);
         progress.finish(Stage::Scan);
@@ -100,6 +107,8 @@ pub(crate) fn survey<'a>(
         timeline: diverged.checkpoint.timeline,
     };
     announce_checkpoint(&common_checkpoint, checkpoint_search);
+    let (page_map, rebuilt) = (diverged.page_map, diverged.rebuilt);
+    let fork = found.divergence.lsn;
     let mut planned = Planned {
         checkpoint: replay_start(common_checkpoint, &clusters.source),
         source_history,
@@ -107,7 +116,8 @@ pub(crate) fn survey<'a>(
         divergence: found.divergence,
         common_checkpoint,
         checkpoint_search,
-        page_map: diverged.page_map,
+        changed: ChangedBlocks { named: page_map, rebuilt, since: diverged.since, fork },
+        verified: Some((diverged.since, fork)),
         source_files: source_files?,
         target_files: target_files.map_err(RewindError::Walk)?,
         own_wal_files: None,
@@ -116,7 +126,7 @@ pub(crate) fn survey<'a>(
         scanned,
         clusters,
     };
-    planned.plan = make_plan(&planned, source, target.root())?;
+    planned.plan = make_plan(&planned, source, target.root(), options.rebuilt_blocks)?;
     announce_plan(&planned);
     clock.end_stage("plan");
     Ok(Survey::Planned(Box::new(planned)))
@@ -169,7 +179,8 @@ fn resume<'a>(
         common_checkpoint,
         checkpoint_search,
         target_files: journal.original(target_files, &source_files, clusters.target.version()),
-        page_map: journal.page_map,
+        changed: journal.changed,
+        verified: None,
         source_files,
         own_wal_files: Some(journal.wal_files),
         keep: Keep::again(&journal.keep).map_err(PlanError::from)?,
@@ -177,7 +188,7 @@ fn resume<'a>(
         scanned: (0, 0),
         clusters,
     };
-    planned.plan = make_plan(&planned, source, target.root())?;
+    planned.plan = make_plan(&planned, source, target.root(), options.rebuilt_blocks)?;
     announce_plan(&planned);
     clock.end_stage("plan");
     Ok(Survey::Planned(Box::new(planned)))

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -280,6 +280,15 @@ impl Target {
 
     /// Puts a small file in place as a whole, durably: the old one or the new one is there, nothing else.
     pub(crate) fn replace_file(&self, path: &DataPath, bytes: &[u8]) -> Result<(), TargetError> {
+        self.replace_file_with(path, |file| file.write_all(bytes))
+    }
+
+    /// The same for a file that may be large: `write` makes it piece by piece.
+    pub(crate) fn replace_file_with(
+        &self,
+        path: &DataPath,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), TargetError> {
         let full = path.below(&self.root);
         let temporary = unfinished_path(path).below(&self.root);
         let failed = |action, path: &Path| {
@@ -291,7 +300,11 @@ impl Target {
             disk.remove_file(&temporary).map_err(failed("remove file", &temporary))?;
         }
         let file = disk.create_file(&temporary, self.file_mode).map_err(failed("create file", &temporary))?;
-        disk.write(&file, &temporary, bytes, 0).map_err(failed("write file", &temporary))?;
+        let pieces = Pieces { disk, file: &file, path: &temporary, offset: 0 };
+        let mut pieces = BufWriter::with_capacity(PIECE, pieces);
+        let written = write(&mut pieces).and_then(|()| pieces.flush());
+        drop(pieces.into_parts());
+        written.map_err(failed("write file", &temporary))?;
         disk.sync_file(&file, &temporary).map_err(failed("fsync file", &temporary))?;
         disk.rename(&temporary, &full).map_err(failed("rename into place", &full))?;
         let parent = full.parent().unwrap_or(&self.root);
@@ -418,6 +431,29 @@ fn is_closed_own_file(path: &Path) -> bool {
 
 fn is_real_directory(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
+}
+
+/// What is written to a file at once, at most.
+const PIECE: usize = 1 << 20;
+
+/// Writes a file from front to back.
+struct Pieces<'a> {
+    disk: &'a Disk,
+    file: &'a File,
+    path: &'a Path,
+    offset: u64,
+}
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.disk.write(self.file, self.path, bytes, self.offset)?;
+        self.offset += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -8,16 +8,16 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use walparse::{
     FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalDir, WalGeometry, WalReadError,
 };
 
 use crate::archive::{Archive, ArchiveError};
 use crate::data_path::DataPath;
-use crate::source::{Source, SourceError, read_part};
+use crate::source::{FetchError, Source, SourceError, read_part, store_part};
 use crate::stop::StopFlag;
 
 /// The places WAL of the target may be in.
@@ -33,6 +33,8 @@ pub(crate) struct TargetWal<'a> {
     shared_end: Lsn,
     /// Up to here other places than the WAL directory are asked.
     needed_end: Lsn,
+    /// The newest segment in the WAL directory, once it was asked for: nothing changes there meanwhile.
+    newest: OnceLock<Option<SegmentNo>>,
     fetched: Mutex<Fetched>,
 }
 
@@ -49,6 +51,8 @@ pub(crate) enum FetchWalError {
     Archive(#[from] ArchiveError),
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     #[error("could not open file \"{}\"", path.display())]
     Open {
         path: PathBuf,
@@ -80,6 +84,7 @@ impl<'a> TargetWal<'a> {
             geometry,
             shared_end: Lsn::INVALID,
             needed_end: Lsn::INVALID,
+            newest: OnceLock::new(),
             fetched: Mutex::default(),
         }
     }
@@ -92,6 +97,7 @@ impl<'a> TargetWal<'a> {
     /// Reads the WAL in this history from now on.
     pub(crate) fn set_history(&mut self, history: TimelineHistory) {
         self.local = WalDir::new(self.local.directory(), history, self.geometry.segment_size);
+        self.newest = OnceLock::new();
     }
 
     /// The history the WAL is read in.
@@ -148,6 +154,14 @@ impl<'a> TargetWal<'a> {
         FileBytes::open(&path).map(Some).map_err(|source| WalReadError::Open { path, source })
     }
 
+    fn newest_here(&self) -> Result<Option<SegmentNo>, WalReadError> {
+        if let Some(newest) = self.newest.get() {
+            return Ok(*newest);
+        }
+        let newest = self.local.newest()?;
+        Ok(*self.newest.get_or_init(|| newest))
+    }
+
     /// The places that were or would be asked, for messages.
     pub(crate) fn places(&self) -> String {
         let mut places = vec![format!("\"{}\"", self.local.directory().display())];
@@ -162,28 +176,24 @@ impl<'a> TargetWal<'a> {
     /// A copy of a file of the source's WAL directory, in the temporary directory.
     ///
     /// Nothing is locked while it is fetched: threads that wait for each other's work would wait for ever.
-    #[expect(clippy::disallowed_methods, reason = "writes to a temporary directory, not to the target")]
     fn fetch_from_source(&self, name: &str) -> Result<Option<PathBuf>, FetchWalError> {
         if let Some(path) = self.fetched().get(name) {
             return Ok(Some(path));
         }
         let path = format!("{}/{name}", self.geometry.version.wal_dir());
         let Ok(path) = DataPath::parse(path) else { return Ok(None) };
-        let Some(bytes) = read_part(self.source, &path, 0, self.geometry.segment_size.bytes())? else {
+        let directory = self.fetched().directory().map_err(FetchWalError::Store)?;
+        let file = NamedTempFile::new_in(&directory).map_err(FetchWalError::Store)?;
+        if !store_part(self.source, &path, self.geometry.segment_size.bytes(), file.as_file())? {
             return Ok(None);
-        };
+        }
         let mut fetched = self.fetched();
         // Another thread may have been faster; its copy may be mapped by now and stays as it is.
         if let Some(path) = fetched.get(name) {
             return Ok(Some(path));
         }
-        let directory = match fetched.directory.take() {
-            Some(directory) => directory,
-            None => tempfile::tempdir().map_err(FetchWalError::Store)?,
-        };
-        let to = directory.path().join(name);
-        fetched.directory = Some(directory);
-        std::fs::write(&to, bytes).map_err(FetchWalError::Store)?;
+        let to = directory.join(name);
+        file.persist(&to).map_err(|error| FetchWalError::Store(error.error))?;
         fetched.names.insert(name.to_owned());
         tracing::info!("fetched WAL file \"{name}\" from the source");
         Ok(Some(to))
@@ -195,6 +205,14 @@ impl<'a> TargetWal<'a> {
 }
 
 impl Fetched {
+    /// The temporary directory, made if it is not there yet.
+    fn directory(&mut self) -> io::Result<PathBuf> {
+        if self.directory.is_none() {
+            self.directory = Some(tempfile::tempdir()?);
+        }
+        Ok(self.directory.as_ref().map(|directory| directory.path().to_owned()).unwrap_or_default())
+    }
+
     fn get(&self, name: &str) -> Option<PathBuf> {
         let directory = self.directory.as_ref().filter(|_| self.names.contains(name))?;
         Some(directory.path().join(name))
@@ -215,7 +233,7 @@ impl SegmentStore for TargetWal<'_> {
         // Behind the end of what is here, an archive may have what others wrote. A directory that was given
         // has what the user says is the target's.
         let is_behind =
-            segment > size.segment_before(self.needed_end) && Some(segment) > self.local.newest()?;
+            segment > size.segment_before(self.needed_end) && Some(segment) > self.newest_here()?;
         let found = if is_behind {
             Ok(self.find_copy(&name))
         } else {
@@ -227,7 +245,7 @@ impl SegmentStore for TargetWal<'_> {
     }
 
     fn newest(&self) -> Result<Option<SegmentNo>, WalReadError> {
-        let mut newest = self.local.newest()?;
+        let mut newest = self.newest_here()?;
         for directory in self.directories {
             let history = self.local.history().clone();
             let copies = WalDir::new(directory, history, self.geometry.segment_size);
@@ -249,23 +267,50 @@ pub(crate) struct SourceWal<'a> {
 }
 
 impl SourceWal<'_> {
+    /// The name of a segment's file.
+    pub(crate) fn describe(&self, segment: SegmentNo) -> String {
+        let size = self.geometry.segment_size;
+        size.file_name(self.history.timeline_of_segment(segment, size), segment)
+    }
+
     /// The path of a segment's file below the data directory.
     pub(crate) fn path(&self, segment: SegmentNo) -> Result<DataPath, SourceError> {
-        let size = self.geometry.segment_size;
-        let name = size.file_name(self.history.timeline_of_segment(segment, size), segment);
+        let name = self.describe(segment);
         Ok(DataPath::parse(format!("{}/{name}", self.geometry.version.wal_dir()))?)
     }
 }
 
-impl SegmentStore for SourceWal<'_> {
+/// The pages in which a record of the source starts, and the first two of every segment: enough for a record
+/// as short as a checkpoint's, without fetching a segment of perhaps a gigabyte. All else reads as zeros, and so
+/// as no WAL.
+pub(crate) struct AroundRecord<'a> {
+    pub(crate) wal: &'a SourceWal<'a>,
+    pub(crate) lsn: Lsn,
+}
+
+impl SegmentStore for AroundRecord<'_> {
     fn open(&self, segment: SegmentNo) -> Result<Option<FileBytes>, WalReadError> {
         let failed = |source: SourceError| WalReadError::Fetch {
             segment: self.describe(segment),
             source: Box::new(source),
         };
-        let path = self.path(segment).map_err(failed)?;
-        let bytes = read_part(self.source, &path, 0, self.geometry.segment_size.bytes()).map_err(failed)?;
-        Ok(bytes.map(FileBytes::Owned))
+        let geometry = &self.wal.geometry;
+        let (size, block) = (geometry.segment_size, u64::from(geometry.wal_block_size));
+        let path = self.wal.path(segment).map_err(failed)?;
+        // Memory that is never written to is not taken.
+        let mut bytes = vec![0; size.bytes() as usize];
+        let mut offsets = vec![0];
+        if size.segment_of(self.lsn) == segment {
+            let offset = size.offset_of(self.lsn) as u64;
+            offsets.push(offset - offset % block);
+        }
+        for offset in offsets {
+            let length = (2 * block).min(size.bytes() - offset);
+            let part = read_part(self.wal.source, &path, offset, length).map_err(failed)?;
+            let Some(part) = part else { return Ok(None) };
+            bytes[offset as usize..][..part.len()].copy_from_slice(&part);
+        }
+        Ok(Some(FileBytes::Owned(bytes)))
     }
 
     fn newest(&self) -> Result<Option<SegmentNo>, WalReadError> {
@@ -273,8 +318,7 @@ impl SegmentStore for SourceWal<'_> {
     }
 
     fn describe(&self, segment: SegmentNo) -> String {
-        let size = self.geometry.segment_size;
-        size.file_name(self.history.timeline_of_segment(segment, size), segment)
+        self.wal.describe(segment)
     }
 }
 

@@ -31,10 +31,12 @@ pub mod rmgr;
 mod effect;
 mod opcode;
 
+mod crc;
 mod mapped;
 mod wal_dir;
 mod reader;
 mod page_map;
+mod changes;
 pub mod scan;
 
 mod error;
@@ -44,6 +46,7 @@ pub mod testing;
 pub use checkpoint::Checkpoint;
 pub use control::{ClusterState, ControlFile, WalLevel};
 pub use control_fields::{ControlField, ControlFields, FieldValue};
+pub use crc::crc32c_append;
 pub use effect::{DatabaseDir, Effect, Finish, Microseconds};
 pub use error::{ControlError, HistoryError, NameError, WalFault, WalReadError};
 pub use flavor::{Flavor, Names};

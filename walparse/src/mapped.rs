@@ -1,4 +1,4 @@
-//! The bytes of a file, mapped into memory where that is safe: the only unsafe code of the project.
+//! The bytes of a file, mapped into memory where that is safe.
 //!
 //! A file that somebody truncates while it is mapped would end the program with SIGBUS, which no code here
 //! could catch. So a file is mapped only under a read lease (`F_SETLEASE`): while we hold it, the kernel
@@ -15,7 +15,10 @@ use std::ops::Deref;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use memmap2::{Advice, Mmap};
+use memmap2::{Advice, Mmap, UncheckedAdvice};
+
+/// Bytes of a mapped file that are asked for at once.
+const WINDOW: usize = 256 << 10;
 
 /// The bytes of a whole file.
 #[derive(Debug)]
@@ -54,11 +57,23 @@ impl FileBytes {
         Ok(FileBytes::Owned(bytes))
     }
 
-    /// Asks for all pages now, which costs less than one fault for each; an error is no harm.
-    pub fn populate(&self) {
-        if let FileBytes::Mapped(leased) = self {
-            let _ = leased.map.advise(Advice::PopulateRead);
+    /// Asks for the bytes from `at` on, which costs less than one fault for each page, and gives back those that
+    /// were asked for before: however large the file, only a window of it takes memory. Returns where the
+    /// window ends. An error is no harm.
+    pub(crate) fn move_window(&self, at: usize) -> usize {
+        let end = at.saturating_add(WINDOW);
+        if let FileBytes::Mapped(leased) = self
+            && at < leased.map.len()
+        {
+            let map = &leased.map;
+            let _ = map.advise_range(Advice::PopulateRead, at, WINDOW.min(map.len() - at));
+            if let Some(before) = at.checked_sub(WINDOW) {
+                // SAFETY: nobody writes to this mapping, so its pages have nothing that the file has not; one
+                // that is still looked at is read from the file again.
+                let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, before, WINDOW) };
+            }
         }
+        end
     }
 }
 

@@ -11,8 +11,7 @@ use roaring::RoaringBitmap;
 use crate::lsn::BlockNumber;
 use crate::relation::{RelSegment, Relation};
 
-/// A set of blocks of many relations (main fork only). Union is all that is ever done to it, so the
-/// order in which parts of the WAL are read does not matter.
+/// A set of blocks of many relations (main fork only).
 #[derive(Clone, Debug, Default)]
 pub struct PageMap {
     relations: Vec<(Relation, RoaringBitmap)>,
@@ -30,12 +29,12 @@ impl PageMap {
         PageMap::default()
     }
 
-    /// Adds a block.
-    pub fn insert(&mut self, relation: Relation, block: BlockNumber) {
+    /// Adds a block; whether it is new.
+    pub fn insert(&mut self, relation: Relation, block: BlockNumber) -> bool {
         if self.relations.get(self.last).is_none_or(|(last, _)| *last != relation) {
             self.last = self.place_of(relation);
         }
-        self.relations[self.last].1.insert(block.0);
+        self.relations[self.last].1.insert(block.0)
     }
 
     /// Adds blocks of one relation.
@@ -49,6 +48,15 @@ impl PageMap {
         for (relation, blocks) in other.relations {
             let place = self.place_of(relation);
             self.relations[place].1 |= blocks;
+        }
+    }
+
+    /// Takes away everything in `other`.
+    pub fn subtract(&mut self, other: &PageMap) {
+        for (relation, blocks) in &mut self.relations {
+            if let Some(others) = other.blocks(*relation) {
+                *blocks -= others;
+            }
         }
     }
 
@@ -84,7 +92,8 @@ impl PageMap {
 
     /// All relations with their blocks, ordered.
     pub fn relations(&self) -> Vec<(Relation, &RelationBlocks)> {
-        let mut all: Vec<_> = self.relations.iter().map(|(relation, blocks)| (*relation, blocks)).collect();
+        let blocks = self.relations.iter().filter(|(_, blocks)| !blocks.is_empty());
+        let mut all: Vec<_> = blocks.map(|(relation, blocks)| (*relation, blocks)).collect();
         all.sort_unstable_by_key(|(relation, _)| *relation);
         all
     }
@@ -96,7 +105,7 @@ impl PageMap {
 
     /// Whether no block is in the map.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.relations.iter().all(|(_, blocks)| blocks.is_empty())
     }
 
     fn place_of(&mut self, relation: Relation) -> usize {

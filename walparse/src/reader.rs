@@ -5,11 +5,12 @@
 
 use byteorder::{ByteOrder, LittleEndian};
 
+use crate::crc;
 use crate::error::{WalFault, WalReadError};
 use crate::lsn::Lsn;
 use crate::mapped::FileBytes;
 use crate::page::PageHeader;
-use crate::record::{RECORD_HEADER, Record, RecordHeader, check_header, has_valid_crc};
+use crate::record::{RECORD_HEADER, Record, RecordHeader, check_header};
 use crate::rmgr;
 use crate::segment::SegmentNo;
 use crate::timeline::TimelineId;
@@ -53,6 +54,8 @@ pub struct WalReader<'s, S: SegmentStore + ?Sized> {
     timeline: TimelineId,
     page: Option<(Lsn, PageHeader)>,
     segment: Option<(SegmentNo, FileBytes)>,
+    /// Up to here the bytes of the segment have been asked for.
+    window_end: usize,
     torn: Option<Lsn>,
     scratch: Vec<u8>,
 }
@@ -92,6 +95,7 @@ impl<'s, S: SegmentStore + ?Sized> WalReader<'s, S> {
             timeline: TimelineId(0),
             page: None,
             segment: None,
+            window_end: 0,
             torn: None,
             scratch: Vec::new(),
         }
@@ -186,7 +190,14 @@ impl<'s, S: SegmentStore + ?Sized> WalReader<'s, S> {
     /// # Errors
     /// The inner error is the end of the WAL: nothing valid follows. The outer one is trouble in reading.
     pub fn read(&mut self) -> Result<Result<Record<'_>, WalEnd>, WalReadError> {
-        let (lsn, place, header, end) = match self.find_record() {
+        let found = match self.next_in_page() {
+            Some((at, header)) => {
+                let end = self.position.advance(u64::from(header.total_length)).aligned();
+                Ok((self.position, Place::Segment(at), header, end))
+            }
+            None => self.find_record(),
+        };
+        let (lsn, place, header, end) = match found {
             Ok(found) => found,
             Err(Stop::Read(error)) => return Err(error),
             Err(Stop::Fault { at, fault }) => {
@@ -203,6 +214,25 @@ impl<'s, S: SegmentStore + ?Sized> WalReader<'s, S> {
             }
         };
         Ok(Ok(Record { lsn, end, header, bytes }))
+    }
+
+    /// The next record if it is the usual case: valid, wholly on the current page, not the first there and
+    /// not the last of its segment. Everything else, and every fault, is for [`WalReader::find_record`].
+    #[inline]
+    fn next_in_page(&self) -> Option<(usize, RecordHeader)> {
+        let (page, page_header) = self.page?;
+        let block = u64::from(self.geometry.wal_block_size);
+        let in_page = self.position.0.checked_sub(page.0)?;
+        if in_page <= page_header.length as u64 || in_page >= block {
+            return None;
+        }
+        let at = self.geometry.segment_size.offset_of(self.position);
+        let (_, segment) = self.segment.as_ref()?;
+        let rest = segment.get(at..at + (block - in_page) as usize)?;
+        let header = RecordHeader::parse(rest)?;
+        let record = rest.get(..header.total_length as usize)?;
+        check_header(&header, self.position, self.previous, self.geometry.version).ok()?;
+        (!rmgr::is_switch(&header) && crc::is_right(record)).then_some((at, header))
     }
 
     /// Finds and verifies the record at the current position.
@@ -233,7 +263,7 @@ impl<'s, S: SegmentStore + ?Sized> WalReader<'s, S> {
                 let record = &bytes[..total as usize];
                 let header = RecordHeader::parse(record).ok_or(fault(WalFault::FileTooShort))?;
                 check_header(&header, start, self.previous, self.geometry.version).map_err(fault)?;
-                if !has_valid_crc(record) {
+                if !crc::is_right(record) {
                     return Err(fault(WalFault::Checksum));
                 }
                 self.check_overwrite(start, header, record)?;
@@ -298,7 +328,7 @@ impl<'s, S: SegmentStore + ?Sized> WalReader<'s, S> {
             let at = self.geometry.segment_size.offset_of(from);
             scratch.extend_from_slice(self.segment_bytes(from, at, here)?);
         }
-        let valid = has_valid_crc(&scratch);
+        let valid = crc::is_right(&scratch);
         self.scratch = scratch;
         match header {
             Some(header) if valid => {
@@ -340,8 +370,14 @@ impl<'s, S: SegmentStore + ?Sized> WalReader<'s, S> {
                 bytes.get(..self.geometry.wal_block_size as usize).ok_or(fault(WalFault::FileTooShort))?;
             PageHeader::check(first, size.start_of(segment), &self.geometry).map_err(fault)?;
             self.segment = Some((segment, bytes));
+            (self.page, self.window_end) = (None, 0);
         }
         let at = size.offset_of(page);
+        if at >= self.window_end
+            && let Some((_, bytes)) = &self.segment
+        {
+            self.window_end = bytes.move_window(at);
+        }
         let bytes = self.segment_bytes(page, at, self.geometry.wal_block_size as usize)?;
         let header = PageHeader::check(bytes, page, &self.geometry).map_err(fault)?;
         if header.timeline < self.timeline {
@@ -372,7 +408,7 @@ mod tests {
     use super::*;
     use crate::lsn::BlockNumber;
     use crate::relation::Relation;
-    use crate::testing::{RecordSpec, WalBuilder, small_geometry};
+    use crate::testing::{BlockSpec, RecordSpec, WalBuilder, small_geometry};
     use crate::version::Version;
 
     fn geometry() -> WalGeometry {
@@ -503,7 +539,7 @@ mod tests {
             let mut wal = WalBuilder::new(geometry());
             let block = Relation { tablespace: 1663, database: 5, number: 16384 };
             for length in lengths {
-                let spec = RecordSpec { blocks: vec![(block, BlockNumber(length as u32))], ..filler(length) };
+                let spec = RecordSpec { blocks: vec![BlockSpec::part(block, BlockNumber(length as u32))], ..filler(length) };
                 wal.append(&spec);
             }
             let (whole, _) = read_all(&wal);

@@ -284,13 +284,6 @@ pub(crate) fn check_header(
     Ok(())
 }
 
-/// Whether the checksum of a whole record is right; `bytes` holds at least the header.
-pub(crate) fn has_valid_crc(bytes: &[u8]) -> bool {
-    let Some((header, body)) = bytes.split_at_checked(RECORD_HEADER) else { return false };
-    let crc = crc32c::crc32c_append(crc32c::crc32c(body), &header[..20]);
-    crc == LittleEndian::read_u32(&header[20..24])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

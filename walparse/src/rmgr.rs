@@ -4,7 +4,7 @@ use byteorder::{ByteOrder, LittleEndian};
 
 use crate::flavor::POSTGRESQL_RMGRS;
 use crate::lsn::Lsn;
-use crate::record::{Record, RecordHeader};
+use crate::record::{BlockRef, Record, RecordHeader};
 use crate::version::Version;
 
 const XLOG: u8 = 0;
@@ -59,6 +59,23 @@ pub fn overwritten_record(record: &Record<'_>, main_data: &[u8]) -> Option<Lsn> 
     let is_overwrite = record.header.rmid == XLOG && record.header.info & 0xF0 == OVERWRITE_CONTRECORD;
     let lsn = main_data.get(..8).filter(|_| is_overwrite)?;
     Some(Lsn(LittleEndian::read_u64(lsn)))
+}
+
+/// Whether replay of the record makes the page of `block` anew, whatever stands there: it restores an image of
+/// it, or initialises it. What replay does for a resource manager that PostgreSQL does not have is not known.
+///
+/// Source: `XLogReadBufferForRedoExtended` (xlogutils.c), which in both cases does not read the page.
+pub fn rebuilds(header: &RecordHeader, block: &BlockRef, version: Version) -> bool {
+    (block.will_init || block.image.is_some_and(|image| image.is_applied))
+        && postgresql_id(header.rmid, version).is_some()
+}
+
+/// Whether replay of the record copies relation files as they stand at that time: a database made as a copy of
+/// another's directory, or moved. Or it may, for all that is known.
+pub fn may_copy_files(header: &RecordHeader, version: Version) -> bool {
+    let is_unknown = || postgresql_id(header.rmid, version).is_none();
+    (header.rmid == DATABASE && header.info & 0xF0 == 0x00)
+        || (header.is_special_relation_update() && is_unknown())
 }
 
 /// Whether a record that changes relation files beyond its block references

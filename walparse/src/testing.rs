@@ -31,10 +31,43 @@ pub struct RecordSpec {
     pub rmid: u8,
     /// `xl_info`
     pub info: u8,
-    /// Blocks of the main fork, without images.
-    pub blocks: Vec<(Relation, BlockNumber)>,
+    /// The blocks it names.
+    pub blocks: Vec<BlockSpec>,
     /// The main data.
     pub main_data: Vec<u8>,
+}
+
+/// A block that a record names.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockSpec {
+    /// The relation.
+    pub relation: Relation,
+    /// Which fork of it, as stored: 0 is the main one.
+    pub fork: u8,
+    /// The block.
+    pub block: BlockNumber,
+    /// What replay does to it.
+    pub change: BlockChange,
+}
+
+/// What replay does to a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BlockChange {
+    /// It changes the page as it stands there.
+    Part,
+    /// It makes the page anew.
+    Init,
+    /// It restores the page from an image (of a single byte, all else left out).
+    Image,
+    /// The same as `Part`: there is an image, but for checking only (10 and later).
+    ImageForChecking,
+}
+
+impl BlockSpec {
+    /// A change of a part of a page of the main fork.
+    pub fn part(relation: Relation, block: BlockNumber) -> BlockSpec {
+        BlockSpec { relation, fork: 0, block, change: BlockChange::Part }
+    }
 }
 
 /// The geometry of a cluster with the smallest segments (1 MiB).
@@ -63,7 +96,7 @@ impl WalBuilder {
 
     /// Writes a record; returns where it starts.
     pub fn append(&mut self, spec: &RecordSpec) -> Lsn {
-        self.put(&encode(spec, self.previous))
+        self.put(&encode(spec, self.previous, &self.geometry))
     }
 
     /// Writes a record of any content: everything behind its header is `fragments`.
@@ -95,7 +128,7 @@ impl WalBuilder {
     /// after a crash there, a page that declares it void. Nothing if the record fits on its page.
     pub fn tear(&mut self, spec: &RecordSpec) {
         let previous = self.previous;
-        let bytes = encode(spec, previous);
+        let bytes = encode(spec, previous, &self.geometry);
         let block = u64::from(self.geometry.wal_block_size);
         let start = after_page_header(self.position, &self.geometry);
         let left = (block - start.0 % block) as usize;
@@ -105,8 +138,8 @@ impl WalBuilder {
         let page = self.write(self.position, &bytes[..left], bytes.len());
         let mut main_data = start.0.to_le_bytes().to_vec();
         main_data.extend_from_slice(&[0; 8]);
-        let record =
-            encode(&RecordSpec { rmid: 0, info: 0xD0, main_data, ..RecordSpec::default() }, previous);
+        let void = RecordSpec { rmid: 0, info: 0xD0, main_data, ..RecordSpec::default() };
+        let record = encode(&void, previous, &self.geometry);
         self.previous = after_page_header(page, &self.geometry);
         self.position = self.write(page, &record, record.len()).aligned();
         let at = self.geometry.segment_size.offset_of(page);
@@ -187,11 +220,21 @@ impl WalBuilder {
     }
 }
 
-fn encode(spec: &RecordSpec, previous: Lsn) -> Vec<u8> {
+fn encode(spec: &RecordSpec, previous: Lsn, geometry: &WalGeometry) -> Vec<u8> {
     let mut record = vec![0; 24];
-    for (id, (relation, block)) in spec.blocks.iter().enumerate().take(33) {
-        record.extend_from_slice(&[id as u8, 0, 0, 0]);
-        for part in [relation.tablespace, relation.database, relation.number, block.0] {
+    let mut images = 0;
+    for (id, block) in spec.blocks.iter().enumerate().take(33) {
+        let has_image = matches!(block.change, BlockChange::Image | BlockChange::ImageForChecking);
+        let init = if block.change == BlockChange::Init { 0x40 } else { 0 };
+        record.extend_from_slice(&[id as u8, block.fork | init | if has_image { 0x10 } else { 0 }, 0, 0]);
+        if has_image {
+            let bits = geometry.version.image_bits();
+            let apply = bits.apply.filter(|_| block.change == BlockChange::Image).unwrap_or(0);
+            record.extend_from_slice(&[1, 0, 1, 0, bits.has_hole | apply]);
+            images += 1;
+        }
+        let Relation { tablespace, database, number } = block.relation;
+        for part in [tablespace, database, number, block.block.0] {
             record.extend_from_slice(&part.to_le_bytes());
         }
     }
@@ -201,6 +244,7 @@ fn encode(spec: &RecordSpec, previous: Lsn) -> Vec<u8> {
     } else if !spec.main_data.is_empty() {
         record.extend_from_slice(&[255, spec.main_data.len() as u8]);
     }
+    record.extend(std::iter::repeat_n(0xEE, images));
     record.extend_from_slice(&spec.main_data);
     sealed(record, spec.rmid, spec.info, previous)
 }

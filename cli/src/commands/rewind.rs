@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rewind::source::conninfo::{Conninfo, ProcessEnvironment};
 use rewind::{
-    KeepRules, MissingWal, Mode, Options, Outcome, RecoveryConf, RestoreCommand, SourceChoice, SpaceCheck,
-    SyncChoice, UncleanTarget,
+    KeepRules, MissingWal, Mode, Options, Outcome, RebuiltBlocks, RecoveryConf, RestoreCommand, SourceChoice,
+    SpaceCheck, SyncChoice, UncleanTarget,
 };
 use rustix::fs::Mode as FileMode;
 
@@ -100,6 +100,7 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
         missing_wal: MissingWal { directories: args.wal_dir.clone(), restore_command },
         config_file: args.config_file.clone(),
         space: if args.ignore_free_space { SpaceCheck::Ignore } else { SpaceCheck::Enforce },
+        rebuilt_blocks: if args.copy_all_changed { RebuiltBlocks::Copy } else { RebuiltBlocks::Leave },
         sync: match args.sync_method {
             _ if args.no_sync => SyncChoice::Off,
             SyncMethod::Fsync => SyncChoice::Fsync,
@@ -166,6 +167,7 @@ mod tests {
         assert_eq!((plain.mode, plain.recovery_conf), (Mode::Rewind, RecoveryConf::Leave));
         assert_eq!((plain.sync, plain.jobs), (SyncChoice::Fsync, None));
         assert_eq!(plain.retry_timeout, Duration::from_secs(60));
+        assert_eq!(plain.rebuilt_blocks, RebuiltBlocks::Leave);
         assert_eq!(plain.missing_wal.restore_command, RestoreCommand::Off);
         assert_eq!(
             (plain.space, options(&rewind_args("-D /d --source-data /s --check -n")).unwrap().mode),
@@ -177,7 +179,7 @@ mod tests {
 
         let all = options(&rewind_args(
             "-D /d --source-server host=a -n -R -c -N -j 3 --retry-timeout 5 --config-file /c --wal-dir /w --ensure-shutdown --keep none \
-             --ignore-free-space",
+             --ignore-free-space --copy-all-changed",
         ))
         .unwrap();
         assert_eq!((all.mode, all.recovery_conf), (Mode::DryRun, RecoveryConf::Write));
@@ -185,6 +187,7 @@ mod tests {
         assert_eq!(all.missing_wal.restore_command, RestoreCommand::FromTarget);
         assert_eq!(all.space, SpaceCheck::Ignore);
         assert_eq!(all.keep, KeepRules::none());
+        assert_eq!(all.rebuilt_blocks, RebuiltBlocks::Copy);
         assert_eq!(all.missing_wal.directories, [Path::new("/w")]);
         assert_eq!(all.config_file.as_deref(), Some(Path::new("/c")));
         assert_eq!(all.retry_timeout, Duration::from_secs(5));

@@ -99,20 +99,23 @@ fn kept_lines(report: &Report) -> Vec<String> {
 fn plan_table(plan: &PlanSummary) -> String {
     let kilobytes = |bytes: u64| Some(format!("{} kB", bytes.div_ceil(1024)));
     let blocks = format!("copy changed blocks ({})", plan.blocks);
+    let left = format!("leave blocks to replay ({})", plan.left_to_replay);
     let rows = [
-        ("create directories and links", plan.create, None),
-        ("copy whole files", plan.copy, kilobytes(plan.copy_bytes)),
-        ("copy WAL files", plan.wal, kilobytes(plan.wal_bytes)),
-        ("copy missing ends of files", plan.copy_tail, kilobytes(plan.copy_tail_bytes)),
-        (blocks.as_str(), plan.changed_files, kilobytes(plan.block_bytes)),
-        ("cut files", plan.truncate, None),
-        ("keep (this node's own)", plan.kept, None),
-        ("remove", plan.remove, None),
-        ("leave as it is", plan.unchanged, None),
+        ("create directories and links", Some(plan.create), None),
+        ("copy whole files", Some(plan.copy), kilobytes(plan.copy_bytes)),
+        ("copy WAL files", Some(plan.wal), kilobytes(plan.wal_bytes)),
+        ("copy missing ends of files", Some(plan.copy_tail), kilobytes(plan.copy_tail_bytes)),
+        (blocks.as_str(), Some(plan.changed_files), kilobytes(plan.block_bytes)),
+        (left.as_str(), None, None),
+        ("cut files", Some(plan.truncate), None),
+        ("keep (this node's own)", Some(plan.kept), None),
+        ("remove", Some(plan.remove), None),
+        ("leave as it is", Some(plan.unchanged), None),
     ];
     let width = rows.iter().map(|(what, ..)| what.len()).max().unwrap_or_default();
     let mut text = format!("{:<width$}  {:>9}  {:>14}\n", "action", "files", "to fetch");
     for (what, files, bytes) in rows {
+        let files = files.map(|files: u64| files.to_string()).unwrap_or_default();
         let row = format!("{what:<width$}  {files:>9}  {:>14}", bytes.unwrap_or_default());
         text.push_str(row.trim_end());
         text.push('\n');
@@ -200,6 +203,7 @@ copy whole files                     12         1206 kB
 copy WAL files                        3        49152 kB
 copy missing ends of files            1            8 kB
 copy changed blocks (1000)            7         8000 kB
+leave blocks to replay (300)
 cut files                             1
 keep (this node's own)                3
 remove                                4

@@ -36,6 +36,7 @@ pub(super) fn report() -> Report {
             changed_files: 7,
             blocks: 1000,
             block_bytes: 8_192_000,
+            left_to_replay: 300,
             truncate: 1,
             kept: 3,
             remove: 4,

@@ -4,6 +4,9 @@
 //! stays inside its implementation.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use walparse::{ControlFile, Lsn};
@@ -136,14 +139,7 @@ pub(crate) fn read_part(
     length: u64,
 ) -> Result<Option<Vec<u8>>, SourceError> {
     let collected = Collected::default();
-    let ranges: Vec<_> = (0..length)
-        .step_by(MAX_RANGE as usize)
-        .map(|done| FetchRange {
-            file: 0,
-            offset: offset + done,
-            length: (length - done).min(u64::from(MAX_RANGE)) as u32,
-        })
-        .collect();
+    let ranges: Vec<_> = ranges_of(offset, length).collect();
     for ranges in ranges.chunks(64) {
         match source.fetch(std::slice::from_ref(path), ranges, &collected) {
             Ok(()) => {}
@@ -163,6 +159,48 @@ pub(crate) fn read_part(
         }
     }
     Ok(Some(bytes))
+}
+
+/// Fetches the first `length` bytes of a file into another; whether there is such a file.
+pub(crate) fn store_part(
+    source: &dyn Source,
+    path: &DataPath,
+    length: u64,
+    to: &File,
+) -> Result<bool, FetchError> {
+    let store = Store { file: to, is_missing: AtomicBool::new(false) };
+    let ranges: Vec<_> = ranges_of(0, length).collect();
+    for ranges in ranges.chunks(64) {
+        source.fetch(std::slice::from_ref(path), ranges, &store)?;
+    }
+    Ok(!store.is_missing.into_inner())
+}
+
+/// A stretch of one file in ranges that are not too long.
+fn ranges_of(offset: u64, length: u64) -> impl Iterator<Item = FetchRange> {
+    (0..length).step_by(MAX_RANGE as usize).map(move |done| FetchRange {
+        file: 0,
+        offset: offset + done,
+        length: (length - done).min(u64::from(MAX_RANGE)) as u32,
+    })
+}
+
+/// What is fetched goes into a file, at the same place.
+struct Store<'a> {
+    file: &'a File,
+    is_missing: AtomicBool,
+}
+
+impl ChunkSink for Store<'_> {
+    fn write(&self, range: FetchRange, bytes: Option<&[u8]>) -> std::io::Result<()> {
+        match bytes {
+            Some(bytes) => self.file.write_all_at(bytes, range.offset),
+            None => {
+                self.is_missing.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
 }
 
 /// What was fetched, by offset.

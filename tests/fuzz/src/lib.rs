@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use walparse::scan::{EndOfWal, ScanRequest, UnknownChanges, scan};
+use walparse::scan::{EndOfWal, RebuiltBlocks, ScanRequest, UnknownChanges, scan};
 use walparse::testing::{WalBuilder, small_geometry};
 use walparse::{
     FileBytes, Fork, Lsn, PageMap, SegmentNo, SegmentStore, Version, WalGeometry, WalReadError, WalReader,
@@ -138,6 +138,7 @@ pub fn compare<S: SegmentStore>(store: &S) {
         end: EndOfWal::Open,
         // So that more scans come to an end.
         unknown_changes: UnknownChanges::Ignore,
+        rebuilt: RebuiltBlocks::Ignore,
     };
     let Ok(found) = scan(store, &request, &|_| {}) else { return };
     // Where no record was read, one of them may stand behind the page header.
@@ -146,5 +147,10 @@ pub fn compare<S: SegmentStore>(store: &S) {
     if let Some(diverged) = found.diverged {
         assert_eq!(Some(diverged.checkpoint_lsn), checkpoint, "the checkpoint");
         assert_eq!(diverged.page_map, map, "the blocks");
+        let prove = RebuiltBlocks::Prove { replay_limit: Lsn(u64::MAX) };
+        let proven = scan(store, &ScanRequest { rebuilt: prove, ..request }, &|_| {}).expect("the same WAL");
+        let mut named = proven.diverged.expect("the same checkpoint");
+        named.rebuilt.subtract(&named.page_map);
+        assert!(named.rebuilt.is_empty(), "blocks that no record names are rebuilt");
     }
 }

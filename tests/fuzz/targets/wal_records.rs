@@ -5,7 +5,7 @@
 
 use kbrecover_fuzz::{Segments, compare, geometry, scan_in_this_thread};
 use libfuzzer_sys::fuzz_target;
-use walparse::testing::{RecordSpec, WalBuilder};
+use walparse::testing::{BlockSpec, RecordSpec, WalBuilder};
 use walparse::{BlockNumber, Lsn, Relation, SegmentNo};
 
 fuzz_target!(init: scan_in_this_thread(), |bytes: &[u8]| {
@@ -26,7 +26,7 @@ fn step(wal: &mut WalBuilder, rest: &mut &[u8]) -> Option<()> {
         // Mostly short: a long one in every eighth.
         let length = length & if length & 7 == 0 { 0x1F_FFFF } else { 0x3FFF };
         let main_data = vec![7; length as usize];
-        RecordSpec { rmid: 10, info: 0, blocks: vec![(relation, BlockNumber(number))], main_data }
+        RecordSpec { rmid: 10, info: 0, blocks: vec![BlockSpec::part(relation, BlockNumber(number))], main_data }
     };
     match what % 8 {
         0..=2 => {
