@@ -35,7 +35,9 @@ if cargo clippy --version >/dev/null 2>&1; then
     step cargo clippy --workspace --all-targets -- -D warnings
 fi
 step cargo test --workspace -- "$@"
-# That the benchmark still runs; what it measures says nothing here.
+# That the benchmarks still run; what they measure says nothing here.
+[ $# -gt 0 ] || step cargo test -p kbrecover-walparse --features testing --bench wal
+[ $# -gt 0 ] || step cargo test -p kbrecover-rewind --bench plan
 [ $# -gt 0 ] || step cargo bench --profile dev --bench end_to_end -- --smoke
 # PostgreSQL's own tests of pg_rewind, with this program in its place.
 [ $# -gt 0 ] || step bash tests/pg_suite.sh
