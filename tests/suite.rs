@@ -23,6 +23,8 @@ mod look_alikes;
 mod second_run;
 mod rebuilt_blocks;
 mod interrupted;
+mod crash_sweep;
+mod crash_images;
 mod standby_target;
 
 // What the source may be: a standby, promoted a moment ago, read by a role with few rights, away for a while.

@@ -46,8 +46,26 @@ impl Rewind {
     pub fn of_directory(target: &Path) -> Rewind {
         // Nothing here outlives the test, and fsync would only slow it down.
         let args = ["rewind".into(), "--no-sync".into(), "--target-data".into(), target.into()].into();
-        let environment = Vec::new();
-        Rewind { target: target.into(), args, environment }
+        Rewind { target: target.into(), args, environment: Vec::new() }
+    }
+
+    /// Does what is asked for about durability; still without waiting for it, unless a scenario says so.
+    pub fn synced(mut self) -> Rewind {
+        self.args.retain(|arg| arg != "--no-sync");
+        self.env("KBRECOVER_SKIP_SYNC", "1")
+    }
+
+    /// Sets an environment variable; see `cli/src/faults.rs` for those that make faults.
+    pub fn env(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Rewind {
+        self.environment.push((name, value.as_ref().into()));
+        self
+    }
+
+    /// The command.
+    pub fn command(self) -> Command {
+        let mut command = command(self.args);
+        command.envs(self.environment);
+        command
     }
 
     /// Names the source.
@@ -64,12 +82,6 @@ impl Rewind {
         self
     }
 
-    /// Sets a variable of its environment.
-    pub fn env(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Rewind {
-        self.environment.push((name, value.as_ref().into()));
-        self
-    }
-
     /// Adds several arguments.
     pub fn args<S: AsRef<OsStr>>(self, args: impl IntoIterator<Item = S>) -> Rewind {
         args.into_iter().fold(self, Rewind::arg)
@@ -77,9 +89,18 @@ impl Rewind {
 
     /// Runs it.
     pub fn run(self) -> Run {
-        let mut command = command(self.args);
-        command.envs(self.environment);
-        run_command(command)
+        run_command(self.command())
+    }
+
+    /// Runs it; `None` if it was killed.
+    pub fn run_unless_killed(self) -> Option<Run> {
+        let mut command = self.command();
+        let output = command.output().unwrap_or_else(|e| panic!("run {command:?}: {e}"));
+        Some(Run {
+            code: output.status.code()?,
+            stdout: String::from_utf8_lossy(&output.stdout).into(),
+            stderr: String::from_utf8_lossy(&output.stderr).into(),
+        })
     }
 
     /// Starts it.
@@ -165,7 +186,7 @@ impl Running {
 
 /// Starts it, to be killed on the way.
 pub fn spawn_kbrecover(rewind: Rewind) -> Child {
-    let mut command = command(rewind.args);
+    let mut command = rewind.command();
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap_or_else(|e| panic!("run {command:?}: {e}"))
 }

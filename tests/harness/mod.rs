@@ -27,6 +27,7 @@ mod load;
 
 // The program under test, and what it must leave.
 mod compare;
+mod image;
 mod kbrecover;
 mod proxy;
 mod tree;
@@ -45,6 +46,8 @@ pub use compare::assert_same_content;
 pub use control::{ControlData, PG_CONTROL_VERSION, SYSTEM_IDENTIFIER, patch_control_file};
 pub use failover::Failover;
 pub use feature::Feature;
+#[allow(unused_imports, reason = "for some of those who use this harness")]
+pub use image::{Change, changed_in_place, differences, forget_time, linked_copy, read_changes, remove_copy};
 pub use installation::Installation;
 #[allow(unused_imports, reason = "for the benchmark, which uses this harness, too")]
 pub use kbrecover::command;
@@ -52,7 +55,7 @@ pub use kbrecover::{
     Rewind, Run, Running, SourceKind, binary, command_as, run_command, run_kbrecover, spawn_kbrecover,
 };
 pub use load::Load;
-pub use program::{AsServerUser, bindir, is_root, run, server_program};
+pub use program::{AsServerUser, bindir, give_to_server_user, is_root, run, server_program};
 pub use proxy::{Proxy, Then};
 pub use sandbox::{Sandbox, copy_tree};
 pub use server::Server;

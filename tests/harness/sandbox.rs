@@ -48,7 +48,16 @@ pub struct Sandbox {
 impl Sandbox {
     /// An empty sandbox. Its path is short: a socket's path may have 107 bytes.
     pub fn new() -> Sandbox {
-        let dir = tempfile::Builder::new().prefix("").tempdir_in(workshop()).expect("make a sandbox");
+        Sandbox::below(workshop())
+    }
+
+    /// One in memory, if that is to be had: for scenarios that copy clusters over and over.
+    pub fn in_memory() -> Sandbox {
+        Sandbox::below(workshop_in_memory())
+    }
+
+    fn below(workshop: &Path) -> Sandbox {
+        let dir = tempfile::Builder::new().prefix("").tempdir_in(workshop).expect("make a sandbox");
         open_to_server_user(dir.path());
         let sandbox = Sandbox { dir };
         sandbox.make_dir("sockets");
@@ -124,29 +133,42 @@ pub fn copy_tree(from: &Path, to: &Path) {
 }
 
 /// The directory of this test process, under which everything else lies.
+pub fn workshop() -> &'static Path {
+    static WORKSHOP: OnceLock<(PathBuf, Child)> = OnceLock::new();
+    &WORKSHOP.get_or_init(|| make_workshop(&std::env::temp_dir())).0
+}
+
+/// The same in memory, where a machine has 1 GB of that to spare; else the usual one.
+fn workshop_in_memory() -> &'static Path {
+    static WORKSHOP: OnceLock<Option<(PathBuf, Child)>> = OnceLock::new();
+    let memory = Path::new("/dev/shm");
+    let made = WORKSHOP.get_or_init(|| {
+        let space = rustix::fs::statvfs(memory).ok()?;
+        (space.f_bavail * space.f_frsize >= 1 << 30).then(|| make_workshop(memory))
+    });
+    made.as_ref().map_or_else(workshop, |(path, _)| path)
+}
+
+/// Makes a directory that does not outlive this test process.
 ///
 /// A shell waits for the end of this process, however it ends, then stops any server left over and removes the
 /// directory: it reads from a pipe whose other end only this process holds.
-pub fn workshop() -> &'static Path {
-    static WORKSHOP: OnceLock<(PathBuf, Child)> = OnceLock::new();
-    let (path, _) = WORKSHOP.get_or_init(|| {
-        let path =
-            tempfile::Builder::new().prefix("kb-").tempdir().expect("make a temporary directory").keep();
-        open_to_server_user(&path);
-        let clean_up = "trap '' INT TERM; read _
-            for pid in $(sed -s -n 1p \"$0\"/*/*/postmaster.pid 2>/dev/null); do kill -QUIT $pid; done
-            chmod -R u+rwX \"$0\"; rm -rf \"$0\" || { sleep 1; rm -rf \"$0\"; }";
-        let janitor = Command::new("sh")
-            .args(["-c", clean_up])
-            .arg(&path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("run sh");
-        (path, janitor)
-    });
-    path
+fn make_workshop(parent: &Path) -> (PathBuf, Child) {
+    let made = tempfile::Builder::new().prefix("kb-").tempdir_in(parent);
+    let path = made.expect("make a temporary directory").keep();
+    open_to_server_user(&path);
+    let clean_up = "trap '' INT TERM; read _
+        for pid in $(sed -s -n 1p \"$0\"/*/*/postmaster.pid 2>/dev/null); do kill -QUIT $pid; done
+        chmod -R u+rwX \"$0\"; rm -rf \"$0\" || { sleep 1; rm -rf \"$0\"; }";
+    let janitor = Command::new("sh")
+        .args(["-c", clean_up])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("run sh");
+    (path, janitor)
 }
 
 /// The cluster all others are copies of; made once in a test process.

@@ -72,6 +72,11 @@ impl Server {
         }
     }
 
+    /// A stopped server of the same programs, whose data directory the caller makes.
+    pub(super) fn at(&self, name: &str) -> Server {
+        Server::new(&self.sandbox, name, self.installation)
+    }
+
     /// Copies the stopped cluster as it lies, its tablespaces too: each copy has its own directories.
     pub fn copy(&self, name: &str) -> Server {
         assert!(self.process.is_none(), "stop {} before copying it", self.name);
