@@ -37,6 +37,8 @@ fn help_names_every_option() {
         "--bindir",
         "--wal-dir",
         "--no-sync",
+        "--delta",
+        "--max-rate",
         "--jobs",
         "--debug",
         "--format",
@@ -55,7 +57,7 @@ fn usage_errors() {
     let target = ["rewind", "--target-data", directory];
     let source = ["--source-server", "host=/nowhere"];
     let both = ["--source-data", directory];
-    let wrong: [(&str, Vec<&str>); 10] = [
+    let wrong: [(&str, Vec<&str>); 11] = [
         ("nothing at all", vec!["rewind"]),
         ("an unknown command", vec!["rewynd"]),
         ("an unknown option", [&target[..], &source, &["--rewind-faster"]].concat()),
@@ -65,6 +67,7 @@ fn usage_errors() {
         ("an argument too many", [&target[..], &source, &["surplus"]].concat()),
         ("no number of jobs", [&target[..], &source, &["--jobs", "many"]].concat()),
         ("zero jobs", [&target[..], &source, &["--jobs", "0"]].concat()),
+        ("no rate", [&target[..], &source, &["--max-rate", "0"]].concat()),
         ("an unknown format", [&target[..], &source, &["--format", "xml"]].concat()),
     ];
     for (what, args) in wrong {

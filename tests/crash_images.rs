@@ -222,7 +222,7 @@ fn check(image: &Disk, before: &Disk, after: &Disk, at: usize) -> &'static str {
             assert!(text.starts_with("START WAL LOCATION: "), "after change {at}: a label of {text:?}");
             let (have, want) = (image.content(), after.content());
             let wrong: Vec<_> =
-                want.keys().chain(have.keys()).filter(|name| have.get(*name) != want.get(*name));
+                want.keys().chain(have.keys()).filter(|name| have.get(*name) != want.get(*name)).collect();
             assert!(wrong.is_empty(), "after change {at}: finished, but {wrong:?}");
             "finished"
         }

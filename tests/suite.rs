@@ -73,6 +73,8 @@ mod versions;
 // Recovery flows on real cluster managers.
 mod hook_v8r3;
 mod hook_v8r6;
+// How much is fetched, and how fast.
+mod fetched;
 
 // The command: its options and its words.
 mod cli;

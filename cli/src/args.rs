@@ -4,7 +4,7 @@
 //! and their exit status.
 
 use std::ffi::OsString;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
@@ -181,7 +181,17 @@ pub(crate) struct RewindArgs {
     #[arg(help_heading = "What to do")]
     pub(crate) sync_method: SyncMethod,
 
-    /// Threads and connections to use
+    /// Compare files before copying them whole, and copy only what differs
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", overrides_with = "delta")]
+    #[arg(help_heading = "What to do")]
+    pub(crate) delta: DeltaChoice,
+
+    /// Fetch no more than this per second: kB, or with k, M or G at the end
+    #[arg(long, value_name = "RATE", overrides_with = "max_rate", help_heading = "What to do")]
+    #[arg(value_parser = rate)]
+    pub(crate) max_rate: Option<NonZeroU64>,
+
+    /// Threads and connections to use [default: one for each processor, and 2 to 4 connections]
     #[arg(short = 'j', long, value_name = "N", overrides_with = "jobs", help_heading = "What to do")]
     #[arg(value_parser = positive)]
     pub(crate) jobs: Option<NonZeroUsize>,
@@ -252,6 +262,31 @@ fn positive(text: &str) -> Result<NonZeroUsize, String> {
 /// The flavors one may name.
 pub(crate) fn flavor_names() -> PossibleValuesParser {
     PossibleValuesParser::new(walparse::Flavor::keys())
+}
+
+/// When files are compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum DeltaChoice {
+    /// Unless copying is seen to be faster
+    Auto,
+    /// Always
+    On,
+    /// Never
+    Off,
+}
+
+/// Bytes per second, written as pg_basebackup takes a rate: a number of kB, or one with a unit.
+fn rate(text: &str) -> Result<NonZeroU64, String> {
+    let (number, unit) = match text.strip_suffix(['k', 'M', 'G']) {
+        Some(number) if text.ends_with('M') => (number, 1 << 20),
+        Some(number) if text.ends_with('G') => (number, 1 << 30),
+        Some(number) => (number, 1 << 10),
+        None => (text, 1 << 10),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| NonZeroU64::new(number.checked_mul(unit)?));
+    bytes.ok_or_else(|| {
+        "it must be a whole number of at least 1, in kB or with k, M or G at the end".to_owned()
+    })
 }
 
 /// What standard output is for.
@@ -357,6 +392,12 @@ mod tests {
         assert_eq!(args.source_data, Some(PathBuf::from("/s")));
         assert_eq!(args.restore_command.as_deref(), Some("cp"));
         assert_eq!(rewind_args("").format, Format::Text);
+        assert_eq!((rewind_args("").delta, rewind_args("").max_rate), (DeltaChoice::Auto, None));
+        assert_eq!(rewind_args("--delta on --delta off").delta, DeltaChoice::Off);
+        for (text, bytes) in [("32", 32 << 10), ("32k", 32 << 10), ("5M", 5 << 20), ("2G", 2 << 30)] {
+            let args = rewind_args(&format!("--max-rate {text}"));
+            assert_eq!(args.max_rate.map(NonZeroU64::get), Some(bytes), "{text}");
+        }
     }
 
     #[test]
@@ -389,6 +430,10 @@ mod tests {
             let message = wrong(&["kbrecover", "rewind", &format!("-j{jobs}")]).message;
             let expected = "for '--jobs <N>': it must be a whole number of at least 1";
             assert!(message.ends_with(expected) && message.contains(jobs), "{message}");
+        }
+        for rate in ["0", "M", "-1", "1.5M", "1T", "99999999999999999999", "18014398509481984k"] {
+            let message = wrong(&["kbrecover", "rewind", &format!("--max-rate={rate}")]).message;
+            assert!(message.contains("for '--max-rate <RATE>': it must be a whole number"), "{message}");
         }
         assert!(wrong(&["kbrecover", "rewind", "--format", "xml"]).message.contains("xml"));
         assert!(wrong(&["kbrecover", "rewind", "-D"]).message.contains("--target-data"));

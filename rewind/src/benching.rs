@@ -3,6 +3,7 @@
 use walparse::{Lsn, Relation, RelationBlocks, Version};
 
 use crate::changed::ChangedBlocks;
+use crate::compare::Compared;
 use crate::data_path::DataPath;
 use crate::inventory::{EntryKind, Inventory};
 use crate::keep::Keep;
@@ -62,6 +63,7 @@ impl MadeUp {
             source: &self.source,
             target: &self.target,
             page_map: &page_map,
+            compared: &Compared::default(),
             version: self.version,
             block_size: 8192,
             blocks_per_segment: BLOCKS_PER_FILE,

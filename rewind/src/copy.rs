@@ -1,23 +1,24 @@
 //! Copying: what the plan says is fetched from the source and written as it comes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
+use walparse::ControlFile;
 
+use crate::compare::growth;
 use crate::data_path::DataPath;
 use crate::inventory::EntryKind;
-use crate::options::SourceLife;
-use crate::plan::RewindPlan;
+use crate::options::{SourceLife, SyncChoice};
+use crate::pace::Pace;
+use crate::plan::{Patch, RewindPlan};
 use crate::progress::{Progress, Stage};
 use crate::source::{ChunkSink, FetchError, FetchRange, MAX_RANGE, Source};
 use crate::target::{Target, TargetError, TargetFile};
-
-/// How much more than the listed size is asked of a file that is copied whole: one that has grown since
-/// arrives complete if it is small, and its growth is noticed if it is not.
-const GROWTH: u64 = 8192;
 
 /// Files kept open at once.
 const OPEN_FILES: usize = 256;
@@ -56,69 +57,91 @@ pub(crate) fn create_entries(plan: &RewindPlan, target: &Target) -> Result<(), C
     Ok(())
 }
 
-/// Makes the target's data files those of the plan: everything but the WAL directory's files.
+/// The way from the source to the target.
+pub(crate) struct Transfer<'a> {
+    pub(crate) source: &'a dyn Source,
+    pub(crate) target: &'a Target,
+    pub(crate) progress: &'a dyn Progress,
+    pub(crate) pace: Pace,
+    /// Whether it will all be made durable: then the disk had better begin with it early.
+    pub(crate) sync: SyncChoice,
+}
+
+/// Makes the target's data files those of the plan: everything but the WAL directory's files. `control` is
+/// the target's.
 pub(crate) fn copy_data(
     plan: &RewindPlan,
-    block_size: u32,
-    source: &dyn Source,
+    control: &ControlFile,
     life: SourceLife,
-    target: &Target,
-    progress: &dyn Progress,
+    transfer: &Transfer<'_>,
 ) -> Result<u64, CopyError> {
+    let target = transfer.target;
     // Emptied first, so that nothing of a longer old file stays behind the new contents.
-    plan.copy.par_iter().try_for_each(|(path, _)| target.open(path)?.set_length(0))?;
+    plan.copy.par_iter().try_for_each(|(path, _)| target.open(path)?.empty())?;
+    plan.patch.par_iter().try_for_each(|patch| target.open(&patch.path)?.cut(patch.size))?;
 
     let mut order = Order::default();
     for (path, size) in &plan.copy {
-        order.whole_file(path, *size);
+        order.stretch(path, 0, size.saturating_add(growth(path, control.version())));
     }
-    let whole_files = order.files.len();
+    for patch in &plan.patch {
+        order.patch(patch);
+    }
     for tail in &plan.copy_tail {
         order.stretch(&tail.path, tail.from, tail.to);
     }
     for (path, blocks) in &plan.blocks {
-        order.blocks(path, blocks, block_size);
+        order.blocks(path, blocks, control.block_size());
     }
-    let fetched = fetch(&order, source, target, progress)?;
+    let fetched = fetch(&order, transfer)?;
     if life == SourceLife::Stopped {
-        for ((path, expected), copied) in plan.copy.iter().zip(&fetched.per_file[..whole_files]) {
+        let whole = plan.copy.iter().map(|(path, size)| (path, *size));
+        let expected = whole.chain(plan.patch.iter().map(|patch| (&patch.path, patch.bytes())));
+        for ((path, expected), copied) in expected.zip(&fetched.per_file) {
             let copied = copied.load(Ordering::Relaxed);
-            if copied != *expected {
-                return Err(CopyError::SizeChanged { path: path.clone(), expected: *expected, copied });
+            if copied != expected {
+                return Err(CopyError::SizeChanged { path: path.clone(), expected, copied });
             }
         }
     }
     for (path, size) in &plan.truncate {
         target.open(path)?.set_length(*size)?;
     }
-    for (path, kind) in &plan.remove {
+    remove(plan, target)?;
+    Ok(fetched.bytes)
+}
+
+/// Takes away what the source does not have.
+fn remove(plan: &RewindPlan, target: &Target) -> Result<(), CopyError> {
+    let is_file = |kind: &EntryKind| matches!(kind, EntryKind::File { .. });
+    // Files in any order, and then what they were in: children first.
+    let files: Vec<_> = plan.remove.iter().filter(|(_, kind)| is_file(kind)).collect();
+    files.into_par_iter().try_for_each(|(path, _)| target.remove_file(path))?;
+    for (path, kind) in plan.remove.iter().filter(|(_, kind)| !is_file(kind)) {
         match kind {
             EntryKind::Directory => target.remove_directory(path)?,
             _ => target.remove_file(path)?,
         }
     }
-    Ok(fetched.bytes)
+    Ok(())
 }
 
 /// Copies the front `length` bytes of files of the WAL directory and fills them up to `full_length`.
 /// Returns the bytes fetched, and the files that the source no longer has.
 pub(crate) fn copy_wal(
     files: &[(DataPath, u64, u64)],
-    source: &dyn Source,
-    target: &Target,
-    progress: &dyn Progress,
+    transfer: &Transfer<'_>,
 ) -> Result<(u64, Vec<DataPath>), CopyError> {
     let mut order = Order::default();
     for (path, length, full_length) in files {
         // Emptied first: behind the valid WAL there must be zeros, not what stood there before.
-        let file = target.open(path)?;
-        file.set_length(0)?;
+        let file = transfer.target.open(path)?;
+        file.empty()?;
         file.set_length(*full_length)?;
         order.stretch(path, 0, *length);
     }
-    let fetched = fetch(&order, source, target, progress)?;
-    let missing = fetched.missing.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok((fetched.bytes, missing.into_iter().map(|file| order.files[file as usize].clone()).collect()))
+    let fetched = fetch(&order, transfer)?;
+    Ok((fetched.bytes, fetched.missing.into_iter().map(|file| order.files[file as usize].clone()).collect()))
 }
 
 /// What to fetch.
@@ -126,11 +149,19 @@ pub(crate) fn copy_wal(
 struct Order {
     files: Vec<DataPath>,
     ranges: Vec<FetchRange>,
+    /// From this file on up to that one they are patched: an end that comes early is the end.
+    patched: Range<u32>,
 }
 
 impl Order {
-    fn whole_file(&mut self, path: &DataPath, size: u64) {
-        self.stretch(path, 0, size.saturating_add(GROWTH));
+    fn patch(&mut self, patch: &Patch) {
+        let file = self.add(&patch.path);
+        if self.patched.is_empty() {
+            self.patched.start = file;
+        }
+        self.patched.end = file + 1;
+        let range = |&(offset, length)| FetchRange { file, offset, length };
+        self.ranges.extend(patch.ranges.iter().map(range));
     }
 
     fn stretch(&mut self, path: &DataPath, from: u64, to: u64) {
@@ -176,29 +207,29 @@ struct Fetched {
     bytes: u64,
     /// Bytes written, by file.
     per_file: Vec<AtomicU64>,
-    missing: Mutex<Vec<u32>>,
+    /// Files the source no longer has.
+    missing: BTreeSet<u32>,
 }
 
-fn fetch(
-    order: &Order,
-    source: &dyn Source,
-    target: &Target,
-    progress: &dyn Progress,
-) -> Result<Fetched, CopyError> {
+fn fetch(order: &Order, transfer: &Transfer<'_>) -> Result<Fetched, CopyError> {
+    let mut pending = vec![0; order.files.len()];
+    for range in &order.ranges {
+        pending[range.file as usize] += 1;
+    }
     let writer = Writer {
-        files: &order.files,
-        target,
-        progress,
+        order,
+        transfer,
         open: Mutex::default(),
+        pending: pending.into_iter().map(AtomicU32::new).collect(),
         per_file: order.files.iter().map(|_| AtomicU64::new(0)).collect(),
         missing: Mutex::default(),
     };
-    source.fetch(&order.files, &order.ranges, &writer)?;
+    transfer.source.fetch(&order.files, &order.ranges, &writer)?;
     let Writer { per_file, missing, .. } = writer;
-    let gone = missing.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    for &file in &gone {
+    let missing = missing.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for &file in &missing {
         // Removed on the source meanwhile: replay of its WAL would remove it, too.
-        target.remove_file(&order.files[file as usize])?;
+        transfer.target.remove_file(&order.files[file as usize])?;
     }
     let bytes = per_file.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum();
     Ok(Fetched { bytes, per_file, missing })
@@ -206,53 +237,84 @@ fn fetch(
 
 /// Writes what is fetched into the target, from many threads.
 struct Writer<'a> {
-    files: &'a [DataPath],
-    target: &'a Target,
-    progress: &'a dyn Progress,
+    order: &'a Order,
+    transfer: &'a Transfer<'a>,
     open: Mutex<HashMap<u32, Arc<TargetFile>>>,
+    /// Ranges still to come, by file.
+    pending: Vec<AtomicU32>,
     per_file: Vec<AtomicU64>,
-    missing: Mutex<Vec<u32>>,
+    missing: Mutex<BTreeSet<u32>>,
 }
 
 impl Writer<'_> {
     fn file(&self, number: u32) -> Result<Arc<TargetFile>, TargetError> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = open.get(&number) {
+        let open = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = open().get(&number) {
             return Ok(Arc::clone(file));
         }
+        let file = Arc::new(self.transfer.target.open(&self.order.files[number as usize])?);
+        let mut open = open();
         // Ranges come sorted by file, so the files open now are mostly done with when there are too many.
         if open.len() >= OPEN_FILES {
             open.clear();
         }
-        let file = Arc::new(self.target.open(&self.files[number as usize])?);
-        open.insert(number, Arc::clone(&file));
+        // Of a file with a single range nobody will ask again.
+        if self.pending[number as usize].load(Ordering::Relaxed) > 1 {
+            open.insert(number, Arc::clone(&file));
+        }
         Ok(file)
+    }
+
+    /// Notes what has been written of a range.
+    fn done(&self, range: FetchRange, file: &TargetFile, bytes: u64) -> io::Result<()> {
+        let number = range.file as usize;
+        if bytes < u64::from(range.length) && self.order.patched.contains(&range.file) {
+            // It has become shorter since it was compared: what stands behind that is not the source's.
+            file.cut(range.offset + bytes).map_err(io::Error::other)?;
+        }
+        self.per_file[number].fetch_add(bytes, Ordering::Relaxed);
+        self.transfer.progress.advance(Stage::Copy, bytes);
+        if self.pending[number].fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&range.file);
+            if self.transfer.sync == SyncChoice::Fsync {
+                file.start_writing();
+            }
+        }
+        self.transfer.pace.spend(bytes);
+        Ok(())
     }
 }
 
 impl ChunkSink for Writer<'_> {
     fn write(&self, range: FetchRange, bytes: Option<&[u8]>) -> io::Result<()> {
         let Some(bytes) = bytes else {
-            let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
-            if !missing.contains(&range.file) {
-                missing.push(range.file);
-            }
+            self.missing.lock().unwrap_or_else(PoisonError::into_inner).insert(range.file);
             return Ok(());
         };
+        self.transfer.target.check_alone().map_err(io::Error::other)?;
+        let file = self.file(range.file).map_err(io::Error::other)?;
         if !bytes.is_empty() {
-            self.target.check_alone().map_err(io::Error::other)?;
-            let file = self.file(range.file).map_err(io::Error::other)?;
             file.write_at(bytes, range.offset).map_err(io::Error::other)?;
-            self.per_file[range.file as usize].fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            self.progress.advance(Stage::Copy, bytes.len() as u64);
         }
-        Ok(())
+        self.done(range, &file, bytes.len() as u64)
+    }
+
+    fn copy_from(&self, range: FetchRange, from: &File) -> io::Result<bool> {
+        self.transfer.target.check_alone().map_err(io::Error::other)?;
+        let file = self.file(range.file).map_err(io::Error::other)?;
+        let copied = file.copy_from(from, range.offset, u64::from(range.length));
+        match copied.map_err(io::Error::other)? {
+            None => Ok(false),
+            Some(bytes) => self.done(range, &file, bytes).map(|()| true),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Silent;
+    use crate::source::DirectorySource;
     use walparse::RelationBlocks;
 
     #[test]
@@ -267,11 +329,11 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_file_is_asked_for_with_room_to_have_grown() {
+    fn long_files_are_fetched_in_parts() {
         let path = DataPath::parse("x").unwrap();
         let mut order = Order::default();
-        order.whole_file(&path, 0);
-        order.whole_file(&path, 3 << 20);
+        order.stretch(&path, 0, 8192);
+        order.stretch(&path, 0, (3 << 20) + 8192);
         let ranges: Vec<_> =
             order.ranges.iter().map(|range| (range.file, range.offset, range.length)).collect();
         let mib = 1 << 20;
@@ -279,5 +341,36 @@ mod tests {
             ranges,
             [(0, 0, 8192), (1, 0, mib), (1, 1 << 20, mib), (1, 2 << 20, mib), (1, 3 << 20, 8192)]
         );
+    }
+
+    /// A plan that patches "a", of which the target has `here` and the source `there`, after which "a" is returned.
+    fn patched(here: &[u8], there: &[u8], size: u64, ranges: &[(u64, u32)]) -> Result<Vec<u8>, CopyError> {
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(ours.path().join("a"), here).unwrap();
+        std::fs::write(theirs.path().join("a"), there).unwrap();
+        let target = Target::lock(ours.path()).unwrap();
+        let transfer = Transfer {
+            source: &DirectorySource::for_test(theirs.path()),
+            target: &target,
+            progress: &Silent,
+            pace: Pace::new(None),
+            sync: SyncChoice::Fsync,
+        };
+        let patch = Patch { path: DataPath::parse("a").unwrap(), size, ranges: ranges.to_vec() };
+        target.open(&patch.path)?.cut(size)?;
+        let mut order = Order::default();
+        order.patch(&patch);
+        fetch(&order, &transfer)?;
+        Ok(std::fs::read(ours.path().join("a")).unwrap())
+    }
+
+    #[test]
+    fn a_patched_file_ends_where_the_sources_does() {
+        assert_eq!(patched(b"0123456789", b"01x3", 4, &[(2, 100)]).unwrap(), b"01x3");
+        // Nothing differs in what the source has.
+        assert_eq!(patched(b"0123456789", b"0123", 4, &[]).unwrap(), b"0123");
+        // It has grown since it was listed, and it has become shorter.
+        assert_eq!(patched(b"0123", b"0123456", 4, &[(0, 100)]).unwrap(), b"0123456");
+        assert_eq!(patched(b"0123456789", b"012", 10, &[(2, 3), (5, 100)]).unwrap(), b"012");
     }
 }

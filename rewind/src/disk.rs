@@ -12,6 +12,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt, 
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::stop::StopFlag;
 
 /// A change to the disk, about to be made.
@@ -98,6 +100,42 @@ impl Disk {
     pub(crate) fn write(&self, file: &File, path: &Path, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.announce(Change::Write { path, offset, bytes })?;
         file.write_all_at(bytes, offset)
+    }
+
+    /// Copies bytes of another file to the same place, within the file system: shared if it can do that.
+    /// Returns how many: fewer than `length` at the end of `from`; `None` if it cannot copy between these two.
+    pub(crate) fn copy_range(
+        &self,
+        from: &File,
+        file: &File,
+        offset: u64,
+        length: u64,
+    ) -> io::Result<Option<u64>> {
+        self.stop.check()?;
+        // Who watches wants to see the bytes.
+        if self.observer.is_some() {
+            return Ok(None);
+        }
+        let (mut read_at, mut write_at) = (offset, offset);
+        while write_at < offset + length {
+            let rest = usize::try_from(offset + length - write_at).unwrap_or(usize::MAX);
+            let copied =
+                rustix::fs::copy_file_range(from, Some(&mut read_at), file, Some(&mut write_at), rest);
+            match copied {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                // Another file system, or one that knows no such thing; what failed for another reason
+                // fails again and is reported then.
+                Err(_) => return Ok(None),
+            }
+        }
+        Ok(Some(write_at - offset))
+    }
+
+    /// Lets the disk begin with what was written to a file, so that the sync at the end is short.
+    pub(crate) fn start_writing(&self, file: &File) {
+        // Dirty pages are sent to the disk by this and stay; it is only a hint.
+        let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
     }
 
     pub(crate) fn set_length(&self, file: &File, path: &Path, length: u64) -> io::Result<()> {

@@ -8,26 +8,21 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use crate::copy::copy_wal;
+use crate::copy::{Transfer, copy_wal};
 use crate::data_path::DataPath;
 use crate::error::RewindError;
 use crate::options::SourceLife;
 use crate::prepare::{Planned, available_wal, plan_wal};
-use crate::progress::Progress;
-use crate::source::Source;
-use crate::target::Target;
 use crate::wal_plan::WalCopy;
 
 /// How often the source is asked for segments it has completed: far more often than it makes checkpoints.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Who copies what to where.
+/// What is copied, and the way.
 #[derive(Clone, Copy)]
 pub(crate) struct Copying<'a> {
     pub(crate) planned: &'a Planned<'a>,
-    pub(crate) source: &'a dyn Source,
-    pub(crate) target: &'a Target,
-    pub(crate) progress: &'a dyn Progress,
+    pub(crate) transfer: &'a Transfer<'a>,
 }
 
 /// The segments copied so far.
@@ -61,10 +56,10 @@ pub(crate) fn copy_during<T>(
 
 /// Copies what the source completes until the work is done.
 fn follow(copying: Copying<'_>, mut early: EarlyWal, done: &Receiver<()>) -> Result<EarlyWal, RewindError> {
-    let Copying { planned, source, .. } = copying;
+    let Copying { planned, transfer } = copying;
     while done.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
-        let available = available_wal(source, &planned.clusters.source, &planned.source_history)?;
-        let plan = plan_wal(planned, &planned.source_history, source, available)?;
+        let available = available_wal(transfer.source, &planned.clusters.source, &planned.source_history)?;
+        let plan = plan_wal(planned, &planned.source_history, transfer.source, available)?;
         match early.copy_complete(copying, &plan.copy) {
             // Too late for this one. The end will tell whether it is to be had elsewhere.
             Err(RewindError::WalVanished { path }) => tracing::debug!("\"{path}\" is gone from the source"),
@@ -77,7 +72,7 @@ fn follow(copying: Copying<'_>, mut early: EarlyWal, done: &Receiver<()>) -> Res
 impl EarlyWal {
     /// Copies those of the files that are complete, new to the target and not there yet.
     fn copy_complete(&mut self, copying: Copying<'_>, files: &[WalCopy]) -> Result<(), RewindError> {
-        let Copying { planned, source, target, progress } = copying;
+        let Copying { planned, transfer } = copying;
         let wal_dir = planned.clusters.target.version().wal_dir();
         for file in files.iter().filter(|file| file.length == file.full_length) {
             let path = wal_path(wal_dir, &file.name)?;
@@ -89,7 +84,7 @@ impl EarlyWal {
             if is_own || self.names.contains(&file.name) {
                 continue;
             }
-            self.bytes += copy_files([(path, file)], source, target, progress)?;
+            self.bytes += copy_files([(path, file)], transfer)?;
             self.names.insert(file.name.clone());
         }
         Ok(())
@@ -99,12 +94,10 @@ impl EarlyWal {
 /// Copies files of the WAL directory.
 pub(crate) fn copy_files<'a>(
     files: impl IntoIterator<Item = (DataPath, &'a WalCopy)>,
-    source: &dyn Source,
-    target: &Target,
-    progress: &dyn Progress,
+    transfer: &Transfer<'_>,
 ) -> Result<u64, RewindError> {
     let files: Vec<_> = files.into_iter().map(|(path, file)| (path, file.length, file.full_length)).collect();
-    let (bytes, missing) = copy_wal(&files, source, target, progress)?;
+    let (bytes, missing) = copy_wal(&files, transfer)?;
     match missing.into_iter().next() {
         Some(path) => Err(RewindError::WalVanished { path }),
         None => Ok(bytes),

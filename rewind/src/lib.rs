@@ -17,6 +17,7 @@ mod look;
 mod preflight;
 mod divergence;
 mod inventory;
+mod compare;
 mod exclude;
 mod keep;
 mod prepare;
@@ -29,6 +30,7 @@ mod space;
 mod journal;
 mod copy;
 mod early_wal;
+mod pace;
 mod seal;
 mod recovery_conf;
 mod next_start;
@@ -69,7 +71,7 @@ pub use label::is_mark;
 pub use lock_holder::Holder;
 pub use look::{FlavorError, flavor_of_directory, look_at_wal};
 pub use options::{
-    CrashRecovery, CrashRecoveryError, MissingWal, Mode, Need, Options, RebuiltBlocks, RecoveryConf,
+    CrashRecovery, CrashRecoveryError, Delta, MissingWal, Mode, Need, Options, RebuiltBlocks, RecoveryConf,
     RestoreCommand, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
 pub use outcome::{

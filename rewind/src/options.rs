@@ -1,6 +1,6 @@
 //! What a caller asks of the engine.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +43,10 @@ pub struct Options {
     pub jobs: Option<NonZeroUsize>,
     /// Which targets are rewound.
     pub need: Need,
+    /// Whether files are compared before they are copied whole.
+    pub delta: Delta,
+    /// The most bytes to fetch per second.
+    pub max_rate: Option<NonZeroU64>,
     /// What to do about a target that was not stopped cleanly.
     pub unclean_target: UncleanTarget,
     /// Asks the run to stop before it is done.
@@ -65,6 +69,8 @@ impl Options {
             space: SpaceCheck::Enforce,
             rebuilt_blocks: RebuiltBlocks::Leave,
             sync: SyncChoice::Fsync,
+            delta: Delta::Auto,
+            max_rate: None,
             jobs: None,
             need: Need::Diverged,
             unclean_target: UncleanTarget::Accept,
@@ -179,6 +185,17 @@ pub enum Need {
     /// so: it lets them recover first, and the checkpoint at the end of that is WAL of their own. Then all
     /// files become the source's.
     DivergedOrUnclean,
+}
+
+/// Whether files that would be copied whole are compared first, so that only what differs is copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Delta {
+    /// Yes, unless there is much to compare and a try shows that copying takes less time.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
 }
 
 /// What to do about a target that was not stopped cleanly.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use walparse::{PageMap, RelSegment, RelationBlocks, Version};
 
+use crate::compare::Compared;
 use crate::data_path::DataPath;
 use crate::exclude::{Disposition, disposition};
 use crate::inventory::{EntryKind, Inventory};
@@ -20,6 +21,8 @@ pub(crate) struct RewindPlan {
     pub(crate) create: Vec<(DataPath, EntryKind)>,
     /// Files to copy whole, with their size on the source.
     pub(crate) copy: Vec<(DataPath, u64)>,
+    /// Files of which only what differs is copied.
+    pub(crate) patch: Vec<Patch>,
     /// Relation files to lengthen.
     pub(crate) copy_tail: Vec<Tail>,
     /// Relation files in which single blocks are copied, with their numbers in the file.
@@ -38,6 +41,27 @@ pub(crate) struct RewindPlan {
     pub(crate) not_taken: Vec<DataPath>,
     /// Entries that stay as they are.
     pub(crate) unchanged: u64,
+}
+
+/// A file of which both sides have different parts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Patch {
+    /// The file.
+    pub(crate) path: DataPath,
+    /// Its size on the source.
+    pub(crate) size: u64,
+    /// Offset and length of what differs; the last one may reach beyond the end.
+    pub(crate) ranges: Vec<(u64, u32)>,
+}
+
+impl Patch {
+    /// The bytes to copy.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.ranges
+            .iter()
+            .map(|(offset, length)| u64::from(*length).min(self.size.saturating_sub(*offset)))
+            .sum()
+    }
 }
 
 /// The part of a relation file that the target lacks.
@@ -76,6 +100,8 @@ pub(crate) struct PlanInput<'a> {
     pub(crate) source: &'a Inventory,
     pub(crate) target: &'a Inventory,
     pub(crate) page_map: &'a PageMap,
+    /// What is known to differ in files that would be copied whole.
+    pub(crate) compared: &'a Compared,
     pub(crate) version: Version,
     pub(crate) block_size: u32,
     pub(crate) blocks_per_segment: u32,
@@ -127,8 +153,9 @@ impl RewindPlan {
         let blocks = sum(&mut self.blocks.iter().map(|(_, blocks)| blocks.len()));
         PlanSummary {
             create: self.create.len() as u64,
-            copy: self.copy.len() as u64,
-            copy_bytes: sum(&mut self.copy.iter().map(|(_, size)| *size)),
+            copy: (self.copy.len() + self.patch.len()) as u64,
+            copy_bytes: sum(&mut self.copy.iter().map(|(_, size)| *size))
+                + sum(&mut self.patch.iter().map(Patch::bytes)),
             wal: self.wal.copy.len() as u64,
             wal_bytes: sum(&mut self.wal.copy.iter().map(|file| file.length)),
             copy_tail: self.copy_tail.len() as u64,
@@ -226,13 +253,18 @@ fn decide(
 
 /// Decides about a file that both sides have.
 fn both_files(input: &PlanInput<'_>, plan: &mut RewindPlan, path: &DataPath, from: u64, to: u64) {
-    // The version cannot differ, and a server with a damaged file would not start.
-    if path.as_bytes().ends_with(input.version.names().version_file.as_bytes()) {
+    if is_version_file(path, input.version) {
         plan.unchanged += 1;
         return;
     }
     let Some(file) = relation_file(path, input.version) else {
-        plan.copy.push((path.clone(), to));
+        match input.compared.differing.get(path) {
+            None => plan.copy.push((path.clone(), to)),
+            Some(ranges) if ranges.is_empty() && from == to => plan.unchanged += 1,
+            Some(ranges) => {
+                plan.patch.push(Patch { path: path.clone(), size: to, ranges: ranges.clone() });
+            }
+        }
         return;
     };
     // Blocks beyond the end on either side need no copy: they are part of the missing end, or are cut
@@ -255,6 +287,53 @@ fn both_files(input: &PlanInput<'_>, plan: &mut RewindPlan, path: &DataPath, fro
     } else if from > to {
         plan.truncate.push((path.clone(), to));
     }
+}
+
+/// The version cannot differ, and a server with a damaged file would not start.
+fn is_version_file(path: &DataPath, version: Version) -> bool {
+    path.as_bytes().ends_with(version.names().version_file.as_bytes())
+}
+
+/// The files on both sides that are copied whole, unless comparing shows that less will do: with their size
+/// on the source. Those that are empty on one side are not worth comparing, and the source's server may be
+/// unable to read one that the target keeps.
+pub(crate) fn whole_on_both<'a>(
+    source: &'a Inventory,
+    target: &'a Inventory,
+    keep: &'a Keep,
+    version: Version,
+) -> impl Iterator<Item = (&'a DataPath, u64)> {
+    both(source, target).filter_map(move |(path, source, target)| match (source, target) {
+        (Some(EntryKind::File { size }), Some(EntryKind::File { size: here })) => {
+            let is_copied = *size > 0
+                && *here > 0
+                && disposition(path, version.names()) == Disposition::Consider
+                && !wal_plan::is_planned_there(path, version)
+                && !is_version_file(path, version)
+                && path.as_bytes() != b"backup_label"
+                && relation_file(path, version).is_none()
+                && !is_kept(path, keep);
+            is_copied.then_some((path, *size))
+        }
+        _ => None,
+    })
+}
+
+/// Whether a path, or a directory it is in, is one of those the target keeps.
+fn is_kept(path: &DataPath, keep: &Keep) -> bool {
+    let parts = std::iter::successors(Some(path.clone()), DataPath::parent);
+    // A pattern that matches data ends the run elsewhere.
+    parts.into_iter().any(|path| keep.matches(&path).unwrap_or(true))
+}
+
+/// Whether a path is that of a relation's file, of whichever fork.
+pub(crate) fn is_of_relation(path: &DataPath, version: Version) -> bool {
+    let Some(path) = path.as_str() else { return false };
+    let main = ["_fsm", "_vm", "_init"].iter().find_map(|fork| {
+        let (number, segment) = path.rsplit_once(fork)?;
+        Some(format!("{number}{segment}"))
+    });
+    RelSegment::parse(main.as_deref().unwrap_or(path), version).is_some()
 }
 
 fn relation_file(path: &DataPath, version: Version) -> Option<RelSegment> {
@@ -315,6 +394,7 @@ mod tests {
             source,
             target,
             page_map,
+            compared: &Compared::default(),
             version,
             block_size: 8192,
             blocks_per_segment: 131_072,
@@ -362,6 +442,48 @@ mod tests {
         assert_eq!(plan.truncate, [(path("base/5/101"), 8192 * 4)]);
         let removed: Vec<_> = plan.remove.iter().map(|(path, _)| path.to_string()).collect();
         assert_eq!(removed, ["postmaster.pid", "base/7/1", "base/7"]);
+    }
+
+    #[test]
+    fn of_a_file_that_was_compared_only_what_differs_is_copied() {
+        let sizes = |conf, xact| listing(&[("a.conf", Some(conf)), ("b.conf", Some(xact)), ("c", Some(9))]);
+        let mut compared = Compared::default();
+        compared.differing.insert(path("a.conf"), vec![]);
+        compared.differing.insert(path("b.conf"), vec![(8192, 8192 * 2)]);
+        let plan = plan(PlanInput {
+            source: &sizes(10, 8192 * 2),
+            target: &sizes(10, 8192 * 2),
+            page_map: &PageMap::new(),
+            compared: &compared,
+            keep: &Keep::new(&KeepRules::none(), None).unwrap(),
+            version: Version::find(1300, 202_209_061).unwrap(),
+            block_size: 8192,
+            blocks_per_segment: 131_072,
+            wal: WalPlan::default(),
+        })
+        .unwrap();
+        assert_eq!(plan.copy, [(path("c"), 9)]);
+        assert_eq!(plan.patch.len(), 1);
+        assert_eq!((plan.patch[0].bytes(), plan.unchanged), (8192, 1));
+        assert_eq!(plan.summary(&Inventory::default(), 8192).copy_bytes, 8192 + 9);
+    }
+
+    #[test]
+    fn every_fork_is_of_a_relation() {
+        let version = Version::find(1300, 202_209_061).unwrap();
+        for (name, expected) in [
+            ("base/5/1", true),
+            ("base/5/1.2", true),
+            ("base/5/1_fsm", true),
+            ("base/5/1_vm.3", true),
+            ("global/1_init", true),
+            ("base/5/1_x", false),
+            ("base/5/_vm", false),
+            ("pg_xact/0000", false),
+            ("base/5/pg_filenode.map", false),
+        ] {
+            assert_eq!(is_of_relation(&path(name), version), expected, "{name}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use walparse::{ControlFile, Lsn, TimelineHistory};
 
 use crate::changed::ChangedBlocks;
 use crate::clock::Clock;
+use crate::compare::Compared;
 use crate::data_path::DataPath;
 use crate::divergence;
 use crate::error::RewindError;
@@ -44,6 +45,8 @@ pub(crate) struct Planned<'a> {
     pub(crate) verified: Option<(Lsn, Lsn)>,
     pub(crate) source_files: Inventory,
     pub(crate) target_files: Inventory,
+    /// What is known to differ in files that would be copied whole.
+    pub(crate) compared: Compared,
     /// When an unfinished run is resumed: the WAL files that were there before it.
     pub(crate) own_wal_files: Option<BTreeSet<String>>,
     pub(crate) keep: Keep,
@@ -94,6 +97,7 @@ pub(crate) fn make_plan(
         source: &planned.source_files,
         target: &planned.target_files,
         page_map: &page_map,
+        compared: &planned.compared,
         version: control.version(),
         block_size: control.block_size(),
         blocks_per_segment: control.relation_segment_blocks(),

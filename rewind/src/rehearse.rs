@@ -65,6 +65,7 @@ fn check_target(target: &Target, planned: &Planned<'_>) -> Result<(), RewindErro
     }
 
     let whole = copied.chain(plan.truncate.iter().map(|(path, _)| path));
+    let whole = whole.chain(plan.patch.iter().map(|patch| &patch.path));
     let parts = plan.copy_tail.iter().map(|tail| &tail.path).chain(plan.blocks.iter().map(|(path, _)| path));
     let written: Vec<_> = whole.chain(parts).chain(&wal).chain(&sealed).collect();
     written.into_par_iter().try_for_each(|path| target.check_writable(path))?;
@@ -73,7 +74,8 @@ fn check_target(target: &Target, planned: &Planned<'_>) -> Result<(), RewindErro
 }
 
 /// The first byte of every file to be copied that the source's server need not be able to read itself:
-/// whoever put it there may have closed it. One file of its data tells that the role may read those.
+/// whoever put it there may have closed it. One file of its data tells that the role may read those. Files that
+/// were compared have been read already.
 fn check_source(source: &dyn Source, planned: &Planned<'_>) -> Result<(), RewindError> {
     let plan = &planned.plan;
     let copied = plan.copy.iter().map(|(path, _)| path);

@@ -26,6 +26,7 @@ use walparse::{
 };
 
 use crate::clock::Clock;
+use crate::copy::Transfer;
 use crate::data_path::DataPath;
 use crate::early_wal::{EarlyWal, copy_files, wal_path};
 use crate::error::RewindError;
@@ -57,13 +58,12 @@ pub(crate) fn label_path() -> DataPath {
 /// Makes the target one on which a server can start.
 pub(crate) fn seal(
     options: &Options,
-    progress: &dyn Progress,
     clock: &mut Clock,
-    target: &Target,
-    source: &dyn Source,
+    transfer: &Transfer<'_>,
     planned: &Planned<'_>,
     early: &EarlyWal,
 ) -> Result<Sealed, RewindError> {
+    let Transfer { source, target, progress, .. } = *transfer;
     tracing::debug!(milestone = milestone::SEALING, "all data has been copied");
     // After all data: no page that was copied is newer than what the WAL says from here on.
     let control = source.control_file()?;
@@ -73,9 +73,25 @@ pub(crate) fn seal(
     let history = current_history(source, &control, planned)?;
     let available = available_wal(source, &control, &history)?;
     let plan = plan_wal(planned, &history, source, available)?;
-    let bytes = bring_wal(target, source, planned, &plan.copy, &plan.elsewhere, early, progress)?;
-    progress.finish(Stage::Copy);
-    let end = verify_wal(target, &control, &history, planned, &plan, available)?;
+    let (brought, durable) = std::thread::scope(|scope| {
+        let durable = match options.sync {
+            // The data becomes durable while the WAL comes. Taken before anything of that is opened, so that
+            // nothing is written after it counts as durable.
+            SyncChoice::Fsync => Some(target.take_unsynced()),
+            SyncChoice::Syncfs | SyncChoice::Off => None,
+        };
+        let durable = durable.map(|data| scope.spawn(move || target.sync_these(data, &|| {})));
+        let brought = bring_wal(transfer, planned, &plan.copy, &plan.elsewhere, early).and_then(|bytes| {
+            progress.finish(Stage::Copy);
+            Ok((bytes, verify_wal(target, &control, &history, planned, &plan, available)?))
+        });
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        (brought, durable.map_or(Ok(()), join))
+    });
+    let (bytes, end) = brought?;
+    durable?;
     clock.end_stage("wal");
 
     preflight::check_not_running(target.root(), control.version().names())?;
@@ -137,13 +153,11 @@ fn current_history(
 
 /// Brings the rest of the WAL that replay needs.
 fn bring_wal(
-    target: &Target,
-    source: &dyn Source,
+    transfer: &Transfer<'_>,
     planned: &Planned<'_>,
     copy: &[WalCopy],
     elsewhere: &[String],
     early: &EarlyWal,
-    progress: &dyn Progress,
 ) -> Result<u64, RewindError> {
     let wal_dir = planned.clusters.target.version().wal_dir();
     for name in elsewhere.iter().filter(|name| !early.names.contains(*name)) {
@@ -151,8 +165,8 @@ fn bring_wal(
         let path = wal_path(wal_dir, name)?;
         let found = planned.wal.find_elsewhere(name, false).map_err(|error| failed(Box::new(error)))?;
         let found = found.ok_or_else(|| RewindError::WalVanished { path: path.clone() })?;
-        let file = target.open(&path)?;
-        file.set_length(0)?;
+        let file = transfer.target.open(&path)?;
+        file.empty()?;
         // In pieces: a segment may have a gigabyte.
         let mut from = File::open(found).map_err(|error| failed(Box::new(error)))?;
         let (mut buffer, mut offset) = (vec![0; 1 << 20], 0);
@@ -169,7 +183,7 @@ fn bring_wal(
     for file in copy.iter().filter(|file| !early.names.contains(&file.name)) {
         rest.push((wal_path(wal_dir, &file.name)?, file));
     }
-    copy_files(rest, source, target, progress)
+    copy_files(rest, transfer)
 }
 
 /// Makes sure that the WAL that is now on the target can be read from redo to its end; returns the end of its

@@ -34,6 +34,9 @@ pub(crate) fn needs(root: &Path, planned: &Planned<'_>, journal: u64) -> Result<
     for (path, size) in &plan.copy {
         needs.grows(path, *size)?;
     }
+    for patch in &plan.patch {
+        needs.grows(&patch.path, patch.size)?;
+    }
     for tail in &plan.copy_tail {
         needs.grows(&tail.path, tail.to)?;
     }

@@ -2,6 +2,7 @@
 //! for the target's own server to be run.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use walparse::{ClusterState, ControlFile, Flavor, Lsn, Names, TimelineHistory, TimelineId, Version, scan};
@@ -9,10 +10,13 @@ use walparse::{ClusterState, ControlFile, Flavor, Lsn, Names, TimelineHistory, T
 use crate::archive::Archive;
 use crate::changed::ChangedBlocks;
 use crate::clock::Clock;
+use crate::compare::{self, Compared, compare};
 use crate::config::Configuration;
+use crate::copy::CopyError;
 use crate::data_path::DataPath;
 use crate::divergence::{self, Sides};
 use crate::error::RewindError;
+use crate::inventory::Inventory;
 use crate::journal::Journal;
 use crate::keep::{Keep, KeepError};
 use crate::label::BackupLabel;
@@ -65,9 +69,10 @@ pub(crate) fn survey<'a>(
     clock.end_stage("preflight");
 
     let searched_since = Timestamp::now();
-    let (found, source_files, target_files) = std::thread::scope(|scope| {
-        let source_files = scope.spawn(|| source.list());
-        let target_files = scope.spawn(|| walk_data_directory(target.root(), flavor.names()));
+    let (give_up, version) = (AtomicBool::new(false), clusters.target.version());
+    let keep = keep(options, target.root(), version.names()).map_err(PlanError::from)?;
+    let (found, files) = std::thread::scope(|scope| {
+        let files = scope.spawn(|| both_sides(options, target, version, source, &keep, &give_up));
         progress.begin(Stage::Scan, None);
         let sides = Sides {
             clusters: &clusters,
@@ -87,7 +92,10 @@ pub(crate) fn survey<'a>(
         };
         let found = divergence::find(&sides, &mut wal, presumed.1);
         progress.finish(Stage::Scan);
-        (found, join(source_files), join(target_files))
+        // Nothing will be copied.
+        let is_needed = found.as_ref().is_ok_and(|found| found.scan.diverged.is_some());
+        give_up.store(!is_needed, Ordering::Relaxed);
+        (found, join(files))
     });
     let checkpoint_search = (searched_since, Timestamp::now());
     clock.end_stage("scan");
@@ -109,6 +117,7 @@ pub(crate) fn survey<'a>(
     announce_checkpoint(&common_checkpoint, checkpoint_search);
     let (page_map, rebuilt) = (diverged.page_map, diverged.rebuilt);
     let fork = found.divergence.lsn;
+    let files = files?;
     let mut planned = Planned {
         checkpoint: replay_start(common_checkpoint, &clusters.source),
         source_history,
@@ -118,10 +127,11 @@ pub(crate) fn survey<'a>(
         checkpoint_search,
         changed: ChangedBlocks { named: page_map, rebuilt, since: diverged.since, fork },
         verified: Some((diverged.since, fork)),
-        source_files: source_files?,
-        target_files: target_files.map_err(RewindError::Walk)?,
+        source_files: files.source,
+        target_files: files.target,
+        compared: files.compared,
         own_wal_files: None,
-        keep: keep(options, target.root(), clusters.target.version().names()).map_err(PlanError::from)?,
+        keep,
         plan: RewindPlan::default(),
         scanned,
         clusters,
@@ -161,12 +171,9 @@ fn resume<'a>(
     let mut wal = target_wal(options, target, &clusters.target, source)?;
     wal.set_history(history);
     wal.set_limits(divergence.lsn, divergence.lsn);
-    let (source_files, target_files) = std::thread::scope(|scope| {
-        let source_files = scope.spawn(|| source.list());
-        let target_files = walk_data_directory(target.root(), flavor.names());
-        (join(source_files), target_files)
-    });
-    let (source_files, target_files) = (source_files?, target_files.map_err(RewindError::Walk)?);
+    let keep = Keep::again(&journal.keep).map_err(PlanError::from)?;
+    let Files { source: source_files, target: target_files, compared } =
+        both_sides(options, target, clusters.target.version(), source, &keep, &AtomicBool::new(false))?;
     clock.end_stage("preflight");
     let checkpoint_search = (searched_since, Timestamp::now());
     announce_fork(divergence);
@@ -182,8 +189,9 @@ fn resume<'a>(
         changed: journal.changed,
         verified: None,
         source_files,
+        compared,
         own_wal_files: Some(journal.wal_files),
-        keep: Keep::again(&journal.keep).map_err(PlanError::from)?,
+        keep,
         plan: RewindPlan::default(),
         scanned: (0, 0),
         clusters,
@@ -192,6 +200,40 @@ fn resume<'a>(
     announce_plan(&planned);
     clock.end_stage("plan");
     Ok(Survey::Planned(Box::new(planned)))
+}
+
+/// What is known of the files of both sides.
+struct Files {
+    source: Inventory,
+    target: Inventory,
+    compared: Compared,
+}
+
+/// Lists both sides, and compares what would be copied whole.
+fn both_sides(
+    options: &Options,
+    target: &Target,
+    version: Version,
+    source: &dyn Source,
+    keep: &Keep,
+    give_up: &AtomicBool,
+) -> Result<Files, RewindError> {
+    let (source_files, target_files) = std::thread::scope(|scope| {
+        let source_files = scope.spawn(|| source.list());
+        let target_files = walk_data_directory(target.root(), version.names());
+        (join(source_files), target_files)
+    });
+    let (source_files, target_files) = (source_files?, target_files.map_err(RewindError::Walk)?);
+    let sides = compare::Sides {
+        source,
+        source_files: &source_files,
+        target: target.root(),
+        target_files: &target_files,
+        keep,
+        version,
+    };
+    let compared = compare(&sides, options.delta, give_up).map_err(CopyError::from)?;
+    Ok(Files { source: source_files, target: target_files, compared })
 }
 
 fn on_one_timeline(clusters: &Clusters) -> bool {

@@ -9,10 +9,10 @@ use std::fs::{File, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
 use walparse::Names;
 
 use crate::data_path::DataPath;
@@ -20,6 +20,9 @@ use crate::disk::{ChangeObserver, Disk, ignore_missing};
 use crate::lock_holder::{self, Holder};
 use crate::preflight;
 use crate::stop::StopFlag;
+
+/// How many threads wait for the disk at once.
+const SYNCS_AT_ONCE: usize = 16;
 
 /// A locked data directory.
 #[derive(Debug)]
@@ -38,7 +41,7 @@ pub(crate) struct Target {
 
 /// What has been changed and is not known to be durable.
 #[derive(Debug, Default)]
-struct Written {
+pub(crate) struct Written {
     files: BTreeSet<DataPath>,
     /// Directories in which a name came or went; `None` is the data directory itself.
     directories: BTreeSet<Option<DataPath>>,
@@ -322,9 +325,18 @@ impl Target {
     /// Makes everything written since the last call durable, file by file: first what is in the files, then
     /// the names in the directories. `done` is called for each file.
     pub(crate) fn sync(&self, done: &(dyn Fn() + Sync)) -> Result<(), TargetError> {
-        let written = self.remember(std::mem::take);
+        self.sync_these(self.take_unsynced(), done)
+    }
+
+    /// What is not known to be durable; it is the caller's now to see to it.
+    pub(crate) fn take_unsynced(&self) -> Written {
+        self.remember(std::mem::take)
+    }
+
+    /// Makes this durable; `done` is called for each file.
+    pub(crate) fn sync_these(&self, written: Written, done: &(dyn Fn() + Sync)) -> Result<(), TargetError> {
         let files: Vec<DataPath> = written.files.into_iter().collect();
-        files.into_par_iter().try_for_each(|path| {
+        many_at_once(&files, |path| {
             done();
             let path = path.below(&self.root);
             // Something that was written and then removed needs no fsync.
@@ -335,10 +347,10 @@ impl Target {
             directory.map_or_else(|| self.root.clone(), |path| path.below(&self.root))
         };
         let directories = written.directories.into_iter().map(below).chain(written.outside);
-        directories.collect::<Vec<_>>().into_par_iter().try_for_each(|path| {
-            ignore_missing(self.disk.sync_directory(&path)).map_err(|source| TargetError {
+        many_at_once(&directories.collect::<Vec<_>>(), |path| {
+            ignore_missing(self.disk.sync_directory(path)).map_err(|source| TargetError {
                 action: "fsync directory",
-                path,
+                path: path.clone(),
                 source,
             })
         })
@@ -394,7 +406,7 @@ impl Target {
     }
 
     fn remember<T>(&self, change: impl FnOnce(&mut Written) -> T) -> T {
-        change(&mut self.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        change(&mut self.written.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -403,6 +415,36 @@ impl TargetFile {
     pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), TargetError> {
         let written = self.disk.write(&self.file, &self.path, bytes, offset);
         written.map_err(|source| self.failed("write to file", source))
+    }
+
+    /// Copies the same bytes of another file within the file system; returns how many there were, or `None`
+    /// if that cannot be done.
+    pub(crate) fn copy_from(
+        &self,
+        from: &File,
+        offset: u64,
+        length: u64,
+    ) -> Result<Option<u64>, TargetError> {
+        let copied = self.disk.copy_range(from, &self.file, offset, length);
+        copied.map_err(|source| self.failed("write to file", source))
+    }
+
+    /// Lets the disk begin with what was written.
+    pub(crate) fn start_writing(&self) {
+        self.disk.start_writing(&self.file);
+    }
+
+    /// Empties the file, if there is anything in it.
+    pub(crate) fn empty(&self) -> Result<(), TargetError> {
+        self.cut(0)
+    }
+
+    /// Cuts the file if it is longer than that.
+    pub(crate) fn cut(&self, length: u64) -> Result<(), TargetError> {
+        match self.file.metadata() {
+            Ok(metadata) if metadata.len() <= length => Ok(()),
+            _ => self.set_length(length),
+        }
     }
 
     /// Cuts or lengthens the file.
@@ -414,6 +456,34 @@ impl TargetFile {
     fn failed(&self, action: &'static str, source: io::Error) -> TargetError {
         TargetError { action, path: self.path.clone(), source }
     }
+}
+
+/// Does something that waits for the disk for all of these, in more threads than there are processors: the
+/// disk takes many requests at once, and the file system makes one commit for all who wait for one.
+fn many_at_once<T: Sync>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<(), TargetError> + Sync,
+) -> Result<(), TargetError> {
+    let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
+    let run = || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = work(item) {
+                next.store(items.len(), Ordering::Relaxed);
+                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..items.len().min(SYNCS_AT_ONCE) {
+            // If no more threads are to be had, those that run do it all.
+            if std::thread::Builder::new().name("sync".to_owned()).spawn_scoped(scope, run).is_err() {
+                break;
+            }
+        }
+        run();
+    });
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
 /// A regular file (no link to one) that belongs to the user we are.

@@ -12,12 +12,12 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rewind::source::conninfo::{Conninfo, ProcessEnvironment};
 use rewind::{
-    KeepRules, MissingWal, Mode, Options, Outcome, RebuiltBlocks, RecoveryConf, RestoreCommand, SourceChoice,
-    SpaceCheck, SyncChoice, UncleanTarget,
+    Delta, KeepRules, MissingWal, Mode, Options, Outcome, RebuiltBlocks, RecoveryConf, RestoreCommand,
+    SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
 use rustix::fs::Mode as FileMode;
 
-use crate::args::{Format, RewindArgs, SyncMethod};
+use crate::args::{DeltaChoice, Format, RewindArgs, SyncMethod};
 use crate::failure::{Failed, SetupError};
 use crate::faults;
 use crate::logging::{self, Verbosity};
@@ -107,6 +107,12 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
             SyncMethod::Syncfs => SyncChoice::Syncfs,
         },
         jobs: args.jobs,
+        delta: match args.delta {
+            DeltaChoice::Auto => Delta::Auto,
+            DeltaChoice::On => Delta::On,
+            DeltaChoice::Off => Delta::Off,
+        },
+        max_rate: args.max_rate,
         unclean_target,
         observer: faults::from_environment(),
         ..Options::new(target, source)
@@ -168,6 +174,7 @@ mod tests {
         assert_eq!((plain.sync, plain.jobs), (SyncChoice::Fsync, None));
         assert_eq!(plain.retry_timeout, Duration::from_secs(60));
         assert_eq!(plain.rebuilt_blocks, RebuiltBlocks::Leave);
+        assert_eq!((plain.delta, plain.max_rate), (Delta::Auto, None));
         assert_eq!(plain.missing_wal.restore_command, RestoreCommand::Off);
         assert_eq!(
             (plain.space, options(&rewind_args("-D /d --source-data /s --check -n")).unwrap().mode),

@@ -10,7 +10,7 @@ use walparse::{ControlFile, Flavor};
 
 use super::error::SourceError;
 use super::walk::{plain_files, walk_data_directory};
-use super::{ChunkSink, FetchError, FetchRange, MAX_RANGE, Source, WalPosition};
+use super::{ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Source, WalPosition};
 use crate::data_path::DataPath;
 use crate::inventory::Inventory;
 use crate::look;
@@ -45,6 +45,12 @@ impl DirectorySource {
         Ok(DirectorySource { flavor, ..source })
     }
 
+    /// A directory that need not be one of a server.
+    #[cfg(test)]
+    pub(crate) fn for_test(root: &Path) -> DirectorySource {
+        DirectorySource { root: root.to_owned(), flavor: Flavor::all().next().unwrap() }
+    }
+
     /// The data directory.
     pub fn path(&self) -> &Path {
         &self.root
@@ -71,8 +77,7 @@ impl DirectorySource {
         sink: &dyn ChunkSink,
     ) -> Result<(), FetchError> {
         let place = path.below(&self.root);
-        let stored =
-            |result: io::Result<()>| result.map_err(|source| FetchError::Sink { path: path.clone(), source });
+        let not_stored = |source: io::Error| FetchError::Sink { path: path.clone(), source };
         let failed = |source: io::Error| match source.kind() {
             ErrorKind::IsADirectory => SourceError::BecameDirectory { path: path.clone() },
             _ => SourceError::Read { path: place.clone(), source },
@@ -80,16 +85,20 @@ impl DirectorySource {
         // The one place where contents of files are read. None is mapped: nobody is kept from cutting it.
         let file = match File::open(&place) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return share.iter().try_for_each(|range| stored(sink.write(*range, None)));
+                return share.iter().try_for_each(|range| sink.write(*range, None).map_err(not_stored));
             }
             file => file.map_err(failed)?,
         };
         let longest = share.iter().map(|range| range.length).max().unwrap_or(0).min(MAX_RANGE);
         let mut buffer = vec![0; longest as usize];
         for range in share {
+            // Without the bytes passing through here, where the file system can do that.
+            if sink.copy_from(*range, &file).map_err(not_stored)? {
+                continue;
+            }
             let bytes =
                 read_up_to(&file, range.offset, &mut buffer[..range.length as usize]).map_err(failed)?;
-            stored(sink.write(*range, Some(bytes)))?;
+            sink.write(*range, Some(bytes)).map_err(not_stored)?;
         }
         Ok(())
     }
@@ -145,6 +154,29 @@ impl Source for DirectorySource {
             Some(first) => self.fetch_share(&files[first.file as usize], share, sink),
             None => Ok(()),
         })
+    }
+
+    /// # Panics
+    /// If a range names no file of `files` or is longer than [`MAX_RANGE`].
+    fn compare(
+        &self,
+        files: &[DataPath],
+        ranges: &[FetchRange],
+        with: &dyn Comparand,
+    ) -> Result<(), FetchError> {
+        self.fetch(files, ranges, &Contents(with))
+    }
+}
+
+/// Holds contents against those of the other side.
+struct Contents<'a>(&'a dyn Comparand);
+
+impl ChunkSink for Contents<'_> {
+    fn write(&self, range: FetchRange, bytes: Option<&[u8]>) -> io::Result<()> {
+        let mut theirs = Vec::new();
+        let same = self.0.read(range, &mut theirs).is_ok() && bytes == Some(&theirs);
+        self.0.found(range, same);
+        Ok(())
     }
 }
 

@@ -24,7 +24,7 @@ mod walk;
 pub use directory::DirectorySource;
 pub use error::{ServerError, SourceError};
 pub(crate) use observed::ObservedSource;
-pub use server::{DEFAULT_CONNECTIONS, ServerSource};
+pub use server::ServerSource;
 pub use walk::{WalkError, walk_data_directory};
 
 /// What a rewind asks of the side it copies from.
@@ -71,6 +71,18 @@ pub trait Source: Send + Sync {
         ranges: &[FetchRange],
         sink: &dyn ChunkSink,
     ) -> Result<(), FetchError>;
+
+    /// Finds out which ranges hold the same bytes here and at `with`, which is told of each exactly once.
+    /// As few of the bytes as possible are moved.
+    ///
+    /// # Errors
+    /// The first error of the source.
+    fn compare(
+        &self,
+        files: &[DataPath],
+        ranges: &[FetchRange],
+        with: &dyn Comparand,
+    ) -> Result<(), FetchError>;
 }
 
 /// How far a source's WAL has come.
@@ -112,6 +124,20 @@ pub const MAX_RANGE: u32 = 1 << 20;
 pub trait ChunkSink: Sync {
     /// The bytes of `range`: fewer than asked at the end of the file; `None` if the file is gone.
     fn write(&self, range: FetchRange, bytes: Option<&[u8]>) -> std::io::Result<()>;
+
+    /// Takes the bytes of `range` from the file itself. `false`: it cannot, and they must be handed to
+    /// [`ChunkSink::write`].
+    fn copy_from(&self, _range: FetchRange, _file: &std::fs::File) -> std::io::Result<bool> {
+        Ok(false)
+    }
+}
+
+/// The other side of [`Source::compare`].
+pub trait Comparand: Sync {
+    /// Appends its bytes of `range`: fewer than that at the end of the file.
+    fn read(&self, range: FetchRange, bytes: &mut Vec<u8>) -> std::io::Result<()>;
+    /// Whether the source has the same there.
+    fn found(&self, range: FetchRange, same: bool);
 }
 
 /// Why a fetch ended early.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use walparse::{ControlFile, Lsn};
 
-use super::{ChunkSink, FetchError, FetchRange, Source, SourceError, WalPosition};
+use super::{ChunkSink, Comparand, FetchError, FetchRange, Source, SourceError, WalPosition};
 use crate::data_path::DataPath;
 use crate::disk::ChangeObserver;
 use crate::inventory::Inventory;
@@ -68,6 +68,16 @@ impl Source for ObservedSource {
     ) -> Result<(), FetchError> {
         self.announce("fetch")?;
         self.source.fetch(files, ranges, &ObservedSink { sink, observer: &*self.observer })
+    }
+
+    fn compare(
+        &self,
+        files: &[DataPath],
+        ranges: &[FetchRange],
+        with: &dyn Comparand,
+    ) -> Result<(), FetchError> {
+        self.announce("comparison")?;
+        self.source.compare(files, ranges, with)
     }
 }
 

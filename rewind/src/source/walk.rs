@@ -16,6 +16,9 @@ use super::error::permission_hint;
 use crate::data_path::{DataPath, PathError};
 use crate::inventory::{EntryKind, Inventory};
 
+/// How many files of one directory a thread looks at, at least.
+const FILES_AT_ONCE: usize = 256;
+
 /// Why a data directory could not be listed.
 #[derive(Debug, thiserror::Error)]
 pub enum WalkError {
@@ -105,34 +108,40 @@ impl Walk<'_> {
     fn read_directory(&self, path: Option<&DataPath>) -> Result<(Entries, Vec<DataPath>), WalkError> {
         let place = path.map_or_else(|| self.root.to_owned(), |path| path.below(self.root));
         let failed = |source| WalkError::Directory { path: place.clone(), source };
-        let (mut entries, mut below) = (Vec::new(), Vec::new());
-        let names = match fs::read_dir(&place) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok((entries, below)),
-            names => names.map_err(failed)?,
+        let names: Vec<fs::DirEntry> = match fs::read_dir(&place) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            names => names.map_err(failed)?.collect::<Result<_, _>>().map_err(failed)?,
         };
-        for name in names {
-            let name = name.map_err(failed)?;
-            let path = match path {
-                None => DataPath::parse(name.file_name().as_bytes())?,
-                Some(path) => path.child(&name.file_name())?,
-            };
-            let metadata = match name.metadata() {
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                metadata => metadata.map_err(|source| WalkError::Stat { path: name.path(), source })?,
-            };
-            let kind = match metadata.file_type() {
-                file if file.is_file() => Some(EntryKind::File { size: metadata.len() }),
-                dir if dir.is_dir() => Some(EntryKind::Directory),
-                link if link.is_symlink() => self.link(&path)?,
-                _ => Some(EntryKind::Other),
-            };
-            let Some(kind) = kind else { continue };
-            if matches!(kind, EntryKind::Directory | EntryKind::Symlink { .. }) {
-                below.push(path.clone());
-            }
-            entries.push((path, kind));
-        }
+        // A database of many tables is one directory: looking at each file is what takes time.
+        let looked_at = names.par_iter().with_min_len(FILES_AT_ONCE).map(|name| self.entry(path, name));
+        let entries: Vec<Option<(DataPath, EntryKind)>> = looked_at.collect::<Result<_, _>>()?;
+        let entries: Entries = entries.into_iter().flatten().collect();
+        let goes_on = |kind: &EntryKind| matches!(kind, EntryKind::Directory | EntryKind::Symlink { .. });
+        let below = entries.iter().filter(|(_, kind)| goes_on(kind)).map(|(path, _)| path.clone()).collect();
         Ok((entries, below))
+    }
+
+    /// One entry of the directory `parent`; `None` if it is gone or counts as nothing.
+    fn entry(
+        &self,
+        parent: Option<&DataPath>,
+        name: &fs::DirEntry,
+    ) -> Result<Option<(DataPath, EntryKind)>, WalkError> {
+        let path = match parent {
+            None => DataPath::parse(name.file_name().as_bytes())?,
+            Some(parent) => parent.child(&name.file_name())?,
+        };
+        let metadata = match name.metadata() {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            metadata => metadata.map_err(|source| WalkError::Stat { path: name.path(), source })?,
+        };
+        let kind = match metadata.file_type() {
+            file if file.is_file() => Some(EntryKind::File { size: metadata.len() }),
+            dir if dir.is_dir() => Some(EntryKind::Directory),
+            link if link.is_symlink() => self.link(&path)?,
+            _ => Some(EntryKind::Other),
+        };
+        Ok(kind.map(|kind| (path, kind)))
     }
 
     /// What a symbolic link counts as; `None`: nothing.

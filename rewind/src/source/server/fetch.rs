@@ -1,4 +1,4 @@
-//! Fetching ranges: a shared queue of batches, several connections, two batches under way on each.
+//! Fetching ranges, or digests of them: a shared queue of batches, several connections, two batches under way on each.
 //!
 //! Every row of an answer is held against the request it answers. A batch is the unit of failure: nothing of
 //! it is handed on before all of it has come and is known to be of the source's history, so it can be asked
@@ -28,12 +28,24 @@ const BATCH_RANGES: usize = 1000;
 /// The most bytes of a batch, so that two of them on every connection are no burden to the server.
 const BATCH_BYTES: u64 = 8 << 20;
 
+/// The most bytes of a digest.
+const MAX_DIGEST: usize = 32;
+
 const DOING: &str = "fetching file contents";
+
+/// What is wanted of each range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wanted {
+    Contents,
+    /// The digest of its contents, by [`Session::digest_of`].
+    Digest,
+}
 
 /// Fetches `ranges` over all connections and hands them to `sink`.
 pub(super) fn fetch(
     runtime: &Handle,
     link: &Link,
+    wanted: Wanted,
     files: &[DataPath],
     ranges: &[FetchRange],
     sink: &dyn ChunkSink,
@@ -41,7 +53,7 @@ pub(super) fn fetch(
     let queue = Queue::new(ranges);
     let failure = Failure::new();
     let run = |line: usize| {
-        let job = Job { link, line, files, sink };
+        let job = Job { link, line, wanted, files, sink };
         if let Err(error) = runtime.block_on(run_session(&job, &queue, &failure)) {
             failure.set(error);
         }
@@ -89,6 +101,7 @@ async fn run_session(job: &Job<'_>, queue: &Queue<'_>, failure: &Failure) -> Res
 struct Job<'a> {
     link: &'a Link,
     line: usize,
+    wanted: Wanted,
     files: &'a [DataPath],
     sink: &'a dyn ChunkSink,
 }
@@ -107,14 +120,22 @@ impl Job<'_> {
         let parameters: [&(dyn ToSql + Sync); 3] = [&paths, &begins, &lengths];
 
         let rows = async {
-            let asked = session.client.query_raw(&session.fetch, parameters);
+            let statement = match self.wanted {
+                Wanted::Contents => &session.fetch,
+                Wanted::Digest => &session.digest,
+            };
+            let asked = session.client.query_raw(statement, parameters);
             let mut rows = pin!(session.in_time(session.silence, DOING, asked).await?);
             let mut arrivals = Arrivals::new(batch);
             let mut found = Vec::with_capacity(batch.len());
             while let Some(row) = session.in_time(session.silence, DOING, rows.try_next()).await? {
                 let range = arrivals.arrive(column(&row, 0, DOING)?)?;
                 let bytes: Option<&[u8]> = column(&row, 1, DOING)?;
-                if bytes.is_some_and(|bytes| bytes.len() > range.length as usize) {
+                let most = match self.wanted {
+                    Wanted::Contents => range.length as usize,
+                    Wanted::Digest => MAX_DIGEST,
+                };
+                if bytes.is_some_and(|bytes| bytes.len() > most) {
                     return Err(SourceError::TooMuch { path: self.path(&range).clone() });
                 }
                 found.push((range, row));

@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future;
 use tokio_postgres::error::SqlState;
 use walparse::{Lsn, TimelineHistory, TimelineId};
 
@@ -17,7 +18,7 @@ use super::session::{self, Endpoint, Facts, Session};
 use crate::milestone;
 use crate::source::WalPosition;
 use crate::source::conninfo::Conninfo;
-use crate::source::error::SourceError;
+use crate::source::error::{ServerError, SourceError};
 use crate::stop::StopFlag;
 
 /// Between two tries at first, and at most.
@@ -384,9 +385,15 @@ async fn open_first(
             let (endpoint, first) = found.map_err(session::most_telling)?;
             has_answered = true;
             let first = first.in_run(0, silence(patience));
-            let facts = first.check().await?;
-            let seen = Seen::first(&first.witness().await?);
-            let sessions = open_more(&endpoint, first, wanted, patience).await?;
+            let others = open_more(&endpoint, wanted.get() - 1, patience);
+            let (facts, witness, others) = future::join3(first.check(), first.witness(), others).await;
+            let (facts, seen) = (facts?, Seen::first(&witness?));
+            first.use_raw_names().await?;
+            let (mut sessions, (others, refused)) = (vec![first], others?);
+            sessions.extend(others);
+            if let Some(refused) = refused {
+                tracing::warn!("going on with {} of {wanted} connections: {refused}", sessions.len());
+            }
             Ok(Opened { endpoint, sessions, facts, seen })
         };
         let error: SourceError = match opened.await {
@@ -406,30 +413,30 @@ async fn open_first(
     }
 }
 
-/// Adds connections to the first, up to `wanted` or as many as the server allows.
+/// Opens more connections, all at once: so many, or as many as the server allows; and why not all.
 async fn open_more(
     endpoint: &Endpoint,
-    first: Session,
-    wanted: NonZeroUsize,
+    wanted: usize,
     patience: Duration,
-) -> Result<Vec<Session>, SourceError> {
-    first.use_raw_names().await?;
-    let mut sessions = vec![first];
-    while sessions.len() < wanted.get() {
-        let session = match endpoint.open().await {
-            Ok(session) => session,
+) -> Result<(Vec<Session>, Option<ServerError>), SourceError> {
+    let open = async || {
+        let session = endpoint.open().await?;
+        session.use_raw_names().await?;
+        Ok(session.in_run(0, silence(patience)))
+    };
+    let (mut sessions, mut refused) = (Vec::new(), None);
+    for opened in future::join_all((0..wanted).map(|_| open())).await {
+        match opened {
+            Ok(session) => sessions.push(session),
             Err(SourceError::Connect { source, .. })
                 if source.code() == Some(&SqlState::TOO_MANY_CONNECTIONS) =>
             {
-                tracing::warn!("going on with {} of {wanted} connections: {source}", sessions.len());
-                break;
+                refused = Some(source);
             }
             Err(error) => return Err(error),
-        };
-        session.use_raw_names().await?;
-        sessions.push(session.in_run(0, silence(patience)));
+        }
     }
-    Ok(sessions)
+    Ok((sessions, refused))
 }
 
 /// Waits for something, but not beyond a request to stop.

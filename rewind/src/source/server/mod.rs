@@ -12,19 +12,19 @@ mod sql;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use futures_util::future;
 use tokio::runtime::Runtime;
 use walparse::{ControlFile, Lsn};
 
+use self::fetch::Wanted;
 use self::link::Link;
+use self::sql::DigestOf;
 use super::conninfo::Conninfo;
 use super::error::SourceError;
-use super::{ChunkSink, FetchError, FetchRange, Source, WalPosition};
+use super::{ChunkSink, Comparand, FetchError, FetchRange, Source, WalPosition};
 use crate::data_path::DataPath;
 use crate::inventory::Inventory;
 use crate::stop::StopFlag;
-
-/// Connections to use unless told otherwise: the second nearly doubles the rate, more gain little.
-pub const DEFAULT_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
 /// A running server.
 #[derive(Debug)]
@@ -34,7 +34,8 @@ pub struct ServerSource {
     runtime: Runtime,
 }
 
-/// The connection for everything but fetching.
+/// The connection for everything but fetching. What is asked and the witness go out together, and the server
+/// answers one after the other.
 const FIRST: usize = 0;
 
 impl ServerSource {
@@ -71,7 +72,7 @@ impl Source for ServerSource {
     fn data_directory(&self) -> Option<String> {
         let asked = self
             .link
-            .ask(FIRST, async |session| Ok((session.data_directory().await?, session.witness().await?)));
+            .ask(FIRST, async |session| future::try_join(session.data_directory(), session.witness()).await);
         self.runtime.block_on(asked).ok()?
     }
 
@@ -94,13 +95,14 @@ impl Source for ServerSource {
         let encoding = &self.link.facts.encoding;
         let asked = self
             .link
-            .ask(FIRST, async |session| Ok((session.list(encoding).await?, session.witness().await?)));
+            .ask(FIRST, async |session| future::try_join(session.list(encoding), session.witness()).await);
         self.runtime.block_on(asked)
     }
 
     fn list_wal(&self) -> Result<Vec<(String, u64)>, SourceError> {
-        let asked =
-            self.link.ask(FIRST, async |session| Ok((session.list_wal().await?, session.witness().await?)));
+        let asked = self
+            .link
+            .ask(FIRST, async |session| future::try_join(session.list_wal(), session.witness()).await);
         self.runtime.block_on(asked)
     }
 
@@ -125,6 +127,36 @@ impl Source for ServerSource {
         sink: &dyn ChunkSink,
     ) -> Result<(), FetchError> {
         super::assert_valid(files, ranges);
-        fetch::fetch(self.runtime.handle(), &self.link, files, ranges, sink)
+        fetch::fetch(self.runtime.handle(), &self.link, Wanted::Contents, files, ranges, sink)
+    }
+
+    /// # Panics
+    /// If a range names no file of `files` or is longer than [`MAX_RANGE`](super::MAX_RANGE).
+    fn compare(
+        &self,
+        files: &[DataPath],
+        ranges: &[FetchRange],
+        with: &dyn Comparand,
+    ) -> Result<(), FetchError> {
+        super::assert_valid(files, ranges);
+        let digests = Digests { with, digest_of: self.link.facts.digest_of };
+        fetch::fetch(self.runtime.handle(), &self.link, Wanted::Digest, files, ranges, &digests)
+    }
+}
+
+/// Holds the source's digests against those of the other side.
+struct Digests<'a> {
+    with: &'a dyn Comparand,
+    digest_of: DigestOf,
+}
+
+impl ChunkSink for Digests<'_> {
+    fn write(&self, range: FetchRange, digest: Option<&[u8]>) -> std::io::Result<()> {
+        let mut ours = Vec::new();
+        // What cannot be read here is not the same: it will be copied.
+        let same = self.with.read(range, &mut ours).is_ok()
+            && digest.is_some_and(|digest| *digest == *self.digest_of.of(&ours));
+        self.with.found(range, same);
+        Ok(())
     }
 }

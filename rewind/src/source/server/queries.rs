@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use tokio_postgres::Row;
-use tokio_postgres::types::{FromSql, PgLsn, ToSql};
+use tokio_postgres::types::{FromSql, PgLsn, ToSql, Type};
 use walparse::{ControlFile, Lsn, TimelineHistory, TimelineId};
 
 use super::session::{Session, answer};
@@ -111,7 +111,7 @@ impl Session {
     /// The names and sizes of the plain files in the WAL directory.
     pub(super) async fn list_wal(&self) -> Result<Vec<(String, u64)>, SourceError> {
         let doing = "listing the source's WAL";
-        let parameters: [&(dyn ToSql + Sync); 1] = [&self.dialect.wal_dir];
+        let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&self.dialect.wal_dir, Type::TEXT)];
         let entries = self.rows(sql::LIST_FILES, &parameters, doing, self.silence, |row| {
             let RawText(name) = column(row, 0, doing)?;
             // No name of a WAL file is anything but ASCII.
@@ -126,7 +126,8 @@ impl Session {
     async fn read(&self, path: &DataPath, offset: i64, length: i64) -> Result<Option<Vec<u8>>, SourceError> {
         let doing = format!("reading file \"{path}\"");
         let name = RawText(path.as_bytes());
-        let parameters: [&(dyn ToSql + Sync); 3] = [&name, &offset, &length];
+        let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&name, Type::TEXT), (&offset, Type::INT8), (&length, Type::INT8)];
         let found = self.rows(sql::READ, &parameters, &doing, self.silence, |row| {
             let bytes: Option<&[u8]> = column(row, 0, &doing)?;
             Ok(bytes.map(<[u8]>::to_vec))
@@ -144,12 +145,14 @@ impl Session {
     async fn rows<T>(
         &self,
         text: &str,
-        parameters: &[&(dyn ToSql + Sync)],
+        parameters: &[(&(dyn ToSql + Sync), Type)],
         doing: &str,
         silence: Option<Duration>,
         mut read: impl FnMut(&Row) -> Result<T, SourceError>,
     ) -> Result<Vec<T>, SourceError> {
-        let asked = self.client.query_raw(text, parameters.iter().copied());
+        // With the types said at once, it takes one round trip.
+        let parameters = parameters.iter().map(|(value, of)| (*value, of.clone()));
+        let asked = self.client.query_typed_raw(text, parameters);
         let mut rows = pin!(self.in_time(silence, doing, asked).await?);
         let mut found = Vec::new();
         while let Some(row) = self.in_time(silence, doing, rows.try_next()).await? {

@@ -6,10 +6,11 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future;
 use tokio::task::AbortHandle;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Statement};
 
-use super::sql::{self, Dialect};
+use super::sql::{self, Dialect, DigestOf};
 use crate::source::conninfo::{Address, Candidate, Conninfo, SessionAttrs};
 use crate::source::error::{ServerError, SourceError};
 
@@ -29,6 +30,8 @@ pub(super) struct Endpoint {
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) fetch: Statement,
+    /// The same for digests of the ranges' contents.
+    pub(super) digest: Statement,
     /// See [`Dialect::witness`].
     pub(super) witness: Statement,
     /// `server_version_num`
@@ -52,6 +55,8 @@ type Ended = Arc<Mutex<Option<tokio_postgres::Error>>>;
 pub(super) struct Facts {
     /// `server_encoding`
     pub(super) encoding: String,
+    /// How its digests are made.
+    pub(super) digest_of: DigestOf,
 }
 
 /// Tries the servers of the string in their order; the first that answers, will do and is admitted is taken.
@@ -211,12 +216,23 @@ impl Endpoint {
         let version = version.ok_or_else(|| answer(doing, "server_version_num is no number"))?;
         let dialect = Dialect::of(version).ok_or(SourceError::ServerVersion { version })?;
         let failed = |error| why(query(doing, error));
-        client.batch_execute(&sql::session_settings(version)).await.map_err(failed)?;
-        let fetch = client.prepare(sql::FETCH).await.map_err(failed)?;
-        let witness = client.prepare(&dialect.witness()).await.map_err(failed)?;
+        let settings = sql::session_settings(version);
+        let (witness, digest) = (dialect.witness(), sql::digest(version).0);
+        // Sent at once and answered one after the other: one round trip.
+        let (set, fetch, digest, witness) = future::join4(
+            client.batch_execute(&settings),
+            client.prepare(sql::FETCH),
+            client.prepare(&digest),
+            client.prepare(&witness),
+        )
+        .await;
+        set.map_err(failed)?;
+        let (fetch, digest) = (fetch.map_err(failed)?, digest.map_err(failed)?);
+        let witness = witness.map_err(failed)?;
         Ok(Session {
             client,
             fetch,
+            digest,
             witness,
             version,
             dialect,
@@ -298,25 +314,33 @@ impl Session {
     /// A server or a role that a rewind cannot work with.
     pub(super) async fn check(&self) -> Result<Facts, SourceError> {
         let doing = "checking the source server";
-        let row = simple_row(&self.client, sql::FACTS, doing).await?;
-        let mut row = row.into_iter().map(Option::unwrap_or_default);
+        let privileges = sql::privileges();
+        let granted = async {
+            match self.version < sql::GRANTABLE {
+                true => Ok(Vec::new()),
+                false => simple_row(&self.client, &privileges, doing).await,
+            }
+        };
+        let (row, granted) = future::join(simple_row(&self.client, sql::FACTS, doing), granted).await;
+        let mut row = row?.into_iter().map(Option::unwrap_or_default);
         let mut next = || row.next().ok_or_else(|| answer(doing, "too few columns"));
         let (full_page_writes, superuser, encoding) = (next()?, next()?, next()?);
         let (role, database) = (next()?, next()?);
+        let digest_of = sql::digest(self.version).1;
         if full_page_writes != "on" {
             return Err(SourceError::FullPageWrites);
         }
         if self.version < sql::GRANTABLE {
             return match superuser == "on" {
-                true => Ok(Facts { encoding }),
+                true => Ok(Facts { encoding, digest_of }),
                 false => Err(SourceError::NotSuperuser { role, version: self.version }),
             };
         }
-        let granted = simple_row(&self.client, &sql::privileges(), doing).await?;
+        let granted = granted?;
         let missing = sql::FUNCTIONS.iter().zip(&granted).filter(|(_, has)| has.as_deref() != Some("t"));
         let functions: Vec<String> = missing.map(|(function, _)| (*function).to_owned()).collect();
         match functions.is_empty() {
-            true => Ok(Facts { encoding }),
+            true => Ok(Facts { encoding, digest_of }),
             false => Err(SourceError::Privileges { role, database, functions }),
         }
     }

@@ -3,6 +3,8 @@
 use std::error::Error;
 
 use bytes::BytesMut;
+use md5::Md5;
+use sha2::{Digest, Sha256};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 /// The names that changed between versions: a row of the table.
@@ -57,6 +59,32 @@ pub(super) const READ: &str = "SELECT pg_catalog.pg_read_binary_file($1, $2, $3,
 pub(super) const FETCH: &str = "\
     SELECT r.n, pg_catalog.pg_read_binary_file(r.path, r.begin, r.len, true) \
     FROM unnest($1::text[], $2::int8[], $3::int4[]) WITH ORDINALITY AS r (path, begin, len, n)";
+
+/// From here on a server can make SHA-256 digests.
+const SHA256_SINCE: u32 = 110_000;
+
+/// How a server makes digests; no privilege is needed for either.
+///
+/// MD5 is good enough: whoever could forge one could send wrong contents just as well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum DigestOf {
+    Sha256,
+    Md5,
+}
+
+/// A batch of ranges as in [`FETCH`], but instead of their contents digests of these.
+pub(super) fn digest(version: u32) -> (String, DigestOf) {
+    let contents = "pg_catalog.pg_read_binary_file(r.path, r.begin, r.len, true)";
+    let (digest, digest_of) = match version >= SHA256_SINCE {
+        true => (format!("pg_catalog.sha256({contents})"), DigestOf::Sha256),
+        false => (format!("pg_catalog.decode(pg_catalog.md5({contents}), 'hex')"), DigestOf::Md5),
+    };
+    let statement = format!(
+        "SELECT r.n, {digest} \
+         FROM unnest($1::text[], $2::int8[], $3::int4[]) WITH ORDINALITY AS r (path, begin, len, n)"
+    );
+    (statement, digest_of)
+}
 
 /// Which of some paths are directories.
 pub(super) const DIRECTORIES: &str = "\
@@ -168,6 +196,16 @@ pub(super) fn privileges() -> String {
     format!("SELECT {}", asked.join(", "))
 }
 
+impl DigestOf {
+    /// The digest of these bytes, as the server makes it.
+    pub(super) fn of(self, bytes: &[u8]) -> Vec<u8> {
+        match self {
+            DigestOf::Sha256 => Sha256::digest(bytes).to_vec(),
+            DigestOf::Md5 => Md5::digest(bytes).to_vec(),
+        }
+    }
+}
+
 /// Text as the bytes it is: file names need not be UTF-8.
 #[derive(Debug)]
 pub(super) struct RawText<'a>(pub(super) &'a [u8]);
@@ -206,6 +244,15 @@ mod tests {
         assert_eq!(Dialect::of(90_624).unwrap().wal_dir, "pg_xlog");
         assert!(Dialect::of(90_624).unwrap().positions().contains("pg_last_xlog_replay_location()"));
         assert!(Dialect::of(90_525).is_none());
+    }
+
+    #[test]
+    fn digests_are_those_of_the_version() {
+        assert!(digest(110_000).0.contains("SELECT r.n, pg_catalog.sha256(pg_catalog.pg_read_binary_file("));
+        assert!(digest(100_023).0.contains("md5(pg_catalog.pg_read_binary_file("));
+        let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(hex(DigestOf::Md5.of(b"abc")), "900150983cd24fb0d6963f7d28e17f72");
+        assert!(hex(DigestOf::Sha256.of(b"abc")).starts_with("ba7816bf8f01cfea414140de5dae2223"));
     }
 
     #[test]

@@ -1,0 +1,51 @@
+//! How fast the source is read.
+
+use std::num::NonZeroU64;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Holds back whoever takes in bytes, so that all together take no more than so many per second. What is
+/// not taken in is not sent either, for the connections' buffers are full then.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    rate: Option<NonZeroU64>,
+    /// When everything so far will have taken as long as it should.
+    due: Mutex<Instant>,
+}
+
+impl Pace {
+    /// `rate` is in bytes per second.
+    pub(crate) fn new(rate: Option<NonZeroU64>) -> Pace {
+        Pace { rate, due: Mutex::new(Instant::now()) }
+    }
+
+    /// Waits as long as `bytes` should take. Time in which nothing was taken in is not made up for.
+    pub(crate) fn spend(&self, bytes: u64) {
+        let Some(rate) = self.rate else { return };
+        let cost = Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
+        let due = {
+            let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+            *due = (*due).max(Instant::now()) + cost;
+            *due
+        };
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_threads_together_keep_to_the_rate() {
+        let pace = Pace::new(NonZeroU64::new(1_000_000));
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..10).for_each(|_| pace.spend(2500)));
+            }
+        });
+        assert!(started.elapsed() >= Duration::from_millis(99), "{:?}", started.elapsed());
+        Pace::new(None).spend(u64::MAX);
+    }
+}
