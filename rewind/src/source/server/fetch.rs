@@ -22,11 +22,12 @@ use crate::data_path::DataPath;
 use crate::source::error::SourceError;
 use crate::source::{ChunkSink, FetchError, FetchRange};
 
-/// The most ranges of a batch. Measured: beyond this the rate no longer grows.
-const BATCH_RANGES: usize = 1000;
+/// The most ranges of a batch: with two under way the rate hardly grows beyond this.
+const BATCH_RANGES: usize = 500;
 
-/// The most bytes of a batch, so that two of them on every connection are no burden to the server.
-const BATCH_BYTES: u64 = 8 << 20;
+/// The most bytes of a batch. Two of them on every connection are in memory here, and what a lost connection
+/// had brought of one is brought again.
+const BATCH_BYTES: u64 = 4 << 20;
 
 /// The most bytes of a digest.
 const MAX_DIGEST: usize = 32;
@@ -291,8 +292,8 @@ mod tests {
             batches.iter().map(|batch| batch.len()).collect::<Vec<_>>()
         };
         assert_eq!(sizes(&[]), [0; 0]);
-        assert_eq!(sizes(&[8192; 2500]), [1000, 1000, 500]);
-        assert_eq!(sizes(&[MAX_RANGE; 17]), [8, 8, 1]);
+        assert_eq!(sizes(&[8192; 1200]), [500, 500, 200]);
+        assert_eq!(sizes(&[MAX_RANGE; 9]), [4, 4, 1]);
         assert_eq!(sizes(&[u32::MAX, 1, u32::MAX]), [1, 1, 1]);
     }
 
