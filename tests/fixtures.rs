@@ -16,7 +16,9 @@ use std::process::Command;
 
 use walparse::{ControlFile, Fork, Lsn, Record, TimelineHistory, TimelineId, WalDir, WalReader, rmgr};
 
-use crate::harness::{AsServerUser, Rewind, Sandbox, Tree, run};
+use crate::harness::{
+    AsServerUser, Disguise, KINGBASE_V8R3, Rewind, Sandbox, Tree, give_to_server_user, run,
+};
 use crate::wal_records::assert_same_control;
 
 /// One unpacked archive.
@@ -153,14 +155,19 @@ fn fits(pattern: &str, path: &str) -> bool {
 }
 
 /// Rewinds the fixture's target, and compares every path with what the original made of it.
-fn rewind_as_the_original(version: &str) {
+fn rewind_as_the_original(version: &str, disguise: Option<&Disguise>) {
     let fixture = Fixture::unpack(version, &["./target", "./source", "./expected"]);
     let (target, expected) = (fixture.root.join("target"), fixture.root.join("expected"));
-    let rewind = Rewind::of_directory(&target)
+    let source = fixture.root.join("source");
+    let both = || disguise.into_iter().flat_map(|disguise| [(disguise, &target), (disguise, &source)]);
+    both().for_each(|(disguise, directory)| disguise.put_on(directory));
+    Rewind::of_directory(&target)
         .arg("--source-data")
-        .arg(fixture.root.join("source"))
-        .args(["--keep", "none"]);
-    rewind.run().expect_done();
+        .arg(&source)
+        .args(["--keep", "none"])
+        .run()
+        .expect_done();
+    both().for_each(|(disguise, directory)| disguise.take_off(directory));
 
     let (ours, theirs) = (Tree::of(&target), Tree::of(&expected));
     assert!(theirs.len() > 900, "only {} files to compare", theirs.len());
@@ -219,12 +226,112 @@ fn compare_control(fixture: &Fixture) {
 
 #[test]
 fn pg9_6_is_rewound_as_by_its_own_pg_rewind() {
-    rewind_as_the_original("9.6");
+    rewind_as_the_original("9.6", None);
+}
+
+/// The same cluster in the layout of KingbaseES V8R3, which was made from 9.6.
+#[test]
+fn pg9_6_is_rewound_so_in_the_layout_of_v8r3() {
+    rewind_as_the_original("9.6", Some(&KINGBASE_V8R3));
+}
+
+/// What V8R3 keeps outside the data directory: copies of the control file, and WAL that the server archives itself.
+#[test]
+fn the_archive_and_the_copies_of_the_control_file_follow_in_v8r3() {
+    let fixture = Fixture::unpack("9.6", &["./target", "./source"]);
+    let (target, source) = (fixture.root.join("target"), fixture.root.join("source"));
+    let outside = |name: &str| fixture.root.join(name);
+    for (data, archive) in [(&target, outside("target-archive")), (&source, outside("source-archive"))] {
+        KINGBASE_V8R3.put_on(data);
+        make_dir(&archive);
+        let copies = format!("{}; {}", outside("copy1").display(), outside("copy2").display());
+        let copies = if *data == target { copies } else { outside("other").display().to_string() };
+        let settings = format!("\narchive_dest = '{}'\ncontrol_file_copy = '{copies}'\n", archive.display());
+        // As the installer of a cluster does it.
+        let main = std::fs::read_to_string(data.join("kingbase.conf")).expect("read kingbase.conf");
+        put(&data.join("kingbase.conf"), format!("{main}\ninclude_if_exists = 'es_rep.conf'\n"));
+        put(&data.join("es_rep.conf"), &settings);
+    }
+    put(&outside("copy1"), "stale");
+    // The fork is in segment 3. What each side archived, and two files of others.
+    let segment =
+        |data: &Path, name: &str| std::fs::read(data.join("sys_xlog").join(name)).expect("read a segment");
+    let (old, lost, kept) =
+        ("000000010000000000000002", "000000010000000000000003", "000000020000000000000003");
+    for (name, content) in [
+        (old, segment(&target, old)),
+        (lost, segment(&target, lost)),
+        ("00000003.history", b"2\t0/3000000\tanother\n".to_vec()),
+        ("notes.txt", b"mine".to_vec()),
+    ] {
+        put(&outside("target-archive").join(name), content);
+    }
+    let history = segment(&source, "00000002.history");
+    for (name, content) in [(kept, segment(&source, kept)), ("00000002.history", history.clone())] {
+        put(&outside("source-archive").join(name), content);
+    }
+    let source_archive = Tree::of(&outside("source-archive"));
+
+    let rewind = || Rewind::of_directory(&target).arg("--source-data").arg(&source);
+    let archive_before = Tree::of(&outside("target-archive"));
+    rewind().arg("--dry-run").run_leaving_target_alone().expect_said("would be moved aside");
+    archive_before.assert_unchanged(&outside("target-archive"), "dry run");
+    rewind()
+        .run()
+        .expect_done()
+        .expect_said("Get archive xlog list from source")
+        .expect_said("Rewind archive log from source");
+
+    let control = std::fs::read(target.join("global/sys_control")).expect("read sys_control");
+    for copy in ["copy1", "copy2"] {
+        assert_eq!(std::fs::read(outside(copy)).expect("read a copy"), control, "{copy}");
+    }
+    assert!(!outside("other").exists(), "the source's copies are not the target's");
+    let archived = |name: &str| std::fs::read(outside("target-archive").join(name)).ok();
+    assert_eq!(archived(old), Some(segment(&source, old)), "of the common history");
+    assert_eq!(archived("notes.txt"), Some(b"mine".to_vec()));
+    assert_eq!(archived(kept), Some(segment(&source, kept)));
+    assert_eq!(archived("00000002.history"), Some(history));
+    for abandoned in [lost, "00000003.history"] {
+        assert_eq!(archived(abandoned), None);
+        assert!(
+            archived(&format!("kbrecover.abandoned.1/{abandoned}")).is_some(),
+            "{abandoned} is kept aside"
+        );
+    }
+    source_archive.assert_unchanged(&outside("source-archive"), "after the rewind");
+}
+
+/// A copy that cannot be written is found before anything is changed.
+#[test]
+fn a_copy_of_the_control_file_that_cannot_be_written_stops_the_rewind() {
+    let fixture = Fixture::unpack("9.6", &["./target", "./source"]);
+    let (target, source) = (fixture.root.join("target"), fixture.root.join("source"));
+    KINGBASE_V8R3.put_on(&target);
+    KINGBASE_V8R3.put_on(&source);
+    put(
+        &target.join("kingbase.auto.conf"),
+        format!("control_file_copy = '{}/x'", target.join("kingbase.conf").display()),
+    );
+    Rewind::of_directory(&target)
+        .arg("--source-data")
+        .arg(&source)
+        .expect_refusal("could not write to directory", "owns the data directory");
+}
+
+fn put(path: &Path, content: impl AsRef<[u8]>) {
+    std::fs::write(path, content).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
+    give_to_server_user(path);
+}
+
+fn make_dir(path: &Path) {
+    std::fs::create_dir(path).unwrap_or_else(|e| panic!("create {}: {e}", path.display()));
+    give_to_server_user(path);
 }
 
 #[test]
 fn pg12_is_rewound_as_by_its_own_pg_rewind() {
-    rewind_as_the_original("12");
+    rewind_as_the_original("12", None);
 }
 
 /// A record as the fixed part of its line, and the lines for its blocks.

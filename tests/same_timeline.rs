@@ -173,3 +173,41 @@ fn target_goes_beyond_a_stopped_standby() {
     assert_eq!(old.column("SELECT DISTINCT origin FROM entry ORDER BY 1"), ["kept", "shared"]);
     assert_sound(&mut old);
 }
+
+/// A standby that was down for a while, and could follow as it is: its files are made the source's on request.
+#[test]
+fn a_standby_is_resynchronised() {
+    let sandbox = Sandbox::new();
+    let (mut primary, mut standby) = sandbox.pair();
+    primary.sql("CREATE TABLE entry AS SELECT n, 'shared' AS origin FROM generate_series(1, 5000) n");
+    primary.sql("CHECKPOINT");
+    primary.sql("UPDATE entry SET origin = 'before' WHERE n % 100 = 0");
+    standby.catch_up(&primary);
+    standby.kill();
+    let mut clean = standby.copy("clean");
+    clean.follow(&primary);
+    clean.start();
+    clean.stop();
+    primary.sql("UPDATE entry SET origin = 'meanwhile' WHERE n % 150 = 0");
+    // No WAL would bring this.
+    primary.write("extra.conf", "x");
+
+    Rewind::of(&standby).from(&primary, SourceKind::Server).run().expect_not_needed();
+    assert!(!standby.data.join("extra.conf").exists());
+    let run = Rewind::of(&standby).from(&primary, SourceKind::Server).arg("--same-timeline-resync").run();
+    run.expect_done().expect_said("source and target cluster are on the same timeline");
+    assert!(standby.data.join("extra.conf").exists());
+    assert_follows(&mut standby, &primary);
+    assert_sound(&mut standby);
+
+    primary.stop();
+    Rewind::of(&clean)
+        .from(&primary, SourceKind::Directory)
+        .arg("--same-timeline-resync")
+        .run()
+        .expect_done();
+    assert!(clean.data.join("extra.conf").exists());
+    primary.start();
+    assert_follows(&mut clean, &primary);
+    assert_sound(&mut clean);
+}

@@ -68,6 +68,7 @@ mod inspect;
 
 // Versions: real servers, and what programs of versions left of which there are none.
 mod fixtures;
+mod kingbase;
 mod versions;
 
 // Recovery flows on real cluster managers.

@@ -172,6 +172,10 @@ pub(crate) struct RewindArgs {
     #[arg(long, overrides_with = "copy_all_changed", help_heading = "What to do")]
     pub(crate) copy_all_changed: bool,
 
+    /// Copy what differs even if the target is on the source's timeline and could follow as it is
+    #[arg(long, overrides_with = "same_timeline_resync", help_heading = "What to do")]
+    pub(crate) same_timeline_resync: bool,
+
     /// Do not wait until what was written is safely on disk
     #[arg(short = 'N', long, overrides_with = "no_sync", help_heading = "What to do")]
     pub(crate) no_sync: bool,

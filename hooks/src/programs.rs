@@ -13,8 +13,8 @@ use std::time::Duration;
 use rewind::command;
 use walparse::Version;
 
-/// Finds the server program of a version (`postgres`, or what a fork calls it): in `bindir` only, if that is given; else beside this
-/// program, where `pg_config` says, on `PATH` and in the places packages use.
+/// Finds the server program of a version (`postgres`, or what a fork calls it): in `bindir` only, if that is
+/// given; else beside this program, where `pg_config` says, on `PATH` and in the places packages use.
 ///
 /// # Errors
 /// None of these has the program, or only ones of other versions.

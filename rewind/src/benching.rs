@@ -82,6 +82,7 @@ mod tests {
     use super::*;
     use crate::journal::NewJournal;
     use crate::outcome::{CommonCheckpoint, Divergence};
+    use crate::outside::Outside;
     use crate::target::Target;
 
     const CHILD: &str = "KBRECOVER_TEST_MEASURES_MEMORY";
@@ -109,6 +110,7 @@ mod tests {
             divergence: Divergence { lsn: Lsn(200), timeline: TimelineId(1) },
             checkpoint: CommonCheckpoint { lsn: Lsn(150), redo: Lsn(100), timeline: TimelineId(1) },
             changed: &made.changed,
+            outside: &Outside::default(),
             files: &made.target,
             fetch_bytes: 0,
             keep: &[],

@@ -149,6 +149,21 @@ pub(crate) fn find(
     Ok(Found { divergence, scan: scan_to(wal, lsn)? })
 }
 
+/// For a target that has not diverged: what it wrote since its last checkpoint, as if the histories parted
+/// at the end of its WAL. Replay from that checkpoint on brings all that the source has since.
+pub(crate) fn since_checkpoint(
+    sides: &Sides<'_>,
+    wal: &mut TargetWal<'_>,
+    end: Lsn,
+) -> Result<Found, RewindError> {
+    let required_end = require_own(wal, &sides.clusters.target)?;
+    wal.set_limits(end, required_end);
+    // Just behind the start of its record: that is then the last checkpoint before the fork.
+    let fork = sides.clusters.newest_target_checkpoint().advance(1);
+    let scan = scan_target(sides, wal, fork, required_end)?;
+    Ok(Found { divergence: Divergence { lsn: end, timeline: timeline_before(wal, end) }, scan })
+}
+
 /// Reads the target's WAL to its end, for nothing but the errors on the way.
 pub(crate) fn check_end(wal: &mut TargetWal<'_>, clusters: &Clusters) -> Result<(), RewindError> {
     let required_end = require_own(wal, &clusters.target)?;
@@ -276,7 +291,7 @@ pub(crate) fn source_end(
             WalPosition::Standby { .. } => std::thread::sleep(Duration::from_millis(50)),
             WalPosition::Stopped => {
                 let wal = SourceWal { source, history, geometry };
-                let around = AroundRecord { wal: &wal, lsn: control.checkpoint_lsn() };
+                let around = AroundRecord { wal: &wal, lsn: control.checkpoint_lsn(), pages: 2 };
                 let end = stopped_end(&around, control)?;
                 return Ok((end, end));
             }

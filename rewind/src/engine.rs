@@ -76,7 +76,7 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
         .map_err(|error| so_far(error.into()))?;
     let is_unfinished = label == Some(BackupLabel::Unfinished);
 
-    let source = open_source(options, &target).map_err(so_far)?;
+    let source = open_source(options, &target, flavor).map_err(so_far)?;
     let source = source.as_ref();
     if let Some(directory) = source.data_directory() {
         tracing::debug!(milestone = milestone::SOURCE_DIRECTORY, "datadir_source = {directory}");
@@ -94,6 +94,7 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
             Ok(*outcome)
         }
         Survey::Planned(planned) if options.mode == Mode::DryRun => {
+            planned.outside.announce();
             Ok(Outcome::Planned(planned.report(&clock)))
         }
         Survey::Planned(planned) => {
@@ -140,6 +141,7 @@ fn journal<'a>(source: &dyn Source, planned: &'a Planned<'_>) -> NewJournal<'a> 
         divergence: planned.divergence,
         checkpoint: planned.common_checkpoint,
         changed: &planned.changed,
+        outside: &planned.outside,
         files: &planned.target_files,
         fetch_bytes: planned.fetch_bytes(),
         keep: planned.keep.patterns(),
@@ -223,24 +225,25 @@ fn default_connections() -> NonZeroUsize {
     NonZeroUsize::new(processors.clamp(2, 4)).unwrap_or(NonZeroUsize::MIN)
 }
 
-fn open_source(options: &Options, target: &Target) -> Result<Box<dyn Source>, RewindError> {
-    let source = open_chosen_source(options, target)?;
+fn open_source(options: &Options, target: &Target, flavor: Flavor) -> Result<Box<dyn Source>, RewindError> {
+    let source = open_chosen_source(options, target, flavor)?;
     Ok(match &options.observer {
         Some(observer) => Box::new(ObservedSource { source, observer: Arc::clone(observer) }),
         None => source,
     })
 }
 
-fn open_chosen_source(options: &Options, target: &Target) -> Result<Box<dyn Source>, RewindError> {
+fn open_chosen_source(
+    options: &Options,
+    target: &Target,
+    flavor: Flavor,
+) -> Result<Box<dyn Source>, RewindError> {
     match &options.source {
         SourceChoice::Server(conninfo) => {
             let connections = options.jobs.unwrap_or_else(default_connections);
-            Ok(Box::new(ServerSource::connect(
-                conninfo,
-                connections,
-                options.retry_timeout,
-                options.stop.clone(),
-            )?))
+            let expected = (flavor, options.flavor.as_deref());
+            let (retry, stop) = (options.retry_timeout, options.stop.clone());
+            Ok(Box::new(ServerSource::connect(conninfo, connections, retry, stop, expected)?))
         }
         SourceChoice::Directory(path) => {
             if path.canonicalize().is_ok_and(|path| path == target.root()) {
@@ -253,3 +256,6 @@ fn open_chosen_source(options: &Options, target: &Target) -> Result<Box<dyn Sour
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use walparse::scan::ScanError;
-use walparse::{HistoryError, Lsn, TimelineId, WalReadError};
+use walparse::{HistoryError, Lsn, TimelineId, Version, WalFault, WalReadError};
 
 use crate::archive::ArchiveError;
 use crate::config::ConfigError;
@@ -13,6 +13,7 @@ use crate::divergence::DivergenceError;
 use crate::journal::JournalError;
 use crate::options::CrashRecoveryError;
 use crate::outcome::SpaceNeed;
+use crate::outside::ArchiveRewindError;
 use crate::plan::PlanError;
 use crate::preflight::PreflightError;
 use crate::recovery_conf::RecoveryConfError;
@@ -176,6 +177,25 @@ pub enum RewindError {
         /// At the end.
         after: TimelineId,
     },
+    /// The WAL of a fork is not what it was taken for.
+    #[error(
+        "could not read the WAL of the {side} at {position} as that of {version}: page magic {magic:04X}, control file version {}, catalog version {}",
+        version.control_version(),
+        version.catalog_version()
+    )]
+    UnknownWal {
+        /// Source or target.
+        side: &'static str,
+        /// What it was taken for.
+        version: Version,
+        /// The magic number of its pages.
+        magic: u16,
+        /// Where it was not right.
+        position: Lsn,
+        /// What is wrong there.
+        #[source]
+        source: WalFault,
+    },
     /// A segment vanished from the source before it was copied.
     #[error("WAL file \"{path}\" vanished from the source before it was copied")]
     WalVanished {
@@ -188,6 +208,9 @@ pub enum RewindError {
     /// The target could not be written.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// The archive outside the data directory could not be brought in line.
+    #[error(transparent)]
+    ArchiveRewind(#[from] ArchiveRewindError),
     /// The recovery configuration could not be written.
     #[error(transparent)]
     RecoveryConf(#[from] RecoveryConfError),
@@ -224,6 +247,9 @@ impl RewindError {
             }
             RewindError::Scan(ScanError::BreaksOff { .. }) => {
                 "WAL that must be there is damaged or was never written. Restore the segment, for example from the archive, or take a new base backup.".into()
+            }
+            RewindError::UnknownWal { .. } => {
+                "Only the formats of PostgreSQL are known, and that of this server seems to be another. Without knowing what its WAL changed, the directory cannot be rewound. Take a new base backup.".into()
             }
             RewindError::Scan(ScanError::UnknownRelationChange { .. }) => {
                 "What it changed cannot be known, so this directory cannot be rewound. Take a new base backup.".into()

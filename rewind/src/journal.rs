@@ -23,6 +23,7 @@ use crate::changed::ChangedBlocks;
 use crate::data_path::DataPath;
 use crate::inventory::{EntryKind, Inventory};
 use crate::outcome::{CommonCheckpoint, Divergence};
+use crate::outside::Outside;
 use crate::target::{Target, TargetError, unfinished_path};
 
 const NAME: &str = "kbrecover.journal";
@@ -64,6 +65,8 @@ pub(crate) struct Journal {
     /// The last common checkpoint, as found in the target's WAL.
     pub(crate) checkpoint: CommonCheckpoint,
     pub(crate) changed: ChangedBlocks,
+    /// What is outside the data directory, by the configuration that the rewind replaces.
+    pub(crate) outside: Outside,
     /// What the first plan fetches; a second run fetches about as much again.
     pub(crate) fetch_bytes: Option<u64>,
     /// What is kept: a file that was half copied must not be kept by the next run. Nothing in older journals.
@@ -86,6 +89,8 @@ struct Body {
     /// Of the WAL pages; absent in older journals.
     #[serde(default)]
     wal_magic: Option<u16>,
+    #[serde(default)]
+    outside: Outside,
     history: String,
     /// LSN and timeline.
     divergence: (u64, u32),
@@ -116,6 +121,7 @@ pub(crate) struct NewJournal<'a> {
     pub(crate) divergence: Divergence,
     pub(crate) checkpoint: CommonCheckpoint,
     pub(crate) changed: &'a ChangedBlocks,
+    pub(crate) outside: &'a Outside,
     /// The target's listing.
     pub(crate) files: &'a Inventory,
     pub(crate) fetch_bytes: u64,
@@ -137,6 +143,7 @@ struct NewBody<'a> {
     #[serde(serialize_with = "store_map")]
     rebuilt: &'a PageMap,
     rebuilt_by: (u64, u64),
+    outside: &'a Outside,
     keep: &'a [String],
     fetch_bytes: u64,
     relation_files: RelationFiles<'a>,
@@ -187,6 +194,7 @@ impl NewJournal<'_> {
             page_map: &self.changed.named,
             rebuilt: &self.changed.rebuilt,
             rebuilt_by: (self.changed.since.0, self.changed.fork.0),
+            outside: self.outside,
             keep: self.keep,
             fetch_bytes: self.fetch_bytes,
             relation_files: RelationFiles(self.files, version),
@@ -289,6 +297,7 @@ impl Journal {
             divergence: Divergence { lsn: Lsn(body.divergence.0), timeline: TimelineId(body.divergence.1) },
             checkpoint: CommonCheckpoint { lsn: Lsn(lsn), redo: Lsn(redo), timeline: TimelineId(timeline) },
             changed,
+            outside: body.outside,
             fetch_bytes: body.fetch_bytes,
             keep: body.keep,
             relation_files: body.relation_files,
@@ -382,6 +391,7 @@ mod tests {
                 timeline: TimelineId(1),
             },
             changed: &changed(),
+            outside: &Outside::default(),
             files,
             fetch_bytes: 1 << 20,
             keep: &["x".into()],

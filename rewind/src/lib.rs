@@ -15,6 +15,7 @@ mod engine;
 mod survey;
 mod look;
 mod preflight;
+mod fork_wal;
 mod divergence;
 mod inventory;
 mod compare;
@@ -31,6 +32,7 @@ mod journal;
 mod copy;
 mod early_wal;
 mod pace;
+mod outside;
 mod seal;
 mod recovery_conf;
 mod next_start;
@@ -72,11 +74,12 @@ pub use lock_holder::Holder;
 pub use look::{FlavorError, flavor_of_directory, look_at_wal};
 pub use options::{
     CrashRecovery, CrashRecoveryError, Delta, MissingWal, Mode, Need, Options, RebuiltBlocks, RecoveryConf,
-    RestoreCommand, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
+    RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
 pub use outcome::{
     CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, SpaceNeed, StageTime, WalSpan,
 };
+pub use outside::ArchiveRewindError;
 pub use plan::PlanError;
 pub use preflight::{PreflightError, lock_file_process};
 pub use progress::{Progress, Silent, Stage};

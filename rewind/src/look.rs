@@ -59,6 +59,13 @@ pub(crate) fn control_version(front: &[u8]) -> Option<u32> {
     front.get(8..)?.first_chunk().map(|four| u32::from_le_bytes(*four))
 }
 
+/// The same, of a front that is written in hexadecimal.
+pub(crate) fn control_version_in_hex(front: &str) -> Option<u32> {
+    let bytes = (16..24).step_by(2).map(|at| u8::from_str_radix(front.get(at..at + 2)?, 16).ok());
+    let bytes: Vec<u8> = bytes.collect::<Option<_>>()?;
+    bytes.first_chunk().map(|four| u32::from_le_bytes(*four))
+}
+
 /// Chooses among all flavors, or among those of one key.
 pub(crate) fn choose(seen: &Seen, key: Option<&str>) -> Result<Flavor, FlavorError> {
     let fit = |flavor: &Flavor| {
@@ -110,20 +117,13 @@ fn front(path: &Path) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// For a fork, the magic number of its WAL pages, which may be another than that of the PostgreSQL it was
-/// made from: it stands in the newest segment up to the checkpoint that is this cluster's in all else.
-///
-/// `names` is the listing of the WAL directory, `front` reads the first 40 bytes of a file of it.
-pub(crate) fn with_wal_magic<E>(
-    flavor: Flavor,
+/// The segments among the names of a WAL directory that may tell the magic number of this cluster's WAL pages:
+/// the newest first, none behind the checkpoint.
+pub(crate) fn segments(
     control: &ControlFile,
     names: impl IntoIterator<Item = String>,
-    mut front: impl FnMut(&str) -> Result<Option<Vec<u8>>, E>,
-) -> Result<Flavor, E> {
-    /// Looking at more would not help: they would be of another cluster, too.
-    const LOOKS: usize = 16;
-    let geometry = control.geometry();
-    let size = geometry.segment_size;
+) -> impl Iterator<Item = (SegmentNo, String)> {
+    let size = control.geometry().segment_size;
     let newest = size.segment_of(control.checkpoint_lsn());
     let mut segments: Vec<(SegmentNo, String)> = names
         .into_iter()
@@ -133,16 +133,23 @@ pub(crate) fn with_wal_magic<E>(
         })
         .collect();
     segments.sort_unstable();
-    for (segment, name) in segments.into_iter().rev().take(LOOKS) {
-        let page = front(&name)?.unwrap_or_default();
-        if let Some(magic) = PageHeader::magic_of_segment(&page, size.start_of(segment), &geometry) {
-            return Ok(flavor.with_wal_magic(magic));
-        }
-    }
-    Ok(flavor)
+    segments.into_iter().rev()
 }
 
-/// [`with_wal_magic`] for a data directory on this machine.
+/// The flavor with the magic number in the first 40 bytes of a segment, if that is this cluster's in all else.
+pub(crate) fn with_magic_of(
+    flavor: Flavor,
+    control: &ControlFile,
+    segment: SegmentNo,
+    front: &[u8],
+) -> Option<Flavor> {
+    let geometry = control.geometry();
+    let start = geometry.segment_size.start_of(segment);
+    PageHeader::magic_of_segment(front, start, &geometry).map(|magic| flavor.with_wal_magic(magic))
+}
+
+/// For a fork on this machine, the flavor with the magic number of its WAL pages, which may be another than
+/// that of the PostgreSQL it was made from.
 pub fn look_at_wal(flavor: Flavor, root: &Path, control: &ControlFile) -> Flavor {
     if !flavor.is_fork() {
         return flavor;
@@ -150,11 +157,10 @@ pub fn look_at_wal(flavor: Flavor, root: &Path, control: &ControlFile) -> Flavor
     let directory = root.join(flavor.wal_dir());
     let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let front = |name: &str| Ok::<_, std::convert::Infallible>(front(&directory.join(name)));
-    match with_wal_magic(flavor, control, names, front) {
-        Ok(flavor) => flavor,
-        Err(never) => match never {},
-    }
+    let mut found = segments(control, names).filter_map(|(segment, name)| {
+        with_magic_of(flavor, control, segment, &front(&directory.join(name))?)
+    });
+    found.next().unwrap_or(flavor)
 }
 
 #[cfg(test)]
@@ -196,5 +202,13 @@ mod tests {
         assert_eq!(found(&both, &["pg_wal", "sys_wal"], Some("kingbase-v8r6")), "kingbase-v8r6 (sys_wal)");
         assert_eq!(found(&[(sys, 960)], &["sys_wal"], Some("kingbase-v8r3")), "kingbase-v8r3 (sys_wal)");
         assert_eq!(found(&[], &[], Some("oracle")), "unknown flavor \"oracle\"");
+    }
+
+    #[test]
+    fn a_control_version_is_found_in_both_forms() {
+        let front: Vec<u8> = [0; 8].into_iter().chain(1201u32.to_le_bytes()).chain([1, 2, 3, 4]).collect();
+        let hex: String = front.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((control_version(&front), control_version_in_hex(&hex)), (Some(1201), Some(1201)));
+        assert_eq!((control_version(&front[..11]), control_version_in_hex(&hex[..23])), (None, None));
     }
 }

@@ -25,6 +25,8 @@ pub struct Options {
     pub retry_timeout: Duration,
     /// Whether to change anything.
     pub mode: Mode,
+    /// What to do about a target that is on the source's own timeline and has not diverged.
+    pub same_timeline: SameTimeline,
     /// Whether to make the target a standby of the source.
     pub recovery_conf: RecoveryConf,
     /// Which files of the target stay its own.
@@ -62,6 +64,7 @@ impl Options {
             target,
             source,
             mode: Mode::Rewind,
+            same_timeline: SameTimeline::Follow,
             recovery_conf: RecoveryConf::Leave,
             keep: KeepRules::standard(),
             missing_wal: MissingWal { directories: Vec::new(), restore_command: RestoreCommand::Off },
@@ -116,6 +119,15 @@ pub enum Mode {
     DryRun,
     /// Besides, try all that a rewind could fail with before its first change.
     Check,
+}
+
+/// What to do about a target on the source's timeline whose WAL is part of the source's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SameTimeline {
+    /// Nothing: it can follow as it is.
+    Follow,
+    /// Make its files the source's all the same, as sys_rewind of KingbaseES V8R3 does.
+    Resync,
 }
 
 /// What to do about the target's recovery configuration.

@@ -171,6 +171,9 @@ impl PreflightError {
             PreflightError::DifferentSystems { source_identifier, target_identifier } => format!(
                 "System identifier of the source: {source_identifier}, of the target: {target_identifier}. Only copies of one cluster can be rewound to each other."
             ),
+            PreflightError::DifferentKinds { .. } => {
+                "Both must be of the same product and version, and with the same sizes.".into()
+            }
             PreflightError::HintsNotLogged => {
                 "Without them changes to the target can be missed. Take a new base backup; for the next time, set wal_log_hints = on or enable checksums with pg_checksums.".into()
             }

@@ -18,6 +18,7 @@ use crate::inventory::Inventory;
 use crate::keep::Keep;
 use crate::options::RebuiltBlocks;
 use crate::outcome::{CommonCheckpoint, Divergence, Report};
+use crate::outside::Outside;
 use crate::plan::{self, PlanInput, RewindPlan};
 use crate::preflight::Clusters;
 use crate::source::Source;
@@ -47,6 +48,8 @@ pub(crate) struct Planned<'a> {
     pub(crate) target_files: Inventory,
     /// What is known to differ in files that would be copied whole.
     pub(crate) compared: Compared,
+    /// What is outside the target's data directory.
+    pub(crate) outside: Outside,
     /// When an unfinished run is resumed: the WAL files that were there before it.
     pub(crate) own_wal_files: Option<BTreeSet<String>>,
     pub(crate) keep: Keep,

@@ -31,6 +31,7 @@ pub(crate) fn rehearse(
     journal: &NewJournal<'_>,
 ) -> Result<Vec<SpaceNeed>, RewindError> {
     check_target(target, planned)?;
+    planned.outside.check()?;
     check_source(source, planned)?;
     let needs = space::needs(target.root(), planned, journal.size())?;
     let shortages = space::shortages(&needs);

@@ -35,6 +35,7 @@ use crate::label::label;
 use crate::milestone;
 use crate::options::{Options, SourceLife, SyncChoice};
 use crate::outcome::WalSpan;
+use crate::outside::Branches;
 use crate::preflight::{self, control_path};
 use crate::prepare::{Planned, available_wal, plan_wal};
 use crate::progress::{Progress, Stage};
@@ -103,12 +104,20 @@ pub(crate) fn seal(
         target.remove_file(path)?;
     }
     mark_archived(target, planned, &plan.copy, early)?;
+    let branches = Branches {
+        geometry: control.geometry(),
+        source_history: &history,
+        target_history: planned.wal.history(),
+        redo: planned.checkpoint.redo,
+        fork: planned.divergence.lsn,
+        available,
+    };
+    planned.outside.rewind_archive(target, source, &branches)?;
     let timeline = history.timeline_at(Lsn(end.0.saturating_sub(1)));
     let now = Zoned::now();
-    target.overwrite_file(
-        &control_path(control.version().names()),
-        &control.recovering_to(end, timeline, now.timestamp().as_second()),
-    )?;
+    let new_control = control.recovering_to(end, timeline, now.timestamp().as_second());
+    target.overwrite_file(&control_path(control.version().names()), &new_control)?;
+    planned.outside.rewrite_control_copies(target, &new_control)?;
     recovery_conf::write_if_asked(options, target, control.version())?;
     sync(options, target, progress, planned)?;
     let geometry = control.geometry();

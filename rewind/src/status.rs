@@ -209,6 +209,7 @@ mod tests {
     use crate::inventory::Inventory;
     use crate::journal::NewJournal;
     use crate::label;
+    use crate::outside::Outside;
     use crate::target::Target;
     use walparse::control::testing::ControlFields;
     use walparse::{BlockNumber, Lsn, Relation, TimelineId, Version};
@@ -248,6 +249,7 @@ mod tests {
                 timeline: TimelineId(1),
             },
             changed: &changed,
+            outside: &Outside::default(),
             files: &Inventory::default(),
             fetch_bytes: 4711,
             keep: &[],

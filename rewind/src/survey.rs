@@ -16,13 +16,15 @@ use crate::copy::CopyError;
 use crate::data_path::DataPath;
 use crate::divergence::{self, Sides};
 use crate::error::RewindError;
+use crate::fork_wal;
 use crate::inventory::Inventory;
 use crate::journal::Journal;
 use crate::keep::{Keep, KeepError};
 use crate::label::BackupLabel;
 use crate::milestone;
-use crate::options::{Mode, Need, Options, RebuiltBlocks, RestoreCommand, UncleanTarget};
+use crate::options::{Mode, Need, Options, RebuiltBlocks, RestoreCommand, SameTimeline, UncleanTarget};
 use crate::outcome::{CommonCheckpoint, Divergence, Outcome};
+use crate::outside::Outside;
 use crate::plan::{PlanError, RewindPlan};
 use crate::preflight::{self, Clusters, PreflightError};
 use crate::prepare::{Planned, make_plan};
@@ -62,6 +64,7 @@ pub(crate) fn survey<'a>(
     let presumed = divergence::from_histories(&source_history, &history)?;
     wal.set_history(history);
     let source_wal = SourceWal { source, history: &source_history, geometry: clusters.source.geometry() };
+    fork_wal::check(&clusters, &wal, &source_wal)?;
     if already_rewound(&clusters, &wal, &source_wal, presumed.1)? {
         let outcome = Outcome::AlreadyRewound(clock.report());
         return Ok(Survey::Follows(clusters.target.version(), Box::new(outcome)));
@@ -90,7 +93,18 @@ pub(crate) fn survey<'a>(
                 RebuiltBlocks::Copy => scan::RebuiltBlocks::Ignore,
             },
         };
-        let found = divergence::find(&sides, &mut wal, presumed.1);
+        let mut found = divergence::find(&sides, &mut wal, presumed.1);
+        if let Ok(follows) = &found
+            && follows.scan.diverged.is_none()
+            && options.same_timeline == SameTimeline::Resync
+            && on_one_timeline(&clusters)
+        {
+            tracing::info!("source and target cluster are on the same timeline");
+            let end = follows.scan.end;
+            found = divergence::since_checkpoint(&sides, &mut wal, end);
+        } else if let Ok(found) = &found {
+            announce_divergence(&clusters, found);
+        }
         progress.finish(Stage::Scan);
         // Nothing will be copied.
         let is_needed = found.as_ref().is_ok_and(|found| found.scan.diverged.is_some());
@@ -101,7 +115,6 @@ pub(crate) fn survey<'a>(
     clock.end_stage("scan");
     let found = found?;
     let scanned = (found.scan.bytes, found.scan.records);
-    announce_divergence(&clusters, &found);
     let Some(diverged) = found.scan.diverged else {
         tracing::info!("no rewind required");
         let mut report = clock.report();
@@ -130,6 +143,11 @@ pub(crate) fn survey<'a>(
         source_files: files.source,
         target_files: files.target,
         compared: files.compared,
+        outside: Outside::of_target(
+            target.root(),
+            clusters.target.version(),
+            options.config_file.as_deref(),
+        )?,
         own_wal_files: None,
         keep,
         plan: RewindPlan::default(),
@@ -190,6 +208,7 @@ fn resume<'a>(
         verified: None,
         source_files,
         compared,
+        outside: journal.outside,
         own_wal_files: Some(journal.wal_files),
         keep,
         plan: RewindPlan::default(),

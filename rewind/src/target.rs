@@ -1,7 +1,7 @@
 //! The target: every write the program makes to a data directory goes through here.
 //!
 //! It keeps two invariants. Nothing outside the data directory is written, but for what a link in
-//! `pg_tblspc` or the WAL directory points to: paths are [`DataPath`]s and the last part of a path is
+//! `pg_tblspc` or the WAL directory points to, and what [`crate::outside`] is about: paths are [`DataPath`]s and the last part of a path is
 //! never followed if it is a link. And everything written is remembered until it has been made durable.
 
 use std::collections::BTreeSet;
@@ -292,26 +292,66 @@ impl Target {
         path: &DataPath,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), TargetError> {
-        let full = path.below(&self.root);
-        let temporary = unfinished_path(path).below(&self.root);
+        self.replace(&path.below(&self.root), &unfinished_path(path).below(&self.root), write)
+    }
+
+    fn replace(
+        &self,
+        full: &Path,
+        temporary: &Path,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), TargetError> {
         let failed = |action, path: &Path| {
             let path = path.to_owned();
             move |source| TargetError { action, path, source }
         };
         let disk = &self.disk;
         if temporary.symlink_metadata().is_ok() {
-            disk.remove_file(&temporary).map_err(failed("remove file", &temporary))?;
+            disk.remove_file(temporary).map_err(failed("remove file", temporary))?;
         }
-        let file = disk.create_file(&temporary, self.file_mode).map_err(failed("create file", &temporary))?;
-        let pieces = Pieces { disk, file: &file, path: &temporary, offset: 0 };
+        let file = disk.create_file(temporary, self.file_mode).map_err(failed("create file", temporary))?;
+        let pieces = Pieces { disk, file: &file, path: temporary, offset: 0 };
         let mut pieces = BufWriter::with_capacity(PIECE, pieces);
         let written = write(&mut pieces).and_then(|()| pieces.flush());
         drop(pieces.into_parts());
-        written.map_err(failed("write file", &temporary))?;
-        disk.sync_file(&file, &temporary).map_err(failed("fsync file", &temporary))?;
-        disk.rename(&temporary, &full).map_err(failed("rename into place", &full))?;
+        written.map_err(failed("write file", temporary))?;
+        disk.sync_file(&file, temporary).map_err(failed("fsync file", temporary))?;
+        disk.rename(temporary, full).map_err(failed("rename into place", full))?;
         let parent = full.parent().unwrap_or(&self.root);
         disk.sync_directory(parent).map_err(failed("fsync directory", parent))
+    }
+
+    /// [`Target::replace_file`] for a file outside the data directory that the target's configuration names.
+    pub(crate) fn replace_outside(&self, path: &Path, bytes: &[u8]) -> Result<(), TargetError> {
+        let mut temporary = path.to_owned().into_os_string();
+        temporary.push(".kbrecover-new");
+        self.replace(path, Path::new(&temporary), |file| file.write_all(bytes))
+    }
+
+    /// Renames a file outside the data directory, into a directory made by [`Target::new_directory_outside`].
+    pub(crate) fn move_outside(&self, from: &Path, to: &Path) -> Result<(), TargetError> {
+        let failed = |source| TargetError { action: "move file", path: from.to_owned(), source };
+        self.disk.rename(from, to).map_err(failed)?;
+        [from, to].into_iter().filter_map(Path::parent).try_for_each(|directory| {
+            self.disk.sync_directory(directory).map_err(|source| TargetError {
+                action: "fsync directory",
+                path: directory.to_owned(),
+                source,
+            })
+        })
+    }
+
+    /// Makes a directory with a name that is not taken yet: `name` and a number.
+    pub(crate) fn new_directory_outside(&self, parent: &Path, name: &str) -> Result<PathBuf, TargetError> {
+        let mut number = 1u64;
+        loop {
+            let path = parent.join(format!("{name}.{number}"));
+            match self.disk.create_directory(&path, self.directory_mode) {
+                Ok(()) => return Ok(path),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(source) => return Err(TargetError { action: "create directory", path, source }),
+            }
+        }
     }
 
     /// Overwrites a file of fixed length in place and makes it durable: how the control file is written,

@@ -280,12 +280,13 @@ impl SourceWal<'_> {
     }
 }
 
-/// The pages in which a record of the source starts, and the first two of every segment: enough for a record
-/// as short as a checkpoint's, without fetching a segment of perhaps a gigabyte. All else reads as zeros, and so
-/// as no WAL.
+/// The pages from the one on in which a record of the source starts, and the first two of every segment, without
+/// fetching a segment of perhaps a gigabyte. All else reads as zeros, and so as no WAL.
 pub(crate) struct AroundRecord<'a> {
     pub(crate) wal: &'a SourceWal<'a>,
     pub(crate) lsn: Lsn,
+    /// How many pages; two are enough for a record as short as a checkpoint's.
+    pub(crate) pages: u64,
 }
 
 impl SegmentStore for AroundRecord<'_> {
@@ -299,13 +300,13 @@ impl SegmentStore for AroundRecord<'_> {
         let path = self.wal.path(segment).map_err(failed)?;
         // Memory that is never written to is not taken.
         let mut bytes = vec![0; size.bytes() as usize];
-        let mut offsets = vec![0];
+        let mut stretches = vec![(0, 2)];
         if size.segment_of(self.lsn) == segment {
             let offset = size.offset_of(self.lsn) as u64;
-            offsets.push(offset - offset % block);
+            stretches.push((offset - offset % block, self.pages));
         }
-        for offset in offsets {
-            let length = (2 * block).min(size.bytes() - offset);
+        for (offset, pages) in stretches {
+            let length = (pages * block).min(size.bytes() - offset);
             let part = read_part(self.wal.source, &path, offset, length).map_err(failed)?;
             let Some(part) = part else { return Ok(None) };
             bytes[offset as usize..][..part.len()].copy_from_slice(&part);

@@ -40,10 +40,12 @@ mod repmgr_cluster;
 
 // What scenarios say of pg_control and of WAL.
 mod control;
+mod disguise;
 mod wal;
 
 pub use compare::assert_same_content;
 pub use control::{ControlData, PG_CONTROL_VERSION, SYSTEM_IDENTIFIER, patch_control_file};
+pub use disguise::{Disguise, KINGBASE_V8R3, KINGBASE_V8R6, control_of};
 pub use failover::Failover;
 pub use feature::Feature;
 #[allow(unused_imports, reason = "for some of those who use this harness")]

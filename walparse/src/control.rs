@@ -280,6 +280,14 @@ impl ControlFile {
         self.checkpoint
     }
 
+    /// Whether this is the main data of the record of that checkpoint, by its length and all that is read of it.
+    pub fn is_checkpoint(&self, main_data: &[u8]) -> bool {
+        let layout = self.layout();
+        // Between the copy and `minRecoveryPoint` stands `unloggedLSN`.
+        let length = layout.min_recovery_point - 8 - layout.check_point_copy;
+        main_data.len() == length && Checkpoint::parse(main_data) == Some(self.checkpoint)
+    }
+
     /// `minRecoveryPoint`: how far replay must come before the data is consistent; `0/0` if it is.
     pub fn min_recovery_point(&self) -> Lsn {
         self.lsn_at(self.layout().min_recovery_point)

@@ -108,7 +108,8 @@ impl WalBuilder {
 
     /// Writes a checkpoint record with this redo position.
     pub fn checkpoint(&mut self, redo: Lsn) -> Lsn {
-        let mut main_data = vec![0; 88];
+        let length = if self.geometry.version.server_version_num() < 120_000 { 80 } else { 88 };
+        let mut main_data = vec![0; length];
         main_data[0..8].copy_from_slice(&redo.0.to_le_bytes());
         main_data[8..12].copy_from_slice(&self.timeline.0.to_le_bytes());
         main_data[12..16].copy_from_slice(&self.timeline.0.to_le_bytes());

@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 use rewind::source::conninfo::{Conninfo, ProcessEnvironment};
 use rewind::{
     Delta, KeepRules, MissingWal, Mode, Options, Outcome, RebuiltBlocks, RecoveryConf, RestoreCommand,
-    SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
+    SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
 use rustix::fs::Mode as FileMode;
 
@@ -59,7 +59,11 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
 }
 
 fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
-    let options = Options { need: screen.persona().need, ..options(args)? };
+    let persona = screen.persona();
+    let mut options = Options { need: persona.need, ..options(args)? };
+    if persona.same_timeline == SameTimeline::Resync {
+        options.same_timeline = SameTimeline::Resync;
+    }
     adopt_owner_of(&options.target)?;
     signals::listen(&options.stop, &options.target, screen)?;
     let progress = progress::progress(screen, args.progress);
@@ -94,6 +98,10 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
             (true, _) => Mode::Check,
             (false, true) => Mode::DryRun,
             (false, false) => Mode::Rewind,
+        },
+        same_timeline: match args.same_timeline_resync {
+            true => SameTimeline::Resync,
+            false => SameTimeline::Follow,
         },
         recovery_conf: if args.write_recovery_conf { RecoveryConf::Write } else { RecoveryConf::Leave },
         keep: KeepRules::parse(&args.keep)?,

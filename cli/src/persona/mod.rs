@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use rewind::Need;
+use rewind::{Need, SameTimeline};
 
 use crate::args::{self, Command, Invocation, RewindArgs};
 use crate::commands;
@@ -55,6 +55,8 @@ pub(crate) struct Persona {
     pub(crate) unfinished_status: u8,
     /// Which targets are rewound.
     pub(crate) need: Need,
+    /// What becomes of one that could follow on its timeline: V8R3's sys_rewind goes through with it.
+    pub(crate) same_timeline: SameTimeline,
     /// What is told of a normal run.
     pub(crate) narration: Narration,
 }
@@ -71,6 +73,7 @@ const fn persona(name: &'static str, since: u32, narration: Narration) -> Person
         usage_hint: "",
         unfinished_status: 1,
         need: Need::DivergedOrUnclean,
+        same_timeline: SameTimeline::Follow,
         narration,
     }
 }
@@ -101,6 +104,7 @@ const TABLE: [Persona; 7] = [
     Persona { prefix: "pg_rewind: ", usage_hint: "pg_rewind: hint: ",
               ..persona("pg_rewind", 150_000, Narration::PgRewind) },
     Persona { stream: Stream::Stdout, error: "", error_frame: ("\n", "\nFailure, exiting"),
+              same_timeline: SameTimeline::Resync,
               ..persona("sys_rewind", 0, Narration::SysRewind) },
     Persona { prefix: "sys_rewind: ", error: "fatal: ",
               ..persona("sys_rewind", 120_000, Narration::SysRewind) },

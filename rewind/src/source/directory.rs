@@ -11,6 +11,7 @@ use walparse::{ControlFile, Flavor};
 use super::error::SourceError;
 use super::walk::{plain_files, walk_data_directory};
 use super::{ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Source, WalPosition};
+use crate::config::Configuration;
 use crate::data_path::DataPath;
 use crate::inventory::Inventory;
 use crate::look;
@@ -56,17 +57,18 @@ impl DirectorySource {
         &self.root
     }
 
-    /// The whole of a file that has at most `limit` bytes.
-    fn read_whole(&self, path: &DataPath, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
-        let place = path.below(&self.root);
-        let mut bytes = Vec::new();
-        let read = File::open(&place).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
-        match read {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(SourceError::Read { path: place, source }),
-            Ok(length) if length as u64 > limit => Err(SourceError::TooLarge { path: path.clone(), limit }),
-            Ok(_) => Ok(Some(bytes)),
+    /// Where its server archives, by its configuration.
+    fn archive_directory(&self) -> Result<Option<PathBuf>, SourceError> {
+        if !self.flavor.has_archive_dest() {
+            return Ok(None);
         }
+        let configuration = Configuration::read(&self.root, self.flavor.names(), None)?;
+        let directory = configuration.get("archive_dest").filter(|directory| !directory.is_empty());
+        Ok(directory.map(|directory| self.root.join(directory)))
+    }
+
+    fn read_whole(&self, path: &DataPath, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
+        read_below(&self.root, path, limit)
     }
 
     /// Hands on some ranges of one file.
@@ -134,6 +136,16 @@ impl Source for DirectorySource {
         Ok(plain_files(&self.root.join(self.flavor.wal_dir()))?)
     }
 
+    fn archive(&self) -> Result<Option<Vec<(String, u64)>>, SourceError> {
+        Ok(self.archive_directory()?.map(|directory| plain_files(&directory)).transpose()?)
+    }
+
+    fn read_archived(&self, name: &str) -> Result<Option<Vec<u8>>, SourceError> {
+        let Some(directory) = self.archive_directory()? else { return Ok(None) };
+        let path = DataPath::parse(name)?;
+        read_below(&directory, &path, MAX_SMALL_FILE)
+    }
+
     fn position(&self) -> Result<WalPosition, SourceError> {
         Ok(WalPosition::Stopped)
     }
@@ -177,6 +189,19 @@ impl ChunkSink for Contents<'_> {
         let same = self.0.read(range, &mut theirs).is_ok() && bytes == Some(&theirs);
         self.0.found(range, same);
         Ok(())
+    }
+}
+
+/// The whole of a file that has at most `limit` bytes.
+fn read_below(root: &Path, path: &DataPath, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
+    let place = path.below(root);
+    let mut bytes = Vec::new();
+    let read = File::open(&place).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
+    match read {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SourceError::Read { path: place, source }),
+        Ok(length) if length as u64 > limit => Err(SourceError::TooLarge { path: path.clone(), limit }),
+        Ok(_) => Ok(Some(bytes)),
     }
 }
 

@@ -8,6 +8,7 @@ use tokio_postgres::error::SqlState;
 use walparse::ControlError;
 
 use super::walk::WalkError;
+use crate::config::ConfigError;
 use crate::data_path::{DataPath, PathError};
 use crate::look::FlavorError;
 
@@ -125,6 +126,12 @@ pub enum SourceError {
         #[source]
         source: Box<SourceError>,
     },
+    /// A fork's server lacks what every one has.
+    #[error("source server has neither \"{function}\" nor its counterpart of PostgreSQL")]
+    NoFunction {
+        /// The function or view.
+        function: String,
+    },
     /// A query failed.
     #[error("error running query on source server while {doing}")]
     Query {
@@ -217,6 +224,9 @@ pub enum SourceError {
     /// The flavor of the source was not found.
     #[error("could not find out the flavor of the source")]
     Flavor(#[from] FlavorError),
+    /// The configuration of a source directory could not be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The source directory could not be listed.
     #[error(transparent)]
     Walk(#[from] WalkError),
@@ -272,6 +282,7 @@ impl SourceError {
             }
             SourceError::Read { source, .. } => return permission_hint(source),
             SourceError::Flavor(error) => return Some(error.hint()),
+            SourceError::Config(error) => return error.hint(),
             SourceError::Walk(error) => return error.hint(),
             _ => return None,
         };

@@ -25,6 +25,7 @@ pub use directory::DirectorySource;
 pub use error::{ServerError, SourceError};
 pub(crate) use observed::ObservedSource;
 pub use server::ServerSource;
+pub(crate) use walk::plain_files;
 pub use walk::{WalkError, walk_data_directory};
 
 /// What a rewind asks of the side it copies from.
@@ -52,6 +53,13 @@ pub trait Source: Send + Sync {
 
     /// The names and sizes of the regular files in the WAL directory as they are now (no directories).
     fn list_wal(&self) -> Result<Vec<(String, u64)>, SourceError>;
+
+    /// The names and sizes of the files in the directory the server archives into by itself (`archive_dest`);
+    /// `None` if it has none.
+    fn archive(&self) -> Result<Option<Vec<(String, u64)>>, SourceError>;
+
+    /// The whole of a file of that directory; `None` if there is none.
+    fn read_archived(&self, name: &str) -> Result<Option<Vec<u8>>, SourceError>;
 
     /// How far its WAL has come.
     fn position(&self) -> Result<WalPosition, SourceError>;

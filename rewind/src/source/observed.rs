@@ -51,6 +51,16 @@ impl Source for ObservedSource {
         self.source.list_wal()
     }
 
+    fn archive(&self) -> Result<Option<Vec<(String, u64)>>, SourceError> {
+        self.announce("listing of the archive")?;
+        self.source.archive()
+    }
+
+    fn read_archived(&self, name: &str) -> Result<Option<Vec<u8>>, SourceError> {
+        self.announce("archived file")?;
+        self.source.read_archived(name)
+    }
+
     fn position(&self) -> Result<WalPosition, SourceError> {
         self.announce("position")?;
         self.source.position()

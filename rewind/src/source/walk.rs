@@ -164,7 +164,7 @@ impl Walk<'_> {
 }
 
 /// The names and sizes of the plain files of one directory, which may be a link to one.
-pub(super) fn plain_files(dir: &Path) -> Result<Vec<(String, u64)>, WalkError> {
+pub(crate) fn plain_files(dir: &Path) -> Result<Vec<(String, u64)>, WalkError> {
     let failed = |source| WalkError::Directory { path: dir.to_owned(), source };
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {

@@ -17,7 +17,7 @@ use tokio_postgres::types::ToSql;
 use super::link::Link;
 use super::queries::{Witness, column};
 use super::session::{Session, answer};
-use super::sql::{self, RawText};
+use super::sql::RawText;
 use crate::data_path::DataPath;
 use crate::source::error::SourceError;
 use crate::source::{ChunkSink, FetchError, FetchRange};
@@ -173,7 +173,7 @@ impl Job<'_> {
     async fn explain(&self, session: &Session, batch: &[FetchRange], error: SourceError) -> SourceError {
         let code = error.server_error().and_then(|error| error.code());
         if code == Some(&SqlState::WRONG_OBJECT_TYPE) {
-            let found = session.client.query_opt(sql::DIRECTORIES, &[&self.paths(batch)]).await;
+            let found = session.client.query_opt(&session.dialect.directories(), &[&self.paths(batch)]).await;
             let ordinal = found.ok().flatten().and_then(|row| row.try_get::<_, i64>(0).ok());
             let at = ordinal.and_then(|ordinal| usize::try_from(ordinal).ok()?.checked_sub(1));
             if let Some(range) = at.and_then(|at| batch.get(at)) {

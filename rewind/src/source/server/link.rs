@@ -14,7 +14,7 @@ use tokio_postgres::error::SqlState;
 use walparse::{Lsn, TimelineHistory, TimelineId};
 
 use super::queries::Witness;
-use super::session::{self, Endpoint, Facts, Session};
+use super::session::{self, Endpoint, Expected, Facts, Session};
 use crate::milestone;
 use crate::source::WalPosition;
 use crate::source::conninfo::Conninfo;
@@ -35,6 +35,7 @@ const LEAST_SILENCE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) struct Link {
     conninfo: Conninfo,
+    expected: Expected,
     /// How long a lost connection is tried to be made again; zero: not at all.
     patience: Duration,
     stop: StopFlag,
@@ -67,12 +68,13 @@ impl Link {
     /// wanted and to be had.
     pub(super) async fn open(
         conninfo: &Conninfo,
+        expected: Expected,
         wanted: NonZeroUsize,
         patience: Duration,
         stop: StopFlag,
     ) -> Result<Link, SourceError> {
-        let Opened { endpoint, sessions, facts, seen } =
-            unless_stopped(&stop, open_first(conninfo, wanted, patience)).await?;
+        let opened = unless_stopped(&stop, open_first(conninfo, &expected, wanted, patience)).await?;
+        let Opened { endpoint, sessions, facts, seen } = opened;
         let (version, count) = (sessions[0].version, sessions.len());
         tracing::info!(
             milestone = milestone::CONNECTED,
@@ -82,6 +84,7 @@ impl Link {
         let line = |session| tokio::sync::Mutex::new(Some(Arc::new(session)));
         Ok(Link {
             conninfo: conninfo.clone(),
+            expected,
             patience,
             stop,
             facts,
@@ -224,14 +227,16 @@ impl Link {
             Ok(session)
         };
         let failure = match again.await {
-            Ok(session) => return Ok(self.furnish(session)),
+            Ok(session) => return self.furnish(session).await,
             Err(error) => error,
         };
         if self.conninfo.candidates().len() == 1 {
             return Err(failure);
         }
-        let found =
-            session::find(&self.conninfo, async |session, name| self.admit(session, name).await).await;
+        let found = session::find(&self.conninfo, &self.expected, async |session, name| {
+            self.admit(session, name).await
+        })
+        .await;
         let (endpoint, session) = found.map_err(|mut failures| {
             failures.insert(0, failure);
             let may_pass = failures.iter().position(SourceError::is_transient);
@@ -242,11 +247,13 @@ impl Link {
             self.seen().server += 1;
         }
         *place = Arc::new(endpoint);
-        Ok(self.furnish(session))
+        self.furnish(session).await
     }
 
-    fn furnish(&self, session: Session) -> Session {
-        session.in_run(self.seen().server, silence(self.patience))
+    async fn furnish(&self, session: Session) -> Result<Session, SourceError> {
+        let session = session.with_wal_magic().await?;
+        let server = self.seen().server;
+        Ok(session.in_run(server, silence(self.patience)))
     }
 
     /// Makes sure that a server goes on from where the run has got to, and that it and the role are still fit.
@@ -373,6 +380,7 @@ struct Opened {
 /// tried again; all else is an error at once, for it may be the connection string that is wrong.
 async fn open_first(
     conninfo: &Conninfo,
+    expected: &Expected,
     wanted: NonZeroUsize,
     patience: Duration,
 ) -> Result<Opened, SourceError> {
@@ -381,13 +389,15 @@ async fn open_first(
     let mut has_answered = false;
     loop {
         let opened = async {
-            let found = session::find(conninfo, async |_, _| Ok(())).await;
+            let found = session::find(conninfo, expected, async |_, _| Ok(())).await;
             let (endpoint, first) = found.map_err(session::most_telling)?;
             has_answered = true;
             let first = first.in_run(0, silence(patience));
             let others = open_more(&endpoint, wanted.get() - 1, patience);
-            let (facts, witness, others) = future::join3(first.check(), first.witness(), others).await;
-            let (facts, seen) = (facts?, Seen::first(&witness?));
+            let (facts, others) = future::join(first.check(), others).await;
+            let facts = facts?;
+            let first = first.with_wal_magic().await?;
+            let seen = Seen::first(&first.witness().await?);
             first.use_raw_names().await?;
             let (mut sessions, (others, refused)) = (vec![first], others?);
             sessions.extend(others);
@@ -422,7 +432,7 @@ async fn open_more(
     let open = async || {
         let session = endpoint.open().await?;
         session.use_raw_names().await?;
-        Ok(session.in_run(0, silence(patience)))
+        Ok(session.with_wal_magic().await?.in_run(0, silence(patience)))
     };
     let (mut sessions, mut refused) = (Vec::new(), None);
     for opened in future::join_all((0..wanted).map(|_| open())).await {

@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use futures_util::future;
 use tokio::runtime::Runtime;
-use walparse::{ControlFile, Lsn};
+use walparse::{ControlFile, Flavor, Lsn};
 
 use self::fetch::Wanted;
 use self::link::Link;
+use self::session::Expected;
 use self::sql::DigestOf;
 use super::conninfo::Conninfo;
 use super::error::SourceError;
@@ -42,7 +43,9 @@ impl ServerSource {
     /// Connects and checks that server and role are fit to be a source.
     ///
     /// Opens `connections` of them, or as many as the server allows. One that is lost later is tried to be made
-    /// again for `retry_timeout`, zero for not at all; a request to `stop` ends every wait. Must not be called from within an asynchronous runtime.
+    /// again for `retry_timeout`, zero for not at all; a request to `stop` ends every wait. `expected` is the
+    /// target's flavor; the source's own is found by looking, unless `key` says it. Must not be called from within
+    /// an asynchronous runtime.
     ///
     /// # Errors
     /// No connection, a server too old or without `full_page_writes`, a role without the privileges.
@@ -51,6 +54,7 @@ impl ServerSource {
         connections: NonZeroUsize,
         retry_timeout: Duration,
         stop: StopFlag,
+        (expected, key): (Flavor, Option<&str>),
     ) -> Result<ServerSource, SourceError> {
         let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -59,7 +63,8 @@ impl ServerSource {
             .enable_all()
             .build()
             .map_err(|source| SourceError::Runtime { source })?;
-        let link = runtime.block_on(Link::open(conninfo, connections, retry_timeout, stop))?;
+        let expected = Expected { flavor: expected, key: key.map(str::to_owned) };
+        let link = runtime.block_on(Link::open(conninfo, expected, connections, retry_timeout, stop))?;
         Ok(ServerSource { link, runtime })
     }
 }
@@ -103,6 +108,20 @@ impl Source for ServerSource {
         let asked = self
             .link
             .ask(FIRST, async |session| future::try_join(session.list_wal(), session.witness()).await);
+        self.runtime.block_on(asked)
+    }
+
+    fn archive(&self) -> Result<Option<Vec<(String, u64)>>, SourceError> {
+        let asked = self
+            .link
+            .ask(FIRST, async |session| Ok((session.list_archive().await?, session.witness().await?)));
+        self.runtime.block_on(asked)
+    }
+
+    fn read_archived(&self, name: &str) -> Result<Option<Vec<u8>>, SourceError> {
+        let asked = self
+            .link
+            .ask(FIRST, async |session| Ok((session.read_archived(name).await?, session.witness().await?)));
         self.runtime.block_on(asked)
     }
 

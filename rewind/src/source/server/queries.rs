@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use tokio_postgres::Row;
-use tokio_postgres::types::{FromSql, PgLsn, ToSql, Type};
+use tokio_postgres::types::{FromSql, ToSql, Type};
 use walparse::{ControlFile, Lsn, TimelineHistory, TimelineId};
 
 use super::session::{Session, answer};
-use super::sql::{self, RawText};
+use super::sql::RawText;
 use crate::data_path::DataPath;
 use crate::inventory::{EntryKind, Inventory};
+use crate::look;
 use crate::source::error::SourceError;
 use crate::source::{MAX_RANGE, WalPosition};
 
@@ -41,7 +42,7 @@ impl Session {
     /// The control file, and how far the WAL has come.
     pub(super) async fn witness(&self) -> Result<Witness, SourceError> {
         let doing = "reading the control file and asking for the WAL position";
-        let path = self.dialect.control_file;
+        let path = self.flavor.names().control_file;
         let mut tries = 1;
         loop {
             let asked = self.client.query_opt(&self.witness, &[]);
@@ -49,7 +50,7 @@ impl Session {
             let row = row.ok_or_else(|| answer(doing, "no row"))?;
             let bytes: Option<&[u8]> = column(&row, 0, doing)?;
             let bytes = bytes.ok_or_else(|| SourceError::NoControlFile { path: path.to_owned() })?;
-            match ControlFile::parse(bytes) {
+            match ControlFile::parse_as(bytes, self.flavor) {
                 Ok(control) => return Ok(Witness { control, position: position(&row, doing)? }),
                 Err(error) if error.may_be_torn() && tries < CONTROL_FILE_TRIES => {
                     tries += 1;
@@ -65,17 +66,42 @@ impl Session {
         if timeline <= TimelineId(1) {
             return Ok(TimelineHistory::of_first(timeline));
         }
-        let path = DataPath::parse(format!("{}/{}", self.dialect.wal_dir, timeline.history_file_name()))?;
+        let path = DataPath::parse(format!("{}/{}", self.flavor.wal_dir(), timeline.history_file_name()))?;
         let doing = format!("reading the history file \"{path}\"");
         let text = self.read_file(&path).await?.ok_or_else(|| answer(&doing, "there is no such file"))?;
         TimelineHistory::parse(timeline, &text).map_err(|error| answer(&doing, &error.to_string()))
     }
 
+    /// The same session with the magic number of the source's WAL, if it is a fork's and may have any.
+    pub(super) async fn with_wal_magic(mut self) -> Result<Session, SourceError> {
+        /// Looking at more would not help: they would be of another cluster, too.
+        const LOOKS: usize = 16;
+        if !self.flavor.is_fork() {
+            return Ok(self);
+        }
+        let control = self.witness().await?.control;
+        let names = self.list_wal().await?.into_iter().map(|(name, _)| name);
+        for (segment, name) in look::segments(&control, names).take(LOOKS) {
+            let path = DataPath::parse(format!("{}/{name}", self.flavor.wal_dir()))?;
+            let front = self.read(path.as_bytes(), &path, 0, 40).await?.unwrap_or_default();
+            if let Some(flavor) = look::with_magic_of(self.flavor, &control, segment, &front) {
+                self.flavor = flavor;
+                return Ok(self);
+            }
+        }
+        Ok(self)
+    }
+
     /// The whole of a small file; `None` if there is none.
     pub(super) async fn read_file(&self, path: &DataPath) -> Result<Option<Vec<u8>>, SourceError> {
+        self.read_whole(path.as_bytes(), path).await
+    }
+
+    /// The whole of a small file at `place`, called `path` in messages.
+    async fn read_whole(&self, place: &[u8], path: &DataPath) -> Result<Option<Vec<u8>>, SourceError> {
         let mut bytes = Vec::new();
         loop {
-            let part = self.read(path, bytes.len() as i64, i64::from(MAX_RANGE)).await?;
+            let part = self.read(place, path, bytes.len() as i64, i64::from(MAX_RANGE)).await?;
             let Some(part) = part else { return Ok(None) };
             bytes.extend_from_slice(&part);
             if part.len() < MAX_RANGE as usize {
@@ -90,9 +116,10 @@ impl Session {
     /// Where the data directory is; a role without the right to know gets no row.
     pub(super) async fn data_directory(&self) -> Result<Option<String>, SourceError> {
         let doing = "asking where the data directory is";
-        let query = "SELECT s.setting FROM pg_catalog.pg_settings AS s WHERE s.name = 'data_directory'";
+        let settings = &self.dialect.settings;
+        let query = format!("SELECT s.setting FROM {settings} AS s WHERE s.name = 'data_directory'");
         // In the encoding of the server, whatever that is.
-        let found = self.rows(query, &[], doing, self.silence, |row| {
+        let found = self.rows(&query, &[], doing, self.silence, |row| {
             let RawText(bytes) = column(row, 0, doing)?;
             Ok(String::from_utf8(bytes.to_vec()).ok())
         });
@@ -104,15 +131,46 @@ impl Session {
         let doing = "listing the source's files";
         // A server may choose to sort it all before the first row.
         let silence = self.silence.map(|silence| silence * 10);
-        let entries = self.rows(sql::LIST, &[], doing, silence, |row| entry(row, encoding, doing)).await?;
+        let query = self.dialect.list(self.flavor.names());
+        let entries = self.rows(&query, &[], doing, silence, |row| entry(row, encoding, doing)).await?;
         Inventory::new(entries).map_err(|path| SourceError::Duplicate { path })
     }
 
     /// The names and sizes of the plain files in the WAL directory.
     pub(super) async fn list_wal(&self) -> Result<Vec<(String, u64)>, SourceError> {
+        self.list_files(self.flavor.wal_dir()).await
+    }
+
+    /// The directory the server archives into by itself.
+    async fn archive_directory(&self) -> Result<Option<String>, SourceError> {
+        if !self.flavor.has_archive_dest() {
+            return Ok(None);
+        }
+        let doing = "asking where the source archives WAL";
+        let query = "SELECT current_setting('archive_dest', true)";
+        let found = self.rows(query, &[], doing, self.silence, |row| column::<Option<String>>(row, 0, doing));
+        Ok(found.await?.into_iter().flatten().find(|directory| !directory.is_empty()))
+    }
+
+    /// The names and sizes of the files there; `None` if it does not.
+    pub(super) async fn list_archive(&self) -> Result<Option<Vec<(String, u64)>>, SourceError> {
+        match self.archive_directory().await? {
+            Some(directory) => self.list_files(&directory).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The whole of one of these files.
+    pub(super) async fn read_archived(&self, name: &str) -> Result<Option<Vec<u8>>, SourceError> {
+        let Some(directory) = self.archive_directory().await? else { return Ok(None) };
+        self.read_whole(format!("{directory}/{name}").as_bytes(), &DataPath::parse(name)?).await
+    }
+
+    async fn list_files(&self, directory: &str) -> Result<Vec<(String, u64)>, SourceError> {
         let doing = "listing the source's WAL";
-        let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&self.dialect.wal_dir, Type::TEXT)];
-        let entries = self.rows(sql::LIST_FILES, &parameters, doing, self.silence, |row| {
+        let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&directory, Type::TEXT)];
+        let query = self.dialect.list_files();
+        let entries = self.rows(&query, &parameters, doing, self.silence, |row| {
             let RawText(name) = column(row, 0, doing)?;
             // No name of a WAL file is anything but ASCII.
             let Ok(name) = str::from_utf8(name) else { return Ok(None) };
@@ -123,12 +181,19 @@ impl Session {
     }
 
     /// Reads a range of a file.
-    async fn read(&self, path: &DataPath, offset: i64, length: i64) -> Result<Option<Vec<u8>>, SourceError> {
+    async fn read(
+        &self,
+        place: &[u8],
+        path: &DataPath,
+        offset: i64,
+        length: i64,
+    ) -> Result<Option<Vec<u8>>, SourceError> {
         let doing = format!("reading file \"{path}\"");
-        let name = RawText(path.as_bytes());
+        let name = RawText(place);
         let parameters: [(&(dyn ToSql + Sync), Type); 3] =
             [(&name, Type::TEXT), (&offset, Type::INT8), (&length, Type::INT8)];
-        let found = self.rows(sql::READ, &parameters, &doing, self.silence, |row| {
+        let query = self.dialect.read();
+        let found = self.rows(&query, &parameters, &doing, self.silence, |row| {
             let bytes: Option<&[u8]> = column(row, 0, &doing)?;
             Ok(bytes.map(<[u8]>::to_vec))
         });
@@ -204,7 +269,8 @@ fn size(row: &Row, index: usize, doing: &str) -> Result<u64, SourceError> {
 fn position(row: &Row, doing: &str) -> Result<WalPosition, SourceError> {
     let standby: bool = column(row, 1, doing)?;
     let lsn = |index| -> Result<Option<Lsn>, SourceError> {
-        Ok(column::<Option<PgLsn>>(row, index, doing)?.map(|position| Lsn(position.into())))
+        let parsed = column::<Option<&str>>(row, index, doing)?.map(str::parse).transpose();
+        parsed.map_err(|_| answer(doing, "a position that is none"))
     };
     match (standby, lsn(2)?, lsn(3)?) {
         (false, Some(insert), Some(flush)) => Ok(WalPosition::Primary { insert, flush }),

@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::future;
 use tokio::task::AbortHandle;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Statement};
+use walparse::Flavor;
 
 use super::sql::{self, Dialect, DigestOf};
+use crate::look::{self, Seen};
 use crate::source::conninfo::{Address, Candidate, Conninfo, SessionAttrs};
 use crate::source::error::{ServerError, SourceError};
 
@@ -23,6 +26,16 @@ pub(super) struct Endpoint {
     timeout: Option<Duration>,
     /// What the server there must be.
     attrs: SessionAttrs,
+    expected: Expected,
+}
+
+/// Whose server it is thought to be.
+#[derive(Clone, Debug)]
+pub(super) struct Expected {
+    /// The target's flavor: what the functions of the server are called.
+    pub(super) flavor: Flavor,
+    /// The key of the source's flavor, if it is not to be found by looking.
+    pub(super) key: Option<String>,
 }
 
 /// An open connection, ready for fetching.
@@ -32,11 +45,13 @@ pub(super) struct Session {
     pub(super) fetch: Statement,
     /// The same for digests of the ranges' contents.
     pub(super) digest: Statement,
+    digest_of: DigestOf,
     /// See [`Dialect::witness`].
     pub(super) witness: Statement,
     /// `server_version_num`
     pub(super) version: u32,
-    pub(super) dialect: &'static Dialect,
+    pub(super) dialect: Dialect,
+    pub(super) flavor: Flavor,
     pub(super) opened: Instant,
     /// Which of the servers it leads to that were the source one after the other, and how long that may say
     /// nothing: both are set by whoever opened the session.
@@ -65,6 +80,7 @@ pub(super) struct Facts {
 /// If there is none, why not, one after the other.
 pub(super) async fn find(
     conninfo: &Conninfo,
+    expected: &Expected,
     admit: impl AsyncFn(&Session, &str) -> Result<(), SourceError>,
 ) -> Result<(Endpoint, Session), Vec<SourceError>> {
     let passes: &[SessionAttrs] = match conninfo.session_attrs() {
@@ -82,7 +98,7 @@ pub(super) async fn find(
                 let (keyword, value) = (option.keyword, option.value);
                 return Err(vec![SourceError::Unsupported { server: candidate.to_string(), keyword, value }]);
             }
-            match find_at(conninfo, candidate, *attrs, &admit).await {
+            match find_at(conninfo, candidate, (*attrs, expected), &admit).await {
                 Ok(found) => return Ok(found),
                 Err(error) => failures.push(error),
             }
@@ -115,12 +131,13 @@ fn has_answered(error: &SourceError) -> bool {
 async fn find_at(
     conninfo: &Conninfo,
     candidate: &Candidate,
-    attrs: SessionAttrs,
+    (attrs, expected): (SessionAttrs, &Expected),
     admit: &impl AsyncFn(&Session, &str) -> Result<(), SourceError>,
 ) -> Result<(Endpoint, Session), SourceError> {
     let mut first_failure = None;
     for (name, config) in endpoints(conninfo, candidate).await? {
-        let endpoint = Endpoint { name, config, timeout: conninfo.connect_timeout(), attrs };
+        let endpoint =
+            Endpoint { name, config, timeout: conninfo.connect_timeout(), attrs, expected: expected.clone() };
         let found = async {
             let session = endpoint.open().await?;
             endpoint.check_attributes(&session).await?;
@@ -216,26 +233,37 @@ impl Endpoint {
         let version = version.ok_or_else(|| answer(doing, "server_version_num is no number"))?;
         let dialect = Dialect::of(version).ok_or(SourceError::ServerVersion { version })?;
         let failed = |error| why(query(doing, error));
+        let expected = &self.expected;
+        // Asked of a PostgreSQL server, anybody's functions of these names would do.
+        let dialect = match expected.flavor.is_fork() {
+            true => Dialect::of_answer(&simple_row(&client, &sql::which_names(), doing).await.map_err(why)?)
+                .map_err(|function| SourceError::NoFunction { function })?,
+            false => dialect,
+        };
         let settings = sql::session_settings(version);
-        let (witness, digest) = (dialect.witness(), sql::digest(version).0);
+        let digest_of = DigestOf::known_by(version, expected.flavor);
+        let (fetch, digest) = (dialect.fetch(), dialect.digest(digest_of));
         // Sent at once and answered one after the other: one round trip.
-        let (set, fetch, digest, witness) = future::join4(
+        let (set, fetch, digest, flavor) = future::join4(
             client.batch_execute(&settings),
-            client.prepare(sql::FETCH),
+            client.prepare(&fetch),
             client.prepare(&digest),
-            client.prepare(&witness),
+            look(&client, &dialect, expected),
         )
         .await;
         set.map_err(failed)?;
         let (fetch, digest) = (fetch.map_err(failed)?, digest.map_err(failed)?);
-        let witness = witness.map_err(failed)?;
+        let flavor = flavor.map_err(why)?;
+        let witness = client.prepare(&dialect.witness(flavor.names())).await.map_err(failed)?;
         Ok(Session {
             client,
             fetch,
             digest,
+            digest_of,
             witness,
             version,
             dialect,
+            flavor,
             opened: Instant::now(),
             server: 0,
             silence: None,
@@ -251,13 +279,15 @@ impl Endpoint {
         }
         let doing = "checking target_session_attrs";
         // What a role or database setting says of new sessions, before this one made itself read-only.
-        let asked = "SELECT pg_catalog.pg_is_in_recovery(), \
-                     (SELECT s.reset_val FROM pg_catalog.pg_settings AS s \
-                      WHERE s.name = 'default_transaction_read_only')";
-        let row = simple_row(&session.client, asked, doing).await?;
-        let is = |index: usize, word: &str| row.get(index).and_then(Option::as_deref) == Some(word);
-        let standby = is(0, "t");
-        let read_only = standby || is(1, "on");
+        let Dialect { is_in_recovery, settings, .. } = &session.dialect;
+        let asked = format!(
+            "SELECT {is_in_recovery}(), \
+             (SELECT s.reset_val FROM {settings} AS s WHERE s.name = 'default_transaction_read_only')"
+        );
+        let row = simple_row(&session.client, &asked, doing).await?;
+        let value = |index: usize| row.get(index).and_then(Option::as_deref);
+        let standby = sql::is_true(value(0));
+        let read_only = standby || value(1) == Some("on");
         let problem = match self.attrs {
             SessionAttrs::ReadWrite if read_only => "session is read-only",
             SessionAttrs::ReadOnly if !read_only => "session is not read-only",
@@ -314,7 +344,7 @@ impl Session {
     /// A server or a role that a rewind cannot work with.
     pub(super) async fn check(&self) -> Result<Facts, SourceError> {
         let doing = "checking the source server";
-        let privileges = sql::privileges();
+        let privileges = self.dialect.privileges();
         let granted = async {
             match self.version < sql::GRANTABLE {
                 true => Ok(Vec::new()),
@@ -326,7 +356,7 @@ impl Session {
         let mut next = || row.next().ok_or_else(|| answer(doing, "too few columns"));
         let (full_page_writes, superuser, encoding) = (next()?, next()?, next()?);
         let (role, database) = (next()?, next()?);
-        let digest_of = sql::digest(self.version).1;
+        let digest_of = self.digest_of;
         if full_page_writes != "on" {
             return Err(SourceError::FullPageWrites);
         }
@@ -337,13 +367,37 @@ impl Session {
             };
         }
         let granted = granted?;
-        let missing = sql::FUNCTIONS.iter().zip(&granted).filter(|(_, has)| has.as_deref() != Some("t"));
-        let functions: Vec<String> = missing.map(|(function, _)| (*function).to_owned()).collect();
+        let functions = self.dialect.functions().into_iter().zip(&granted);
+        let missing = functions.filter(|(_, has)| !sql::is_true(has.as_deref()));
+        let functions: Vec<String> = missing.map(|(function, _)| function).collect();
         match functions.is_empty() {
             true => Ok(Facts { encoding, digest_of }),
             false => Err(SourceError::Privileges { role, database, functions }),
         }
     }
+}
+
+/// Which flavor the server's data directory has. Without the right to look it is the one expected: the role is
+/// refused later, with better words.
+async fn look(client: &Client, dialect: &Dialect, expected: &Expected) -> Result<Flavor, SourceError> {
+    let row = match simple_row(client, &dialect.look(), "looking at the source's data directory").await {
+        Err(error)
+            if error.server_error().and_then(ServerError::code)
+                == Some(&SqlState::INSUFFICIENT_PRIVILEGE) =>
+        {
+            return Ok(expected.flavor);
+        }
+        row => row?,
+    };
+    let mut values = row.iter().map(Option::as_deref);
+    let mut seen = Seen::default();
+    for file in look::control_files() {
+        if let Some(front) = values.next().flatten() {
+            seen.control_files.push((file, look::control_version_in_hex(front)));
+        }
+    }
+    seen.wal_dirs = look::wal_dirs().into_iter().filter(|_| sql::is_true(values.next().flatten())).collect();
+    Ok(look::choose(&seen, expected.key.as_deref())?)
 }
 
 /// The first row of a query without parameters, as text.

@@ -1,4 +1,4 @@
-//! What is said to a server, and how its versions differ in it.
+//! What is said to a server, and how its versions and flavors differ in it.
 
 use std::error::Error;
 
@@ -6,59 +6,80 @@ use bytes::BytesMut;
 use md5::Md5;
 use sha2::{Digest, Sha256};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use walparse::{Flavor, Names};
 
-/// The names that changed between versions: a row of the table.
-#[derive(Debug)]
-pub(super) struct Dialect {
-    /// The smallest `server_version_num` it is for.
-    since: u32,
-    pub(super) wal_dir: &'static str,
-    pub(super) control_file: &'static str,
-    insert_position: &'static str,
-    flush_position: &'static str,
-    receive_position: &'static str,
-    replay_position: &'static str,
+use crate::look;
+
+/// Where a system's own functions and views are, and what their names begin with. A fork's own come first.
+const SYSTEMS: [(&str, &str); 2] = [("sys_catalog", "sys_"), ("pg_catalog", "pg_")];
+
+/// What a rewind needs of a server. PostgreSQL renamed xlog to wal and location to lsn in 10.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Object {
+    /// Its name behind the prefix, with the older name last.
+    names: &'static [&'static str],
+    /// The types of its arguments; `None` is a table or view.
+    arguments: Option<&'static str>,
 }
 
-/// Newest first. PostgreSQL renamed xlog to wal and location to lsn in 10.
-static DIALECTS: &[Dialect] = &[
-    Dialect {
-        since: 100_000,
-        wal_dir: "pg_wal",
-        control_file: "global/pg_control",
-        insert_position: "pg_current_wal_insert_lsn()",
-        flush_position: "pg_current_wal_flush_lsn()",
-        receive_position: "pg_last_wal_receive_lsn()",
-        replay_position: "pg_last_wal_replay_lsn()",
-    },
-    Dialect {
-        since: 90_600,
-        wal_dir: "pg_xlog",
-        control_file: "global/pg_control",
-        insert_position: "pg_current_xlog_insert_location()",
-        flush_position: "pg_current_xlog_flush_location()",
-        receive_position: "pg_last_xlog_receive_location()",
-        replay_position: "pg_last_xlog_replay_location()",
-    },
+const fn function(names: &'static [&'static str], arguments: &'static str) -> Object {
+    Object { names, arguments: Some(arguments) }
+}
+
+/// In the order of the fields of [`Dialect`].
+const OBJECTS: [Object; 11] = [
+    function(&["ls_dir"], "text, boolean, boolean"),
+    function(&["stat_file"], "text, boolean"),
+    function(&["read_binary_file"], "text, bigint, bigint, boolean"),
+    function(&["is_in_recovery"], ""),
+    function(&["current_wal_insert_lsn", "current_xlog_insert_location"], ""),
+    function(&["current_wal_flush_lsn", "current_xlog_flush_location"], ""),
+    function(&["last_wal_receive_lsn", "last_xlog_receive_location"], ""),
+    function(&["last_wal_replay_lsn", "last_xlog_replay_location"], ""),
+    function(&["tablespace_location"], "oid"),
+    Object { names: &["tablespace"], arguments: None },
+    Object { names: &["settings"], arguments: None },
 ];
+
+impl Object {
+    /// What it may be called on a fork's server, the likeliest first.
+    fn candidates(self) -> impl Iterator<Item = String> {
+        SYSTEMS.into_iter().flat_map(move |(schema, prefix)| {
+            self.names.iter().map(move |name| format!("{schema}.{prefix}{name}"))
+        })
+    }
+
+    /// What it is called on a server of PostgreSQL.
+    fn postgresql(self, version: u32) -> String {
+        let name = if version >= WAL_NAMES { self.names.first() } else { self.names.last() };
+        format!("pg_catalog.pg_{}", name.copied().unwrap_or_default())
+    }
+}
+
+/// From here on WAL is called so.
+const WAL_NAMES: u32 = 100_000;
+
+/// The oldest server there is a dialect for.
+const OLDEST: u32 = 90_600;
+
+/// The names of a server's functions and views, with their schemas.
+#[derive(Debug)]
+pub(super) struct Dialect {
+    ls_dir: String,
+    stat_file: String,
+    read_binary_file: String,
+    pub(super) is_in_recovery: String,
+    insert_position: String,
+    flush_position: String,
+    receive_position: String,
+    replay_position: String,
+    tablespace_location: String,
+    tablespaces: String,
+    pub(super) settings: String,
+}
 
 /// From here on files may be read by whoever was granted the functions; before, by superusers only.
 pub(super) const GRANTABLE: u32 = 110_000;
-
-/// Every function a rewind calls that is not open to everyone.
-pub(super) const FUNCTIONS: [&str; 3] = [
-    "pg_catalog.pg_ls_dir(text, boolean, boolean)",
-    "pg_catalog.pg_stat_file(text, boolean)",
-    "pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean)",
-];
-
-/// One range of one file: NULL if the file is gone, fewer bytes than asked at its end.
-pub(super) const READ: &str = "SELECT pg_catalog.pg_read_binary_file($1, $2, $3, true)";
-
-/// A batch of ranges; each row says by its ordinal which of them it is.
-pub(super) const FETCH: &str = "\
-    SELECT r.n, pg_catalog.pg_read_binary_file(r.path, r.begin, r.len, true) \
-    FROM unnest($1::text[], $2::int8[], $3::int4[]) WITH ORDINALITY AS r (path, begin, len, n)";
 
 /// From here on a server can make SHA-256 digests.
 const SHA256_SINCE: u32 = 110_000;
@@ -72,73 +93,181 @@ pub(super) enum DigestOf {
     Md5,
 }
 
-/// A batch of ranges as in [`FETCH`], but instead of their contents digests of these.
-pub(super) fn digest(version: u32) -> (String, DigestOf) {
-    let contents = "pg_catalog.pg_read_binary_file(r.path, r.begin, r.len, true)";
-    let (digest, digest_of) = match version >= SHA256_SINCE {
-        true => (format!("pg_catalog.sha256({contents})"), DigestOf::Sha256),
-        false => (format!("pg_catalog.decode(pg_catalog.md5({contents}), 'hex')"), DigestOf::Md5),
-    };
-    let statement = format!(
-        "SELECT r.n, {digest} \
-         FROM unnest($1::text[], $2::int8[], $3::int4[]) WITH ORDINALITY AS r (path, begin, len, n)"
-    );
-    (statement, digest_of)
-}
-
-/// Which of some paths are directories.
-pub(super) const DIRECTORIES: &str = "\
-    SELECT r.n FROM unnest($1::text[]) WITH ORDINALITY AS r (path, n), \
-    LATERAL pg_catalog.pg_stat_file(r.path, true) AS s WHERE s.isdir ORDER BY r.n LIMIT 1";
-
-/// Everything in the data directory: path, whether a directory, size, and the location of a tablespace.
-///
-/// The server follows every link it meets, so a link to a directory appears as one. What vanishes meanwhile
-/// has neither size nor contents and is left out.
-pub(super) const LIST: &str = "\
-    WITH RECURSIVE entry (path, isdir, size) AS ( \
-        SELECT d.name, s.isdir, s.size \
-        FROM pg_catalog.pg_ls_dir('.', true, false) AS d (name), \
-             LATERAL pg_catalog.pg_stat_file(d.name, true) AS s \
-        UNION ALL \
-        SELECT e.path || '/' || d.name, s.isdir, s.size \
-        FROM entry AS e, \
-             LATERAL pg_catalog.pg_ls_dir(e.path, true, false) AS d (name), \
-             LATERAL pg_catalog.pg_stat_file(e.path || '/' || d.name, true) AS s \
-        WHERE e.isdir \
-    ) \
-    SELECT e.path, e.isdir, e.size, pg_catalog.pg_tablespace_location(t.oid) \
-    FROM entry AS e \
-    LEFT JOIN pg_catalog.pg_tablespace AS t ON e.path = 'pg_tblspc/' || t.oid::text \
-    WHERE e.size IS NOT NULL";
-
-/// The plain files of one directory: name and size.
-pub(super) const LIST_FILES: &str = "\
-    SELECT d.name, s.size \
-    FROM pg_catalog.pg_ls_dir($1, true, false) AS d (name), \
-         LATERAL pg_catalog.pg_stat_file($1 || '/' || d.name, true) AS s \
-    WHERE NOT s.isdir AND s.size IS NOT NULL";
-
 /// What a connection is checked for; all of it is open to every role.
 pub(super) const FACTS: &str = "\
-    SELECT pg_catalog.current_setting('full_page_writes'), pg_catalog.current_setting('is_superuser'), \
-           pg_catalog.current_setting('server_encoding'), current_user, pg_catalog.current_database()";
+    SELECT current_setting('full_page_writes'), current_setting('is_superuser'), \
+           current_setting('server_encoding'), current_user, current_database()";
+
+/// Asks a fork's server which names of [`OBJECTS`] it knows: a boolean for each candidate, in their order.
+pub(super) fn which_names() -> String {
+    let asked = OBJECTS.into_iter().flat_map(|object| {
+        object.candidates().map(move |name| match object.arguments {
+            Some(arguments) => format!("to_regprocedure('{name}({arguments})') IS NOT NULL"),
+            None => format!("to_regclass('{name}') IS NOT NULL"),
+        })
+    });
+    format!("SELECT {}", asked.collect::<Vec<_>>().join(", "))
+}
+
+/// Whether a value in text form is true: forks have two spellings.
+pub(super) fn is_true(text: Option<&str>) -> bool {
+    matches!(text, Some("t" | "true"))
+}
 
 impl Dialect {
-    /// The names a server of this `server_version_num` knows; `None` for one that is too old.
-    pub(super) fn of(version: u32) -> Option<&'static Dialect> {
-        DIALECTS.iter().find(|dialect| version >= dialect.since)
+    /// The names a PostgreSQL server of this `server_version_num` knows; `None` for one that is too old.
+    pub(super) fn of(version: u32) -> Option<Dialect> {
+        let named = |object: Object| Some(object.postgresql(version));
+        if version >= OLDEST { Dialect::named(named).ok() } else { None }
+    }
+
+    /// The names a fork's server knows, by its answer to [`which_names`]: its own first, then PostgreSQL's.
+    ///
+    /// # Errors
+    /// The name of what it does not know.
+    pub(super) fn of_answer(answer: &[Option<String>]) -> Result<Dialect, String> {
+        let mut known = answer.iter().map(|value| is_true(value.as_deref()));
+        Dialect::named(|object| {
+            let found: Vec<String> =
+                object.candidates().filter(|_| known.next().unwrap_or_default()).collect();
+            found.into_iter().next()
+        })
+    }
+
+    fn named(mut name: impl FnMut(Object) -> Option<String>) -> Result<Dialect, String> {
+        let missing = |object: Object| object.candidates().next().unwrap_or_default();
+        let mut objects = OBJECTS.into_iter();
+        let mut next = || {
+            let object = objects.next().unwrap_or(OBJECTS[0]);
+            name(object).ok_or_else(|| missing(object))
+        };
+        Ok(Dialect {
+            ls_dir: next()?,
+            stat_file: next()?,
+            read_binary_file: next()?,
+            is_in_recovery: next()?,
+            insert_position: next()?,
+            flush_position: next()?,
+            receive_position: next()?,
+            replay_position: next()?,
+            tablespace_location: next()?,
+            tablespaces: next()?,
+            settings: next()?,
+        })
+    }
+
+    /// Every function a rewind calls that is not open to everyone, with its arguments.
+    pub(super) fn functions(&self) -> [String; 3] {
+        let Dialect { ls_dir, stat_file, read_binary_file, .. } = self;
+        let with_arguments =
+            |name: &String, object: Object| format!("{name}({})", object.arguments.unwrap_or_default());
+        [
+            with_arguments(ls_dir, OBJECTS[0]),
+            with_arguments(stat_file, OBJECTS[1]),
+            with_arguments(read_binary_file, OBJECTS[2]),
+        ]
+    }
+
+    /// Asks for the privilege on each of [`Dialect::functions`], in this order.
+    pub(super) fn privileges(&self) -> String {
+        let asked =
+            self.functions().map(|function| format!("has_function_privilege('{function}', 'EXECUTE')"));
+        format!("SELECT {}", asked.join(", "))
+    }
+
+    /// One range of one file: NULL if the file is gone, fewer bytes than asked at its end.
+    pub(super) fn read(&self) -> String {
+        format!("SELECT {}($1, $2, $3, true)", self.read_binary_file)
+    }
+
+    /// A batch of ranges; each row says by its ordinal which of them it is.
+    pub(super) fn fetch(&self) -> String {
+        format!(
+            "SELECT r.n, {}(r.path, r.begin, r.len, true) \
+             FROM unnest($1::text[], $2::int8[], $3::int4[]) WITH ORDINALITY AS r (path, begin, len, n)",
+            self.read_binary_file
+        )
+    }
+
+    /// A batch of ranges as in [`Dialect::fetch`], but instead of their contents digests of these.
+    pub(super) fn digest(&self, digest_of: DigestOf) -> String {
+        let contents = format!("{}(r.path, r.begin, r.len, true)", self.read_binary_file);
+        let digest = match digest_of {
+            DigestOf::Sha256 => format!("sha256({contents})"),
+            DigestOf::Md5 => format!("decode(md5({contents}), 'hex')"),
+        };
+        format!(
+            "SELECT r.n, {digest} \
+             FROM unnest($1::text[], $2::int8[], $3::int4[]) WITH ORDINALITY AS r (path, begin, len, n)"
+        )
+    }
+
+    /// The ordinal of the first of some paths that is a directory.
+    pub(super) fn directories(&self) -> String {
+        format!(
+            "SELECT r.n FROM unnest($1::text[]) WITH ORDINALITY AS r (path, n), \
+             LATERAL {}(r.path, true) AS s WHERE s.isdir ORDER BY r.n LIMIT 1",
+            self.stat_file
+        )
+    }
+
+    /// Everything in the data directory: path, whether a directory, size, and the location of a tablespace.
+    ///
+    /// The server follows every link it meets, so a link to a directory appears as one. What vanishes meanwhile
+    /// has neither size nor contents and is left out.
+    pub(super) fn list(&self, names: &Names) -> String {
+        let Dialect { ls_dir, stat_file, tablespace_location, tablespaces, .. } = self;
+        format!(
+            "WITH RECURSIVE entry (path, isdir, size) AS ( \
+                 SELECT d.name, s.isdir, s.size \
+                 FROM {ls_dir}('.', true, false) AS d (name), LATERAL {stat_file}(d.name, true) AS s \
+                 UNION ALL \
+                 SELECT e.path || '/' || d.name, s.isdir, s.size \
+                 FROM entry AS e, \
+                      LATERAL {ls_dir}(e.path, true, false) AS d (name), \
+                      LATERAL {stat_file}(e.path || '/' || d.name, true) AS s \
+                 WHERE e.isdir \
+             ) \
+             SELECT e.path, e.isdir, e.size, {tablespace_location}(t.oid) \
+             FROM entry AS e \
+             LEFT JOIN {tablespaces} AS t ON e.path = '{}/' || t.oid::text \
+             WHERE e.size IS NOT NULL",
+            names.tablespace_dir
+        )
+    }
+
+    /// The plain files of one directory: name and size.
+    pub(super) fn list_files(&self) -> String {
+        let Dialect { ls_dir, stat_file, .. } = self;
+        format!(
+            "SELECT d.name, s.size \
+             FROM {ls_dir}($1, true, false) AS d (name), LATERAL {stat_file}($1 || '/' || d.name, true) AS s \
+             WHERE NOT s.isdir AND s.size IS NOT NULL"
+        )
     }
 
     /// The control file, whether in recovery, and two positions: received and replayed there, else inserted and
     /// flushed. One byte more than a control file has is asked for, to see one that is too long.
-    pub(super) fn witness(&self) -> String {
+    pub(super) fn witness(&self, names: &Names) -> String {
         let length = walparse::control::CONTROL_FILE_SIZE + 1;
-        let (control_file, positions) = (self.control_file, self.positions());
         format!(
-            "SELECT pg_catalog.pg_read_binary_file('{control_file}', 0, {length}, true), p.* \
-             FROM ({positions}) AS p"
+            "SELECT {}('{}', 0, {length}, true), p.* FROM ({}) AS p",
+            self.read_binary_file,
+            names.control_file,
+            self.positions()
         )
+    }
+
+    /// What tells the flavor of the data directory: the fronts of the control files there may be, in
+    /// hexadecimal, and whether there is each of the WAL directories.
+    pub(super) fn look(&self) -> String {
+        let Dialect { read_binary_file, stat_file, .. } = self;
+        let fronts = look::control_files()
+            .into_iter()
+            .map(|file| format!("encode({read_binary_file}('{file}', 0, 16, true), 'hex')"));
+        let directories =
+            look::wal_dirs().into_iter().map(|directory| format!("({stat_file}('{directory}', true)).isdir"));
+        format!("SELECT {}", fronts.chain(directories).collect::<Vec<_>>().join(", "))
     }
 
     fn positions(&self) -> String {
@@ -146,9 +275,10 @@ impl Dialect {
         // CASE keeps the server from calling what raises an error in its present state.
         format!(
             "SELECT r.standby, \
-             CASE WHEN r.standby THEN {receive_position} ELSE {insert_position} END, \
-             CASE WHEN r.standby THEN {replay_position} ELSE {flush_position} END \
-             FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby) AS r"
+             CASE WHEN r.standby THEN {receive_position}() ELSE {insert_position}() END::text, \
+             CASE WHEN r.standby THEN {replay_position}() ELSE {flush_position}() END::text \
+             FROM (SELECT {}() AS standby) AS r",
+            self.is_in_recovery
         )
     }
 }
@@ -190,13 +320,12 @@ pub(super) fn limit_of(code: &str) -> Option<&'static str> {
     })
 }
 
-/// Asks for the privilege on each of [`FUNCTIONS`], in this order.
-pub(super) fn privileges() -> String {
-    let asked = FUNCTIONS.map(|function| format!("has_function_privilege('{function}', 'EXECUTE')"));
-    format!("SELECT {}", asked.join(", "))
-}
-
 impl DigestOf {
+    /// What a server of this `server_version_num` has. What a fork has kept of later additions is not known.
+    pub(super) fn known_by(version: u32, flavor: Flavor) -> DigestOf {
+        if version >= SHA256_SINCE && !flavor.is_fork() { DigestOf::Sha256 } else { DigestOf::Md5 }
+    }
+
     /// The digest of these bytes, as the server makes it.
     pub(super) fn of(self, bytes: &[u8]) -> Vec<u8> {
         match self {
@@ -216,7 +345,7 @@ impl<'a> FromSql<'a> for RawText<'a> {
     }
 
     fn accepts(ty: &Type) -> bool {
-        *ty == Type::TEXT
+        matches!(*ty, Type::TEXT | Type::VARCHAR | Type::NAME)
     }
 }
 
@@ -235,24 +364,57 @@ impl ToSql for RawText<'_> {
 
 #[cfg(test)]
 mod tests {
+    use walparse::Version;
+
     use super::*;
 
     #[test]
     fn names_follow_the_version() {
-        assert_eq!(Dialect::of(180_001).unwrap().wal_dir, "pg_wal");
-        assert_eq!(Dialect::of(100_000).unwrap().wal_dir, "pg_wal");
-        assert_eq!(Dialect::of(90_624).unwrap().wal_dir, "pg_xlog");
-        assert!(Dialect::of(90_624).unwrap().positions().contains("pg_last_xlog_replay_location()"));
+        let dialect = |version| Dialect::of(version).unwrap();
+        assert!(dialect(180_001).positions().contains("pg_catalog.pg_current_wal_insert_lsn()"));
+        assert!(dialect(100_000).positions().contains("pg_catalog.pg_last_wal_replay_lsn()"));
+        assert!(dialect(90_624).positions().contains("pg_catalog.pg_last_xlog_replay_location()"));
+        assert_eq!(dialect(90_624).functions()[0], "pg_catalog.pg_ls_dir(text, boolean, boolean)");
         assert!(Dialect::of(90_525).is_none());
     }
 
     #[test]
     fn digests_are_those_of_the_version() {
-        assert!(digest(110_000).0.contains("SELECT r.n, pg_catalog.sha256(pg_catalog.pg_read_binary_file("));
-        assert!(digest(100_023).0.contains("md5(pg_catalog.pg_read_binary_file("));
+        let postgresql = |version| DigestOf::known_by(version, Version::all().next().unwrap().flavor());
+        let fork = Flavor::all().find(|flavor| flavor.is_fork()).unwrap();
+        assert_eq!(postgresql(110_000), DigestOf::Sha256);
+        assert_eq!((postgresql(100_023), DigestOf::known_by(120_001, fork)), (DigestOf::Md5, DigestOf::Md5));
+        let dialect = Dialect::of(110_000).unwrap();
+        assert!(
+            dialect.digest(DigestOf::Sha256).contains("SELECT r.n, sha256(pg_catalog.pg_read_binary_file(")
+        );
+        assert!(dialect.digest(DigestOf::Md5).contains("md5(pg_catalog.pg_read_binary_file("));
         let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         assert_eq!(hex(DigestOf::Md5.of(b"abc")), "900150983cd24fb0d6963f7d28e17f72");
         assert!(hex(DigestOf::Sha256.of(b"abc")).starts_with("ba7816bf8f01cfea414140de5dae2223"));
+    }
+
+    #[test]
+    fn of_a_fork_its_own_names_come_first() {
+        let asked = which_names();
+        let candidates: Vec<&str> = asked.split(", to_reg").collect();
+        let answer = |known: &dyn Fn(&str) -> bool, yes: &str| -> Vec<Option<String>> {
+            let words = candidates.iter().map(|candidate| if known(candidate) { yes } else { "f" });
+            words.map(|word| Some(word.to_owned())).collect()
+        };
+        let all = Dialect::of_answer(&answer(&|_| true, "true")).unwrap();
+        assert_eq!(all.ls_dir, "sys_catalog.sys_ls_dir");
+        assert_eq!(all.insert_position, "sys_catalog.sys_current_wal_insert_lsn");
+        assert_eq!(all.settings, "sys_catalog.sys_settings");
+        let old = Dialect::of_answer(&answer(&|name| !name.contains("sys_") || !name.contains("_lsn"), "t"));
+        assert_eq!(old.unwrap().insert_position, "sys_catalog.sys_current_xlog_insert_location");
+        let other = Dialect::of_answer(&answer(&|name| name.contains("pg_"), "t")).unwrap();
+        assert_eq!(
+            (other.ls_dir.as_str(), other.tablespaces.as_str()),
+            ("pg_catalog.pg_ls_dir", "pg_catalog.pg_tablespace")
+        );
+        let none = Dialect::of_answer(&answer(&|name| !name.contains("stat_file"), "t"));
+        assert_eq!(none.unwrap_err(), "sys_catalog.sys_stat_file");
     }
 
     #[test]
