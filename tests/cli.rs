@@ -162,3 +162,45 @@ fn reports_in_json() {
     assert!(json["total_seconds"].as_f64().expect("total_seconds") > 0.0, "{run}");
     assert!(json["files"].is_object() && json["bytes"].is_object(), "{run}");
 }
+
+/// Every command has a page of its own and is known to the completions; bash understands its script.
+#[test]
+fn manual_pages_and_completions() {
+    let sandbox = Sandbox::new();
+    let pages = sandbox.make_dir("pages");
+    assert_eq!(run(&["man", "--out", pages.to_str().expect("UTF-8")]).code, 0);
+    let help = run(&["--help"]).stdout;
+    let commands =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands: Vec<_> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(commands.len() >= 5, "{help}");
+    let bash = run(&["completions", "bash"]);
+    for command in commands {
+        let page = std::fs::read_to_string(pages.join(format!("kbrecover-{command}.1"))).expect("a page");
+        assert!(page.contains(&format!(".TH kbrecover-{command} 1")), "{page}");
+        assert!(bash.stdout.contains(&format!("kbrecover,{command})")), "{command} is not completed");
+    }
+    let page = std::fs::read_to_string(pages.join("kbrecover-rewind.1")).expect("the page of rewind");
+    assert!(
+        page.contains("restore\\-target\\-wal")
+            && page.contains("EXIT STATUS") | page.contains("Exit status"),
+        "{page}"
+    );
+    assert!(run(&["man"]).stdout.contains(".TH kbrecover 1"));
+
+    let script = sandbox.path("completion");
+    std::fs::write(&script, &bash.stdout).expect("write the script");
+    let words = "COMP_WORDS=(kbrecover rewind --targ) COMP_CWORD=2; _kbrecover kbrecover --targ rewind; echo ${COMPREPLY[@]}";
+    let shell =
+        std::process::Command::new("bash").arg("-c").arg(format!(". {}; {words}", script.display())).output();
+    let offered = String::from_utf8(shell.expect("run bash").stdout).expect("UTF-8");
+    assert!(offered.split_whitespace().any(|word| word == "--target-data"), "{offered}");
+    assert!(run(&["completions", "zsh"]).stdout.starts_with("#compdef kbrecover"));
+    assert!(run(&["completions", "fish"]).stdout.contains("complete -c kbrecover"));
+
+    let run = run(&["man", "--out", "/nix/pages"]);
+    let expected =
+        "kbrecover: error: could not write manual pages to \"/nix/pages\": No such file or directory";
+    assert!(run.code == 1 && run.stderr.trim_end() == expected, "{run}");
+    assert_eq!(run_kbrecover(["completions", "tcsh"]).code, 1);
+}

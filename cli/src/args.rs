@@ -9,10 +9,11 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::commands::hook::HookArgs;
 use crate::commands::inspect::InspectArgs;
+use crate::commands::package::{CompletionsArgs, ManArgs};
 
 /// What the command line asks for.
 pub(crate) enum Invocation {
@@ -41,6 +42,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation
         Some("status") => "kbrecover status",
         Some("inspect") => "kbrecover inspect",
         Some("hook") => "kbrecover hook",
+        Some("completions") => "kbrecover completions",
+        Some("man") => "kbrecover man",
         _ => "kbrecover",
     };
     let wrong = |message: String| {
@@ -84,6 +87,23 @@ pub(crate) enum Command {
     Inspect(Box<InspectArgs>),
     /// Recover a node of a cluster: what cron and cluster managers call
     Hook(Box<HookArgs>),
+    /// Print a script that makes a shell complete kbrecover's command line
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write all pages
+    Man(ManArgs),
+}
+
+/// The whole command line, for what is made of its description. Each command is shown under its full
+/// name, while a version line has the program's alone.
+pub(crate) fn description() -> clap::Command {
+    fn named(command: clap::Command, name: &str) -> clap::Command {
+        let name = name.to_owned();
+        command.display_name(name.clone()).mut_subcommands(|command| {
+            let name = format!("{name}-{}", command.get_name());
+            named(command, &name)
+        })
+    }
+    named(Cli::command(), "kbrecover")
 }
 
 /// The options of `kbrecover rewind`.

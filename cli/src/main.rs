@@ -32,6 +32,10 @@ fn main() -> ExitCode {
         Invocation::Run(Command::Status(args)) => commands::status::run(&args),
         Invocation::Run(Command::Hook(args)) => commands::hook::run(&args),
         Invocation::Run(Command::Inspect(args)) => commands::inspect::run(&args),
+        Invocation::Run(Command::Completions(args)) => {
+            commands::package::completions(&args, args::description())
+        }
+        Invocation::Run(Command::Man(args)) => commands::package::man(&args, args::description()),
         Invocation::Help(text) => {
             screen::to_stdout(&text);
             ExitCode::SUCCESS

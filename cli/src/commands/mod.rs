@@ -2,5 +2,6 @@
 
 pub(crate) mod hook;
 pub(crate) mod inspect;
+pub(crate) mod package;
 pub(crate) mod rewind;
 pub(crate) mod status;

@@ -1,0 +1,69 @@
+//! `kbrecover completions` and `kbrecover man`: what a package has besides the program.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use crate::failure::Failed;
+use crate::screen::{Screen, to_stdout};
+
+/// The options of `kbrecover completions`.
+#[derive(Args)]
+#[command(display_name = "kbrecover")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    shell: Shell,
+}
+
+/// The options of `kbrecover man`.
+#[derive(Args)]
+#[command(display_name = "kbrecover")]
+pub(crate) struct ManArgs {
+    /// Write a page for each command into this directory, instead of one to standard output
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Prints a script that makes a shell complete the command line.
+pub(crate) fn completions(args: &CompletionsArgs, mut command: clap::Command) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "kbrecover", &mut script);
+    to_stdout(&String::from_utf8_lossy(&script));
+    ExitCode::SUCCESS
+}
+
+/// Prints the manual page of the program, or writes all pages.
+pub(crate) fn man(args: &ManArgs, command: clap::Command) -> ExitCode {
+    let Some(directory) = &args.out else {
+        let mut page = Vec::new();
+        return match Man::new(command).render(&mut page) {
+            Ok(()) => {
+                to_stdout(&String::from_utf8_lossy(&page));
+                ExitCode::SUCCESS
+            }
+            Err(error) => failed(error.into()),
+        };
+    };
+    match clap_mangen::generate_to(command, directory) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(source) => failed(PagesError { directory: directory.clone(), source }.into()),
+    }
+}
+
+/// The pages could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("could not write manual pages to \"{}\"", directory.display())]
+struct PagesError {
+    directory: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+fn failed(error: Box<dyn std::error::Error>) -> ExitCode {
+    Failed::untouched(&*error, None).show(&Screen::stderr())
+}

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Builds the Debian package and tries it in a clean system: bash tests/package.sh
+#
+# The system is a minimal Debian made by debootstrap, below target/package. There the package is installed by apt, the
+# program, its manual pages, its completions and its other names are tried, and the package is removed again. Needs root.
+#
+# Environment: PROFILE, of cargo (default: release); CARGO_DEB, a cargo-deb to use instead of installing one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tests/postgresql.sh
+
+[ "$(id -u)" = 0 ] || {
+    echo "a chroot needs root" >&2
+    exit 1
+}
+profile=${PROFILE:-release}
+built=target/$profile
+[ "$profile" != dev ] || built=target/debug
+package=target/package
+
+command -v debootstrap >/dev/null || apt_install debootstrap
+command -v dpkg-shlibdeps >/dev/null || apt_install dpkg-dev
+if [ -z "${CARGO_DEB:-}" ]; then
+    CARGO_DEB=$PWD/$package/tools/bin/cargo-deb
+    [ -x "$CARGO_DEB" ] || cargo install --quiet --locked --root "$package/tools" cargo-deb
+fi
+
+echo "Building"
+cargo build --quiet --profile "$profile" -p kbrecover-cli
+rm -rf "$package"/{man,completions,bin,deb}
+mkdir -p "$package"/{man,completions,bin,deb}
+"$built/kbrecover" man --out "$package/man"
+"$built/kbrecover" completions bash >"$package/completions/kbrecover"
+"$built/kbrecover" completions zsh >"$package/completions/_kbrecover"
+"$built/kbrecover" completions fish >"$package/completions/kbrecover.fish"
+for name in pg_rewind sys_rewind; do
+    ln -s /usr/bin/kbrecover "$package/bin/$name"
+done
+(cd cli && "$CARGO_DEB" deb --quiet --no-build --profile "$profile" --output "$PWD/../$package/deb/kbrecover.deb")
+deb=$package/deb/kbrecover.deb
+dpkg-deb --field "$deb" Package Version Architecture Depends
+
+root=$package/chroot
+suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+[ -e "$root/.made" ] || {
+    echo "Making a clean Debian"
+    # In mount namespaces of their own: whatever debootstrap mounts there is gone with it, however it ends.
+    unshare --mount rm -rf --one-file-system "$root"
+    unshare --mount debootstrap --variant=minbase "$suite" "$root" http://deb.debian.org/debian \
+        >"$package/debootstrap.log" 2>&1 || {
+        tail -n 20 "$package/debootstrap.log" >&2
+        exit 1
+    }
+    touch "$root/.made"
+}
+cp "$deb" "$root/kbrecover.deb"
+cp /etc/resolv.conf "$root/etc/resolv.conf" 2>/dev/null || true
+
+# dpkg leaves manual pages out in minimal systems.
+rm -f "$root"/etc/dpkg/dpkg.cfg.d/*
+cat >"$root/try.sh" <<'TRY'
+set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+apt-get install -qq -y --no-install-recommends /kbrecover.deb >/dev/null
+kbrecover --version
+for command in '' -rewind -status -inspect -inspect-wal -completions -man; do
+    gzip -cd "/usr/share/man/man1/kbrecover$command.1.gz" | grep -q '^\.TH kbrecover' || { echo "no page kbrecover$command" >&2; exit 1; }
+done
+. /usr/share/bash-completion/completions/kbrecover
+complete -p kbrecover
+COMP_WORDS=(kbrecover rewind --targ) COMP_CWORD=2
+_kbrecover kbrecover --targ rewind
+[[ " ${COMPREPLY[*]} " = *" --target-data "* ]] || { echo "no completion: ${COMPREPLY[*]}" >&2; exit 1; }
+[ -s /usr/share/zsh/vendor-completions/_kbrecover ] && [ -s /usr/share/fish/vendor_completions.d/kbrecover.fish ]
+[ -s /usr/share/doc/kbrecover/copyright ]
+update-alternatives --quiet --install /usr/bin/pg_rewind pg_rewind /usr/lib/kbrecover/bin/pg_rewind 10
+pg_rewind --version | grep '^pg_rewind (kbrecover) '
+! pg_rewind 2>/dev/null
+pg_rewind 2>&1 | grep '^pg_rewind: error: no source specified'
+/usr/lib/kbrecover/bin/sys_rewind --help | grep -q -- --target-data
+apt-get remove -qq -y kbrecover >/dev/null
+left=$(find /usr /etc -name '*kbrecover*' -o -name pg_rewind)
+[ -z "$left" ] || { echo "left behind: $left" >&2; exit 1; }
+TRY
+unshare --mount chroot "$root" bash /try.sh
+echo "The package installs, works and goes away without a trace."
