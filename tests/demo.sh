@@ -105,6 +105,7 @@ export LC_ALL=C PSQL_PAGER=
 title "The program and PostgreSQL"
 if [ -z "${KBRECOVER:-}" ]; then
     command -v cc >/dev/null || apt_install gcc libc6-dev
+    need_openssl
     say "cargo build --release"
     cargo build --release --quiet --bin kbrecover
     KBRECOVER=${CARGO_TARGET_DIR:-target}/release/kbrecover

@@ -1,4 +1,4 @@
-# Finds PostgreSQL 15, or installs it. Sourced by demo.sh and run.sh, not run by itself.
+# Finds PostgreSQL 15 and what a build needs of OpenSSL, or installs them. Sourced by demo.sh and run.sh, not run by itself.
 #
 # Sets PG_BINDIR, the directory of the server programs. Starts and stops no server: Debian's package would start one of
 # its own when it is installed, which is switched off first.
@@ -26,6 +26,13 @@ apt_install() {
         done
         as_root env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
     }
+}
+
+# What the crate openssl is built against, and the command the tests make certificates with.
+need_openssl() {
+    command -v pkg-config >/dev/null || apt_install pkg-config
+    pkg-config --exists openssl || apt_install libssl-dev
+    command -v openssl >/dev/null || apt_install openssl
 }
 
 find_postgresql() {

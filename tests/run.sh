@@ -21,6 +21,7 @@ command -v cargo >/dev/null || {
 command -v cc >/dev/null || apt_install gcc libc6-dev
 command -v c++ >/dev/null || apt_install g++
 command -v zstd >/dev/null || apt_install zstd
+need_openssl
 need_postgresql
 need_cluster_managers
 bash tests/servers.sh

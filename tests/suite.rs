@@ -27,7 +27,9 @@ mod crash_sweep;
 mod crash_images;
 mod standby_target;
 
-// What the source may be: a standby, promoted a moment ago, read by a role with few rights, away for a while.
+// What the source may be: a standby, promoted a moment ago, reached in every way, read by a role with few rights, away
+// for a while.
+mod connecting;
 mod just_promoted;
 mod least_privilege;
 mod role_settings;

@@ -9,7 +9,7 @@ use walparse::ControlFile;
 
 use crate::disk::ChangeObserver;
 use crate::keep::KeepRules;
-use crate::source::conninfo::Conninfo;
+use crate::source::conninfo::{Conninfo, WrittenPassword};
 use crate::stop::StopFlag;
 
 /// Everything the engine is told. Nothing is read from the environment below this.
@@ -89,7 +89,7 @@ impl Options {
 #[derive(Debug)]
 pub enum SourceChoice {
     /// A running server.
-    Server(Conninfo),
+    Server(Box<Conninfo>),
     /// The data directory of a stopped one.
     Directory(PathBuf),
 }
@@ -136,7 +136,7 @@ pub enum RecoveryConf {
     /// Nothing.
     Leave,
     /// Write `primary_conninfo` and `standby.signal`, or up to 11 `recovery.conf` (`-R`).
-    Write,
+    Write(WrittenPassword),
 }
 
 /// Where to look for WAL of the target that is not in its WAL directory, in this order.

@@ -8,7 +8,6 @@ use walparse::Version;
 use crate::config::{ConfigError, Configuration};
 use crate::data_path::DataPath;
 use crate::options::{Options, RecoveryConf, SourceChoice};
-use crate::source::conninfo::Conninfo;
 use crate::target::{Target, TargetError};
 
 /// Why the recovery configuration could not be written.
@@ -44,15 +43,17 @@ pub(crate) fn write_if_asked(
     version: Version,
 ) -> Result<(), RecoveryConfError> {
     match (options.recovery_conf, &options.source) {
-        (RecoveryConf::Write, SourceChoice::Server(conninfo)) => write(target, version, conninfo),
+        (RecoveryConf::Write(password), SourceChoice::Server(source)) => {
+            write(target, version, &source.primary_conninfo(version, password))
+        }
         _ => Ok(()),
     }
 }
 
 /// Up to 11 `recovery.conf` is written anew; from 12 on `primary_conninfo` is added to the file of
 /// `ALTER SYSTEM`, and `standby.signal` made.
-fn write(target: &Target, version: Version, source: &Conninfo) -> Result<(), RecoveryConfError> {
-    let primary_conninfo = setting("primary_conninfo", &source.primary_conninfo(version));
+fn write(target: &Target, version: Version, primary_conninfo: &str) -> Result<(), RecoveryConfError> {
+    let primary_conninfo = setting("primary_conninfo", primary_conninfo);
     if !has_signal_files(version) {
         // The timeline to follow was the control file's own by default, not the newest.
         let text = format!("standby_mode = 'on'\n{primary_conninfo}recovery_target_timeline = 'latest'\n");
@@ -104,7 +105,7 @@ fn constant(path: &str) -> DataPath {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::conninfo::Environment;
+    use crate::source::conninfo::{Conninfo, Environment, WrittenPassword};
 
     fn version(name: &str) -> Version {
         Version::all().find(|version| version.name() == name).unwrap()
@@ -126,8 +127,10 @@ mod tests {
         }
     }
 
-    fn source() -> Conninfo {
-        Conninfo::parse("host=h dbname=d user=u", &Empty).unwrap()
+    fn write_as_standby(target: &Target, name: &str) {
+        let source = Conninfo::parse("host=h dbname=d user=u", &Empty).unwrap();
+        let text = source.primary_conninfo(version(name), WrittenPassword::IfGiven);
+        write(target, version(name), &text).unwrap();
     }
 
     #[test]
@@ -136,14 +139,14 @@ mod tests {
         let target = Target::lock(directory.path()).unwrap();
         let settings = || std::fs::read_to_string(directory.path().join("postgresql.auto.conf")).unwrap();
         target.replace_file(&constant("postgresql.auto.conf"), b"port = 1").unwrap();
-        write(&target, version("17"), &source()).unwrap();
+        write_as_standby(&target, "17");
         let text = settings();
         assert!(text.starts_with("port = 1\nprimary_conninfo = '"), "{text}");
         assert!(text.ends_with("'\n") && text.contains("host=h") && !text.contains("dbname"), "{text}");
         assert!(directory.path().join("standby.signal").is_file());
         assert!(!directory.path().join("recovery.conf").exists());
 
-        write(&target, version("18"), &source()).unwrap();
+        write_as_standby(&target, "18");
         assert!(settings().lines().last().unwrap().contains("dbname=d"), "{}", settings());
     }
 
@@ -157,7 +160,7 @@ mod tests {
     fn before_12_there_is_a_file_of_its_own() {
         let directory = tempfile::tempdir().unwrap();
         let target = Target::lock(directory.path()).unwrap();
-        write(&target, version("11"), &source()).unwrap();
+        write_as_standby(&target, "11");
         let text = std::fs::read_to_string(directory.path().join("recovery.conf")).unwrap();
         let [mode, conninfo, timeline] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
         assert_eq!((mode, timeline), ("standby_mode = 'on'", "recovery_target_timeline = 'latest'"));

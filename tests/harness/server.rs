@@ -333,7 +333,13 @@ impl Server {
         }
     }
 
-    fn log(&self) -> PathBuf {
+    /// Whether it was started and not stopped.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Where it writes its log.
+    pub fn log(&self) -> PathBuf {
         self.sandbox.join(format!("{}.log", self.name))
     }
 

@@ -60,7 +60,7 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
 
 fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
     let persona = screen.persona();
-    let mut options = Options { need: persona.need, ..options(args)? };
+    let mut options = Options { need: persona.need, ..options(args, persona)? };
     if persona.same_timeline == SameTimeline::Resync {
         options.same_timeline = SameTimeline::Resync;
     }
@@ -71,13 +71,13 @@ fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
 }
 
 /// The engine's options; what contradicts itself ends here.
-fn options(args: &RewindArgs) -> Result<Options, SetupError> {
+fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> {
     let source = match (&args.source_data, &args.source_server) {
         (Some(_), Some(_)) => return Err(SetupError::TwoSources),
         (None, None) => return Err(SetupError::NoSource),
         (Some(_), None) if args.write_recovery_conf => return Err(SetupError::NoServerForRecoveryConf),
         (Some(directory), None) => SourceChoice::Directory(directory.clone()),
-        (None, Some(text)) => SourceChoice::Server(Conninfo::parse(text, &ProcessEnvironment)?),
+        (None, Some(text)) => SourceChoice::Server(Box::new(Conninfo::parse(text, &ProcessEnvironment)?)),
     };
     let target = args.target_data.clone().ok_or(SetupError::NoTarget)?;
     let restore_command = match &args.restore_command {
@@ -103,7 +103,10 @@ fn options(args: &RewindArgs) -> Result<Options, SetupError> {
             true => SameTimeline::Resync,
             false => SameTimeline::Follow,
         },
-        recovery_conf: if args.write_recovery_conf { RecoveryConf::Write } else { RecoveryConf::Leave },
+        recovery_conf: match args.write_recovery_conf {
+            true => RecoveryConf::Write(persona.written_password),
+            false => RecoveryConf::Leave,
+        },
         keep: KeepRules::parse(&args.keep)?,
         missing_wal: MissingWal { directories: args.wal_dir.clone(), restore_command },
         config_file: args.config_file.clone(),
@@ -147,8 +150,14 @@ fn umask_for(mode: u32) -> FileMode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rewind::source::conninfo::WrittenPassword;
+
     use crate::args::rewind_args;
     use crate::persona::KBRECOVER;
+
+    fn of(arguments: &str) -> Result<Options, SetupError> {
+        options(&rewind_args(arguments), KBRECOVER)
+    }
 
     #[test]
     fn options_that_contradict_each_other_are_refused_in_the_original_words() {
@@ -164,20 +173,20 @@ mod tests {
                 "no source server information (--source-server) specified for --write-recovery-conf",
             ),
         ] {
-            let failed = Failed::from(options(&rewind_args(arguments)).unwrap_err());
+            let failed = Failed::from(of(arguments).unwrap_err());
             assert_eq!(failed.message, message);
             assert_eq!(failed.hint.as_deref(), Some("Try \"kbrecover rewind --help\" for more information."));
             assert_eq!(failed.status(KBRECOVER), 1);
         }
-        let failed = Failed::from(options(&rewind_args("-D /d --source-data /s --keep base/*")).unwrap_err());
+        let failed = Failed::from(of("-D /d --source-data /s --keep base/*").unwrap_err());
         assert_eq!(failed.message, "cannot keep \"base/1\", which --keep \"base/*\" matches");
-        let failed = Failed::from(options(&rewind_args("-D /d --source-server host")).unwrap_err());
+        let failed = Failed::from(of("-D /d --source-server host").unwrap_err());
         assert_eq!(failed.message, "missing \"=\" after \"host\" in connection info string");
     }
 
     #[test]
     fn options_reach_the_engine() {
-        let plain = options(&rewind_args("-D /d --source-data /s")).unwrap();
+        let plain = of("-D /d --source-data /s").unwrap();
         assert_eq!((plain.mode, plain.recovery_conf), (Mode::Rewind, RecoveryConf::Leave));
         assert_eq!((plain.sync, plain.jobs), (SyncChoice::Fsync, None));
         assert_eq!(plain.retry_timeout, Duration::from_secs(60));
@@ -185,19 +194,22 @@ mod tests {
         assert_eq!((plain.delta, plain.max_rate), (Delta::Auto, None));
         assert_eq!(plain.missing_wal.restore_command, RestoreCommand::Off);
         assert_eq!(
-            (plain.space, options(&rewind_args("-D /d --source-data /s --check -n")).unwrap().mode),
+            (plain.space, of("-D /d --source-data /s --check -n").unwrap().mode),
             (SpaceCheck::Enforce, Mode::Check)
         );
         assert_eq!(plain.keep, KeepRules::standard());
         assert!(matches!(plain.unclean_target, UncleanTarget::Accept) && plain.config_file.is_none());
         assert!(matches!(plain.source, SourceChoice::Directory(path) if path == Path::new("/s")));
 
-        let all = options(&rewind_args(
+        let all = of(
             "-D /d --source-server host=a -n -R -c -N -j 3 --retry-timeout 5 --config-file /c --wal-dir /w --ensure-shutdown --keep none \
              --ignore-free-space --copy-all-changed",
-        ))
+        )
         .unwrap();
-        assert_eq!((all.mode, all.recovery_conf), (Mode::DryRun, RecoveryConf::Write));
+        assert_eq!(
+            (all.mode, all.recovery_conf),
+            (Mode::DryRun, RecoveryConf::Write(WrittenPassword::IfNeeded))
+        );
         assert_eq!((all.sync, all.jobs.map(usize::from)), (SyncChoice::Off, Some(3)));
         assert_eq!(all.missing_wal.restore_command, RestoreCommand::FromTarget);
         assert_eq!(all.space, SpaceCheck::Ignore);
@@ -211,7 +223,7 @@ mod tests {
                 && matches!(all.source, SourceChoice::Server(_))
         );
 
-        let given = options(&rewind_args("-D /d --source-data /s -c --restore-command fetch")).unwrap();
+        let given = of("-D /d --source-data /s -c --restore-command fetch").unwrap();
         assert_eq!(given.missing_wal.restore_command, RestoreCommand::Given("fetch".to_owned()));
     }
 

@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use rewind::source::conninfo::WrittenPassword;
 use rewind::{Need, SameTimeline};
 
 use crate::args::{self, Command, Invocation, RewindArgs};
@@ -59,6 +60,8 @@ pub(crate) struct Persona {
     pub(crate) same_timeline: SameTimeline,
     /// What is told of a normal run.
     pub(crate) narration: Narration,
+    /// When `-R` writes the password.
+    pub(crate) written_password: WrittenPassword,
 }
 
 const fn persona(name: &'static str, since: u32, narration: Narration) -> Persona {
@@ -75,6 +78,7 @@ const fn persona(name: &'static str, since: u32, narration: Narration) -> Person
         need: Need::DivergedOrUnclean,
         same_timeline: SameTimeline::Follow,
         narration,
+        written_password: WrittenPassword::IfGiven,
     }
 }
 
@@ -95,7 +99,7 @@ impl Persona {
 #[rustfmt::skip]
 const TABLE: [Persona; 7] = [
     Persona { prefix: "kbrecover: ", error_is_last: false, usage_hint: "kbrecover: hint: ", unfinished_status: 2,
-              need: Need::Diverged,
+              need: Need::Diverged, written_password: WrittenPassword::IfNeeded,
               ..persona("kbrecover", 0, Narration::Kbrecover) },
     Persona { stream: Stream::Stdout, error: "", error_frame: ("\n", "\nFailure, exiting"),
               ..persona("pg_rewind", 0, Narration::PgRewind) },

@@ -1,12 +1,11 @@
 //! Why a source could not be read.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio_postgres::error::SqlState;
 use walparse::ControlError;
 
+use super::server_error::ServerError;
 use super::walk::WalkError;
 use crate::config::ConfigError;
 use crate::data_path::{DataPath, PathError};
@@ -23,19 +22,20 @@ pub enum SourceError {
         source: std::io::Error,
     },
     /// A host name that leads nowhere.
-    #[error("could not translate host name \"{host}\" to address")]
+    #[error("could not translate host name \"{host}\" to address: {reason}")]
     Resolve {
         /// The name.
         host: String,
-        /// Why; `None` if it simply has no address.
-        #[source]
-        source: Option<std::io::Error>,
+        /// Why, in the C library's words.
+        reason: String,
     },
     /// No connection.
     #[error("connection to {server} failed")]
     Connect {
         /// Which server, in libpq's words.
         server: String,
+        /// The file whose password was wrong.
+        password_file: Option<PathBuf>,
         /// Why.
         #[source]
         source: ServerError,
@@ -56,15 +56,11 @@ pub enum SourceError {
         /// What it is or is not.
         problem: &'static str,
     },
-    /// An option that asks for a protection there is none of.
-    #[error("connection to {server} cannot be made with {keyword}={value}: this build does not support it")]
-    Unsupported {
-        /// Which server.
-        server: String,
-        /// The option.
-        keyword: &'static str,
-        /// Its value.
-        value: String,
+    /// None of several servers or ways, tried one after the other.
+    #[error("{}", joined(failures))]
+    NoneOf {
+        /// Why, in the order of the attempts.
+        failures: Vec<SourceError>,
     },
     /// A server older than any this program knows.
     #[error("source server version {version} is not supported")]
@@ -236,12 +232,16 @@ impl SourceError {
     /// What the operator can do about it.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
+            SourceError::Connect { password_file: Some(path), .. } => {
+                return Some(format!("password retrieved from file \"{}\"", path.display()));
+            }
+            SourceError::NoneOf { failures } => return most_telling(failures)?.hint(),
+            SourceError::Resolve { .. } => {
+                "This machine does not know the host name in the connection string. Check its spelling, or give the address."
+            }
             SourceError::Connect { source, .. } | SourceError::Query { source, .. } => return source.hint(),
             SourceError::ConnectTimeout { .. } => {
                 "Check that the server is up and answers; connect_timeout in the connection string sets the limit."
-            }
-            SourceError::Unsupported { .. } => {
-                "TLS and GSSAPI are not supported yet. Use sslmode=prefer or a Unix socket, if the network is safe."
             }
             SourceError::FullPageWrites => {
                 "Set full_page_writes = on in the source server, reload it, and make a checkpoint there."
@@ -257,9 +257,6 @@ impl SourceError {
                 "Run the same command again: it takes the server as it is then, or says why it cannot."
             }
             SourceError::Lost { source, .. } => return source.hint(),
-            SourceError::Resolve { .. } => {
-                "This machine does not know the host name in the connection string. Check its spelling, or give the address."
-            }
             SourceError::BecameDirectory { .. } => "Run the same command again.",
             SourceError::NameEncoding { .. } => "Rename or remove the file on the source.",
             SourceError::Directory { source, .. } if permission_hint(source).is_some() => {
@@ -301,6 +298,7 @@ impl SourceError {
             | SourceError::Resolve { .. }
             | SourceError::SessionAttributes { .. } => true,
             SourceError::Changed { may_pass, .. } => *may_pass,
+            SourceError::NoneOf { failures } => most_telling(failures).is_some_and(SourceError::is_transient),
             _ => false,
         }
     }
@@ -309,7 +307,16 @@ impl SourceError {
     pub(super) fn server_error(&self) -> Option<&ServerError> {
         match self {
             SourceError::Connect { source, .. } | SourceError::Query { source, .. } => Some(source),
+            SourceError::NoneOf { failures } => most_telling(failures)?.server_error(),
             _ => None,
+        }
+    }
+
+    /// One error of several, of which there is at least one.
+    pub(super) fn of_all(mut failures: Vec<SourceError>) -> SourceError {
+        match failures.len() {
+            1 => failures.swap_remove(0),
+            _ => SourceError::NoneOf { failures },
         }
     }
 
@@ -323,6 +330,29 @@ impl SourceError {
         }
         text
     }
+}
+
+/// Several errors in one line, each once and with its reasons.
+fn joined(failures: &[SourceError]) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    for text in failures.iter().map(SourceError::with_reasons) {
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    texts.join("; ")
+}
+
+/// The failure that says most: the last of a server that answered, else the first.
+fn most_telling(failures: &[SourceError]) -> Option<&SourceError> {
+    let answered = failures.iter().rev().find(|failure| match failure {
+        SourceError::Connect { source, .. } => !source.is_unreachable(),
+        SourceError::SessionAttributes { .. } | SourceError::Query { .. } | SourceError::Changed { .. } => {
+            true
+        }
+        _ => false,
+    });
+    answered.or(failures.first())
 }
 
 /// What to do about a file that may not be read.
@@ -339,117 +369,6 @@ fn grants(role: &str, database: &str, functions: &[String]) -> String {
         text.push_str(&format!("\n  GRANT EXECUTE ON FUNCTION {function} TO \"{role}\";"));
     }
     text
-}
-
-/// What a server said, or what became of the connection to it.
-#[derive(Debug)]
-pub struct ServerError(tokio_postgres::Error);
-
-impl ServerError {
-    /// The SQLSTATE, if the server said something.
-    pub fn code(&self) -> Option<&SqlState> {
-        self.0.code()
-    }
-
-    /// Whether the connection was closed, for a reason that is not known here.
-    pub(super) fn is_closed(&self) -> bool {
-        self.0.is_closed()
-    }
-
-    /// Whether it is a matter of the connection or of the server's present state, and not of what was asked.
-    fn is_transient(&self) -> bool {
-        let Some(code) = self.code().map(SqlState::code) else {
-            let source = std::error::Error::source(&self.0);
-            // The first two of tokio-postgres, for a stream that breaks off or makes no sense.
-            return self.is_closed()
-                || self.0.to_string() == "unexpected message from server"
-                || source.is_some_and(|source| source.is::<std::io::Error>());
-        };
-        match code {
-            // Shut down by an administrator, after a crash, not accepting connections yet, idle for too long.
-            "57P01" | "57P02" | "57P03" | "57P05" => true,
-            // Too many connections: lost ones may still count. A standby's conflict with recovery.
-            "53300" | "40001" => true,
-            _ => code.starts_with("08"),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        if let Some(hint) = self.0.as_db_error().and_then(|error| error.hint()) {
-            return Some(hint.to_owned());
-        }
-        let code = self.code().map(SqlState::code);
-        let text = match code {
-            Some("53300") => {
-                "Free connections on the source server, or raise the limit (the server's max_connections, or that of the role or the database)."
-            }
-            Some("28000" | "28P01") => {
-                "Check user and password in the connection string or the password file, and the server's pg_hba.conf."
-            }
-            Some("3D000") => "Name an existing database with dbname=... in the connection string.",
-            // What the server says of a file its own user may not read.
-            Some("42501") if self.to_string().contains("could not open file") => {
-                "The source's own server may not read this file: give it to that server's user, or leave it out with --keep."
-            }
-            Some("57P03") => "Wait until the source server accepts connections.",
-            Some(_) => return None,
-            None if self.needs_password() => {
-                "Give a password in the connection string, in PGPASSWORD or in the password file."
-            }
-            None if self.is_lookup_failure() => {
-                "This machine does not know the host name in the connection string. Check its spelling, or give the address."
-            }
-            None => "Is the source server running there, and does it accept connections?",
-        };
-        Some(text.to_owned())
-    }
-
-    /// What the operating system said of the connection.
-    fn system_error(&self) -> Option<&std::io::Error> {
-        let error = std::error::Error::source(&self.0)?.downcast_ref::<std::io::Error>()?;
-        error.raw_os_error().map(|_| error)
-    }
-
-    /// The host's name has no address.
-    fn is_lookup_failure(&self) -> bool {
-        let source = std::error::Error::source(&self.0);
-        source.is_some_and(|source| source.to_string().starts_with("failed to lookup address information"))
-    }
-
-    fn needs_password(&self) -> bool {
-        std::error::Error::source(&self.0).is_some_and(|source| source.to_string() == "password missing")
-    }
-}
-
-impl From<tokio_postgres::Error> for ServerError {
-    fn from(error: tokio_postgres::Error) -> ServerError {
-        ServerError(error)
-    }
-}
-
-impl fmt::Display for ServerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(error) = self.0.as_db_error() else {
-            return match self.system_error() {
-                _ if self.needs_password() => f.write_str("no password supplied"),
-                Some(error) => error.fmt(f),
-                None => self.0.fmt(f),
-            };
-        };
-        write!(f, "{}:  {}", error.severity(), error.message())?;
-        match error.detail() {
-            Some(detail) => write!(f, " ({detail})"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl std::error::Error for ServerError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // What the server or the operating system said is in Display already.
-        let said = self.0.as_db_error().is_some() || self.needs_password() || self.system_error().is_some();
-        if said { None } else { std::error::Error::source(&self.0) }
-    }
 }
 
 #[cfg(test)]

@@ -19,12 +19,14 @@ mod directory;
 mod error;
 mod observed;
 mod server;
+mod server_error;
 mod walk;
 
 pub use directory::DirectorySource;
-pub use error::{ServerError, SourceError};
+pub use error::SourceError;
 pub(crate) use observed::ObservedSource;
 pub use server::ServerSource;
+pub use server_error::{ConnectProblem, ServerError};
 pub(crate) use walk::plain_files;
 pub use walk::{WalkError, walk_data_directory};
 

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use rewind::source::conninfo::{Conninfo, Environment};
+use rewind::source::conninfo::{Conninfo, Environment, WrittenPassword};
 use walparse::Version;
 
 /// An environment that says nothing, so that a run depends on its input only.
@@ -44,5 +44,5 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
 fn rewritten(conninfo: &Conninfo) -> String {
     // The newest version, whose libpq knows every default.
     let newest = Version::all().last().expect("a supported version");
-    conninfo.primary_conninfo(newest)
+    conninfo.primary_conninfo(newest, WrittenPassword::IfGiven)
 }

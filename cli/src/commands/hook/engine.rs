@@ -75,7 +75,7 @@ fn run(job: &RewindJob, mode: Mode) -> Result<Outcome, Failed> {
     let conninfo =
         Conninfo::parse(&job.source.conninfo.text(), &ProcessEnvironment).map_err(SetupError::from)?;
     adopt_owner_of(&job.data)?;
-    let mut options = Options::new(job.data.clone(), SourceChoice::Server(conninfo));
+    let mut options = Options::new(job.data.clone(), SourceChoice::Server(Box::new(conninfo)));
     options.mode = mode;
     options.missing_wal.restore_command = restore_command(&job.data);
     Ok(rewind::run(&options, &Silent)?)

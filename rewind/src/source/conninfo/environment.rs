@@ -1,7 +1,8 @@
 //! What a connection string is completed from besides itself.
 
-use std::fs;
 use std::path::PathBuf;
+
+use nix::unistd::{Uid, User};
 
 /// Variables and the user's identity; tests give their own.
 pub trait Environment {
@@ -25,23 +26,16 @@ impl Environment for ProcessEnvironment {
     }
 
     fn os_user(&self) -> Option<String> {
-        passwd_field(0).or_else(|| self.var("USER")).or_else(|| self.var("LOGNAME"))
+        user_name(Uid::effective().as_raw())
     }
 
     fn home(&self) -> Option<PathBuf> {
-        let home = self.var("HOME").filter(|home| !home.is_empty());
-        home.or_else(|| passwd_field(5)).map(PathBuf::from)
+        let home = self.var("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        home.or_else(|| User::from_uid(Uid::effective()).ok().flatten().map(|user| user.dir))
     }
 }
 
-/// A field of the effective user's line in `/etc/passwd`.
-///
-/// Users who are only in a directory service have none; the C library would have to be asked for those,
-/// and the variables a login sets serve as well.
-fn passwd_field(index: usize) -> Option<String> {
-    let id = rustix::process::geteuid().as_raw().to_string();
-    let text = fs::read("/etc/passwd").ok()?;
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().find(|line| line.split(':').nth(2) == Some(&id))?;
-    line.split(':').nth(index).filter(|field| !field.is_empty()).map(str::to_owned)
+/// The name of a user of the operating system.
+pub(crate) fn user_name(uid: u32) -> Option<String> {
+    User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
 }

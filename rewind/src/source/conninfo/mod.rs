@@ -1,25 +1,36 @@
 //! Connection strings, as libpq has them.
 //!
-//! A string, the environment and the built-in defaults become one checked [`Conninfo`]; what a connection
-//! is opened with is set from it option by option. tokio-postgres's own parser is not used: it reads some
-//! strings differently (milliseconds as seconds, another host), and refuses others.
+//! A string, the service it names, the environment and the built-in defaults become one checked [`Conninfo`];
+//! what a connection is opened with is set from it option by option. tokio-postgres's own parser is not used:
+//! it reads some strings differently (milliseconds as seconds, another host), and refuses others.
 //!
-//! Passwords leave this module only for the server and for `primary_conninfo`.
+//! Passwords leave this module only for the server, for the key they open and for `primary_conninfo`.
 
+mod encryption;
 mod environment;
+mod error;
 mod options;
 mod passfile;
+mod require_auth;
 mod servers;
+mod service;
 mod syntax;
+mod written;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use encryption::{Encryption, Negotiation, SslMode, TrustedRoots};
+pub(crate) use environment::user_name;
 pub use environment::{Environment, ProcessEnvironment};
+pub use error::ConninfoError;
 use options::Values;
+pub(crate) use require_auth::{AuthMethod, AuthRequirement};
 pub(crate) use servers::{Address, Candidate};
-use walparse::Version;
+use service::Place;
+use tokio_postgres::config::ChannelBinding;
+pub use written::WrittenPassword;
 
 /// Connecting takes no longer than this unless the string says otherwise.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,16 +40,22 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_COUNT: u32 = 3;
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
+const USER_TIMEOUT_MILLISECONDS: u32 = 30_000;
 
-/// A parsed and checked connection string, completed from the environment and from defaults.
+/// A parsed and checked connection string, completed from a service, from the environment and from defaults.
 ///
 /// Its passwords show neither in `Debug` nor in [`Conninfo::redacted`].
 #[derive(Clone)]
 pub struct Conninfo {
     values: Values,
+    service: Option<Place>,
     candidates: Vec<Candidate>,
+    /// The file the candidates' passwords are from, if they are from a file.
+    password_file: Option<PathBuf>,
     session_attrs: SessionAttrs,
+    load_balance: LoadBalance,
+    encryption: Encryption,
+    auth: AuthRules,
     connect_timeout: Option<Duration>,
     tcp: TcpOptions,
 }
@@ -54,70 +71,84 @@ pub(crate) enum SessionAttrs {
     PreferStandby,
 }
 
-/// The options of a TCP connection; `None` leaves one to the operating system.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct TcpOptions {
-    keepalives: bool,
-    idle: Option<Duration>,
-    interval: Option<Duration>,
-    count: Option<u32>,
-    user_timeout: Option<Duration>,
+/// `load_balance_hosts`: in which order the servers of a list are tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LoadBalance {
+    AsGiven,
+    Random,
 }
 
-/// The first version whose standby has a use for a database in `primary_conninfo`: it synchronises slots.
-const SLOT_SYNCHRONISATION: u32 = 180_000;
+/// What the server must or must not do to convince the client and to be convinced.
+#[derive(Clone, Debug)]
+pub(crate) struct AuthRules {
+    pub(crate) channel_binding: ChannelBinding,
+    pub(crate) methods: Option<AuthRequirement>,
+    /// The user of the operating system that the server behind a Unix socket must run as.
+    pub(crate) peer: Option<String>,
+}
+
+/// The options of a TCP connection; `None` leaves one to the operating system.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct TcpOptions {
+    pub(crate) keepalives: bool,
+    pub(crate) idle: Option<Duration>,
+    pub(crate) interval: Option<Duration>,
+    pub(crate) count: Option<u32>,
+    pub(crate) user_timeout: Option<u32>,
+}
 
 impl Conninfo {
-    /// Parses `text`, which is `keyword=value ...` or a URI, and completes it from the environment
-    /// (`PGHOST` and so on), the password file and the built-in defaults, in this order.
+    /// Parses `text`, which is `keyword=value ...` or a URI, and completes it from the service it names, the
+    /// environment (`PGHOST` and so on), the password file and the built-in defaults, in this order.
     ///
     /// # Errors
-    /// What libpq refuses, in its words; `service`, which is not supported.
+    /// What libpq refuses, in its words; what this program cannot do and must not ignore.
     pub fn parse(text: &str, environment: &dyn Environment) -> Result<Conninfo, ConninfoError> {
-        let mut values = syntax::parse(text)?;
+        let (mut values, notation) = syntax::parse(text)?;
+        let service = service::apply(&mut values, environment)?;
         values.complete(environment);
-        if values.get("service").is_some() {
-            return Err(ConninfoError::Service);
-        }
         let user = match values.get("user") {
             Some(user) => user.to_owned(),
             None => environment.os_user().ok_or(ConninfoError::NoUser)?,
         };
         values.set_default("user", user);
 
-        values
-            .check_word("sslmode", &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"])?;
-        values.check_word("channel_binding", &["disable", "prefer", "require"])?;
+        let candidates = servers::candidates(&values, notation)?;
+        let auth = AuthRules::of(&values)?;
+        let encryption = Encryption::of(&values, environment)?;
         values.check_word("gssencmode", &["disable", "prefer", "require"])?;
+        if values.get("gssencmode") == Some("require") {
+            return Err(ConninfoError::Gssapi);
+        }
+        check_protocol(&values)?;
         let session_attrs = session_attrs(&values)?;
+        values.check_word("load_balance_hosts", &["disable", "random"])?;
+        let load_balance = match values.get("load_balance_hosts") {
+            Some("random") => LoadBalance::Random,
+            _ => LoadBalance::AsGiven,
+        };
         let connect_timeout = match values.integer("connect_timeout")? {
             None => Some(DEFAULT_CONNECT_TIMEOUT),
-            Some(seconds) => positive(seconds).map(Duration::from_secs),
+            Some(seconds) => positive(seconds).map(|seconds| Duration::from_secs(seconds.into())),
         };
-        let seconds = |keyword| Ok(values.integer(keyword)?.and_then(positive).map(Duration::from_secs));
-        let tcp = TcpOptions {
-            keepalives: values.integer("keepalives")?.is_none_or(|value| value != 0),
-            idle: seconds("keepalives_idle")?.or(Some(KEEPALIVE_IDLE)),
-            interval: seconds("keepalives_interval")?.or(Some(KEEPALIVE_INTERVAL)),
-            count: match values.integer("keepalives_count")? {
-                None => Some(KEEPALIVE_COUNT),
-                Some(count) => u32::try_from(count).ok(),
-            },
-            user_timeout: match values.integer("tcp_user_timeout")? {
-                None => Some(USER_TIMEOUT),
-                Some(milliseconds) => positive(milliseconds).map(Duration::from_millis),
-            },
-        };
+        let tcp = TcpOptions::of(&values)?;
 
-        let mut candidates = servers::candidates(&values)?;
-        if values.get("password").is_none() {
-            let home = environment.home().map(|home| home.join(".pgpass"));
-            if let Some(default) = home.as_deref().and_then(Path::to_str) {
-                values.set_default("passfile", default.to_owned());
-            }
-            find_passwords(&values, &mut candidates);
+        let mut conninfo = Conninfo {
+            values,
+            service,
+            candidates,
+            password_file: None,
+            session_attrs,
+            load_balance,
+            encryption,
+            auth,
+            connect_timeout,
+            tcp,
+        };
+        if conninfo.values.get("password").is_none() {
+            conninfo.find_passwords(environment);
         }
-        Ok(Conninfo { values, candidates, session_attrs, connect_timeout, tcp })
+        Ok(conninfo)
     }
 
     /// The role to connect as.
@@ -130,36 +161,14 @@ impl Conninfo {
         self.values.get("dbname").unwrap_or(self.user())
     }
 
-    /// What the string and the environment said, for display: every password is `********`.
-    pub fn redacted(&self) -> String {
-        let shown = self.values.given().map(|(option, value)| {
-            let value = if option.secret { "********".to_owned() } else { quoted(value) };
-            format!("{}={value}", option.keyword)
-        });
-        shown.collect::<Vec<_>>().join(" ")
-    }
-
-    /// The text that makes a standby of this version follow the server this string leads to, as
-    /// `pg_rewind -R` writes it.
-    ///
-    /// It has every option with a value, defaults too unless that version's libpq would refuse them, and so
-    /// **the password** if one was given in the string or in `PGPASSWORD` (one from a password file is not
-    /// written: the file is). The database is there if it was given, from 18 on.
-    pub fn primary_conninfo(&self, version: Version) -> String {
-        let written = self.values.all().filter(|(option, _, given)| match option.keyword {
-            "replication" | "fallback_application_name" => false,
-            "dbname" => *given && version.server_version_num() >= SLOT_SYNCHRONISATION,
-            _ => *given || option.is_known_to(version),
-        });
-        written
-            .map(|(option, value, _)| format!("{}={}", option.keyword, quoted(value)))
-            .collect::<Vec<_>>()
-            .join(" ")
-    }
-
     /// The servers to try, in this order.
     pub(crate) fn candidates(&self) -> &[Candidate] {
         &self.candidates
+    }
+
+    /// Whether to keep to that order.
+    pub(crate) fn load_balance(&self) -> LoadBalance {
+        self.load_balance
     }
 
     /// Which of them will do.
@@ -172,32 +181,30 @@ impl Conninfo {
         self.connect_timeout
     }
 
-    /// The first option that asks for a protection this build cannot give on such an address.
-    ///
-    /// Ignoring it would send data, or a password, in a way the user has forbidden.
-    pub(crate) fn unsupported(&self, address: &Address) -> Option<Unsupported> {
-        let is = |keyword: &'static str, words: &[&str]| {
-            let value = self.values.get(keyword).filter(|value| words.contains(value))?;
-            Some(Unsupported { keyword, value: value.to_owned() })
-        };
-        let set = |keyword: &'static str| {
-            let value = self.values.get(keyword)?;
-            Some(Unsupported { keyword, value: value.to_owned() })
-        };
-        let over_tcp = || {
-            is("sslmode", &["require", "verify-ca", "verify-full"])
-                .or_else(|| is("sslnegotiation", &["direct"]))
-                .or_else(|| is("gssencmode", &["require"]))
-        };
-        // As in libpq, neither TLS nor GSS encryption is a question on a Unix socket.
-        let transport = if address.is_unix() { set("requirepeer") } else { over_tcp() };
-        transport.or_else(|| is("channel_binding", &["require"])).or_else(|| set("require_auth"))
+    /// Whether and how the connection is encrypted.
+    pub(crate) fn encryption(&self) -> &Encryption {
+        &self.encryption
     }
 
-    /// What to open a connection with; the caller adds the address.
+    /// What is asked of authentication.
+    pub(crate) fn auth(&self) -> &AuthRules {
+        &self.auth
+    }
+
+    /// The options of TCP connections.
+    pub(crate) fn tcp(&self) -> &TcpOptions {
+        &self.tcp
+    }
+
+    /// The password file, if passwords are from there.
+    pub(crate) fn password_file(&self) -> Option<&Path> {
+        self.password_file.as_deref()
+    }
+
+    /// What to say to a candidate; neither its address nor the encryption are in it.
     pub(crate) fn config(&self, candidate: &Candidate) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
-        config.user(self.user()).dbname(self.database()).ssl_mode(tokio_postgres::config::SslMode::Disable);
+        config.user(self.user()).dbname(self.database()).channel_binding(self.auth.channel_binding);
         if let Some(password) = &candidate.password {
             config.password(password.expose());
         }
@@ -206,20 +213,23 @@ impl Conninfo {
         }
         let name = self.values.get("application_name").or(self.values.get("fallback_application_name"));
         config.application_name(name.unwrap_or("kbrecover"));
-        config.keepalives(self.tcp.keepalives);
-        if let Some(idle) = self.tcp.idle {
-            config.keepalives_idle(idle);
-        }
-        if let Some(interval) = self.tcp.interval {
-            config.keepalives_interval(interval);
-        }
-        if let Some(count) = self.tcp.count.filter(|count| *count > 0) {
-            config.keepalives_retries(count);
-        }
-        if let Some(timeout) = self.tcp.user_timeout {
-            config.tcp_user_timeout(timeout);
-        }
         config
+    }
+
+    /// Looks every candidate up in the password file, which is read once.
+    fn find_passwords(&mut self, environment: &dyn Environment) {
+        let home = environment.home().map(|home| home.join(".pgpass"));
+        if let Some(default) = home.as_deref().and_then(Path::to_str) {
+            self.values.set_default("passfile", default.to_owned());
+        }
+        let Some(path) = self.values.get("passfile").map(PathBuf::from) else { return };
+        let Some(file) = passfile::read(&path) else { return };
+        let user = self.values.get("user").unwrap_or_default();
+        let database = self.values.get("dbname").unwrap_or(user);
+        for candidate in &mut self.candidates {
+            candidate.password = file.find(&candidate.passfile_host(), candidate.port, database, user);
+        }
+        self.password_file = Some(path);
     }
 }
 
@@ -229,128 +239,75 @@ impl fmt::Debug for Conninfo {
     }
 }
 
-/// An option that asks for more than this build can do.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Unsupported {
-    pub(crate) keyword: &'static str,
-    pub(crate) value: String,
+impl AuthRules {
+    fn of(values: &Values) -> Result<AuthRules, ConninfoError> {
+        let methods = values.get("require_auth").map(AuthRequirement::parse).transpose()?;
+        values.check_word("channel_binding", &["disable", "prefer", "require"])?;
+        // Only another libpq has such keys to pass on.
+        for keyword in ["scram_client_key", "scram_server_key"] {
+            if values.get(keyword).is_some() {
+                return Err(ConninfoError::Unsupported { keyword });
+            }
+        }
+        Ok(AuthRules {
+            channel_binding: match values.get("channel_binding") {
+                Some("disable") => ChannelBinding::Disable,
+                Some("require") => ChannelBinding::Require,
+                _ => ChannelBinding::Prefer,
+            },
+            methods,
+            peer: values.get("requirepeer").map(str::to_owned),
+        })
+    }
 }
 
-/// Why a connection string cannot be used. The words are libpq's where it has some.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum ConninfoError {
-    /// A keyword libpq does not know either.
-    #[error("invalid connection option \"{keyword}\"")]
-    UnknownOption {
-        /// The keyword.
-        keyword: String,
-    },
-    /// The same in the query part of a URI.
-    #[error("invalid URI query parameter: \"{keyword}\"")]
-    UnknownParameter {
-        /// The keyword.
-        keyword: String,
-    },
-    /// A keyword without a value.
-    #[error("missing \"=\" after \"{keyword}\" in connection info string")]
-    MissingEquals {
-        /// The keyword.
-        keyword: String,
-    },
-    /// A quote that does not close.
-    #[error("unterminated quoted string in connection info string")]
-    UnterminatedQuote,
-    /// A URI that breaks the grammar.
-    #[error("{problem} in URI")]
-    Uri {
-        /// What is wrong. Not where: the text around it may be a password.
-        problem: &'static str,
-    },
-    /// Bad percent-encoding.
-    #[error("invalid percent-encoded token in the {part} of the URI")]
-    PercentEncoding {
-        /// Where, without quoting what may be a password.
-        part: &'static str,
-    },
-    /// A word that is none of those allowed.
-    #[error("invalid {keyword} value: \"{value}\"")]
-    Word {
-        /// The option.
-        keyword: &'static str,
-        /// Its value.
-        value: String,
-    },
-    /// Not a number.
-    #[error("invalid integer value \"{value}\" for connection option \"{keyword}\"")]
-    Integer {
-        /// The option.
-        keyword: &'static str,
-        /// Its value.
-        value: String,
-    },
-    /// No port.
-    #[error("invalid port number: \"{value}\"")]
-    Port {
-        /// What stands there.
-        value: String,
-    },
-    /// No numeric address.
-    #[error("could not parse network address \"{value}\"")]
-    HostAddress {
-        /// What stands there.
-        value: String,
-    },
-    /// As many ports as hosts, or one.
-    #[error("could not match {ports} port numbers to {hosts} hosts")]
-    PortCount {
-        /// Ports given.
-        ports: usize,
-        /// Hosts given.
-        hosts: usize,
-    },
-    /// As many addresses as hosts.
-    #[error("could not match {hosts} host names to {addresses} hostaddr values")]
-    HostCount {
-        /// Host names given.
-        hosts: usize,
-        /// Addresses given.
-        addresses: usize,
-    },
-    /// `service=` or `PGSERVICE`.
-    #[error("connection service files are not supported")]
-    Service,
-    /// Nobody to connect as.
-    #[error("could not find out the name of the operating system user")]
-    NoUser,
-}
-
-impl ConninfoError {
-    /// What the operator can do about it.
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            ConninfoError::Service => {
-                "Give the options of the service in the connection string, and unset PGSERVICE.".to_owned()
-            }
-            ConninfoError::NoUser => "Give user=... in the connection string.".to_owned(),
-            ConninfoError::HostAddress { .. } => {
-                "hostaddr takes a numeric address without a zone; put names into host.".to_owned()
-            }
-            ConninfoError::PercentEncoding { .. } => {
-                "Write a percent sign as %25 and other special characters as % and two digits.".to_owned()
-            }
-            _ => "Write \"host=... port=... user=... dbname=...\", or a URI \"postgresql://user@host:port/dbname\"."
-                .to_owned(),
+impl TcpOptions {
+    fn of(values: &Values) -> Result<TcpOptions, ConninfoError> {
+        let number = |keyword| Ok(values.integer(keyword)?.and_then(positive));
+        let seconds = |keyword| Ok(number(keyword)?.map(|seconds| Duration::from_secs(seconds.into())));
+        Ok(TcpOptions {
+            keepalives: values.integer("keepalives")?.is_none_or(|value| value != 0),
+            idle: seconds("keepalives_idle")?.or(Some(KEEPALIVE_IDLE)),
+            interval: seconds("keepalives_interval")?.or(Some(KEEPALIVE_INTERVAL)),
+            count: match values.get("keepalives_count") {
+                None => Some(KEEPALIVE_COUNT),
+                Some(_) => number("keepalives_count")?,
+            },
+            user_timeout: match values.get("tcp_user_timeout") {
+                None => Some(USER_TIMEOUT_MILLISECONDS),
+                Some(_) => number("tcp_user_timeout")?,
+            },
         })
     }
 }
 
 /// `Some` for a number above zero; libpq takes all others for "not set".
-fn positive(value: i32) -> Option<u64> {
-    u64::try_from(value).ok().filter(|value| *value > 0)
+fn positive(value: i32) -> Option<u32> {
+    u32::try_from(value).ok().filter(|value| *value > 0)
+}
+
+/// `min_protocol_version` and `max_protocol_version`, of which only 3.0 is spoken here.
+fn check_protocol(values: &Values) -> Result<(), ConninfoError> {
+    const VERSIONS: [&str; 3] = ["3.0", "3.2", "latest"];
+    let rank = |keyword| -> Result<Option<usize>, ConninfoError> {
+        let Some(value) = values.raw(keyword) else { return Ok(None) };
+        let known = VERSIONS.iter().position(|version| *version == value);
+        // The latest is 3.2.
+        let rank = known.map(|rank| rank.min(1));
+        rank.map(Some).ok_or_else(|| ConninfoError::Word { keyword, value: value.to_owned() })
+    };
+    let (min, max) = (rank("min_protocol_version")?, rank("max_protocol_version")?);
+    if min > Some(0) {
+        return Err(match max {
+            Some(0) => ConninfoError::ProtocolVersionRange,
+            _ => ConninfoError::Unsupported { keyword: "min_protocol_version" },
+        });
+    }
+    Ok(())
 }
 
 fn session_attrs(values: &Values) -> Result<SessionAttrs, ConninfoError> {
-    Ok(match values.get("target_session_attrs") {
+    Ok(match values.raw("target_session_attrs") {
         None | Some("any") => SessionAttrs::Any,
         Some("read-write") => SessionAttrs::ReadWrite,
         Some("read-only") => SessionAttrs::ReadOnly,
@@ -363,24 +320,7 @@ fn session_attrs(values: &Values) -> Result<SessionAttrs, ConninfoError> {
     })
 }
 
-/// Looks every candidate up in the password file, which is read once.
-fn find_passwords(values: &Values, candidates: &mut [Candidate]) {
-    let user = values.get("user").unwrap_or_default();
-    let database = values.get("dbname").unwrap_or(user);
-    let Some(file) = values.get("passfile").and_then(|path| passfile::read(Path::new(path))) else { return };
-    for candidate in candidates {
-        let host = candidate.passfile_host();
-        candidate.password = file.find(&host, candidate.port, database, user);
-    }
-}
-
-/// A value as a connection string takes it: bare if it is harmless, else quoted.
-fn quoted(value: &str) -> String {
-    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.') {
-        return value.to_owned();
-    }
-    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
-}
-
+#[cfg(test)]
+mod corpus;
 #[cfg(test)]
 mod tests;

@@ -70,8 +70,9 @@ pub(super) static OPTIONS: &[ConnOption] = &[
     plain("keepalives_count"),
     plain("tcp_user_timeout"),
     with_default("sslmode", "PGSSLMODE", "prefer"),
-    with_env("sslnegotiation", "PGSSLNEGOTIATION"),
-    with_env("sslcompression", "PGSSLCOMPRESSION"),
+    since(170_000, with_default("sslnegotiation", "PGSSLNEGOTIATION", "postgres")),
+    // Up to 10 the default was the opposite.
+    since(110_000, with_default("sslcompression", "PGSSLCOMPRESSION", "0")),
     with_env("sslcert", "PGSSLCERT"),
     with_env("sslkey", "PGSSLKEY"),
     with_env("sslcertmode", "PGSSLCERTMODE"),
@@ -79,7 +80,7 @@ pub(super) static OPTIONS: &[ConnOption] = &[
     with_env("sslrootcert", "PGSSLROOTCERT"),
     with_env("sslcrl", "PGSSLCRL"),
     with_env("sslcrldir", "PGSSLCRLDIR"),
-    with_env("sslsni", "PGSSLSNI"),
+    since(140_000, with_default("sslsni", "PGSSLSNI", "1")),
     with_env("requirepeer", "PGREQUIREPEER"),
     with_env("require_auth", "PGREQUIREAUTH"),
     with_env("min_protocol_version", "PGMINPROTOCOLVERSION"),
@@ -89,10 +90,10 @@ pub(super) static OPTIONS: &[ConnOption] = &[
     since(120_000, with_default("gssencmode", "PGGSSENCMODE", "prefer")),
     with_default("krbsrvname", "PGKRBSRVNAME", "postgres"),
     with_env("gsslib", "PGGSSLIB"),
-    with_env("gssdelegation", "PGGSSDELEGATION"),
+    since(160_000, with_default("gssdelegation", "PGGSSDELEGATION", "0")),
     plain("replication"),
     since(100_000, with_default("target_session_attrs", "PGTARGETSESSIONATTRS", "any")),
-    with_env("load_balance_hosts", "PGLOADBALANCEHOSTS"),
+    since(160_000, with_default("load_balance_hosts", "PGLOADBALANCEHOSTS", "disable")),
     secret("scram_client_key", None),
     secret("scram_server_key", None),
     plain("oauth_issuer"),
@@ -102,12 +103,26 @@ pub(super) static OPTIONS: &[ConnOption] = &[
     plain("sslkeylogfile"),
 ];
 
+/// Whether the option's value must never be shown.
+pub(super) fn is_secret(keyword: &str) -> bool {
+    OPTIONS.iter().any(|option| option.keyword == keyword && option.secret)
+}
+
+/// Where a value came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    Text,
+    Service,
+    Environment,
+    /// Nobody gave it.
+    Default,
+}
+
 /// A value and where it came from.
 #[derive(Clone)]
 struct Value {
     text: String,
-    /// In the string or in the environment, not by default.
-    given: bool,
+    origin: Origin,
 }
 
 /// The values of all options, in the order of [`OPTIONS`]. Not `Debug`: passwords are among them.
@@ -123,59 +138,88 @@ impl Values {
     /// Sets an option the string has; of several the last counts. `false`: there is no such option.
     #[must_use]
     pub(super) fn set(&mut self, keyword: &str, text: String) -> bool {
-        let at = OPTIONS.iter().position(|option| option.keyword == keyword);
-        match at.and_then(|at| self.0.get_mut(at)) {
-            Some(slot) => {
-                *slot = Some(Value { text, given: true });
-                true
-            }
-            None => false,
-        }
+        let (keyword, text) = match keyword {
+            // What sslmode was before 8.0.
+            "requiressl" if text.starts_with('1') => ("sslmode", "require".to_owned()),
+            "requiressl" => ("sslmode", "prefer".to_owned()),
+            _ => (keyword, text),
+        };
+        let Some(slot) = self.slot(keyword) else { return false };
+        *slot = Some(Value { text, origin: Origin::Text });
+        true
+    }
+
+    /// Sets an option of a service unless it has a value, be it an empty one. `false`: there is no such option.
+    #[must_use]
+    pub(super) fn set_if_absent(&mut self, keyword: &str, text: &str) -> bool {
+        let Some(slot) = self.slot(keyword) else { return false };
+        slot.get_or_insert_with(|| Value { text: text.to_owned(), origin: Origin::Service });
+        true
     }
 
     /// Sets an option that has no value, or an empty one.
     pub(super) fn set_default(&mut self, keyword: &str, text: String) {
-        for (option, slot) in OPTIONS.iter().zip(&mut self.0) {
-            if option.keyword == keyword && slot.as_ref().is_none_or(|value| value.text.is_empty()) {
-                *slot = Some(Value { text, given: false });
-                return;
-            }
+        if let Some(slot) = self.slot(keyword)
+            && slot.as_ref().is_none_or(|value| value.text.is_empty())
+        {
+            *slot = Some(Value { text, origin: Origin::Default });
         }
     }
 
-    /// Fills in what the string leaves out: first from the environment, then by default.
+    /// Fills in what string and service leave out: first from the environment, then by default.
     pub(super) fn complete(&mut self, environment: &dyn Environment) {
         for (option, slot) in OPTIONS.iter().zip(&mut self.0).filter(|(_, slot)| slot.is_none()) {
-            *slot = match option.env.and_then(|name| environment.var(name)) {
-                Some(text) => Some(Value { text, given: true }),
-                None => option.default.map(|text| Value { text: text.to_owned(), given: false }),
+            let given = option.env.and_then(|name| environment.var(name)).or_else(|| {
+                // What PGSSLMODE was before 8.0.
+                let required = environment.var("PGREQUIRESSL").is_some_and(|value| value.starts_with('1'));
+                (required && option.keyword == "sslmode").then(|| "require".to_owned())
+            });
+            *slot = match given {
+                Some(text) => Some(Value { text, origin: Origin::Environment }),
+                None => option.default.map(|text| Value { text: text.to_owned(), origin: Origin::Default }),
             };
+        }
+        // With those roots nothing weaker makes sense.
+        if self.get("sslrootcert") == Some("system")
+            && let Some(Some(value)) = self.slot("sslmode")
+            && value.origin == Origin::Default
+        {
+            value.text = "verify-full".to_owned();
         }
     }
 
     /// The value of an option; an empty one is none.
     pub(super) fn get(&self, keyword: &str) -> Option<&str> {
-        let at = OPTIONS.iter().position(|option| option.keyword == keyword)?;
-        self.0.get(at)?.as_ref().map(|value| value.text.as_str()).filter(|text| !text.is_empty())
+        self.raw(keyword).filter(|text| !text.is_empty())
     }
 
-    /// Every option with a value, and whether it was given.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&'static ConnOption, &str, bool)> {
+    /// The value of an option, be it an empty one.
+    pub(super) fn raw(&self, keyword: &str) -> Option<&str> {
+        self.value(keyword).map(|value| value.text.as_str())
+    }
+
+    /// Where the value of an option came from.
+    pub(super) fn origin(&self, keyword: &str) -> Option<Origin> {
+        self.value(keyword).map(|value| value.origin)
+    }
+
+    /// Every option with a value that is not empty, and where it came from.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&'static ConnOption, &str, Origin)> {
         let pairs = OPTIONS.iter().zip(&self.0);
         pairs.filter_map(|(option, slot)| {
             let value = slot.as_ref().filter(|value| !value.text.is_empty())?;
-            Some((option, value.text.as_str(), value.given))
+            Some((option, value.text.as_str(), value.origin))
         })
     }
 
-    /// Every option given in the string or in the environment.
+    /// Every option that somebody gave.
     pub(super) fn given(&self) -> impl Iterator<Item = (&'static ConnOption, &str)> {
-        self.all().filter(|(_, _, given)| *given).map(|(option, text, _)| (option, text))
+        self.all().filter(|(_, _, origin)| *origin != Origin::Default).map(|(option, text, _)| (option, text))
     }
 
-    /// Checks an option that takes one of a few words.
+    /// Checks an option that takes one of a few words. An empty value is none of them.
     pub(super) fn check_word(&self, keyword: &'static str, words: &[&str]) -> Result<(), ConninfoError> {
-        match self.get(keyword) {
+        match self.raw(keyword) {
             Some(value) if !words.contains(&value) => {
                 Err(ConninfoError::Word { keyword, value: value.to_owned() })
             }
@@ -185,8 +229,18 @@ impl Values {
 
     /// Reads an option that takes a number.
     pub(super) fn integer(&self, keyword: &'static str) -> Result<Option<i32>, ConninfoError> {
-        let Some(value) = self.get(keyword) else { return Ok(None) };
+        let Some(value) = self.raw(keyword) else { return Ok(None) };
         let bad = |_| ConninfoError::Integer { keyword, value: value.to_owned() };
         value.trim().parse().map(Some).map_err(bad)
+    }
+
+    fn value(&self, keyword: &str) -> Option<&Value> {
+        let at = OPTIONS.iter().position(|option| option.keyword == keyword)?;
+        self.0.get(at)?.as_ref()
+    }
+
+    fn slot(&mut self, keyword: &str) -> Option<&mut Option<Value>> {
+        let at = OPTIONS.iter().position(|option| option.keyword == keyword)?;
+        self.0.get_mut(at)
     }
 }

@@ -11,15 +11,15 @@ const MAX_SIZE: u64 = 1 << 20;
 
 /// A password that does not show.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Password(String);
+pub(crate) struct Password(Vec<u8>);
 
 impl Password {
     pub(super) fn new(text: String) -> Password {
-        Password(text)
+        Password(text.into_bytes())
     }
 
-    /// The password itself, for the server.
-    pub(super) fn expose(&self) -> &str {
+    /// The password itself, for the server and for the key it opens.
+    pub(crate) fn expose(&self) -> &[u8] {
         &self.0
     }
 }
@@ -31,7 +31,7 @@ impl fmt::Debug for Password {
 }
 
 /// A password file's contents.
-pub(super) struct PassFile(String);
+pub(super) struct PassFile(Vec<u8>);
 
 /// Reads the file. One that is missing, no plain file, or open to others counts as empty, as in libpq;
 /// the last two with a warning.
@@ -61,7 +61,7 @@ pub(super) fn read(path: &Path) -> Option<PassFile> {
         tracing::warn!("could not read password file \"{shown}\": {error}");
         return None;
     }
-    Some(PassFile(String::from_utf8_lossy(&bytes).into_owned()))
+    Some(PassFile(bytes))
 }
 
 impl PassFile {
@@ -69,12 +69,12 @@ impl PassFile {
     pub(super) fn find(&self, host: &str, port: u16, database: &str, user: &str) -> Option<Password> {
         let port = port.to_string();
         let wanted = [host, port.as_str(), database, user];
-        let lines = self.0.lines().filter(|line| !line.starts_with('#'));
+        let lines = self.0.split(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"#"));
         let mut matches = lines.filter_map(|line| {
-            let mut rest = line;
+            let mut rest = line.strip_suffix(b"\r").unwrap_or(line);
             for value in wanted {
                 let (field, after) = split_field(rest)?;
-                if field != "*" && unescape(field) != value {
+                if field != b"*" && unescape(field) != value.as_bytes() {
                     return None;
                 }
                 rest = after;
@@ -86,9 +86,9 @@ impl PassFile {
 }
 
 /// Splits at the first `:` that no backslash precedes.
-fn split_field(line: &str) -> Option<(&str, &str)> {
+fn split_field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut escaped = false;
-    for (at, byte) in line.bytes().enumerate() {
+    for (at, byte) in line.iter().enumerate() {
         match byte {
             _ if escaped => escaped = false,
             b'\\' => escaped = true,
@@ -99,11 +99,11 @@ fn split_field(line: &str) -> Option<(&str, &str)> {
     None
 }
 
-fn unescape(field: &str) -> String {
-    let mut chars = field.chars();
-    let mut plain = String::with_capacity(field.len());
-    while let Some(c) = chars.next() {
-        plain.push(if c == '\\' { chars.next().unwrap_or('\\') } else { c });
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = field.iter();
+    let mut plain = Vec::with_capacity(field.len());
+    while let Some(&byte) = bytes.next() {
+        plain.push(if byte == b'\\' { bytes.next().copied().unwrap_or(byte) } else { byte });
     }
     plain
 }
@@ -114,10 +114,12 @@ mod tests {
 
     #[test]
     fn the_first_line_that_fits_counts() {
-        let file = PassFile(
-            "# comment\nh:5432:db:u:one\n*:5432:*:u:two\n*:*:*:back\\\\slash\\:er:a\\:b\\\\c:junk\nbad line\n".to_owned(),
-        );
-        let find = |host, port, db, user| file.find(host, port, db, user).map(|p| p.expose().to_owned());
+        let text = "# comment\nh:5432:db:u:one\r\n*:5432:*:u:two\n*:*:*:back\\\\slash\\:er:a\\:b\\\\c:junk\nbad line\n";
+        let file = PassFile(text.into());
+        let find = |host, port, db, user| {
+            let found: Option<Password> = file.find(host, port, db, user);
+            found.map(|password| String::from_utf8(password.0).unwrap())
+        };
         assert_eq!(find("h", 5432, "db", "u").as_deref(), Some("one"));
         assert_eq!(find("other", 5432, "db", "u").as_deref(), Some("two"));
         assert_eq!(find("x", 1, "y", "back\\slash:er").as_deref(), Some("a:b\\c"));

@@ -1,14 +1,13 @@
 //! The servers a connection string names.
 
-use std::ffi::OsString;
 use std::fmt;
-use std::net::IpAddr;
-use std::os::unix::ffi::OsStringExt;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
 use super::ConninfoError;
 use super::options::Values;
 use super::passfile::Password;
+use super::syntax::Notation;
 
 const DEFAULT_PORT: u16 = 5432;
 
@@ -20,7 +19,7 @@ const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 pub(crate) struct Candidate {
     pub(crate) address: Address,
     pub(crate) port: u16,
-    pub(super) password: Option<Password>,
+    pub(crate) password: Option<Password>,
 }
 
 /// Where a server is.
@@ -28,38 +27,19 @@ pub(crate) struct Candidate {
 pub(crate) enum Address {
     /// The directory of a Unix socket.
     Unix(PathBuf),
-    /// A socket in Linux's abstract name space, without its `@`.
+    /// A socket in Linux's abstract name space: the "directory" without its `@`.
     Abstract(String),
-    /// A host name to be looked up.
-    Name(String),
-    /// A numeric address, with the name it was given besides.
-    Ip(IpAddr, Option<String>),
-}
-
-impl Address {
-    /// Whether it is a Unix socket.
-    pub(crate) fn is_unix(&self) -> bool {
-        matches!(self, Address::Unix(_) | Address::Abstract(_))
-    }
-
-    /// The directory as the operating system takes it; an abstract one begins with a NUL byte.
-    pub(crate) fn socket_dir(&self) -> Option<PathBuf> {
-        match self {
-            Address::Unix(path) => Some(path.clone()),
-            Address::Abstract(name) => Some(OsString::from_vec([b"\0", name.as_bytes()].concat()).into()),
-            Address::Name(_) | Address::Ip(..) => None,
-        }
-    }
+    /// What to connect to is `numeric` if there is one, else what `name` is found to be.
+    Tcp { name: Option<String>, numeric: Option<String> },
 }
 
 impl Candidate {
-    /// The same server with its name looked up.
-    pub(crate) fn at(&self, ip: IpAddr) -> Candidate {
-        let address = match &self.address {
-            Address::Name(name) => Address::Ip(ip, Some(name.clone())),
-            other => other.clone(),
-        };
-        Candidate { address, ..self.clone() }
+    /// The name the server is called by; its certificate must have it. Not a Unix socket's.
+    pub(crate) fn host_name(&self) -> Option<&str> {
+        match &self.address {
+            Address::Tcp { name, .. } => name.as_deref(),
+            _ => None,
+        }
     }
 
     /// The host under which a password file has this server.
@@ -70,8 +50,17 @@ impl Candidate {
             }
             Address::Unix(path) => path.display().to_string(),
             Address::Abstract(name) => format!("@{name}"),
-            Address::Name(name) | Address::Ip(_, Some(name)) => name.clone(),
-            Address::Ip(ip, None) => ip.to_string(),
+            Address::Tcp { name, numeric } => name.clone().or(numeric.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// The words libpq begins its messages with, for one of the addresses its name was found to have.
+    pub(crate) fn at(&self, ip: &str) -> String {
+        match &self.address {
+            Address::Tcp { name: Some(name), numeric: None } if name != ip => {
+                format!("server at \"{name}\" ({ip}), port {}", self.port)
+            }
+            _ => self.to_string(),
         }
     }
 }
@@ -83,15 +72,16 @@ impl fmt::Display for Candidate {
         match &self.address {
             Address::Unix(path) => write!(f, "server on socket \"{}/.s.PGSQL.{port}\"", path.display()),
             Address::Abstract(name) => write!(f, "server on socket \"@{name}/.s.PGSQL.{port}\""),
-            Address::Name(name) => write!(f, "server at \"{name}\", port {port}"),
-            Address::Ip(ip, Some(name)) => write!(f, "server at \"{name}\" ({ip}), port {port}"),
-            Address::Ip(ip, None) => write!(f, "server at \"{ip}\", port {port}"),
+            Address::Tcp { name, numeric } => {
+                let shown = numeric.as_deref().or(name.as_deref()).unwrap_or_default();
+                write!(f, "server at \"{shown}\", port {port}")
+            }
         }
     }
 }
 
 /// Pairs the lists of `host`, `hostaddr` and `port`.
-pub(super) fn candidates(values: &Values) -> Result<Vec<Candidate>, ConninfoError> {
+pub(super) fn candidates(values: &Values, notation: Notation) -> Result<Vec<Candidate>, ConninfoError> {
     let list = |keyword| values.get(keyword).map(|text| text.split(',').collect::<Vec<_>>());
     let (hosts, addresses) = (list("host"), list("hostaddr"));
     if let (Some(hosts), Some(addresses)) = (&hosts, &addresses)
@@ -112,7 +102,7 @@ pub(super) fn candidates(values: &Values) -> Result<Vec<Candidate>, ConninfoErro
             let text = list.as_ref().and_then(|list| list.get(index)).copied().unwrap_or_default();
             (!text.is_empty()).then(|| text.to_owned())
         };
-        let port = parse_port(ports.get(index).or(ports.first()).copied().unwrap_or_default())?;
+        let port = parse_port(ports.get(index).or(ports.first()).copied().unwrap_or_default(), notation)?;
         for address in addresses_of(entry(&hosts), entry(&addresses))? {
             candidates.push(Candidate { address, port, password: password.clone() });
         }
@@ -121,10 +111,12 @@ pub(super) fn candidates(values: &Values) -> Result<Vec<Candidate>, ConninfoErro
 }
 
 /// What one pair of `host` and `hostaddr` means; with neither, every usual socket directory.
-fn addresses_of(host: Option<String>, address: Option<String>) -> Result<Vec<Address>, ConninfoError> {
-    if let Some(text) = address {
-        let ip = text.parse().map_err(|_| ConninfoError::HostAddress { value: text })?;
-        return Ok(vec![Address::Ip(ip, host)]);
+fn addresses_of(host: Option<String>, numeric: Option<String>) -> Result<Vec<Address>, ConninfoError> {
+    if let Some(value) = &numeric {
+        if !is_numeric(value) {
+            return Err(ConninfoError::HostAddress { value: value.clone() });
+        }
+        return Ok(vec![Address::Tcp { name: host, numeric }]);
     }
     let Some(host) = host else {
         return Ok(SOCKET_DIRS.map(|dir| Address::Unix(dir.into())).into());
@@ -135,19 +127,35 @@ fn addresses_of(host: Option<String>, address: Option<String>) -> Result<Vec<Add
     if host.starts_with('/') {
         return Ok(vec![Address::Unix(host.into())]);
     }
-    Ok(vec![host.parse().map_or(Address::Name(host), |ip| Address::Ip(ip, None))])
+    Ok(vec![Address::Tcp { name: Some(host), numeric: None }])
 }
 
-fn parse_port(text: &str) -> Result<u16, ConninfoError> {
-    match text.trim() {
-        "" => Ok(DEFAULT_PORT),
-        text => match text.parse() {
-            Ok(port) if port > 0 => Ok(port),
-            // In a URI with a `/` in its password the front of that stands here.
-            _ if text.len() > 1 && !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') => {
-                Err(ConninfoError::Port { value: "...".to_owned() })
-            }
-            _ => Err(ConninfoError::Port { value: text.to_owned() }),
-        },
+/// Whether the C library takes this for an address without asking a name server: IPv6, perhaps with a zone,
+/// and IPv4 in all its old spellings (`127.1`, `0x7f000001`).
+fn is_numeric(text: &str) -> bool {
+    if text.contains(':') {
+        let (address, zone) = text.split_once('%').unwrap_or((text, "0"));
+        return address.parse::<Ipv6Addr>().is_ok() && !zone.is_empty();
+    }
+    let is_number = |part: &str| match part.strip_prefix("0x").or(part.strip_prefix("0X")) {
+        Some(digits) => !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()),
+    };
+    text.split('.').count() <= 4 && text.split('.').all(is_number)
+}
+
+/// Reads a port. One that is none is shown, unless a URI has it: with a `/` in its password the front of that
+/// stands here.
+fn parse_port(text: &str, notation: Notation) -> Result<u16, ConninfoError> {
+    if text.is_empty() {
+        return Ok(DEFAULT_PORT);
+    }
+    let value = if notation == Notation::Uri { "..." } else { text }.to_owned();
+    let Ok(number) = text.trim().parse::<i32>() else {
+        return Err(ConninfoError::Integer { keyword: "port", value });
+    };
+    match u16::try_from(number) {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(ConninfoError::Port { value }),
     }
 }

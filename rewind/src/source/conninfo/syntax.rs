@@ -1,14 +1,21 @@
 //! The two notations: `keyword=value ...` and `postgresql://...`.
 
 use super::ConninfoError;
-use super::options::Values;
+use super::options::{self, Values};
+
+/// Which of the two a string is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Notation {
+    Pairs,
+    Uri,
+}
 
 /// Reads either notation.
-pub(super) fn parse(text: &str) -> Result<Values, ConninfoError> {
+pub(super) fn parse(text: &str) -> Result<(Values, Notation), ConninfoError> {
     let uri = text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://"));
     match uri {
-        Some(rest) => parse_uri(rest),
-        None => parse_pairs(text),
+        Some(rest) => Ok((parse_uri(rest)?, Notation::Uri)),
+        None => Ok((parse_pairs(text)?, Notation::Pairs)),
     }
 }
 
@@ -22,21 +29,23 @@ fn is_space(c: char) -> bool {
 fn parse_pairs(text: &str) -> Result<Values, ConninfoError> {
     let mut values = Values::new();
     let mut rest = text.trim_start_matches(is_space);
+    let mut after_password = false;
     while !rest.is_empty() {
         let end = rest.find(|c| c == '=' || is_space(c)).unwrap_or(rest.len());
         let (keyword, after) = rest.split_at(end);
+        // The rest of a password with a space in it stands where a keyword is expected.
+        let shown = |is_safe: bool| if is_safe && !after_password { keyword } else { "..." }.to_owned();
         let Some(after) = after.trim_start_matches(is_space).strip_prefix('=') else {
-            // What stands here may be the rest of a password with a space in it, or a whole one.
-            let is_word = keyword.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-            let is_safe = is_word && values.get("password").is_none() && values.get("sslpassword").is_none();
-            let keyword = if is_safe { keyword } else { "..." };
-            return Err(ConninfoError::MissingEquals { keyword: keyword.to_owned() });
+            // This may be a whole password.
+            let is_word = keyword.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            return Err(ConninfoError::MissingEquals { keyword: shown(is_word) });
         };
         // So the value of `port= user=x` is `user=x`, strange as it looks: libpq reads it this way.
         let (value, after) = parse_value(after.trim_start_matches(is_space))?;
         if !values.set(keyword, value) {
-            return Err(ConninfoError::UnknownOption { keyword: keyword.to_owned() });
+            return Err(ConninfoError::UnknownOption { keyword: shown(true) });
         }
+        after_password = options::is_secret(keyword);
         rest = after.trim_start_matches(is_space);
     }
     Ok(values)
@@ -117,14 +126,16 @@ fn parse_netloc<'a>(text: &'a str, values: &mut Values) -> Result<&'a str, Conni
 
 /// Reads an address up to its `]`.
 fn parse_ipv6(text: &str) -> Result<(&str, &str), ConninfoError> {
-    let (address, after) = text
-        .split_once(']')
-        .ok_or(ConninfoError::Uri { problem: "missing \"]\" after an IPv6 host address" })?;
+    let (address, after) = text.split_once(']').ok_or(ConninfoError::Uri {
+        problem: "end of string reached when looking for matching \"]\" in IPv6 host address in URI",
+    })?;
     if address.is_empty() {
-        return Err(ConninfoError::Uri { problem: "empty IPv6 host address" });
+        return Err(ConninfoError::Uri { problem: "IPv6 host address may not be empty in URI" });
     }
     if !after.is_empty() && !after.starts_with([':', '/', '?', ',']) {
-        return Err(ConninfoError::Uri { problem: "unexpected character after \"]\"" });
+        return Err(ConninfoError::Uri {
+            problem: "unexpected character behind \"]\" in URI (expected \":\" or \"/\")",
+        });
     }
     Ok((address, after))
 }
@@ -137,10 +148,14 @@ fn parse_query(query: &str, values: &mut Values) -> Result<(), ConninfoError> {
     let pairs = query.strip_suffix('&').filter(|pairs| !pairs.is_empty()).unwrap_or(query);
     for pair in pairs.split('&') {
         let Some((keyword, value)) = pair.split_once('=') else {
-            return Err(ConninfoError::Uri { problem: "missing key/value separator \"=\"" });
+            return Err(ConninfoError::Uri {
+                problem: "missing key/value separator \"=\" in URI query parameter",
+            });
         };
         if value.contains('=') {
-            return Err(ConninfoError::Uri { problem: "extra key/value separator \"=\"" });
+            return Err(ConninfoError::Uri {
+                problem: "extra key/value separator \"=\" in URI query parameter",
+            });
         }
         let keyword = decode(keyword, "query")?;
         let value = decode(value, "query")?;
@@ -165,8 +180,12 @@ fn store(values: &mut Values, keyword: &str, part: &'static str, text: &str) -> 
     Ok(())
 }
 
-/// Undoes percent-encoding. `%00` and what does not become UTF-8 are errors.
+/// Undoes percent-encoding, after space at both ends. `%00` and what does not become UTF-8 are errors.
 fn decode(text: &str, part: &'static str) -> Result<String, ConninfoError> {
+    let text = text.trim_matches(is_space);
+    if text.contains(is_space) {
+        return Err(ConninfoError::UriSpaces { part });
+    }
     let bad = || ConninfoError::PercentEncoding { part };
     let mut bytes = Vec::with_capacity(text.len());
     let mut input = text.bytes();
@@ -176,8 +195,10 @@ fn decode(text: &str, part: &'static str) -> Result<String, ConninfoError> {
             continue;
         }
         let mut digit = || input.next().and_then(|b| char::from(b).to_digit(16)).ok_or_else(bad);
-        let code = digit()? * 16 + digit()?;
-        bytes.push(u8::try_from(code).ok().filter(|byte| *byte != 0).ok_or_else(bad)?);
+        match u8::try_from(digit()? * 16 + digit()?) {
+            Ok(0) | Err(_) => return Err(ConninfoError::UriNul { part }),
+            Ok(byte) => bytes.push(byte),
+        }
     }
     String::from_utf8(bytes).map_err(|_| bad())
 }

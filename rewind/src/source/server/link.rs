@@ -18,7 +18,8 @@ use super::session::{self, Endpoint, Expected, Facts, Session};
 use crate::milestone;
 use crate::source::WalPosition;
 use crate::source::conninfo::Conninfo;
-use crate::source::error::{ServerError, SourceError};
+use crate::source::error::SourceError;
+use crate::source::server_error::ServerError;
 use crate::stop::StopFlag;
 
 /// Between two tries at first, and at most.
@@ -390,7 +391,7 @@ async fn open_first(
     loop {
         let opened = async {
             let found = session::find(conninfo, expected, async |_, _| Ok(())).await;
-            let (endpoint, first) = found.map_err(session::most_telling)?;
+            let (endpoint, first) = found.map_err(SourceError::of_all)?;
             has_answered = true;
             let first = first.in_run(0, silence(patience));
             let others = open_more(&endpoint, wanted.get() - 1, patience);

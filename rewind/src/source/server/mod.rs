@@ -3,11 +3,15 @@
 //! The asynchronous side lives in a runtime of its own in here. All connections lead to one server; when
 //! that is lost for a while, what was being asked is asked again.
 
+mod channel;
+mod dial;
 mod fetch;
 mod link;
+mod peer_name;
 mod queries;
 mod session;
 mod sql;
+mod tls;
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

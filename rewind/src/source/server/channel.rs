@@ -1,0 +1,233 @@
+//! The stream a connection runs over, and a guard that watches authentication on it.
+//!
+//! tokio-postgres answers whatever way of authentication the server asks for. The guard reads the server's
+//! requests before it does, and ends the connection where the options forbid an answer: no password, hashed or
+//! not, leaves for a server that may not have it.
+
+use std::fmt;
+use std::future::{Ready, ready};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::config::ChannelBinding as BindingRule;
+use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
+
+use crate::source::conninfo::{AuthMethod, AuthRules};
+use crate::source::server_error::ConnectProblem;
+
+/// A socket, or TLS on one.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+/// An open stream to a server.
+pub(super) struct Channel {
+    wire: Box<dyn Wire>,
+    guard: Option<Guard>,
+    /// What SCRAM is bound to, if the stream is encrypted.
+    end_point: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").field("encrypted", &self.end_point.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Channel {
+    /// A stream on which nothing of PostgreSQL's own protocol has been said yet.
+    pub(super) fn new(wire: Box<dyn Wire>, guard: Guard, end_point: Option<Vec<u8>>) -> Channel {
+        Channel { wire, guard: Some(guard), end_point }
+    }
+}
+
+impl AsyncRead for Channel {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.wire).poll_read(cx, buf))?;
+        if let Some(guard) = &mut self.guard {
+            match guard.watch(buf.filled().get(before..).unwrap_or_default()) {
+                Ok(Progress::Going) => {}
+                Ok(Progress::Over) => self.guard = None,
+                Err(problem) => return Poll::Ready(Err(io::Error::other(problem))),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Channel {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.wire).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_shutdown(cx)
+    }
+}
+
+impl TlsStream for Channel {
+    fn channel_binding(&self) -> ChannelBinding {
+        self.end_point.clone().map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
+    }
+}
+
+/// What tokio-postgres is given for its handshake: by then it is done, or left out on purpose.
+pub(super) struct HandshakeDone;
+
+impl TlsConnect<Channel> for HandshakeDone {
+    type Stream = Channel;
+    type Error = io::Error;
+    type Future = Ready<io::Result<Channel>>;
+
+    fn connect(self, channel: Channel) -> Self::Future {
+        ready(Ok(channel))
+    }
+}
+
+/// A longer message is none that belongs here.
+const MAX_MESSAGE: usize = 30_000;
+
+/// Whether authentication goes on.
+#[derive(PartialEq, Eq, Debug)]
+enum Progress {
+    Going,
+    Over,
+}
+
+/// What is allowed, and what has happened so far.
+pub(super) struct Guard {
+    pub(super) rules: AuthRules,
+    pub(super) encrypted: bool,
+    pub(super) has_end_point: bool,
+    pub(super) has_password: bool,
+    /// The message being received.
+    pub(super) received: Vec<u8>,
+    /// Whether the client has done its part: sent a password, or seen that SCRAM's other side knows it.
+    pub(super) finished: bool,
+    /// Whether SCRAM is bound to the TLS stream.
+    pub(super) bound: bool,
+}
+
+impl Guard {
+    /// Reads what the server has sent, before anybody can answer it.
+    fn watch(&mut self, bytes: &[u8]) -> Result<Progress, ConnectProblem> {
+        self.received.extend_from_slice(bytes);
+        loop {
+            let Some((&[tag, a, b, c, d], rest)) = self.received.split_first_chunk::<5>() else {
+                return Ok(Progress::Going);
+            };
+            let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+            // An error or what comes after authentication; and what is no message, which the other side reports.
+            if !matches!(tag, b'R' | b'N' | b'v') || !(4..MAX_MESSAGE).contains(&length) {
+                return Ok(Progress::Over);
+            }
+            let Some(body) = rest.get(..length - 4) else { return Ok(Progress::Going) };
+            if tag == b'R' {
+                let body = body.to_vec();
+                if self.check(&body)? == Progress::Over {
+                    return Ok(Progress::Over);
+                }
+            }
+            self.received.drain(..length + 1);
+        }
+    }
+
+    /// Checks one request of the server, or its word that it is convinced.
+    fn check(&mut self, body: &[u8]) -> Result<Progress, ConnectProblem> {
+        let Some((&code, data)) = body.split_first_chunk::<4>() else { return Ok(Progress::Over) };
+        let code = u32::from_be_bytes(code);
+        self.check_binding(code)?;
+        match code {
+            0 => {
+                self.check_exchange()?;
+                return Ok(Progress::Over);
+            }
+            3 => {
+                self.check_method(AuthMethod::Password, "server requested a cleartext password")?;
+                self.finished = true;
+            }
+            5 => {
+                self.check_method(AuthMethod::Md5, "server requested a hashed password")?;
+                self.finished = true;
+            }
+            7 => {
+                self.check_method(AuthMethod::Gss, "server requested GSSAPI authentication")?;
+                return Err(ConnectProblem::UnknownAuth("GSSAPI authentication".to_owned()));
+            }
+            9 => {
+                self.check_method(AuthMethod::Sspi, "server requested SSPI authentication")?;
+                return Err(ConnectProblem::UnknownAuth("SSPI authentication".to_owned()));
+            }
+            10 => {
+                self.check_method(AuthMethod::ScramSha256, "server requested SASL authentication")?;
+                self.check_mechanisms(data)?;
+            }
+            11 => return Ok(Progress::Going),
+            12 => {
+                self.finished = true;
+                return Ok(Progress::Going);
+            }
+            other => return Err(ConnectProblem::UnknownAuth(format!("authentication method {other}"))),
+        }
+        if self.has_password { Ok(Progress::Going) } else { Err(ConnectProblem::NoPassword) }
+    }
+
+    fn check_binding(&self, code: u32) -> Result<(), ConnectProblem> {
+        let problem = match code {
+            _ if self.rules.channel_binding != BindingRule::Require => return Ok(()),
+            10 if !self.encrypted => "channel binding required, but SSL not in use",
+            10..=12 => return Ok(()),
+            0 if self.finished && self.bound => return Ok(()),
+            0 => "channel binding required, but server authenticated client without channel binding",
+            _ => "channel binding required but not supported by server's authentication request",
+        };
+        Err(ConnectProblem::ChannelBinding(problem))
+    }
+
+    fn check_method(&self, method: AuthMethod, reason: &'static str) -> Result<(), ConnectProblem> {
+        match &self.rules.methods {
+            Some(methods) if !methods.allows(method) => {
+                Err(ConnectProblem::AuthMethod { requirement: methods.text.clone(), reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_exchange(&self) -> Result<(), ConnectProblem> {
+        match &self.rules.methods {
+            Some(methods) if methods.exchange_required && !self.finished => {
+                let reason = "server did not complete authentication";
+                Err(ConnectProblem::AuthMethod { requirement: methods.text.clone(), reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_mechanisms(&mut self, data: &[u8]) -> Result<(), ConnectProblem> {
+        let offers = |name: &str| data.split(|byte| *byte == 0).any(|offered| offered == name.as_bytes());
+        let plus = offers("SCRAM-SHA-256-PLUS");
+        if plus && !self.encrypted {
+            return Err(ConnectProblem::ChannelBinding(
+                "server offered SCRAM-SHA-256-PLUS authentication over a non-SSL connection",
+            ));
+        }
+        self.bound = plus && self.has_end_point && self.rules.channel_binding != BindingRule::Disable;
+        if self.rules.channel_binding == BindingRule::Require && !self.bound {
+            return Err(ConnectProblem::ChannelBinding(
+                "channel binding is required, but server did not offer an authentication method that supports channel binding",
+            ));
+        }
+        if offers("SCRAM-SHA-256") || self.bound { Ok(()) } else { Err(ConnectProblem::NoMechanism) }
+    }
+}

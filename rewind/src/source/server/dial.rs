@@ -1,0 +1,248 @@
+//! One connection to one address: the socket, TLS or not, authentication; and the second try where libpq has one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use openssl::ssl::Error as SslError;
+use openssl::x509::X509VerifyResult;
+use rustix::net::sockopt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio_openssl::SslStream;
+use tokio_postgres::config::{SslMode as Handshake, SslNegotiation};
+use tokio_postgres::{Client, Config, Connection};
+
+use super::channel::{Channel, Guard, HandshakeDone, Wire};
+use super::tls;
+use crate::source::conninfo::{
+    AuthRules, Candidate, Conninfo, Encryption, Negotiation, SslMode, TcpOptions, user_name,
+};
+use crate::source::server_error::{ConnectProblem, ServerError};
+
+/// The longest path of a socket, without the NUL that ends it.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// The message that asks a server for TLS: its length and a number that is no protocol version.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+/// Where a server listens.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    Tcp(SocketAddr),
+    /// A socket's path; one in the abstract name space begins with a NUL byte.
+    Unix(PathBuf),
+}
+
+/// Everything needed to connect to one address, as often as wanted.
+#[derive(Clone, Debug)]
+pub(super) struct Dial {
+    place: Place,
+    host: Option<String>,
+    config: Config,
+    encryption: Encryption,
+    auth: AuthRules,
+    tcp: TcpOptions,
+}
+
+/// What moves a connection's bytes.
+pub(super) type Driver = Connection<Channel, Channel>;
+
+/// A connection and what drives it.
+pub(super) type Dialled = (Client, Driver);
+
+/// How the stream of one try is protected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Protection {
+    Plain,
+    /// Plain after all if the server has no TLS.
+    TlsIfOffered,
+    Tls,
+}
+
+impl Dial {
+    pub(super) fn new(conninfo: &Conninfo, candidate: &Candidate, place: Place) -> Dial {
+        let mut config = conninfo.config(candidate);
+        // Its own handshake is that of `HandshakeDone`.
+        config.ssl_mode(Handshake::Require).ssl_negotiation(SslNegotiation::Direct);
+        Dial {
+            place,
+            host: candidate.host_name().map(str::to_owned),
+            config,
+            encryption: conninfo.encryption().clone(),
+            auth: conninfo.auth().clone(),
+            tcp: conninfo.tcp().clone(),
+        }
+    }
+
+    /// What is said to the server, for [`Dial::connect`].
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Connects and authenticates, by a variant of [`Dial::config`].
+    ///
+    /// # Errors
+    /// Why each of the tries failed: one, or two where `sslmode` allows both a plain and an encrypted stream.
+    pub(super) async fn connect(&self, config: &Config) -> Result<Dialled, Vec<ServerError>> {
+        let tries: &[Protection] = match (&self.place, self.encryption.mode) {
+            // Neither a question nor possible on a socket of this machine.
+            (Place::Unix(_), _) | (_, SslMode::Disable) => &[Protection::Plain],
+            (_, SslMode::Allow) => &[Protection::Plain, Protection::TlsIfOffered],
+            (_, SslMode::Prefer) => &[Protection::TlsIfOffered, Protection::Plain],
+            _ => &[Protection::Tls],
+        };
+        let mut failures = Vec::new();
+        for protection in tries {
+            match self.connect_with(config, *protection).await {
+                Ok(connected) => return Ok(connected),
+                Err(failure) => {
+                    let again = may_try_again(*protection, &failure);
+                    failures.push(failure);
+                    if !again {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(failures)
+    }
+
+    async fn connect_with(&self, config: &Config, protection: Protection) -> Result<Dialled, ServerError> {
+        let (wire, certificate) = match protection {
+            Protection::Plain => (self.open().await?, None),
+            _ => self.open_encrypted(protection).await?,
+        };
+        let encrypted = certificate.is_some();
+        let end_point = certificate.flatten();
+        let guard = Guard {
+            rules: self.auth.clone(),
+            encrypted,
+            has_end_point: end_point.is_some(),
+            has_password: config.get_password().is_some(),
+            received: Vec::new(),
+            finished: false,
+            bound: false,
+        };
+        let channel = Channel::new(wire, guard, end_point);
+        config.connect_raw(channel, HandshakeDone).await.map_err(explain)
+    }
+
+    /// Opens the socket.
+    async fn open(&self) -> Result<Box<dyn Wire>, ConnectProblem> {
+        match &self.place {
+            Place::Tcp(address) => {
+                Ok(Box::new(self.open_tcp(*address).await.map_err(ConnectProblem::Socket)?))
+            }
+            Place::Unix(path) => Ok(Box::new(self.open_unix(path).await?)),
+        }
+    }
+
+    async fn open_tcp(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_nodelay(true)?;
+        let tcp = &self.tcp;
+        if tcp.keepalives {
+            socket.set_keepalive(true)?;
+            tcp.idle.map_or(Ok(()), |idle| sockopt::set_tcp_keepidle(&socket, idle))?;
+            tcp.interval.map_or(Ok(()), |interval| sockopt::set_tcp_keepintvl(&socket, interval))?;
+            tcp.count.map_or(Ok(()), |count| sockopt::set_tcp_keepcnt(&socket, count))?;
+        }
+        tcp.user_timeout.map_or(Ok(()), |limit| sockopt::set_tcp_user_timeout(&socket, limit))?;
+        socket.connect(address).await
+    }
+
+    async fn open_unix(&self, path: &PathBuf) -> Result<UnixStream, ConnectProblem> {
+        if path.as_os_str().len() > MAX_SOCKET_PATH {
+            let path = path.display().to_string().replace('\0', "@");
+            return Err(ConnectProblem::SocketPath { path, maximum: MAX_SOCKET_PATH });
+        }
+        let socket = UnixStream::connect(path).await.map_err(ConnectProblem::Socket)?;
+        if let Some(wanted) = &self.auth.peer {
+            let uid = socket.peer_cred().map_err(ConnectProblem::Socket)?.uid();
+            let actual = user_name(uid).unwrap_or_else(|| uid.to_string());
+            if *wanted != actual {
+                return Err(ConnectProblem::Peer { wanted: wanted.clone(), actual });
+            }
+        }
+        Ok(socket)
+    }
+
+    /// Opens the socket and TLS on it. With the stream comes what SCRAM can be bound to; nothing at all if the
+    /// server has no TLS and need not have.
+    async fn open_encrypted(
+        &self,
+        protection: Protection,
+    ) -> Result<(Box<dyn Wire>, Option<Option<Vec<u8>>>), ConnectProblem> {
+        let mut wire = self.open().await?;
+        if self.encryption.negotiation == Negotiation::Asked {
+            wire.write_all(&SSL_REQUEST).await.map_err(broken)?;
+            let mut answer = [0];
+            wire.read_exact(&mut answer).await.map_err(broken)?;
+            match answer {
+                [b'S'] => {}
+                [b'N'] if protection == Protection::TlsIfOffered => return Ok((wire, None)),
+                [b'N'] => return Err(ConnectProblem::SslRefused),
+                [b'E'] => return Err(ConnectProblem::SslErrorAnswer),
+                [answer] => return Err(ConnectProblem::SslAnswer { answer }),
+            }
+        }
+        let host = self.host.as_deref();
+        let session = tls::session(&self.encryption, host)?;
+        let unusable = |_| ConnectProblem::Ssl { reason: "out of memory".to_owned() };
+        let mut stream = Box::pin(SslStream::new(session, wire).map_err(unusable)?);
+        if let Err(error) = stream.as_mut().connect().await {
+            return Err(tls::handshake_error(&error, stream.ssl().verify_result()));
+        }
+        let certificate = tls::check(stream.ssl(), &self.encryption, host)?;
+        let end_point = certificate.as_ref().and_then(tls::end_point);
+        Ok((Box::new(stream), Some(end_point)))
+    }
+}
+
+/// Whether the other kind of stream is tried after this: if the server refused, or if TLS did not come about.
+fn may_try_again(protection: Protection, failure: &ServerError) -> bool {
+    match failure {
+        ServerError::Postgres(error) => error.code().is_some(),
+        ServerError::Connect(problem) => match problem {
+            ConnectProblem::Socket(_) | ConnectProblem::SocketPath { .. } => false,
+            // The guard's.
+            ConnectProblem::AuthMethod { .. }
+            | ConnectProblem::ChannelBinding(_)
+            | ConnectProblem::UnknownAuth(_)
+            | ConnectProblem::NoMechanism
+            | ConnectProblem::NoPassword => false,
+            _ => protection == Protection::TlsIfOffered,
+        },
+    }
+}
+
+/// What a socket that broke before anything was said on it means.
+fn broken(error: io::Error) -> ConnectProblem {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => ConnectProblem::Closed,
+        _ => ConnectProblem::Socket(error),
+    }
+}
+
+/// Finds our own errors again in those of tokio-postgres.
+fn explain(error: tokio_postgres::Error) -> ServerError {
+    if error.is_closed() {
+        return ConnectProblem::Closed.into();
+    }
+    let is_ours = std::error::Error::source(&error).is_some_and(|source| source.is::<io::Error>());
+    if !is_ours {
+        return error.into();
+    }
+    let source = error.into_source().and_then(|source| source.downcast::<io::Error>().ok());
+    let Some(error) = source else { return ConnectProblem::Closed.into() };
+    let error = match error.downcast::<ConnectProblem>() {
+        Ok(problem) => return problem.into(),
+        Err(error) => error,
+    };
+    // A server may look at the client's certificate only after the handshake.
+    match error.get_ref().and_then(|source| source.downcast_ref::<SslError>()) {
+        Some(error) => tls::handshake_error(error, X509VerifyResult::OK).into(),
+        None => broken(error).into(),
+    }
+}
