@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::{
     AsServerUser, Failover, Installation, Rewind, Run, Sandbox, Server, assert_same_content, assert_sound,
-    command, give_to_server_user, run, server_program,
+    command, give_to_server_user, run, run_command, server_program,
 };
 
 const PASSWORD: &str = "correct horse";
@@ -88,13 +88,13 @@ impl Site {
     fn kbrecover(&self, conninfo: &str, env: &[(&str, &str)]) -> Run {
         let mut command = command(["rewind", "--dry-run", "-j", "1", "--target-data"]);
         command.arg(&self.target.data).arg("--source-server").arg(conninfo).env("HOME", &self.home);
-        Run::of(command.envs(env.iter().copied()))
+        run_command_in(command, env)
     }
 
     fn psql(&self, conninfo: &str, env: &[(&str, &str)]) -> Run {
         let mut psql = server_program("psql");
         psql.args(["-X", "-w", "-A", "-t", "-c", "SELECT 1", "-d", conninfo]).env("HOME", &self.home);
-        Run::of(psql.envs(env.iter().copied()))
+        run_command_in(psql, env)
     }
 
     /// How the connection came about that the server's log tells of from this byte on.
@@ -148,6 +148,11 @@ impl Site {
         let said = self.compare(options, &[]).expect_err(options);
         assert!(said.contains(reason), "{options} does not fail with: {reason}\n{said}");
     }
+}
+
+fn run_command_in(mut command: Command, env: &[(&str, &str)]) -> Run {
+    command.envs(env.iter().copied());
+    run_command(command)
 }
 
 fn make_certificates(sandbox: &Sandbox) -> PathBuf {
@@ -602,4 +607,14 @@ fn set_mode(path: &Path, mode: u32) {
 fn unused_port() -> u16 {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
     socket.local_addr().expect("address").port()
+}
+
+/// The corpus that unit tests hold against our parser says what libpq says.
+#[test]
+fn the_corpus_is_what_libpq_makes_of_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a parent");
+    let libraries = root.join("target/servers/18/lib");
+    let mut command = Command::new("python3");
+    command.arg(root.join("tests/conninfo_corpus.py")).arg(libraries.join("libpq.so.5"));
+    run(command.env("LD_LIBRARY_PATH", &libraries));
 }

@@ -3,7 +3,12 @@
 //!     old  ──┬── lost ──╳  rewind -R  start ┄┄┄┄▶     standby.signal, primary_conninfo in postgresql.auto.conf
 //!     new    └── kept ──────────────────────────▶     streams, over TCP
 
-use crate::harness::{Failover, Rewind, Sandbox, Server, SourceKind, assert_same_content, assert_sound};
+use std::os::unix::fs::PermissionsExt;
+
+use crate::harness::{
+    Failover, Rewind, Sandbox, Server, SourceKind, assert_same_content, assert_sound, command, command_as,
+    give_to_server_user, run_command, server_program,
+};
 
 /// The source listens on TCP, whose port `new` keeps.
 fn failover(sandbox: &Sandbox) -> Failover {
@@ -83,4 +88,42 @@ fn refused_with_a_source_directory() {
     let run = rewind.run_leaving_target_alone();
     assert_eq!(run.code, 1, "{run}");
     assert!(run.stderr.contains("--source-server"), "{run}");
+}
+
+/// As `pg_rewind` the line is the original's, to the last character; under its own name a password is left out that
+/// the standby finds by itself.
+#[test]
+fn written_as_by_the_original() {
+    let sandbox = Sandbox::new();
+    let mut source = sandbox.server("source");
+    let targets = ["original", "persona", "own"].map(|name| source.copy(name));
+    source.listen_on_loopback();
+    source.start();
+    let home = sandbox.make_dir("home");
+    let passfile = home.join("it's a file");
+    std::fs::write(&passfile, "*:*:replication:*:a b'c\\\\d\n").expect("write a password file");
+    std::fs::set_permissions(&passfile, std::fs::Permissions::from_mode(0o600)).expect("close it");
+    give_to_server_user(&passfile);
+    let quoted = passfile.to_str().expect("UTF-8").replace('\'', r"\'");
+    let conninfo = format!(
+        r"host=127.0.0.1 port={} user=postgres dbname=postgres application_name='it\'s me' passfile='{quoted}' \
+          options='-c work_mem=1MB' fallback_application_name=x connect_timeout=9 password='a b\'c\\d'",
+        source.port
+    );
+    let commands =
+        [server_program("pg_rewind"), command_as("pg_rewind", [] as [&str; 0]), command(["rewind"])];
+    let mut written = Vec::new();
+    for (mut command, target) in commands.into_iter().zip(&targets) {
+        command.args(["-R", "--source-server", &conninfo, "--target-pgdata"]).arg(&target.data);
+        let run = run_command(command);
+        assert_eq!(run.code, 0, "{run}");
+        assert!(target.data.join("standby.signal").exists(), "{run}");
+        let text = std::fs::read_to_string(target.data.join("postgresql.auto.conf")).expect("read");
+        written.push(text.lines().last().expect("a line").to_owned());
+    }
+    assert!(written[0].contains("password="), "{}", written[0]);
+    assert_eq!(written[1], written[0], "ours, the original's");
+    let password = r"password=''a b\\''c\\\\d'' ";
+    assert_eq!(written[2], written[0].replace(password, ""), "under its own name");
+    assert_ne!(written[2], written[0]);
 }

@@ -22,6 +22,7 @@ command -v cc >/dev/null || apt_install gcc libc6-dev
 command -v c++ >/dev/null || apt_install g++
 command -v zstd >/dev/null || apt_install zstd
 need_openssl
+command -v python3 >/dev/null || apt_install python3
 need_postgresql
 need_cluster_managers
 bash tests/servers.sh

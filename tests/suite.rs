@@ -30,6 +30,7 @@ mod standby_target;
 // What the source may be: a standby, promoted a moment ago, reached in every way, read by a role with few rights, away
 // for a while.
 mod connecting;
+mod no_password;
 mod just_promoted;
 mod least_privilege;
 mod role_settings;

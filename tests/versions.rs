@@ -6,7 +6,7 @@
 //!     new  ┄┄┄ streams ┄┄┄ └──── kept ────────────────────────────────────────────────────────▶
 //!
 //!     torn        as it lies, from the running new primary, with -R
-//!     mended      as it lies, from the running new primary
+//!     mended      as it lies, from the running new primary, by a role with the least rights
 //!     shut_down   with --ensure-shutdown, from a standby of the new primary, which mended is by then
 //!     clean       from the directory of the new primary, stopped
 
@@ -18,6 +18,7 @@ use crate::harness::{
     Failover, Installation, Rewind, Sandbox, Server, SourceKind, WAL_PAGE_SIZE, assert_follows,
     assert_same_content, assert_sound, insert_position, next_segment,
 };
+use crate::least_privilege::{conninfo, printed_grants};
 
 fn shared(primary: &Server) {
     primary.sql(
@@ -122,7 +123,11 @@ fn rewind_in_every_way(major: u32) {
     let sandbox = Sandbox::new();
     let installation = Installation::of(major);
     let (old, new) = sandbox.pair_of(sandbox.initdb("old", installation, &[]));
-    let Failover { old: mut torn, mut new } = Failover::of(old, new, shared, lost, kept);
+    let with_role = |primary: &Server| {
+        shared(primary);
+        primary.sql(&printed_grants(major));
+    };
+    let Failover { old: mut torn, mut new } = Failover::of(old, new, with_role, lost, kept);
     let start = tear(&mut torn);
     let mut mended = torn.copy("mended");
 
@@ -141,7 +146,8 @@ fn rewind_in_every_way(major: u32) {
     let mut clean = mended.copy("clean");
     clean.start();
     clean.stop();
-    Rewind::of(&mended).from(&new, SourceKind::Server).run().expect_done();
+    // As a role that has what `kbrecover grants` gives it.
+    Rewind::of(&mended).arg("--source-server").arg(conninfo(&new)).run().expect_done();
     assert_follows(&mut mended, &new);
 
     let rewind = Rewind::of(&shut_down).from(&mended, SourceKind::Server).arg("--ensure-shutdown");

@@ -40,6 +40,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation
     let command = match arguments.get(1).and_then(|argument| argument.to_str()) {
         Some("rewind") => "kbrecover rewind",
         Some("status") => "kbrecover status",
+        Some("grants") => "kbrecover grants",
         Some("inspect") => "kbrecover inspect",
         Some("hook") => "kbrecover hook",
         Some("completions") => "kbrecover completions",
@@ -81,6 +82,8 @@ struct Cli {
 pub(crate) enum Command {
     /// Make a stopped, diverged data directory follow the source's history again
     Rewind(Box<RewindArgs>),
+    /// Print the SQL that gives a role the least it needs to be read from
+    Grants(GrantsArgs),
     /// Show what state a data directory is in
     Status(StatusArgs),
     /// Show what is in a control file, in WAL or in a timeline history
@@ -241,6 +244,32 @@ pub(crate) enum SyncMethod {
     Syncfs,
 }
 
+/// The options of `kbrecover grants`.
+#[derive(Args)]
+#[command(display_name = "kbrecover", after_help = GRANTS_HELP)]
+pub(crate) struct GrantsArgs {
+    /// Major version of the source server: 9.6, 10, ... 18
+    #[arg(long, value_name = "VERSION", value_parser = server_version, overrides_with = "source_version")]
+    pub(crate) source_version: u32,
+
+    /// The role
+    #[arg(long, value_name = "NAME", default_value = "rewind_user", overrides_with = "role")]
+    pub(crate) role: String,
+}
+
+const GRANTS_HELP: &str = "\
+Connects to nothing. To be run by a superuser on the primary, in the database that the connection string names.";
+
+/// The `server_version_num` of a version with or without its minor number.
+fn server_version(text: &str) -> Result<u32, String> {
+    let major =
+        |name: &str| text == name || text.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+    let known = walparse::Version::all().find(|version| major(version.name()));
+    known
+        .map(walparse::Version::server_version_num)
+        .ok_or_else(|| "no version of PostgreSQL from 9.6 to 18".to_owned())
+}
+
 /// The options of `kbrecover status`.
 #[derive(Args)]
 #[command(display_name = "kbrecover", after_help = STATUS_HELP)]
@@ -338,7 +367,7 @@ fn message_of(error: &clap::Error) -> String {
 
 /// Hides passwords in text that repeats the command line: a connection string that was not quoted well
 /// arrives in pieces, and one of them is its password.
-fn without_password(text: &str) -> String {
+pub(crate) fn without_password(text: &str) -> String {
     const HIDDEN: &str = "********";
     let mut text = text.to_owned();
     let mut from = 0;
@@ -348,7 +377,7 @@ fn without_password(text: &str) -> String {
         from = start;
         if value.len() < text.len() - start {
             let begin = text.len() - value.len();
-            let end = begin + value.find([' ', '&', '"']).unwrap_or(value.len());
+            let end = begin + value_length(value);
             text.replace_range(begin..end, HIDDEN);
             from = begin + HIDDEN.len();
         }
@@ -361,6 +390,22 @@ fn without_password(text: &str) -> String {
         text.replace_range(colon + 1..host, HIDDEN);
     }
     text
+}
+
+/// The length of the value at the beginning of `text`: quoted, or up to a space or what ends a URI's value. A
+/// backslash makes the next character part of it.
+fn value_length(text: &str) -> usize {
+    let quoted = text.starts_with('\'');
+    let mut characters = text.char_indices().skip(usize::from(quoted));
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '\\' => drop(characters.next()),
+            '\'' if quoted => return at + 1,
+            ' ' | '&' | '"' if !quoted => return at,
+            _ => {}
+        }
+    }
+    text.len()
 }
 
 #[cfg(test)]
@@ -476,6 +521,9 @@ mod tests {
         assert_eq!(usage.message, "too many command-line arguments (first is \"password=********\")");
         for (text, hidden) in [
             ("x 'sslPassword = s3cret' y", "x 'sslPassword = ******** y"),
+            ("password='s3 \\' cret' y", "password=******** y"),
+            (r"password=s3\ cret\'s y", "password=******** y"),
+            ("password='s3 cret", "password=********"),
             ("postgres://u:s3cret@h:1/db", "postgres://u:********@h:1/db"),
             ("postgres://h/db?password=s3cret&x=1", "postgres://h/db?password=********&x=1"),
             ("passwords are not shown", "passwords are not shown"),

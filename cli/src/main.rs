@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+mod process_list;
 mod args;
 mod persona;
 mod commands;
@@ -22,7 +23,7 @@ use args::{Command, Invocation};
 use persona::{KBRECOVER, Role};
 
 fn main() -> ExitCode {
-    let words: Vec<_> = std::env::args_os().collect();
+    let words = process_list::arguments();
     if let Some(role) = words.first().and_then(|program| Role::of(program)) {
         // Whatever happens: under these names there are two statuses only.
         return std::panic::catch_unwind(|| role.run(&words)).unwrap_or(ExitCode::FAILURE);
@@ -30,6 +31,10 @@ fn main() -> ExitCode {
     match args::parse(words) {
         Invocation::Run(Command::Rewind(args)) => commands::rewind::run(&args, KBRECOVER),
         Invocation::Run(Command::Status(args)) => commands::status::run(&args),
+        Invocation::Run(Command::Grants(args)) => {
+            screen::to_stdout(&rewind::source::grants(args.source_version, &args.role));
+            ExitCode::SUCCESS
+        }
         Invocation::Run(Command::Hook(args)) => commands::hook::run(&args),
         Invocation::Run(Command::Inspect(args)) => commands::inspect::run(&args),
         Invocation::Run(Command::Completions(args)) => {

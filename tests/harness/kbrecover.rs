@@ -135,16 +135,6 @@ impl Rewind {
 }
 
 impl Run {
-    /// Runs any command to its end.
-    pub fn of(command: &mut Command) -> Run {
-        let output = command.output().unwrap_or_else(|e| panic!("run {command:?}: {e}"));
-        Run {
-            code: output.status.code().unwrap_or_else(|| panic!("{command:?} was killed: {}", output.status)),
-            stdout: String::from_utf8(output.stdout).expect("standard output in UTF-8"),
-            stderr: String::from_utf8_lossy(&output.stderr).into(),
-        }
-    }
-
     /// Success, and something was rewound.
     pub fn expect_done(self) -> Run {
         assert_eq!(self.code, 0, "exit code\n{self}");
@@ -232,7 +222,12 @@ pub fn run_kbrecover<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run 
 
 /// Runs a command to its end, however it ends.
 pub fn run_command(mut command: Command) -> Run {
-    Run::of(&mut command)
+    let output = command.output().unwrap_or_else(|e| panic!("run {command:?}: {e}"));
+    Run {
+        code: output.status.code().unwrap_or_else(|| panic!("{command:?} was killed: {}", output.status)),
+        stdout: String::from_utf8(output.stdout).expect("standard output in UTF-8"),
+        stderr: String::from_utf8_lossy(&output.stderr).into(),
+    }
 }
 
 /// The program: what cargo built, or what `KBRECOVER_BIN` names. A copy, since cargo's directory may lie where the

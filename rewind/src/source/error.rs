@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use walparse::ControlError;
 
+use super::server::grants::grant;
 use super::server_error::ServerError;
 use super::walk::WalkError;
 use crate::config::ConfigError;
@@ -363,12 +364,9 @@ pub(super) fn permission_hint(error: &std::io::Error) -> Option<String> {
 
 /// What an administrator must run.
 fn grants(role: &str, database: &str, functions: &[String]) -> String {
-    let role = role.replace('"', "\"\"");
-    let mut text = format!("As a superuser, run in database \"{database}\" of the primary:");
-    for function in functions {
-        text.push_str(&format!("\n  GRANT EXECUTE ON FUNCTION {function} TO \"{role}\";"));
-    }
-    text
+    let statements = functions.iter().map(|function| grant(function, role));
+    let text: String = statements.map(|statement| format!("\n  {}", statement.trim_end())).collect();
+    format!("As a superuser, run in database \"{database}\" of the primary:{text}")
 }
 
 #[cfg(test)]

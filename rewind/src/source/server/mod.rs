@@ -6,6 +6,7 @@
 mod channel;
 mod dial;
 mod fetch;
+pub(super) mod grants;
 mod link;
 mod peer_name;
 mod queries;

@@ -1,0 +1,71 @@
+//! What a role must be granted to be a rewind's.
+
+use super::sql::{Dialect, GRANTABLE};
+
+/// SQL for a superuser to run in the database that the connection string names, on a server of this
+/// `server_version_num`: the role, if there is none of that name, and the least that lets it be read from.
+///
+/// Before 11 that is everything: the functions that read files ask for a superuser themselves.
+pub fn grants(version: u32, role: &str) -> String {
+    let (name, literal) = (identifier(role), format!("'{}'", role.replace('\'', "''")));
+    let attributes = if version < GRANTABLE { "LOGIN SUPERUSER" } else { "LOGIN" };
+    let mut text = String::new();
+    if version < GRANTABLE {
+        text += "-- The role must be a superuser: before version 11 the functions that read files of the server\n\
+                 -- (pg_read_binary_file, pg_ls_dir, pg_stat_file) refuse everybody else, whatever was granted.\n";
+    } else {
+        text += "-- Run this as a superuser on the primary, in the database the connection string names: such grants\n\
+                 -- hold in one database.\n";
+    }
+    // A standard string of its own for any name: no delimiter of the block can be in it.
+    let create = format!("CREATE ROLE {name} {attributes}").replace('\'', "''");
+    text += &format!(
+        "DO $kbrecover$ BEGIN IF NOT EXISTS (SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = {literal}) \
+         THEN EXECUTE '{create}'; END IF; END $kbrecover$;\n"
+    );
+    if version < GRANTABLE {
+        return text + &format!("ALTER ROLE {name} {attributes};\n");
+    }
+    for function in Dialect::of(version).iter().flat_map(Dialect::functions) {
+        text += &grant(&function, role);
+    }
+    text += "-- For pg_rewind, which is not needed here, one more:\n";
+    text += &format!("-- {}", grant("pg_catalog.pg_read_binary_file(text)", role).replace('\n', " "));
+    text.truncate(text.trim_end().len());
+    text + &format!(
+        "\n-- For a standby that is to stream as this role (-R):\n-- ALTER ROLE {} REPLICATION;\n",
+        name.replace('\n', " ")
+    )
+}
+
+/// One statement, in a line.
+pub(in crate::source) fn grant(function: &str, role: &str) -> String {
+    format!("GRANT EXECUTE ON FUNCTION {function} TO {};\n", identifier(role))
+}
+
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted() {
+        let text = grants(150_000, "it's \"a\"");
+        assert!(text.contains("rolname = 'it''s \"a\"'"), "{text}");
+        assert!(text.contains("EXECUTE 'CREATE ROLE \"it''s \"\"a\"\"\" LOGIN';"), "{text}");
+        assert!(text.contains("TO \"it's \"\"a\"\"\";"), "{text}");
+        assert_eq!(text.lines().filter(|line| line.starts_with("GRANT")).count(), 3);
+    }
+
+    #[test]
+    fn before_11_nothing_less_than_a_superuser() {
+        for version in [90_600, 100_000] {
+            let text = grants(version, "r");
+            assert!(text.contains("ALTER ROLE \"r\" LOGIN SUPERUSER;") && !text.contains("GRANT"), "{text}");
+        }
+        assert!(!grants(110_000, "r").contains("SUPERUSER"));
+    }
+}
