@@ -9,6 +9,18 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/postgresql.sh
 
+# What is built and what the tests make, with room to spare. A full disk looks like every test failing.
+need_gigabytes=12
+for directory in . "${TMPDIR:-/tmp}"; do
+    free=$(df --output=avail -BG "$directory" | tr -dc '0-9\n' | tail -n 1)
+    [ "$free" -ge "$need_gigabytes" ] || {
+        echo "the tests need ${need_gigabytes} GB free in $(realpath "$directory"), and there are ${free} GB" >&2
+        exit 1
+    }
+done
+# What only speeds up building again after a change takes gigabytes.
+[ -z "${CI:-}" ] || export CARGO_INCREMENTAL=0
+
 step() {
     printf '\n== %s\n' "$*"
     "$@"
