@@ -122,6 +122,7 @@ mod tests {
 
     /// In a process of its own: others run here at the same time.
     #[test]
+    #[expect(clippy::print_stdout, reason = "that is how the other process tells its peak")]
     fn a_million_files_and_ten_million_blocks_take_less_than_400_megabytes() {
         if std::env::var_os(CHILD).is_some() {
             return println!("peak of {} MB", hold_everything());
