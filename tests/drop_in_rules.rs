@@ -89,7 +89,7 @@ fn r5_and_r12_every_failure_is_status_1_and_can_be_finished() {
     old.try_start().expect_err("a server started on a half-rewound directory");
 
     let begun = Instant::now();
-    let terminated = run(with_fault(pg_rewind(&old, &conninfo), "30:sh kill -TERM $PPID; sleep 1"));
+    let terminated = run(with_fault(pg_rewind(&old, &conninfo), "12:sh kill -TERM $PPID; sleep 1"));
     assert!(begun.elapsed() < Duration::from_secs(10), "R12: {terminated}");
     assert_eq!(terminated.code, 1, "{terminated}");
     assert!(terminated.stderr.contains("pg_rewind: error: stopped by a signal"), "{terminated}");

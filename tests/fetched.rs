@@ -117,8 +117,8 @@ fn comparing_makes_no_difference_to_the_result() {
     let sandbox = Sandbox::new();
     let Failover { mut old, mut new } = failover(&sandbox);
     for server in [&old, &new] {
-        server.write("grown.conf", if server.name == "old" { "a\n".repeat(90) } else { "a\n".repeat(9000) });
-        server.write("cut.conf", if server.name == "old" { "b\n".repeat(90_000) } else { "b\n".repeat(90) });
+        server.write("grown.dat", if server.name == "old" { "a\n".repeat(90) } else { "a\n".repeat(9000) });
+        server.write("cut.dat", if server.name == "old" { "b\n".repeat(90_000) } else { "b\n".repeat(90) });
     }
     old.stop();
     new.stop();
@@ -131,7 +131,7 @@ fn comparing_makes_no_difference_to_the_result() {
     let other = |path: &&Path| !timed.iter().any(|name| *path == Path::new(name));
     let differing: Vec<_> = compared.differences(&copied).map(|(path, ..)| path).filter(other).collect();
     assert!(differing.is_empty(), "{differing:?}");
-    assert_eq!(std::fs::read(old.data.join("cut.conf")).expect("a file").len(), 180);
+    assert_eq!(std::fs::read(old.data.join("cut.dat")).expect("a file").len(), 180);
     new.start();
     assert_follows(&mut old, &new);
     assert_sound(&mut old);

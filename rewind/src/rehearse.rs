@@ -15,7 +15,7 @@ use crate::outcome::SpaceNeed;
 use crate::preflight::control_path;
 use crate::prepare::Planned;
 use crate::seal;
-use crate::source::{ChunkSink, FetchError, FetchRange, Source};
+use crate::source::{ChunkSink, FetchError, FetchRange, Source, SourceError};
 use crate::space;
 use crate::target::Target;
 
@@ -89,7 +89,9 @@ fn check_source(source: &dyn Source, planned: &Planned<'_>) -> Result<(), Rewind
     match source.fetch(&files, &ranges, &Nothing) {
         Ok(()) => Ok(()),
         Err(FetchError::Source(error)) => Err(error.into()),
-        Err(FetchError::Sink { .. }) => unreachable!("nothing is stored"),
+        Err(FetchError::Sink { path, source }) => {
+            Err(SourceError::Read { path: path.below("".as_ref()), source }.into())
+        }
     }
 }
 
