@@ -19,43 +19,13 @@ need_postgresql
 perl -MIPC::Run -e1 2>/dev/null || apt_install libipc-run-perl
 command -v prove >/dev/null || apt_install perl
 
-# A private apt configuration: source packages only, nothing outside of its directory.
-apt_source() {
-    local apt=$1 version suite
-    shift
-    mkdir -p "$apt/lists/partial" "$apt/archives/partial"
-    suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
-    cat >"$apt/sources.list" <<EOF
-deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main
-deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian-security $suite-security main
-EOF
-    cat >"$apt/apt.conf" <<EOF
-Dir::Etc::sourcelist "$apt/sources.list";
-Dir::Etc::sourceparts "-";
-Dir::State::lists "$apt/lists";
-Dir::Cache "$apt";
-Dir::Cache::archives "$apt/archives";
-APT::Sandbox::User "";
-EOF
-    export APT_CONFIG=$apt/apt.conf
-    apt-get -qq update
-    # Not every mirror has the newest yet.
-    for version in $(apt-cache showsrc postgresql-15 | sed -n 's/^Version: //p' | sort -rV); do
-        (cd "$apt/archives" && apt-get -qq source --download-only "postgresql-15=$version") && return
-    done
-    echo "no mirror has the source package postgresql-15" >&2
-    return 1
-}
-
 source=target/pg_suite/source
 if [ ! -e "$source/src/bin/pg_rewind/t" ]; then
     echo "Fetching the source package postgresql-15"
-    (apt_source "$PWD/target/pg_suite/apt")
+    archive=$(postgresql_source)
     rm -rf "$source" "$source.new"
     mkdir -p "$source.new"
-    # The newest of what was fetched; apt has checked it.
-    tar -xjf "$(ls target/pg_suite/apt/archives/postgresql-15_*.orig.tar.bz2 | sort -V | tail -n 1)" -C "$source.new" \
-        --strip-components=1 --wildcards '*/src/test/perl/*' '*/src/bin/pg_rewind/t/*'
+    tar -xjf "$archive" -C "$source.new" --strip-components=1 --wildcards '*/src/test/perl/*' '*/src/bin/pg_rewind/t/*'
     mv "$source.new" "$source"
 fi
 

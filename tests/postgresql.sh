@@ -75,3 +75,36 @@ need_cluster_managers() {
     command -v ping >/dev/null || missing+=(iputils-ping)
     [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
 }
+
+# Fetches the source package of PostgreSQL 15 and says where its archive is, which apt has checked. By a private apt
+# configuration: source packages only, nothing outside of target/postgresql_source.
+postgresql_source() {
+    local apt=$PWD/target/postgresql_source version suite
+    mkdir -p "$apt/lists/partial" "$apt/archives/partial"
+    suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    cat >"$apt/sources.list" <<EOF
+deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main
+deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian-security $suite-security main
+EOF
+    cat >"$apt/apt.conf" <<EOF
+Dir::Etc::sourcelist "$apt/sources.list";
+Dir::Etc::sourceparts "-";
+Dir::State::lists "$apt/lists";
+Dir::Cache "$apt";
+Dir::Cache::archives "$apt/archives";
+APT::Sandbox::User "";
+EOF
+    ls "$apt/archives/"*.orig.tar.bz2 2>/dev/null && return
+    (
+        export APT_CONFIG=$apt/apt.conf
+        apt-get -qq update
+        # Not every mirror has the newest yet.
+        for version in $(apt-cache showsrc postgresql-15 | sed -n 's/^Version: //p' | sort -rV); do
+            (cd "$apt/archives" && apt-get -qq source --download-only "postgresql-15=$version") && break
+        done
+    ) >&2
+    ls "$apt/archives/"*.orig.tar.bz2 || {
+        echo "no mirror has the source package postgresql-15" >&2
+        return 1
+    }
+}

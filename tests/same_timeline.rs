@@ -190,13 +190,13 @@ fn a_standby_is_resynchronised() {
     clean.stop();
     primary.sql("UPDATE entry SET origin = 'meanwhile' WHERE n % 150 = 0");
     // No WAL would bring this.
-    primary.write("extra.conf", "x");
+    primary.write("extra.dat", "x");
 
     Rewind::of(&standby).from(&primary, SourceKind::Server).run().expect_not_needed();
-    assert!(!standby.data.join("extra.conf").exists());
+    assert!(!standby.data.join("extra.dat").exists());
     let run = Rewind::of(&standby).from(&primary, SourceKind::Server).arg("--same-timeline-resync").run();
     run.expect_done().expect_said("source and target cluster are on the same timeline");
-    assert!(standby.data.join("extra.conf").exists());
+    assert!(standby.data.join("extra.dat").exists());
     assert_follows(&mut standby, &primary);
     assert_sound(&mut standby);
 
@@ -206,7 +206,7 @@ fn a_standby_is_resynchronised() {
         .arg("--same-timeline-resync")
         .run()
         .expect_done();
-    assert!(clean.data.join("extra.conf").exists());
+    assert!(clean.data.join("extra.dat").exists());
     primary.start();
     assert_follows(&mut clean, &primary);
     assert_sound(&mut clean);

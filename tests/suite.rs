@@ -73,6 +73,8 @@ mod inspect;
 mod fixtures;
 mod kingbase;
 mod versions;
+#[cfg(feature = "other_sizes")]
+mod custom_rmgr;
 
 // Recovery flows on real cluster managers.
 mod hook_v8r3;
