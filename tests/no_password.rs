@@ -159,10 +159,11 @@ fn not_in_the_process_list() {
     let target = sandbox.server("target");
     let silent = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = silent.local_addr().expect("address");
+    // Without TLS it does not come a second time when it is turned away.
     let strings = [
-        format!("host=127.0.0.1 port={} user=u password='x {SECRET}'", address.port()),
+        format!("host=127.0.0.1 port={} user=u password='x {SECRET}' sslmode=disable", address.port()),
         format!("postgresql://u:{SECRET}@{address}/d?sslmode=disable"),
-        format!("postgresql://u@{address}/d?password={SECRET}"),
+        format!("postgresql://u@{address}/d?sslmode=disable&password={SECRET}"),
     ];
     for (text, persona) in strings.iter().flat_map(|text| [(text, false), (text, true)]) {
         let mut command = match persona {

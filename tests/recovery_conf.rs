@@ -105,11 +105,12 @@ fn written_as_by_the_original() {
     std::fs::set_permissions(&passfile, std::fs::Permissions::from_mode(0o600)).expect("close it");
     give_to_server_user(&passfile);
     let quoted = passfile.to_str().expect("UTF-8").replace('\'', r"\'");
-    let conninfo = format!(
-        r"host=127.0.0.1 port={} user=postgres dbname=postgres application_name='it\'s me' passfile='{quoted}' \
-          options='-c work_mem=1MB' fallback_application_name=x connect_timeout=9 password='a b\'c\\d'",
-        source.port
-    );
+    let conninfo = [
+        &over_tcp(&source),
+        &format!("passfile='{quoted}'"),
+        r"options='-c work_mem=1MB' fallback_application_name=x connect_timeout=9 password='a b\'c\\d'",
+    ]
+    .join(" ");
     let commands =
         [server_program("pg_rewind"), command_as("pg_rewind", [] as [&str; 0]), command(["rewind"])];
     let mut written = Vec::new();

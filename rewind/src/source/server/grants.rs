@@ -17,11 +17,11 @@ pub fn grants(version: u32, role: &str) -> String {
         text += "-- Run this as a superuser on the primary, in the database the connection string names: such grants\n\
                  -- hold in one database.\n";
     }
-    // A standard string of its own for any name: no delimiter of the block can be in it.
     let create = format!("CREATE ROLE {name} {attributes}").replace('\'', "''");
+    let quote = dollar_quote(role);
     text += &format!(
-        "DO $kbrecover$ BEGIN IF NOT EXISTS (SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = {literal}) \
-         THEN EXECUTE '{create}'; END IF; END $kbrecover$;\n"
+        "DO {quote} BEGIN IF NOT EXISTS (SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = {literal}) \
+         THEN EXECUTE '{create}'; END IF; END {quote};\n"
     );
     if version < GRANTABLE {
         return text + &format!("ALTER ROLE {name} {attributes};\n");
@@ -43,6 +43,15 @@ pub(in crate::source) fn grant(function: &str, role: &str) -> String {
     format!("GRANT EXECUTE ON FUNCTION {function} TO {};\n", identifier(role))
 }
 
+/// A delimiter of a string that is not in the name.
+fn dollar_quote(name: &str) -> String {
+    let mut quote = "$kbrecover$".to_owned();
+    while name.contains(&quote) {
+        quote.insert(1, '_');
+    }
+    quote
+}
+
 fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
@@ -58,6 +67,12 @@ mod tests {
         assert!(text.contains("EXECUTE 'CREATE ROLE \"it''s \"\"a\"\"\" LOGIN';"), "{text}");
         assert!(text.contains("TO \"it's \"\"a\"\"\";"), "{text}");
         assert_eq!(text.lines().filter(|line| line.starts_with("GRANT")).count(), 3);
+    }
+
+    #[test]
+    fn no_name_ends_the_block() {
+        let text = grants(150_000, "$kbrecover$ $_kbrecover$");
+        assert!(text.contains("DO $__kbrecover$ BEGIN") && text.contains("END $__kbrecover$;"), "{text}");
     }
 
     #[test]
