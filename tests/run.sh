@@ -53,6 +53,8 @@ step cargo test --workspace -- "$@"
 [ $# -gt 0 ] || step cargo test -p kbrecover-walparse --features testing --bench wal
 [ $# -gt 0 ] || step cargo test -p kbrecover-rewind --bench plan
 [ $# -gt 0 ] || step cargo bench --profile dev --bench end_to_end -- --smoke
+# Page sizes and resource managers that no package has.
+[ $# -gt 0 ] || step bash tests/other_sizes.sh
 # PostgreSQL's own tests of pg_rewind, with this program in its place.
 [ $# -gt 0 ] || step bash tests/pg_suite.sh
 # A short run on what earlier ones have found; see there for a long one.
