@@ -65,10 +65,16 @@ need_postgresql() {
     }
 }
 
-# What tests/hook_v8r3.rs and hook_v8r6.rs run: pgpool-II, repmgr, sshd. None of them is started here.
+# What tests/hook_v8r3.rs, hook_v8r6.rs, patroni.rs, pgpool.rs and repmgr.rs run. None of it is started here.
 need_cluster_managers() {
     local missing=()
+    [ -x /usr/bin/patroni ] || missing+=(patroni)
+    python3 -c 'import etcd' 2>/dev/null || missing+=(python3-etcd)
+    [ -x /usr/bin/etcd ] || missing+=(etcd-server)
+    # Minimal systems have no documentation, and some of it is run: the sample scripts.
+    [ -e /usr/share/doc/pgpool2/examples/follow_primary.sh.sample ] || missing+=(pgpool2)
     [ -x /usr/sbin/pgpool ] || missing+=(pgpool2)
+    [ -x /bin/kill ] || missing+=(procps)
     [ -x "$PG_BINDIR/repmgr" ] || missing+=(postgresql-15-repmgr)
     [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
     command -v ssh >/dev/null || missing+=(openssh-client)

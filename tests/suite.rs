@@ -79,6 +79,12 @@ mod custom_rmgr;
 // Recovery flows on real cluster managers.
 mod hook_v8r3;
 mod hook_v8r6;
+
+// Cluster managers that call this program by the name pg_rewind.
+mod patroni;
+mod pgpool;
+mod repmgr;
+
 // How much is fetched, and how fast.
 mod fetched;
 

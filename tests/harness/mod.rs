@@ -35,8 +35,10 @@ mod verify;
 
 // Clusters with a manager.
 mod nodes;
+mod patroni_cluster;
 mod pool_cluster;
 mod repmgr_cluster;
+mod sample_scripts;
 
 // What scenarios say of pg_control and of WAL.
 mod control;
@@ -68,4 +70,7 @@ pub use wal::{
     record_starts, segments,
 };
 #[allow(unused_imports, reason = "the benchmark, which uses this harness, too, has no cluster manager")]
-pub use {nodes::assert_logged, pool_cluster::PoolCluster, repmgr_cluster::RepmgrCluster};
+pub use {
+    nodes::assert_logged, patroni_cluster::PatroniCluster, pool_cluster::PoolCluster,
+    repmgr_cluster::RepmgrCluster,
+};

@@ -26,14 +26,21 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// Node 1 is a running primary, 2 and 3 stream from it by slots.
-    pub fn start(sandbox: &Sandbox, settings: &str) -> Nodes {
-        let nodes = Nodes { dir: sandbox.path(""), port: free_port() };
-        let template = sandbox.server("template");
+    /// Their directories, without a server.
+    pub fn empty(sandbox: &Sandbox) -> Nodes {
         for node in 1..=3 {
             for part in ["", "/db", "/db/etc", "/log", "/run"] {
                 sandbox.make_dir(&format!("node{node}{part}"));
             }
+        }
+        Nodes { dir: sandbox.path(""), port: free_port() }
+    }
+
+    /// Node 1 is a running primary, 2 and 3 stream from it by slots.
+    pub fn start(sandbox: &Sandbox, settings: &str) -> Nodes {
+        let nodes = Nodes::empty(sandbox);
+        let template = sandbox.server("template");
+        for node in 1..=3 {
             copy_tree(&template.data, &nodes.data(node));
             nodes.configure(node, settings);
         }
@@ -75,7 +82,16 @@ impl Nodes {
 
     /// Makes what a node writes from now on stay there: its standbys receive nothing more.
     pub fn cut_off_standbys(&self, node: usize) {
-        for pid in self.column(node, "SELECT pid FROM pg_stat_replication") {
+        self.stop_senders(node, "true");
+    }
+
+    /// The same for one standby.
+    pub fn cut_off_standby(&self, node: usize, name: &str) {
+        self.stop_senders(node, &format!("application_name = '{name}'"));
+    }
+
+    fn stop_senders(&self, node: usize, which: &str) {
+        for pid in self.column(node, &format!("SELECT pid FROM pg_stat_replication WHERE {which}")) {
             run(Command::new("kill").args(["-STOP", &pid]));
         }
     }
@@ -102,11 +118,13 @@ impl Nodes {
     pub fn column_in(&self, database: &str, node: usize, query: &str) -> Vec<String> {
         let mut client = self.connect(node, database);
         let messages = client.simple_query(query).unwrap_or_else(|e| panic!("node {node}: {e:?}\n{query}"));
-        let row = |message: &SimpleQueryMessage| match message {
-            SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
-            _ => None,
-        };
-        messages.iter().filter_map(row).collect()
+        first_column(&messages)
+    }
+
+    /// The same, if the node answers.
+    pub fn try_column(&self, node: usize, query: &str) -> Option<Vec<String>> {
+        let mut client = self.connect_to(&address(node), self.port, "postgres")?;
+        Some(first_column(&client.simple_query(query).ok()?))
     }
 
     /// The names of the standbys that stream from a node.
@@ -129,6 +147,23 @@ impl Nodes {
     pub fn assert_same_rows(&self, one: usize, other: usize) {
         let rows = "SELECT md5(string_agg(n::text, ',' ORDER BY n)) FROM t";
         assert_eq!(self.column(one, rows), self.column(other, rows));
+    }
+
+    /// Proves that everything in all databases is the same on two nodes.
+    pub fn assert_same_content(&self, one: usize, other: usize) {
+        let dump = |node: usize| {
+            let mut dump = server_program("pg_dumpall");
+            dump.args(["-U", "postgres", "-h", &address(node), "-p", &self.port.to_string()]);
+            let text = String::from_utf8(run(&mut dump).stdout).expect("UTF-8");
+            // Newer ones have words of their own in it, to be run by psql only.
+            text.lines()
+                .filter(|line| !line.contains("restrict "))
+                .map(|line| format!("{line}\n"))
+                .collect::<String>()
+        };
+        let (one, other) = (dump(one), dump(other));
+        assert!(one.contains("CREATE TABLE public."), "{one}");
+        assert!(one == other, "not the same\n{one}\n{other}");
     }
 
     /// Waits until something is so.
@@ -227,6 +262,14 @@ impl Drop for Nodes {
                 stop.args(["stop", "-w", "-t", "20", "-m", "immediate", "-D"]).arg(self.data(node)).output();
         }
     }
+}
+
+fn first_column(messages: &[SimpleQueryMessage]) -> Vec<String> {
+    let row = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
+        _ => None,
+    };
+    messages.iter().filter_map(row).collect()
 }
 
 /// Proves that a log has these lines, or lines with these words.

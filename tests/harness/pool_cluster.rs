@@ -12,6 +12,7 @@ use postgres::SimpleQueryMessage;
 use super::kbrecover::command;
 use super::nodes::{Nodes, address, free_port};
 use super::program::{AsServerUser, bindir, give_to_server_user, run};
+use super::sample_scripts::{SampleScripts, share_configuration};
 use super::{Run, Sandbox};
 
 /// The pool and its nodes. Dropping it stops them all.
@@ -20,6 +21,7 @@ pub struct PoolCluster {
     pool_port: u16,
     pcp_port: u16,
     pool: Option<Child>,
+    scripts: Option<SampleScripts>,
 }
 
 impl Deref for PoolCluster {
@@ -33,13 +35,35 @@ impl Deref for PoolCluster {
 impl PoolCluster {
     /// Node 1 is the primary, 2 and 3 stream from it, and the pool knows them all.
     pub fn start(sandbox: &Sandbox) -> PoolCluster {
-        let nodes = Nodes::start(sandbox, "");
-        let mut cluster = PoolCluster { nodes, pool_port: free_port(), pcp_port: free_port(), pool: None };
+        let mut cluster = PoolCluster::of(Nodes::start(sandbox, ""));
         for node in 1..=3 {
             cluster.write_configuration(node);
         }
         cluster.start_pool();
         cluster
+    }
+
+    /// The same with the sample scripts of pgpool-II in the place of our flows.
+    pub fn start_with_sample_scripts(sandbox: &Sandbox) -> PoolCluster {
+        let mut cluster = PoolCluster::of(Nodes::start(sandbox, ""));
+        share_configuration(&cluster);
+        cluster.scripts = Some(SampleScripts::new(sandbox, &cluster, cluster.pcp_port));
+        cluster.start_pool();
+        cluster
+    }
+
+    fn of(nodes: Nodes) -> PoolCluster {
+        PoolCluster { nodes, pool_port: free_port(), pcp_port: free_port(), pool: None, scripts: None }
+    }
+
+    /// Calls the sample follow_primary.sh for a node, and returns what it says.
+    pub fn follow_primary(&self, node: usize, primary: usize) -> String {
+        self.scripts.as_ref().expect("a pool with sample scripts").follow_primary(self, node, primary)
+    }
+
+    /// What the pool and its scripts have said.
+    pub fn pool_log(&self) -> String {
+        fs::read_to_string(self.dir.join("pool.log")).unwrap_or_default()
     }
 
     /// `HAmodule.conf` of a node.
@@ -169,6 +193,8 @@ impl PoolCluster {
                 data.display()
             );
         }
+        // Of several lines about one setting the last counts.
+        conf += &self.scripts.as_ref().map(SampleScripts::pool_settings).unwrap_or_default();
         let pool = self.dir.join("pool");
         fs::create_dir(&pool).expect("make a directory");
         give_to_server_user(&pool);
@@ -190,6 +216,7 @@ impl PoolCluster {
             .arg("-F")
             .arg(self.dir.join("pcp.conf"));
         program.stdin(Stdio::null()).stdout(log.try_clone().expect("second handle")).stderr(log);
+        program.envs(self.scripts.as_ref().map(SampleScripts::environment));
         self.pool = Some(program.as_server_user().spawn().expect("run pgpool: install pgpool2"));
         self.wait_for_failover_to(1);
         for node in 1..=3 {

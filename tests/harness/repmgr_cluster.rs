@@ -9,13 +9,16 @@ use std::process::{Child, Command, Stdio};
 use super::kbrecover::{binary, command};
 use super::nodes::{Nodes, address, free_port};
 use super::program::{AsServerUser, bindir, run, server_program};
-use super::{Run, Sandbox};
+use super::sandbox::bindir_with_our_pg_rewind;
+use super::{Installation, Run, Sandbox};
 
 /// The nodes and the sshd between them. Dropping it stops them all.
 pub struct RepmgrCluster {
     nodes: Nodes,
     sshd: Child,
     ssh_port: u16,
+    /// Where repmgr looks for the server's programs.
+    bindir: PathBuf,
 }
 
 impl Deref for RepmgrCluster {
@@ -29,10 +32,19 @@ impl Deref for RepmgrCluster {
 impl RepmgrCluster {
     /// Node 1 is the primary, 2 and 3 stream from it, and repmgr knows them all.
     pub fn start(sandbox: &Sandbox) -> RepmgrCluster {
+        RepmgrCluster::start_with(sandbox, bindir().into())
+    }
+
+    /// The same, with this program in the place of `pg_rewind`.
+    pub fn start_calling_pg_rewind(sandbox: &Sandbox) -> RepmgrCluster {
+        RepmgrCluster::start_with(sandbox, bindir_with_our_pg_rewind(sandbox, &Installation::usual().bindir))
+    }
+
+    fn start_with(sandbox: &Sandbox, bindir: PathBuf) -> RepmgrCluster {
         let nodes = Nodes::start(sandbox, "shared_preload_libraries = 'repmgr'");
         let ssh_port = free_port();
         let sshd = start_sshd(sandbox, ssh_port);
-        let cluster = RepmgrCluster { nodes, sshd, ssh_port };
+        let cluster = RepmgrCluster { nodes, sshd, ssh_port, bindir };
         cluster.sql(1, "CREATE DATABASE repmgr");
         for node in 1..=3 {
             cluster.write_configuration(node, "standby");
@@ -62,9 +74,10 @@ impl RepmgrCluster {
         }
     }
 
-    /// Runs repmgr on a node.
-    pub fn repmgr(&self, node: usize, arguments: &[&str]) {
-        run(server_program("repmgr").arg("-f").arg(self.conf(node)).args(arguments));
+    /// Runs repmgr on a node, and returns what it says.
+    pub fn repmgr(&self, node: usize, arguments: &[&str]) -> String {
+        let output = run(server_program("repmgr").arg("-f").arg(self.conf(node)).args(arguments));
+        String::from_utf8_lossy(&output.stderr).into()
     }
 
     /// Runs `kbrecover hook v8r6` on a node.
@@ -84,7 +97,7 @@ impl RepmgrCluster {
     }
 
     fn write_configuration(&self, node: usize, recovery: &str) {
-        let (home, bin) = (self.home(node), bindir().display());
+        let (home, bin) = (self.home(node), self.bindir.display());
         let text = format!(
             "node_id={node}\nnode_name='node{node}'\n\
              conninfo='host={} port={} user=postgres dbname=repmgr connect_timeout=5'\n\
@@ -109,7 +122,7 @@ impl Drop for RepmgrCluster {
 }
 
 /// An sshd of the servers' user, who may log in by a key made here.
-fn start_sshd(sandbox: &Sandbox, port: u16) -> Child {
+pub(super) fn start_sshd(sandbox: &Sandbox, port: u16) -> Child {
     let dir = sandbox.make_dir("ssh");
     for key in ["key", "host_key"] {
         run(Command::new("ssh-keygen")
@@ -121,7 +134,7 @@ fn start_sshd(sandbox: &Sandbox, port: u16) -> Child {
     let listen: String = (1..=3).map(|node| format!("ListenAddress {}\n", address(node))).collect();
     let conf = format!(
         "Port {port}\n{listen}HostKey {shown}/host_key\nAuthorizedKeysFile {shown}/key.pub\nPidFile {shown}/pid\nStrictModes no\n\
-         UsePAM no\nPasswordAuthentication no\nPrintMotd no\n"
+         Subsystem sftp internal-sftp\nUsePAM no\nPasswordAuthentication no\nPrintMotd no\n"
     );
     fs::write(dir.join("sshd_config"), conf).expect("write sshd_config");
     let log = fs::File::create(dir.join("log")).expect("make sshd's log");

@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 use super::installation::Installation;
-use super::program::{give_to_server_user, run, server_program};
+use super::kbrecover::binary;
+use super::program::{bindir, give_to_server_user, run, server_program};
 use super::server::Server;
 
 /// Settings of every server, chosen for speed and for tests that repeat.
@@ -125,6 +126,20 @@ impl Sandbox {
         standby.start();
         (primary, standby)
     }
+}
+
+/// A directory of links: to the programs of 15, in their place to those that another installation has, and to this
+/// program under the name `pg_rewind`.
+pub fn bindir_with_our_pg_rewind(sandbox: &Sandbox, others: &Path) -> PathBuf {
+    let directory = sandbox.make_dir("bin");
+    let programs = [bindir(), others].map(|from| std::fs::read_dir(from).expect("list the server programs"));
+    let links = programs.into_iter().flatten().flatten().map(|entry| (entry.file_name(), entry.path()));
+    for (name, program) in links.chain([("pg_rewind".into(), binary().into())]) {
+        let link = directory.join(name);
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(program, &link).expect("link a program");
+    }
+    directory
 }
 
 /// Copies a directory with owners, modes and links.
