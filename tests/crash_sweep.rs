@@ -166,7 +166,8 @@ impl Sweep<'_> {
     /// One case from begin to end.
     fn case(&self, name: &str, fault: &str) -> Left {
         let (target, run) = self.stopped(name, fault);
-        assert_eq!(run.is_none(), fault.ends_with("kill"), "{fault} did not happen");
+        let said = run.as_ref().map_or_else(String::new, Run::to_string);
+        assert_eq!(run.is_none(), fault.ends_with("kill"), "{fault} did not happen: {said}");
         let left = self.check(&target, run.as_ref(), fault);
         self.finish(&target, fault);
         remove_copy(target);
@@ -190,8 +191,9 @@ fn chosen(changes: &[Change], count: usize) -> BTreeSet<usize> {
         changes.iter().rposition(|change| change.kind == "write" && change.path.ends_with("pg_control"));
     let seal = seal.expect("a control file is written");
     chosen.extend(seal - 15..=(seal + 5).min(total));
+    let rest: Vec<usize> = (1..=total).filter(|at| !chosen.contains(at)).collect();
     let missing = count.saturating_sub(chosen.len());
-    chosen.extend((0..missing).map(|number| 1 + number * total / missing.max(1)));
+    chosen.extend((0..missing).map(|number| rest[number * rest.len() / missing]));
     chosen
 }
 

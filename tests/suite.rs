@@ -66,6 +66,7 @@ mod pg_wal_symlink;
 mod min_recovery_point;
 mod missing_wal;
 mod wal_files;
+mod unarchived;
 mod wal_records;
 mod inspect;
 

@@ -187,6 +187,10 @@ pub(crate) struct RewindArgs {
     #[arg(long, value_name = "GLOB", help_heading = "What to do")]
     pub(crate) keep: Vec<String>,
 
+    /// Before the first change, archive WAL of the target that waits for it with its archive_command
+    #[arg(long, overrides_with = "archive_ready", help_heading = "What to do")]
+    pub(crate) archive_ready: bool,
+
     /// Make the target a standby of --source-server
     #[arg(short = 'R', long, overrides_with = "write_recovery_conf", help_heading = "What to do")]
     pub(crate) write_recovery_conf: bool,

@@ -243,7 +243,7 @@ fn remove_left_over(path: &Path) -> Result<(), ArchiveError> {
 
 /// The command with `%f`, `%p` and `%%` replaced; other letters after `%` stay as they are, as in the
 /// server. `None` for one with `%r`.
-fn substitute(command: &str, file_name: &str, path: &str) -> Option<String> {
+pub(crate) fn substitute(command: &str, file_name: &str, path: &str) -> Option<String> {
     let mut result = String::with_capacity(command.len());
     let mut rest = command;
     while let Some(at) = rest.find('%') {

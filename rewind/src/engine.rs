@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use walparse::Flavor;
 
+use crate::archive_ready::{self, ArchiveCommand};
 use crate::clock::Clock;
 use crate::copy::{Transfer, copy_data, create_entries};
 use crate::early_wal::{Copying, copy_during};
@@ -94,17 +95,27 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
             Ok(*outcome)
         }
         Survey::Planned(planned) if options.mode == Mode::DryRun => {
+            archive_ready::announce(options, &planned);
             planned.outside.announce();
             Ok(Outcome::Planned(planned.report(&clock)))
         }
-        Survey::Planned(planned) => {
+        Survey::Planned(mut planned) => {
             options.stop.check().map_err(|_| so_far(RewindError::Stopped))?;
+            archive_ready::announce(options, &planned);
+            let archive = ArchiveCommand::if_asked(options, target.root(), planned.clusters.target.version())
+                .map_err(|error| so_far(error.into()))?;
             let journal = journal(source, &planned);
             let space = rehearse(options, &target, source, &planned, &journal).map_err(so_far)?;
             clock.end_stage("rehearsal");
             if options.mode == Mode::Check {
                 return Ok(Outcome::Checked(Report { space, ..planned.report(&clock) }));
             }
+            if let Some(archive) = archive {
+                archive
+                    .archive_all(&target, &mut planned, &options.stop)
+                    .map_err(|error| so_far(error.into()))?;
+            }
+            let journal = self::journal(source, &planned);
             if !is_unfinished && let Err(error) = mark(&target, &planned, &journal) {
                 // The mark may be there although making it durable failed.
                 let state = state_of(target.root());

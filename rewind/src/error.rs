@@ -6,6 +6,7 @@ use walparse::scan::ScanError;
 use walparse::{HistoryError, Lsn, TimelineId, Version, WalFault, WalReadError};
 
 use crate::archive::ArchiveError;
+use crate::archive_ready::ArchiveReadyError;
 use crate::config::ConfigError;
 use crate::copy::CopyError;
 use crate::data_path::DataPath;
@@ -64,6 +65,9 @@ pub enum RewindError {
     /// The archive cannot be used.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// WAL that waited for archiving could not be archived.
+    #[error(transparent)]
+    ArchiveReady(#[from] ArchiveReadyError),
     /// The history of a timeline is nowhere to be found.
     #[error("could not find the history file \"{name}\" of the {side}")]
     NoHistory {
@@ -227,6 +231,7 @@ impl RewindError {
             RewindError::Preflight(error) => return error.hint(),
             RewindError::Config(error) => return error.hint(),
             RewindError::Archive(error) => return error.hint(),
+            RewindError::ArchiveReady(error) => return error.hint(),
             RewindError::Lock(LockError::Taken { .. }) => "Wait until it has finished.".into(),
             RewindError::Lock(_) => "Give the data directory of the stopped server, and run as its owner.".into(),
             RewindError::NoHistory { .. } => {
@@ -302,7 +307,7 @@ fn shortage_list(shortages: &[SpaceNeed]) -> String {
 }
 
 /// A list of names of segments in order, without the middle of a long one.
-fn name_list(names: &[String]) -> String {
+pub(crate) fn name_list(names: &[String]) -> String {
     match names {
         [first, .., last] if names.len() > 4 => format!("{first} to {last} ({} segments)", names.len()),
         _ => names.join(", "),

@@ -32,6 +32,7 @@ mod journal;
 mod copy;
 mod early_wal;
 mod pace;
+mod archive_ready;
 mod outside;
 mod seal;
 mod recovery_conf;
@@ -59,6 +60,7 @@ pub mod benching;
 #[doc(hidden)]
 pub mod fuzzing;
 
+pub use archive_ready::ArchiveReadyError;
 pub use copy::CopyError;
 pub use data_path::{DataPath, PathError};
 pub use disk::{Change, ChangeObserver, Verdict};

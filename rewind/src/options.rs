@@ -39,6 +39,8 @@ pub struct Options {
     pub space: SpaceCheck,
     /// What to do about changed blocks that replay makes anew.
     pub rebuilt_blocks: RebuiltBlocks,
+    /// Whether WAL of the target that waits for archiving is archived before the first change.
+    pub archive_ready: bool,
     /// Whether what was written is made durable.
     pub sync: SyncChoice,
     /// Connections and threads; `None` leaves the choice to the engine.
@@ -71,6 +73,7 @@ impl Options {
             config_file: None,
             space: SpaceCheck::Enforce,
             rebuilt_blocks: RebuiltBlocks::Leave,
+            archive_ready: false,
             sync: SyncChoice::Fsync,
             delta: Delta::Auto,
             max_rate: None,

@@ -9,7 +9,7 @@ use std::fs::{File, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ pub(crate) struct Target {
     _lock: File,
     file_mode: u32,
     directory_mode: u32,
-    written: Mutex<Written>,
+    written: Arc<Mutex<Written>>,
     last_look: Mutex<Instant>,
 }
 
@@ -100,6 +100,10 @@ pub(crate) struct TargetFile {
     disk: Disk,
     file: File,
     path: PathBuf,
+    name: DataPath,
+    /// Where a change is noted, and whether this one's was.
+    written: Arc<Mutex<Written>>,
+    is_noted: AtomicBool,
 }
 
 impl Target {
@@ -130,7 +134,7 @@ impl Target {
             _lock: directory,
             file_mode,
             directory_mode,
-            written: Mutex::default(),
+            written: Arc::default(),
             last_look: Mutex::new(Instant::now()),
         })
     }
@@ -161,6 +165,7 @@ impl Target {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.remember_entry(path);
+                self.remember(|written| written.files.insert(path.clone()));
                 self.disk.create_file(&full, self.file_mode)
             }
             other => other,
@@ -170,8 +175,15 @@ impl Target {
             path: full.clone(),
             source,
         })?;
-        self.remember(|written| written.files.insert(path.clone()));
-        Ok(TargetFile { disk: self.disk.clone(), file, path: full })
+        let (disk, written) = (self.disk.clone(), Arc::clone(&self.written));
+        Ok(TargetFile {
+            disk,
+            file,
+            path: full,
+            name: path.clone(),
+            written,
+            is_noted: AtomicBool::new(false),
+        })
     }
 
     /// Whether [`Target::open`] would succeed on a file that is there; nothing is changed.
@@ -321,6 +333,11 @@ impl Target {
         disk.sync_directory(parent).map_err(failed("fsync directory", parent))
     }
 
+    /// Renames a file, durably.
+    pub(crate) fn rename(&self, from: &DataPath, to: &DataPath) -> Result<(), TargetError> {
+        self.move_outside(&from.below(&self.root), &to.below(&self.root))
+    }
+
     /// [`Target::replace_file`] for a file outside the data directory that the target's configuration names.
     pub(crate) fn replace_outside(&self, path: &Path, bytes: &[u8]) -> Result<(), TargetError> {
         let mut temporary = path.to_owned().into_os_string();
@@ -453,6 +470,7 @@ impl Target {
 impl TargetFile {
     /// Writes all of `bytes` at `offset`.
     pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), TargetError> {
+        self.note();
         let written = self.disk.write(&self.file, &self.path, bytes, offset);
         written.map_err(|source| self.failed("write to file", source))
     }
@@ -465,6 +483,7 @@ impl TargetFile {
         offset: u64,
         length: u64,
     ) -> Result<Option<u64>, TargetError> {
+        self.note();
         let copied = self.disk.copy_range(from, &self.file, offset, length);
         copied.map_err(|source| self.failed("write to file", source))
     }
@@ -489,8 +508,18 @@ impl TargetFile {
 
     /// Cuts or lengthens the file.
     pub(crate) fn set_length(&self, length: u64) -> Result<(), TargetError> {
+        self.note();
         let cut = self.disk.set_length(&self.file, &self.path, length);
         cut.map_err(|source| self.failed("truncate file", source))
+    }
+
+    /// Notes, before the first change, that there is one to make durable. Who takes [`Target::take_unsynced`]
+    /// sees to it that no file is open then.
+    fn note(&self) {
+        if !self.is_noted.swap(true, Ordering::Relaxed) {
+            let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            written.files.insert(self.name.clone());
+        }
     }
 
     fn failed(&self, action: &'static str, source: io::Error) -> TargetError {

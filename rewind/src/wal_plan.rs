@@ -4,6 +4,11 @@
 //! checkpoint to the minRecoveryPoint in the **source's** history. Below the fork both sides have the
 //! same bytes, so the target's own segments stay. From the fork on the target's segments are another
 //! history and go. The source's segments beyond its end (recycled, preallocated) are never copied.
+//!
+//! Files of the target that wait for archiving (`archive_status/NAME.ready`) stay with their note, as a server
+//! keeps them that leaves a timeline: of a timeline older than the source's, replay never takes one of them for
+//! a segment of the source's history, because that has a newer name for the same place, which is there. Where
+//! it could, because the name is one that the source's history uses or may use yet, they cannot stay.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -23,6 +28,10 @@ pub(crate) struct WalPlan {
     pub(crate) remove: Vec<DataPath>,
     /// Segments of the target that stay although the source does not have them: replay may need them.
     pub(crate) keep: Vec<String>,
+    /// Files that the target has not archived and that stay for that alone.
+    pub(crate) waiting: Vec<String>,
+    /// Files that it has not archived and that cannot stay.
+    pub(crate) unarchived: Vec<String>,
 }
 
 /// A file of the WAL directory to copy.
@@ -80,6 +89,8 @@ pub(crate) fn plan(input: &WalPlanInput<'_>) -> WalPlan {
     segments(input, &mut plan);
     histories(input, &mut plan);
     let copied: BTreeSet<String> = plan.copy.iter().map(|file| file.name.clone()).collect();
+    let in_place = |name: &&str| copied.contains(*name) && is_waiting(input, name) && !is_common(input, name);
+    plan.unarchived.extend(target_names(input).filter(in_place).map(str::to_owned));
     for name in target_names(input) {
         if !copied.contains(name) && !plan.keep.iter().any(|kept| kept == name) {
             old_file(input, &mut plan, name);
@@ -139,10 +150,50 @@ fn old_file(input: &WalPlanInput<'_>, plan: &mut WalPlan, name: &str) {
         // One above the source's timeline would be taken for the newest.
         Some(WalFileName::History(_)) | None => false,
     };
+    if !stays && is_waiting(input, name) {
+        if may_wait(input, name) {
+            plan.waiting.push(name.to_owned());
+            return;
+        }
+        plan.unarchived.push(name.to_owned());
+    }
     if !stays {
         plan.remove.extend(DataPath::parse(format!("{}/{name}", input.geometry.version.wal_dir())));
     } else if !on_source() {
         plan.keep.push(name.to_owned());
+    }
+}
+
+/// Whether the target has still to archive one of its own files.
+fn is_waiting(input: &WalPlanInput<'_>, name: &str) -> bool {
+    let note = format!("{}/archive_status/{name}.ready", input.geometry.version.wal_dir());
+    input.own_files.is_none_or(|own| own.contains(name))
+        && DataPath::parse(note).is_ok_and(|note| input.target.get(&note).is_some())
+}
+
+/// Whether a file that is replaced has the same contents on the source: a segment that ends before the fork, or
+/// the history of a timeline that both have been on.
+fn is_common(input: &WalPlanInput<'_>, name: &str) -> bool {
+    let size = input.geometry.segment_size;
+    match WalFileName::parse(name, size) {
+        Some(WalFileName::Segment(_, segment)) => size.end_of(segment) <= input.fork,
+        Some(WalFileName::History(timeline)) => {
+            timeline <= input.source_history.timeline_at(Lsn(input.fork.0.saturating_sub(1)))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a file of another branch can stay: no server that follows the source ever takes it for its own.
+fn may_wait(input: &WalPlanInput<'_>, name: &str) -> bool {
+    let (size, history) = (input.geometry.segment_size, input.source_history);
+    match WalFileName::parse(name, size) {
+        Some(WalFileName::Segment(timeline, segment)) => {
+            timeline < history.timeline() && timeline != history.timeline_of_segment(segment, size)
+        }
+        Some(WalFileName::History(timeline)) => timeline < history.timeline(),
+        Some(WalFileName::Partial(..) | WalFileName::Backup(..)) => true,
+        None => false,
     }
 }
 
@@ -246,7 +297,7 @@ mod tests {
             seg(1, 6),
             seg(1, 7),
             "00000003.history".into(),
-            ready.clone(),
+            ready,
             done,
         ];
         let plan = make(&source, &target, 3 * MIB + 80, 5 * MIB + 500, 7 * MIB + 1000);
@@ -255,10 +306,39 @@ mod tests {
             copied,
             [(seg(2, 5), MIB), (seg(2, 6), MIB), (seg(2, 7), 1000), ("00000002.history".into(), MIB)]
         );
-        let expected = [seg(1, 5), seg(1, 6), seg(1, 7), "00000003.history".into(), ready];
+        let expected = [seg(1, 5), seg(1, 7), "00000003.history".into()];
         assert_eq!(names(&plan.remove), expected);
+        assert_eq!(plan.waiting, [seg(1, 6)]);
         assert_eq!(plan.keep, [seg(1, 2), seg(1, 3)]);
         assert!(plan.elsewhere.is_empty());
+    }
+
+    #[test]
+    fn what_waits_for_archiving_stays_where_replay_cannot_take_it_for_the_sources() {
+        let ready = |name: String| format!("archive_status/{name}.ready");
+        let source = [seg(2, 5), seg(2, 6), "00000002.history".into()];
+        let mut target: Vec<String> = vec![
+            seg(1, 4),
+            seg(1, 5),
+            seg(1, 6),
+            seg(2, 6),
+            seg(3, 6),
+            format!("{}.partial", seg(1, 7)),
+            "00000003.history".into(),
+        ];
+        let notes: Vec<String> = target.iter().cloned().map(ready).collect();
+        target.extend(notes.clone());
+        // Not archived yet, and not even done.
+        target.push(seg(1, 8));
+        let plan = make(&source, &target, 4 * MIB + 80, 5 * MIB + 500, 6 * MIB + 1000);
+        assert_eq!(plan.waiting, [seg(1, 5), seg(1, 6), format!("{}.partial", seg(1, 7))]);
+        assert_eq!(plan.unarchived, [seg(2, 6), "00000003.history".into(), seg(3, 6)]);
+        // The last three notes are of what goes.
+        let mut gone = vec![seg(1, 8), "00000003.history".into(), seg(3, 6)];
+        gone.extend([&notes[6], &notes[3], &notes[4]].map(Clone::clone));
+        let removed: BTreeSet<_> = names(&plan.remove).into_iter().collect();
+        assert_eq!(removed, gone.into_iter().collect());
+        assert_eq!(plan.keep, [seg(1, 4)]);
     }
 
     #[test]

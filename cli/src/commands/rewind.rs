@@ -111,6 +111,7 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         missing_wal: MissingWal { directories: args.wal_dir.clone(), restore_command },
         config_file: args.config_file.clone(),
         space: if args.ignore_free_space { SpaceCheck::Ignore } else { SpaceCheck::Enforce },
+        archive_ready: args.archive_ready,
         rebuilt_blocks: if args.copy_all_changed { RebuiltBlocks::Copy } else { RebuiltBlocks::Leave },
         sync: match args.sync_method {
             _ if args.no_sync => SyncChoice::Off,
