@@ -43,9 +43,20 @@ fn a_standby_that_is_down_is_started() {
 
     let status = cluster.hook(1, &["status"]);
     assert!(
-        status.stdout.lines().all(|line| line.contains("primary") || line.ends_with("standby      attached")),
+        status
+            .stdout
+            .lines()
+            .skip(1)
+            .all(|line| line.contains("primary") || line.ends_with("standby      attached")),
         "{status}"
     );
+
+    cluster.set_recovery("automatic");
+    cluster.kill_node(3);
+    cluster.wait("the primary to see it", || cluster.streaming(1) == ["node2"]);
+    assert_eq!(cluster.look(1).code, 0);
+    cluster.wait("the standby to stream", || cluster.streaming(1) == ["node2", "node3"]);
+    assert!(!cluster.log(1).contains("NODE REJOIN"), "{}", cluster.log(1));
 }
 
 /// The primary is lost and another node promoted: it is rejoined if the configuration says `automatic`, or by hand.
@@ -63,8 +74,16 @@ fn an_old_primary_is_rejoined() {
     cluster.repmgr(2, &["standby", "promote"]);
     cluster.sql(2, "INSERT INTO t SELECT generate_series(2001, 2100)");
 
-    // `standby` leaves an old primary to a person.
+    // `manual` and `standby` leave an old primary to a person.
     let before = Tree::of(&cluster.data(1));
+    cluster.set_recovery("manual");
+    assert_eq!(cluster.look(2).code, 0);
+    assert!(
+        cluster.log(2).contains("node \"node1\" (ID: 1) is not attached; recovery='manual'"),
+        "{}",
+        cluster.log(2)
+    );
+    cluster.set_recovery("standby");
     assert_eq!(cluster.look(2).code, 0);
     assert!(cluster.log(2).contains("is not a standby, and recovery='standby'"), "{}", cluster.log(2));
     before.assert_unchanged(&cluster.data(1), &cluster.log(2));

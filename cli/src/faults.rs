@@ -9,11 +9,14 @@
 //!                                written raw behind the line
 //! KBRECOVER_SOURCE_FAULT=17:5    the 17th question to the source fails, or the 17th piece that came from it
 //! KBRECOVER_QUESTIONS=FILE       all of these are recorded there, one in a line
+//! KBRECOVER_STEP_FAULT=start:begin   the process is killed before this step of a flow begins its action
+//! KBRECOVER_STEP_FAULT=start:done    and when that has been done
 //! KBRECOVER_SKIP_SYNC=1          no fsync is done, though all are counted
 //! ```
 
 use std::sync::Arc;
 
+use hooks::flow::Moment;
 use rewind::ChangeObserver;
 
 /// The faults that the environment asks for.
@@ -22,8 +25,12 @@ pub(crate) fn from_environment() -> Option<Arc<dyn ChangeObserver>> {
     None
 }
 
+/// The faults of recovery flows.
+#[cfg(not(debug_assertions))]
+pub(crate) fn at_step(_: &'static str, _: Moment) {}
+
 #[cfg(debug_assertions)]
-pub(crate) use debug::from_environment;
+pub(crate) use debug::{at_step, from_environment};
 
 #[cfg(debug_assertions)]
 mod debug {
@@ -56,6 +63,18 @@ mod debug {
         let source = Mutex::new(State { count: 0, record: questions.map(create) });
         let (fault, source_fault) = (fault.map(parse), source_fault.map(parse));
         Some(Arc::new(Faults { fault, source_fault, skips_sync, state, source }))
+    }
+
+    /// The faults of recovery flows.
+    pub(crate) fn at_step(name: &'static str, moment: Moment) {
+        let moment = match moment {
+            Moment::Begin => "begin",
+            Moment::Done => "done",
+        };
+        if std::env::var("KBRECOVER_STEP_FAULT").is_ok_and(|wanted| wanted == format!("{name}:{moment}")) {
+            // Nothing of this process is left to hear that it failed.
+            let _ = kill_process(getpid(), Signal::KILL);
+        }
     }
 
     #[derive(Debug)]

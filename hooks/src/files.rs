@@ -1,7 +1,8 @@
 //! Small files of a data directory that a flow writes.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::flow::StepError;
@@ -22,6 +23,13 @@ pub(crate) fn replace(path: &Path, text: &str) -> Result<(), StepError> {
         File::open(directory)?.sync_all()
     };
     write().map_err(|error| file_error("write", path, &error))
+}
+
+/// Opens a file for writing and makes it if need be, with mode 0600. A link is not followed: the directory may be
+/// one in which anybody may make files.
+pub(crate) fn open_for_lock(path: &Path) -> io::Result<File> {
+    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow).open(path)
 }
 
 /// The text of a file; `None` if there is none.

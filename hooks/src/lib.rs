@@ -17,7 +17,6 @@ pub mod v8r6;
 mod rejoin;
 pub mod recovery_log;
 pub mod server;
-pub mod conninfo_text;
 pub mod sql;
 pub mod secret;
 pub mod settings;
@@ -25,6 +24,8 @@ pub mod shell_config;
 mod files;
 mod ping;
 mod slots;
+pub mod pid_file;
+pub mod virtual_address;
 
 #[cfg(test)]
 mod testing;

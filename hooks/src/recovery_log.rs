@@ -38,9 +38,18 @@ impl RecoveryLog {
     /// # Errors
     /// It cannot be opened for appending.
     pub fn open(path: &Path, echo: Echo) -> io::Result<RecoveryLog> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-        let state = Mutex::new(State { file, held: Some(VecDeque::new()) });
+        let state = Mutex::new(State { file: append_to(path)?, held: Some(VecDeque::new()) });
         Ok(RecoveryLog { echo, state })
+    }
+
+    /// Goes on in the file of this name, which may be another one now: the old one was moved away, say.
+    ///
+    /// # Errors
+    /// It cannot be opened for appending; the log goes on where it was.
+    pub fn reopen(&self, path: &Path) -> io::Result<()> {
+        let file = append_to(path)?;
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).file = file;
+        Ok(())
     }
 
     /// Adds a line. A log that cannot be written stops nothing.
@@ -70,6 +79,10 @@ impl RecoveryLog {
     }
 }
 
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
 /// The time now as the scripts write it.
 pub fn timestamp() -> String {
     jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string()
@@ -90,5 +103,9 @@ mod tests {
         log.line("two");
         RecoveryLog::open(&path, Echo::Off).unwrap().line("never");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        std::fs::rename(&path, dir.path().join("rotated")).unwrap();
+        log.reopen(&path).unwrap();
+        log.line("three");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "three\n");
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rewind::command::{self, ExitReason};
 use walparse::{Flavor, Names};
 
+use crate::files;
 use crate::flow::StepError;
 
 /// How long starting and stopping may take, as the scripts have it.
@@ -51,6 +52,21 @@ impl LocalServer {
         let text = fs::read_to_string(&path).map_err(|error| file_error("read", &path, &error))?;
         let number = text.trim().split('.').next().unwrap_or_default();
         number.parse().map_err(|_| StepError::new(format!("file \"{}\" names no version", path.display())))
+    }
+
+    /// Whether the directory says that its server is a standby: by `standby.signal` or, up to 11, by a
+    /// `recovery.conf` that sets `primary_conninfo`.
+    ///
+    /// # Errors
+    /// `recovery.conf` is there but cannot be read.
+    pub fn is_standby(&self) -> Result<bool, StepError> {
+        if self.data.join("standby.signal").exists() {
+            return Ok(true);
+        }
+        let text = files::read(&self.data.join("recovery.conf"))?.unwrap_or_default();
+        let settings = rewind::config::parse(text.as_bytes()).map_err(|error| StepError::of(&error))?;
+        // A line that is a comment does not count.
+        Ok(settings.iter().any(|setting| setting.name == "primary_conninfo"))
     }
 
     /// The process of the running server that the lock file names.

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::stop::StopFlag;
+
 /// The `tracing` target of lines that a child wrote.
 pub const CHILD: &str = "kbrecover::child";
 
@@ -37,7 +39,7 @@ pub struct Finished {
 /// # Errors
 /// It cannot be started, or runs longer than `limit` and is ended then.
 pub fn run(command: &mut Command, limit: Option<Duration>) -> Result<Finished, CommandError> {
-    run_with(command, limit, Telling::Lines)
+    run_with(command, limit, Telling::Lines, None)
 }
 
 /// As [`run`], for a child that is only asked something: what it writes is not passed on.
@@ -45,7 +47,20 @@ pub fn run(command: &mut Command, limit: Option<Duration>) -> Result<Finished, C
 /// # Errors
 /// As [`run`].
 pub fn run_quietly(command: &mut Command, limit: Option<Duration>) -> Result<Finished, CommandError> {
-    run_with(command, limit, Telling::Nothing)
+    run_with(command, limit, Telling::Nothing, None)
+}
+
+/// As [`run`], but the child and what it started are ended as soon as a stop is asked for.
+///
+/// # Errors
+/// As [`run`], and [`CommandError::Stopped`].
+pub fn run_until(
+    command: &mut Command,
+    limit: Duration,
+    telling: Telling,
+    stop: &StopFlag,
+) -> Result<Finished, CommandError> {
+    run_with(command, Some(limit), telling, Some(stop))
 }
 
 /// How a child ended, in the words of the server's programs.
@@ -92,11 +107,20 @@ pub enum CommandError {
         /// What it was given.
         limit: Duration,
     },
+    /// Somebody asked for an end of everything.
+    #[error("\"{program}\" was stopped")]
+    Stopped {
+        /// The program.
+        program: String,
+    },
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Telling {
+/// What becomes of the lines that a child writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Telling {
+    /// They are passed on as events.
     Lines,
+    /// Only the last of them are kept.
     Nothing,
 }
 
@@ -104,6 +128,7 @@ fn run_with(
     command: &mut Command,
     limit: Option<Duration>,
     telling: Telling,
+    stop: Option<&StopFlag>,
 ) -> Result<Finished, CommandError> {
     let program = program_name(command);
     // Not with its arguments: a restore_command may carry a password.
@@ -128,11 +153,15 @@ fn run_with(
     }
     drop(closed);
 
-    let waited = wait(&mut child, &pipes, limit.map(|limit| started + limit));
+    let is_stopped = || stop.is_some_and(StopFlag::is_requested);
+    let waited = wait(&mut child, &pipes, limit.map(|limit| started + limit), &is_stopped);
     let status = match waited.map_err(|source| CommandError::Wait { program: program.clone(), source })? {
         Some(status) => status,
         None => {
-            stop(&mut child);
+            end(&mut child);
+            if is_stopped() {
+                return Err(CommandError::Stopped { program });
+            }
             let limit = limit.unwrap_or_default();
             return Err(CommandError::TimedOut { program, limit });
         }
@@ -146,11 +175,12 @@ fn run_with(
 /// How long a child may take to end after it was asked to.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// Waits for the child to end; `None` if the deadline comes first.
+/// Waits for the child to end; `None` if the deadline or a stop comes first.
 fn wait(
     child: &mut Child,
     pipes: &Receiver<()>,
     deadline: Option<Instant>,
+    is_stopped: &dyn Fn() -> bool,
 ) -> io::Result<Option<ExitStatus>> {
     let mut pause = Duration::from_millis(1);
     let mut open = true;
@@ -158,7 +188,7 @@ fn wait(
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if is_stopped() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Ok(None);
         }
         // A child's pipes close when it ends, which wakes us earlier than the pause would.
@@ -184,7 +214,7 @@ fn wait_for_close(pipes: &Receiver<()>, until: Instant) -> bool {
 }
 
 /// Asks the child's whole group to end, then makes it.
-fn stop(child: &mut Child) {
+fn end(child: &mut Child) {
     let group = Pid::from_child(child);
     let deadline = Instant::now() + STOP_GRACE;
     // A group that is gone already needs no signal.
@@ -247,6 +277,22 @@ mod tests {
 
     fn shell(script: &str, limit: Option<Duration>) -> Result<Finished, CommandError> {
         run(Command::new("/bin/sh").args(["-c", script]), limit)
+    }
+
+    #[test]
+    fn a_stop_ends_a_child_and_what_it_started() {
+        let stop = StopFlag::default();
+        let asker = stop.clone();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            asker.request();
+        });
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "sleep 60 & wait"]);
+        let started = Instant::now();
+        let ended = run_until(&mut command, Duration::from_secs(60), Telling::Nothing, &stop);
+        assert!(matches!(ended, Err(CommandError::Stopped { .. })), "{ended:?}");
+        assert!(started.elapsed() < Duration::from_secs(20));
     }
 
     #[test]

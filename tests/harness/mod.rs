@@ -63,6 +63,8 @@ pub use program::{AsServerUser, bindir, give_to_server_user, is_root, run, serve
 pub use proxy::{Proxy, Then};
 pub use sandbox::{Sandbox, copy_tree};
 pub use server::Server;
+#[allow(unused_imports, reason = "the benchmark, which uses this harness, too, has no use for it")]
+pub use server::children_of;
 pub use tree::Tree;
 pub use verify::{assert_follows, assert_sound};
 pub use wal::{

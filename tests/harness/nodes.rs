@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::Sandbox;
-use super::program::{give_to_server_user, run, server_program};
+use super::program::{AsServerUser, give_to_server_user, run, server_program};
 use super::sandbox::copy_tree;
 use super::server::children_of;
 
@@ -104,7 +104,12 @@ impl Nodes {
 
     /// Runs SQL on a node.
     pub fn sql(&self, node: usize, statements: &str) {
-        self.connect(node, "postgres")
+        self.execute_in("postgres", node, statements);
+    }
+
+    /// The same in another database.
+    pub fn execute_in(&self, database: &str, node: usize, statements: &str) {
+        self.connect(node, database)
             .batch_execute(statements)
             .unwrap_or_else(|e| panic!("node {node}: {e:?}\n{statements}"));
     }
@@ -199,8 +204,10 @@ impl Nodes {
     /// What everybody has said, for a panic message.
     pub fn told(&self) -> String {
         let mut text = String::new();
-        let logs = (1..=3)
-            .flat_map(|node| ["log/server.log", "log/recovery.log"].map(|name| self.home(node).join(name)));
+        let logs = (1..=3).flat_map(|node| {
+            ["server.log", "kbstart", "recovery.log", "hamgr.log"]
+                .map(|name| self.home(node).join("log").join(name))
+        });
         for log in logs.chain([self.dir.join("pool.log")]) {
             let Ok(content) = fs::read(&log) else { continue };
             let content = String::from_utf8_lossy(&content).into_owned();
@@ -221,6 +228,58 @@ impl Nodes {
         if std::env::var_os("KBRECOVER_SHOW_LOGS").is_some() {
             eprintln!("\n=== {title}\n{log}");
         }
+    }
+
+    /// Stops a node's server in order.
+    pub fn stop_node(&self, node: usize) {
+        run(server_program("pg_ctl").args(["stop", "-w", "-m", "fast", "-D"]).arg(self.data(node)));
+    }
+
+    /// Makes stand-ins for `ip` and `arping` that remember a node's addresses in a file. Their directory.
+    pub fn fake_ip(&self, node: usize) -> PathBuf {
+        let directory = self.home(node).join("net");
+        fs::create_dir_all(&directory).expect("make a directory");
+        give_to_server_user(&directory);
+        let ip = "#!/bin/sh\nlist=$(dirname \"$0\")/addresses\ncase \"$*\" in\n'-o addr show') cat \"$list\" 2>/dev/null; echo '1: lo inet 127.0.0.1/8' ;;\n\
+                  'addr add '*) echo \"2: $5 inet $3 label $7\" >> \"$list\" ;;\n'addr del '*) rm \"$list\" ;;\n*) exit 1 ;;\nesac\n";
+        let arping = "#!/bin/sh\necho \"$*\" >> \"$(dirname \"$0\")/arpings\"\n";
+        for (name, script) in [("ip", ip), ("arping", arping)] {
+            self.write(&directory.join(name), script);
+            run(Command::new("chmod").arg("755").arg(directory.join(name)));
+        }
+        directory
+    }
+
+    /// The addresses that a node has by [`Nodes::fake_ip`].
+    pub fn addresses(&self, node: usize) -> String {
+        fs::read_to_string(self.home(node).join("net/addresses")).unwrap_or_default()
+    }
+
+    /// Has a node and its clients speak TLS: `rules` come before all others of its `pg_hba.conf`.
+    pub fn use_tls(&self, node: usize, rules: &str) {
+        let data = self.data(node);
+        let (key, certificate) = (data.join("server.key"), data.join("server.crt"));
+        let mut openssl = Command::new("openssl");
+        openssl.args([
+            "req",
+            "-x509",
+            "-nodes",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-days",
+            "30",
+        ]);
+        openssl.args(["-subj", "/CN=node", "-keyout"]).arg(&key).arg("-out").arg(&certificate);
+        run(openssl.as_server_user());
+        let hba = data.join("pg_hba.conf");
+        let old = fs::read_to_string(&hba).expect("read pg_hba.conf");
+        self.write(&hba, &format!("{rules}{old}"));
+        let conf = data.join("postgresql.conf");
+        let old = fs::read_to_string(&conf).expect("read postgresql.conf");
+        self.write(&conf, &format!("{old}ssl = on\n"));
+        self.sql(node, "SELECT pg_reload_conf()");
     }
 
     fn configure(&self, node: usize, settings: &str) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use postgres::SimpleQueryMessage;
 
-use super::kbrecover::command;
+use super::kbrecover::{binary, command};
 use super::nodes::{Nodes, address, free_port};
 use super::program::{AsServerUser, bindir, give_to_server_user, run};
 use super::sample_scripts::{SampleScripts, share_configuration};
@@ -35,11 +35,24 @@ impl Deref for PoolCluster {
 impl PoolCluster {
     /// Node 1 is the primary, 2 and 3 stream from it, and the pool knows them all.
     pub fn start(sandbox: &Sandbox) -> PoolCluster {
+        PoolCluster::start_with(sandbox, "")
+    }
+
+    /// The same; after a failover the pool itself calls the flow of each other node.
+    pub fn start_following(sandbox: &Sandbox) -> PoolCluster {
+        PoolCluster::start_with(
+            sandbox,
+            &format!("follow_primary_command = '{}/follow.sh %d'\n", sandbox.path("").display()),
+        )
+    }
+
+    fn start_with(sandbox: &Sandbox, pool_settings: &str) -> PoolCluster {
         let mut cluster = PoolCluster::of(Nodes::start(sandbox, ""));
         for node in 1..=3 {
             cluster.write_configuration(node);
         }
-        cluster.start_pool();
+        cluster.write_follow_command();
+        cluster.start_pool(pool_settings);
         cluster
     }
 
@@ -173,7 +186,19 @@ impl PoolCluster {
         );
     }
 
-    fn start_pool(&mut self) {
+    /// In the place of ssh to the node: all are on this machine.
+    fn write_follow_command(&self) {
+        let (dir, program) = (self.dir.display(), binary().display());
+        // More than once: a server that was killed a moment ago may be in the way of its successor.
+        let script = format!(
+            "#!/bin/sh\nhome={dir}/node$(($1 + 1))\nfor try in 1 2 3 4 5; do\n\
+             {program} hook v8r3 --config $home/db/etc/HAmodule.conf --run-dir $home/run && exit\nsleep 1\ndone\nexit 1\n"
+        );
+        self.write(&self.dir.join("follow.sh"), &script);
+        run(Command::new("chmod").arg("755").arg(self.dir.join("follow.sh")));
+    }
+
+    fn start_pool(&mut self, settings: &str) {
         let dir = self.dir.display();
         let mut conf = format!(
             "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{dir}/sockets'\npcp_listen_addresses = '127.0.0.1'\n\
@@ -195,6 +220,7 @@ impl PoolCluster {
         }
         // Of several lines about one setting the last counts.
         conf += &self.scripts.as_ref().map(SampleScripts::pool_settings).unwrap_or_default();
+        conf += settings;
         let pool = self.dir.join("pool");
         fs::create_dir(&pool).expect("make a directory");
         give_to_server_user(&pool);

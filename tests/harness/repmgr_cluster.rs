@@ -70,8 +70,14 @@ impl RepmgrCluster {
     /// Sets which nodes are recovered, on all of them.
     pub fn set_recovery(&self, recovery: &str) {
         for node in 1..=3 {
-            self.write_configuration(node, recovery);
+            self.set(node, "recovery", recovery);
         }
+    }
+
+    /// Adds a setting to a node's configuration. Of several the last one counts.
+    pub fn set(&self, node: usize, name: &str, value: &str) {
+        let text = fs::read_to_string(self.conf(node)).expect("read repmgr.conf");
+        self.write(&self.conf(node), &format!("{text}{name}='{value}'\n"));
     }
 
     /// Runs repmgr on a node, and returns what it says.
@@ -82,8 +88,7 @@ impl RepmgrCluster {
 
     /// Runs `kbrecover hook v8r6` on a node.
     pub fn hook(&self, node: usize, arguments: &[&str]) -> Run {
-        let mut command = command(["hook", "v8r6", "-f"]);
-        let output = command.arg(self.conf(node)).args(arguments).output().expect("run kbrecover hook");
+        let output = self.hook_command(node, arguments).output().expect("run kbrecover hook");
         Run {
             code: output.status.code().expect("an exit status"),
             stdout: String::from_utf8_lossy(&output.stdout).into(),
@@ -91,9 +96,22 @@ impl RepmgrCluster {
         }
     }
 
+    /// The same, not yet run.
+    pub fn hook_command(&self, node: usize, arguments: &[&str]) -> Command {
+        let mut command = command(["hook", "v8r6", "-f"]);
+        command.arg(self.conf(node)).args(arguments);
+        command
+    }
+
     /// Lets the daemon look once on a node.
     pub fn look(&self, node: usize) -> Run {
-        self.hook(node, &["daemon", "--rounds", "1", "--program", binary().to_str().expect("a UTF-8 path")])
+        self.look_times(node, 1)
+    }
+
+    /// Lets the daemon look so many times.
+    pub fn look_times(&self, node: usize, rounds: u32) -> Run {
+        let program = binary().to_str().expect("a UTF-8 path");
+        self.hook(node, &["daemon", "--rounds", &rounds.to_string(), "--program", program])
     }
 
     fn write_configuration(&self, node: usize, recovery: &str) {
@@ -101,7 +119,7 @@ impl RepmgrCluster {
         let text = format!(
             "node_id={node}\nnode_name='node{node}'\n\
              conninfo='host={} port={} user=postgres dbname=repmgr connect_timeout=5'\n\
-             data_directory='{}'\npg_bindir='{bin}'\nlog_file='{}'\nrecovery='{recovery}'\n\
+             data_directory='{}'\npg_bindir='{bin}'\nlog_file='{}'\nrecovery='{recovery}'\nrecovery_check_interval=1\n\
              ssh_options='-q -p {} -i {} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=10'\n",
             address(node),
             self.port,

@@ -371,7 +371,7 @@ impl Drop for Server {
 }
 
 /// The processes whose parent is `parent`.
-pub(super) fn children_of(parent: u32) -> Vec<u32> {
+pub fn children_of(parent: u32) -> Vec<u32> {
     let pids = std::fs::read_dir("/proc").expect("list /proc").flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|&pid| stat_fields(pid).is_some_and(|(_, ppid)| ppid == parent)).collect()

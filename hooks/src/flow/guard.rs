@@ -3,10 +3,11 @@
 //! Two files that the V8R3 scripts also use, so that a script and this program keep out of each other's way:
 //! a lock file, and a flag file of two lines (`1` while a run is under way and `0` after it; the process).
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::files::open_for_lock as open;
 
 /// Holds the lock of a flow; its end is noted by [`Guard::finish`].
 #[derive(Debug)]
@@ -98,13 +99,6 @@ impl Guard {
         };
         write().map_err(|source| GuardError::File { path: self.flag.clone(), source })
     }
-}
-
-/// Opens a file for writing and makes it if need be. A link is not followed: the directory is usually one in
-/// which anybody may make files.
-fn open(path: &Path) -> io::Result<File> {
-    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow).open(path)
 }
 
 #[cfg(test)]

@@ -60,6 +60,18 @@ impl StepError {
     }
 }
 
+/// A moment of an action, for whoever watches the flow from outside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// It is about to begin.
+    Begin,
+    /// It has been done.
+    Done,
+}
+
+/// Hears of each action of a flow, by the name of its step.
+pub type Watch<'a> = &'a dyn Fn(&'static str, Moment);
+
 /// Whether anything is changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Run {
@@ -140,6 +152,7 @@ pub fn run<C>(
     steps: &[Step<C>],
     context: &mut C,
     run: Run,
+    watch: Watch<'_>,
     begun: &mut dyn FnMut(&'static str, &str),
     tell: &mut dyn FnMut(&StepResult),
 ) -> FlowReport {
@@ -153,8 +166,12 @@ pub fn run<C>(
             Ok(Decision::Act(what)) if run == Run::Dry => (StepState::Would, what, None),
             Ok(Decision::Act(what)) => {
                 begun(step.name, &what);
+                watch(step.name, Moment::Begin);
                 match (step.act)(context) {
-                    Ok(done) => (StepState::Done, done, None),
+                    Ok(done) => {
+                        watch(step.name, Moment::Done);
+                        (StepState::Done, done, None)
+                    }
                     Err(error) => (StepState::Failed, error.message, error.hint),
                 }
             }
@@ -213,7 +230,7 @@ mod tests {
     ];
 
     fn states(trace: &mut Trace, how: Run) -> (Vec<StepState>, FlowReport) {
-        let report = run(STEPS, trace, how, &mut |_, _| {}, &mut |_| {});
+        let report = run(STEPS, trace, how, &|_, _| {}, &mut |_, _| {}, &mut |_| {});
         (report.steps.iter().map(|step| step.state).collect(), report)
     }
 

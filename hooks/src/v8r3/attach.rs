@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use rewind::command::{self, ExitReason};
 
-use super::{Node, health, pool_nodes, primary};
+use super::{Node, health, pool_nodes, primary, slots};
 use crate::flow::{Decision, Step, StepError, nothing};
 use crate::recovery_log::timestamp;
 use crate::sql::literal;
 
-pub(super) fn steps<'a>() -> [Step<Node<'a>>; 4] {
+pub(super) fn steps<'a>() -> [Step<Node<'a>>; 5] {
     [
+        // Here, and not where it was begun: a run that was interrupted in between finds nothing to recover.
+        Step { name: "slots of this node", look: slots::look_for_noted, act: slots::create_noted },
         Step { name: "streaming", look: look_for_stream, act: wait_for_stream },
         Step { name: "lag", look: look_at_lag, act: nothing },
         Step { name: "synchronous standbys", look: look_at_mode, act: set_mode },

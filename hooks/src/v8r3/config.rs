@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::secret::Secret;
 use crate::settings::SettingsError;
 use crate::shell_config::{self, ShellConfigError, Value};
+use crate::virtual_address::VirtualAddress;
 
 /// The keys of `HAmodule.conf` that the recovery flow uses, with the values they have when they are left out.
 #[derive(Clone, Debug)]
@@ -52,12 +53,8 @@ pub struct HaModule {
     pub gateways: Vec<String>,
     /// `PING_TIMES`
     pub ping_times: u32,
-    /// `KB_VIP`: `address/mask` that the primary holds; none if empty.
-    pub vip: Option<String>,
-    /// `DEV`: the network device for it.
-    pub device: String,
-    /// `CMD_IP_PATH` and `CMD_ARPING_PATH`
-    pub ip_programs: (Option<PathBuf>, Option<PathBuf>),
+    /// `KB_VIP`, `DEV`, `CMD_IP_PATH` and `CMD_ARPING_PATH`: the address that the primary holds; none if empty.
+    pub vip: Option<VirtualAddress>,
     /// `RECOVERY_LOG_DIR`: the log file, despite its name.
     pub log: PathBuf,
     /// `KB_CLUSTER_STATUS`: where the pool's answer is kept.
@@ -180,9 +177,7 @@ impl HaModule {
             pcp_password: keys.password("PCP_PASS")?,
             gateways: keys.text("KB_GATEWAY_IP").split(',').map(|host| host.trim().to_owned()).collect(),
             ping_times: keys.number("PING_TIMES", 3)?,
-            vip: Some(keys.text("KB_VIP").to_owned()).filter(|vip| !vip.is_empty()),
-            device: keys.text("DEV").to_owned(),
-            ip_programs: (keys.path_of("CMD_IP_PATH"), keys.path_of("CMD_ARPING_PATH")),
+            vip: keys.virtual_address()?,
             log: keys.text("RECOVERY_LOG_DIR").into(),
             status_file: keys.path_of("KB_CLUSTER_STATUS"),
             connect_timeout: Duration::from_secs(keys.number("CONNECTTIMEOUT", 10)?),
@@ -222,6 +217,18 @@ impl Keys<'_> {
             None => &[],
         };
         words.iter().map(String::as_str).filter(|word| !word.is_empty())
+    }
+
+    fn virtual_address(&self) -> Result<Option<VirtualAddress>, HaModuleError> {
+        let (address, device) = (self.text("KB_VIP").to_owned(), self.text("DEV").to_owned());
+        if address.is_empty() {
+            return Ok(None);
+        }
+        if device.is_empty() {
+            return Err(SettingsError::Missing { path: self.path.to_owned(), names: vec!["DEV"] }.into());
+        }
+        let (ip, arping) = (self.path_of("CMD_IP_PATH"), self.path_of("CMD_ARPING_PATH"));
+        Ok(Some(VirtualAddress::new(address, device, ip.as_deref(), arping.as_deref())))
     }
 
     fn path_of(&self, name: &str) -> Option<PathBuf> {
@@ -278,6 +285,9 @@ mod tests {
         );
         assert_eq!(module.mount_points, [PathBuf::from("/d")]);
         assert_eq!((module.vip, module.node_names.len()), (None, 2));
+        let vip = read("KB_VIP=10.0.0.9/24\nDEV=eth0\nCMD_IP_PATH=/sbin\n").unwrap().vip.unwrap();
+        assert_eq!((vip.ip, vip.device.as_str()), (PathBuf::from("/sbin/ip"), "eth0"));
+        assert!(read("KB_VIP=10.0.0.9/24\n").unwrap_err().to_string().ends_with("does not set DEV"));
         assert_eq!(module.gateways, ["10.0.0.254", "10.0.0.253"]);
         assert_eq!(module.password.reveal(), "secret");
     }

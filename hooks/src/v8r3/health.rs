@@ -1,5 +1,7 @@
 //! Whether a node that is not the primary must be recovered.
 
+use rewind::source::conninfo::ConninfoText;
+
 use super::{Need, Node, vip};
 use crate::files;
 use crate::flow::{Decision, Step, StepError, nothing};
@@ -26,7 +28,7 @@ fn look_at_health(node: &mut Node<'_>) -> Result<Decision, StepError> {
     };
     let primary = node.primary().map_or("", |primary| primary.host.as_str());
     let is_up = node.me().is_some_and(|me| me.is_up);
-    let change = i32::from(is_marked_as_standby(node)?);
+    let change = i32::from(node.server.is_standby()?);
     Ok(Decision::Skip(format!(
         "primary node/Im node status is changed, primary ip[{primary}], recovery.conf NEED_CHANGE [{change}] (0 is need ), \
          I,m status is [{}] (1 is down), I will be in recovery: {}.",
@@ -39,7 +41,7 @@ fn need(node: &Node<'_>) -> Result<Option<Need>, StepError> {
     if files::is_half_rewound(&node.server.data)? {
         return Ok(Some(Need::Unfinished));
     }
-    if !is_marked_as_standby(node)? {
+    if !node.server.is_standby()? {
         return Ok(Some(Need::OldPrimary));
     }
     if node.server.running()?.is_none() {
@@ -69,12 +71,26 @@ pub(super) fn is_streaming(node: &Node<'_>) -> Result<bool, StepError> {
     Ok(answer.rows.iter().flatten().flatten().any(|state| state == "streaming" || state == "catchup"))
 }
 
+/// Whether this node's own server receives from one that is a standby itself, the old primary perhaps. That is no
+/// primary under another address.
+fn receives_from_standby(node: &Node<'_>) -> bool {
+    let conninfo = |prefix: &str| format!("SELECT conninfo FROM {prefix}_stat_wal_receiver");
+    let Ok(answer) = node.own_server().ask_named(conninfo) else { return false };
+    let Some(upstream) = answer.value().and_then(|text| ConninfoText::parse(text).ok()) else { return false };
+    let (Some(host), Some(Ok(port))) = (upstream.get("host"), upstream.get("port").map(str::parse)) else {
+        return false;
+    };
+    let in_recovery = |prefix: &str| format!("SELECT {prefix}_is_in_recovery()");
+    node.server_at(host, port).ask_named(in_recovery).is_ok_and(|answer| answer.is_true())
+}
+
 /// Whether this node's own server says that it receives: the primary may know it under another name or address,
 /// which is no reason to stop it. That is said once, and again after the name was right for a while.
 fn receives(node: &Node<'_>) -> bool {
     let status = |prefix: &str| format!("SELECT status FROM {prefix}_stat_wal_receiver");
     let receives =
-        node.own_server().ask_named(status).is_ok_and(|answer| answer.value() == Some("streaming"));
+        node.own_server().ask_named(status).is_ok_and(|answer| answer.value() == Some("streaming"))
+            && !receives_from_standby(node);
     let told = node.run_file(OTHER_NAME_TOLD);
     if receives && !told.exists() {
         let name = &node.config.node_name;
@@ -87,16 +103,4 @@ fn receives(node: &Node<'_>) -> bool {
         }
     }
     receives
-}
-
-/// Whether the directory says that its server is a standby.
-pub(super) fn is_marked_as_standby(node: &Node<'_>) -> Result<bool, StepError> {
-    let data = &node.server.data;
-    if data.join("standby.signal").exists() {
-        return Ok(true);
-    }
-    // Up to 11: a line that sets primary_conninfo. One that is a comment does not count.
-    let text = files::read(&data.join("recovery.conf"))?.unwrap_or_default();
-    let settings = rewind::config::parse(text.as_bytes()).map_err(|error| StepError::of(&error))?;
-    Ok(settings.iter().any(|setting| setting.name == "primary_conninfo"))
 }

@@ -29,11 +29,13 @@ mod vip;
 
 use std::path::{Path, PathBuf};
 
+use rewind::source::Answer;
+use rewind::source::conninfo::ConninfoText;
+
 pub use config::{HaModule, HaModuleError};
 pub use pool_nodes::PoolNode;
 
-use crate::conninfo_text::ConninfoText;
-use crate::flow::{self, FlowReport, Run, StepResult, StepState};
+use crate::flow::{self, FlowReport, Run, StepResult, StepState, Watch};
 use crate::recovery_log::{RecoveryLog, timestamp};
 use crate::rejoin::Rewinder;
 use crate::server::LocalServer;
@@ -64,6 +66,8 @@ pub struct Request<'a> {
     pub rewinder: &'a dyn Rewinder,
     /// The log.
     pub log: &'a RecoveryLog,
+    /// Hears of each action.
+    pub watch: Watch<'a>,
 }
 
 /// The context of the steps: what is known of this node and its cluster.
@@ -156,7 +160,7 @@ fn part<'a>(node: &mut Node<'a>, request: &Request<'a>, steps: &[flow::Step<Node
         }
     };
     let mut begun = |name: &str, what: &str| log.line(&format!("{} {name}: {what}", timestamp()));
-    flow::run(steps, node, request.run, &mut begun, &mut tell)
+    flow::run(steps, node, request.run, request.watch, &mut begun, &mut tell)
 }
 
 fn is_over(report: &FlowReport) -> bool {
@@ -219,9 +223,9 @@ impl<'a> Node<'a> {
     fn server_at(&self, host: &str, port: u16) -> Server {
         let mut conninfo = ConninfoText::default();
         conninfo.set("host", host);
-        conninfo.set("port", &port.to_string());
-        conninfo.set("user", &self.config.user);
-        conninfo.set("dbname", &self.config.database);
+        conninfo.set("port", port.to_string());
+        conninfo.set("user", self.config.user.as_str());
+        conninfo.set("dbname", self.config.database.as_str());
         if !self.config.password.is_empty() {
             conninfo.set("password", self.config.password.reveal());
         }
@@ -240,7 +244,7 @@ impl<'a> Node<'a> {
     }
 
     /// What the pool knows. One that is busy with a failover answers nobody for a while: it is asked again.
-    fn ask_pool(&self) -> Result<crate::sql::Table, flow::StepError> {
+    fn ask_pool(&self) -> Result<Answer, flow::StepError> {
         let pool = self.server_at(&self.config.pool_host, self.config.pool_port);
         let mut tries = self.config.retries.max(1);
         loop {

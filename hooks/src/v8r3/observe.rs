@@ -1,9 +1,10 @@
 //! What every node looks at first: its disks, the network, and the pool.
 
+use rewind::source::Answer;
+
 use super::{Node, disk, pool_nodes};
 use crate::flow::{Decision, Step, StepError, nothing};
 use crate::ping;
-use crate::sql::Table;
 
 pub(super) fn steps<'a>() -> [Step<Node<'a>>; 3] {
     [
@@ -84,7 +85,7 @@ fn ask_pool(node: &mut Node<'_>) -> Result<Decision, StepError> {
 }
 
 /// An answer as a person reads it.
-fn lines(table: &Table) -> Vec<String> {
+fn lines(table: &Answer) -> Vec<String> {
     let cell = |cell: &Option<String>| cell.clone().unwrap_or_default();
     let mut lines = vec![table.columns.join(" | ")];
     lines.extend(table.rows.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>().join(" | ")));

@@ -1,6 +1,6 @@
 //! `show pool_nodes`: how kingbasecluster and pgpool-II tell their nodes, read by the names of the columns.
 
-use crate::sql::Table;
+use rewind::source::Answer;
 
 /// One node as the pool sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,7 +21,7 @@ pub struct PoolNode {
 ///
 /// # Errors
 /// What is missing in it, or not understood.
-pub(super) fn read(table: &Table) -> Result<Vec<PoolNode>, String> {
+pub(super) fn read(table: &Answer) -> Result<Vec<PoolNode>, String> {
     let column = |name: &str| {
         let place = table.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
         place.ok_or_else(|| format!("the pool's answer has no column \"{name}\""))
@@ -50,11 +50,11 @@ pub(super) fn read(table: &Table) -> Result<Vec<PoolNode>, String> {
 mod tests {
     use super::*;
 
-    fn table(text: &str) -> Table {
+    fn table(text: &str) -> Answer {
         let mut lines = text.lines();
         let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
         let columns = cells(lines.next().unwrap());
-        Table { columns, rows: lines.map(|line| cells(line).into_iter().map(Some).collect()).collect() }
+        Answer { columns, rows: lines.map(|line| cells(line).into_iter().map(Some).collect()).collect() }
     }
 
     #[test]

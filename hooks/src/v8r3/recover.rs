@@ -8,7 +8,7 @@ use crate::flow::{Decision, Step, StepError, nothing};
 use crate::recovery_log::timestamp;
 use crate::rejoin::{RewindJob, RewindResult};
 
-pub(super) fn steps<'a>() -> [Step<Node<'a>>; 13] {
+pub(super) fn steps<'a>() -> [Step<Node<'a>>; 12] {
     [
         Step { name: attempts::STEP, look: attempts::look, act: nothing },
         Step { name: "permission", look: refuse::look_for_permission, act: nothing },
@@ -26,7 +26,6 @@ pub(super) fn steps<'a>() -> [Step<Node<'a>>; 13] {
             act: recovery_settings::create_slot,
         },
         Step { name: "start", look: look_for_start, act: start },
-        Step { name: "slots of this node", look: slots::look_for_noted, act: slots::create_noted },
     ]
 }
 
@@ -68,7 +67,9 @@ fn look_for_rewind(node: &mut Node<'_>) -> Result<Decision, StepError> {
 fn rewind(node: &mut Node<'_>) -> Result<String, StepError> {
     let source = node.primary_server()?;
     node.log.line(&format!("{} sys_rewind...", timestamp()));
-    let (data, shown) = (node.server.data.display(), source.conninfo.shown());
+    let (data, config) = (node.server.data.display(), node.config);
+    let (host, port, user, database) = (source.host(), source.port(), &config.user, &config.database);
+    let shown = format!("host={host} port={port} user={user} dbname={database}");
     node.log.line(&format!("sys_rewind  --target-data={data} --source-server=\"{shown}\""));
     let job = RewindJob { data: node.server.data.clone(), source, always: node.config.rewinds_always };
     match node.rewinder.rewind(&job) {

@@ -7,10 +7,10 @@
 use std::path::PathBuf;
 
 use rewind::config::Setting;
+use rewind::source::conninfo::ConninfoText;
 
 use super::Node;
 use super::refuse::{TEMPLATE, primary_conninfo};
-use crate::conninfo_text::ConninfoText;
 use crate::flow::{Decision, StepError};
 use crate::{files, slots};
 
@@ -20,7 +20,7 @@ const NOT_AFTER_11: [&str; 2] = ["standby_mode", "trigger_file"];
 pub(super) fn look(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let (path, text) = wanted(node)?;
     let is_there = files::read(&path)?.as_deref() == Some(text.as_str());
-    if is_there && super::health::is_marked_as_standby(node)? {
+    if is_there && node.server.is_standby()? {
         let primary = node.primary().map_or("", |primary| primary.host.as_str());
         return Ok(Decision::Skip(format!("no need change {}, primary node is {primary}", file_name(&path))));
     }
@@ -89,8 +89,8 @@ fn pointed(node: &Node<'_>) -> Result<Option<ConninfoText>, StepError> {
     let (Some(mut conninfo), Some(primary)) = (primary_conninfo(&text)?, node.primary()) else {
         return Ok(None);
     };
-    conninfo.set("host", &primary.host);
-    conninfo.set("port", &primary.port.to_string());
+    conninfo.set("host", primary.host.as_str());
+    conninfo.set("port", primary.port.to_string());
     conninfo.remove("hostaddr");
     Ok(Some(conninfo))
 }

@@ -1,8 +1,10 @@
 //! Reasons not to recover a node, all of them looked at before anything is stopped.
 
+use rewind::source::conninfo::ConninfoText;
+
 use super::{Asked, Need, Node};
+use crate::files;
 use crate::flow::{Decision, StepError};
-use crate::{conninfo_text::ConninfoText, files};
 
 /// The template of this node's recovery settings, below `KB_ETC_PATH`.
 pub(super) const TEMPLATE: &str = "recovery.done";
@@ -61,9 +63,12 @@ pub(super) fn look_at_primary(node: &mut Node<'_>) -> Result<Decision, StepError
 /// `primary_conninfo` of a file of recovery settings.
 pub(super) fn primary_conninfo(text: &str) -> Result<Option<ConninfoText>, StepError> {
     let settings = rewind::config::parse(text.as_bytes()).map_err(|error| StepError::of(&error))?;
-    Ok(settings
-        .iter()
-        .rev()
-        .find(|setting| setting.name == "primary_conninfo")
-        .and_then(|setting| ConninfoText::parse(&setting.value)))
+    let Some(setting) = settings.iter().rev().find(|setting| setting.name == "primary_conninfo") else {
+        return Ok(None);
+    };
+    ConninfoText::parse(&setting.value).map(Some).map_err(|error| {
+        StepError::new(format!(
+            "primary_conninfo of template \"{TEMPLATE}\" is no connection string: {error}"
+        ))
+    })
 }

@@ -1,6 +1,7 @@
 //! The cluster as repmgr's metadata tells it.
 
-use crate::conninfo_text::ConninfoText;
+use rewind::source::conninfo::ConninfoText;
+
 use crate::flow::StepError;
 use crate::sql::Server;
 
@@ -11,6 +12,10 @@ use super::RepmgrConf;
 pub(super) struct NodeRecord {
     pub(super) id: i32,
     pub(super) name: String,
+    /// `type`: `primary` or `standby`.
+    pub(super) kind: String,
+    /// `upstream_node_id`
+    pub(super) upstream: Option<i32>,
     pub(super) conninfo: ConninfoText,
     pub(super) config_file: String,
     pub(super) slot: String,
@@ -30,16 +35,18 @@ impl NodeRecord {
 /// The nodes of the cluster, as one of its servers knows them; witnesses are left out.
 pub(super) fn nodes(server: &Server) -> Result<Vec<NodeRecord>, StepError> {
     let answer = server
-        .ask("SELECT node_id, node_name, conninfo, config_file, slot_name FROM repmgr.nodes WHERE type <> 'witness' ORDER BY 1")
+        .ask("SELECT node_id, node_name, type, upstream_node_id, conninfo, config_file, slot_name FROM repmgr.nodes WHERE type <> 'witness' ORDER BY 1")
         .map_err(|error| StepError::of(&error))?;
     let record = |row: &Vec<Option<String>>| {
         let text = |place: usize| row.get(place).cloned().flatten().unwrap_or_default();
         Some(NodeRecord {
             id: text(0).parse().ok()?,
             name: text(1),
-            conninfo: ConninfoText::parse(&text(2))?,
-            config_file: text(3),
-            slot: text(4),
+            kind: text(2),
+            upstream: text(3).parse().ok(),
+            conninfo: ConninfoText::parse(&text(4)).ok()?,
+            config_file: text(5),
+            slot: text(6),
         })
     };
     let unknown = || StepError::new(format!("{} tells a node in an unknown way", server.name()));
@@ -65,6 +72,21 @@ pub(super) fn attached(server: &Server) -> Result<Vec<String>, StepError> {
     Ok(answer.rows.into_iter().flatten().flatten().collect())
 }
 
+/// Has the metadata say that a node follows the primary, if they do not: whoever attached it may not have come so
+/// far.
+pub(super) fn note_standby(primary: &Server, node: &NodeRecord, upstream: i32) -> Result<(), StepError> {
+    if node.kind == "standby" && node.upstream == Some(upstream) {
+        return Ok(());
+    }
+    let own = node.id;
+    let update = format!(
+        "UPDATE repmgr.nodes SET type = 'standby', active = true, upstream_node_id = {upstream} WHERE node_id = {own}; \
+         INSERT INTO repmgr.events (node_id, event, successful, details) \
+         VALUES ({own}, 'node_rejoin', true, 'node {own} is now attached to node {upstream}')"
+    );
+    primary.ask(&update).map(drop).map_err(|error| StepError::of(&error))
+}
+
 /// How to reach a node: by its record, with the password that this node's own configuration may hold.
 pub(super) fn server(
     conf: &RepmgrConf,
@@ -73,7 +95,7 @@ pub(super) fn server(
 ) -> Server {
     let mut conninfo = conninfo.clone();
     if let (None, Some(password)) = (conninfo.get("password"), conf.conninfo.get("password")) {
-        conninfo.set("password", password);
+        conninfo.set("password", password.to_owned());
     }
     let seconds = conninfo.get("connect_timeout").and_then(|seconds| seconds.parse().ok()).unwrap_or(10);
     Server { conninfo, prefixes, limit: std::time::Duration::from_secs(seconds) }

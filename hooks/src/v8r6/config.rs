@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rewind::config::{ConfigError, Configuration};
+use rewind::source::conninfo::{ConninfoError, ConninfoText};
 
-use crate::conninfo_text::ConninfoText;
 use crate::settings::SettingsError;
+use crate::virtual_address::VirtualAddress;
 
 /// Which failed nodes are recovered without a person.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,8 +62,12 @@ pub struct RepmgrConf {
     pub uses_slots: bool,
     /// `trusted_servers`: hosts of which one must answer before another node is touched.
     pub trusted_servers: Vec<String>,
-    /// `cluster_recovery_peers`: ours; the hosts of the other nodes, asked when this node's server is down.
-    pub peers: Vec<String>,
+    /// `virtual_ip`, `net_device`, `ipaddr_path` and `arping_path`: the address that the primary holds.
+    pub virtual_ip: Option<VirtualAddress>,
+    /// `kbha_pid_file`: `kbha.pid` beside the configuration if it is not set. What the daemon remembers is beside it.
+    pub pid_file: PathBuf,
+    /// What the file asks for and the daemon does not do, in a sentence each.
+    pub ignored: Vec<String>,
     /// `recovery_check_interval`: ours; the seconds between two looks of the daemon.
     pub interval: Duration,
     /// `recovery_max_attempts`: ours; failures in a row after which a node is left to a person.
@@ -78,6 +83,15 @@ pub enum RepmgrConfError {
     /// It lacks something, or something in it does not fit.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// Its connection string is none.
+    #[error("configuration file \"{}\": conninfo is no connection string", path.display())]
+    Conninfo {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ConninfoError,
+    },
 }
 
 /// Without these nothing can be done.
@@ -117,11 +131,25 @@ impl RepmgrConf {
             _ => return Err(invalid("recovery", "manual, standby or automatic")),
         };
         let conninfo = ConninfoText::parse(&text("conninfo"));
+        let conninfo =
+            conninfo.map_err(|source| RepmgrConfError::Conninfo { path: path.to_owned(), source })?;
+        let directory = |name| get(name).map(Path::new);
+        let virtual_ip = match (get("virtual_ip"), get("net_device")) {
+            (None, _) => None,
+            (Some(_), None) => {
+                let names = vec!["net_device"];
+                return Err(SettingsError::Missing { path: path.to_owned(), names }.into());
+            }
+            (Some(address), Some(device)) => {
+                let (ip, arping) = (directory("ipaddr_path"), directory("arping_path"));
+                Some(VirtualAddress::new(address.to_owned(), device.to_owned(), ip, arping))
+            }
+        };
         Ok(RepmgrConf {
             file: path.to_owned(),
             node_id: text("node_id").parse().map_err(|_| invalid("node_id", "a number"))?,
             node_name: text("node_name"),
-            conninfo: conninfo.ok_or_else(|| invalid("conninfo", "a string of keyword=value words"))?,
+            conninfo,
             data: text("data_directory").into(),
             programs: get("sys_bindir").or(get("pg_bindir")).map(PathBuf::from),
             log: get("log_file").or(get("kbha_log_file")).map(PathBuf::from),
@@ -132,11 +160,38 @@ impl RepmgrConf {
             ssh_options: get("ssh_options").unwrap_or(SSH_OPTIONS).to_owned(),
             uses_slots: get("use_replication_slots").is_some_and(is_on),
             trusted_servers: hosts(&text("trusted_servers")),
-            peers: hosts(&text("cluster_recovery_peers")),
+            virtual_ip,
+            pid_file: get("kbha_pid_file").map_or_else(|| path.with_file_name("kbha.pid"), PathBuf::from),
+            ignored: ignored(&get),
             interval: Duration::from_secs(number("recovery_check_interval", 5)?.max(1).into()),
             max_attempts: number("recovery_max_attempts", 10)?,
         })
     }
+}
+
+/// Settings whose effect on KingbaseES is another than on this program.
+fn ignored<'a>(get: &dyn Fn(&str) -> Option<&'a str>) -> Vec<String> {
+    let has_remote_command = get("remote_command").is_some();
+    let cases = [
+        (
+            get("use_scmd").is_some_and(is_on) && !has_remote_command,
+            "use_scmd='on': other nodes are reached by ssh all the same; set remote_command for another way",
+        ),
+        (
+            get("auto_cluster_recovery_level").is_some_and(|level| level == "2"),
+            "auto_cluster_recovery_level='2' is taken for '1': a node never becomes the primary by this program",
+        ),
+        (
+            get("running_under_failure_trusted_servers").is_some_and(is_off),
+            "running_under_failure_trusted_servers='off' is not obeyed: a server that works is not stopped because \
+             no trusted server answers",
+        ),
+        (
+            get("use_check_disk").is_some_and(is_on),
+            "use_check_disk='on' is not obeyed: no server is stopped because a directory cannot be written",
+        ),
+    ];
+    cases.into_iter().filter(|(is_set, _)| *is_set).map(|(_, text)| text.to_owned()).collect()
 }
 
 fn hosts(list: &str) -> Vec<String> {
@@ -145,6 +200,10 @@ fn hosts(list: &str) -> Vec<String> {
 
 fn is_on(value: &str) -> bool {
     matches!(value.to_ascii_lowercase().as_str(), "1" | "on" | "true" | "yes")
+}
+
+fn is_off(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "0" | "off" | "false" | "no")
 }
 
 #[cfg(test)]
@@ -178,6 +237,14 @@ mod tests {
             (Recovery::Automatic, true, 2)
         );
         assert_eq!(conf.programs.as_deref(), Some(Path::new("/b")));
+        assert!(conf.pid_file.ends_with("kbha.pid") && conf.ignored.is_empty() && conf.virtual_ip.is_none());
+        let conf = read(&format!(
+            "{WHOLE}use_scmd=on\nauto_cluster_recovery_level=2\nvirtual_ip='10.0.0.9/24'\nnet_device='eth0'\n\
+             ipaddr_path='/sbin'\nkbha_pid_file='/run/kbha.pid'\n"
+        ));
+        let conf = conf.unwrap();
+        assert_eq!((conf.ignored.len(), conf.pid_file.as_path()), (2, Path::new("/run/kbha.pid")));
+        assert_eq!(conf.virtual_ip.unwrap().ip, Path::new("/sbin/ip"));
     }
 
     #[test]
@@ -188,7 +255,7 @@ mod tests {
             told(&format!("{WHOLE}recovery=always\n"))
                 .ends_with("recovery is not manual, standby or automatic")
         );
-        assert!(told(&WHOLE.replace("'host=", "'postgresql://")).contains("conninfo"));
+        assert!(told(&WHOLE.replace("'host=", "'hots=")).contains("conninfo"));
         assert!(
             RepmgrConf::read(Path::new("/nonexistent/repmgr.conf"))
                 .unwrap_err()

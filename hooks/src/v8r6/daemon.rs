@@ -1,296 +1,249 @@
 //! The daemon: on the primary, it brings back the nodes that are missing.
 //!
-//! It runs on every node, and acts only where the server is the primary. Nothing is done on a node unless it is
-//! certain what it is: a standby is started only if its directory says that it is one, an old primary is rejoined
-//! only if the configuration says `automatic`, and nothing is done at all while two nodes say that they are
-//! primaries.
+//! It runs on every node, and acts only where the server is the primary, or was the last one that was. Nothing is
+//! done on a node unless it is certain what it is: a standby is started only if its directory says that it is one,
+//! an old primary is rejoined only if the configuration says `automatic`, and nothing is done at all while two
+//! nodes say that they are primaries.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use rewind::StopFlag;
+
 use super::cluster::{self, NodeRecord};
+use super::known::Known;
 use super::log::{Level, say, thread};
-use super::remote::{self, quoted};
-use super::{Recovery, RepmgrConf, start_database};
+use super::{RepmgrConf, address, all_down, recover};
 use crate::flow::StepError;
 use crate::recovery_log::RecoveryLog;
 
 /// What the daemon is given.
 pub struct DaemonRequest<'a> {
     /// This node's configuration.
-    pub config: &'a RepmgrConf,
+    pub config: RepmgrConf,
     /// How this program is called on the other nodes: its path there.
     pub program: &'a str,
     /// The log.
     pub log: &'a RecoveryLog,
     /// Looks this often, or for ever.
     pub rounds: Option<u32>,
+    /// Ends what is being done on another node, and then the daemon.
+    pub stop: StopFlag,
 }
 
-/// What the daemon remembers of a node that is missing.
+/// What the daemon is told while it runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// To look at the stop flag.
+    Stop,
+    /// To read its configuration again and to go on in a new log file.
+    Reload,
+}
+
+/// The daemon between two looks.
+pub(super) struct Daemon<'a> {
+    pub(super) config: RepmgrConf,
+    pub(super) program: &'a str,
+    pub(super) log: &'a RecoveryLog,
+    pub(super) stop: StopFlag,
+    pub(super) known: Known,
+    missing: BTreeMap<i32, Missing>,
+    /// About this node.
+    pub(super) own: Missing,
+    /// About the virtual address.
+    pub(super) address: Missing,
+}
+
+/// What is remembered of something that is not as it should be.
 #[derive(Default)]
-struct Missing {
-    failures: u32,
+pub(super) struct Missing {
+    pub(super) failures: u32,
     next_try: Option<Instant>,
     /// Why nothing was done, so that it is said once.
     said: Option<String>,
 }
 
-/// Looks after the cluster, `rounds` times or for ever.
-pub fn daemon(request: &DaemonRequest<'_>) {
-    let mut missing: BTreeMap<i32, Missing> = BTreeMap::new();
-    let mut own = Missing::default();
-    let mut rounds = 0;
-    say(
-        request.log,
-        Level::Notice,
-        &format!("recovery daemon started, recovery='{}'", request.config.recovery),
-    );
+/// Looks after the cluster until it is told to stop, or as often as asked for.
+pub fn daemon(request: DaemonRequest<'_>, orders: &Receiver<Order>) {
+    let DaemonRequest { config, program, log, rounds, stop } = request;
+    let known = Known::read(&config.known_nodes_file());
+    let mut daemon = Daemon {
+        config,
+        program,
+        log,
+        stop,
+        known,
+        missing: BTreeMap::new(),
+        own: Missing::default(),
+        address: Missing::default(),
+    };
+    daemon.announce("started");
+    let mut looks = 0;
     loop {
-        if let Err(error) = look(request, &mut missing, &mut own) {
-            say_once(request.log, &mut own, Level::Error, &error.to_string());
+        match daemon.look() {
+            Ok(()) => {}
+            Err(_) if daemon.stop.is_requested() => {}
+            Err(error) => daemon.own.say_once(log, Level::Error, &error.to_string()),
         }
-        rounds += 1;
-        if request.rounds.is_some_and(|most| rounds >= most) {
+        looks += 1;
+        if rounds.is_some_and(|most| looks >= most) || !daemon.wait(orders) {
             break;
         }
-        std::thread::sleep(request.config.interval);
     }
-    say(request.log, Level::Notice, "recovery daemon stopped");
+    say(log, Level::Notice, "recovery daemon stopped");
 }
 
-fn look(
-    request: &DaemonRequest<'_>,
-    missing: &mut BTreeMap<i32, Missing>,
-    own: &mut Missing,
-) -> Result<(), StepError> {
-    let DaemonRequest { config, log, .. } = request;
-    let server = config.own_server();
-    match cluster::is_primary(&server) {
-        None => return bring_cluster_up(request, own),
-        // Another node looks after this one.
-        Some(false) => return Ok(()),
-        Some(true) => {}
+impl Daemon<'_> {
+    fn announce(&self, what: &str) {
+        say(self.log, Level::Notice, &format!("recovery daemon {what}, recovery='{}'", self.config.recovery));
+        for ignored in &self.config.ignored {
+            say(self.log, Level::Notice, ignored);
+        }
     }
-    own.said = None;
-    let nodes = cluster::nodes(&server)?;
-    let attached = cluster::attached(&server)?;
-    for node in nodes.iter().filter(|node| node.id != config.node_id) {
-        if attached.contains(&node.name) {
-            missing.remove(&node.id);
-            continue;
-        }
-        let state = missing.entry(node.id).or_default();
-        if state.said.is_none() && state.failures == 0 {
-            say(log, Level::Debug, &format!("child node: {}; attached: no", node.id));
-        }
-        if let Err(error) = recover(request, node, &nodes, state) {
-            state.failures += 1;
-            let pause = Duration::from_secs(5 << state.failures.min(7));
-            state.next_try = Some(Instant::now() + pause);
-            say(log, Level::Error, &format!("{}{} auto-recovery failed: {error}", thread(), node.shown()));
-            if let Some(hint) = &error.hint {
-                say(log, Level::Hint, hint);
+
+    /// Waits until the next look is due; `false`: there is to be none.
+    fn wait(&mut self, orders: &Receiver<Order>) -> bool {
+        let deadline = Instant::now() + self.config.interval;
+        loop {
+            if self.stop.is_requested() {
+                return false;
             }
-            say(log, Level::Info, &format!("{}next try in {} seconds", thread(), pause.as_secs()));
+            match orders.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(Order::Stop) => {}
+                Ok(Order::Reload) => self.reload(),
+                Err(RecvTimeoutError::Timeout) => return !self.stop.is_requested(),
+                // Nobody is there who could say anything.
+                Err(RecvTimeoutError::Disconnected) => {
+                    std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+                    return !self.stop.is_requested();
+                }
+            }
         }
     }
-    Ok(())
-}
 
-/// Recovers one node, if that is allowed and certain.
-fn recover(
-    request: &DaemonRequest<'_>,
-    node: &NodeRecord,
-    nodes: &[NodeRecord],
-    state: &mut Missing,
-) -> Result<(), StepError> {
-    let DaemonRequest { config, log, .. } = request;
-    if config.recovery == Recovery::Manual {
-        say_once(
-            log,
-            state,
-            Level::Info,
-            &format!("{} is not attached; recovery='manual': it is left to a person", node.shown()),
-        );
-        return Ok(());
-    }
-    if state.failures >= config.max_attempts {
-        say_once(
-            log,
-            state,
-            Level::Error,
-            &format!(
-                "{} could not be recovered {} times: it is left to a person",
-                node.shown(),
-                state.failures
-            ),
-        );
-        return Ok(());
-    }
-    if state.next_try.is_some_and(|next| Instant::now() < next) {
-        return Ok(());
-    }
-    if let Some(other) = other_primary(config, nodes) {
-        let text = format!(
-            "{}there may be multiple nodes running as primary, can not do recovery for failed node ({other} is one, too)",
-            thread()
-        );
-        say_once(log, state, Level::Error, &text);
-        return Ok(());
-    }
-    if !config.trusted_servers.is_empty()
-        && !config.trusted_servers.iter().any(|host| crate::ping::answers(host, 2))
-    {
-        say_once(
-            log,
-            state,
-            Level::Error,
-            "none of the trusted servers answers: this node may be cut off, nothing is done",
-        );
-        return Ok(());
-    }
-    // It may be attaching at this moment, or be up under another upstream.
-    if cluster::is_primary(&cluster::server(config, &node.conninfo, config.own_server().prefixes))
-        == Some(false)
-    {
-        say_once(
-            log,
-            state,
-            Level::Info,
-            &format!("{} runs as a standby but is not attached: it is left as it is", node.shown()),
-        );
-        return Ok(());
-    }
-    let host = node.host();
-    say(log, Level::Notice, &format!("{}Now, the primary host ip: {}", thread(), config.own_server().host()));
-    if let Err(error) = remote::succeeds(config, host, "/bin/true") {
-        say(
-            log,
-            Level::Info,
-            &format!("unable to connect via ES to host \"{host}\", can't confirm if it's a standby node"),
-        );
-        say(
-            log,
-            Level::Info,
-            &format!("{}can not do auto-recovery because not confirmed a standby node", thread()),
-        );
-        return Err(error);
-    }
-    say(
-        log,
-        Level::Info,
-        &format!("{}ES connection to host \"{host}\" succeeded, ready to do auto-recovery", thread()),
-    );
-    let program = quoted(request.program);
-    let file = quoted(&node.config_file);
-    let is_standby = remote::succeeds(config, host, &format!("{program} hook v8r6 -f {file} is-standby"))?;
-    let (action, script) = if is_standby {
-        ("START DATABASE", format!("{program} hook v8r6 -f {file} startdb"))
-    } else if config.recovery == Recovery::Automatic {
-        let own = config.own_server();
-        let (primary, port) = (quoted(own.host()), quoted(own.conninfo.get("port").unwrap_or("5432")));
-        ("NODE REJOIN", format!("{program} hook v8r6 -f {file} rejoin -h {primary} -p {port} --force-rewind"))
-    } else {
-        let text = format!(
-            "{} is not a standby, and recovery='{}': it is left to a person",
-            node.shown(),
-            config.recovery
-        );
-        say_once(log, state, Level::Info, &text);
-        return Ok(());
-    };
-    state.said = None;
-    say(
-        log,
-        Level::Info,
-        &format!("node \"{}\" (ID: {}, HOST: {host}) auto-recovery: {action}", node.name, node.id),
-    );
-    remote::run(config, log, host, &script)?;
-    if action == "START DATABASE" {
-        say(
-            log,
-            Level::Notice,
-            &format!("{}node \"{}\" (ID: {}) auto-recovery success", thread(), node.name, node.id),
-        );
-    } else {
-        say(log, Level::Notice, &format!("kbha: node (ID: {}) rejoin success.", node.id));
-    }
-    Ok(())
-}
-
-/// Another node that says that it is a primary.
-fn other_primary(config: &RepmgrConf, nodes: &[NodeRecord]) -> Option<String> {
-    let prefixes = config.own_server().prefixes;
-    nodes
-        .iter()
-        .filter(|node| node.id != config.node_id)
-        .find(|node| cluster::is_primary(&cluster::server(config, &node.conninfo, prefixes)) == Some(true))
-        .map(NodeRecord::shown)
-}
-
-/// This node's server is down. If it is the only one that was the primary and no other server runs, the whole
-/// cluster is down: it is started, and the others then follow.
-fn bring_cluster_up(request: &DaemonRequest<'_>, own: &mut Missing) -> Result<(), StepError> {
-    let DaemonRequest { config, log, .. } = request;
-    let server = config.server();
-    if config.cluster_recovery_level == 0
-        || config.recovery == Recovery::Manual
-        || server.running()?.is_some()
-    {
-        return Ok(());
-    }
-    if server.data.join("standby.signal").exists() || crate::files::is_half_rewound(&server.data)? {
-        return Ok(());
-    }
-    if own.next_try.is_some_and(|next| Instant::now() < next) || own.failures >= config.max_attempts {
-        return Ok(());
-    }
-    own.failures += 1;
-    own.next_try = Some(Instant::now() + Duration::from_secs(5 << own.failures.min(7)));
-    // The metadata is in the server that is down: the last look at the cluster is not kept, so this needs the
-    // peers that the configuration names.
-    if config.peers.is_empty() {
-        say_once(
-            log,
-            own,
-            Level::Info,
-            "the server of this node is down; cluster_recovery_peers is not set, so whether another one is the primary is not known: nothing is done",
-        );
-        return Ok(());
-    }
-    for peer in &config.peers {
-        let mut conninfo = config.conninfo.clone();
-        conninfo.remove("hostaddr");
-        conninfo.set("host", peer);
-        if cluster::is_primary(&cluster::server(config, &conninfo, config.own_server().prefixes)).is_some() {
-            say_once(
-                log,
-                own,
-                Level::Info,
-                &format!("the server of host \"{peer}\" runs: it looks after this node"),
-            );
-            return Ok(());
+    /// Failures are forgotten, too: whoever has changed something wants to see whether it helps.
+    fn reload(&mut self) {
+        match RepmgrConf::read(&self.config.file) {
+            Ok(config) => self.config = config,
+            Err(error) => {
+                let why = crate::chain(&error);
+                say(self.log, Level::Error, &format!("the configuration stays as it was: {why}"));
+            }
         }
-        let file = quoted(&config.file.display().to_string());
-        let script = format!("{} hook v8r6 -f {file} is-standby", quoted(request.program));
-        if !remote::succeeds(config, peer, &script)? {
-            say_once(
-                log,
-                own,
-                Level::Error,
-                &format!("host \"{peer}\" is no standby either: there is more than one primary, do nothing"),
-            );
-            return Ok(());
+        let path = self.config.log.as_deref().unwrap_or(Path::new("/dev/stderr"));
+        if let Err(error) = self.log.reopen(path) {
+            say(self.log, Level::Error, &format!("could not open log file \"{}\": {error}", path.display()));
+        }
+        self.missing.clear();
+        self.own = Missing::default();
+        self.address = Missing::default();
+        self.announce("has read its configuration again");
+    }
+
+    fn look(&mut self) -> Result<(), StepError> {
+        let server = self.config.own_server();
+        let is_primary = cluster::is_primary(&server);
+        if is_primary.is_some() {
+            self.known.update(cluster::nodes(&server)?)?;
+        }
+        match is_primary {
+            Some(true) => self.look_after_others(),
+            // Another node looks after this one.
+            Some(false) => {
+                address::leave(self);
+                Ok(())
+            }
+            None => {
+                address::leave(self);
+                all_down::bring_up(self)
+            }
         }
     }
-    say(log, Level::Notice, "all nodes are down and this one was the primary: the cluster is brought up");
-    start_database(config, log)
+
+    fn look_after_others(&mut self) -> Result<(), StepError> {
+        let server = self.config.own_server();
+        let attached = cluster::attached(&server)?;
+        address::hold(self);
+        for node in self.known.others(self.config.node_id) {
+            if attached.contains(&node.name) {
+                self.missing.remove(&node.id);
+                cluster::note_standby(&server, &node, self.config.node_id)?;
+                continue;
+            }
+            let mut state = self.missing.remove(&node.id).unwrap_or_default();
+            if state.said.is_none() && state.failures == 0 {
+                say(self.log, Level::Debug, &format!("child node: {}; attached: no", node.id));
+            }
+            self.recover(&node, &mut state);
+            self.missing.insert(node.id, state);
+            if self.stop.is_requested() {
+                break;
+            }
+        }
+        self.own = Missing::default();
+        Ok(())
+    }
+
+    fn recover(&self, node: &NodeRecord, state: &mut Missing) {
+        let Err(error) = recover::recover(self, node, state) else { return };
+        if self.stop.is_requested() {
+            return;
+        }
+        let text = format!("{}{} auto-recovery failed: {error}", thread(), node.shown());
+        say(self.log, Level::Error, &text);
+        if let Some(hint) = &error.hint {
+            say(self.log, Level::Hint, hint);
+        }
+        let pause = state.failed(&self.config);
+        say(self.log, Level::Info, &format!("{}next try in {} seconds", thread(), pause.as_secs()));
+    }
+
+    /// Another node that says that it is a primary.
+    pub(super) fn other_primary(&self) -> Option<String> {
+        let others = self.known.others(self.config.node_id);
+        let is_primary = |node: &&NodeRecord| self.asks_primary(node) == Some(true);
+        others.iter().find(is_primary).map(NodeRecord::shown)
+    }
+
+    /// Whether a node's server answers and is a primary.
+    pub(super) fn asks_primary(&self, node: &NodeRecord) -> Option<bool> {
+        let prefixes = self.config.own_server().prefixes;
+        cluster::is_primary(&cluster::server(&self.config, &node.conninfo, prefixes))
+    }
+
+    /// Whether this node may be cut off from the others.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let trusted = &self.config.trusted_servers;
+        !trusted.is_empty() && !trusted.iter().any(|host| crate::ping::answers(host, 2))
+    }
 }
 
-fn say_once(log: &RecoveryLog, state: &mut Missing, level: Level, text: &str) {
-    if state.said.as_deref() != Some(text) {
-        say(log, level, text);
-        state.said = Some(text.to_owned());
+impl Missing {
+    /// Whether the time for the next try has come.
+    pub(super) fn is_due(&self) -> bool {
+        self.next_try.is_none_or(|next| Instant::now() >= next)
+    }
+
+    /// Notes a failure; the pause until the next try, which doubles with each.
+    pub(super) fn failed(&mut self, config: &RepmgrConf) -> Duration {
+        self.failures += 1;
+        let pause = config.interval * (1 << self.failures.min(7));
+        self.next_try = Some(Instant::now() + pause);
+        pause
+    }
+
+    /// Says something that is no news the second time.
+    pub(super) fn say_once(&mut self, log: &RecoveryLog, level: Level, text: &str) {
+        if self.said.as_deref() != Some(text) {
+            say(log, level, text);
+            self.said = Some(text.to_owned());
+        }
+    }
+
+    /// Something has happened: what is said next is news.
+    pub(super) fn news(&mut self) {
+        self.said = None;
     }
 }

@@ -6,22 +6,33 @@
 //! - [`rejoin`]: makes this node a standby of the new primary, rewound if it has diverged.
 //! - [`status`]: what the cluster looks like from here.
 
+mod address;
+mod all_down;
 mod cluster;
 mod config;
 mod daemon;
+mod known;
 mod log;
+mod recover;
 mod rejoin;
 mod remote;
 mod start;
 mod status;
 
 pub use config::{Recovery, RepmgrConf, RepmgrConfError};
-pub use daemon::{DaemonRequest, daemon};
+pub use daemon::{DaemonRequest, Order, daemon};
 pub use rejoin::{Force, RejoinRequest, rejoin};
 pub use start::start_database;
 pub use status::{NodeStatus, status};
 
+use std::path::PathBuf;
+
+use crate::files;
+use crate::flow::StepError;
 use crate::server::LocalServer;
+
+/// The exit status by which a node says that it is none that only has to be started.
+pub const NO_STANDBY: u8 = 3;
 
 impl RepmgrConf {
     /// The server of this node.
@@ -31,6 +42,19 @@ impl RepmgrConf {
             programs: self.programs.clone().unwrap_or_default(),
             libraries: None,
         }
+    }
+
+    /// Whether this node is a standby that only has to be started.
+    ///
+    /// # Errors
+    /// Its files cannot be read.
+    pub fn is_startable_standby(&self) -> Result<bool, StepError> {
+        Ok(self.server().is_standby()? && !files::is_half_rewound(&self.data)?)
+    }
+
+    /// Where the daemon notes the nodes of the cluster.
+    fn known_nodes_file(&self) -> PathBuf {
+        self.pid_file.with_extension("nodes")
     }
 
     /// How this node's own server is reached.

@@ -3,16 +3,17 @@
 //! The refusals come first and have repmgr's words. A node that has not diverged is attached as it is; one that
 //! has is rewound, if that was asked for.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rewind::source::conninfo::ConninfoText;
 use walparse::ControlFile;
 
 use super::cluster::{self, NodeRecord};
 use super::log::{Level, exact_time, say};
 use super::{RepmgrConf, start_database};
-use crate::conninfo_text::ConninfoText;
 use crate::files;
-use crate::flow::{self, Decision, FlowReport, Run, Step, StepError, StepResult, StepState, nothing};
+use crate::flow::{self, Decision, FlowReport, Run, Step, StepError, StepResult, StepState, Watch, nothing};
 use crate::recovery_log::RecoveryLog;
 use crate::rejoin::{RewindJob, RewindPlan, RewindResult, Rewinder};
 use crate::server::{LocalServer, file_error};
@@ -44,6 +45,8 @@ pub struct RejoinRequest<'a> {
     pub rewinder: &'a dyn Rewinder,
     /// The log.
     pub log: &'a RecoveryLog,
+    /// Hears of each action.
+    pub watch: Watch<'a>,
 }
 
 struct Rejoin<'a> {
@@ -56,6 +59,8 @@ struct Rejoin<'a> {
     /// This node's and the target's records.
     records: Option<(NodeRecord, NodeRecord)>,
     plan: Option<RewindPlan>,
+    /// The server runs and follows the target: an earlier rejoin has come that far.
+    is_started: bool,
 }
 
 /// How long a node may take to attach.
@@ -63,9 +68,9 @@ const ATTACH_LIMIT: Duration = Duration::from_secs(60);
 
 fn steps<'a>() -> [Step<Rejoin<'a>>; 10] {
     [
-        Step { name: "stopped", look: look_at_server, act: nothing },
         Step { name: "metadata", look: look_at_metadata, act: nothing },
         Step { name: "target", look: look_at_target, act: nothing },
+        Step { name: "stopped", look: look_at_server, act: nothing },
         Step { name: "timeline", look: look_at_timeline, act: nothing },
         Step { name: "divergence", look: look_at_divergence, act: nothing },
         Step { name: "rewind", look: look_for_rewind, act: rewind },
@@ -82,9 +87,7 @@ pub fn rejoin(request: &RejoinRequest<'_>) -> FlowReport {
     let server = config.server();
     let mut conninfo = config.conninfo.clone();
     conninfo.remove("hostaddr");
-    for (keyword, value) in request.target.pairs() {
-        conninfo.set(keyword, value);
-    }
+    conninfo.merge(&request.target);
     let mut context = Rejoin {
         config,
         force: request.force,
@@ -94,6 +97,7 @@ pub fn rejoin(request: &RejoinRequest<'_>) -> FlowReport {
         server,
         records: None,
         plan: None,
+        is_started: false,
     };
     let log = request.log;
     let mut tell = |result: &StepResult| match result.state {
@@ -101,7 +105,7 @@ pub fn rejoin(request: &RejoinRequest<'_>) -> FlowReport {
         StepState::Would => say(log, Level::Notice, &format!("would {}: {}", result.name, result.text)),
         _ => {}
     };
-    let report = flow::run(&steps(), &mut context, request.run, &mut |_, _| {}, &mut tell);
+    let report = flow::run(&steps(), &mut context, request.run, request.watch, &mut |_, _| {}, &mut tell);
     if let Some(hint) = &report.hint {
         say(log, Level::Hint, hint);
     }
@@ -109,12 +113,13 @@ pub fn rejoin(request: &RejoinRequest<'_>) -> FlowReport {
 }
 
 fn look_at_server(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
-    Ok(match rejoin.server.running()? {
-        Some(process) => {
-            Decision::Refuse(format!("database is still running (process {process}): stop it first"))
-        }
-        None => Decision::Skip(String::new()),
-    })
+    let Some(process) = rejoin.server.running()? else { return Ok(Decision::Skip(String::new())) };
+    let (path, text) = wanted_settings(rejoin)?;
+    if rejoin.server.is_standby()? && files::read(&path)?.as_deref() == Some(text.as_str()) {
+        rejoin.is_started = true;
+        return Ok(Decision::Skip(format!("the server (process {process}) follows the target already")));
+    }
+    Ok(Decision::Refuse(format!("database is still running (process {process}): stop it first")))
 }
 
 fn look_at_metadata(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
@@ -126,7 +131,7 @@ fn look_at_metadata(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
             .hint("Register it with \"repmgr standby register\" or \"repmgr primary register\"."));
     };
     let host = rejoin.primary.host().to_owned();
-    let port = rejoin.primary.conninfo.get("port").unwrap_or("5432").to_owned();
+    let port = rejoin.primary.port().to_owned();
     let target = find(&|node| node.host() == host && node.conninfo.get("port").unwrap_or("5432") == port);
     let Some(target) = target else {
         return Err(StepError::new(format!("the metadata knows no node at {}", rejoin.primary.name())));
@@ -147,14 +152,14 @@ fn look_at_target(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
 }
 
 fn look_at_timeline(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
+    if rejoin.is_started {
+        return Ok(Decision::Skip(String::new()));
+    }
     let ours = control(&rejoin.server)?.timeline().0;
-    let ask = |prefix: &str| format!("SELECT timeline_id FROM {prefix}_control_checkpoint()");
-    let answer = rejoin.primary.ask_named(ask).map_err(|error| StepError::of(&error))?;
-    let theirs: u32 = answer.value().and_then(|value| value.parse().ok()).unwrap_or(0);
+    let theirs = timeline_of(&rejoin.primary)?;
     if ours <= theirs || rejoin.force == Force::RewindWithoutCheck {
         return Ok(Decision::Skip(String::new()));
     }
-    // The number it was promoted to may not be in its control file yet.
     say(
         rejoin.log,
         Level::Detail,
@@ -166,7 +171,25 @@ fn look_at_timeline(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     ))
 }
 
+/// The timeline that a primary writes: the one that it was promoted to may not be in its control file yet, so it is
+/// taken from the name of its WAL file.
+fn timeline_of(primary: &Server) -> Result<u32, StepError> {
+    let named =
+        primary.ask_named(|prefix| format!("SELECT {prefix}_walfile_name({prefix}_current_wal_lsn())"));
+    let named = match named {
+        Err(error) if error.is_unknown_name() => primary
+            .ask_named(|prefix| format!("SELECT {prefix}_xlogfile_name({prefix}_current_xlog_location())")),
+        named => named,
+    };
+    let named = named.map_err(|error| StepError::of(&error))?;
+    let number = named.value().and_then(|name| u32::from_str_radix(name.get(..8)?, 16).ok());
+    number.ok_or_else(|| StepError::new(format!("{} did not tell its timeline", primary.name())))
+}
+
 fn look_at_divergence(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
+    if rejoin.is_started {
+        return Ok(Decision::Skip(String::new()));
+    }
     let plan = rejoin.rewinder.plan(&job(rejoin)).map_err(|failed| failed.into_step(str::to_owned))?;
     let (own, target) = records(rejoin)?;
     let decision = match &plan {
@@ -217,6 +240,9 @@ fn rewind(rejoin: &mut Rejoin<'_>) -> Result<String, StepError> {
 }
 
 fn look_for_slots(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
+    if rejoin.is_started {
+        return Ok(Decision::Skip(String::new()));
+    }
     let slots = slots::physical(&rejoin.server)?;
     Ok(match slots.len() {
         0 => Decision::Skip(String::new()),
@@ -234,6 +260,9 @@ fn drop_slots(rejoin: &mut Rejoin<'_>) -> Result<String, StepError> {
 }
 
 fn look_at_settings(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
+    if rejoin.is_started {
+        return Ok(Decision::Skip(String::new()));
+    }
     let (own, target) = records(rejoin)?;
     Ok(Decision::Act(format!("set node {}'s upstream to node {}", own.id, target.id)))
 }
@@ -241,28 +270,38 @@ fn look_at_settings(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
 fn write_settings(rejoin: &mut Rejoin<'_>) -> Result<String, StepError> {
     let (own, target) = records(rejoin)?.clone();
     say(rejoin.log, Level::Notice, &format!("setting node {}'s upstream to node {}", own.id, target.id));
-    let mut conninfo = target.conninfo.clone();
-    conninfo.set("application_name", &own.name);
-    conninfo.remove("dbname");
-    let slot = slot_of(rejoin.config, &own);
-    let mut settings =
-        vec![("primary_conninfo", conninfo.text()), ("recovery_target_timeline", "latest".to_owned())];
     if rejoin.config.uses_slots {
-        slots::create(&rejoin.primary, &slot)?;
-        settings.push(("primary_slot_name", slot));
+        slots::create(&rejoin.primary, &slot_of(rejoin.config, &own))?;
     }
     let data = &rejoin.server.data;
     files::remove(&data.join("recovery.done"))?;
-    if rejoin.server.major_version()? < 12 {
-        settings.push(("standby_mode", "on".to_owned()));
-        files::replace(&data.join("recovery.conf"), &files::with_settings("", &settings))?;
-    } else {
-        let path = data.join(rejoin.server.names().auto_config_file);
-        let old = files::read(&path)?.unwrap_or_default();
-        files::replace(&path, &files::with_settings(&old, &settings))?;
+    let (path, text) = wanted_settings(rejoin)?;
+    files::replace(&path, &text)?;
+    if rejoin.server.major_version()? >= 12 {
         files::replace(&data.join("standby.signal"), "")?;
     }
     Ok(String::new())
+}
+
+/// The file that makes this node follow the target, and its text.
+fn wanted_settings(rejoin: &Rejoin<'_>) -> Result<(PathBuf, String), StepError> {
+    let (own, target) = records(rejoin)?;
+    let mut conninfo = target.conninfo.clone();
+    conninfo.set("application_name", own.name.as_str());
+    conninfo.remove("dbname");
+    let mut settings =
+        vec![("primary_conninfo", conninfo.text()), ("recovery_target_timeline", "latest".to_owned())];
+    if rejoin.config.uses_slots {
+        settings.push(("primary_slot_name", slot_of(rejoin.config, own)));
+    }
+    let data = &rejoin.server.data;
+    if rejoin.server.major_version()? < 12 {
+        settings.push(("standby_mode", "on".to_owned()));
+        return Ok((data.join("recovery.conf"), files::with_settings("", &settings)));
+    }
+    let path = data.join(rejoin.server.names().auto_config_file);
+    let old = files::read(&path)?.unwrap_or_default();
+    Ok((path, files::with_settings(&old, &settings)))
 }
 
 fn look_for_start(_: &mut Rejoin<'_>) -> Result<Decision, StepError> {
@@ -295,13 +334,11 @@ fn look_for_registration(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError>
 
 fn register(rejoin: &mut Rejoin<'_>) -> Result<String, StepError> {
     let (own, target) = records(rejoin)?;
+    // Read again: the record of before may be the very one that this step changes.
+    let nodes = cluster::nodes(&rejoin.primary)?;
+    let current = nodes.iter().find(|node| node.id == own.id).unwrap_or(own);
+    cluster::note_standby(&rejoin.primary, current, target.id)?;
     let (own, target) = (own.id, target.id);
-    let update = format!(
-        "UPDATE repmgr.nodes SET type = 'standby', active = true, upstream_node_id = {target} WHERE node_id = {own}; \
-         INSERT INTO repmgr.events (node_id, event, successful, details) \
-         VALUES ({own}, 'node_rejoin', true, 'node {own} is now attached to node {target}')"
-    );
-    rejoin.primary.ask(&update).map_err(|error| StepError::of(&error))?;
     say(rejoin.log, Level::Notice, "NODE REJOIN successful");
     say(rejoin.log, Level::Detail, &format!("node {own} is now attached to node {target}"));
     say(rejoin.log, Level::Notice, &format!("kbha: node (ID: {own}) rejoin success. ({})", exact_time()));

@@ -3,44 +3,60 @@
 use std::process::Command;
 use std::time::Duration;
 
-use rewind::command::{self, ExitReason};
+use rewind::command::{self, ExitReason, Telling};
 
-use super::RepmgrConf;
-use crate::flow::StepError;
-use crate::recovery_log::RecoveryLog;
-
+use super::daemon::Daemon;
 use super::log::{Level, say};
+use super::{NO_STANDBY, RepmgrConf};
+use crate::flow::StepError;
 
-/// How long a command on another node may take: starting a server there is part of it.
-const LIMIT: Duration = Duration::from_secs(300);
+/// How long a command on another node may take: rewinding a server and starting it may be part of it.
+const LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a question may take.
+const QUESTION_LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs a shell command on a host. Its output goes into the log.
-pub(super) fn run(conf: &RepmgrConf, log: &RecoveryLog, host: &str, script: &str) -> Result<(), StepError> {
-    let mut command = command_for(conf, host, script)?;
+pub(super) fn run(daemon: &Daemon<'_>, host: &str, script: &str) -> Result<(), StepError> {
+    let mut command = command_for(&daemon.config, host, script)?;
     let shown: Vec<_> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| word.to_string_lossy())
         .collect();
-    say(log, Level::Debug, &format!("remote_command():\n  {}", shown.join(" ")));
-    let finished = command::run(&mut command, Some(LIMIT)).map_err(|error| StepError::of(&error))?;
+    say(daemon.log, Level::Debug, &format!("remote_command():\n  {}", shown.join(" ")));
+    let finished = command::run_until(&mut command, LIMIT, Telling::Lines, &daemon.stop)
+        .map_err(|error| StepError::of(&error))?;
     if finished.status.success() {
         return Ok(());
     }
     Err(StepError::new(format!("command on host \"{host}\" failed: {}", ExitReason(finished.status))))
 }
 
-/// Whether a shell command succeeds on a host; what it says is not logged.
-pub(super) fn succeeds(conf: &RepmgrConf, host: &str, script: &str) -> Result<bool, StepError> {
-    let mut command = command_for(conf, host, script)?;
-    let finished = command::run_quietly(&mut command, Some(Duration::from_secs(30)))
+/// Whether a node's directory says that it is a standby's and that no rewind of it is unfinished.
+pub(super) fn is_standby(daemon: &Daemon<'_>, host: &str, config_file: &str) -> Result<bool, StepError> {
+    let program = quoted(daemon.program);
+    match status(daemon, host, &format!("{program} hook v8r6 -f {} is-standby", quoted(config_file)))? {
+        0 => Ok(true),
+        NO_STANDBY => Ok(false),
+        status => Err(StepError::new(format!(
+            "host \"{host}\" could not tell whether it is a standby (exit status {status})"
+        ))
+        .hint(format!("Is {} installed there, and can it read {config_file}?", daemon.program))),
+    }
+}
+
+/// The exit status of a shell command on a host; what it says is not logged.
+pub(super) fn status(daemon: &Daemon<'_>, host: &str, script: &str) -> Result<u8, StepError> {
+    let mut command = command_for(&daemon.config, host, script)?;
+    let finished = command::run_until(&mut command, QUESTION_LIMIT, Telling::Nothing, &daemon.stop)
         .map_err(|error| StepError::of(&error))?;
     // ssh itself fails with 255.
-    match finished.status.code() {
+    match finished.status.code().and_then(|code| u8::try_from(code).ok()) {
         Some(255) | None => Err(StepError::new(format!(
             "unable to connect via ES to host \"{host}\": {}",
             finished.output.trim()
         ))),
-        Some(code) => Ok(code == 0),
+        Some(code) => Ok(code),
     }
 }
 

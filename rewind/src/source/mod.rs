@@ -27,6 +27,7 @@ pub use error::SourceError;
 pub(crate) use observed::ObservedSource;
 pub use server::ServerSource;
 pub use server::grants::grants;
+pub use server::question::{Answer, ask};
 pub use server_error::{ConnectProblem, ServerError};
 pub(crate) use walk::plain_files;
 pub use walk::{WalkError, walk_data_directory};

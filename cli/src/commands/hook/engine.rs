@@ -7,11 +7,11 @@ use std::sync::Arc;
 use hooks::recovery_log::RecoveryLog;
 use hooks::{RewindFailed, RewindJob, RewindPlan, RewindResult, Rewinder};
 use jiff::tz::TimeZone;
-use rewind::source::conninfo::{Conninfo, ProcessEnvironment};
 use rewind::{Mode, Options, Outcome, RestoreCommand, Silent, SourceChoice, TargetState};
 
 use crate::commands::rewind::adopt_owner_of;
 use crate::failure::{Failed, SetupError};
+use crate::faults;
 use crate::logging::{self, Verbosity};
 use crate::persona::{IN_A_LOG, Narrator};
 use crate::report;
@@ -72,11 +72,11 @@ fn told(failed: Failed) -> RewindFailed {
 }
 
 fn run(job: &RewindJob, mode: Mode) -> Result<Outcome, Failed> {
-    let conninfo =
-        Conninfo::parse(&job.source.conninfo.text(), &ProcessEnvironment).map_err(SetupError::from)?;
+    let conninfo = job.source.conninfo().map_err(SetupError::from)?;
     adopt_owner_of(&job.data)?;
     let mut options = Options::new(job.data.clone(), SourceChoice::Server(Box::new(conninfo)));
     options.mode = mode;
+    options.observer = faults::from_environment();
     options.missing_wal.restore_command = restore_command(&job.data);
     Ok(rewind::run(&options, &Silent)?)
 }

@@ -14,6 +14,7 @@ use super::engine::{Engine, log_messages};
 use super::report;
 use crate::args::Format;
 use crate::failure::chain;
+use crate::faults;
 use crate::screen::{self, Kind, Screen};
 
 /// The status of a run that failed, as the scripts have it.
@@ -120,6 +121,7 @@ fn flow(screen: &Screen, args: &V8r3Args, config: &Path) -> ExitCode {
         interrupted: guard.interrupted().is_some(),
         rewinder: &Engine,
         log: &log,
+        watch: &faults::at_step,
     };
     let report = match guarded(&request, guard) {
         Ok(report) => report,

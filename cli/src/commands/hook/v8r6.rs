@@ -1,20 +1,28 @@
 //! `kbrecover hook v8r6`: options and exit status of the V8R6 flow.
 
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 
 use clap::{Args, Subcommand};
-use hooks::conninfo_text::ConninfoText;
 use hooks::flow::{FlowReport, Run, StepError};
+use hooks::pid_file::{PidFile, PidFileError};
 use hooks::recovery_log::{Echo, RecoveryLog};
-use hooks::v8r6::{self, DaemonRequest, Force, NodeStatus, RejoinRequest, RepmgrConf};
+use hooks::v8r6::{self, DaemonRequest, Force, NodeStatus, Order, RejoinRequest, RepmgrConf};
+use rewind::StopFlag;
+use rewind::source::conninfo::ConninfoText;
 use serde::Serialize;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::engine::{Engine, log_messages};
 use super::report;
 use crate::args::Format;
 use crate::failure::chain;
+use crate::faults;
 use crate::screen::{self, Kind, Screen};
 
 /// The options of `kbrecover hook v8r6`.
@@ -38,7 +46,7 @@ enum Action {
     Daemon(DaemonArgs),
     /// Show the nodes of the cluster
     Status(StatusArgs),
-    /// Tell by the exit status whether this node's directory is a standby's
+    /// Tell by the exit status whether this node is a standby that only has to be started: 0 yes, 3 no
     IsStandby,
 }
 
@@ -112,9 +120,10 @@ pub(super) fn run(args: &V8r6Args) -> ExitCode {
     };
     match &args.action {
         Action::Status(args) => show_status(&screen, &config, args.format),
-        Action::IsStandby => match is_standby(&config) {
-            true => ExitCode::SUCCESS,
-            false => ExitCode::FAILURE,
+        Action::IsStandby => match config.is_startable_standby() {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(v8r6::NO_STANDBY),
+            Err(error) => tell(&screen, &error),
         },
         Action::Startdb => {
             with_log(&screen, &config, Echo::On, |log| match v8r6::start_database(&config, log) {
@@ -123,19 +132,19 @@ pub(super) fn run(args: &V8r6Args) -> ExitCode {
             })
         }
         Action::Rejoin(args) => with_log(&screen, &config, Echo::On, |log| rejoin(&config, args, log)),
-        Action::Daemon(args) => with_log(&screen, &config, Echo::Off, |log| daemon(&config, args, log)),
+        Action::Daemon(args) => start_daemon(&screen, &config, args),
     }
 }
 
 fn rejoin(config: &RepmgrConf, args: &RejoinArgs, log: &RecoveryLog) -> ExitCode {
     let mut target = ConninfoText::default();
-    target.set("host", &args.host);
+    target.set("host", args.host.as_str());
     if let Some(port) = args.port {
-        target.set("port", &port.to_string());
+        target.set("port", port.to_string());
     }
     for (keyword, value) in [("user", &args.username), ("dbname", &args.dbname)] {
         if let Some(value) = value {
-            target.set(keyword, value);
+            target.set(keyword, value.as_str());
         }
     }
     let force = match (args.force_rewind, args.no_check_wal) {
@@ -144,7 +153,15 @@ fn rejoin(config: &RepmgrConf, args: &RejoinArgs, log: &RecoveryLog) -> ExitCode
         _ => Force::None,
     };
     let run = if args.dry_run { Run::Dry } else { Run::Real };
-    let report = v8r6::rejoin(&RejoinRequest { config, target, force, run, rewinder: &Engine, log });
+    let report = v8r6::rejoin(&RejoinRequest {
+        config,
+        target,
+        force,
+        run,
+        rewinder: &Engine,
+        log,
+        watch: &faults::at_step,
+    });
     print(&report, args.format, args.dry_run);
     if report.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -157,16 +174,65 @@ fn print(report: &FlowReport, format: Format, is_dry: bool) {
     }
 }
 
-fn daemon(config: &RepmgrConf, args: &DaemonArgs, log: &RecoveryLog) -> ExitCode {
+/// A second daemon of a node ends at once, and well: so cron can see to it that there is one.
+fn start_daemon(screen: &Screen, config: &RepmgrConf, args: &DaemonArgs) -> ExitCode {
+    // Before anything is started that a signal could leave behind.
+    let (stop, orders) = match listen() {
+        Ok(listening) => listening,
+        Err(error) => return failed(screen, &format!("could not listen for signals: {error}"), None),
+    };
+    let _held = match PidFile::take(&config.pid_file) {
+        Ok(held) => held,
+        Err(error @ PidFileError::Taken { .. }) => {
+            if io::stderr().is_terminal() {
+                screen.message(Kind::Info, &chain(&error));
+            }
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let hint = "Set kbha_pid_file to a file that this user may write.";
+            return failed(screen, &chain(&error), Some(hint));
+        }
+    };
     let own = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
     let program = args.program.as_deref().unwrap_or(&own);
-    v8r6::daemon(&DaemonRequest { config, program, log, rounds: args.rounds });
-    ExitCode::SUCCESS
+    with_log(screen, config, Echo::Off, |log| {
+        let request = DaemonRequest { config: config.clone(), program, log, rounds: args.rounds, stop };
+        v8r6::daemon(request, &orders);
+        ExitCode::SUCCESS
+    })
 }
 
-fn is_standby(config: &RepmgrConf) -> bool {
-    let server = config.server();
-    server.data.join("standby.signal").exists() || server.data.join("recovery.conf").exists()
+/// SIGTERM and SIGINT end the daemon, SIGHUP has it read its configuration again.
+fn listen() -> io::Result<(StopFlag, Receiver<Order>)> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let stop = StopFlag::default();
+    let (asker, (sender, orders)) = (stop.clone(), channel());
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            let order = if signal == SIGHUP { Order::Reload } else { Order::Stop };
+            if order == Order::Stop {
+                asker.request();
+            }
+            if sender.send(order).is_err() {
+                break;
+            }
+        }
+    })?;
+    Ok((stop, orders))
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    daemon: Daemon,
+    nodes: Vec<Node<'a>>,
+}
+
+#[derive(Serialize)]
+struct Daemon {
+    running: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -178,31 +244,49 @@ struct Node<'a> {
     attached: Option<bool>,
 }
 
+impl<'a> From<&'a NodeStatus> for Node<'a> {
+    fn from(node: &'a NodeStatus) -> Node<'a> {
+        Node { id: node.id, name: &node.name, role: node.role, attached: node.attached }
+    }
+}
+
 fn show_status(screen: &Screen, config: &RepmgrConf, format: Format) -> ExitCode {
-    let nodes = match v8r6::status(config) {
+    let daemon = match PidFile::holder(&config.pid_file) {
+        Ok(holder) => Daemon { running: holder.is_some(), process: holder.flatten() },
+        Err(error) => return failed(screen, &chain(&error), None),
+    };
+    let nodes = v8r6::status(config);
+    if format == Format::Text {
+        screen::to_stdout(&match daemon {
+            Daemon { running: true, process: Some(process) } => {
+                format!("daemon of this node: running (process {process})\n")
+            }
+            Daemon { running: true, process: None } => "daemon of this node: running\n".to_owned(),
+            Daemon { running: false, .. } => "daemon of this node: not running\n".to_owned(),
+        });
+    }
+    let nodes = match nodes {
         Ok(nodes) => nodes,
         Err(error) => return tell(screen, &error),
-    };
-    let line = |node: &NodeStatus| {
-        let attached = match node.attached {
-            Some(true) => "attached",
-            Some(false) => "not attached",
-            None => "",
-        };
-        format!(" {:<3} {:<16} {:<12} {attached}\n", node.id, node.name, node.role)
     };
     screen::to_stdout(&match format {
         Format::Text => nodes.iter().map(line).collect::<String>(),
         Format::Json => {
-            let nodes: Vec<_> = nodes
-                .iter()
-                .map(|node| Node { id: node.id, name: &node.name, role: node.role, attached: node.attached })
-                .collect();
+            let status = Status { daemon, nodes: nodes.iter().map(Node::from).collect() };
             // Strings and numbers always become JSON.
-            serde_json::to_string(&nodes).unwrap_or_default() + "\n"
+            serde_json::to_string(&status).unwrap_or_default() + "\n"
         }
     });
     ExitCode::SUCCESS
+}
+
+fn line(node: &NodeStatus) -> String {
+    let attached = match node.attached {
+        Some(true) => "attached",
+        Some(false) => "not attached",
+        None => "",
+    };
+    format!(" {:<3} {:<16} {:<12} {attached}\n", node.id, node.name, node.role)
 }
 
 fn with_log(

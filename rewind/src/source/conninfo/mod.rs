@@ -15,6 +15,7 @@ mod require_auth;
 mod servers;
 mod service;
 mod syntax;
+mod text;
 mod written;
 
 use std::fmt;
@@ -29,6 +30,7 @@ use options::Values;
 pub(crate) use require_auth::{AuthMethod, AuthRequirement};
 pub(crate) use servers::{Address, Candidate};
 use service::Place;
+pub use text::ConninfoText;
 use tokio_postgres::config::ChannelBinding;
 pub use written::WrittenPassword;
 

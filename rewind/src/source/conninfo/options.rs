@@ -166,6 +166,13 @@ impl Values {
         }
     }
 
+    /// Takes an option's value away.
+    pub(super) fn remove(&mut self, keyword: &str) {
+        if let Some(slot) = self.slot(keyword) {
+            *slot = None;
+        }
+    }
+
     /// Fills in what string and service leave out: first from the environment, then by default.
     pub(super) fn complete(&mut self, environment: &dyn Environment) {
         for (option, slot) in OPTIONS.iter().zip(&mut self.0).filter(|(_, slot)| slot.is_none()) {

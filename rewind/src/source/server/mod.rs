@@ -10,6 +10,7 @@ pub(super) mod grants;
 mod link;
 mod peer_name;
 mod queries;
+pub(super) mod question;
 mod session;
 mod sql;
 mod tls;

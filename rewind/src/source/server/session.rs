@@ -141,7 +141,7 @@ fn shuffle_if_asked<T>(conninfo: &Conninfo, entries: &mut [T]) {
 }
 
 /// Whether after this failure of one server another is tried.
-fn is_for_the_next(error: &SourceError) -> bool {
+pub(super) fn is_for_the_next(error: &SourceError) -> bool {
     match error {
         SourceError::Connect { source, .. } => source.is_unreachable() || source.is_transient(),
         SourceError::Changed { .. } => true,
@@ -149,24 +149,33 @@ fn is_for_the_next(error: &SourceError) -> bool {
     }
 }
 
-/// The addresses of a candidate.
+/// The addresses of a candidate, as end points.
 async fn endpoints(
     conninfo: &Conninfo,
     candidate: &Candidate,
     attrs: SessionAttrs,
     expected: &Expected,
 ) -> Result<Vec<Endpoint>, SourceError> {
-    let endpoint = |name, place| Endpoint {
+    let endpoint = |(name, dial)| Endpoint {
         name,
-        dial: Dial::new(conninfo, candidate, place),
+        dial,
         timeout: conninfo.connect_timeout(),
         password_file: conninfo.password_file().map(Path::to_owned),
         attrs,
         expected: expected.clone(),
     };
+    Ok(addresses(conninfo, candidate).await?.into_iter().map(endpoint).collect())
+}
+
+/// The addresses of a candidate, each with its name in libpq's words.
+pub(super) async fn addresses(
+    conninfo: &Conninfo,
+    candidate: &Candidate,
+) -> Result<Vec<(String, Dial)>, SourceError> {
+    let dial = |place| Dial::new(conninfo, candidate, place);
     let socket = |directory: &[u8]| {
         let path = [directory, format!("/.s.PGSQL.{}", candidate.port).as_bytes()].concat();
-        vec![endpoint(candidate.to_string(), Place::Unix(PathBuf::from(OsString::from_vec(path))))]
+        vec![(candidate.to_string(), dial(Place::Unix(PathBuf::from(OsString::from_vec(path)))))]
     };
     let (host, shown) = match &candidate.address {
         Address::Unix(path) => return Ok(socket(path.as_os_str().as_bytes())),
@@ -178,7 +187,7 @@ async fn endpoints(
     let found = resolve(host, candidate.port, conninfo.connect_timeout()).await?;
     let with_name = found.into_iter().map(|address| {
         let ip = shown.cloned().unwrap_or_else(|| address.ip().to_string());
-        endpoint(candidate.at(&ip), Place::Tcp(address))
+        (candidate.at(&ip), dial(Place::Tcp(address)))
     });
     Ok(with_name.collect())
 }
@@ -199,6 +208,23 @@ async fn resolve(host: &str, port: u16, limit: Option<Duration>) -> Result<Vec<S
     };
     let found: Vec<SocketAddr> = found.map_err(|error| failed(Some(error)))?.collect();
     if found.is_empty() { Err(failed(None)) } else { Ok(found) }
+}
+
+/// Why there is no connection to a server.
+pub(super) fn not_connected(
+    server: &str,
+    password_file: Option<&Path>,
+    errors: Vec<ServerError>,
+) -> Vec<SourceError> {
+    let failure = |source: ServerError| SourceError::Connect {
+        server: server.to_owned(),
+        password_file: match source.code() {
+            Some(&SqlState::INVALID_PASSWORD) => password_file.map(Path::to_owned),
+            _ => None,
+        },
+        source,
+    };
+    errors.into_iter().map(failure).collect()
 }
 
 impl Endpoint {
@@ -262,15 +288,7 @@ impl Endpoint {
     }
 
     fn failures(&self, errors: Vec<ServerError>) -> Vec<SourceError> {
-        let failure = |source: ServerError| SourceError::Connect {
-            server: self.name.clone(),
-            password_file: match source.code() {
-                Some(&SqlState::INVALID_PASSWORD) => self.password_file.clone(),
-                _ => None,
-            },
-            source,
-        };
-        errors.into_iter().map(failure).collect()
+        not_connected(&self.name, self.password_file.as_deref(), errors)
     }
 
     /// Whether the server at the other end is what `target_session_attrs` asks for.

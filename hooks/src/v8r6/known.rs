@@ -1,0 +1,94 @@
+//! The nodes of the cluster as this node saw them last, in a file: when all servers are down their metadata is
+//! not to be had.
+
+use std::path::{Path, PathBuf};
+
+use rewind::source::conninfo::ConninfoText;
+
+use super::cluster::NodeRecord;
+use crate::files;
+use crate::flow::StepError;
+
+/// The nodes, and the file they are noted in.
+pub(super) struct Known {
+    file: PathBuf,
+    nodes: Vec<NodeRecord>,
+}
+
+impl Known {
+    /// Reads the file; one that is missing or damaged holds no nodes.
+    pub(super) fn read(file: &Path) -> Known {
+        let text = files::read(file).ok().flatten().unwrap_or_default();
+        let nodes = text.lines().map(parse).collect::<Option<Vec<_>>>().unwrap_or_default();
+        Known { file: file.to_owned(), nodes }
+    }
+
+    /// Takes note of what the metadata say now.
+    pub(super) fn update(&mut self, nodes: Vec<NodeRecord>) -> Result<(), StepError> {
+        let (old, new) = (text(&self.nodes), text(&nodes));
+        self.nodes = nodes;
+        if old == new { Ok(()) } else { files::replace(&self.file, &new) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// All nodes but one.
+    pub(super) fn others(&self, own: i32) -> Vec<NodeRecord> {
+        self.nodes.iter().filter(|node| node.id != own).cloned().collect()
+    }
+}
+
+fn text(nodes: &[NodeRecord]) -> String {
+    let line = |node: &NodeRecord| {
+        let NodeRecord { id, name, kind, upstream, conninfo, config_file, slot } = node;
+        let upstream = upstream.map(|id| id.to_string()).unwrap_or_default();
+        format!("{id}\t{name}\t{kind}\t{upstream}\t{}\t{config_file}\t{slot}\n", conninfo.text())
+    };
+    nodes.iter().map(line).collect()
+}
+
+fn parse(line: &str) -> Option<NodeRecord> {
+    let fields: Vec<_> = line.split('\t').collect();
+    let [id, name, kind, upstream, conninfo, config_file, slot] = fields[..] else { return None };
+    Some(NodeRecord {
+        id: id.parse().ok()?,
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        upstream: upstream.parse().ok(),
+        conninfo: ConninfoText::parse(conninfo).ok()?,
+        config_file: config_file.to_owned(),
+        slot: slot.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_is_there_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kbha.nodes");
+        let mut known = Known::read(&file);
+        assert!(known.is_empty());
+        let node = |id: i32| NodeRecord {
+            id,
+            name: format!("node{id}"),
+            kind: "standby".to_owned(),
+            upstream: Some(3),
+            conninfo: ConninfoText::parse(&format!("host=10.0.0.{id} user='a b'")).unwrap(),
+            config_file: "/etc/repmgr.conf".to_owned(),
+            slot: String::new(),
+        };
+        known.update(vec![node(1), node(2)]).unwrap();
+        let again = Known::read(&file).others(1);
+        assert_eq!(
+            (again.len(), again[0].host(), again[0].config_file.as_str()),
+            (1, "10.0.0.2", "/etc/repmgr.conf")
+        );
+        std::fs::write(&file, "1\tnode1\n").unwrap();
+        assert!(Known::read(&file).is_empty());
+    }
+}

@@ -1,0 +1,90 @@
+//! The address that moves with the primary: on a device of this machine or not, added and removed by `ip`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rewind::command::{self, ExitReason};
+
+use crate::flow::StepError;
+
+/// An address, and how this machine takes and leaves it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VirtualAddress {
+    /// `address/mask`
+    pub address: String,
+    /// The network device.
+    pub device: String,
+    /// The program `ip`.
+    pub ip: PathBuf,
+    /// The program `arping`.
+    pub arping: PathBuf,
+}
+
+impl VirtualAddress {
+    /// An address on a device; the programs are in these directories, or found by themselves.
+    pub(crate) fn new(
+        address: String,
+        device: String,
+        ip: Option<&Path>,
+        arping: Option<&Path>,
+    ) -> VirtualAddress {
+        let program = |directory: Option<&Path>, name: &str| {
+            directory.map_or_else(|| PathBuf::from(name), |directory| directory.join(name))
+        };
+        VirtualAddress { address, device, ip: program(ip, "ip"), arping: program(arping, "arping") }
+    }
+
+    /// Whether this machine has it, on whichever device.
+    ///
+    /// # Errors
+    /// `ip` cannot be run.
+    pub(crate) fn is_held(&self) -> Result<bool, StepError> {
+        let shown = run(Command::new(&self.ip).args(["-o", "addr", "show"]))?;
+        let address = self.host();
+        Ok(shown.split_whitespace().any(|word| word.split('/').next() == Some(address)))
+    }
+
+    /// Takes it, and tells the neighbours.
+    ///
+    /// # Errors
+    /// `ip` did not do it.
+    pub(crate) fn add(&self) -> Result<(), StepError> {
+        let VirtualAddress { address, device, .. } = self;
+        let label = format!("{device}:2");
+        run(Command::new(&self.ip).args(["addr", "add", address, "dev", device, "label", &label]))?;
+        let mut arping = Command::new(&self.arping);
+        arping.args(["-U", "-c", "3", "-w", "3", "-I", device, self.host()]);
+        // The address is there; neighbours that were not told learn it a little later.
+        if let Err(error) = run(&mut arping) {
+            tracing::warn!("{error}");
+        }
+        Ok(())
+    }
+
+    /// Leaves it.
+    ///
+    /// # Errors
+    /// `ip` did not do it.
+    pub(crate) fn remove(&self) -> Result<(), StepError> {
+        run(Command::new(&self.ip).args(["addr", "del", &self.address, "dev", &self.device])).map(drop)
+    }
+
+    /// The address without its mask.
+    fn host(&self) -> &str {
+        self.address.split('/').next().unwrap_or(&self.address)
+    }
+}
+
+fn run(command: &mut Command) -> Result<String, StepError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let finished = command::run_quietly(command, Some(Duration::from_secs(20)))
+        .map_err(|error| StepError::of(&error))?;
+    if finished.status.success() {
+        return Ok(finished.output);
+    }
+    let why = ExitReason(finished.status);
+    Err(StepError::new(format!("\"{program}\" failed: {why} ({})", finished.output.trim())).hint(
+        "Changing addresses needs rights: set the set-user-ID bit of this program, or name no virtual address.",
+    ))
+}

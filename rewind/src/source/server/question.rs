@@ -1,0 +1,117 @@
+//! One question to a server, or to a pool that stands before several: connect, ask, go away again.
+//!
+//! The simple protocol is used because a pool answers its own commands (`show pool_nodes`) by nothing else.
+
+use std::time::Duration;
+
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use super::dial::Dialled;
+use super::session::{self, addresses, is_for_the_next, not_connected};
+use super::sql;
+use crate::source::conninfo::{Candidate, Conninfo};
+use crate::source::error::SourceError;
+
+/// The answer to one command.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Answer {
+    /// The names of the columns.
+    pub columns: Vec<String>,
+    /// The rows, as text.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+impl Answer {
+    /// The value in the first row and column.
+    pub fn value(&self) -> Option<&str> {
+        self.rows.first()?.first()?.as_deref()
+    }
+
+    /// Whether the first value is true, in either spelling (`t` or, in Oracle mode, `true`).
+    pub fn is_true(&self) -> bool {
+        sql::is_true(self.value())
+    }
+}
+
+/// Connects to the first server of the string that can be reached and has it do one command, within `limit`
+/// once it is connected.
+///
+/// What kind of server it is is for the command to ask: `target_session_attrs` is not looked at. Must not be
+/// called from within an asynchronous runtime.
+///
+/// # Errors
+/// No connection, no answer in time, or the server's refusal.
+pub fn ask(conninfo: &Conninfo, command: &str, limit: Duration) -> Result<Answer, SourceError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| SourceError::Runtime { source })?;
+    runtime.block_on(async {
+        let (client, driver) = connect(conninfo).await?;
+        let driver = tokio::spawn(driver);
+        let answered = tokio::time::timeout(limit, tell(&client, command)).await;
+        driver.abort();
+        answered.unwrap_or(Err(SourceError::Silent { doing: ASKING.to_owned(), limit }))
+    })
+}
+
+const ASKING: &str = "asking it";
+
+async fn tell(client: &Client, command: &str) -> Result<Answer, SourceError> {
+    let messages = client.simple_query(command).await.map_err(|error| session::query(ASKING, error))?;
+    let mut answer = Answer::default();
+    for message in messages {
+        match message {
+            SimpleQueryMessage::RowDescription(columns) => {
+                answer.columns = columns.iter().map(|column| column.name().to_owned()).collect();
+            }
+            SimpleQueryMessage::Row(row) => {
+                let cell = |place| row.try_get(place).ok().flatten().map(str::to_owned);
+                answer.rows.push((0..row.len()).map(cell).collect());
+            }
+            _ => {}
+        }
+    }
+    Ok(answer)
+}
+
+async fn connect(conninfo: &Conninfo) -> Result<Dialled, SourceError> {
+    let mut failures = Vec::new();
+    for candidate in conninfo.candidates() {
+        match connect_to(conninfo, candidate).await {
+            Ok(dialled) => return Ok(dialled),
+            Err(errors) => {
+                let goes_on = errors.last().is_some_and(is_for_the_next);
+                failures.extend(errors);
+                if !goes_on {
+                    break;
+                }
+            }
+        }
+    }
+    Err(SourceError::of_all(failures))
+}
+
+/// Connects to the first address of a host that answers.
+async fn connect_to(conninfo: &Conninfo, candidate: &Candidate) -> Result<Dialled, Vec<SourceError>> {
+    let mut failures = Vec::new();
+    for (server, dial) in addresses(conninfo, candidate).await.map_err(|error| vec![error])? {
+        let dialling = dial.connect(dial.config());
+        let dialled = match conninfo.connect_timeout() {
+            None => dialling.await,
+            Some(limit) => match tokio::time::timeout(limit, dialling).await {
+                Ok(dialled) => dialled,
+                Err(_) => {
+                    failures.push(SourceError::ConnectTimeout { server, limit });
+                    continue;
+                }
+            },
+        };
+        match dialled {
+            Ok(dialled) => return Ok(dialled),
+            Err(errors) => failures.extend(not_connected(&server, conninfo.password_file(), errors)),
+        }
+        if !failures.last().is_some_and(is_for_the_next) {
+            break;
+        }
+    }
+    Err(failures)
+}

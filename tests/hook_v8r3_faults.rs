@@ -1,0 +1,216 @@
+//! The recovery flow of V8R3 when something is wrong: on the node, in the network, with the pool, or with the run itself.
+//!
+//!     pool ── node1 (primary) ──> node2 (standby)
+//!                             └─> node3 (standby)
+
+use crate::harness::{PoolCluster, Sandbox, Tree};
+use crate::hook_v8r3::fail_over;
+
+/// Reasons to refuse are looked at before anything is stopped, and no password gets into a log.
+#[test]
+fn what_must_not_go_on_stops_nothing() {
+    let sandbox = Sandbox::new();
+    let mut cluster = PoolCluster::start(&sandbox);
+    // Node 2 runs but does not receive: it must be recovered.
+    cluster.sql(2, "ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1'");
+    cluster.sql(2, "SELECT pg_reload_conf()");
+    cluster.wait("the standby to be alone", || cluster.streaming(1) == ["node3"]);
+    let process = cluster.process(2);
+    let refused = |cluster: &PoolCluster, code: i32, words: &str| {
+        let run = cluster.hook(2, &[]);
+        assert_eq!(run.code, code, "{run}\n{}", cluster.log(2));
+        assert!(
+            cluster.log(2).contains(words) || run.stderr.contains(words),
+            "no {words:?} in\n{}\n{run}",
+            cluster.log(2)
+        );
+        assert_eq!(cluster.process(2), process, "the server was stopped: {words}");
+    };
+
+    // It fails twice in a row: the third try waits, and says nothing about that each minute.
+    let template = cluster.home(2).join("db/etc/recovery.done");
+    let aside = cluster.home(2).join("db/etc/recovery.aside");
+    std::fs::rename(&template, &aside).expect("take the template away");
+    refused(&cluster, 66, "recovery.done\" is missing");
+    refused(&cluster, 66, "recovery.done\" is missing");
+    let log = cluster.log(2);
+    let run = cluster.hook(2, &["--format", "json"]);
+    assert_eq!(run.code, 1, "{run}");
+    assert!(run.stdout.contains("recovering has failed 2 times in a row: the next try is in"), "{run}");
+    assert_eq!(cluster.log(2), log);
+    assert_eq!(cluster.process(2), process);
+    std::fs::rename(&aside, &template).expect("put the template back");
+
+    cluster.set(2, "KB_GATEWAY_IP", "not-a-host.invalid");
+    refused(&cluster, 1, "none of the trusted gateways answers");
+    cluster.set(2, "KB_GATEWAY_IP", "127.0.0.1");
+
+    cluster.set(2, "ALL_NODE_NAME", "");
+    refused(&cluster, 66, "does not set ALL_NODE_NAME");
+    cluster.set(2, "ALL_NODE_NAME", "(node1 node2 node3)");
+
+    // A role that the servers ask for a password, with a wrong one: c2VjcmV0LXdvcmQ= is "secret-word".
+    for node in 1..=3 {
+        let hba = std::fs::read_to_string(cluster.data(node).join("pg_hba.conf")).expect("read pg_hba.conf");
+        cluster.write(
+            &cluster.data(node).join("pg_hba.conf"),
+            &format!("host all flow all scram-sha-256\n{hba}"),
+        );
+    }
+    cluster.sql(1, "CREATE ROLE flow SUPERUSER LOGIN PASSWORD 'another-word'");
+    cluster.sql(1, "SELECT pg_reload_conf()");
+    cluster.set(2, "KB_USER", "flow");
+    cluster.set(2, "KB_PASS", "c2VjcmV0LXdvcmQ=");
+    refused(&cluster, 66, "ksql execute failed");
+    let log = cluster.log(2);
+    assert!(!log.contains("secret-word") && !log.contains("c2VjcmV0"), "{log}");
+    cluster.set(2, "KB_USER", "postgres");
+    cluster.set(2, "KB_PASS", "");
+
+    // A person does not wait.
+    let run = cluster.hook(2, &["--force"]);
+    assert_eq!(run.code, 0, "{run}\n{}", cluster.log(2));
+    assert_eq!(cluster.streaming(1), ["node2", "node3"]);
+
+    let process = cluster.process(2);
+    cluster.stop_pool();
+    let run = cluster.hook(2, &[]);
+    assert_eq!((run.code, cluster.process(2)), (66, process), "{run}");
+}
+
+/// A healthy server is stopped for a dead gateway or a dead disk only where the configuration says so.
+#[test]
+fn a_server_is_stopped_only_if_that_is_configured() {
+    let sandbox = Sandbox::new();
+    let cluster = PoolCluster::start(&sandbox);
+    let process = cluster.process(2);
+    cluster.set(2, "KB_GATEWAY_IP", "not-a-host.invalid");
+    assert_eq!(cluster.hook(2, &[]).code, 1);
+    assert_eq!(cluster.process(2), process);
+    cluster.set(2, "STOP_DB_WITHOUT_GATEWAY", "1");
+    assert_eq!(cluster.hook(2, &[]).code, 66);
+    assert_eq!(cluster.process(2), None, "{}", cluster.log(2));
+    cluster.set(2, "KB_GATEWAY_IP", "127.0.0.1");
+    cluster.wait_for_pool(2, false);
+    let run = cluster.hook(2, &["--force"]);
+    assert_eq!(run.code, 0, "{run}\n{}", cluster.log(2));
+
+    let process = cluster.process(2);
+    cluster.set(2, "MOUNT_POINT_DIR_LIST", "(/nonexistent/mount)");
+    cluster.set(2, "USE_CHECK_DISK", "0");
+    let run = cluster.hook(2, &[]);
+    assert_eq!((run.code, cluster.process(2)), (0, process), "{run}\n{}", cluster.log(2));
+    cluster.set(2, "USE_CHECK_DISK", "1");
+    assert_eq!(cluster.hook(2, &[]).code, 66);
+    assert_eq!(cluster.process(2), None, "{}", cluster.log(2));
+    assert!(
+        cluster.log(2).contains("could not write in directory \"/nonexistent/mount\""),
+        "{}",
+        cluster.log(2)
+    );
+}
+
+/// The primary knows a standby by another name: it is left alone, and that is said once.
+#[test]
+fn a_standby_of_another_name_is_left_alone() {
+    let sandbox = Sandbox::new();
+    let cluster = PoolCluster::start(&sandbox);
+    cluster.set(2, "NODE_NAME", "node2_of_old");
+    let process = cluster.process(2);
+    for _ in 0..3 {
+        let run = cluster.hook(2, &[]);
+        assert_eq!(run.code, 0, "{run}\n{}", cluster.log(2));
+    }
+    assert_eq!(cluster.process(2), process);
+    assert_eq!(cluster.log(2).matches("has no row for application_name").count(), 1, "{}", cluster.log(2));
+}
+
+/// A run that is killed before or after the action of any step is simply run again; so is one whose rewind is killed, or
+/// ends because the disk is full: the server is not started on what it leaves.
+#[test]
+fn a_killed_run_is_run_again() {
+    const STEPS: [&str; 8] = [
+        "slots",
+        "rewind",
+        "configuration",
+        "recovery settings",
+        "slot on the primary",
+        "start",
+        "slots of this node",
+        "attach",
+    ];
+    let sandbox = Sandbox::new();
+    let cluster = PoolCluster::start(&sandbox);
+    fail_over(&cluster);
+    cluster.set(1, "AUTO_PRIMARY_RECOVERY", "1");
+    // The standby that is left still runs when it has to be recovered.
+    for step in ["detach", "stop"] {
+        for moment in ["begin", "done"] {
+            let mut run = cluster.hook_command(3, &["--force"]);
+            let output = run
+                .env("KBRECOVER_STEP_FAULT", format!("{step}:{moment}"))
+                .output()
+                .expect("run kbrecover hook");
+            assert_eq!(output.status.code(), None, "{step}:{moment}\n{}", cluster.log(3));
+        }
+    }
+    let run = cluster.hook(3, &[]);
+    assert_eq!(run.code, 0, "{run}\n{}", cluster.log(3));
+    cluster.wait("the standby to stream", || cluster.streaming(2).contains(&"node3".to_owned()));
+
+    // The mode of the old primary is among what is changed.
+    let auto = cluster.data(1).join("postgresql.auto.conf");
+    cluster.write(&auto, "synchronous_standby_names = ''\n");
+
+    let mut killed = Vec::new();
+    for step in STEPS {
+        for moment in ["begin", "done"] {
+            if (step, moment) == ("rewind", "done") {
+                rewind_ends_early(&cluster);
+            }
+            let fault = format!("{step}:{moment}");
+            let mut run = cluster.hook_command(1, &["--force"]);
+            let output = run.env("KBRECOVER_STEP_FAULT", &fault).output().expect("run kbrecover hook");
+            match output.status.code() {
+                None => killed.push(fault),
+                Some(code) => assert_eq!(code, 0, "{fault}\n{}", cluster.log(1)),
+            }
+        }
+    }
+    // What an earlier run has done is not done again.
+    let all: Vec<String> =
+        STEPS.iter().flat_map(|step| ["begin", "done"].map(|moment| format!("{step}:{moment}"))).collect();
+    assert_eq!(killed, all, "{}", cluster.log(1));
+    let run = cluster.hook(1, &[]);
+    assert_eq!(run.code, 0, "{run}\n{}", cluster.log(1));
+    let log = cluster.log(1);
+    assert!(log.contains("Something interrupted the last recovery. Go on this time"), "{log}");
+    cluster.wait("the old primary to stream", || cluster.streaming(2).contains(&"node1".to_owned()));
+    cluster.wait_for_pool(1, true);
+    cluster.catch_up(1, 2);
+    cluster.assert_same_rows(1, 2);
+    let slots = "SELECT slot_name FROM pg_replication_slots ORDER BY 1";
+    assert_eq!(cluster.column(1, slots), ["slot_node2", "slot_node3"]);
+}
+
+/// Twice a rewind does not come to its end: the disk is full from the first change on, and then the run is killed.
+fn rewind_ends_early(cluster: &PoolCluster) {
+    let before = Tree::of(&cluster.data(1));
+    let mut run = cluster.hook_command(1, &["--force"]);
+    let output = run.env("KBRECOVER_FAULT", "1+:28").output().expect("run kbrecover hook");
+    assert_eq!(output.status.code(), Some(66), "{}", cluster.log(1));
+    let log = cluster.log(1);
+    assert!(log.contains("No space left on device"), "{log}");
+    assert!(log.contains("the data directory is as it was: the server is not started"), "{log}");
+    before.assert_unchanged(&cluster.data(1), &log);
+
+    let mut run = cluster.hook_command(1, &["--force"]);
+    let output = run.env("KBRECOVER_FAULT", "40+:28").output().expect("run kbrecover hook");
+    assert_eq!(output.status.code(), Some(66), "{}", cluster.log(1));
+    let log = cluster.log(1);
+    assert!(log.contains("the data directory is half rewound: the server is not started"), "{log}");
+    let mut run = cluster.hook_command(1, &["--force"]);
+    let output = run.env("KBRECOVER_FAULT", "5:kill").output().expect("run kbrecover hook");
+    assert_eq!(output.status.code(), None, "{}", cluster.log(1));
+    assert_eq!(cluster.process(1), None);
+}

@@ -1,0 +1,132 @@
+//! The daemon of V8R6 as a process, and the flow called by repmgr itself.
+//!
+//!     node1 (primary) ──> node2 (standby)
+//!                     └─> node3 (standby)
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::harness::{RepmgrCluster, Sandbox, assert_logged, binary, children_of};
+use crate::hook_v8r6_faults::fail_over;
+
+/// The daemons of some nodes. Dropping them ends them.
+struct Daemons(Vec<Child>);
+
+impl Daemons {
+    fn start(cluster: &RepmgrCluster, nodes: &[usize]) -> Daemons {
+        let program = binary().to_str().expect("a UTF-8 path");
+        let start = |node: &usize| {
+            let mut command = cluster.hook_command(*node, &["daemon", "--program", program]);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command.spawn().expect("run kbrecover hook v8r6 daemon")
+        };
+        Daemons(nodes.iter().map(start).collect())
+    }
+
+    /// Sends a signal to one of them.
+    fn signal(&self, place: usize, name: &str) {
+        let process = self.0[place].id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &process]).status().expect("run kill").success());
+    }
+
+    /// Ends one of them by a signal; how long that took.
+    fn end(&mut self, place: usize, name: &str) -> Duration {
+        self.signal(place, name);
+        let begin = Instant::now();
+        let status = self.0[place].wait().expect("wait for the daemon");
+        assert_eq!(status.code(), Some(0), "{status}");
+        begin.elapsed()
+    }
+}
+
+impl Drop for Daemons {
+    fn drop(&mut self) {
+        for daemon in &mut self.0 {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+}
+
+/// Both stories by daemons on all nodes, which nobody calls: a standby that is killed is started, and an old primary
+/// rejoined. There is one daemon for each node; it hears signals, at any moment.
+#[test]
+fn daemons_look_after_the_cluster() {
+    let sandbox = Sandbox::new();
+    let cluster = RepmgrCluster::start(&sandbox);
+    cluster.set_recovery("automatic");
+    assert!(cluster.hook(1, &["status"]).stdout.starts_with("daemon of this node: not running\n"));
+    let mut daemons = Daemons::start(&cluster, &[1, 2, 3]);
+    cluster.wait("the daemons", || (1..=3).all(|node| cluster.log(node).contains("recovery daemon started")));
+    let status = cluster.hook(1, &["status"]);
+    let expected = format!("daemon of this node: running (process {})\n", daemons.0[0].id());
+    assert!(status.stdout.starts_with(&expected), "{status}");
+    let status = cluster.hook(1, &["status", "--format", "json"]).json();
+    assert_eq!(
+        (&status["daemon"]["running"], status["nodes"].as_array().map(Vec::len)),
+        (&true.into(), Some(3))
+    );
+    let second = cluster.look(1);
+    assert_eq!((second.code, cluster.log(1).matches("daemon started").count()), (0, 1), "{second}");
+
+    cluster.kill_node(3);
+    cluster.wait("the primary to see it", || cluster.streaming(1) == ["node2"]);
+    cluster.wait("the standby to stream", || cluster.streaming(1) == ["node2", "node3"]);
+    fail_over(&cluster);
+    cluster.wait("the old primary to stream", || cluster.streaming(2).contains(&"node1".to_owned()));
+    cluster.wait("the daemon to say so", || cluster.log(2).contains("kbha: node (ID: 1) rejoin success."));
+    cluster.catch_up(1, 2);
+    cluster.assert_same_rows(1, 2);
+
+    // The log is moved away, as by logrotate, and the configuration changed.
+    let log = cluster.home(2).join("log/hamgr.log");
+    std::fs::rename(&log, log.with_extension("1")).expect("move the log");
+    cluster.set(2, "remote_command", "sleep 4321");
+    daemons.signal(1, "HUP");
+    cluster.wait("the new log", || cluster.log(2).contains("has read its configuration again"));
+    cluster.set(2, "recovery", "always");
+    daemons.signal(1, "HUP");
+    cluster
+        .wait("the old settings", || cluster.log(2).contains("recovery is not manual, standby or automatic"));
+
+    cluster.set(2, "recovery", "automatic");
+
+    // It waits for a command on another node when it is told to end.
+    cluster.kill_node(1);
+    let daemon = daemons.0[1].id();
+    let command = || children_of(daemon).first().copied();
+    cluster.wait("the command", || command().is_some());
+    let command = command().expect("the command");
+    let took = daemons.end(1, "TERM");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(!Path::new(&format!("/proc/{command}")).exists(), "the command still runs");
+    assert!(cluster.log(2).ends_with("[NOTICE] recovery daemon stopped\n"), "{}", cluster.log(2));
+    daemons.end(0, "INT");
+    assert!(cluster.hook(2, &["status"]).stdout.starts_with("daemon of this node: not running\n"));
+}
+
+/// repmgr's own event calls the flow: an old primary that was stopped in order is attached as it is, without a daemon and
+/// without a rewind.
+#[test]
+fn an_event_of_repmgr_calls_the_flow() {
+    let sandbox = Sandbox::new();
+    let cluster = RepmgrCluster::start(&sandbox);
+    cluster.set_recovery("automatic");
+    let (program, conf) = (binary().display(), cluster.conf(2));
+    let command = format!("{program} hook v8r6 -f {} daemon --rounds 1 --program {program}", conf.display());
+    cluster.set(2, "event_notification_command", &command);
+    cluster.set(2, "event_notifications", "standby_promote");
+    cluster.sql(1, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n");
+    cluster.stop_node(1);
+    cluster.repmgr(2, &["standby", "promote"]);
+    cluster.wait("the old primary to stream", || cluster.streaming(2).contains(&"node1".to_owned()));
+    let log = cluster.log(1);
+    assert_logged(
+        &log,
+        &["[INFO] local node 1 can attach to rejoin target node 2", "[NOTICE] NODE REJOIN successful"],
+    );
+    assert!(!log.contains("executing sys_rewind"), "{log}");
+    cluster.catch_up(1, 2);
+    cluster.assert_same_rows(1, 2);
+}

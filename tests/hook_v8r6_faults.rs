@@ -1,0 +1,219 @@
+//! The recovery flow of V8R6 when something is wrong, on three real nodes under repmgr, over real ssh.
+//!
+//!     node1 (primary) ──> node2 (standby)
+//!                     └─> node3 (standby)
+
+use crate::harness::{RepmgrCluster, Sandbox, Tree, assert_logged, copy_tree};
+
+/// Node 1 is killed with data that only it has; node 2 is promoted.
+pub fn fail_over(cluster: &RepmgrCluster) {
+    cluster.sql(1, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n");
+    for standby in [2, 3] {
+        cluster.catch_up(standby, 1);
+    }
+    cluster.cut_off_standbys(1);
+    cluster.sql(1, "INSERT INTO t SELECT generate_series(5001, 6000)");
+    cluster.kill_node(1);
+    cluster.repmgr(2, &["standby", "promote"]);
+    cluster.sql(2, "INSERT INTO t SELECT generate_series(2001, 2100)");
+}
+
+/// All servers are down: the one that was the primary brings the cluster up, unless that is switched off. Then two nodes
+/// are primaries: nothing is done for a third that is down, and the second does not take the virtual address.
+#[test]
+fn all_nodes_down_and_two_primaries() {
+    let sandbox = Sandbox::new();
+    let cluster = RepmgrCluster::start(&sandbox);
+    cluster.set_recovery("automatic");
+    for node in 1..=3 {
+        let programs = cluster.fake_ip(node).display().to_string();
+        cluster.set(node, "virtual_ip", "192.0.2.9/24");
+        cluster.set(node, "net_device", "eth0");
+        cluster.set(node, "ipaddr_path", &programs);
+        cluster.set(node, "arping_path", &programs);
+    }
+    // From a time when it was the primary.
+    cluster.write(&cluster.home(2).join("net/addresses"), "2: eth0 inet 192.0.2.9/24\n");
+    for node in 1..=3 {
+        assert_eq!(cluster.look(node).code, 0);
+    }
+    let held = "2: eth0 inet 192.0.2.9/24 label eth0:2\n";
+    assert_eq!([1, 2, 3].map(|node| cluster.addresses(node)), [held, "", ""]);
+
+    for node in [2, 3, 1] {
+        cluster.kill_node(node);
+    }
+    cluster.set(1, "auto_cluster_recovery_level", "0");
+    assert_eq!(cluster.look(1).code, 0);
+    assert_eq!((cluster.process(1), cluster.addresses(1).as_str()), (None, ""));
+    cluster.set(1, "auto_cluster_recovery_level", "1");
+    // A standby brings nothing up, and neither does a primary beside another one.
+    assert_eq!(cluster.look(2).code, 0);
+    let signal = cluster.data(3).join("standby.signal");
+    std::fs::remove_file(&signal).expect("remove standby.signal");
+    assert_eq!(cluster.look(1).code, 0);
+    assert!(cluster.log(1).contains("there is more than one primary, do nothing"), "{}", cluster.log(1));
+    assert_eq!([1, 2, 3].map(|node| cluster.process(node)), [None; 3]);
+    cluster.write(&signal, "");
+    assert_eq!(cluster.look_times(1, 2).code, 0);
+    assert!(cluster.log(1).contains("the cluster is brought up"), "{}", cluster.log(1));
+    cluster.wait("the standbys to stream", || cluster.streaming(1) == ["node2", "node3"]);
+    assert_eq!([1, 2, 3].map(|node| cluster.addresses(node)), [held, "", ""]);
+
+    cluster.kill_node(3);
+    cluster.sql(2, "SELECT pg_promote()");
+    cluster.wait("node 2 to be a primary", || cluster.column(2, "SELECT pg_is_in_recovery()") == ["f"]);
+    let processes = [1, 2].map(|node| cluster.process(node));
+    let before = cluster.log(1).len();
+    for node in [1, 2] {
+        assert_eq!(cluster.look(node).code, 0);
+    }
+    let (first, second) = (cluster.log(1)[before..].to_owned(), cluster.log(2));
+    for log in [&first, &second] {
+        assert!(log.contains("there may be multiple nodes running as primary"), "{log}");
+        assert!(!log.contains("auto-recovery: "), "{log}");
+    }
+    assert!(second.contains("is not taken: node \"node1\" (ID: 1) is a primary, too"), "{second}");
+    assert_eq!([1, 2].map(|node| cluster.process(node)), processes);
+    assert_eq!((cluster.process(3), cluster.addresses(2).as_str()), (None, ""));
+}
+
+/// A rejoin that is killed before or after the action of any step is simply called again, and so is one whose rewind ends
+/// because the disk is full, or is killed: no server starts on what it leaves.
+#[test]
+fn a_killed_rejoin_is_called_again() {
+    const STEPS: [&str; 5] = ["rewind", "slots", "settings", "start", "register"];
+    let rejoin = ["rejoin", "-h", "127.0.0.2", "--force-rewind"];
+    let sandbox = Sandbox::new();
+    let cluster = RepmgrCluster::start(&sandbox);
+    fail_over(&cluster);
+    let before = Tree::of(&cluster.data(1));
+    let (slots, slots_before) = (cluster.data(1).join("pg_replslot"), cluster.dir.join("slots"));
+    copy_tree(&slots, &slots_before);
+    let mut killed = Vec::new();
+    for step in STEPS {
+        for moment in ["begin", "done"] {
+            if (step, moment) == ("rewind", "done") {
+                rewind_ends_early(&cluster, &rejoin, &before);
+            }
+            if (step, moment) == ("slots", "begin") {
+                // The rewind has taken them away; after one that was not needed they would still be there.
+                std::fs::remove_dir(&slots).expect("remove the directory of slots");
+                copy_tree(&slots_before, &slots);
+            }
+            let fault = format!("{step}:{moment}");
+            let mut run = cluster.hook_command(1, &rejoin);
+            let output = run.env("KBRECOVER_STEP_FAULT", &fault).output().expect("run kbrecover hook");
+            match output.status.code() {
+                None => killed.push(fault),
+                Some(code) => assert_eq!(code, 0, "{fault}\n{}", cluster.log(1)),
+            }
+        }
+    }
+    let all: Vec<String> =
+        STEPS.iter().flat_map(|step| ["begin", "done"].map(|moment| format!("{step}:{moment}"))).collect();
+    assert_eq!(killed, all, "{}", cluster.log(1));
+    let run = cluster.hook(1, &rejoin);
+    assert_eq!(run.code, 0, "{run}");
+    assert!(cluster.streaming(2).contains(&"node1".to_owned()));
+    cluster.catch_up(1, 2);
+    cluster.assert_same_rows(1, 2);
+    let registered = "SELECT type || upstream_node_id FROM repmgr.nodes WHERE node_id = 1";
+    assert_eq!(cluster.column_in("repmgr", 2, registered), ["standby2"]);
+}
+
+fn rewind_ends_early(cluster: &RepmgrCluster, rejoin: &[&str], before: &Tree) {
+    let faulty = |fault: &str| {
+        let mut run = cluster.hook_command(1, rejoin);
+        run.env("KBRECOVER_FAULT", fault).output().expect("run kbrecover hook").status.code()
+    };
+    assert_eq!(faulty("1+:28"), Some(1), "{}", cluster.log(1));
+    let log = cluster.log(1);
+    assert!(
+        log.contains("No space left on device") && log.contains("the data directory is as it was"),
+        "{log}"
+    );
+    before.assert_unchanged(&cluster.data(1), &log);
+    assert_eq!(faulty("40+:28"), Some(1), "{}", cluster.log(1));
+    assert!(cluster.log(1).contains("half rewound, run this again"), "{}", cluster.log(1));
+    assert_eq!(faulty("5:kill"), None, "{}", cluster.log(1));
+    let run = cluster.hook(1, &["startdb"]);
+    assert_eq!((run.code, cluster.process(1)), (1, None), "{run}");
+    assert!(run.stderr.contains("no server can start on it"), "{run}");
+}
+
+/// A node that cannot be reached is tried ever more rarely, and then left to a person.
+#[test]
+fn failures_are_counted() {
+    let sandbox = Sandbox::new();
+    let cluster = RepmgrCluster::start(&sandbox);
+    cluster.kill_node(2);
+    cluster.wait("the primary to see it", || cluster.streaming(1) == ["node3"]);
+    cluster.set(1, "remote_command", "echo no way to %h >&2; exit 255");
+    cluster.set(1, "recovery_max_attempts", "2");
+    assert_eq!(cluster.look_times(1, 9).code, 0);
+    let log = cluster.log(1);
+    assert_logged(
+        &log,
+        &[
+            "unable to connect via ES to host \"127.0.0.2\", can't confirm if it's a standby node",
+            "can not do auto-recovery because not confirmed a standby node",
+            "next try in 2 seconds",
+            "next try in 4 seconds",
+            "[ERROR] node \"node2\" (ID: 2) could not be recovered 2 times: it is left to a person",
+        ],
+    );
+    assert_eq!(log.matches("auto-recovery failed").count(), 2, "{log}");
+    assert_eq!(log.matches("it is left to a person").count(), 1, "{log}");
+    assert_eq!(log.matches("child node: 2; attached: no").count(), 1, "{log}");
+
+    // A node without the program is not taken for one that is no standby.
+    cluster.set(1, "remote_command", "exit 127");
+    cluster.set_recovery("automatic");
+    assert_eq!(cluster.look(1).code, 0);
+    let log = cluster.log(1);
+    assert!(
+        log.contains("could not tell whether it is a standby") || log.contains("unable to connect"),
+        "{log}"
+    );
+    assert!(!log.contains("NODE REJOIN"), "{log}");
+}
+
+/// Every connection is encrypted and asks for a password: those of the flow, of the engine, and of the standby.
+#[test]
+fn servers_that_insist_on_tls() {
+    let sandbox = Sandbox::new();
+    let cluster = RepmgrCluster::start(&sandbox);
+    cluster.sql(1, "CREATE ROLE esrep SUPERUSER LOGIN PASSWORD 'of-the-cluster'");
+    let passwords = cluster.dir.join("passwords");
+    cluster.write(&passwords, "*:*:*:esrep:of-the-cluster\n");
+    std::process::Command::new("chmod").arg("600").arg(&passwords).status().expect("run chmod");
+    for node in 1..=3 {
+        cluster.use_tls(
+            node,
+            "hostssl all,replication esrep all scram-sha-256\nhost all,replication esrep all reject\n",
+        );
+        let conninfo = format!(
+            "host=127.0.0.{node} port={} user=esrep dbname=repmgr connect_timeout=5 sslmode=require passfile={}",
+            cluster.port,
+            passwords.display()
+        );
+        cluster.set(node, "conninfo", &conninfo);
+        let update = format!("UPDATE repmgr.nodes SET conninfo = '{conninfo}' WHERE node_id = {node}");
+        cluster.execute_in("repmgr", 1, &update);
+    }
+    for standby in [2, 3] {
+        cluster.catch_up(standby, 1);
+    }
+    fail_over(&cluster);
+    cluster.set_recovery("automatic");
+    assert_eq!(cluster.look(2).code, 0);
+    cluster.wait("the old primary to stream", || cluster.streaming(2).contains(&"node1".to_owned()));
+    let log = cluster.log(1);
+    assert_logged(&log, &["Done!", "NODE REJOIN successful"]);
+    assert!(!log.contains("of-the-cluster") && !cluster.log(2).contains("of-the-cluster"), "{log}");
+    let encrypted = "SELECT s.ssl FROM pg_stat_ssl AS s JOIN pg_stat_replication AS r USING (pid)";
+    assert_eq!(cluster.column(2, encrypted), ["t"]);
+    cluster.catch_up(1, 2);
+    cluster.assert_same_rows(1, 2);
+}
