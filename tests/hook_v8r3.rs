@@ -128,19 +128,3 @@ pub fn fail_over(cluster: &PoolCluster) {
     cluster.wait("node 2 to be a primary", || cluster.column(2, "SELECT pg_is_in_recovery()") == ["f"]);
     cluster.sql(2, "INSERT INTO t SELECT generate_series(2001, 2100)");
 }
-
-/// Called by the pool's own follow_primary_command the flow needs no cron: a standby that is left follows the new primary,
-/// and an old primary comes back if that is allowed.
-#[test]
-fn the_pool_itself_calls_the_flow() {
-    let sandbox = Sandbox::new();
-    let cluster = PoolCluster::start_following(&sandbox);
-    cluster.set(1, "AUTO_PRIMARY_RECOVERY", "1");
-    fail_over(&cluster);
-    cluster.wait("the others to follow", || cluster.streaming(2) == ["node1", "node3"]);
-    for node in 1..=3 {
-        cluster.wait_for_pool(node, true);
-    }
-    cluster.catch_up(1, 2);
-    cluster.assert_same_rows(1, 2);
-}

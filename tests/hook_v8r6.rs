@@ -93,6 +93,16 @@ fn an_old_primary_is_rejoined() {
     assert_eq!(run.code, 1, "{run}");
     assert!(run.stderr.contains("[ERROR] this node cannot attach to rejoin target node"), "{run}");
     assert!(run.stderr.contains("[HINT] use --force-rewind"), "{run}");
+    let refused = |node: usize, arguments: &[&str], words: &str| {
+        let run = cluster.hook(node, arguments);
+        assert_eq!(run.code, 1, "{run}");
+        assert!(run.stderr.contains(words), "no {words:?} in {run}");
+    };
+    refused(1, &["rejoin", "-h", "127.0.0.3", "--force-rewind"], "is not a primary");
+    refused(3, &["rejoin", "-h", "127.0.0.2", "--force-rewind"], "database is still running (process");
+    cluster.set(1, "node_id", "9");
+    refused(1, &["rejoin", "-h", "127.0.0.2"], "no metadata record for this node - terminating");
+    cluster.set(1, "node_id", "1");
     let run = cluster.hook(1, &["rejoin", "-h", "127.0.0.2", "--force-rewind", "--dry-run"]);
     assert_eq!(run.code, 0, "{run}");
     assert!(run.stdout.lines().any(|line| line.starts_with("rewind ") && line.contains(" would ")), "{run}");

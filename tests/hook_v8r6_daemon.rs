@@ -1,4 +1,4 @@
-//! The daemon of V8R6 as a process, and the flow called by repmgr itself.
+//! The daemon of V8R6 as a process.
 //!
 //!     node1 (primary) ──> node2 (standby)
 //!                     └─> node3 (standby)
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{RepmgrCluster, Sandbox, assert_logged, binary, children_of};
+use crate::harness::{RepmgrCluster, Sandbox, binary, children_of};
 use crate::hook_v8r6_faults::fail_over;
 
 /// The daemons of some nodes. Dropping them ends them.
@@ -104,29 +104,4 @@ fn daemons_look_after_the_cluster() {
     assert!(cluster.log(2).ends_with("[NOTICE] recovery daemon stopped\n"), "{}", cluster.log(2));
     daemons.end(0, "INT");
     assert!(cluster.hook(2, &["status"]).stdout.starts_with("daemon of this node: not running\n"));
-}
-
-/// repmgr's own event calls the flow: an old primary that was stopped in order is attached as it is, without a daemon and
-/// without a rewind.
-#[test]
-fn an_event_of_repmgr_calls_the_flow() {
-    let sandbox = Sandbox::new();
-    let cluster = RepmgrCluster::start(&sandbox);
-    cluster.set_recovery("automatic");
-    let (program, conf) = (binary().display(), cluster.conf(2));
-    let command = format!("{program} hook v8r6 -f {} daemon --rounds 1 --program {program}", conf.display());
-    cluster.set(2, "event_notification_command", &command);
-    cluster.set(2, "event_notifications", "standby_promote");
-    cluster.sql(1, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n");
-    cluster.stop_node(1);
-    cluster.repmgr(2, &["standby", "promote"]);
-    cluster.wait("the old primary to stream", || cluster.streaming(2).contains(&"node1".to_owned()));
-    let log = cluster.log(1);
-    assert_logged(
-        &log,
-        &["[INFO] local node 1 can attach to rejoin target node 2", "[NOTICE] NODE REJOIN successful"],
-    );
-    assert!(!log.contains("executing sys_rewind"), "{log}");
-    cluster.catch_up(1, 2);
-    cluster.assert_same_rows(1, 2);
 }

@@ -76,6 +76,21 @@ fn all_nodes_down_and_two_primaries() {
     assert!(second.contains("is not taken: node \"node1\" (ID: 1) is a primary, too"), "{second}");
     assert_eq!([1, 2].map(|node| cluster.process(node)), processes);
     assert_eq!((cluster.process(3), cluster.addresses(2).as_str()), (None, ""));
+
+    // A person has decided which one stays, although the other's timeline is ahead.
+    cluster.stop_node(2);
+    let run = cluster.hook(2, &["rejoin", "-h", "127.0.0.1", "--force-rewind"]);
+    assert_eq!(run.code, 1, "{run}");
+    assert_logged(
+        &run.stderr,
+        &[
+            "[DETAIL] this node's timeline is 2, rejoin target node's timeline is 1",
+            "[ERROR] this node's timeline is ahead of the rejoin target node's timeline",
+        ],
+    );
+    let run = cluster.hook(2, &["rejoin", "-h", "127.0.0.1", "--force-rewind", "--no-check-wal"]);
+    assert_eq!(run.code, 0, "{run}");
+    assert_eq!(cluster.streaming(1), ["node2"]);
 }
 
 /// A rejoin that is killed before or after the action of any step is simply called again, and so is one whose rewind ends
@@ -166,6 +181,17 @@ fn failures_are_counted() {
     assert_eq!(log.matches("auto-recovery failed").count(), 2, "{log}");
     assert_eq!(log.matches("it is left to a person").count(), 1, "{log}");
     assert_eq!(log.matches("child node: 2; attached: no").count(), 1, "{log}");
+
+    // A standby that the primary knows by another name is left as it is.
+    let renamed = format!("host=127.0.0.1 port={} user=postgres application_name=of_old", cluster.port);
+    cluster.sql(3, &format!("ALTER SYSTEM SET primary_conninfo = '{renamed}'"));
+    cluster.sql(3, "SELECT pg_reload_conf()");
+    cluster.wait("the other name", || cluster.streaming(1) == ["of_old"]);
+    let process = cluster.process(3);
+    assert_eq!(cluster.look_times(1, 3).code, 0);
+    let log = cluster.log(1);
+    let told = "node \"node3\" (ID: 3) runs as a standby but is not attached: it is left as it is";
+    assert_eq!((log.matches(told).count(), cluster.process(3)), (1, process), "{log}");
 
     // A node without the program is not taken for one that is no standby.
     cluster.set(1, "remote_command", "exit 127");

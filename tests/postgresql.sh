@@ -65,7 +65,7 @@ need_postgresql() {
     }
 }
 
-# What tests/hook_v8r3.rs, hook_v8r6.rs, patroni.rs, pgpool.rs and repmgr.rs run. None of it is started here.
+# What tests/hook_*.rs, patroni.rs, pgpool.rs and repmgr.rs run. None of it is started here.
 need_cluster_managers() {
     local missing=()
     [ -x /usr/bin/patroni ] || missing+=(patroni)

@@ -83,6 +83,8 @@ pub struct HaModule {
     pub max_lag: u64,
     /// `STOP_DB_WITHOUT_GATEWAY`: ours; the script always did.
     pub stops_without_gateway: bool,
+    /// `MAX_AVAILABLE_LEVEL`: whether the script would start a cluster whose servers are all down; this flow does not.
+    pub wants_max_available: bool,
     /// `REWIND_ALWAYS`: ours; rewinds a node that has not diverged, as the script did.
     pub rewinds_always: bool,
 }
@@ -192,6 +194,7 @@ impl HaModule {
             disk_retries: keys.number("MOUNT_CHECK_MAX_RETRIES", 6)?,
             max_lag: keys.number::<u64>("DATA_SIZE_DIFF", 16)?.saturating_mul(1 << 20),
             stops_without_gateway: keys.is_on("STOP_DB_WITHOUT_GATEWAY"),
+            wants_max_available: keys.is_on("MAX_AVAILABLE_LEVEL"),
             rewinds_always: keys.is_on("REWIND_ALWAYS"),
             data,
         })

@@ -254,8 +254,12 @@ impl<'a> Node<'a> {
                 Err(_) if tries > 0 => std::thread::sleep(self.config.retry_delay),
                 Err(error) => {
                     let why = crate::chain(&error);
-                    return Err(flow::StepError::new(format!("ksql execute failed ,will exit script with error: {why}"))
-                        .hint("Is the pool running, and do KB_POOL_VIP, KB_POOL_PORT, KB_USER and KB_PASS lead to it?"));
+                    let mut hint = "Is the pool running, and do KB_POOL_VIP, KB_POOL_PORT, KB_USER and KB_PASS lead to it?".to_owned();
+                    if self.config.wants_max_available {
+                        hint.push_str(" MAX_AVAILABLE_LEVEL is not obeyed: if all servers are down, start the primary by hand.");
+                    }
+                    let text = format!("ksql execute failed ,will exit script with error: {why}");
+                    return Err(flow::StepError::new(text).hint(hint));
                 }
             }
         }
