@@ -265,20 +265,21 @@ impl AuthRules {
 
 impl TcpOptions {
     fn of(values: &Values) -> Result<TcpOptions, ConninfoError> {
-        let number = |keyword| Ok(values.integer(keyword)?.and_then(positive));
-        let seconds = |keyword| Ok(number(keyword)?.map(|seconds| Duration::from_secs(seconds.into())));
+        // What is given is as libpq has it: zero leaves it to the operating system, and an empty value is no number.
+        let number = |keyword, usual| match values.raw(keyword) {
+            None => Ok(Some(usual)),
+            Some(_) => Ok(values.integer(keyword)?.and_then(positive)),
+        };
+        let seconds = |keyword, usual: Duration| {
+            let seconds = number(keyword, usual.as_secs() as u32)?;
+            Ok(seconds.map(|seconds| Duration::from_secs(seconds.into())))
+        };
         Ok(TcpOptions {
             keepalives: values.integer("keepalives")?.is_none_or(|value| value != 0),
-            idle: seconds("keepalives_idle")?.or(Some(KEEPALIVE_IDLE)),
-            interval: seconds("keepalives_interval")?.or(Some(KEEPALIVE_INTERVAL)),
-            count: match values.get("keepalives_count") {
-                None => Some(KEEPALIVE_COUNT),
-                Some(_) => number("keepalives_count")?,
-            },
-            user_timeout: match values.get("tcp_user_timeout") {
-                None => Some(USER_TIMEOUT_MILLISECONDS),
-                Some(_) => number("tcp_user_timeout")?,
-            },
+            idle: seconds("keepalives_idle", KEEPALIVE_IDLE)?,
+            interval: seconds("keepalives_interval", KEEPALIVE_INTERVAL)?,
+            count: number("keepalives_count", KEEPALIVE_COUNT)?,
+            user_timeout: number("tcp_user_timeout", USER_TIMEOUT_MILLISECONDS)?,
         })
     }
 }
