@@ -61,7 +61,7 @@ impl PoolCluster {
         let mut cluster = PoolCluster::of(Nodes::start(sandbox, ""));
         share_configuration(&cluster);
         cluster.scripts = Some(SampleScripts::new(sandbox, &cluster, cluster.pcp_port));
-        cluster.start_pool();
+        cluster.start_pool("");
         cluster
     }
 
