@@ -30,7 +30,7 @@ fn a_standby_that_is_down_comes_back() {
     let run = cluster.hook(2, &[]);
     assert_eq!(run.code, 0, "{run}\n{}", cluster.log(2));
     assert_eq!(run.stdout, "");
-    assert_eq!(cluster.streaming(1), ["node2", "node3"]);
+    cluster.wait("the standbys to stream", || cluster.streaming(1) == ["node2", "node3"]);
     cluster.wait_for_pool(2, true);
     cluster.catch_up(2, 1);
     assert_eq!(cluster.column(2, "SELECT count(*) FROM t"), ["1000"]);
@@ -76,7 +76,7 @@ fn an_old_primary_comes_back_if_that_is_allowed() {
     // The standby that is left follows the new primary.
     let run = cluster.hook(3, &[]);
     assert_eq!(run.code, 0, "{run}\n{}", cluster.log(3));
-    assert_eq!(cluster.streaming(2), ["node3"]);
+    cluster.wait("the standbys to stream", || cluster.streaming(2) == ["node3"]);
 
     // A dry run tells what would be done, and does nothing.
     cluster.set(1, "AUTO_PRIMARY_RECOVERY", "1");
@@ -89,7 +89,7 @@ fn an_old_primary_comes_back_if_that_is_allowed() {
     assert_eq!(run.code, 0, "{run}\n{}", cluster.log(1));
     let steps = run.json()["steps"].as_array().expect("steps").clone();
     assert!(steps.iter().any(|step| step["name"] == "rewind" && step["state"] == "done"), "{run}");
-    assert_eq!(cluster.streaming(2), ["node1", "node3"]);
+    cluster.wait("the standbys to stream", || cluster.streaming(2) == ["node1", "node3"]);
     cluster.wait_for_pool(1, true);
     let log = cluster.log(1);
     assert_logged(

@@ -70,7 +70,7 @@ fn what_must_not_go_on_stops_nothing() {
     // A person does not wait.
     let run = cluster.hook(2, &["--force"]);
     assert_eq!(run.code, 0, "{run}\n{}", cluster.log(2));
-    assert_eq!(cluster.streaming(1), ["node2", "node3"]);
+    cluster.wait("the standbys to stream", || cluster.streaming(1) == ["node2", "node3"]);
 
     let process = cluster.process(2);
     cluster.stop_pool();

@@ -90,7 +90,7 @@ fn all_nodes_down_and_two_primaries() {
     );
     let run = cluster.hook(2, &["rejoin", "-h", "127.0.0.1", "--force-rewind", "--no-check-wal"]);
     assert_eq!(run.code, 0, "{run}");
-    assert_eq!(cluster.streaming(1), ["node2"]);
+    cluster.wait("the standbys to stream", || cluster.streaming(1) == ["node2"]);
 }
 
 /// A rejoin that is killed before or after the action of any step is simply called again, and so is one whose rewind ends
@@ -130,7 +130,7 @@ fn a_killed_rejoin_is_called_again() {
     assert_eq!(killed, all, "{}", cluster.log(1));
     let run = cluster.hook(1, &rejoin);
     assert_eq!(run.code, 0, "{run}");
-    assert!(cluster.streaming(2).contains(&"node1".to_owned()));
+    cluster.wait("the old primary to stream", || cluster.streaming(2).contains(&"node1".to_owned()));
     cluster.catch_up(1, 2);
     cluster.assert_same_rows(1, 2);
     let registered = "SELECT type || upstream_node_id FROM repmgr.nodes WHERE node_id = 1";
