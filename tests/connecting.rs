@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::{
     AsServerUser, Failover, Installation, Rewind, Run, Sandbox, Server, assert_same_content, assert_sound,
-    command, give_to_server_user, run, run_command, server_program,
+    command, command_as, give_to_server_user, run, run_command, server_program,
 };
 
 const PASSWORD: &str = "correct horse";
@@ -438,6 +438,21 @@ fn where_options_come_from() {
     let given = [("PGPASSWORD", PASSWORD), ("PGSSLMODE", "disable")];
     assert_eq!(site.compare("user=scram_role", &given), Ok(Stream::Plain));
     assert_eq!(site.compare("user=scram_role sslmode=require", &given), Ok(Stream::Tls));
+
+    // KingbaseES's names of the same, where PostgreSQL's are not set; not under the name of PostgreSQL's program.
+    let conninfo = format!("hostaddr=127.0.0.1 port={port} dbname=postgres");
+    let theirs =
+        [("KINGBASE_USER", "scram_role"), ("KINGBASE_PASSWORD", PASSWORD), ("KINGBASE_SSLMODE", "disable")];
+    let run = site.kbrecover(&conninfo, &theirs);
+    assert_eq!(run.code, 0, "{run}");
+    let both = [&theirs[..], &[("PGUSER", "plain_role")], &[("PGSSLMODE", "require")]].concat();
+    site.kbrecover(&conninfo, &both).expect_said("user \"plain_role\"");
+    for (name, code) in [("sys_rewind", 0), ("pg_rewind", 1)] {
+        let mut command = command_as(name, ["-n", "--source-server", &conninfo, "-D"]);
+        command.arg(&site.target.data).env("HOME", &site.home);
+        let run = run_command_in(command, &theirs);
+        assert_eq!(run.code, code, "{name}\n{run}");
+    }
 
     in_home(".pg_service.conf", &format!("[db]\nuser=scram_role\npassword={PASSWORD}\nsslmode=disable\n"));
     site.gets_in("service=db", Stream::Plain);

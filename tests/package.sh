@@ -2,17 +2,14 @@
 # Builds the Debian package and tries it in a clean system: bash tests/package.sh
 #
 # The system is a minimal Debian made by debootstrap, below target/package. There the package is installed by apt, the
-# program, its manual pages, its completions and its other names are tried, and the package is removed again. Needs root.
+# program, its manual pages, its completions and its other names are tried, and the package is removed again. Needs root
+# or sudo for that.
 #
 # Environment: PROFILE, of cargo (default: release); CARGO_DEB, a cargo-deb to use instead of installing one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/postgresql.sh
 
-[ "$(id -u)" = 0 ] || {
-    echo "a chroot needs root" >&2
-    exit 1
-}
 profile=${PROFILE:-release}
 built=target/$profile
 [ "$profile" != dev ] || built=target/debug
@@ -45,27 +42,40 @@ suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
 [ -e "$root/.made" ] || {
     echo "Making a clean Debian"
     # In mount namespaces of their own: whatever debootstrap mounts there is gone with it, however it ends.
-    unshare --mount rm -rf --one-file-system "$root"
-    unshare --mount debootstrap --variant=minbase "$suite" "$root" http://deb.debian.org/debian \
+    as_root unshare --mount rm -rf --one-file-system "$root"
+    as_root unshare --mount debootstrap --variant=minbase "$suite" "$root" http://deb.debian.org/debian \
         >"$package/debootstrap.log" 2>&1 || {
         tail -n 20 "$package/debootstrap.log" >&2
         exit 1
     }
-    touch "$root/.made"
+    as_root touch "$root/.made"
 }
-cp "$deb" "$root/kbrecover.deb"
-cp /etc/resolv.conf "$root/etc/resolv.conf" 2>/dev/null || true
+as_root cp "$deb" "$root/kbrecover.deb"
+[ ! -e /etc/resolv.conf ] || as_root cp /etc/resolv.conf "$root/etc/resolv.conf"
 
 # dpkg leaves manual pages out in minimal systems.
-rm -f "$root"/etc/dpkg/dpkg.cfg.d/*
-cat >"$root/try.sh" <<'TRY'
+as_root sh -c 'rm -f "$1"/etc/dpkg/dpkg.cfg.d/*' sh "$root"
+as_root tee "$root/try.sh" >/dev/null <<'TRY'
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 apt-get install -qq -y --no-install-recommends /kbrecover.deb >/dev/null
 kbrecover --version
-for command in '' -rewind -status -inspect -inspect-wal -completions -man; do
-    gzip -cd "/usr/share/man/man1/kbrecover$command.1.gz" | grep -q '^\.TH kbrecover' || { echo "no page kbrecover$command" >&2; exit 1; }
+# One page for each command, and for each command of a command.
+pages() {
+    local command
+    echo "kbrecover${1// /-}"
+    for command in $(kbrecover $1 --help | sed -n '/^Commands:/,/^$/s/^  \([a-z][a-z0-9-]*\) .*/\1/p'); do
+        [ "$command" = help ] || pages "$1 $command"
+    done
+}
+pages '' >/pages
+for page in $(cat /pages); do
+    gzip -cd "/usr/share/man/man1/$page.1.gz" | grep -q '^\.TH kbrecover' || { echo "no page $page" >&2; exit 1; }
 done
+for page in kbrecover kbrecover-rewind kbrecover-status kbrecover-grants kbrecover-inspect-wal kbrecover-hook-v8r6-rejoin; do
+    grep -qx "$page" /pages || { echo "no command of the page $page" >&2; exit 1; }
+done
+rm /pages
 . /usr/share/bash-completion/completions/kbrecover
 complete -p kbrecover
 COMP_WORDS=(kbrecover rewind --targ) COMP_CWORD=2
@@ -75,12 +85,14 @@ _kbrecover kbrecover --targ rewind
 [ -s /usr/share/doc/kbrecover/copyright ]
 update-alternatives --quiet --install /usr/bin/pg_rewind pg_rewind /usr/lib/kbrecover/bin/pg_rewind 10
 pg_rewind --version | grep '^pg_rewind (kbrecover) '
-! pg_rewind 2>/dev/null
-pg_rewind 2>&1 | grep '^pg_rewind: error: no source specified'
+status=0
+pg_rewind 2>/said || status=$?
+[ "$status" = 1 ] && grep '^pg_rewind: error: no source specified' /said
+rm /said
 /usr/lib/kbrecover/bin/sys_rewind --help | grep -q -- --target-data
 apt-get remove -qq -y kbrecover >/dev/null
 left=$(find /usr /etc -name '*kbrecover*' -o -name pg_rewind)
 [ -z "$left" ] || { echo "left behind: $left" >&2; exit 1; }
 TRY
-unshare --mount chroot "$root" bash /try.sh
+as_root unshare --mount chroot "$root" bash /try.sh
 echo "The package installs, works and goes away without a trace."

@@ -57,6 +57,8 @@ step cargo test --workspace -- "$@"
 [ $# -gt 0 ] || step bash tests/other_sizes.sh
 # PostgreSQL's own tests of pg_rewind, with this program in its place.
 [ $# -gt 0 ] || step bash tests/pg_suite.sh
+# The Debian package, in a clean system.
+[ $# -gt 0 ] || step env PROFILE=dev bash tests/package.sh
 # A short run on what earlier ones have found; see there for a long one.
 [ $# -gt 0 ] || step bash tests/fuzz/run.sh 5
 printf '\nAll tests passed.\n'

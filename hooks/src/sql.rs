@@ -84,7 +84,7 @@ impl Server {
     /// # Errors
     /// A connection string that cannot be used.
     pub fn conninfo(&self) -> Result<Conninfo, ConninfoError> {
-        Conninfo::parse(&self.conninfo.text(), &ProcessEnvironment)
+        Conninfo::parse(&self.conninfo.text(), &ProcessEnvironment::KingbaseEs)
     }
 
     /// Asks one command.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hooks::SingleUserServer;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use rewind::source::conninfo::{Conninfo, ProcessEnvironment};
+use rewind::source::conninfo::Conninfo;
 use rewind::{
     Delta, KeepRules, MissingWal, Mode, Options, Outcome, RebuiltBlocks, RecoveryConf, RestoreCommand,
     SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
@@ -77,7 +77,7 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         (None, None) => return Err(SetupError::NoSource),
         (Some(_), None) if args.write_recovery_conf => return Err(SetupError::NoServerForRecoveryConf),
         (Some(directory), None) => SourceChoice::Directory(directory.clone()),
-        (None, Some(text)) => SourceChoice::Server(Box::new(Conninfo::parse(text, &ProcessEnvironment)?)),
+        (None, Some(text)) => SourceChoice::Server(Box::new(Conninfo::parse(text, &persona.environment)?)),
     };
     let target = args.target_data.clone().ok_or(SetupError::NoTarget)?;
     let restore_command = match &args.restore_command {

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use rewind::source::conninfo::WrittenPassword;
+use rewind::source::conninfo::{ProcessEnvironment, WrittenPassword};
 use rewind::{Need, SameTimeline};
 
 use crate::args::{self, Command, Invocation, RewindArgs};
@@ -60,6 +60,8 @@ pub(crate) struct Persona {
     pub(crate) same_timeline: SameTimeline,
     /// What is told of a normal run.
     pub(crate) narration: Narration,
+    /// By which names it looks for what a connection string leaves out.
+    pub(crate) environment: ProcessEnvironment,
     /// When `-R` writes the password.
     pub(crate) written_password: WrittenPassword,
 }
@@ -78,6 +80,10 @@ const fn persona(name: &'static str, since: u32, narration: Narration) -> Person
         need: Need::DivergedOrUnclean,
         same_timeline: SameTimeline::Follow,
         narration,
+        environment: match narration {
+            Narration::PgRewind => ProcessEnvironment::PostgreSql,
+            Narration::Kbrecover | Narration::SysRewind => ProcessEnvironment::KingbaseEs,
+        },
         written_password: WrittenPassword::IfGiven,
     }
 }

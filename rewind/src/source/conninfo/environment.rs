@@ -16,13 +16,25 @@ pub trait Environment {
     fn home(&self) -> Option<PathBuf>;
 }
 
-/// The environment of this process.
-#[derive(Clone, Copy, Debug)]
-pub struct ProcessEnvironment;
+/// The environment of this process, and by which names it is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProcessEnvironment {
+    /// As libpq does: `PGHOST`.
+    PostgreSql,
+    /// Where that is not set, also as KingbaseES's library does: `KINGBASE_HOST`. Every name is made like this
+    /// (its manual on `ksql`, and its public Go driver).
+    KingbaseEs,
+}
 
 impl Environment for ProcessEnvironment {
     fn var(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok()
+        let theirs = || match self {
+            ProcessEnvironment::PostgreSql => None,
+            ProcessEnvironment::KingbaseEs => {
+                name.strip_prefix("PG").map(|rest| std::env::var(format!("KINGBASE_{rest}")).ok())
+            }
+        };
+        std::env::var(name).ok().or_else(|| theirs().flatten())
     }
 
     fn os_user(&self) -> Option<String> {
