@@ -25,6 +25,9 @@ mod rebuilt_blocks;
 mod interrupted;
 mod crash_sweep;
 mod crash_images;
+mod full_disk;
+mod target_in_use;
+mod keep_diverged;
 mod standby_target;
 
 // What the source may be: a standby, promoted a moment ago, reached in every way, read by a role with few rights, away

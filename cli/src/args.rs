@@ -187,6 +187,15 @@ pub(crate) struct RewindArgs {
     #[arg(long, value_name = "GLOB", help_heading = "What to do")]
     pub(crate) keep: Vec<String>,
 
+    /// Before the first change, copy the target's WAL from the fork on to this directory
+    #[arg(long, value_name = "DIR", overrides_with = "keep_diverged", help_heading = "What to do")]
+    pub(crate) keep_diverged: Option<PathBuf>,
+
+    /// With --keep-diverged: and all bytes of other files that will be overwritten or removed
+    #[arg(long, requires = "keep_diverged", overrides_with = "keep_diverged_blocks")]
+    #[arg(help_heading = "What to do")]
+    pub(crate) keep_diverged_blocks: bool,
+
     /// Before the first change, archive WAL of the target that waits for it with its archive_command
     #[arg(long, overrides_with = "archive_ready", help_heading = "What to do")]
     pub(crate) archive_ready: bool,

@@ -114,6 +114,7 @@ mod tests {
             files: &made.target,
             fetch_bytes: 0,
             keep: &[],
+            keep_diverged: None,
         };
         journal.write(&target).unwrap();
         drop(plan);

@@ -15,11 +15,12 @@ use crate::copy::{Transfer, copy_data, create_entries};
 use crate::early_wal::{Copying, copy_during};
 use crate::error::{Failure, RewindError, TargetState};
 use crate::journal::{Journal, NewJournal};
+use crate::keep_diverged::Keeping;
 use crate::label::{self, BackupLabel};
 use crate::look;
 use crate::milestone;
 use crate::next_start;
-use crate::options::{Mode, Options, SourceChoice};
+use crate::options::{KeepDiverged, Mode, Options, SourceChoice};
 use crate::outcome::{Outcome, Report};
 use crate::pace::Pace;
 use crate::preflight::{self, PreflightError};
@@ -104,8 +105,12 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
             archive_ready::announce(options, &planned);
             let archive = ArchiveCommand::if_asked(options, target.root(), planned.clusters.target.version())
                 .map_err(|error| so_far(error.into()))?;
-            let journal = journal(source, &planned);
-            let space = rehearse(options, &target, source, &planned, &journal).map_err(so_far)?;
+            let keeping = Keeping::prepare(options, &target, &planned, source.name())
+                .map_err(|error| so_far(error.into()))?;
+            let kept = keeping.as_ref().map(Keeping::choice);
+            let journal = journal(source, &planned, kept.as_ref());
+            let space =
+                rehearse(options, &target, source, &planned, &journal, keeping.as_ref()).map_err(so_far)?;
             clock.end_stage("rehearsal");
             if options.mode == Mode::Check {
                 return Ok(Outcome::Checked(Report { space, ..planned.report(&clock) }));
@@ -115,7 +120,11 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
                     .archive_all(&target, &mut planned, &options.stop)
                     .map_err(|error| so_far(error.into()))?;
             }
-            let journal = self::journal(source, &planned);
+            if let Some(keeping) = keeping {
+                keeping.copy(&target).map_err(|error| so_far(error.into()))?;
+                clock.end_stage("keep");
+            }
+            let journal = self::journal(source, &planned, kept.as_ref());
             if !is_unfinished && let Err(error) = mark(&target, &planned, &journal) {
                 // The mark may be there although making it durable failed.
                 let state = state_of(target.root());
@@ -144,7 +153,11 @@ fn state_of(target: &Path) -> TargetState {
 }
 
 /// What a second run must know.
-fn journal<'a>(source: &dyn Source, planned: &'a Planned<'_>) -> NewJournal<'a> {
+fn journal<'a>(
+    source: &dyn Source,
+    planned: &'a Planned<'_>,
+    keep_diverged: Option<&'a KeepDiverged>,
+) -> NewJournal<'a> {
     NewJournal {
         source: source.name(),
         control: &planned.clusters.target,
@@ -156,6 +169,7 @@ fn journal<'a>(source: &dyn Source, planned: &'a Planned<'_>) -> NewJournal<'a> 
         files: &planned.target_files,
         fetch_bytes: planned.fetch_bytes(),
         keep: planned.keep.patterns(),
+        keep_diverged,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::copy::CopyError;
 use crate::data_path::DataPath;
 use crate::divergence::DivergenceError;
 use crate::journal::JournalError;
+use crate::keep_diverged::KeepDivergedError;
 use crate::options::CrashRecoveryError;
 use crate::outcome::SpaceNeed;
 use crate::outside::ArchiveRewindError;
@@ -85,6 +86,9 @@ pub enum RewindError {
         #[source]
         source: HistoryError,
     },
+    /// What the rewind gives up could not be copied.
+    #[error(transparent)]
+    KeepDiverged(#[from] KeepDivergedError),
     /// The point of divergence could not be found.
     #[error(transparent)]
     Divergence(#[from] DivergenceError),
@@ -231,6 +235,7 @@ impl RewindError {
             RewindError::Preflight(error) => return error.hint(),
             RewindError::Config(error) => return error.hint(),
             RewindError::Archive(error) => return error.hint(),
+            RewindError::KeepDiverged(error) => return error.hint(),
             RewindError::ArchiveReady(error) => return error.hint(),
             RewindError::Lock(LockError::Taken { .. }) => "Wait until it has finished.".into(),
             RewindError::Lock(_) => "Give the data directory of the stopped server, and run as its owner.".into(),

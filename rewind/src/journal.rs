@@ -22,6 +22,7 @@ use walparse::{ControlFile, Flavor, Lsn, PageMap, RelSegment, Relation, Timeline
 use crate::changed::ChangedBlocks;
 use crate::data_path::DataPath;
 use crate::inventory::{EntryKind, Inventory};
+use crate::options::KeepDiverged;
 use crate::outcome::{CommonCheckpoint, Divergence};
 use crate::outside::Outside;
 use crate::target::{Target, TargetError, unfinished_path};
@@ -71,6 +72,8 @@ pub(crate) struct Journal {
     pub(crate) fetch_bytes: Option<u64>,
     /// What is kept: a file that was half copied must not be kept by the next run. Nothing in older journals.
     pub(crate) keep: Vec<String>,
+    /// Where what is given up was kept; nothing in older journals.
+    pub(crate) keep_diverged: Option<KeepDiverged>,
     /// The sizes of the target's relation files.
     relation_files: BTreeMap<String, u64>,
     /// The files in its WAL directory.
@@ -106,6 +109,8 @@ struct Body {
     #[serde(default)]
     keep: Vec<String>,
     #[serde(default)]
+    keep_diverged: Option<KeepDiverged>,
+    #[serde(default)]
     fetch_bytes: Option<u64>,
     relation_files: BTreeMap<String, u64>,
     wal_files: BTreeSet<String>,
@@ -126,6 +131,7 @@ pub(crate) struct NewJournal<'a> {
     pub(crate) files: &'a Inventory,
     pub(crate) fetch_bytes: u64,
     pub(crate) keep: &'a [String],
+    pub(crate) keep_diverged: Option<&'a KeepDiverged>,
 }
 
 /// The same as it is stored: what [`Body`] reads.
@@ -145,6 +151,7 @@ struct NewBody<'a> {
     rebuilt_by: (u64, u64),
     outside: &'a Outside,
     keep: &'a [String],
+    keep_diverged: Option<&'a KeepDiverged>,
     fetch_bytes: u64,
     relation_files: RelationFiles<'a>,
     wal_files: Vec<&'a str>,
@@ -196,6 +203,7 @@ impl NewJournal<'_> {
             rebuilt_by: (self.changed.since.0, self.changed.fork.0),
             outside: self.outside,
             keep: self.keep,
+            keep_diverged: self.keep_diverged,
             fetch_bytes: self.fetch_bytes,
             relation_files: RelationFiles(self.files, version),
             wal_files: files.filter_map(|(path, _)| path.as_str()?.strip_prefix(&wal_dir)).collect(),
@@ -300,6 +308,7 @@ impl Journal {
             outside: body.outside,
             fetch_bytes: body.fetch_bytes,
             keep: body.keep,
+            keep_diverged: body.keep_diverged,
             relation_files: body.relation_files,
             wal_files: body.wal_files,
         })
@@ -395,6 +404,7 @@ mod tests {
             files,
             fetch_bytes: 1 << 20,
             keep: &["x".into()],
+            keep_diverged: None,
         });
     }
 

@@ -33,6 +33,7 @@ mod copy;
 mod early_wal;
 mod pace;
 mod archive_ready;
+mod keep_diverged;
 mod outside;
 mod seal;
 mod recovery_conf;
@@ -71,12 +72,13 @@ pub use exclude::{Disposition, disposition};
 pub use inventory::{EntryKind, Inventory};
 pub use journal::JournalError;
 pub use keep::{KeepError, KeepRules};
+pub use keep_diverged::KeepDivergedError;
 pub use label::is_mark;
 pub use lock_holder::Holder;
 pub use look::{FlavorError, flavor_of_directory, look_at_wal};
 pub use options::{
-    CrashRecovery, CrashRecoveryError, Delta, MissingWal, Mode, Need, Options, RebuiltBlocks, RecoveryConf,
-    RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
+    CrashRecovery, CrashRecoveryError, Delta, KeepDiverged, MissingWal, Mode, Need, Options, RebuiltBlocks,
+    RecoveryConf, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
 pub use outcome::{
     CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, SpaceNeed, StageTime, WalSpan,

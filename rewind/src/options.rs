@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use walparse::ControlFile;
 
 use crate::disk::ChangeObserver;
@@ -39,6 +40,8 @@ pub struct Options {
     pub space: SpaceCheck,
     /// What to do about changed blocks that replay makes anew.
     pub rebuilt_blocks: RebuiltBlocks,
+    /// Where what the rewind gives up is copied to before the first change.
+    pub keep_diverged: Option<KeepDiverged>,
     /// Whether WAL of the target that waits for archiving is archived before the first change.
     pub archive_ready: bool,
     /// Whether what was written is made durable.
@@ -73,6 +76,7 @@ impl Options {
             config_file: None,
             space: SpaceCheck::Enforce,
             rebuilt_blocks: RebuiltBlocks::Leave,
+            keep_diverged: None,
             archive_ready: false,
             sync: SyncChoice::Fsync,
             delta: Delta::Auto,
@@ -86,6 +90,15 @@ impl Options {
             observer: None,
         }
     }
+}
+
+/// A copy of what a rewind gives up.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeepDiverged {
+    /// Where: a directory that is empty or not there yet.
+    pub directory: PathBuf,
+    /// Whether not only WAL is copied, but also all bytes of other files that will be overwritten or removed.
+    pub blocks: bool,
 }
 
 /// The two kinds of source.

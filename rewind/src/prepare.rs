@@ -16,7 +16,7 @@ use crate::divergence;
 use crate::error::RewindError;
 use crate::inventory::Inventory;
 use crate::keep::Keep;
-use crate::options::RebuiltBlocks;
+use crate::options::{KeepDiverged, RebuiltBlocks};
 use crate::outcome::{CommonCheckpoint, Divergence, Report};
 use crate::outside::Outside;
 use crate::plan::{self, PlanInput, RewindPlan};
@@ -53,6 +53,8 @@ pub(crate) struct Planned<'a> {
     /// When an unfinished run is resumed: the WAL files that were there before it.
     pub(crate) own_wal_files: Option<BTreeSet<String>>,
     pub(crate) keep: Keep,
+    /// When an unfinished run is resumed: where that one has kept what it gives up.
+    pub(crate) keep_diverged: Option<KeepDiverged>,
     pub(crate) plan: RewindPlan,
     /// Bytes and records of the target's WAL.
     pub(crate) scanned: (u64, u64),

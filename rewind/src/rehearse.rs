@@ -10,6 +10,7 @@ use crate::error::RewindError;
 use crate::inventory::EntryKind;
 use crate::journal::NewJournal;
 use crate::keep::is_data;
+use crate::keep_diverged::Keeping;
 use crate::options::{Options, SpaceCheck};
 use crate::outcome::SpaceNeed;
 use crate::preflight::control_path;
@@ -29,11 +30,13 @@ pub(crate) fn rehearse(
     source: &dyn Source,
     planned: &Planned<'_>,
     journal: &NewJournal<'_>,
+    keeping: Option<&Keeping>,
 ) -> Result<Vec<SpaceNeed>, RewindError> {
     check_target(target, planned)?;
     planned.outside.check()?;
     check_source(source, planned)?;
-    let needs = space::needs(target.root(), planned, journal.size())?;
+    let needs =
+        space::needs(target.root(), planned, journal.size(), keeping.map(|keeping| keeping.need(planned)))?;
     let shortages = space::shortages(&needs);
     if !shortages.is_empty() {
         let error = RewindError::NoSpace { shortages };

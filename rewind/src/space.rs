@@ -20,7 +20,13 @@ const MARGIN: u64 = 8 << 20;
 const BLOCK: u64 = 4096;
 
 /// What the plan needs on every file system it writes to; the journal has so many bytes.
-pub(crate) fn needs(root: &Path, planned: &Planned<'_>, journal: u64) -> Result<Vec<SpaceNeed>, TargetError> {
+/// `beside` says what is written outside of it besides.
+pub(crate) fn needs(
+    root: &Path,
+    planned: &Planned<'_>,
+    journal: u64,
+    beside: Option<(&Path, u64)>,
+) -> Result<Vec<SpaceNeed>, TargetError> {
     let mut needs = Needs { root, planned, directories: BTreeMap::new(), bytes: BTreeMap::new() };
     // Beside the journal its predecessor and the label may be there for a moment.
     needs.add(None, 2 * (journal + BLOCK))?;
@@ -48,6 +54,10 @@ pub(crate) fn needs(root: &Path, planned: &Planned<'_>, journal: u64) -> Result<
         if let Ok(path) = DataPath::parse(format!("{wal_dir}/{name}")) {
             needs.grows(&path, length)?;
         }
+    }
+    if let Some((directory, bytes)) = beside {
+        let (place, device) = existing(directory.to_owned())?;
+        needs.bytes.entry(device).or_insert((place, 0)).1 += bytes;
     }
     needs.result()
 }
@@ -93,18 +103,9 @@ impl Needs<'_> {
 
     /// The nearest directory that is there already, and its file system.
     fn place(&self, directory: Option<&DataPath>) -> Result<(PathBuf, u64), TargetError> {
-        let mut place = self.target_of_new_link(directory).unwrap_or_else(|| {
+        existing(self.target_of_new_link(directory).unwrap_or_else(|| {
             directory.map_or_else(|| self.root.to_owned(), |directory| directory.below(self.root))
-        });
-        loop {
-            match place.metadata() {
-                Ok(metadata) => return Ok((place, metadata.dev())),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound && place.pop() => {}
-                Err(source) => {
-                    return Err(TargetError { action: "find file system of", path: place, source });
-                }
-            }
-        }
+        }))
     }
 
     /// Where a tablespace link leads that is still to be made, for what lies in it.
@@ -130,6 +131,17 @@ impl Needs<'_> {
             Ok(SpaceNeed { directory, needed: bytes + bytes / 100 + MARGIN, available })
         };
         self.bytes.into_values().map(need).collect()
+    }
+}
+
+/// The nearest directory that is there already, and its file system.
+fn existing(mut place: PathBuf) -> Result<(PathBuf, u64), TargetError> {
+    loop {
+        match place.metadata() {
+            Ok(metadata) => return Ok((place, metadata.dev())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && place.pop() => {}
+            Err(source) => return Err(TargetError { action: "find file system of", path: place, source }),
+        }
     }
 }
 

@@ -253,6 +253,7 @@ mod tests {
             files: &Inventory::default(),
             fetch_bytes: 4711,
             keep: &[],
+            keep_diverged: None,
         };
         journal.write(target).unwrap();
     }

@@ -155,6 +155,11 @@ impl Target {
         &self.root
     }
 
+    /// For what is written elsewhere, and made durable by who writes it.
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
     /// Opens a file for writing, and makes it if there is none.
     pub(crate) fn open(&self, path: &DataPath) -> Result<TargetFile, TargetError> {
         let full = path.below(&self.root);

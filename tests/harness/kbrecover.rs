@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use super::program::{AsServerUser, bindir, give_to_server_user};
+use super::program::{AsServerUser, bindir, give_to_server_user, run};
 use super::sandbox::workshop;
 use super::server::Server;
 use super::tree::Tree;
@@ -238,7 +238,8 @@ pub fn binary() -> &'static Path {
         let built =
             std::env::var_os("KBRECOVER_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_kbrecover").into());
         let copy = workshop().join("kbrecover");
-        std::fs::copy(&built, &copy).unwrap_or_else(|e| panic!("copy {}: {e}", Path::new(&built).display()));
+        // By another process: what this one has open for writing when a thread forks, nobody can run meanwhile.
+        run(Command::new("cp").arg(&built).arg(&copy));
         give_to_server_user(&copy);
         copy
     })

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rewind::source::conninfo::Conninfo;
 use rewind::{
-    Delta, KeepRules, MissingWal, Mode, Options, Outcome, RebuiltBlocks, RecoveryConf, RestoreCommand,
-    SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
+    Delta, KeepDiverged, KeepRules, MissingWal, Mode, Options, Outcome, RebuiltBlocks, RecoveryConf,
+    RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
 use rustix::fs::Mode as FileMode;
 
@@ -111,6 +111,10 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         missing_wal: MissingWal { directories: args.wal_dir.clone(), restore_command },
         config_file: args.config_file.clone(),
         space: if args.ignore_free_space { SpaceCheck::Ignore } else { SpaceCheck::Enforce },
+        keep_diverged: args
+            .keep_diverged
+            .clone()
+            .map(|directory| KeepDiverged { directory, blocks: args.keep_diverged_blocks }),
         archive_ready: args.archive_ready,
         rebuilt_blocks: if args.copy_all_changed { RebuiltBlocks::Copy } else { RebuiltBlocks::Leave },
         sync: match args.sync_method {

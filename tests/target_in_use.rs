@@ -1,0 +1,131 @@
+//! Somebody else comes to the target while it is rewound.
+//!
+//!     rewind  ── journal ─ mark ──── copy ──── seal ─ commit
+//!             ╳ a server starts: refused, it goes on undisturbed
+//!                              ╳ a lock file of a live process: stopped, marked; run again once it is gone
+//!                         ╳ a second kbrecover: it says who holds the directory, and changes nothing
+
+use std::path::Path;
+
+use crate::harness::{
+    Change, Failover, Rewind, Run, Sandbox, Server, SourceKind, assert_follows, assert_sound, binary,
+    read_changes,
+};
+
+/// As [`Rewind::run`], with a shell command run before a change.
+fn run_with(rewind: Rewind, at: usize, command: &str) -> Run {
+    rewind.env("KBRECOVER_FAULT", format!("{at}:sh {command}")).run()
+}
+
+/// In an undisturbed run of one thread the places of the mark, and of the control file at the end.
+fn places(sandbox: &Sandbox, failover: &Failover) -> (usize, usize) {
+    let copy = failover.old.copy("undisturbed");
+    let record = sandbox.path("changes");
+    std::fs::write(&record, "").expect("make a file");
+    std::fs::set_permissions(&record, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
+    rewind_of(&copy, &failover.new).env("KBRECOVER_CHANGES", &record).run().expect_done();
+    let changes = read_changes(&record, &copy.data);
+    let mark = changes.iter().position(|change| change.to == Path::new("backup_label"));
+    let is_seal = |change: &Change| change.kind == "write" && change.path == Path::new("global/pg_control");
+    let seal = changes.iter().rposition(is_seal).expect("a control file");
+    (mark.expect("a mark") + 1, seal + 1)
+}
+
+fn rewind_of(target: &Server, source: &Server) -> Rewind {
+    Rewind::of(target).from(source, SourceKind::Directory).args(["--jobs", "1"])
+}
+
+#[test]
+fn a_server_is_started() {
+    let sandbox = Sandbox::new();
+    let mut failover = Failover::of_one_table(&sandbox);
+    failover.new.stop();
+    let (mark, seal) = places(&sandbox, &failover);
+    let pid_file = failover.old.data.join("postmaster.pid");
+
+    // Before the mark: it is the server's directory now.
+    let pg_ctl = failover.old.installation.program("pg_ctl").get_program().to_owned();
+    let data = failover.old.data.display().to_string();
+    let start = format!(
+        "{} start -w -D {data} -o '-p {} -k {} -c listen_addresses=' > /dev/null 2>&1",
+        Path::new(&pg_ctl).display(),
+        failover.old.port,
+        failover.old.host()
+    );
+    for at in [1, mark] {
+        let run = run_with(rewind_of(&failover.old, &failover.new), at, &start);
+        assert_eq!(run.code, 1, "a server started before change {at}: {run}");
+        assert!(run.stderr.contains("target server must be shut down: lock file"), "{run}");
+        assert!(!failover.old.data.join("backup_label").exists(), "marked: {run}");
+        assert!(!failover.old.data.join("kbrecover.journal").exists(), "a journal is left: {run}");
+        assert_eq!(failover.old.value::<i64>("SELECT count(*) FROM entry WHERE origin = 'lost'"), 3000);
+        let mut pg_ctl = failover.old.installation.program("pg_ctl");
+        let stopped = pg_ctl.args(["stop", "-w", "-m", "fast", "-D"]).arg(&failover.old.data).output();
+        assert!(stopped.expect("run pg_ctl").status.success() && !pid_file.exists());
+    }
+
+    // After it: no server gets so far, but one that tries has a lock file for a moment, and somebody may remove the mark.
+    let live = format!("cd {data} && {{ sleep 100 > /dev/null 2>&1 & echo $! > postmaster.pid; }}");
+    for at in [mark + 3, seal] {
+        let target = failover.old.copy(&format!("visited-{at}"));
+        let live = live.replace(&data, &target.data.display().to_string());
+        let run = run_with(rewind_of(&target, &failover.new), at, &live);
+        let again = rewind_of(&target, &failover.new).run();
+        let pid = std::fs::read_to_string(target.data.join("postmaster.pid")).expect("a lock file");
+        let killed = std::process::Command::new("kill").arg(pid.trim()).status().expect("run kill");
+        assert!(killed.success());
+        assert_eq!(run.code, 2, "a lock file before change {at}: {run}");
+        for run in [&run, &again] {
+            let words = format!("names process {}", pid.trim());
+            assert!(
+                run.stderr.contains("target server must be shut down") && run.stderr.contains(&words),
+                "{run}"
+            );
+        }
+        assert_eq!(again.code, 2, "{again}");
+        let done = rewind_of(&target, &failover.new).run().expect_done();
+        done.expect_said("pid file found but it seems bogus. Trying to start rewind anyway...");
+    }
+    rewind_of(&failover.old, &failover.new).run().expect_done();
+    failover.new.start();
+    assert_follows(&mut failover.old, &failover.new);
+    assert_sound(&mut failover.old);
+}
+
+#[test]
+fn a_second_run_at_once() {
+    let sandbox = Sandbox::new();
+    let mut failover = Failover::of_one_table(&sandbox);
+    failover.new.stop();
+    let (mark, seal) = places(&sandbox, &failover);
+    let mut tried = 0;
+    for (number, at) in [1, mark + 3, seal].into_iter().enumerate() {
+        let target = failover.old.copy(&format!("shared-{number}"));
+        let out = sandbox.make_dir(&format!("second-{number}"));
+        // $PPID is the run that has the lock.
+        let second = format!(
+            "{} rewind -N -D {data} --source-data {} > {out}/said 2>&1; echo $? > {out}/code; echo $PPID > {out}/pid",
+            binary().display(),
+            failover.new.data.display(),
+            data = target.data.display(),
+            out = out.display()
+        );
+        // The second one must not do the same.
+        let second = format!("unset KBRECOVER_FAULT; {second}");
+        run_with(rewind_of(&target, &failover.new), at, &second).expect_done();
+        let read = |name: &str| std::fs::read_to_string(out.join(name)).expect("what the second run left");
+        let expected = if at > mark { "2" } else { "1" };
+        assert_eq!(read("code").trim(), expected, "before change {at}: {}", read("said"));
+        let words = format!(
+            "another kbrecover is working on directory \"{}\": process {}",
+            target.data.display(),
+            read("pid").trim()
+        );
+        assert!(read("said").contains(&words), "no word of: {words}\n{}", read("said"));
+        tried += 1;
+    }
+    assert_eq!(tried, 3);
+    rewind_of(&failover.old, &failover.new).run().expect_done();
+    failover.new.start();
+    assert_follows(&mut failover.old, &failover.new);
+}
