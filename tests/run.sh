@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 . tests/postgresql.sh
 
 # What is built and what the tests make, with room to spare. A full disk looks like every test failing.
-need_gigabytes=12
+need_gigabytes=8
 for directory in . "${TMPDIR:-/tmp}"; do
     free=$(df --output=avail -BG "$directory" | tr -dc '0-9\n' | tail -n 1)
     [ "$free" -ge "$need_gigabytes" ] || {
