@@ -134,6 +134,45 @@ fn killed_and_finished_from_a_server_promoted_meanwhile() {
     run.expect_said("resuming the rewind begun at");
 }
 
+/// The server that takes over has less than the first run copied: what goes beyond it must not stay.
+#[test]
+fn killed_and_finished_from_a_server_that_has_less() {
+    let sandbox = Sandbox::new();
+    let mut failover = diverged(&sandbox);
+    failover.new.sql("CREATE TABLE growing AS SELECT n FROM generate_series(1, 1000) n; CHECKPOINT");
+    failover.new.stop();
+    let mut third = failover.new.copy("third");
+    failover.new.start();
+    failover.new.sql("INSERT INTO growing SELECT n FROM generate_series(1, 100000) n");
+    // One table both sides have from before the fork, too.
+    failover.new.sql("INSERT INTO pg_description SELECT 1, 1, n, 'x' FROM generate_series(1, 20000) n");
+    failover.new.sql("CHECKPOINT");
+    let record = failover.old.beside("changes");
+    std::fs::write(&record, "").expect("make a file");
+    std::fs::set_permissions(&record, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("open it");
+    let measured = failover.old.copy("measured");
+    let run = |target: &Server| Rewind::of(target).from(&failover.new, SourceKind::Server);
+    run(&measured).env("KBRECOVER_CHANGES", &record).run().expect_done();
+    let changes = crate::harness::read_changes(&record, &measured.data);
+    let seal = changes.iter().rposition(|change| change.path.ends_with("pg_control")).expect("a seal");
+    let target = failover.old.copy("killed");
+    let killed = run(&target).env("KBRECOVER_FAULT", format!("{}:kill", seal - 3)).run_unless_killed();
+    assert!(killed.is_none() && is_marked(&target), "not killed half-way");
+
+    failover.new.kill();
+    third.follow(&failover.new);
+    third.start();
+    third.promote();
+    third.sql("CREATE TABLE only_on_third AS SELECT n FROM generate_series(1, 1000) n");
+    let again = Rewind::of(&target).from(&third, SourceKind::Server);
+    let mut target = target;
+    again.run().expect_done().expect_said("resuming the rewind begun at");
+    assert_follows(&mut target, &third);
+    let size = |server: &Server| -> i64 { server.value("SELECT pg_relation_size('pg_description')") };
+    assert_eq!(size(&target), size(&third), "blocks of the first source have stayed");
+    assert_sound(&mut target);
+}
+
 #[test]
 fn a_damaged_journal_is_refused() {
     let sandbox = Sandbox::new();

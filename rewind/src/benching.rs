@@ -62,6 +62,7 @@ impl MadeUp {
         let input = PlanInput {
             source: &self.source,
             target: &self.target,
+            present: None,
             page_map: &page_map,
             compared: &Compared::default(),
             version: self.version,

@@ -96,7 +96,12 @@ pub(crate) fn copy_data(
     let fetched = fetch(&order, transfer)?;
     if life == SourceLife::Stopped {
         let whole = plan.copy.iter().map(|(path, size)| (path, *size));
-        let expected = whole.chain(plan.patch.iter().map(|patch| (&patch.path, patch.bytes())));
+        let parts = plan.patch.iter().map(|patch| (&patch.path, patch.bytes()));
+        let tails = plan.copy_tail.iter().map(|tail| (&tail.path, tail.to - tail.from));
+        let block_size = u64::from(control.block_size());
+        let blocks = plan.blocks.iter().map(|(path, blocks)| (path, blocks.len() * block_size));
+        // In the order in which they were ordered.
+        let expected = whole.chain(parts).chain(tails).chain(blocks);
         for ((path, expected), copied) in expected.zip(&fetched.per_file) {
             let copied = copied.load(Ordering::Relaxed);
             if copied != expected {

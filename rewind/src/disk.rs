@@ -122,6 +122,8 @@ impl Disk {
             let copied =
                 rustix::fs::copy_file_range(from, Some(&mut read_at), file, Some(&mut write_at), rest);
             match copied {
+                // Some file systems say so where they should say that they cannot.
+                Ok(0) if write_at == offset => return Ok(None),
                 Ok(0) => break,
                 Ok(_) | Err(Errno::INTR) => {}
                 // Another file system, or one that knows no such thing; what failed for another reason

@@ -99,6 +99,8 @@ pub enum PlanError {
 pub(crate) struct PlanInput<'a> {
     pub(crate) source: &'a Inventory,
     pub(crate) target: &'a Inventory,
+    /// When an unfinished run is resumed: the target as that has left it, while `target` is as it was before.
+    pub(crate) present: Option<&'a Inventory>,
     pub(crate) page_map: &'a PageMap,
     /// What is known to differ in files that would be copied whole.
     pub(crate) compared: &'a Compared,
@@ -261,6 +263,8 @@ fn both_files(input: &PlanInput<'_>, plan: &mut RewindPlan, path: &DataPath, fro
         match input.compared.differing.get(path) {
             None => plan.copy.push((path.clone(), to)),
             Some(ranges) if ranges.is_empty() && from == to => plan.unchanged += 1,
+            // No replay mends it: never parts of two states of it.
+            Some(_) if !is_data(path) => plan.copy.push((path.clone(), to)),
             Some(ranges) => {
                 plan.patch.push(Patch { path: path.clone(), size: to, ranges: ranges.clone() });
             }
@@ -276,7 +280,12 @@ fn both_files(input: &PlanInput<'_>, plan: &mut RewindPlan, path: &DataPath, fro
     let first = file.segment.saturating_mul(input.blocks_per_segment);
     let in_file = input.page_map.blocks_in(file, input.blocks_per_segment).map(|block| block.0 - first);
     let blocks: RelationBlocks = in_file.filter(|&block| u64::from(block) < whole_blocks).collect();
-    if from == to && blocks.is_empty() {
+    // What an unfinished run appended from another source may go beyond what this one has.
+    let here = match input.present.and_then(|present| present.get(path)) {
+        Some(EntryKind::File { size }) => from.max(*size),
+        _ => from,
+    };
+    if from == to && here <= to && blocks.is_empty() {
         plan.unchanged += 1;
     }
     if !blocks.is_empty() {
@@ -284,7 +293,8 @@ fn both_files(input: &PlanInput<'_>, plan: &mut RewindPlan, path: &DataPath, fro
     }
     if from < to {
         plan.copy_tail.push(Tail { path: path.clone(), from, to });
-    } else if from > to {
+    }
+    if here > to {
         plan.truncate.push((path.clone(), to));
     }
 }
@@ -293,6 +303,9 @@ fn both_files(input: &PlanInput<'_>, plan: &mut RewindPlan, path: &DataPath, fro
 fn is_version_file(path: &DataPath, version: Version) -> bool {
     path.as_bytes().ends_with(version.names().version_file.as_bytes())
 }
+
+/// What a file may have grown by and still be compared.
+const MUCH: u64 = 64 << 20;
 
 /// The files on both sides that are copied whole, unless comparing shows that less will do: with their size
 /// on the source. Those that are empty on one side are not worth comparing, and the source's server may be
@@ -305,8 +318,10 @@ pub(crate) fn whole_on_both<'a>(
 ) -> impl Iterator<Item = (&'a DataPath, u64)> {
     both(source, target).filter_map(move |(path, source, target)| match (source, target) {
         (Some(EntryKind::File { size }), Some(EntryKind::File { size: here })) => {
+            // Nor one that has many times the size there: hardly anything can be the same.
             let is_copied = *size > 0
                 && *here > 0
+                && *size / 4 <= here.saturating_add(MUCH)
                 && disposition(path, version.names()) == Disposition::Consider
                 && !wal_plan::is_planned_there(path, version)
                 && !is_version_file(path, version)
@@ -393,6 +408,7 @@ mod tests {
         plan(PlanInput {
             source,
             target,
+            present: None,
             page_map,
             compared: &Compared::default(),
             version,
@@ -446,12 +462,13 @@ mod tests {
 
     #[test]
     fn of_a_file_that_was_compared_only_what_differs_is_copied() {
-        let sizes = |conf, xact| listing(&[("a.conf", Some(conf)), ("b.conf", Some(xact)), ("c", Some(9))]);
+        let sizes = |conf, xact| listing(&[("a.conf", Some(conf)), ("pg_xact/0000", Some(xact)), ("c", Some(9))]);
         let mut compared = Compared::default();
         compared.differing.insert(path("a.conf"), vec![]);
-        compared.differing.insert(path("b.conf"), vec![(8192, 8192 * 2)]);
+        compared.differing.insert(path("pg_xact/0000"), vec![(8192, 8192 * 2)]);
         let plan = plan(PlanInput {
             source: &sizes(10, 8192 * 2),
+            present: None,
             target: &sizes(10, 8192 * 2),
             page_map: &PageMap::new(),
             compared: &compared,

@@ -46,6 +46,8 @@ pub(crate) struct Planned<'a> {
     pub(crate) verified: Option<(Lsn, Lsn)>,
     pub(crate) source_files: Inventory,
     pub(crate) target_files: Inventory,
+    /// When an unfinished run is resumed: the target as that has left it.
+    pub(crate) present_files: Option<Inventory>,
     /// What is known to differ in files that would be copied whole.
     pub(crate) compared: Compared,
     /// What is outside the target's data directory.
@@ -101,6 +103,7 @@ pub(crate) fn make_plan(
     let mut plan = plan::plan(PlanInput {
         source: &planned.source_files,
         target: &planned.target_files,
+        present: planned.present_files.as_ref(),
         page_map: &page_map,
         compared: &planned.compared,
         version: control.version(),
@@ -112,6 +115,15 @@ pub(crate) fn make_plan(
     plan.left_to_replay = left_to_replay;
     tablespaces::check(&plan, root, control.version().names())?;
     Ok(plan)
+}
+
+/// Decides about the WAL directory once more: time has passed, and a running source recycles WAL.
+pub(crate) fn look_at_wal_again(planned: &mut Planned<'_>, source: &dyn Source) -> Result<(), RewindError> {
+    let available = available_wal(source, &planned.clusters.source, &planned.source_history)?;
+    let wal = plan_wal(planned, &planned.source_history, source, available)?;
+    missing_for_replay(planned, &wal.elsewhere)?;
+    planned.plan.wal = wal;
+    Ok(())
 }
 
 /// Decides about the WAL directory, with what the source has in its own now.

@@ -97,7 +97,9 @@ pub(crate) fn seal(
 
     preflight::check_not_running(target.root(), control.version().names())?;
     sync(options, target, progress, planned)?;
-    if planned.own_wal_files.is_some() && options.sync == SyncChoice::Fsync {
+    // What a run before this one, or a server that crashed, left unsynced is not known by name.
+    let is_unsynced = planned.own_wal_files.is_some() || !planned.clusters.target.state().is_clean();
+    if is_unsynced && options.sync == SyncChoice::Fsync {
         target.sync_file_systems(planned.clusters.target.version().names())?;
     }
     for path in &plan.remove {

@@ -22,7 +22,9 @@ use crate::journal::Journal;
 use crate::keep::{Keep, KeepError};
 use crate::label::BackupLabel;
 use crate::milestone;
-use crate::options::{Mode, Need, Options, RebuiltBlocks, RestoreCommand, SameTimeline, UncleanTarget};
+use crate::options::{
+    Delta, Mode, Need, Options, RebuiltBlocks, RestoreCommand, SameTimeline, UncleanTarget,
+};
 use crate::outcome::{CommonCheckpoint, Divergence, Outcome};
 use crate::outside::Outside;
 use crate::plan::{PlanError, RewindPlan};
@@ -75,7 +77,7 @@ pub(crate) fn survey<'a>(
     let (give_up, version) = (AtomicBool::new(false), clusters.target.version());
     let keep = keep(options, target.root(), version.names()).map_err(PlanError::from)?;
     let (found, files) = std::thread::scope(|scope| {
-        let files = scope.spawn(|| both_sides(options, target, version, source, &keep, &give_up));
+        let files = scope.spawn(|| both_sides(options.delta, target, version, source, &keep, &give_up));
         progress.begin(Stage::Scan, None);
         let sides = Sides {
             clusters: &clusters,
@@ -142,6 +144,7 @@ pub(crate) fn survey<'a>(
         verified: Some((diverged.since, fork)),
         source_files: files.source,
         target_files: files.target,
+        present_files: None,
         compared: files.compared,
         outside: Outside::of_target(
             target.root(),
@@ -191,8 +194,9 @@ fn resume<'a>(
     wal.set_history(history);
     wal.set_limits(divergence.lsn, divergence.lsn);
     let keep = Keep::again(&journal.keep).map_err(PlanError::from)?;
+    // Not compared: what the other run wrote and failed to make durable reads as if it were on the disk.
     let Files { source: source_files, target: target_files, compared } =
-        both_sides(options, target, clusters.target.version(), source, &keep, &AtomicBool::new(false))?;
+        both_sides(Delta::Off, target, clusters.target.version(), source, &keep, &AtomicBool::new(false))?;
     clock.end_stage("preflight");
     let checkpoint_search = (searched_since, Timestamp::now());
     announce_fork(divergence);
@@ -204,7 +208,8 @@ fn resume<'a>(
         divergence,
         common_checkpoint,
         checkpoint_search,
-        target_files: journal.original(target_files, &source_files, clusters.target.version()),
+        target_files: journal.original(target_files.clone(), &source_files, clusters.target.version()),
+        present_files: Some(target_files),
         changed: journal.changed,
         verified: None,
         source_files,
@@ -232,7 +237,7 @@ struct Files {
 
 /// Lists both sides, and compares what would be copied whole.
 fn both_sides(
-    options: &Options,
+    delta: Delta,
     target: &Target,
     version: Version,
     source: &dyn Source,
@@ -253,7 +258,7 @@ fn both_sides(
         keep,
         version,
     };
-    let compared = compare(&sides, options.delta, give_up).map_err(CopyError::from)?;
+    let compared = compare(&sides, delta, give_up).map_err(CopyError::from)?;
     Ok(Files { source: source_files, target: target_files, compared })
 }
 

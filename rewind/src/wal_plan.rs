@@ -88,7 +88,9 @@ pub(crate) fn plan(input: &WalPlanInput<'_>) -> WalPlan {
     let mut plan = WalPlan::default();
     segments(input, &mut plan);
     histories(input, &mut plan);
-    let copied: BTreeSet<String> = plan.copy.iter().map(|file| file.name.clone()).collect();
+    // Copied from the source, or brought from where else they are.
+    let copied = plan.copy.iter().map(|file| &file.name).chain(&plan.elsewhere);
+    let copied: BTreeSet<String> = copied.cloned().collect();
     let in_place = |name: &&str| copied.contains(*name) && is_waiting(input, name) && !is_common(input, name);
     plan.unarchived.extend(target_names(input).filter(in_place).map(str::to_owned));
     for name in target_names(input) {
@@ -367,7 +369,8 @@ mod tests {
         assert_eq!(plan.copy.iter().map(|file| file.name.clone()).collect::<Vec<_>>(), [seg(2, 6)]);
         assert_eq!(plan.elsewhere, [seg(2, 7)]);
         assert!(plan.keep.contains(&seg(2, 5)));
-        assert_eq!(names(&plan.remove), [seg(1, 5), seg(2, 7)]);
+        // What is brought from elsewhere takes the place of what has its name.
+        assert_eq!(names(&plan.remove), [seg(1, 5)]);
     }
 
     #[test]

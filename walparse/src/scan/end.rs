@@ -7,6 +7,9 @@ use crate::reader::{WalEnd, WalReader, before_page_header};
 use crate::segment::SegmentNo;
 use crate::wal_dir::SegmentStore;
 
+/// Of missing segments so many are named.
+const MOST_NAMED: usize = 10_000;
+
 impl<S: SegmentStore + ?Sized> Scanner<'_, S> {
     /// The highest segment that can be part of the WAL.
     pub(super) fn highest(&self, lowest: SegmentNo) -> Result<SegmentNo, ScanError> {
@@ -53,7 +56,7 @@ impl<S: SegmentStore + ?Sized> Scanner<'_, S> {
     fn missing(&self, segment: SegmentNo, needed: Lsn) -> Result<ScanError, ScanError> {
         let last = self.request.geometry.segment_size.segment_before(needed).max(segment);
         let mut all = vec![segment];
-        for other in (segment.0 + 1..=last.0).map(SegmentNo) {
+        for other in (segment.0 + 1..=last.0).take(MOST_NAMED).map(SegmentNo) {
             if self.store.open(other)?.is_none() {
                 all.push(other);
             }

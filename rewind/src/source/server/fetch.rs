@@ -123,7 +123,9 @@ impl Job<'_> {
         let rows = async {
             let statement = match self.wanted {
                 Wanted::Contents => &session.fetch,
-                Wanted::Digest => &session.digest,
+                Wanted::Digest => {
+                    session.digest.as_ref().ok_or_else(|| answer(DOING, "it makes no digests now"))?
+                }
             };
             let asked = session.client.query_raw(statement, parameters);
             let mut rows = pin!(session.in_time(session.silence, DOING, asked).await?);

@@ -52,8 +52,8 @@ pub(super) struct Expected {
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) fetch: Statement,
-    /// The same for digests of the ranges' contents.
-    pub(super) digest: Statement,
+    /// The same for digests of the ranges' contents, if the server can make any: some are told not to know MD5.
+    pub(super) digest: Option<Statement>,
     digest_of: DigestOf,
     /// See [`Dialect::witness`].
     pub(super) witness: Statement,
@@ -79,8 +79,8 @@ type Ended = Arc<Mutex<Option<tokio_postgres::Error>>>;
 pub(super) struct Facts {
     /// `server_encoding`
     pub(super) encoding: String,
-    /// How its digests are made.
-    pub(super) digest_of: DigestOf,
+    /// How its digests are made, if it can make any.
+    pub(super) digest_of: Option<DigestOf>,
 }
 
 /// Tries the servers of the string in their order, or in any order if it says so; the first that answers, will
@@ -360,7 +360,8 @@ impl Session {
         )
         .await;
         set.map_err(failed)?;
-        let (fetch, digest) = (fetch.map_err(failed)?, digest.map_err(failed)?);
+        let fetch = fetch.map_err(failed)?;
+        let digest = digest.inspect_err(|error| tracing::debug!("the server makes no digests: {error}")).ok();
         let flavor = flavor.map_err(why)?;
         let witness = client.prepare(&dialect.witness(flavor.names())).await.map_err(failed)?;
         Ok(Session {
@@ -436,7 +437,7 @@ impl Session {
         let mut next = || row.next().ok_or_else(|| answer(doing, "too few columns"));
         let (full_page_writes, superuser, encoding) = (next()?, next()?, next()?);
         let (role, database) = (next()?, next()?);
-        let digest_of = self.digest_of;
+        let digest_of = self.digest.is_some().then_some(self.digest_of);
         if full_page_writes != "on" {
             return Err(SourceError::FullPageWrites);
         }
