@@ -462,7 +462,8 @@ mod tests {
 
     #[test]
     fn of_a_file_that_was_compared_only_what_differs_is_copied() {
-        let sizes = |conf, xact| listing(&[("a.conf", Some(conf)), ("pg_xact/0000", Some(xact)), ("c", Some(9))]);
+        let sizes =
+            |conf, xact| listing(&[("a.conf", Some(conf)), ("pg_xact/0000", Some(xact)), ("c", Some(9))]);
         let mut compared = Compared::default();
         compared.differing.insert(path("a.conf"), vec![]);
         compared.differing.insert(path("pg_xact/0000"), vec![(8192, 8192 * 2)]);
