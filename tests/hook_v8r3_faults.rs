@@ -88,8 +88,13 @@ fn a_server_is_stopped_only_if_that_is_configured() {
     assert_eq!(cluster.hook(2, &[]).code, 1);
     assert_eq!(cluster.process(2), process);
     cluster.set(2, "STOP_DB_WITHOUT_GATEWAY", "1");
+    let programs = cluster.fake_ip(2).display().to_string();
+    for (key, value) in [("KB_VIP", "192.0.2.9/24"), ("DEV", "eth0"), ("CMD_IP_PATH", &programs)] {
+        cluster.set(2, key, value);
+    }
+    cluster.write(&cluster.home(2).join("net/addresses"), "2: eth0 inet 192.0.2.9/24\n");
     assert_eq!(cluster.hook(2, &[]).code, 66);
-    assert_eq!(cluster.process(2), None, "{}", cluster.log(2));
+    assert_eq!((cluster.process(2), cluster.addresses(2).as_str()), (None, ""), "{}", cluster.log(2));
     cluster.set(2, "KB_GATEWAY_IP", "127.0.0.1");
     cluster.wait_for_pool(2, false);
     let run = cluster.hook(2, &["--force"]);
@@ -123,6 +128,12 @@ fn a_standby_of_another_name_is_left_alone() {
     }
     assert_eq!(cluster.process(2), process);
     assert_eq!(cluster.log(2).matches("has no row for application_name").count(), 1, "{}", cluster.log(2));
+
+    // A person is told that another run is at work; cron comes again.
+    let lock = std::fs::File::open(cluster.home(2).join("run/kb.lock")).expect("open the lock file");
+    lock.lock().expect("take the lock");
+    let codes = [&[][..], &["--force"], &["--dry-run"]].map(|arguments| cluster.hook(2, arguments).code);
+    assert_eq!(codes, [0, 1, 1]);
 }
 
 /// A run that is killed before or after the action of any step is simply run again; so is one whose rewind is killed, or

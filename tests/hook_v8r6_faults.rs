@@ -40,6 +40,16 @@ fn all_nodes_down_and_two_primaries() {
     let held = "2: eth0 inet 192.0.2.9/24 label eth0:2\n";
     assert_eq!([1, 2, 3].map(|node| cluster.addresses(node)), [held, "", ""]);
 
+    // A question that the primary does not answer is no reason to leave the address.
+    let conninfo = |user: &str| {
+        format!("host=127.0.0.1 port={} user={user} dbname=repmgr connect_timeout=5", cluster.port)
+    };
+    cluster.set(1, "conninfo", &conninfo("nobody_here"));
+    assert_eq!(cluster.look(1).code, 0);
+    assert_eq!(cluster.addresses(1), held);
+    assert!(cluster.log(1).contains("but does not answer: nothing is done"), "{}", cluster.log(1));
+    cluster.set(1, "conninfo", &conninfo("postgres"));
+
     for node in [2, 3, 1] {
         cluster.kill_node(node);
     }
@@ -203,6 +213,42 @@ fn failures_are_counted() {
         "{log}"
     );
     assert!(!log.contains("NODE REJOIN"), "{log}");
+
+    // A start that seems to succeed but never helps is tried no more often.
+    cluster.set(1, "remote_command", "exit 0");
+    assert_eq!(cluster.look_times(1, 6).code, 0);
+    let log = cluster.log(1);
+    assert_eq!(log.matches("auto-recovery: START DATABASE").count(), 2, "{log}");
+}
+
+/// Without `log_file` the log is standard error, whatever that is: a socket cannot be opened by name. Root is refused.
+#[test]
+fn a_log_that_is_no_file() {
+    let sandbox = Sandbox::new();
+    let conf = sandbox.path("repmgr.conf");
+    let data = conf.with_file_name("data");
+    std::fs::create_dir(&data).expect("make the data directory");
+    let text = format!("node_id=1\nnode_name=a\nconninfo='host=a'\ndata_directory='{}'\n", data.display());
+    std::fs::write(&conf, text).expect("write repmgr.conf");
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().expect("make a socket");
+    let mut run = crate::harness::command(["hook", "v8r6", "-f"]);
+    run.arg(&conf).arg("startdb").stderr(std::os::fd::OwnedFd::from(theirs));
+    assert_eq!(run.status().expect("run kbrecover hook").code(), Some(1));
+    drop(run);
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut ours, &mut said).expect("read the log");
+    assert_eq!(said.matches("begin to start server at").count(), 1, "{said}");
+    let logfile = format!("-l {} start", data.with_file_name("logfile").display());
+    assert!(said.contains(&logfile), "{said}");
+
+    if crate::harness::is_root() {
+        let mut run = std::process::Command::new(crate::harness::binary());
+        let run =
+            run.args(["hook", "v8r6", "-f"]).arg(&conf).arg("daemon").output().expect("run kbrecover hook");
+        assert_eq!(run.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&run.stderr).contains("cannot be executed by \"root\""), "{run:?}");
+        assert!(!conf.with_file_name("kbha.pid").exists());
+    }
 }
 
 /// Every connection is encrypted and asks for a password: those of the flow, of the engine, and of the standby.

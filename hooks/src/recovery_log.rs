@@ -28,17 +28,19 @@ pub enum Echo {
 
 #[derive(Debug)]
 struct State {
-    file: File,
+    /// Standard error if there is none.
+    file: Option<File>,
     held: Option<VecDeque<String>>,
 }
 
 impl RecoveryLog {
-    /// Opens the file, and makes it if there is none.
+    /// Opens the file, and makes it if there is none. Without a path lines go to standard error, which is not opened:
+    /// it may be a socket, or another user's.
     ///
     /// # Errors
     /// It cannot be opened for appending.
-    pub fn open(path: &Path, echo: Echo) -> io::Result<RecoveryLog> {
-        let state = Mutex::new(State { file: append_to(path)?, held: Some(VecDeque::new()) });
+    pub fn open(path: Option<&Path>, echo: Echo) -> io::Result<RecoveryLog> {
+        let state = Mutex::new(State { file: path.map(append_to).transpose()?, held: Some(VecDeque::new()) });
         Ok(RecoveryLog { echo, state })
     }
 
@@ -46,8 +48,8 @@ impl RecoveryLog {
     ///
     /// # Errors
     /// It cannot be opened for appending; the log goes on where it was.
-    pub fn reopen(&self, path: &Path) -> io::Result<()> {
-        let file = append_to(path)?;
+    pub fn reopen(&self, path: Option<&Path>) -> io::Result<()> {
+        let file = path.map(append_to).transpose()?;
         self.state.lock().unwrap_or_else(PoisonError::into_inner).file = file;
         Ok(())
     }
@@ -69,11 +71,13 @@ impl RecoveryLog {
         }
     }
 
-    fn write(&self, file: &mut File, text: &str) {
+    fn write(&self, file: &mut Option<File>, text: &str) {
         // In one piece, so that lines of other processes do not get into it.
         let line = format!("{text}\n");
-        let _ = file.write_all(line.as_bytes());
-        if self.echo == Echo::On {
+        if let Some(file) = file {
+            let _ = file.write_all(line.as_bytes());
+        }
+        if self.echo == Echo::On || file.is_none() {
             let _ = io::stderr().write_all(line.as_bytes());
         }
     }
@@ -96,15 +100,15 @@ mod tests {
     fn nothing_is_written_before_there_is_something_to_say() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("recovery.log");
-        let log = RecoveryLog::open(&path, Echo::Off).unwrap();
+        let log = RecoveryLog::open(Some(&path), Echo::Off).unwrap();
         log.line("one");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
         log.speak();
         log.line("two");
-        RecoveryLog::open(&path, Echo::Off).unwrap().line("never");
+        RecoveryLog::open(Some(&path), Echo::Off).unwrap().line("never");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
         std::fs::rename(&path, dir.path().join("rotated")).unwrap();
-        log.reopen(&path).unwrap();
+        log.reopen(Some(&path)).unwrap();
         log.line("three");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "three\n");
     }

@@ -52,7 +52,13 @@ impl VirtualAddress {
     pub(crate) fn add(&self) -> Result<(), StepError> {
         let VirtualAddress { address, device, .. } = self;
         let label = format!("{device}:2");
-        run(Command::new(&self.ip).args(["addr", "add", address, "dev", device, "label", &label]))?;
+        let mut ip = Command::new(&self.ip);
+        ip.args(["addr", "add", address, "dev", device]);
+        // A longer one is refused; it only helps those who look for it.
+        if label.len() <= 15 {
+            ip.args(["label", &label]);
+        }
+        run(&mut ip)?;
         let mut arping = Command::new(&self.arping);
         arping.args(["-U", "-c", "3", "-w", "3", "-I", device, self.host()]);
         // The address is there; neighbours that were not told learn it a little later.

@@ -5,6 +5,7 @@ use rewind::source::Answer;
 use super::{Node, disk, pool_nodes};
 use crate::flow::{Decision, Step, StepError, nothing};
 use crate::ping;
+use crate::recovery_log::timestamp;
 
 pub(super) fn steps<'a>() -> [Step<Node<'a>>; 3] {
     [
@@ -38,10 +39,10 @@ fn look_for_gateway(node: &mut Node<'_>) -> Result<Decision, StepError> {
         if round > 0 {
             std::thread::sleep(config.retry_delay);
         }
-        if let Some(gateway) =
-            config.gateways.iter().find(|gateway| ping::answers(gateway, config.ping_times))
-        {
-            return Ok(Decision::Skip(format!("ping trust ip {gateway} success")));
+        for gateway in &config.gateways {
+            if ping::answers(gateway, config.ping_times)? {
+                return Ok(Decision::Skip(format!("ping trust ip {gateway} success")));
+            }
         }
     }
     let why = format!("none of the trusted gateways answers ({})", config.gateways.join(", "));
@@ -58,8 +59,17 @@ fn stop_for_network(node: &mut Node<'_>) -> Result<String, StepError> {
     Err(StepError::new("the network is down, so the server of this node was stopped"))
 }
 
+/// The virtual address goes, too, and even if the server could not be stopped: another node is to take it.
 fn stop(node: &Node<'_>) -> Result<(), StepError> {
-    if node.server.running()?.is_some() { node.server.stop() } else { Ok(()) }
+    let running = node.server.running();
+    let stopped = running.and_then(|process| process.map_or(Ok(()), |_| node.server.stop()));
+    let Some(vip) = &node.config.vip else { return stopped };
+    let left = vip.is_held().and_then(|is_held| if is_held { vip.remove() } else { Ok(()) });
+    match (&left, &stopped) {
+        (Err(error), Err(_)) => node.log.line(&format!("{} ERROR: {error}", timestamp())),
+        _ => {}
+    }
+    stopped.and(left)
 }
 
 fn ask_pool(node: &mut Node<'_>) -> Result<Decision, StepError> {

@@ -3,19 +3,26 @@
 use super::{Node, vip};
 use crate::flow::{Decision, Step, StepError, nothing};
 
-pub(super) fn steps<'a>() -> [Step<Node<'a>>; 3] {
+pub(super) fn steps<'a>() -> [Step<Node<'a>>; 4] {
     [
+        Step { name: "server", look: look_for_server, act: nothing },
         Step { name: "virtual address", look: vip::look_for_missing, act: vip::add },
         Step { name: "synchronous standbys", look: look_for_standbys, act: go_asynchronous },
         Step { name: "primary", look: end, act: nothing },
     ]
 }
 
+/// The pool may not have seen yet that it is down, and name another one soon.
+fn look_for_server(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    Ok(match node.server.running()? {
+        Some(_) => Decision::Skip(String::new()),
+        None => Decision::Refuse(
+            "the pool names this node the primary, but its server is not running: nothing is done".into(),
+        ),
+    })
+}
+
 fn look_for_standbys(node: &mut Node<'_>) -> Result<Decision, StepError> {
-    // A primary that is down has been seen by the pool, which will name another one.
-    if node.server.running()?.is_none() {
-        return Ok(Decision::Skip("the server of this primary is not running".into()));
-    }
     let server = node.own_server();
     let names = server.ask("SHOW synchronous_standby_names").map_err(|error| StepError::of(&error))?;
     if names.value().unwrap_or_default().is_empty() {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Node, attempts, recovery_settings, refuse, slots};
+use super::{Need, Node, attempts, recovery_settings, refuse, slots};
 use crate::files;
 use crate::flow::{Decision, Step, StepError, nothing};
 use crate::recovery_log::timestamp;
@@ -75,6 +75,14 @@ fn rewind(node: &mut Node<'_>) -> Result<String, StepError> {
     match node.rewinder.rewind(&job) {
         Ok(RewindResult::Rewound) => Ok(String::new()),
         Ok(RewindResult::NotNeeded) => Ok("this node has not diverged, it is started as it is".into()),
+        // Nothing has been changed: better a standby that only answers questions than none. Whether it receives
+        // is asked after its start.
+        Err(failed) if starts_all_the_same(node.need, failed.is_unfinished) => {
+            let error = failed.into_step(|why| format!("sys_rewind failed: {why}"));
+            let hint = error.hint.map(|hint| format!(" HINT: {hint}")).unwrap_or_default();
+            node.log.line(&format!("{} ERROR: {}{hint}", timestamp(), error.message));
+            Ok("the data directory is as it was: this standby is started as it is".into())
+        }
         Err(failed) => {
             let state = if failed.is_unfinished {
                 "the data directory is half rewound: the server is not started, and the next run goes on"
@@ -84,6 +92,11 @@ fn rewind(node: &mut Node<'_>) -> Result<String, StepError> {
             Err(failed.into_step(|why| format!("sys_rewind failed: {why}; {state}")))
         }
     }
+}
+
+/// Whether a server is started although its rewind has failed.
+fn starts_all_the_same(need: Option<Need>, is_unfinished: bool) -> bool {
+    !is_unfinished && matches!(need, Some(Need::Down | Need::NotStreaming))
 }
 
 /// The node's own configuration stays; but a standby must not wait for standbys of its own.
@@ -167,6 +180,19 @@ fn start(node: &mut Node<'_>) -> Result<String, StepError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_standby_without_a_change_is_started_after_a_failed_rewind() {
+        for (need, starts) in [
+            (Need::Down, true),
+            (Need::NotStreaming, true),
+            (Need::OldPrimary, false),
+            (Need::Unfinished, false),
+        ] {
+            assert_eq!(starts_all_the_same(Some(need), false), starts, "{need:?}");
+            assert!(!starts_all_the_same(Some(need), true), "{need:?}");
+        }
+    }
 
     #[test]
     fn only_lines_that_set_it_become_comments() {

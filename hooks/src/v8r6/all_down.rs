@@ -19,7 +19,7 @@ pub(super) fn bring_up(daemon: &mut Daemon<'_>) -> Result<(), StepError> {
     {
         return Ok(());
     }
-    if !daemon.own.is_due() || daemon.own.failures >= config.max_attempts {
+    if !daemon.own.is_due() || daemon.own.tries >= config.max_attempts {
         return Ok(());
     }
     match reason_not_to(daemon) {
@@ -29,19 +29,19 @@ pub(super) fn bring_up(daemon: &mut Daemon<'_>) -> Result<(), StepError> {
             return Ok(());
         }
         Err(error) => {
-            daemon.own.failed(&daemon.config);
+            daemon.own.tried(&daemon.config);
             return Err(error);
         }
     }
     let text = "all nodes are down and this one was the primary: the cluster is brought up";
     say(daemon.log, Level::Notice, text);
-    start_database(&daemon.config, daemon.log).inspect_err(|_| {
-        daemon.own.failed(&daemon.config);
-    })
+    // One that ends again and again is not started for ever.
+    daemon.own.tried(&daemon.config);
+    start_database(&daemon.config, daemon.log)
 }
 
 fn reason_not_to(daemon: &Daemon<'_>) -> Result<Option<String>, StepError> {
-    if daemon.is_cut_off() {
+    if daemon.is_cut_off()? {
         let text =
             "the server of this node is down, and none of the trusted servers answers: nothing is done";
         return Ok(Some(text.to_owned()));

@@ -54,12 +54,15 @@ pub(super) struct Daemon<'a> {
     pub(super) own: Missing,
     /// About the virtual address.
     pub(super) address: Missing,
+    /// About the file of known nodes.
+    notes: Missing,
 }
 
 /// What is remembered of something that is not as it should be.
 #[derive(Default)]
 pub(super) struct Missing {
-    pub(super) failures: u32,
+    /// Tries since it was last seen as it should be, also those that seemed to succeed.
+    pub(super) tries: u32,
     next_try: Option<Instant>,
     /// Why nothing was done, so that it is said once.
     said: Option<String>,
@@ -78,6 +81,7 @@ pub fn daemon(request: DaemonRequest<'_>, orders: &Receiver<Order>) {
         missing: BTreeMap::new(),
         own: Missing::default(),
         address: Missing::default(),
+        notes: Missing::default(),
     };
     daemon.announce("started");
     let mut looks = 0;
@@ -123,7 +127,7 @@ impl Daemon<'_> {
         }
     }
 
-    /// Failures are forgotten, too: whoever has changed something wants to see whether it helps.
+    /// Tries are forgotten, too: whoever has changed something wants to see whether it helps.
     fn reload(&mut self) {
         match RepmgrConf::read(&self.config.file) {
             Ok(config) => self.config = config,
@@ -132,8 +136,9 @@ impl Daemon<'_> {
                 say(self.log, Level::Error, &format!("the configuration stays as it was: {why}"));
             }
         }
-        let path = self.config.log.as_deref().unwrap_or(Path::new("/dev/stderr"));
+        let path = self.config.log.as_deref();
         if let Err(error) = self.log.reopen(path) {
+            let path = path.unwrap_or(Path::new(""));
             say(self.log, Level::Error, &format!("could not open log file \"{}\": {error}", path.display()));
         }
         self.missing.clear();
@@ -146,7 +151,10 @@ impl Daemon<'_> {
         let server = self.config.own_server();
         let is_primary = cluster::is_primary(&server);
         if is_primary.is_some() {
-            self.known.update(cluster::nodes(&server)?)?;
+            match self.known.update(cluster::nodes(&server)?) {
+                Ok(()) => self.notes.news(),
+                Err(error) => self.notes.say_once(self.log, Level::Error, &error.to_string()),
+            }
         }
         match is_primary {
             Some(true) => self.look_after_others(),
@@ -155,11 +163,21 @@ impl Daemon<'_> {
                 address::leave(self);
                 Ok(())
             }
-            None => {
-                address::leave(self);
-                all_down::bring_up(self)
-            }
+            None => self.look_without_answer(),
         }
+    }
+
+    /// Only a server that surely does not run is one whose address another node may take.
+    fn look_without_answer(&mut self) -> Result<(), StepError> {
+        if let Some(process) = self.config.server().running()? {
+            let text = format!(
+                "the server of this node runs (process {process}) but does not answer: nothing is done"
+            );
+            self.own.say_once(self.log, Level::Error, &text);
+            return Ok(());
+        }
+        address::leave(self);
+        all_down::bring_up(self)
     }
 
     fn look_after_others(&mut self) -> Result<(), StepError> {
@@ -173,7 +191,7 @@ impl Daemon<'_> {
                 continue;
             }
             let mut state = self.missing.remove(&node.id).unwrap_or_default();
-            if state.said.is_none() && state.failures == 0 {
+            if state.said.is_none() && state.tries == 0 {
                 say(self.log, Level::Debug, &format!("child node: {}; attached: no", node.id));
             }
             self.recover(&node, &mut state);
@@ -196,7 +214,7 @@ impl Daemon<'_> {
         if let Some(hint) = &error.hint {
             say(self.log, Level::Hint, hint);
         }
-        let pause = state.failed(&self.config);
+        let pause = state.tried(&self.config);
         say(self.log, Level::Info, &format!("{}next try in {} seconds", thread(), pause.as_secs()));
     }
 
@@ -214,9 +232,14 @@ impl Daemon<'_> {
     }
 
     /// Whether this node may be cut off from the others.
-    pub(super) fn is_cut_off(&self) -> bool {
+    pub(super) fn is_cut_off(&self) -> Result<bool, StepError> {
         let trusted = &self.config.trusted_servers;
-        !trusted.is_empty() && !trusted.iter().any(|host| crate::ping::answers(host, 2))
+        for host in trusted {
+            if crate::ping::answers(host, 2)? {
+                return Ok(false);
+            }
+        }
+        Ok(!trusted.is_empty())
     }
 }
 
@@ -226,10 +249,10 @@ impl Missing {
         self.next_try.is_none_or(|next| Instant::now() >= next)
     }
 
-    /// Notes a failure; the pause until the next try, which doubles with each.
-    pub(super) fn failed(&mut self, config: &RepmgrConf) -> Duration {
-        self.failures += 1;
-        let pause = config.interval * (1 << self.failures.min(7));
+    /// Notes a try; the pause until the next one, which doubles with each.
+    pub(super) fn tried(&mut self, config: &RepmgrConf) -> Duration {
+        self.tries += 1;
+        let pause = config.interval * (1 << self.tries.min(7));
         self.next_try = Some(Instant::now() + pause);
         pause
     }

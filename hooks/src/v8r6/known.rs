@@ -13,6 +13,7 @@ use crate::flow::StepError;
 pub(super) struct Known {
     file: PathBuf,
     nodes: Vec<NodeRecord>,
+    is_written: bool,
 }
 
 impl Known {
@@ -20,14 +21,19 @@ impl Known {
     pub(super) fn read(file: &Path) -> Known {
         let text = files::read(file).ok().flatten().unwrap_or_default();
         let nodes = text.lines().map(parse).collect::<Option<Vec<_>>>().unwrap_or_default();
-        Known { file: file.to_owned(), nodes }
+        Known { file: file.to_owned(), nodes, is_written: true }
     }
 
     /// Takes note of what the metadata say now.
     pub(super) fn update(&mut self, nodes: Vec<NodeRecord>) -> Result<(), StepError> {
         let (old, new) = (text(&self.nodes), text(&nodes));
         self.nodes = nodes;
-        if old == new { Ok(()) } else { files::replace(&self.file, &new) }
+        if self.is_written && old == new {
+            return Ok(());
+        }
+        let written = files::replace(&self.file, &new);
+        self.is_written = written.is_ok();
+        written
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -88,6 +94,12 @@ mod tests {
             (again.len(), again[0].host(), again[0].config_file.as_str()),
             (1, "10.0.0.2", "/etc/repmgr.conf")
         );
+        // A file that could not be written is written later.
+        known.file = dir.path().join("later/kbha.nodes");
+        known.update(vec![node(1)]).unwrap_err();
+        std::fs::create_dir(dir.path().join("later")).unwrap();
+        known.update(vec![node(1)]).unwrap();
+        assert!(known.file.exists());
         std::fs::write(&file, "1\tnode1\n").unwrap();
         assert!(Known::read(&file).is_empty());
     }

@@ -18,7 +18,7 @@ pub(super) fn recover(daemon: &Daemon<'_>, node: &NodeRecord, state: &mut Missin
     if !state.is_due() {
         return Ok(());
     }
-    if let Some((level, why)) = reason_to_wait(daemon, node) {
+    if let Some((level, why)) = reason_to_wait(daemon, node)? {
         state.say_once(log, level, &why);
         return Ok(());
     }
@@ -46,6 +46,8 @@ pub(super) fn recover(daemon: &Daemon<'_>, node: &NodeRecord, state: &mut Missin
     let (name, id) = (&node.name, node.id);
     say(log, Level::Info, &format!("node \"{name}\" (ID: {id}, HOST: {host}) auto-recovery: {action}"));
     remote::run(daemon, host, &script)?;
+    // Whether it helped is not certain before the node is seen attached.
+    state.tried(config);
     // In the words of the product, which has others for each.
     let text = match is_standby {
         true => format!("{}node \"{name}\" (ID: {id}) auto-recovery success", thread()),
@@ -62,30 +64,30 @@ fn reason_to_leave(daemon: &Daemon<'_>, node: &NodeRecord, state: &Missing) -> O
         let text = format!("{shown} is not attached; recovery='manual': it is left to a person");
         return Some((Level::Info, text));
     }
-    let failures = state.failures;
-    (failures >= daemon.config.max_attempts).then(|| {
-        let text = format!("{shown} could not be recovered {failures} times: it is left to a person");
+    let tries = state.tries;
+    (tries >= daemon.config.max_attempts).then(|| {
+        let text = format!("{shown} could not be recovered {tries} times: it is left to a person");
         (Level::Error, text)
     })
 }
 
 /// Why nothing is done just now.
-fn reason_to_wait(daemon: &Daemon<'_>, node: &NodeRecord) -> Option<(Level, String)> {
+fn reason_to_wait(daemon: &Daemon<'_>, node: &NodeRecord) -> Result<Option<(Level, String)>, StepError> {
     if let Some(other) = daemon.other_primary() {
         let text = format!(
             "{}there may be multiple nodes running as primary, can not do recovery for failed node ({other} is one, too)",
             thread()
         );
-        return Some((Level::Error, text));
+        return Ok(Some((Level::Error, text)));
     }
-    if daemon.is_cut_off() {
+    if daemon.is_cut_off()? {
         let text = "none of the trusted servers answers: this node may be cut off, nothing is done";
-        return Some((Level::Error, text.to_owned()));
+        return Ok(Some((Level::Error, text.to_owned())));
     }
     // It may be attaching at this moment, or be up under another upstream.
-    (daemon.asks_primary(node) == Some(false)).then(|| {
+    Ok((daemon.asks_primary(node) == Some(false)).then(|| {
         (Level::Info, format!("{} runs as a standby but is not attached: it is left as it is", node.shown()))
-    })
+    }))
 }
 
 /// Whether the node is a standby, in the words of its own directory.

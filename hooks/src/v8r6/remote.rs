@@ -61,7 +61,9 @@ pub(super) fn status(daemon: &Daemon<'_>, host: &str, script: &str) -> Result<u8
 }
 
 fn command_for(conf: &RepmgrConf, host: &str, script: &str) -> Result<Command, StepError> {
-    if host.starts_with('-') || host.contains(char::is_whitespace) {
+    // It may become part of a shell's command.
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+    if host.is_empty() || host.starts_with('-') || !host.bytes().all(fits) {
         return Err(StepError::new(format!("\"{host}\" is no name of a host")));
     }
     if let Some(template) = &conf.remote_command {
@@ -70,7 +72,9 @@ fn command_for(conf: &RepmgrConf, host: &str, script: &str) -> Result<Command, S
         return Ok(command);
     }
     let mut command = Command::new("ssh");
-    command.args(["-o", "Batchmode=yes"]).args(conf.ssh_options.split_whitespace()).arg(host).arg(script);
+    command.args(["-o", "Batchmode=yes"]).args(conf.ssh_options.split_whitespace());
+    // What is set first counts. Without any a machine that vanishes would be waited for until LIMIT.
+    command.args(["-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"]).arg(host).arg(script);
     Ok(command)
 }
 

@@ -42,7 +42,7 @@ pub fn start_database(conf: &RepmgrConf, log: &RecoveryLog) -> Result<(), StepEr
             }
         }
         None => {
-            let logfile = conf.log.as_deref().unwrap_or(&conf.file).with_file_name("logfile");
+            let logfile = conf.log.as_deref().unwrap_or(&server.data).with_file_name("logfile");
             let program = server.program(server.names().ctl_program);
             say(
                 log,

@@ -11,7 +11,7 @@ use hooks::recovery_log::{Echo, RecoveryLog};
 use hooks::v8r3::{Asked, HaModule, Request, recover};
 
 use super::engine::{Engine, log_messages};
-use super::report;
+use super::{refuse_root, report};
 use crate::args::Format;
 use crate::failure::chain;
 use crate::faults;
@@ -88,13 +88,17 @@ fn flow(screen: &Screen, args: &V8r3Args, config: &Path) -> ExitCode {
         screen.message(Kind::Error, message);
         ExitCode::from(FAILED)
     };
+    // Before there is any file of root's that the next run could not use.
+    if let Err(error) = refuse_root() {
+        return failed(&error.to_string());
+    }
     let config = match HaModule::read(config) {
         Ok(config) => config,
         Err(error) => return failed(&chain(&error)),
     };
     let by_hand = args.force || args.dry_run;
     let echo = if by_hand { Echo::On } else { Echo::Off };
-    let log = match RecoveryLog::open(&config.log, echo) {
+    let log = match RecoveryLog::open(Some(&config.log), echo) {
         Ok(log) => Arc::new(log),
         Err(error) => {
             return failed(&format!("could not open log file \"{}\": {error}", config.log.display()));
@@ -106,7 +110,8 @@ fn flow(screen: &Screen, args: &V8r3Args, config: &Path) -> ExitCode {
         Err(error @ GuardError::Taken { .. }) => {
             log.line(&format!("Another process is on, exit this time: {error}"));
             log.speak();
-            return ExitCode::SUCCESS;
+            // Cron comes again in a minute; a person waits for what was asked.
+            return if by_hand { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
         Err(error) => return failed(&chain(&error)),
     };

@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::engine::{Engine, log_messages};
-use super::report;
+use super::{refuse_root, report};
 use crate::args::Format;
 use crate::failure::chain;
 use crate::faults;
@@ -118,6 +118,11 @@ pub(super) fn run(args: &V8r6Args) -> ExitCode {
         Ok(config) => config,
         Err(error) => return failed(&screen, &chain(&error), None),
     };
+    let makes_files = matches!(args.action, Action::Startdb | Action::Rejoin(_) | Action::Daemon(_));
+    if let (true, Err(error)) = (makes_files, refuse_root()) {
+        let hint = "Run it as the user that owns the data directory.";
+        return failed(&screen, &error.to_string(), Some(hint));
+    }
     match &args.action {
         Action::Status(args) => show_status(&screen, &config, args.format),
         Action::IsStandby => match config.is_startable_standby() {
@@ -295,11 +300,11 @@ fn with_log(
     echo: Echo,
     work: impl FnOnce(&RecoveryLog) -> ExitCode,
 ) -> ExitCode {
-    let path = config.log.as_deref().unwrap_or(Path::new("/dev/stderr"));
-    let log = match RecoveryLog::open(path, echo) {
+    let log = match RecoveryLog::open(config.log.as_deref(), echo) {
         Ok(log) => Arc::new(log),
         Err(error) => {
-            return failed(screen, &format!("could not open log file \"{}\": {error}", path.display()), None);
+            let path = config.log.as_deref().unwrap_or(Path::new("")).display();
+            return failed(screen, &format!("could not open log file \"{path}\": {error}"), None);
         }
     };
     log.speak();
