@@ -134,6 +134,21 @@ fn a_standby_of_another_name_is_left_alone() {
     lock.lock().expect("take the lock");
     let codes = [&[][..], &["--force"], &["--dry-run"]].map(|arguments| cluster.hook(2, arguments).code);
     assert_eq!(codes, [0, 1, 1]);
+
+    // Cron is told of it only for the owner of the data directory.
+    let data = cluster.data(2);
+    let owner = std::process::Command::new("stat").args(["-c", "%U"]).arg(&data).output().expect("run stat");
+    let owner = String::from_utf8(owner.stdout).expect("the owner's name");
+    let file = cluster.home(2).join("run/KINGBASECRON");
+    let install = |user: &str| {
+        cluster.hook(2, &["install", "--cron-file", file.to_str().expect("a UTF-8 path"), "--user", user])
+    };
+    for other in ["daemon", "nobody-of-this-name"] {
+        let run = install(other);
+        assert_eq!((run.code, file.exists()), (1, false), "{run}");
+    }
+    let run = install(owner.trim());
+    assert_eq!((run.code, file.exists()), (0, true), "{run}");
 }
 
 /// A run that is killed before or after the action of any step is simply run again; so is one whose rewind is killed, or

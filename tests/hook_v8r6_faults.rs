@@ -3,7 +3,7 @@
 //!     node1 (primary) ──> node2 (standby)
 //!                     └─> node3 (standby)
 
-use crate::harness::{RepmgrCluster, Sandbox, Tree, assert_logged, copy_tree};
+use crate::harness::{AsServerUser, RepmgrCluster, Sandbox, Tree, assert_logged, copy_tree};
 
 /// Node 1 is killed with data that only it has; node 2 is promoted.
 pub fn fail_over(cluster: &RepmgrCluster) {
@@ -65,6 +65,15 @@ fn all_nodes_down_and_two_primaries() {
     assert!(cluster.log(1).contains("there is more than one primary, do nothing"), "{}", cluster.log(1));
     assert_eq!([1, 2, 3].map(|node| cluster.process(node)), [None; 3]);
     cluster.write(&signal, "");
+    // A server that answers nobody may be a primary to others.
+    let mut sleep = std::process::Command::new("sleep");
+    sleep.arg("60").current_dir(cluster.data(3)).as_server_user();
+    let mut server = sleep.spawn().expect("run sleep");
+    cluster.write(&cluster.data(3).join("postmaster.pid"), &format!("{}\n", server.id()));
+    assert_eq!(cluster.look(1).code, 0);
+    server.kill().and_then(|()| server.wait()).expect("end sleep");
+    assert!(cluster.log(1).contains("but that of node \"node3\" (ID: 3) runs"), "{}", cluster.log(1));
+    assert_eq!([1, 2, 3].map(|node| cluster.process(node)), [None; 3]);
     assert_eq!(cluster.look_times(1, 2).code, 0);
     assert!(cluster.log(1).contains("the cluster is brought up"), "{}", cluster.log(1));
     cluster.wait("the standbys to stream", || cluster.streaming(1) == ["node2", "node3"]);

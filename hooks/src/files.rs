@@ -1,9 +1,11 @@
 //! Small files of a data directory that a flow writes.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 use crate::flow::StepError;
 use crate::server::file_error;
@@ -28,9 +30,37 @@ pub(crate) fn replace(path: &Path, text: &str) -> Result<(), StepError> {
 /// Opens a file for writing and makes it if need be, with mode 0600. A link is not followed: the directory may be
 /// one in which anybody may make files.
 pub(crate) fn open_for_lock(path: &Path) -> io::Result<File> {
-    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow).open(path)
+    let flags = UNTRUSTED.bits() as i32;
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
 }
+
+/// For a file in a directory in which anybody may make files: a link is not followed, a pipe not waited for.
+const UNTRUSTED: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
+
+/// The text of a note in such a directory; `None` if there is none. One that is not this user's own file is ignored.
+pub(crate) fn read_note(path: &Path) -> Option<String> {
+    let read = || -> io::Result<String> {
+        let file = OpenOptions::new().read(true).custom_flags(UNTRUSTED.bits() as i32).open(path)?;
+        let found = file.metadata()?;
+        if !found.is_file() || found.uid() != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::other("it is no file of this user"));
+        }
+        let mut text = String::new();
+        file.take(NOTE_SIZE).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    match read() {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            tracing::warn!("file \"{}\" is ignored: {error}", path.display());
+            None
+        }
+    }
+}
+
+/// More is in no note.
+const NOTE_SIZE: u64 = 4096;
 
 /// The text of a file; `None` if there is none.
 ///
@@ -81,6 +111,27 @@ pub(crate) fn with_settings(old: &str, settings: &[(&str, String)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_note_is_this_users_own_file_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let note = dir.path().join("note");
+        assert_eq!(read_note(&note), None);
+        std::os::unix::fs::symlink("/etc/passwd", &note).unwrap();
+        assert_eq!(read_note(&note), None);
+        fs::remove_file(&note).unwrap();
+        // Nobody writes into it.
+        assert!(std::process::Command::new("mkfifo").arg(&note).status().unwrap().success());
+        assert_eq!(read_note(&note), None);
+        open_for_lock(&note).unwrap_err();
+        fs::remove_file(&note).unwrap();
+        fs::write(&note, "1\n").unwrap();
+        assert_eq!(read_note(&note).as_deref(), Some("1\n"));
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&note, Some(1), None).unwrap();
+            assert_eq!(read_note(&note), None);
+        }
+    }
 
     #[test]
     fn settings_are_replaced_and_quoted() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rewind::source::conninfo::{Conninfo, ConninfoError, ConninfoText, ProcessEnvironment};
-use rewind::source::{Answer, ServerError, SourceError};
+use rewind::source::{Answer, ConnectProblem, ServerError, SourceError};
 
 /// How to reach a server.
 #[derive(Clone, Debug)]
@@ -60,6 +60,29 @@ impl SqlError {
         let SqlError::Ask { source, .. } = self else { return false };
         let state = source.code().map(|code| code.code());
         matches!(state, Some("42883" | "42P01" | "42704" | "42703"))
+    }
+
+    /// Whether a server is there, although it refused (too many clients, still starting, a password) or was silent.
+    pub fn is_of_a_server(&self) -> bool {
+        match self {
+            SqlError::Conninfo { .. } => false,
+            SqlError::Ask { .. } | SqlError::Silent { .. } => true,
+            SqlError::Connect(error) => has_answered(error),
+        }
+    }
+}
+
+fn has_answered(error: &SourceError) -> bool {
+    match error {
+        SourceError::Runtime { .. } | SourceError::Resolve { .. } | SourceError::ConnectTimeout { .. } => {
+            false
+        }
+        SourceError::Connect { source, .. } => !matches!(
+            source,
+            ServerError::Connect(ConnectProblem::Socket(_) | ConnectProblem::SocketPath { .. })
+        ),
+        SourceError::NoneOf { failures } => failures.iter().any(has_answered),
+        _ => true,
     }
 }
 

@@ -3,11 +3,11 @@
 //! Two files that the V8R3 scripts also use, so that a script and this program keep out of each other's way:
 //! a lock file, and a flag file of two lines (`1` while a run is under way and `0` after it; the process).
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::files::open_for_lock as open;
+use crate::files::{open_for_lock as open, read_note};
 
 /// Holds the lock of a flow; its end is noted by [`Guard::finish`].
 #[derive(Debug)]
@@ -60,10 +60,7 @@ impl Guard {
             Err(TryLockError::WouldBlock) => return Err(GuardError::Taken { path: lock.to_owned() }),
             Err(TryLockError::Error(source)) => return Err(failed(lock)(source)),
         }
-        let text = match fs::read_to_string(flag) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            text => text.map_err(failed(flag))?,
-        };
+        let text = read_note(flag).unwrap_or_default();
         let mut lines = text.lines();
         let interrupted = (lines.next().map(str::trim) == Some("1"))
             .then(|| Interrupted { process: lines.next().and_then(|line| line.trim().parse().ok()) });

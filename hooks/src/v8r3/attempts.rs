@@ -23,7 +23,7 @@ struct Attempts {
 
 /// Refuses a try that comes too early after failures; a person does not wait.
 pub(super) fn look(node: &mut Node<'_>) -> Result<Decision, StepError> {
-    let attempts = read(node)?;
+    let attempts = read(node);
     let wait = attempts.map_or(0, |attempts| attempts.next.saturating_sub(now()));
     match attempts {
         Some(Attempts { failures, .. }) if wait > 0 && node.asked == Asked::ByCron => {
@@ -51,8 +51,7 @@ pub(super) fn note(node: &Node<'_>, report: &FlowReport) {
     }
     let noted = match report.end() {
         StepState::Failed => {
-            let failures =
-                read(node).ok().flatten().map_or(0, |attempts| attempts.failures).saturating_add(1);
+            let failures = read(node).map_or(0, |attempts| attempts.failures).saturating_add(1);
             let pause = pause(failures).as_secs();
             files::replace(&node.run_file(FILE), &format!("{failures} {}\n", now() + pause))
         }
@@ -72,13 +71,13 @@ fn pause(failures: u32) -> Duration {
     }
 }
 
-fn read(node: &Node<'_>) -> Result<Option<Attempts>, StepError> {
-    let Some(text) = files::read(&node.run_file(FILE))? else { return Ok(None) };
+fn read(node: &Node<'_>) -> Option<Attempts> {
+    let text = files::read_note(&node.run_file(FILE))?;
     let mut numbers = text.split_whitespace();
     let failures = numbers.next().and_then(|number| number.parse().ok());
     let next = numbers.next().and_then(|number| number.parse().ok());
     // A damaged note only means that the next try comes at once.
-    Ok(failures.zip(next).map(|(failures, next)| Attempts { failures, next }))
+    failures.zip(next).map(|(failures, next)| Attempts { failures, next })
 }
 
 fn now() -> u64 {

@@ -65,9 +65,8 @@ fn stop(node: &Node<'_>) -> Result<(), StepError> {
     let stopped = running.and_then(|process| process.map_or(Ok(()), |_| node.server.stop()));
     let Some(vip) = &node.config.vip else { return stopped };
     let left = vip.is_held().and_then(|is_held| if is_held { vip.remove() } else { Ok(()) });
-    match (&left, &stopped) {
-        (Err(error), Err(_)) => node.log.line(&format!("{} ERROR: {error}", timestamp())),
-        _ => {}
+    if let (Err(error), Err(_)) = (&left, &stopped) {
+        node.log.line(&format!("{} ERROR: {error}", timestamp()));
     }
     stopped.and(left)
 }

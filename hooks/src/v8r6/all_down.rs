@@ -51,10 +51,10 @@ fn reason_not_to(daemon: &Daemon<'_>) -> Result<Option<String>, StepError> {
         return Ok(Some(text.to_owned()));
     }
     for node in daemon.known.others(daemon.config.node_id) {
-        if daemon.asks_primary(&node).is_some() {
+        // One that cannot be reached may be a primary that others can reach.
+        if daemon.answers(&node) || remote::runs(daemon, node.host(), &node.config_file)? {
             return Ok(Some(format!("the server of this node is down, but that of {} runs", node.shown())));
         }
-        // One that cannot be reached may be a primary that others can reach.
         if !remote::is_standby(daemon, node.host(), &node.config_file)? {
             let text = format!(
                 "the server of this node is down, and {} is no standby either: there is more than one primary, do nothing",

@@ -61,6 +61,11 @@ pub(super) fn is_primary(server: &Server) -> Option<bool> {
         .map(|answer| !answer.is_true())
 }
 
+/// Whether there is a server that answers, if only with an error.
+pub(super) fn answers(server: &Server) -> bool {
+    server.ask("SELECT 1").map_or_else(|error| error.is_of_a_server(), |_| true)
+}
+
 /// The application names of the standbys that receive from a primary.
 pub(super) fn attached(server: &Server) -> Result<Vec<String>, StepError> {
     let names = |prefix: &str| {

@@ -231,6 +231,12 @@ impl Daemon<'_> {
         cluster::is_primary(&cluster::server(&self.config, &node.conninfo, prefixes))
     }
 
+    /// Whether a node's server answers, if only with an error.
+    pub(super) fn answers(&self, node: &NodeRecord) -> bool {
+        let prefixes = self.config.own_server().prefixes;
+        cluster::answers(&cluster::server(&self.config, &node.conninfo, prefixes))
+    }
+
     /// Whether this node may be cut off from the others.
     pub(super) fn is_cut_off(&self) -> Result<bool, StepError> {
         let trusted = &self.config.trusted_servers;

@@ -31,8 +31,8 @@ use crate::files;
 use crate::flow::StepError;
 use crate::server::LocalServer;
 
-/// The exit status by which a node says that it is none that only has to be started.
-pub const NO_STANDBY: u8 = 3;
+/// The exit status by which a node answers no.
+pub const NO: u8 = 3;
 
 impl RepmgrConf {
     /// The server of this node.

@@ -7,7 +7,7 @@ use rewind::command::{self, ExitReason, Telling};
 
 use super::daemon::Daemon;
 use super::log::{Level, say};
-use super::{NO_STANDBY, RepmgrConf};
+use super::{NO, RepmgrConf};
 use crate::flow::StepError;
 
 /// How long a command on another node may take: rewinding a server and starting it may be part of it.
@@ -34,14 +34,28 @@ pub(super) fn run(daemon: &Daemon<'_>, host: &str, script: &str) -> Result<(), S
 
 /// Whether a node's directory says that it is a standby's and that no rewind of it is unfinished.
 pub(super) fn is_standby(daemon: &Daemon<'_>, host: &str, config_file: &str) -> Result<bool, StepError> {
+    says_yes(daemon, host, config_file, ("is-standby", "whether it is a standby"))
+}
+
+/// Whether the server of a node runs, in the words of its own directory.
+pub(super) fn runs(daemon: &Daemon<'_>, host: &str, config_file: &str) -> Result<bool, StepError> {
+    says_yes(daemon, host, config_file, ("is-running", "whether its server runs"))
+}
+
+fn says_yes(
+    daemon: &Daemon<'_>,
+    host: &str,
+    config_file: &str,
+    (question, words): (&str, &str),
+) -> Result<bool, StepError> {
     let program = quoted(daemon.program);
-    match status(daemon, host, &format!("{program} hook v8r6 -f {} is-standby", quoted(config_file)))? {
+    match status(daemon, host, &format!("{program} hook v8r6 -f {} {question}", quoted(config_file)))? {
         0 => Ok(true),
-        NO_STANDBY => Ok(false),
-        status => Err(StepError::new(format!(
-            "host \"{host}\" could not tell whether it is a standby (exit status {status})"
-        ))
-        .hint(format!("Is {} installed there, and can it read {config_file}?", daemon.program))),
+        NO => Ok(false),
+        status => {
+            Err(StepError::new(format!("host \"{host}\" could not tell {words} (exit status {status})"))
+                .hint(format!("Is {} installed there, and can it read {config_file}?", daemon.program)))
+        }
     }
 }
 

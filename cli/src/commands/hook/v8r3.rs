@@ -1,14 +1,18 @@
 //! `kbrecover hook v8r3`: options, the log and the exit status of the V8R3 flow.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use hooks::cron::CronFile;
 use hooks::flow::{FlowReport, Guard, GuardError, Run, StepState};
 use hooks::recovery_log::{Echo, RecoveryLog};
 use hooks::v8r3::{Asked, HaModule, Request, recover};
+use rewind::command;
 
 use super::engine::{Engine, log_messages};
 use super::{refuse_root, report};
@@ -179,11 +183,40 @@ fn cron(screen: &Screen, action: &CronAction, config: &Path) -> ExitCode {
     }
 }
 
+/// What would make every call from cron fail is better said now.
+fn look_before_install(user: &str, config: &Path, program: &Path) -> Result<(), String> {
+    let data = HaModule::read(config).map_err(|error| chain(&error))?.data;
+    for path in [program, config].map(|path| path.display().to_string()) {
+        if path.contains(char::is_whitespace) || path.contains('%') {
+            return Err(format!("cron cannot call \"{path}\": no space and no \"%\" may be in its path"));
+        }
+    }
+    let owner =
+        fs::metadata(&data).map_err(|error| format!("could not open \"{}\": {error}", data.display()))?;
+    if number_of(user) != Some(owner.uid()) {
+        let data = data.display();
+        return Err(format!(
+            "user \"{user}\" does not own data directory \"{data}\": name its owner with --user"
+        ));
+    }
+    Ok(())
+}
+
+/// A user's number; none if there is no such user.
+fn number_of(user: &str) -> Option<u32> {
+    let found =
+        command::run_quietly(Command::new("id").args(["-u", "--", user]), Some(Duration::from_secs(30)));
+    found.ok().filter(|found| found.status.success())?.output.trim().parse().ok()
+}
+
 fn change_cron(action: &CronAction, args: &CronArgs, config: &Path) -> Result<String, String> {
     let program = std::env::current_exe().map_err(|error| format!("could not find this program: {error}"))?;
     let config = config
         .canonicalize()
         .map_err(|error| format!("could not open configuration file \"{}\": {error}", config.display()))?;
+    if let CronAction::Install(args) = action {
+        look_before_install(&args.user, &config, &program)?;
+    }
     let cron = CronFile {
         path: args.cron_file.clone(),
         user: args.user.clone(),

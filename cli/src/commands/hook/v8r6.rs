@@ -48,6 +48,8 @@ enum Action {
     Status(StatusArgs),
     /// Tell by the exit status whether this node is a standby that only has to be started: 0 yes, 3 no
     IsStandby,
+    /// Tell by the exit status whether the server of this node runs: 0 yes, 3 no
+    IsRunning,
 }
 
 #[derive(Args)]
@@ -125,11 +127,8 @@ pub(super) fn run(args: &V8r6Args) -> ExitCode {
     }
     match &args.action {
         Action::Status(args) => show_status(&screen, &config, args.format),
-        Action::IsStandby => match config.is_startable_standby() {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::from(v8r6::NO_STANDBY),
-            Err(error) => tell(&screen, &error),
-        },
+        Action::IsStandby => answer(&screen, config.is_startable_standby()),
+        Action::IsRunning => answer(&screen, config.server().running().map(|process| process.is_some())),
         Action::Startdb => {
             with_log(&screen, &config, Echo::On, |log| match v8r6::start_database(&config, log) {
                 Ok(()) => ExitCode::SUCCESS,
@@ -310,6 +309,14 @@ fn with_log(
     log.speak();
     log_messages(&log);
     work(&log)
+}
+
+fn answer(screen: &Screen, answer: Result<bool, StepError>) -> ExitCode {
+    match answer {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(v8r6::NO),
+        Err(error) => tell(screen, &error),
+    }
 }
 
 fn tell(screen: &Screen, error: &StepError) -> ExitCode {
