@@ -67,7 +67,7 @@ fn all_nodes_down_and_two_primaries() {
     cluster.write(&signal, "");
     // A server that answers nobody may be a primary to others.
     let mut sleep = std::process::Command::new("sleep");
-    sleep.arg("60").current_dir(cluster.data(3)).as_server_user();
+    sleep.arg("60").as_server_user().current_dir(cluster.data(3));
     let mut server = sleep.spawn().expect("run sleep");
     cluster.write(&cluster.data(3).join("postmaster.pid"), &format!("{}\n", server.id()));
     assert_eq!(cluster.look(1).code, 0);
