@@ -38,6 +38,7 @@ mod just_promoted;
 mod least_privilege;
 mod role_settings;
 mod faulty_source;
+mod changing_files;
 mod hostile_source;
 mod source_away;
 mod standby_source;
