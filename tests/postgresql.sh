@@ -15,17 +15,26 @@ as_root() {
     fi
 }
 
-# Services that packages bring are not started: Debian's scripts start none in run level 1.
+# Services that packages bring are neither started nor left to be started: Debian's scripts ask this policy.
 apt_install() {
     echo "Installing: $*"
-    # A package list that is out of date names files that are gone: fetch it anew and try once more.
-    as_root env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null 2>&1 || {
-        for attempt in 1 2 3; do
-            as_root apt-get update -qq && break
-            sleep "$attempt"
-        done
-        as_root env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
-    }
+    (
+        policy=/usr/sbin/policy-rc.d
+        if [ ! -e "$policy" ]; then
+            trap 'as_root rm -f "$policy"' EXIT
+            printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+            as_root chmod 755 "$policy"
+        fi
+        install=(as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@")
+        # A package list that is out of date names files that are gone: fetch it anew and try once more.
+        "${install[@]}" >/dev/null 2>&1 || {
+            for attempt in 1 2 3; do
+                as_root apt-get update -qq && break
+                sleep "$attempt"
+            done
+            "${install[@]}" >/dev/null
+        }
+    )
 }
 
 # What the crate openssl is built against, and the command the tests make certificates with.
@@ -86,6 +95,7 @@ need_cluster_managers() {
 # configuration: source packages only, nothing outside of target/postgresql_source.
 postgresql_source() {
     local apt=$PWD/target/postgresql_source version suite
+    command -v bzip2 >/dev/null || apt_install bzip2 >&2
     mkdir -p "$apt/lists/partial" "$apt/archives/partial"
     suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
     cat >"$apt/sources.list" <<EOF

@@ -33,8 +33,6 @@ pub(crate) struct Branches<'a> {
     /// Where replay starts.
     pub(crate) redo: Lsn,
     pub(crate) fork: Lsn,
-    /// How far the source's WAL has come.
-    pub(crate) available: Lsn,
 }
 
 impl Outside {
@@ -104,22 +102,23 @@ impl Outside {
         branches: &Branches<'_>,
     ) -> Result<(), ArchiveRewindError> {
         let Some(directory) = &self.archive else { return Ok(()) };
+        // Before the source's: should both archive into one directory, all that is here is found there.
+        let own = plain_files(directory).map_err(|error| ArchiveRewindError::List(error.into()))?;
         tracing::info!("Get archive xlog list from source");
         let theirs = match source.archive() {
-            Ok(found) => found.unwrap_or_default(),
+            Ok(found) => Some(found.unwrap_or_default()),
             Err(error) => {
                 tracing::warn!(
-                    "could not list the archive of the source, so nothing is fetched from it: {error}"
+                    "could not list the archive of the source, so nothing is fetched from it, and what could be its own stays: {error}"
                 );
-                Vec::new()
+                None
             }
         };
         tracing::info!("Rewind archive log from source");
-        let own = plain_files(directory).map_err(|error| ArchiveRewindError::List(error.into()))?;
         let mut aside = None;
         let mut kept = Vec::new();
         for (name, size) in own {
-            if !branches.is_abandoned(&name, directory, source, &theirs)? {
+            if !branches.is_abandoned(&name, directory, source, theirs.as_deref())? {
                 kept.push((name, size));
                 continue;
             }
@@ -133,6 +132,7 @@ impl Outside {
         if let Some(aside) = aside {
             tracing::info!("archived WAL of the abandoned history is in \"{}\" now", aside.display());
         }
+        let theirs = theirs.unwrap_or_default();
         for (name, size) in theirs.iter().filter(|file| branches.is_wanted(file) && !kept.contains(file)) {
             match source.read_archived(name) {
                 Ok(Some(bytes)) if bytes.len() as u64 == *size => {
@@ -179,7 +179,7 @@ impl Branches<'_> {
         name: &str,
         directory: &Path,
         source: &dyn Source,
-        theirs: &[(String, u64)],
+        theirs: Option<&[(String, u64)]>,
     ) -> Result<bool, ArchiveRewindError> {
         let size = self.geometry.segment_size;
         let differs = |theirs: Option<Vec<u8>>| {
@@ -202,12 +202,11 @@ impl Branches<'_> {
                 if timeline != self.target_history.timeline_of_segment(segment, size) {
                     return Ok(false);
                 }
-                if size.end_of(segment) > self.available {
+                let Some(theirs) = theirs else { return Ok(false) };
+                if !theirs.iter().any(|(other, _)| other == name) {
                     return Ok(true);
                 }
-                let is_theirs = theirs.iter().any(|(other, _)| other == name);
-                let theirs = if is_theirs { source.read_archived(name).ok().flatten() } else { None };
-                differs(theirs)
+                differs(source.read_archived(name)?)
             }
             Some(WalFileName::History(timeline)) if self.is_of_source(timeline) => {
                 let path = format!("{}/{name}", self.geometry.version.wal_dir());

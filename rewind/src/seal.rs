@@ -112,7 +112,6 @@ pub(crate) fn seal(
         target_history: planned.wal.history(),
         redo: planned.checkpoint.redo,
         fork: planned.divergence.lsn,
-        available,
     };
     planned.outside.rewind_archive(target, source, &branches)?;
     let timeline = history.timeline_at(Lsn(end.0.saturating_sub(1)));
