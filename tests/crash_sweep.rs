@@ -229,6 +229,7 @@ fn assert_all_kinds(changes: &[Change]) {
         "mkdir",
         "rename",
         "rmdir",
+        "syncfs",
         "truncate",
         "unlink",
         "write",

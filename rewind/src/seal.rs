@@ -12,7 +12,8 @@
 //! Within a step the contents of files become durable first, then the names in directories. Only what was
 //! written is synced, unless whole file systems are asked for. A run that resumes another syncs the file
 //! systems as well, because it does not know what the other one changed and never synced: a file that was
-//! cut or removed then needs nothing more from this one.
+//! cut or removed then needs nothing more from this one. So does one whose target crashed: what that server
+//! wrote last, and is found to be the same as on the source, may be nowhere but in memory.
 
 use std::collections::BTreeSet;
 use std::fs::File;
