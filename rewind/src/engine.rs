@@ -168,7 +168,7 @@ fn journal<'a>(
         changed: &planned.changed,
         outside: &planned.outside,
         files: &planned.target_files,
-        fetch_bytes: planned.fetch_bytes(),
+        fetch_bytes: planned.fetch_bytes_again(),
         keep: planned.keep.patterns(),
         keep_diverged,
     }

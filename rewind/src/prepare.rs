@@ -14,7 +14,7 @@ use crate::compare::Compared;
 use crate::data_path::DataPath;
 use crate::divergence;
 use crate::error::RewindError;
-use crate::inventory::Inventory;
+use crate::inventory::{EntryKind, Inventory};
 use crate::keep::Keep;
 use crate::options::{KeepDiverged, RebuiltBlocks};
 use crate::outcome::{CommonCheckpoint, Divergence, Report};
@@ -63,6 +63,20 @@ pub(crate) struct Planned<'a> {
 }
 
 impl Planned<'_> {
+    /// What a second run would fetch, which compares nothing.
+    pub(crate) fn fetch_bytes_again(&self) -> u64 {
+        let copied: BTreeSet<&DataPath> = self.plan.copy.iter().map(|(path, _)| path).collect();
+        let compared = self.compared.differing.iter().filter(|(path, _)| !copied.contains(path));
+        let spared = compared.map(|(path, ranges)| {
+            let size = match self.source_files.get(path) {
+                Some(EntryKind::File { size }) => *size,
+                _ => 0,
+            };
+            size.saturating_sub(ranges.iter().map(|(_, length)| u64::from(*length)).sum())
+        });
+        self.fetch_bytes() + spared.sum::<u64>()
+    }
+
     /// Bytes to fetch from the source.
     pub(crate) fn fetch_bytes(&self) -> u64 {
         self.plan.summary(&self.source_files, self.clusters.target.block_size()).fetch_bytes()
