@@ -15,7 +15,7 @@ use rewind::Condition;
 
 use crate::harness::{
     Change, Failover, Feature, Installation, Rewind, Run, Sandbox, Server, SourceKind, assert_follows,
-    assert_sound, changed_in_place, differences, forget_time, linked_copy, read_changes, remove_copy,
+    assert_sound, changed_in_place, differences, forget_time, linked_copy, record_changes, remove_copy,
 };
 use crate::{extra_files, large_objects, prepared_transactions, sizes, tablespaces, unlogged_tables};
 
@@ -106,12 +106,7 @@ impl Sweep<'_> {
     /// Makes the reference; and what it changed on the disk.
     pub fn new(failover: &Failover) -> (Sweep<'_>, Vec<Change>) {
         let reference = failover.old.copy("reference");
-        let record = failover.old.beside("changes");
-        std::fs::write(&record, "").expect("make a file");
-        std::fs::set_permissions(&record, std::os::unix::fs::PermissionsExt::from_mode(0o666))
-            .expect("open a file");
-        rewind_of(&reference, &failover.new).env("KBRECOVER_CHANGES", &record).run().expect_done();
-        let changes = read_changes(&record, &reference.data);
+        let changes = record_changes(rewind_of(&reference, &failover.new), &reference);
         remove_copy(reference);
         let changed = changed_in_place(&changes);
         // Once more on a copy that shares what stays with all the others.
@@ -296,13 +291,7 @@ fn stopped_and_started() {
         assert_follows(&mut target, &failover.new);
         assert_sound(&mut target);
     }
-    failover.new.stop();
-    let mut third = failover.new.copy("third");
-    failover.new.start();
-    third.follow(&failover.new);
-    third.start();
-    third.catch_up(&failover.new);
-    third.promote();
+    let third = failover.promote_another("third");
     failover.new.sql("CREATE TABLE only_on_new AS SELECT n FROM generate_series(1, 1000) n");
     failover.new.kill();
     third.sql("CREATE TABLE only_on_third AS SELECT n FROM generate_series(1, 1000) n");

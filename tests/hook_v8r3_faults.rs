@@ -3,7 +3,7 @@
 //!     pool ── node1 (primary) ──> node2 (standby)
 //!                             └─> node3 (standby)
 
-use crate::harness::{PoolCluster, Sandbox, Tree};
+use crate::harness::{PoolCluster, Sandbox, Tree, kill_at_each};
 use crate::hook_v8r3::fail_over;
 
 /// Reasons to refuse are looked at before anything is stopped, and no password gets into a log.
@@ -188,25 +188,14 @@ fn a_killed_run_is_run_again() {
     let auto = cluster.data(1).join("postgresql.auto.conf");
     cluster.write(&auto, "synchronous_standby_names = ''\n");
 
-    let mut killed = Vec::new();
-    for step in STEPS {
-        for moment in ["begin", "done"] {
-            if (step, moment) == ("rewind", "done") {
-                rewind_ends_early(&cluster);
-            }
-            let fault = format!("{step}:{moment}");
-            let mut run = cluster.hook_command(1, &["--force"]);
-            let output = run.env("KBRECOVER_STEP_FAULT", &fault).output().expect("run kbrecover hook");
-            match output.status.code() {
-                None => killed.push(fault),
-                Some(code) => assert_eq!(code, 0, "{fault}\n{}", cluster.log(1)),
-            }
-        }
-    }
     // What an earlier run has done is not done again.
-    let all: Vec<String> =
-        STEPS.iter().flat_map(|step| ["begin", "done"].map(|moment| format!("{step}:{moment}"))).collect();
-    assert_eq!(killed, all, "{}", cluster.log(1));
+    let call = |step: &str, moment: &str| {
+        if (step, moment) == ("rewind", "done") {
+            rewind_ends_early(&cluster);
+        }
+        cluster.hook_command(1, &["--force"])
+    };
+    kill_at_each(&STEPS, call, || cluster.log(1));
     let run = cluster.hook(1, &[]);
     assert_eq!(run.code, 0, "{run}\n{}", cluster.log(1));
     let log = cluster.log(1);

@@ -8,6 +8,19 @@
 
 use crate::harness::{RepmgrCluster, Sandbox, Tree, assert_logged};
 
+/// Node 1 is killed with data that only it has; node 2 is promoted.
+pub fn fail_over(cluster: &RepmgrCluster) {
+    cluster.sql(1, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n");
+    for standby in [2, 3] {
+        cluster.catch_up(standby, 1);
+    }
+    cluster.cut_off_standbys(1);
+    cluster.sql(1, "INSERT INTO t SELECT generate_series(5001, 6000)");
+    cluster.kill_node(1);
+    cluster.repmgr(2, &["standby", "promote"]);
+    cluster.sql(2, "INSERT INTO t SELECT generate_series(2001, 2100)");
+}
+
 /// A standby is down: with `manual` it is left to a person, with `standby` it is started.
 #[test]
 fn a_standby_that_is_down_is_started() {
@@ -64,15 +77,7 @@ fn a_standby_that_is_down_is_started() {
 fn an_old_primary_is_rejoined() {
     let sandbox = Sandbox::new();
     let cluster = RepmgrCluster::start(&sandbox);
-    cluster.sql(1, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n");
-    for standby in [2, 3] {
-        cluster.catch_up(standby, 1);
-    }
-    cluster.cut_off_standbys(1);
-    cluster.sql(1, "INSERT INTO t SELECT generate_series(5001, 6000)");
-    cluster.kill_node(1);
-    cluster.repmgr(2, &["standby", "promote"]);
-    cluster.sql(2, "INSERT INTO t SELECT generate_series(2001, 2100)");
+    fail_over(&cluster);
 
     // `manual` and `standby` leave an old primary to a person.
     let before = Tree::of(&cluster.data(1));

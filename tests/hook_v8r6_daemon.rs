@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::{RepmgrCluster, Sandbox, binary, children_of};
-use crate::hook_v8r6_faults::fail_over;
+use crate::hook_v8r6::fail_over;
 
 /// The daemons of some nodes. Dropping them ends them.
 struct Daemons(Vec<Child>);

@@ -3,20 +3,8 @@
 //!     node1 (primary) ──> node2 (standby)
 //!                     └─> node3 (standby)
 
-use crate::harness::{AsServerUser, RepmgrCluster, Sandbox, Tree, assert_logged, copy_tree};
-
-/// Node 1 is killed with data that only it has; node 2 is promoted.
-pub fn fail_over(cluster: &RepmgrCluster) {
-    cluster.sql(1, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n");
-    for standby in [2, 3] {
-        cluster.catch_up(standby, 1);
-    }
-    cluster.cut_off_standbys(1);
-    cluster.sql(1, "INSERT INTO t SELECT generate_series(5001, 6000)");
-    cluster.kill_node(1);
-    cluster.repmgr(2, &["standby", "promote"]);
-    cluster.sql(2, "INSERT INTO t SELECT generate_series(2001, 2100)");
-}
+use crate::harness::{AsServerUser, RepmgrCluster, Sandbox, Tree, assert_logged, copy_tree, kill_at_each};
+use crate::hook_v8r6::fail_over;
 
 /// All servers are down: the one that was the primary brings the cluster up, unless that is switched off. Then two nodes
 /// are primaries: nothing is done for a third that is down, and the second does not take the virtual address.
@@ -124,29 +112,18 @@ fn a_killed_rejoin_is_called_again() {
     let before = Tree::of(&cluster.data(1));
     let (slots, slots_before) = (cluster.data(1).join("pg_replslot"), cluster.dir.join("slots"));
     copy_tree(&slots, &slots_before);
-    let mut killed = Vec::new();
-    for step in STEPS {
-        for moment in ["begin", "done"] {
-            if (step, moment) == ("rewind", "done") {
-                rewind_ends_early(&cluster, &rejoin, &before);
-            }
-            if (step, moment) == ("slots", "begin") {
-                // The rewind has taken them away; after one that was not needed they would still be there.
-                std::fs::remove_dir(&slots).expect("remove the directory of slots");
-                copy_tree(&slots_before, &slots);
-            }
-            let fault = format!("{step}:{moment}");
-            let mut run = cluster.hook_command(1, &rejoin);
-            let output = run.env("KBRECOVER_STEP_FAULT", &fault).output().expect("run kbrecover hook");
-            match output.status.code() {
-                None => killed.push(fault),
-                Some(code) => assert_eq!(code, 0, "{fault}\n{}", cluster.log(1)),
-            }
+    let call = |step: &str, moment: &str| {
+        if (step, moment) == ("rewind", "done") {
+            rewind_ends_early(&cluster, &rejoin, &before);
         }
-    }
-    let all: Vec<String> =
-        STEPS.iter().flat_map(|step| ["begin", "done"].map(|moment| format!("{step}:{moment}"))).collect();
-    assert_eq!(killed, all, "{}", cluster.log(1));
+        if (step, moment) == ("slots", "begin") {
+            // The rewind has taken them away; after one that was not needed they would still be there.
+            std::fs::remove_dir(&slots).expect("remove the directory of slots");
+            copy_tree(&slots_before, &slots);
+        }
+        cluster.hook_command(1, &rejoin)
+    };
+    kill_at_each(&STEPS, call, || cluster.log(1));
     let run = cluster.hook(1, &rejoin);
     assert_eq!(run.code, 0, "{run}");
     cluster.wait("the old primary to stream", || cluster.streaming(2).contains(&"node1".to_owned()));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::harness::{
     Failover, Proxy, Rewind, Run, Sandbox, Server, SourceKind, Then, Tree, assert_follows, assert_sound,
-    spawn_kbrecover,
+    record_changes, spawn_kbrecover,
 };
 use crate::{index_types, sizes};
 
@@ -117,13 +117,7 @@ fn killed_and_finished_from_a_server_promoted_meanwhile() {
     let target = killed_half_way(&failover, "killed", total);
     let other = killed_half_way(&failover, "killed-too", total);
 
-    failover.new.stop();
-    let mut third = failover.new.copy("third");
-    failover.new.start();
-    third.follow(&failover.new);
-    third.start();
-    third.catch_up(&failover.new);
-    third.promote();
+    let mut third = failover.promote_another("third");
     failover.new.sql("CREATE TABLE only_on_new AS SELECT n FROM generate_series(1, 1000) n");
     third.sql("CREATE TABLE only_on_third AS SELECT n FROM generate_series(1, 1000) n");
 
@@ -147,13 +141,9 @@ fn killed_and_finished_from_a_server_that_has_less() {
     // One table both sides have from before the fork, too.
     failover.new.sql("INSERT INTO pg_description SELECT 1, 1, n, 'x' FROM generate_series(1, 20000) n");
     failover.new.sql("CHECKPOINT");
-    let record = failover.old.beside("changes");
-    std::fs::write(&record, "").expect("make a file");
-    std::fs::set_permissions(&record, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("open it");
     let measured = failover.old.copy("measured");
     let run = |target: &Server| Rewind::of(target).from(&failover.new, SourceKind::Server);
-    run(&measured).env("KBRECOVER_CHANGES", &record).run().expect_done();
-    let changes = crate::harness::read_changes(&record, &measured.data);
+    let changes = record_changes(run(&measured), &measured);
     let seal = changes.iter().rposition(|change| change.path.ends_with("pg_control")).expect("a seal");
     let target = failover.old.copy("killed");
     let killed = run(&target).env("KBRECOVER_FAULT", format!("{}:kill", seal - 3)).run_unless_killed();

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::crash_sweep::{everything, is_our_own, rewind_of};
-use crate::harness::{Change, Failover, Rewind, Sandbox, Server, SourceKind, differences, read_changes};
+use crate::harness::{Change, Failover, Rewind, Sandbox, Server, SourceKind, differences, record_changes};
 
 fn names(value: &Value) -> Vec<&str> {
     value.as_array().expect("a list").iter().map(|name| name.as_str().expect("a name")).collect()
@@ -93,12 +93,8 @@ fn keeping(target: &Server, source: &Server, kept: &Path) -> Rewind {
 }
 
 /// Rewinds with all changes recorded; these, and the number of the mark among them.
-fn recorded(sandbox: &Sandbox, rewind: Rewind, target: &Server) -> (Vec<Change>, usize) {
-    let record = sandbox.path("changes");
-    std::fs::write(&record, "").expect("make a file");
-    std::fs::set_permissions(&record, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
-    rewind.env("KBRECOVER_CHANGES", &record).run().expect_done();
-    let changes = read_changes(&record, &target.data);
+fn recorded(rewind: Rewind, target: &Server) -> (Vec<Change>, usize) {
+    let changes = record_changes(rewind, target);
     let mark = changes.iter().position(|change| change.to == Path::new("backup_label")).expect("a mark");
     (changes, mark)
 }
@@ -111,7 +107,7 @@ fn what_was_kept_makes_the_directory_what_it_was() {
     let reference = old.copy("uninterrupted");
     let spare = |name: &str| sandbox.make_dir(&format!("{name}-parent")).join("kept");
     let kept = spare("whole");
-    let (changes, mark) = recorded(&sandbox, keeping(&reference, new, &kept), &reference);
+    let (changes, mark) = recorded(keeping(&reference, new, &kept), &reference);
     assert_undone(&kept, old, &reference, "in one run");
 
     // Every byte of it is on disk before the mark.
@@ -152,7 +148,7 @@ fn a_newer_source_adds_to_it() {
     let mut failover = everything(&sandbox);
     let undisturbed = failover.old.copy("undisturbed");
     let rewind = keeping(&undisturbed, &failover.new, &sandbox.make_dir("first"));
-    let (changes, mark) = recorded(&sandbox, rewind, &undisturbed);
+    let (changes, mark) = recorded(rewind, &undisturbed);
     let target = failover.old.copy("target");
     let kept = sandbox.make_dir("parent").join("kept");
     let fault = format!("{}:kill", mark + (changes.len() - mark) / 2);

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::harness::{
     Change, Failover, Rewind, Run, Sandbox, Server, SourceKind, assert_follows, assert_sound, binary,
-    read_changes,
+    record_changes,
 };
 
 /// As [`Rewind::run`], with a shell command run before a change.
@@ -18,13 +18,9 @@ fn run_with(rewind: Rewind, at: usize, command: &str) -> Run {
 }
 
 /// In an undisturbed run of one thread the places of the mark, and of the control file at the end.
-fn places(sandbox: &Sandbox, failover: &Failover) -> (usize, usize) {
+fn places(failover: &Failover) -> (usize, usize) {
     let copy = failover.old.copy("undisturbed");
-    let record = sandbox.path("changes");
-    std::fs::write(&record, "").expect("make a file");
-    std::fs::set_permissions(&record, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
-    rewind_of(&copy, &failover.new).env("KBRECOVER_CHANGES", &record).run().expect_done();
-    let changes = read_changes(&record, &copy.data);
+    let changes = record_changes(rewind_of(&copy, &failover.new), &copy);
     let mark = changes.iter().position(|change| change.to == Path::new("backup_label"));
     let is_seal = |change: &Change| change.kind == "write" && change.path == Path::new("global/pg_control");
     let seal = changes.iter().rposition(is_seal).expect("a control file");
@@ -40,7 +36,7 @@ fn a_server_is_started() {
     let sandbox = Sandbox::new();
     let mut failover = Failover::of_one_table(&sandbox);
     failover.new.stop();
-    let (mark, seal) = places(&sandbox, &failover);
+    let (mark, seal) = places(&failover);
     let pid_file = failover.old.data.join("postmaster.pid");
 
     // Before the mark: it is the server's directory now.
@@ -97,7 +93,7 @@ fn a_second_run_at_once() {
     let sandbox = Sandbox::new();
     let mut failover = Failover::of_one_table(&sandbox);
     failover.new.stop();
-    let (mark, seal) = places(&sandbox, &failover);
+    let (mark, seal) = places(&failover);
     let mut tried = 0;
     for (number, at) in [1, mark + 3, seal].into_iter().enumerate() {
         let target = failover.old.copy(&format!("shared-{number}"));

@@ -12,7 +12,7 @@ use crate::copy::{Transfer, copy_wal};
 use crate::data_path::DataPath;
 use crate::error::RewindError;
 use crate::options::SourceLife;
-use crate::prepare::{Planned, available_wal, plan_wal};
+use crate::prepare::{Planned, plan_wal_now};
 use crate::wal_plan::WalCopy;
 
 /// How often the source is asked for segments it has completed: far more often than it makes checkpoints.
@@ -58,8 +58,7 @@ pub(crate) fn copy_during<T>(
 fn follow(copying: Copying<'_>, mut early: EarlyWal, done: &Receiver<()>) -> Result<EarlyWal, RewindError> {
     let Copying { planned, transfer } = copying;
     while done.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
-        let available = available_wal(transfer.source, &planned.clusters.source, &planned.source_history)?;
-        let plan = plan_wal(planned, &planned.source_history, transfer.source, available)?;
+        let plan = plan_wal_now(planned, transfer.source)?;
         match early.copy_complete(copying, &plan.copy) {
             // Too late for this one. The end will tell whether it is to be had elsewhere.
             Err(RewindError::WalVanished { path }) => tracing::debug!("\"{path}\" is gone from the source"),

@@ -24,7 +24,7 @@ use crate::options::{KeepDiverged, Mode, Options, SourceChoice};
 use crate::outcome::{Outcome, Report};
 use crate::pace::Pace;
 use crate::preflight::{self, PreflightError};
-use crate::prepare::{Planned, look_at_wal_again};
+use crate::prepare::{Planned, plan_wal_for_replay};
 use crate::progress::{Progress, Stage};
 use crate::recovery_conf;
 use crate::rehearse::rehearse;
@@ -119,7 +119,8 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
                 archive
                     .archive_all(&target, &mut planned, &options.stop)
                     .map_err(|error| so_far(error.into()))?;
-                look_at_wal_again(&mut planned, source).map_err(so_far)?;
+                // Time has passed, and a running source recycles WAL.
+                planned.plan.wal = plan_wal_for_replay(&planned, source).map_err(so_far)?;
             }
             if let Some(keeping) = keeping {
                 keeping.copy(&target).map_err(|error| so_far(error.into()))?;

@@ -104,9 +104,7 @@ pub(crate) fn make_plan(
     root: &Path,
     rebuilt: RebuiltBlocks,
 ) -> Result<RewindPlan, RewindError> {
-    let available = available_wal(source, &planned.clusters.source, &planned.source_history)?;
-    let wal = plan_wal(planned, &planned.source_history, source, available)?;
-    missing_for_replay(planned, &wal.elsewhere)?;
+    let wal = plan_wal_for_replay(planned, source)?;
     let control = &planned.clusters.target;
     for name in &wal.keep {
         let wal_dir = control.version().wal_dir();
@@ -131,13 +129,20 @@ pub(crate) fn make_plan(
     Ok(plan)
 }
 
-/// Decides about the WAL directory once more: time has passed, and a running source recycles WAL.
-pub(crate) fn look_at_wal_again(planned: &mut Planned<'_>, source: &dyn Source) -> Result<(), RewindError> {
-    let available = available_wal(source, &planned.clusters.source, &planned.source_history)?;
-    let wal = plan_wal(planned, &planned.source_history, source, available)?;
+/// Decides about the WAL directory, and makes sure that all that replay needs is to be had.
+pub(crate) fn plan_wal_for_replay(
+    planned: &Planned<'_>,
+    source: &dyn Source,
+) -> Result<WalPlan, RewindError> {
+    let wal = plan_wal_now(planned, source)?;
     missing_for_replay(planned, &wal.elsewhere)?;
-    planned.plan.wal = wal;
-    Ok(())
+    Ok(wal)
+}
+
+/// Decides about the WAL directory, with what the source has on its disk now.
+pub(crate) fn plan_wal_now(planned: &Planned<'_>, source: &dyn Source) -> Result<WalPlan, RewindError> {
+    let available = available_wal(source, &planned.clusters.source, &planned.source_history)?;
+    plan_wal(planned, &planned.source_history, source, available)
 }
 
 /// Decides about the WAL directory, with what the source has in its own now.

@@ -16,7 +16,7 @@ use crate::outcome::SpaceNeed;
 use crate::preflight::control_path;
 use crate::prepare::Planned;
 use crate::seal;
-use crate::source::{ChunkSink, FetchError, FetchRange, Source, SourceError};
+use crate::source::{ChunkSink, FetchRange, Source, SourceError};
 use crate::space;
 use crate::target::Target;
 
@@ -89,13 +89,7 @@ fn check_source(source: &dyn Source, planned: &Planned<'_>) -> Result<(), Rewind
     let files: Vec<DataPath> = foreign.chain(data).cloned().collect();
     let range = |file| FetchRange { file, offset: 0, length: 1 };
     let ranges: Vec<_> = (0..files.len() as u32).map(range).collect();
-    match source.fetch(&files, &ranges, &Nothing) {
-        Ok(()) => Ok(()),
-        Err(FetchError::Source(error)) => Err(error.into()),
-        Err(FetchError::Sink { path, source }) => {
-            Err(SourceError::Read { path: path.below("".as_ref()), source }.into())
-        }
-    }
+    source.fetch(&files, &ranges, &Nothing).map_err(|error| SourceError::from(error).into())
 }
 
 /// What is read is not needed; a file that is gone needs no copy.

@@ -66,6 +66,19 @@ impl Failover {
         self.new.promote();
     }
 
+    /// A further failover, to a copy of the new primary that has followed it until it had everything. The new primary
+    /// goes on and knows nothing of it.
+    pub fn promote_another(&mut self, name: &str) -> Server {
+        self.new.stop();
+        let mut another = self.new.copy(name);
+        self.new.start();
+        another.follow(&self.new);
+        another.start();
+        another.catch_up(&self.new);
+        another.promote();
+        another
+    }
+
     /// Where the histories part: the last switch in the new primary's history.
     pub fn fork(&self) -> Lsn {
         history_switch(&self.new, 2)

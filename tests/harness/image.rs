@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::control::patch_control_file;
+use super::kbrecover::Rewind;
 use super::program::give_to_server_user;
 use super::server::Server;
 
@@ -28,8 +29,17 @@ pub struct Change {
     pub bytes: Vec<u8>,
 }
 
+/// Runs a rewind of this target to its end and returns what it changed on the disk.
+pub fn record_changes(rewind: Rewind, target: &Server) -> Vec<Change> {
+    let record = target.beside("changes");
+    fs::write(&record, "").expect("make a file");
+    fs::set_permissions(&record, fs::Permissions::from_mode(0o666)).expect("open a file");
+    rewind.env("KBRECOVER_CHANGES", &record).run().expect_done();
+    read_changes(&record, &target.data)
+}
+
 /// Reads a record of changes, made on the data directory `root`.
-pub fn read_changes(record: &Path, root: &Path) -> Vec<Change> {
+fn read_changes(record: &Path, root: &Path) -> Vec<Change> {
     let root = root.canonicalize().expect("a data directory");
     let mut record = std::io::BufReader::new(fs::File::open(record).expect("open a record of changes"));
     let mut changes = Vec::new();

@@ -51,7 +51,9 @@ pub use disguise::{Disguise, KINGBASE_V8R3, KINGBASE_V8R6, control_of};
 pub use failover::Failover;
 pub use feature::Feature;
 #[allow(unused_imports, reason = "for some of those who use this harness")]
-pub use image::{Change, changed_in_place, differences, forget_time, linked_copy, read_changes, remove_copy};
+pub use image::{
+    Change, changed_in_place, differences, forget_time, linked_copy, record_changes, remove_copy,
+};
 pub use installation::Installation;
 #[allow(unused_imports, reason = "for the benchmark, which uses this harness, too")]
 pub use kbrecover::command;
@@ -73,6 +75,6 @@ pub use wal::{
 };
 #[allow(unused_imports, reason = "the benchmark, which uses this harness, too, has no cluster manager")]
 pub use {
-    nodes::assert_logged, patroni_cluster::PatroniCluster, pool_cluster::PoolCluster,
+    nodes::assert_logged, nodes::kill_at_each, patroni_cluster::PatroniCluster, pool_cluster::PoolCluster,
     repmgr_cluster::RepmgrCluster,
 };

@@ -331,6 +331,24 @@ fn first_column(messages: &[SimpleQueryMessage]) -> Vec<String> {
     messages.iter().filter_map(row).collect()
 }
 
+/// Makes calls that are killed before and after the action of each of these steps of a flow; each call must be killed.
+pub fn kill_at_each(steps: &[&str], call: impl Fn(&str, &str) -> Command, log: impl Fn() -> String) {
+    let (mut killed, mut all) = (Vec::new(), Vec::new());
+    for step in steps {
+        for moment in ["begin", "done"] {
+            let fault = format!("{step}:{moment}");
+            let mut run = call(step, moment);
+            let output = run.env("KBRECOVER_STEP_FAULT", &fault).output().expect("run kbrecover hook");
+            match output.status.code() {
+                None => killed.push(fault.clone()),
+                Some(code) => assert_eq!(code, 0, "{fault}\n{}", log()),
+            }
+            all.push(fault);
+        }
+    }
+    assert_eq!(killed, all, "{}", log());
+}
+
 /// Proves that a log has these lines, or lines with these words.
 pub fn assert_logged(log: &str, lines: &[&str]) {
     for line in lines {

@@ -59,11 +59,7 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
 }
 
 fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
-    let persona = screen.persona();
-    let mut options = Options { need: persona.need, ..options(args, persona)? };
-    if persona.same_timeline == SameTimeline::Resync {
-        options.same_timeline = SameTimeline::Resync;
-    }
+    let options = options(args, screen.persona())?;
     adopt_owner_of(&options.target)?;
     signals::listen(&options.stop, &options.target, screen)?;
     let progress = progress::progress(screen, args.progress);
@@ -99,9 +95,10 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
             (false, true) => Mode::DryRun,
             (false, false) => Mode::Rewind,
         },
+        need: persona.need,
         same_timeline: match args.same_timeline_resync {
             true => SameTimeline::Resync,
-            false => SameTimeline::Follow,
+            false => persona.same_timeline,
         },
         recovery_conf: match args.write_recovery_conf {
             true => RecoveryConf::Write(persona.written_password),

@@ -169,6 +169,16 @@ pub enum FetchError {
     },
 }
 
+/// Where nothing is stored, whatever fails is a failure to read.
+impl From<FetchError> for SourceError {
+    fn from(error: FetchError) -> SourceError {
+        match error {
+            FetchError::Source(error) => error,
+            FetchError::Sink { path, source } => SourceError::Read { path: path.below("".as_ref()), source },
+        }
+    }
+}
+
 /// At most `length` bytes of a file from `offset` on, fewer at its end; `None` if there is no such file.
 pub(crate) fn read_part(
     source: &dyn Source,
@@ -179,13 +189,7 @@ pub(crate) fn read_part(
     let collected = Collected::default();
     let ranges: Vec<_> = ranges_of(offset, length).collect();
     for ranges in ranges.chunks(64) {
-        match source.fetch(std::slice::from_ref(path), ranges, &collected) {
-            Ok(()) => {}
-            Err(FetchError::Source(error)) => return Err(error),
-            Err(FetchError::Sink { path, source }) => {
-                return Err(SourceError::Read { path: path.below("".as_ref()), source });
-            }
-        }
+        source.fetch(std::slice::from_ref(path), ranges, &collected)?;
     }
     let parts = collected.0.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut bytes = Vec::new();
