@@ -7,7 +7,7 @@
 //! Each case is a failover between real servers: [`workload`] says which. Both programs rewind fresh copies of the
 //! old primary, by turns, from the running new one over TCP on loopback, with fsync as by default. What is printed are
 //! medians and ratios: times on their own say little on a machine that does other work as well. After the last run of
-//! each case the rewound target is started and must follow the source.
+//! each program the rewound target is started and must follow the source; how long that takes is printed, too.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark writes what it needs")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints its results")]
@@ -32,15 +32,18 @@ mod results;
 mod chart;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-use harness::{Installation, Sandbox};
+use harness::{Installation, Sandbox, Server};
 use plan::{CaseName, Measurement, SweepName};
 use programs::{Program, Sample};
 use results::Results;
 use workload::{Scene, Workload};
+
+/// Replay of gigabytes takes minutes.
+const REPLAY_PATIENCE: Duration = Duration::from_secs(1200);
 
 /// kbrecover against pg_rewind on the same failovers, by turns
 #[derive(Parser)]
@@ -144,18 +147,28 @@ fn measure(settings: &Settings, scene: &Scene, measurement: &Measurement, result
             let program = programs[(turn + run) % programs.len()];
             let mut target = scene.old.copy("target");
             flush_disks();
-            let sample = programs::run(program, &target, port, settings, measurement);
+            let mut sample = programs::run(program, &target, port, settings, measurement);
             eprintln!("{:<12} {:<10} {:>8.3} s", measurement.name, program.name(), sample.seconds);
-            results.add(&target, measurement, program, sample);
-            if run + 1 == settings.runs && program == Program::Kbrecover {
-                target.follow(&scene.new);
-                target.start();
-                target.catch_up(&scene.new);
-                target.stop();
+            if run + 1 == settings.runs {
+                sample.follow_seconds = Some(follow(&mut target, &scene.new));
             }
+            results.add(&target, measurement, program, sample);
             std::fs::remove_dir_all(&target.data).expect("remove the target");
         }
     }
+}
+
+/// Starts the rewound target; returns the seconds until it has replayed what the source has.
+fn follow(target: &mut Server, source: &Server) -> f64 {
+    let started = Instant::now();
+    target.follow(source);
+    if let Err(log) = target.try_start_within(REPLAY_PATIENCE) {
+        panic!("the rewound target did not start:\n{log}");
+    }
+    target.catch_up(source);
+    let seconds = started.elapsed().as_secs_f64();
+    target.stop();
+    seconds
 }
 
 /// Writes of the preparation must not be paid for by whoever calls fsync first.

@@ -39,6 +39,8 @@ pub struct Sample {
     pub peak_bytes: u64,
     /// What came from the source.
     pub fetched_bytes: u64,
+    /// From the start of the rewound server until it has replayed what the source has, if it was started.
+    pub follow_seconds: Option<f64>,
     /// What kbrecover says of its stages: name and seconds.
     pub stages: Vec<(String, f64)>,
 }
@@ -110,6 +112,7 @@ fn watch(command: &mut Command) -> (Sample, String, String) {
         cpu_seconds: (ended.rusage.utime + ended.rusage.stime).as_secs_f64(),
         peak_bytes: ended.rusage.maxrss,
         fetched_bytes: 0,
+        follow_seconds: None,
         stages: Vec::new(),
     };
     (sample, stdout, stderr)

@@ -62,9 +62,9 @@ impl Results {
     pub fn print(&self) {
         println!("\n{}\n{}\n", self.command, machine());
         println!(
-            "| case | pg_rewind | seconds | kbrecover, seconds | ratio | bytes fetched: theirs | ours | peak memory: theirs | ours |"
+            "| case | pg_rewind | seconds | kbrecover, seconds | ratio | bytes fetched: theirs | ours | peak memory: theirs | ours | replay: theirs | ours |"
         );
-        println!("|---|---|---|---|---|---|---|---|---|");
+        println!("|---|---|---|---|---|---|---|---|---|---|---|");
         for case in &self.cases {
             println!("{}", case.row());
         }
@@ -111,8 +111,12 @@ impl Case {
         let peak = |samples: &[Sample]| {
             megabytes(samples.iter().map(|sample| sample.peak_bytes).max().unwrap_or(0) as f64)
         };
+        let replay = |samples: &[Sample]| {
+            let seconds = samples.iter().find_map(|sample| sample.follow_seconds);
+            seconds.map_or("-".into(), |seconds| format!("{seconds:.1} s"))
+        };
         format!(
-            "| {} | {} | {} | {ours:.2} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {ours:.2} | {} | {} | {} | {} | {} | {} | {} |",
             self.name,
             self.major,
             theirs.map_or("-".into(), |seconds| format!("{seconds:.2}")),
@@ -121,6 +125,8 @@ impl Case {
             fetched(&self.ours),
             peak(&self.theirs),
             peak(&self.ours),
+            replay(&self.theirs),
+            replay(&self.ours),
         )
     }
 
@@ -144,6 +150,7 @@ impl Case {
                     "cpu_seconds": sample.cpu_seconds,
                     "peak_bytes": sample.peak_bytes,
                     "fetched_bytes": sample.fetched_bytes,
+                    "follow_seconds": sample.follow_seconds,
                     "stages": sample.stages,
                 })
             };

@@ -164,6 +164,11 @@ impl Server {
 
     /// Starts the server and waits until it answers; if it ends instead, returns what it logged.
     pub fn try_start(&mut self) -> Result<(), String> {
+        self.try_start_within(PATIENCE)
+    }
+
+    /// The same for a server that has much to replay first.
+    pub fn try_start_within(&mut self, patience: Duration) -> Result<(), String> {
         assert!(self.process.is_none(), "{} runs already", self.name);
         let log = std::fs::File::options().create(true).append(true).open(self.log()).expect("open the log");
         let logged_before = log.metadata().expect("size of the log").len() as usize;
@@ -177,7 +182,7 @@ impl Server {
         self.process = Some(command.spawn().expect("run postgres"));
 
         let begin = Instant::now();
-        while begin.elapsed() < PATIENCE {
+        while begin.elapsed() < patience {
             let process = self.process.as_mut().expect("just started");
             if process.try_wait().expect("look after postgres").is_some() {
                 self.process = None;
@@ -189,7 +194,7 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(30));
         }
-        panic!("{} does not answer after {PATIENCE:?}:\n{}", self.name, self.log_tail());
+        panic!("{} does not answer after {patience:?}:\n{}", self.name, self.log_tail());
     }
 
     /// Stops it in order: sessions ended, shutdown checkpoint written, WAL sent to its standbys.
