@@ -27,6 +27,19 @@ fn what_must_not_go_on_stops_nothing() {
         assert_eq!(cluster.process(2), process, "the server was stopped: {words}");
     };
 
+    // The primary may just have been restarted: the first run only takes note, and a dry run not even that.
+    assert_eq!(cluster.hook(2, &["--dry-run"]).code, 1);
+    refused(&cluster, 1, "does not receive from the primary, it is looked at again by the next run");
+    // Another position than the run before saw.
+    let note = cluster.home(2).join("run/KB_RECOVERY_STANDSTILL");
+    let seen = std::fs::read_to_string(&note).expect("read the note");
+    cluster.write(&note, &seen.replace("0/", "1/"));
+    let log = cluster.log(2);
+    let run = cluster.hook(2, &["--format", "json"]);
+    assert!(run.code == 1 && run.stdout.contains("but it has moved since the run before"), "{run}");
+    assert_eq!((cluster.process(2), cluster.log(2)), (process, log), "it was told before");
+    assert_eq!(std::fs::read_to_string(&note).expect("read the note"), seen);
+
     // It fails twice in a row: the third try waits, and says nothing about that each minute.
     let template = cluster.home(2).join("db/etc/recovery.done");
     let aside = cluster.home(2).join("db/etc/recovery.aside");
@@ -71,6 +84,8 @@ fn what_must_not_go_on_stops_nothing() {
     let run = cluster.hook(2, &["--force"]);
     assert_eq!(run.code, 0, "{run}\n{}", cluster.log(2));
     cluster.wait("the standbys to stream", || cluster.streaming(1) == ["node2", "node3"]);
+    assert_eq!(cluster.hook(2, &[]).code, 0, "{}", cluster.log(2));
+    assert!(!note.exists(), "a standby that receives again is begun with anew");
 
     let process = cluster.process(2);
     cluster.stop_pool();
@@ -155,7 +170,7 @@ fn a_standby_of_another_name_is_left_alone() {
 /// ends because the disk is full: the server is not started on what it leaves.
 #[test]
 fn a_killed_run_is_run_again() {
-    const STEPS: [&str; 8] = [
+    const STEPS: [&str; 9] = [
         "slots",
         "rewind",
         "configuration",
@@ -163,6 +178,7 @@ fn a_killed_run_is_run_again() {
         "slot on the primary",
         "start",
         "slots of this node",
+        "synchronous standbys",
         "attach",
     ];
     let sandbox = Sandbox::new();
@@ -193,9 +209,14 @@ fn a_killed_run_is_run_again() {
         if (step, moment) == ("rewind", "done") {
             rewind_ends_early(&cluster);
         }
+        if step == "synchronous standbys" {
+            cluster.sql(2, "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (\"node1\", \"node3\")'");
+            cluster.sql(2, "SELECT pg_reload_conf()");
+        }
         cluster.hook_command(1, &["--force"])
     };
     kill_at_each(&STEPS, call, || cluster.log(1));
+    kill_while_it_does_not_stream(&cluster);
     let run = cluster.hook(1, &[]);
     assert_eq!(run.code, 0, "{run}\n{}", cluster.log(1));
     let log = cluster.log(1);
@@ -206,6 +227,27 @@ fn a_killed_run_is_run_again() {
     cluster.assert_same_rows(1, 2);
     let slots = "SELECT slot_name FROM pg_replication_slots ORDER BY 1";
     assert_eq!(cluster.column(1, slots), ["slot_node2", "slot_node3"]);
+}
+
+/// The step "streaming" has something to do only while the primary does not let the standby in.
+fn kill_while_it_does_not_stream(cluster: &PoolCluster) {
+    let hba = cluster.data(2).join("pg_hba.conf");
+    let old = std::fs::read_to_string(&hba).expect("read pg_hba.conf");
+    let told = "streaming: wait until this node receives from the primary";
+    for moment in ["begin", "done"] {
+        cluster.stop_node(1);
+        cluster.write(&hba, &format!("host replication all all reject\n{old}"));
+        cluster.sql(2, "SELECT pg_reload_conf()");
+        let before = cluster.log(1).matches(told).count();
+        let mut run = cluster.hook_command(1, &["--force"]);
+        run.env("KBRECOVER_STEP_FAULT", format!("streaming:{moment}"));
+        let mut run = run.spawn().expect("run kbrecover hook");
+        cluster.wait("the step to begin", || cluster.log(1).matches(told).count() > before);
+        cluster.write(&hba, &old);
+        cluster.sql(2, "SELECT pg_reload_conf()");
+        let status = run.wait().expect("wait for kbrecover hook");
+        assert_eq!(status.code(), None, "streaming:{moment}\n{}", cluster.log(1));
+    }
 }
 
 /// Twice a rewind does not come to its end: the disk is full from the first change on, and then the run is killed.

@@ -72,6 +72,17 @@ impl SqlError {
     }
 }
 
+impl SqlError {
+    /// Whether the server accepts no connections yet: it starts, or replays (`cannot_connect_now`).
+    pub fn is_starting(&self) -> bool {
+        let SqlError::Connect(error) = self else { return false };
+        match error {
+            SourceError::Connect { source, .. } => source.code().is_some_and(|state| state.code() == "57P03"),
+            _ => false,
+        }
+    }
+}
+
 fn has_answered(error: &SourceError) -> bool {
     match error {
         SourceError::Runtime { .. } | SourceError::Resolve { .. } | SourceError::ConnectTimeout { .. } => {

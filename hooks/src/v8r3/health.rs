@@ -2,7 +2,7 @@
 
 use rewind::source::conninfo::ConninfoText;
 
-use super::{Need, Node, vip};
+use super::{Need, Node, standstill, vip};
 use crate::files;
 use crate::flow::{Decision, Step, StepError, nothing};
 use crate::sql::literal;
@@ -10,9 +10,12 @@ use crate::sql::literal;
 pub(super) fn steps<'a>() -> [Step<Node<'a>>; 2] {
     [
         Step { name: "virtual address", look: vip::look_for_held, act: vip::remove },
-        Step { name: "health", look: look_at_health, act: nothing },
+        Step { name: STEP, look: look_at_health, act: nothing },
     ]
 }
+
+/// The name of the step that may wait for a second look.
+pub(super) const STEP: &str = "health";
 
 /// Notes that it was said that the primary knows this node by another name.
 const OTHER_NAME_TOLD: &str = "KB_RECOVERY_OTHER_NAME";
@@ -26,6 +29,9 @@ fn look_at_health(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let Some(need) = node.need else {
         return Ok(Decision::Skip("this standby receives from the primary, no recovery is needed".into()));
     };
+    if let Some(why) = standstill::reason_to_wait(node)? {
+        return Ok(Decision::Refuse(why));
+    }
     let primary = node.primary().map_or("", |primary| primary.host.as_str());
     let is_up = node.me().is_some_and(|me| me.is_up);
     let change = i32::from(node.server.is_standby()?);

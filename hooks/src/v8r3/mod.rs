@@ -25,6 +25,7 @@ mod recover;
 mod recovery_settings;
 mod refuse;
 mod slots;
+mod standstill;
 mod vip;
 
 use std::path::{Path, PathBuf};
@@ -82,6 +83,8 @@ pub(crate) struct Node<'a> {
     /// As the pool tells them; empty before it was asked.
     nodes: Vec<PoolNode>,
     need: Option<Need>,
+    /// A standby that does not receive, as it is now.
+    seen: Option<standstill::Seen>,
 }
 
 /// Why this node must be recovered.
@@ -131,6 +134,7 @@ pub fn recover(request: &Request<'_>) -> FlowReport {
     }
     if request.run == Run::Real {
         attempts::note(&node, &report);
+        standstill::note(&node);
     }
     log.line(&closing_line(&node, &report));
     if !is_quiet(&node, &report) {
@@ -142,7 +146,11 @@ pub fn recover(request: &Request<'_>) -> FlowReport {
 /// Whether a run has nothing to say: all is well, or the time for the next try has not come.
 fn is_quiet(node: &Node<'_>, report: &FlowReport) -> bool {
     let has_acted = report.steps.iter().any(|step| matches!(step.state, StepState::Done | StepState::Would));
-    let waits = report.steps.last().is_some_and(|step| step.name == attempts::STEP);
+    let waits = report.steps.last().is_some_and(|step| match step.name {
+        attempts::STEP => true,
+        health::STEP => node.seen.as_ref().is_some_and(standstill::Seen::was_told),
+        _ => false,
+    });
     waits || (report.is_success() && node.need.is_none() && !has_acted)
 }
 
@@ -202,6 +210,7 @@ impl<'a> Node<'a> {
             },
             nodes: Vec::new(),
             need: None,
+            seen: None,
         }
     }
 
