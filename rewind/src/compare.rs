@@ -203,7 +203,7 @@ struct TargetFiles<'a> {
 impl Comparand for TargetFiles<'_> {
     fn read(&self, range: FetchRange, bytes: &mut Vec<u8>) -> io::Result<()> {
         let file = File::open(self.files[range.file as usize].below(self.root))?;
-        // No more than a range: that is at most a megabyte.
+        // No more than a range: that is at most 256 kB.
         bytes.resize(range.length as usize, 0);
         let mut filled = 0;
         while filled < bytes.len() {

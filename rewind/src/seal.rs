@@ -43,7 +43,7 @@ use crate::progress::{Progress, Stage};
 use crate::recovery_conf;
 use crate::source::Source;
 use crate::survey::source_history;
-use crate::target::Target;
+use crate::target::{Target, for_files};
 use crate::wal_plan::{WalCopy, WalPlan};
 
 /// What sealing came to.
@@ -103,9 +103,7 @@ pub(crate) fn seal(
     if is_unsynced && options.sync == SyncChoice::Fsync {
         target.sync_file_systems(planned.clusters.target.version().names())?;
     }
-    for path in &plan.remove {
-        target.remove_file(path)?;
-    }
+    for_files(&plan.remove, |path| target.remove_file(path))?;
     mark_archived(target, planned, &plan.copy, early)?;
     let branches = Branches {
         geometry: control.geometry(),

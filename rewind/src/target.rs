@@ -21,8 +21,13 @@ use crate::lock_holder::{self, Holder};
 use crate::preflight;
 use crate::stop::StopFlag;
 
-/// How many threads wait for the disk at once.
+/// How many threads wait for the disk at once: it takes many requests, and the file system makes one commit for all
+/// who wait for one.
 const SYNCS_AT_ONCE: usize = 16;
+
+/// How many threads make, cut or remove files at once: names in one directory are changed one after the other
+/// anyhow, and whoever waits for that spins.
+const FILES_AT_ONCE: usize = 4;
 
 /// A locked data directory.
 #[derive(Debug)]
@@ -398,7 +403,7 @@ impl Target {
     /// Makes this durable; `done` is called for each file.
     pub(crate) fn sync_these(&self, written: Written, done: &(dyn Fn() + Sync)) -> Result<(), TargetError> {
         let files: Vec<DataPath> = written.files.into_iter().collect();
-        many_at_once(&files, |path| {
+        many_at_once(&files, SYNCS_AT_ONCE, |path| {
             done();
             let path = path.below(&self.root);
             // Something that was written and then removed needs no fsync.
@@ -409,7 +414,7 @@ impl Target {
             directory.map_or_else(|| self.root.clone(), |path| path.below(&self.root))
         };
         let directories = written.directories.into_iter().map(below).chain(written.outside);
-        many_at_once(&directories.collect::<Vec<_>>(), |path| {
+        many_at_once(&directories.collect::<Vec<_>>(), SYNCS_AT_ONCE, |path| {
             ignore_missing(self.disk.sync_directory(path)).map_err(|source| TargetError {
                 action: "fsync directory",
                 path: path.clone(),
@@ -532,10 +537,18 @@ impl TargetFile {
     }
 }
 
-/// Does something that waits for the disk for all of these, in more threads than there are processors: the
-/// disk takes many requests at once, and the file system makes one commit for all who wait for one.
+/// Makes, cuts or removes files: does it for all of these.
+pub(crate) fn for_files<T: Sync>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<(), TargetError> + Sync,
+) -> Result<(), TargetError> {
+    many_at_once(items, FILES_AT_ONCE, work)
+}
+
+/// Does something that waits for the disk for all of these, so many at once, processors or not.
 fn many_at_once<T: Sync>(
     items: &[T],
+    at_once: usize,
     work: impl Fn(&T) -> Result<(), TargetError> + Sync,
 ) -> Result<(), TargetError> {
     let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
@@ -549,9 +562,9 @@ fn many_at_once<T: Sync>(
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..items.len().min(SYNCS_AT_ONCE) {
+        for _ in 1..items.len().min(at_once) {
             // If no more threads are to be had, those that run do it all.
-            if std::thread::Builder::new().name("sync".to_owned()).spawn_scoped(scope, run).is_err() {
+            if std::thread::Builder::new().name("disk".to_owned()).spawn_scoped(scope, run).is_err() {
                 break;
             }
         }

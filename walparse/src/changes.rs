@@ -7,8 +7,17 @@ use crate::lsn::BlockNumber;
 use crate::page_map::PageMap;
 use crate::relation::Relation;
 
-/// Blocks remembered to be in the map already: neighbouring records mostly name the same few.
-const RECENT: usize = 256;
+/// Blocks remembered to be in the map already: most records name one that another has named not long ago.
+const RECENT: usize = 1 << RECENT_BITS;
+
+/// 64 kB for each thread: they stay in the processor's cache.
+const RECENT_BITS: u32 = 12;
+
+/// Relation and block in one number.
+type Key = u128;
+
+/// The key of no block: its number would be `InvalidBlockNumber`.
+const NO_BLOCK: Key = Key::MAX;
 
 /// The changes of a stretch of WAL.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +29,7 @@ pub(crate) struct Changes {
     /// rebuilds it.
     proves_no_more: bool,
     /// Some of the blocks named, each at the place its hash says. Empty until the first.
-    recent: Vec<Option<(Relation, BlockNumber)>>,
+    recent: Vec<Key>,
 }
 
 impl Changes {
@@ -28,13 +37,14 @@ impl Changes {
     #[inline]
     pub(crate) fn insert(&mut self, relation: Relation, block: BlockNumber, is_rebuilt: bool) {
         if self.recent.is_empty() {
-            self.recent = vec![None; RECENT];
+            self.recent = vec![NO_BLOCK; RECENT];
         }
-        let place = &mut self.recent[hash(relation, block)];
-        if *place == Some((relation, block)) {
+        let key = key(relation, block);
+        let place = &mut self.recent[hash(key)];
+        if *place == key && key != NO_BLOCK {
             return;
         }
-        *place = Some((relation, block));
+        *place = key;
         if self.named.insert(relation, block) && is_rebuilt && !self.proves_no_more {
             self.rebuilt.insert(relation, block);
         }
@@ -73,9 +83,15 @@ impl Changes {
     }
 }
 
-fn hash(relation: Relation, block: BlockNumber) -> usize {
-    let key = u64::from(relation.number) << 32 | u64::from(block.0);
-    (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as usize
+fn key(relation: Relation, block: BlockNumber) -> Key {
+    let [high, low] = [[relation.tablespace, relation.database], [relation.number, block.0]]
+        .map(|[high, low]| u64::from(high) << 32 | u64::from(low));
+    Key::from(high) << 64 | Key::from(low)
+}
+
+/// By relation number and block.
+fn hash(key: Key) -> usize {
+    ((key as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - RECENT_BITS)) as usize
 }
 
 #[cfg(test)]

@@ -140,7 +140,7 @@ const KINGBASE_NAMES: Names = Names {
 };
 
 /// The built-in resource managers of PostgreSQL 9.6 to 18, in the order of their numbers (rmgrlist.h).
-pub(crate) const POSTGRESQL_RMGRS: [&str; 22] = [
+pub(crate) static POSTGRESQL_RMGRS: [&str; 22] = [
     "XLOG",
     "Transaction",
     "Storage",

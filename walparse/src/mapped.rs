@@ -17,8 +17,9 @@ use std::path::Path;
 
 use memmap2::{Advice, Mmap, UncheckedAdvice};
 
-/// Bytes of a mapped file that are asked for at once.
-const WINDOW: usize = 256 << 10;
+/// Bytes of a mapped file that are asked for at once. When they are given back, all processors that run this program
+/// must be told, which takes longer the more often it is done.
+const WINDOW: usize = 1 << 20;
 
 /// The bytes of a whole file.
 #[derive(Debug)]

@@ -189,15 +189,23 @@ impl<'s, S: SegmentStore + ?Sized> WalReader<'s, S> {
     ///
     /// # Errors
     /// The inner error is the end of the WAL: nothing valid follows. The outer one is trouble in reading.
+    #[inline]
     pub fn read(&mut self) -> Result<Result<Record<'_>, WalEnd>, WalReadError> {
-        let found = match self.next_in_page() {
+        match self.next_in_page() {
             Some((at, header)) => {
-                let end = self.position.advance(u64::from(header.total_length)).aligned();
-                Ok((self.position, Place::Segment(at), header, end))
+                let lsn = self.position;
+                let end = lsn.advance(u64::from(header.total_length)).aligned();
+                (self.position, self.previous) = (end, Some(lsn));
+                Ok(Ok(Record { lsn, end, header, bytes: self.in_segment(at, header.total_length) }))
             }
-            None => self.find_record(),
-        };
-        let (lsn, place, header, end) = match found {
+            None => self.read_slowly(),
+        }
+    }
+
+    /// Reads the next record wherever it is. Kept apart so that what is compiled into the caller's loop is short.
+    #[inline(never)]
+    fn read_slowly(&mut self) -> Result<Result<Record<'_>, WalEnd>, WalReadError> {
+        let (lsn, place, header, end) = match self.find_record() {
             Ok(found) => found,
             Err(Stop::Read(error)) => return Err(error),
             Err(Stop::Fault { at, fault }) => {
@@ -208,12 +216,16 @@ impl<'s, S: SegmentStore + ?Sized> WalReader<'s, S> {
         self.previous = Some(lsn);
         let bytes = match place {
             Place::Scratch => &self.scratch[..],
-            Place::Segment(at) => {
-                let segment = self.segment.as_ref().map_or(&[][..], |(_, bytes)| bytes);
-                segment.get(at..at + header.total_length as usize).unwrap_or_default()
-            }
+            Place::Segment(at) => self.in_segment(at, header.total_length),
         };
         Ok(Ok(Record { lsn, end, header, bytes }))
+    }
+
+    /// The bytes of a record that was found there in the current segment.
+    #[inline]
+    fn in_segment(&self, at: usize, length: u32) -> &[u8] {
+        let segment = self.segment.as_ref().map_or(&[][..], |(_, bytes)| bytes);
+        segment.get(at..at + length as usize).unwrap_or_default()
     }
 
     /// The next record if it is the usual case: valid, wholly on the current page, not the first there and

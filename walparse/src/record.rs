@@ -60,8 +60,9 @@ pub struct RecordHeader {
 
 impl RecordHeader {
     /// Reads a header; `None` if there are fewer than 24 bytes.
+    #[inline]
     pub fn parse(bytes: &[u8]) -> Option<RecordHeader> {
-        let bytes = bytes.get(..RECORD_HEADER)?;
+        let bytes: &[u8; RECORD_HEADER] = bytes.first_chunk()?;
         Some(RecordHeader {
             total_length: LittleEndian::read_u32(&bytes[0..4]),
             xid: LittleEndian::read_u32(&bytes[4..8]),
@@ -143,12 +144,27 @@ pub struct Payload<'a> {
 impl<'a> Record<'a> {
     /// Takes the record apart, with every cross-check of the server's `DecodeXLogRecord`: puts its block
     /// references into `blocks` (what was there before is dropped) and returns the rest.
+    ///
+    /// # Errors
+    /// What is wrong with it.
     pub fn decode(
         &self,
         geometry: &WalGeometry,
         blocks: &mut Vec<BlockRef>,
     ) -> Result<Payload<'a>, WalFault> {
         blocks.clear();
+        self.visit(geometry, |block| blocks.push(block))
+    }
+
+    /// The same, with each block reference shown to `see` as soon as it is found: before it is known whether
+    /// the rest of the record is right.
+    #[inline]
+    pub(crate) fn visit(
+        &self,
+        geometry: &WalGeometry,
+        mut see: impl FnMut(BlockRef),
+    ) -> Result<Payload<'a>, WalFault> {
+        let mut last: Option<(u8, Relation)> = None;
         let mut payload = Payload::default();
         let mut rest =
             Fields { bytes: self.bytes.get(RECORD_HEADER..).ok_or(WalFault::Fragment("no header"))? };
@@ -164,10 +180,11 @@ impl<'a> Record<'a> {
                     payload.toplevel_xid = rest.u32()?
                 }
                 id if id <= MAX_BLOCK_ID => {
-                    let block = rest.block(id, blocks.last(), geometry)?;
+                    let block = rest.block(id, last, geometry)?;
                     block_total += usize::from(block.data_length);
                     block_total += block.image.map_or(0, |image| usize::from(image.length));
-                    blocks.push(block);
+                    last = Some((id, block.relation));
+                    see(block);
                 }
                 _ => return Err(WalFault::Fragment("invalid block id")),
             }
@@ -181,6 +198,8 @@ impl<'a> Record<'a> {
     }
 }
 
+const CUT_SHORT: WalFault = WalFault::Fragment("header cut short");
+
 /// Takes little-endian fields off the front of a slice.
 pub(crate) struct Fields<'a> {
     pub(crate) bytes: &'a [u8],
@@ -188,51 +207,65 @@ pub(crate) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], WalFault> {
-        let (taken, rest) =
-            self.bytes.split_at_checked(length).ok_or(WalFault::Fragment("header cut short"))?;
+        let (taken, rest) = self.bytes.split_at_checked(length).ok_or(CUT_SHORT)?;
         self.bytes = rest;
         Ok(taken)
     }
 
+    /// The same for a length known beforehand: several fields in one go need one check.
+    #[inline]
+    fn array<const LENGTH: usize>(&mut self) -> Result<&'a [u8; LENGTH], WalFault> {
+        let (taken, rest) = self.bytes.split_first_chunk().ok_or(CUT_SHORT)?;
+        self.bytes = rest;
+        Ok(taken)
+    }
+
+    #[inline]
     pub(crate) fn u8(&mut self) -> Result<u8, WalFault> {
-        Ok(self.take(1)?[0])
+        self.array::<1>().map(|bytes| bytes[0])
     }
 
+    #[inline]
     pub(crate) fn u16(&mut self) -> Result<u16, WalFault> {
-        self.take(2).map(LittleEndian::read_u16)
+        self.array().map(|bytes| u16::from_le_bytes(*bytes))
     }
 
+    #[inline]
     pub(crate) fn u32(&mut self) -> Result<u32, WalFault> {
-        self.take(4).map(LittleEndian::read_u32)
+        self.array().map(|bytes| u32::from_le_bytes(*bytes))
     }
 
     pub(crate) fn u64(&mut self) -> Result<u64, WalFault> {
-        self.take(8).map(LittleEndian::read_u64)
+        self.array().map(|bytes| u64::from_le_bytes(*bytes))
     }
 
+    /// The block reference behind its id; `last` are those of the one before.
+    #[inline]
     fn block(
         &mut self,
         id: u8,
-        last: Option<&BlockRef>,
+        last: Option<(u8, Relation)>,
         geometry: &WalGeometry,
     ) -> Result<BlockRef, WalFault> {
-        if last.is_some_and(|last| last.id >= id) {
+        if last.is_some_and(|(last, _)| last >= id) {
             return Err(WalFault::Fragment("block ids out of order"));
         }
-        let flags = self.u8()?;
+        let &[flags, low, high] = self.array()?;
+        let data_length = u16::from_le_bytes([low, high]);
         let fork = Fork::from_raw(flags & FORK_MASK).ok_or(WalFault::Fragment("invalid fork"))?;
-        let data_length = self.u16()?;
         if (flags & HAS_DATA != 0) != (data_length > 0) {
             return Err(WalFault::Fragment("block data flag and length disagree"));
         }
         let image = if flags & HAS_IMAGE != 0 { Some(self.image(geometry)?) } else { None };
-        let relation = if flags & SAME_REL != 0 {
-            last.ok_or(WalFault::Fragment("same relation as none"))?.relation
+        let (relation, block) = if flags & SAME_REL != 0 {
+            (last.ok_or(WalFault::Fragment("same relation as none"))?.1, self.u32()?)
         } else {
-            let [tablespace, database, number] = [self.u32()?, self.u32()?, self.u32()?];
-            Relation { tablespace, database, number }
+            let numbers = self.array::<16>()?.as_chunks().0;
+            let [tablespace, database, number, block] =
+                [0, 1, 2, 3].map(|at| u32::from_le_bytes(numbers[at]));
+            (Relation { tablespace, database, number }, block)
         };
-        let block = BlockNumber(self.u32()?);
+        let block = BlockNumber(block);
         Ok(BlockRef { id, relation, fork, block, will_init: flags & WILL_INIT != 0, image, data_length })
     }
 

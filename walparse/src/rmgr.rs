@@ -33,9 +33,19 @@ pub fn built_in(version: Version) -> u8 {
 
 /// The number PostgreSQL has for the resource manager that has this one in the version's flavor; `None` for
 /// one that PostgreSQL does not have.
+#[inline]
 pub(crate) fn postgresql_id(rmid: u8, version: Version) -> Option<u8> {
-    let name = version.flavor().rmgrs().get(usize::from(rmid))?;
-    let id = POSTGRESQL_RMGRS.iter().position(|other| other == name)?;
+    let known = version.flavor().rmgrs();
+    // Asked for each image: the usual answer must be quick.
+    if std::ptr::eq(known, POSTGRESQL_RMGRS.as_slice()) {
+        return (usize::from(rmid) < known.len()).then_some(rmid);
+    }
+    postgresql_id_by_name(known.get(usize::from(rmid))?)
+}
+
+#[cold]
+fn postgresql_id_by_name(name: &str) -> Option<u8> {
+    let id = POSTGRESQL_RMGRS.iter().position(|other| *other == name)?;
     u8::try_from(id).ok()
 }
 

@@ -130,7 +130,7 @@ pub struct FetchRange {
 }
 
 /// The longest range: larger ones cost a server more than they save.
-pub const MAX_RANGE: u32 = 1 << 20;
+pub const MAX_RANGE: u32 = 256 << 10;
 
 /// Takes what [`Source::fetch`] brings.
 pub trait ChunkSink: Sync {

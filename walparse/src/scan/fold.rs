@@ -6,7 +6,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{WalFault, WalReadError};
 use crate::lsn::Lsn;
 use crate::reader::{WalEnd, WalReader, after_page_header};
-use crate::record::{BlockRef, Record};
+use crate::record::Record;
 use crate::relation::Fork;
 use crate::rmgr;
 use crate::segment::SegmentNo;
@@ -45,7 +45,6 @@ impl<S: SegmentStore + ?Sized> Scanner<'_, S> {
             }
         }
         fold.timelines.0 = reader.timeline();
-        let mut blocks = Vec::new();
         while fold.end.is_none() && fold.next < stop && !self.is_past_end(fold.next) {
             match reader.read()? {
                 Err(end) => fold.end = Some(end),
@@ -53,7 +52,7 @@ impl<S: SegmentStore + ?Sized> Scanner<'_, S> {
                 Ok(record) if record.lsn >= stop => {
                     fold.next = record.lsn;
                 }
-                Ok(record) => fold.add(&record, self.request, &mut blocks)?,
+                Ok(record) => fold.add(&record, self.request)?,
             }
         }
         fold.timelines.1 = reader.timeline();
@@ -77,15 +76,19 @@ impl Fold {
         }
     }
 
-    fn add(
-        &mut self,
-        record: &Record<'_>,
-        request: &ScanRequest,
-        blocks: &mut Vec<BlockRef>,
-    ) -> Result<(), ScanError> {
+    #[inline(always)]
+    fn add(&mut self, record: &Record<'_>, request: &ScanRequest) -> Result<(), ScanError> {
         let undecodable = |source| WalReadError::Undecodable { lsn: record.lsn, source };
-        let payload = record.decode(&request.geometry, blocks).map_err(undecodable)?;
         let header = &record.header;
+        // What goes on past the fork is not what the source will replay.
+        let is_common = record.end <= request.fork;
+        let payload = record.visit(&request.geometry, |block| {
+            if block.fork == Fork::Main {
+                let is_rebuilt = is_common && rmgr::rebuilds(header, &block, request.geometry.version);
+                self.changes.insert(block.relation, block.block, is_rebuilt);
+            }
+        });
+        let payload = payload.map_err(undecodable)?;
         // `next` is where this record was looked for: before it if a torn one stands there.
         self.first.get_or_insert((self.next, header.previous));
         (self.last, self.next) = (Some(record.lsn), record.end);
@@ -96,12 +99,6 @@ impl Fold {
             let checkpoint = Checkpoint::parse(payload.main_data);
             let checkpoint = checkpoint.ok_or(undecodable(WalFault::Fragment("checkpoint too short")))?;
             self.checkpoint = Some((record.lsn, checkpoint));
-        }
-        // What goes on past the fork is not what the source will replay.
-        let is_common = record.end <= request.fork;
-        for block in blocks.iter().filter(|block| block.fork == Fork::Main) {
-            let is_rebuilt = is_common && rmgr::rebuilds(header, block, request.geometry.version);
-            self.changes.insert(block.relation, block.block, is_rebuilt);
         }
         if rmgr::may_copy_files(header, request.geometry.version) {
             self.changes.prove_no_more();

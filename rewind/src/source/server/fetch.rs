@@ -295,7 +295,7 @@ mod tests {
         };
         assert_eq!(sizes(&[]), [0; 0]);
         assert_eq!(sizes(&[8192; 1200]), [500, 500, 200]);
-        assert_eq!(sizes(&[MAX_RANGE; 9]), [4, 4, 1]);
+        assert_eq!(sizes(&[MAX_RANGE; 33]), [16, 16, 1]);
         assert_eq!(sizes(&[u32::MAX, 1, u32::MAX]), [1, 1, 1]);
     }
 
