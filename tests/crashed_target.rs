@@ -9,8 +9,8 @@
 //! the configuration outside the data directory. Reading does not.
 
 use crate::harness::{
-    ControlData, Failover, Load, Rewind, Sandbox, Segment, Server, SourceKind, assert_follows, assert_sound,
-    bindir, next_segment, segments,
+    ControlData, Failover, Load, Rewind, Sandbox, Segment, Server, SourceKind, Tree, assert_follows,
+    assert_sound, bindir, end_with_children, next_segment, segments,
 };
 
 /// Fails over in the middle of a write load; the load goes on at the old primary until it is killed.
@@ -101,6 +101,31 @@ fn recovered_by_the_server_on_request() {
     rewind.arg("--bindir").arg(bindir()).run().expect_done();
     assert_follows(&mut old, &new);
     assert_sound(&mut old);
+}
+
+/// A server that is still at its recovery when the run is told to stop does not work on.
+#[test]
+fn a_stop_ends_the_servers_recovery() {
+    let sandbox = Sandbox::new();
+    let (old, new) = sandbox.pair();
+    let Failover { old, new } = killed_under_load(&sandbox, old, new);
+    let bin = sandbox.make_dir("bin");
+    let mark = bin.join("mark");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && exec {}/postgres --version\nsleep 600 & echo $! > {}\nwait\n",
+        bindir().display(),
+        mark.display()
+    );
+    std::fs::write(bin.join("postgres"), script).expect("write a program");
+    std::process::Command::new("chmod").arg("755").arg(bin.join("postgres")).status().expect("run chmod");
+    let before = Tree::of(&old.data);
+    let rewind = Rewind::of(&old).from(&new, SourceKind::Server).arg("--ensure-shutdown");
+    let mut run = rewind.arg("--bindir").arg(&bin).command();
+    let run = run.stderr(std::process::Stdio::piped()).spawn().expect("run kbrecover");
+    let (status, said) = end_with_children(run, &mark, || ());
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("stopping at the next safe point"), "{said}");
+    before.assert_unchanged(&old.data, &said);
 }
 
 /// As Debian keeps it: the data directory holds no configuration file, and nobody names the one outside.

@@ -2,7 +2,7 @@
 //!
 //! The first one asks the engine to stop at the next safe point. A second one ends the program at once, and
 //! so does the engine when it finds no safe point for a while, waiting for a source that does not answer:
-//! that is as harmless as kill -9. Of the other signals that would end the program, SIGPIPE is ignored from
+//! that is as harmless as kill -9. Programs that the run waits for are ended at once with what they started. Of the other signals that would end the program, SIGPIPE is ignored from
 //! the start, and SIGXFSZ (a file grew over `ulimit -f`) becomes an error of the write.
 
 use std::io;
@@ -13,9 +13,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rewind::command;
 use rewind::{RewindError, StopFlag, TargetState};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
+
+use hooks::recovery_log::RecoveryLog;
 
 use crate::failure::{Failed, SetupError};
 use crate::screen::{Kind, Screen};
@@ -64,6 +67,7 @@ impl Ender {
                 .message(Kind::Info, &format!("received {name}, but the rewind is done but for cleaning up"));
             return;
         }
+        command::end_all();
         ender.screen.message(
             Kind::Info,
             &format!("received {name}, stopping at the next safe point (a second signal ends at once)"),
@@ -80,6 +84,8 @@ impl Ender {
     fn end(&self, message: &str) -> ! {
         // Two may come here at once; one speaks.
         let _ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        command::end_all();
+        command::wait_for_end();
         let is_touched = rewind::is_unfinished(&self.target) || !self.stop.is_requested();
         let target = if is_touched { TargetState::Unfinished } else { TargetState::Untouched };
         let hint = RewindError::Stopped.hint();
@@ -87,6 +93,23 @@ impl Ender {
         failed.show(&self.screen);
         std::process::exit(i32::from(failed.status(self.screen.persona())));
     }
+}
+
+/// Has SIGTERM and SIGINT end the programs that a flow runs, and then the flow as if it had no handler: a flow that
+/// is ended anywhere is simply run again.
+pub(crate) fn end_with_children(log: &Arc<RecoveryLog>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let log = Arc::clone(log);
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            log.speak();
+            log.line(&format!("received {}: this run ends, the next one goes on", name_of(signal)));
+            command::end_all();
+            command::wait_for_end();
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+    })?;
+    Ok(())
 }
 
 fn name_of(signal: c_int) -> &'static str {

@@ -3,7 +3,8 @@
 //! A child gets nothing on its standard input and none of our standard output: whoever reads that may be
 //! a cluster manager that takes any line for an answer. What a child says becomes `tracing` events of
 //! the target [`CHILD`], line by line, and the end of it is kept for an error message. Each child leads
-//! its own process group, so that a time limit ends what it started as well.
+//! its own process group, so that a time limit ends what it started as well. That also keeps a signal to this
+//! program's group away from it: whoever ends this program calls [`end_all`].
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -12,7 +13,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -124,6 +125,68 @@ pub enum Telling {
     Nothing,
 }
 
+/// The children that run, and whether there are to be none any more.
+struct Running {
+    groups: Vec<Pid>,
+    is_over: bool,
+}
+
+static RUNNING: Mutex<Running> = Mutex::new(Running { groups: Vec::new(), is_over: false });
+
+fn running() -> MutexGuard<'static, Running> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has every child asked to end, with what it started, and starts no other: this program was told to stop. Calls
+/// that wait for a child make it end if it does not by itself, and return [`CommandError::Stopped`].
+pub fn end_all() {
+    let mut running = running();
+    running.is_over = true;
+    for group in &running.groups {
+        // A group that is gone already needs no signal.
+        let _ = kill_process_group(*group, Signal::TERM);
+    }
+}
+
+/// Waits for the end of the children after [`end_all`], and kills those that take longer than [`STOP_GRACE`].
+pub fn wait_for_end() {
+    let deadline = Instant::now() + STOP_GRACE;
+    while !running().groups.is_empty() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+    }
+    for group in &running().groups {
+        let _ = kill_process_group(*group, Signal::KILL);
+    }
+}
+
+/// A child's place among those that run.
+struct Registered(Pid);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        running().groups.retain(|group| *group != self.0);
+    }
+}
+
+/// Starts a child, unless there are to be none any more.
+fn start(command: &mut Command, program: &str) -> Result<(Child, Registered), CommandError> {
+    // Held, so that no child can be missed by who ends them all.
+    let mut running = running();
+    if running.is_over {
+        return Err(CommandError::Stopped { program: program.to_owned() });
+    }
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(|source| CommandError::Start { program: program.to_owned(), source })?;
+    let group = Pid::from_child(&child);
+    running.groups.push(group);
+    Ok((child, Registered(group)))
+}
+
 fn run_with(
     command: &mut Command,
     limit: Option<Duration>,
@@ -134,13 +197,7 @@ fn run_with(
     // Not with its arguments: a restore_command may carry a password.
     tracing::debug!("executing \"{program}\"");
     let started = Instant::now();
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .map_err(|source| CommandError::Start { program: program.clone(), source })?;
+    let (mut child, _registered) = start(command, &program)?;
 
     let tail = Arc::new(Mutex::new(Tail::default()));
     let (closed, pipes) = channel();
@@ -153,7 +210,7 @@ fn run_with(
     }
     drop(closed);
 
-    let is_stopped = || stop.is_some_and(StopFlag::is_requested);
+    let is_stopped = || stop.is_some_and(StopFlag::is_requested) || running().is_over;
     let waited = wait(&mut child, &pipes, limit.map(|limit| started + limit), &is_stopped);
     let status = match waited.map_err(|source| CommandError::Wait { program: program.clone(), source })? {
         Some(status) => status,
@@ -166,6 +223,9 @@ fn run_with(
             return Err(CommandError::TimedOut { program, limit });
         }
     };
+    if running().is_over && !status.success() {
+        return Err(CommandError::Stopped { program });
+    }
     // A background process may hold the pipes open for as long as it likes.
     wait_for_close(&pipes, Instant::now() + Duration::from_millis(500));
     let output = tail.lock().unwrap_or_else(PoisonError::into_inner).text();

@@ -2,8 +2,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use super::program::{AsServerUser, bindir, give_to_server_user, run};
 use super::sandbox::workshop;
@@ -243,4 +244,31 @@ pub fn binary() -> &'static Path {
         give_to_server_user(&copy);
         copy
     })
+}
+
+/// Sends SIGTERM to a run as soon as the program that it has started has written a process id of its own into `mark`, and
+/// `meanwhile` is done. Proves that both end, and sooner than a run that found no safe point would; returns how the run
+/// ended, and its standard error.
+pub fn end_with_children(run: Child, mark: &Path, meanwhile: impl FnOnce()) -> (ExitStatus, String) {
+    let begin = Instant::now();
+    let child = loop {
+        let text = std::fs::read_to_string(mark).unwrap_or_default();
+        if text.ends_with('\n') {
+            break text.trim().to_owned();
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "nothing was started");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let is_there =
+        || std::fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    assert!(is_there());
+    meanwhile();
+    let begin = Instant::now();
+    let killed = Command::new("kill").arg(run.id().to_string()).status().expect("run kill");
+    assert!(killed.success());
+    let output = run.wait_with_output().expect("wait for kbrecover");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!is_there(), "process {child} was left behind\n{said}");
+    assert!(begin.elapsed() < Duration::from_secs(9), "it took {:?}\n{said}", begin.elapsed());
+    (output.status, said)
 }

@@ -58,7 +58,8 @@ pub use installation::Installation;
 #[allow(unused_imports, reason = "for the benchmark, which uses this harness, too")]
 pub use kbrecover::command;
 pub use kbrecover::{
-    Rewind, Run, Running, SourceKind, binary, command_as, run_command, run_kbrecover, spawn_kbrecover,
+    Rewind, Run, Running, SourceKind, binary, command_as, end_with_children, run_command, run_kbrecover,
+    spawn_kbrecover,
 };
 pub use load::Load;
 pub use program::{AsServerUser, bindir, give_to_server_user, is_root, run, server_program};

@@ -20,6 +20,7 @@ use crate::args::Format;
 use crate::failure::chain;
 use crate::faults;
 use crate::screen::{self, Kind, Screen};
+use crate::signals;
 
 /// The status of a run that failed, as the scripts have it.
 const FAILED: u8 = 66;
@@ -109,6 +110,9 @@ fn flow(screen: &Screen, args: &V8r3Args, config: &Path) -> ExitCode {
         }
     };
     log_messages(&log);
+    if let Err(error) = signals::end_with_children(&log) {
+        return failed(&format!("could not listen for signals: {error}"));
+    }
     let guard = match Guard::take(&args.run_dir.join("kb.lock"), &args.run_dir.join("KB_RECOVERY_FLAG")) {
         Ok(guard) => guard,
         Err(error @ GuardError::Taken { .. }) => {
