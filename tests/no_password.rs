@@ -164,6 +164,13 @@ fn not_in_the_process_list() {
         format!("host=127.0.0.1 port={} user=u password='x {SECRET}' sslmode=disable", address.port()),
         format!("postgresql://u:{SECRET}@{address}/d?sslmode=disable"),
         format!("postgresql://u@{address}/d?sslmode=disable&password={SECRET}"),
+        format!("host=127.0.0.1 port={} user=u sslmode=disable password\t=\n{SECRET}", address.port()),
+        // More than a pipe surely takes.
+        format!(
+            "{} host=127.0.0.1 port={} user=u sslmode=disable password={SECRET}",
+            "options=x ".repeat(9000),
+            address.port()
+        ),
     ];
     for (text, persona) in strings.iter().flat_map(|text| [(text, false), (text, true)]) {
         let mut command = match persona {

@@ -386,7 +386,7 @@ pub(crate) fn without_password(text: &str) -> String {
     let mut from = 0;
     while let Some(at) = text[from..].to_ascii_lowercase().find("password") {
         let start = from + at + "password".len();
-        let value = text[start..].trim_start_matches([' ', '=']);
+        let value = text[start..].trim_start_matches(is_space_or('='));
         from = start;
         if value.len() < text.len() - start {
             let begin = text.len() - value.len();
@@ -405,6 +405,11 @@ pub(crate) fn without_password(text: &str) -> String {
     text
 }
 
+/// What separates the words of a connection string, or this character.
+fn is_space_or(other: char) -> impl Fn(char) -> bool {
+    move |character| character == other || character.is_ascii_whitespace() || character == '\x0b'
+}
+
 /// The length of the value at the beginning of `text`: quoted, or up to a space or what ends a URI's value. A
 /// backslash makes the next character part of it.
 fn value_length(text: &str) -> usize {
@@ -414,7 +419,8 @@ fn value_length(text: &str) -> usize {
         match character {
             '\\' => drop(characters.next()),
             '\'' if quoted => return at + 1,
-            ' ' | '&' | '"' if !quoted => return at,
+            '&' | '"' if !quoted => return at,
+            _ if !quoted && is_space_or('&')(character) => return at,
             _ => {}
         }
     }
@@ -539,6 +545,8 @@ mod tests {
             ("password='s3 cret", "password=********"),
             ("postgres://u:s3cret@h:1/db", "postgres://u:********@h:1/db"),
             ("postgres://h/db?password=s3cret&x=1", "postgres://h/db?password=********&x=1"),
+            ("password\t=\ns3cret\ty", "password\t=\n********\ty"),
+            ("password\x0b= s3cret", "password\x0b= ********"),
             ("passwords are not shown", "passwords are not shown"),
             ("password", "password"),
             ("a://b@c", "a://b@c"),

@@ -1,26 +1,28 @@
 //! Keeps passwords out of the process list.
 //!
 //! The arguments of a process can be read by every user of the machine. A program cannot change its own safely,
-//! but it can begin anew with others: the true ones then come through a pipe in the place of standard input,
-//! which is not read for anything else.
+//! but it can begin anew with others: the true ones then come through a pipe, or a file in memory, in the
+//! place of standard input, which is not read for anything else.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::args::without_password;
 
 /// Stands first among the arguments when the true ones come through standard input.
 const MARK: &str = "--arguments-on-stdin";
 
-/// What a pipe takes without a reader.
-const PIPE_SIZE: usize = 60_000;
+/// What any pipe takes without a reader, also that of a user who has too many.
+const PIPE_SIZE: usize = 4096;
 
 /// The words of the command line, the program's name first. If a password is among them the process list
 /// does not show it any more after this.
@@ -38,19 +40,29 @@ pub(crate) fn arguments() -> Vec<OsString> {
 }
 
 fn hide(word: &OsStr) -> OsString {
-    word.to_str().map_or_else(|| word.to_owned(), |text| without_password(text).into())
+    let text = word.to_string_lossy();
+    let hidden = without_password(&text);
+    // What is not UTF-8 is only changed where there is something to hide.
+    if hidden == text { word.to_owned() } else { hidden.into() }
 }
 
 fn begin_anew(arguments: &[OsString], hidden: &[OsString]) -> io::Result<()> {
     let (Some(name), Some(shown)) = (arguments.first(), hidden.get(1..)) else { return Ok(()) };
     let text = arguments.get(1..).unwrap_or_default().join(OsStr::new("\0"));
-    if text.len() > PIPE_SIZE {
-        return Ok(());
+    Err(Command::new(program(name)?).arg0(name).arg(MARK).args(shown).stdin(holding(text.as_bytes())?).exec())
+}
+
+/// Something from which this text can be read: a pipe, or a file in memory if no pipe surely takes it.
+fn holding(text: &[u8]) -> io::Result<Stdio> {
+    if text.len() <= PIPE_SIZE {
+        let (reader, mut writer) = io::pipe()?;
+        writer.write_all(text)?;
+        return Ok(reader.into());
     }
-    let (reader, mut writer) = io::pipe()?;
-    writer.write_all(text.as_bytes())?;
-    drop(writer);
-    Err(Command::new(program(name)?).arg0(name).arg(MARK).args(shown).stdin(reader).exec())
+    let mut file = File::from(memfd_create("arguments", MemfdFlags::CLOEXEC)?);
+    file.write_all(text)?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 /// The file to run: by the name it was called by, if that leads to this program, so that the name of the
@@ -69,7 +81,20 @@ fn program(name: &OsStr) -> io::Result<PathBuf> {
 
 fn read_arguments(shown: &[OsString]) -> Option<Vec<OsString>> {
     let mut bytes = Vec::new();
-    io::stdin().lock().take(PIPE_SIZE as u64).read_to_end(&mut bytes).ok()?;
+    io::stdin().lock().read_to_end(&mut bytes).ok()?;
     let words = bytes.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec()));
     Some(shown.first().cloned().into_iter().chain(words).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_utf8_is_hidden_too() {
+        let word = OsString::from_vec(b"host=\xff password=s3cret".to_vec());
+        assert!(!hide(&word).to_string_lossy().contains("s3cret"));
+        let plain = OsString::from_vec(b"/data/\xff".to_vec());
+        assert_eq!(hide(&plain), plain);
+    }
 }
