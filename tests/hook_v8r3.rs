@@ -83,6 +83,13 @@ fn an_old_primary_comes_back_if_that_is_allowed() {
     let run = cluster.hook(1, &["--dry-run"]);
     assert_eq!(run.code, 0, "{run}");
     assert!(run.stdout.lines().any(|line| line.starts_with("rewind ") && line.contains(" would ")), "{run}");
+    // In columns, however long the name of a step is.
+    let in_columns = |line: &str| {
+        let states = ["skipped", "would"];
+        line.get(22..23) == Some(" ")
+            && states.iter().any(|state| line.get(23..).is_some_and(|rest| rest.starts_with(state)))
+    };
+    assert!(run.stdout.lines().all(in_columns) && run.stdout.contains("synchronous standbys"), "{run}");
     before.assert_unchanged(&cluster.data(1), &run.to_string());
 
     let run = cluster.hook(1, &["--format", "json"]);

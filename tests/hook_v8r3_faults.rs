@@ -162,6 +162,16 @@ fn a_standby_of_another_name_is_left_alone() {
         let run = install(other);
         assert_eq!((run.code, file.exists()), (1, false), "{run}");
     }
+    // A line of cron has no quotes, and % ends a command.
+    for name in ["a b.conf", "a%b.conf"] {
+        let odd = cluster.home(2).join("run").join(name);
+        std::fs::copy(cluster.module(2), &odd).expect("copy HAmodule.conf");
+        let mut run = crate::harness::command(["hook", "v8r3", "--config"]);
+        run.arg(&odd).args(["install", "--user", owner.trim(), "--cron-file"]).arg(&file);
+        let run = crate::harness::run_command(run);
+        assert_eq!((run.code, file.exists()), (1, false), "{run}");
+        assert!(run.stderr.contains("no space and no \"%\" may be in its path"), "{run}");
+    }
     let run = install(owner.trim());
     assert_eq!((run.code, file.exists()), (0, true), "{run}");
 }

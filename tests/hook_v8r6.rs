@@ -93,6 +93,17 @@ fn an_old_primary_is_rejoined() {
     assert!(cluster.log(2).contains("is not a standby, and recovery='standby'"), "{}", cluster.log(2));
     before.assert_unchanged(&cluster.data(1), &cluster.log(2));
 
+    // Its server tells nothing; its files do.
+    let status = cluster.hook(1, &["status"]);
+    assert_eq!(status.code, 1, "{status}");
+    assert_logged(
+        &status.stdout,
+        &["daemon of this node: not running", "this node: 1 (node1)", "not stopped in order", "timeline "],
+    );
+    assert!(status.stderr.contains("Connection refused"), "{status}");
+    let status = cluster.hook(1, &["status", "--format", "json"]);
+    assert_eq!(status.json()["node"]["directory"]["timeline"], 1, "{status}");
+
     // By hand, without leave to rewind: refused, and nothing is changed.
     let run = cluster.hook(1, &["rejoin", "-h", "127.0.0.2"]);
     assert_eq!(run.code, 1, "{run}");

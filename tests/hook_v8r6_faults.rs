@@ -237,6 +237,41 @@ fn a_log_that_is_no_file() {
     }
 }
 
+/// One start or rejoin of a node at a time, whoever asks; and one that is ended ends what it has started.
+#[test]
+fn one_at_a_time_and_nothing_is_left_behind() {
+    let sandbox = Sandbox::new();
+    let home = sandbox.make_dir("home");
+    let (conf, mark) = (home.join("repmgr.conf"), home.join("mark"));
+    let text = format!(
+        "node_id=1\nnode_name=a\nconninfo='host=127.0.0.1 port=1'\ndata_directory='{}'\n\
+         service_start_command='sleep 600 & echo $! > {}; wait'\n",
+        home.join("data").display(),
+        mark.display()
+    );
+    std::fs::create_dir(home.join("data")).expect("make the data directory");
+    std::fs::write(&conf, text).expect("write repmgr.conf");
+    let call = |arguments: &[&str]| {
+        let mut run = crate::harness::command(["hook", "v8r6", "-f"]);
+        run.arg(&conf).args(arguments).stderr(std::process::Stdio::piped());
+        run
+    };
+    let started = call(&["startdb"]).spawn().expect("run kbrecover hook");
+    let holder = format!("a start or rejoin of this node is under way already (process {})", started.id());
+    let (status, said) = crate::harness::end_with_children(started, &mark, || {
+        for (arguments, is_kept_away) in [
+            (&["startdb"][..], true),
+            (&["rejoin", "-h", "127.0.0.1"], true),
+            (&["rejoin", "-h", "127.0.0.1", "--dry-run"], false),
+        ] {
+            let run = crate::harness::run_command(call(arguments));
+            assert_eq!((run.code, run.stderr.contains(&holder)), (1, is_kept_away), "{arguments:?} {run}");
+        }
+    });
+    assert_ne!(status.code(), Some(0), "{said}");
+    assert!(said.contains("received SIGTERM: this run ends, the next one goes on"), "{said}");
+}
+
 /// Every connection is encrypted and asks for a password: those of the flow, of the engine, and of the standby.
 #[test]
 fn servers_that_insist_on_tls() {

@@ -1,6 +1,6 @@
-//! The file that names a daemon's process and keeps a second one away.
+//! The file that names a process and keeps a second one away: the daemon, or a command that changes the node.
 //!
-//! It is locked as long as the daemon runs, so one that was killed leaves nothing that has to be cleaned up.
+//! It is locked as long as that process runs, so one that was killed leaves nothing that has to be cleaned up.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -10,18 +10,20 @@ use std::time::Duration;
 
 use crate::files::open_for_lock;
 
-/// Held by the daemon.
+/// Held by the process.
 #[derive(Debug)]
 pub struct PidFile {
     file: File,
 }
 
-/// Why a daemon may not run.
+/// Why a process may not run.
 #[derive(Debug, thiserror::Error)]
 pub enum PidFileError {
     /// There is one.
-    #[error("a daemon of this node runs already{} (pid file \"{}\")", shown(*process), path.display())]
+    #[error("{what} already{} (pid file \"{}\")", shown(*process), path.display())]
     Taken {
+        /// What is so: `a daemon of this node runs`.
+        what: &'static str,
         /// Its process, if that is known.
         process: Option<u32>,
         /// The file.
@@ -39,11 +41,11 @@ pub enum PidFileError {
 }
 
 impl PidFile {
-    /// Takes the file and writes this process into it.
+    /// Takes the file and writes this process into it; `what` says what is so if another has it.
     ///
     /// # Errors
     /// Another process has it, or it cannot be used.
-    pub fn take(path: &Path) -> Result<PidFile, PidFileError> {
+    pub fn take(path: &Path, what: &'static str) -> Result<PidFile, PidFileError> {
         let failed = |source| PidFileError::File { path: path.to_owned(), source };
         let mut file = open_for_lock(path).map_err(failed)?;
         // Who only asks whether it is taken holds it for a moment.
@@ -61,7 +63,7 @@ impl PidFile {
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
             }
         }
-        Err(PidFileError::Taken { process: read(path), path: path.to_owned() })
+        Err(PidFileError::Taken { what, process: read(path), path: path.to_owned() })
     }
 
     /// Whether a daemon holds the file, and its process if it has written that.
@@ -105,13 +107,14 @@ mod tests {
     fn one_daemon_has_it_until_it_ends() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kbha.pid");
+        let take = || PidFile::take(&path, "a daemon of this node runs");
         assert_eq!(PidFile::holder(&path).unwrap(), None);
-        let held = PidFile::take(&path).unwrap();
+        let held = take().unwrap();
         assert_eq!(PidFile::holder(&path).unwrap(), Some(Some(std::process::id())));
-        let taken = PidFile::take(&path).unwrap_err().to_string();
+        let taken = take().unwrap_err().to_string();
         assert!(taken.contains(&format!("(process {})", std::process::id())), "{taken}");
         drop(held);
         assert_eq!(PidFile::holder(&path).unwrap(), None);
-        PidFile::take(&path).unwrap();
+        take().unwrap();
     }
 }

@@ -37,6 +37,7 @@ pub(super) fn bring_up(daemon: &mut Daemon<'_>) -> Result<(), StepError> {
     say(daemon.log, Level::Notice, text);
     // One that ends again and again is not started for ever.
     daemon.own.tried(&daemon.config);
+    let _lock = daemon.config.lock()?;
     start_database(&daemon.config, daemon.log)
 }
 

@@ -22,8 +22,9 @@ pub(super) struct NodeRecord {
 }
 
 impl NodeRecord {
+    /// Where the node is, for ssh, too: its name, or its address if only that is given.
     pub(super) fn host(&self) -> &str {
-        self.conninfo.get("host").unwrap_or("localhost")
+        self.conninfo.get("host").or(self.conninfo.get("hostaddr")).unwrap_or("localhost")
     }
 
     /// `node "node2" (ID: 2)`
@@ -104,4 +105,28 @@ pub(super) fn server(
     }
     let seconds = conninfo.get("connect_timeout").and_then(|seconds| seconds.parse().ok()).unwrap_or(10);
     Server { conninfo, prefixes, limit: std::time::Duration::from_secs(seconds) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_where_its_conninfo_says() {
+        let host = |conninfo: &str| {
+            let node = NodeRecord {
+                id: 1,
+                name: "a".to_owned(),
+                kind: "standby".to_owned(),
+                upstream: None,
+                conninfo: ConninfoText::parse(conninfo).unwrap(),
+                config_file: String::new(),
+                slot: String::new(),
+            };
+            node.host().to_owned()
+        };
+        assert_eq!(host("host=db1 hostaddr=10.0.0.1"), "db1");
+        assert_eq!(host("hostaddr=10.0.0.1 port=1"), "10.0.0.1");
+        assert_eq!(host("port=1"), "localhost");
+    }
 }

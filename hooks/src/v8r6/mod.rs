@@ -29,6 +29,7 @@ use std::path::PathBuf;
 
 use crate::files;
 use crate::flow::StepError;
+use crate::pid_file::{PidFile, PidFileError};
 use crate::server::LocalServer;
 
 /// The exit status by which a node answers no.
@@ -50,6 +51,25 @@ impl RepmgrConf {
     /// Its files cannot be read.
     pub fn is_startable_standby(&self) -> Result<bool, StepError> {
         Ok(self.server().is_standby()? && !files::is_half_rewound(&self.data)?)
+    }
+
+    /// Takes the lock of whoever starts or rejoins this node: a person, this node's daemon, or that of another node.
+    ///
+    /// # Errors
+    /// Somebody has it, and is named; or it cannot be used.
+    pub fn lock(&self) -> Result<PidFile, StepError> {
+        let path = self.pid_file.with_extension("lock");
+        PidFile::take(&path, "a start or rejoin of this node is under way").map_err(|error| {
+            let told = StepError::of(&error);
+            match error {
+                PidFileError::Taken { .. } => {
+                    told.hint("Nothing was done. Wait for its end, or stop that process.")
+                }
+                PidFileError::File { .. } => {
+                    told.hint("Set kbha_pid_file to a file that this user may write.")
+                }
+            }
+        })
     }
 
     /// Where the daemon notes the nodes of the cluster.

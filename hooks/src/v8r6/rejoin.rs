@@ -155,7 +155,7 @@ fn look_at_timeline(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     if rejoin.is_started {
         return Ok(Decision::Skip(String::new()));
     }
-    let ours = control(&rejoin.server)?.timeline().0;
+    let ours = own_timeline(&rejoin.server)?;
     let theirs = timeline_of(&rejoin.primary)?;
     if ours <= theirs || rejoin.force == Force::RewindWithoutCheck {
         return Ok(Decision::Skip(String::new()));
@@ -169,6 +169,26 @@ fn look_at_timeline(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
         "this node's timeline is ahead of the rejoin target node's timeline (--force-rewind --no-check-wal rewinds it all the same)"
             .into(),
     ))
+}
+
+/// The latest timeline that this node has WAL of. Its control file need not name it: one that was promoted and lost
+/// before its first checkpoint still has the old one there.
+fn own_timeline(server: &LocalServer) -> Result<u32, StepError> {
+    let control = control(server)?;
+    let path = server.data.join(control.version().wal_dir());
+    let failed = |error| file_error("read", &path, &error);
+    let mut latest = control.timeline().0;
+    for entry in std::fs::read_dir(&path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        latest = latest.max(timeline_of_segment(&name.to_string_lossy()).unwrap_or(0));
+    }
+    Ok(latest)
+}
+
+/// The timeline in the name of a segment file. A history file is none: a standby has those of its primary, too.
+fn timeline_of_segment(name: &str) -> Option<u32> {
+    let is_segment = name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_segment { u32::from_str_radix(&name[..8], 16).ok() } else { None }
 }
 
 /// The timeline that a primary writes: the one that it was promoted to may not be in its control file yet, so it is
@@ -363,4 +383,17 @@ fn control(server: &LocalServer) -> Result<ControlFile, StepError> {
     let bytes = std::fs::read(&path).map_err(|error| file_error("read", &path, &error))?;
     ControlFile::parse_as(&bytes, server.flavor())
         .map_err(|error| StepError::new(format!("file \"{}\": {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_segments_tell_a_timeline() {
+        assert_eq!(timeline_of_segment("000000020000000000000001"), Some(2));
+        for name in ["00000003.history", "000000030000000000000001.partial", "archive_status"] {
+            assert_eq!(timeline_of_segment(name), None, "{name}");
+        }
+    }
 }

@@ -96,3 +96,43 @@ fn command_for(conf: &RepmgrConf, host: &str, script: &str) -> Result<Command, S
 pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conf(more: &str) -> RepmgrConf {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("repmgr.conf");
+        let text = format!("node_id=1\nnode_name=a\nconninfo='host=a'\ndata_directory='/d'\n{more}");
+        std::fs::write(&path, text).unwrap();
+        RepmgrConf::read(&path).unwrap()
+    }
+
+    fn words(command: &Command) -> Vec<String> {
+        command.get_args().map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn a_machine_that_vanishes_is_not_waited_for() {
+        let own = conf("ssh_options='-o ServerAliveInterval=60'\n");
+        let words = words(&command_for(&own, "db2", "true").unwrap());
+        let place = |option: &str| words.iter().position(|word| word.starts_with(option));
+        // Of several ssh takes the first.
+        assert!(place("ServerAliveInterval=60") < place("ServerAliveInterval=5"), "{words:?}");
+        assert!(place("ServerAliveCountMax=3").is_some(), "{words:?}");
+        assert_eq!(words[words.len() - 2..], ["db2", "true"]);
+    }
+
+    #[test]
+    fn only_a_name_gets_into_a_command() {
+        let own = conf("remote_command='run %h %c'\n");
+        for host in ["", "-oProxyCommand=x", "a b", "a;b", "$(x)", "a'b", "h\u{e4}"] {
+            assert!(command_for(&own, host, "true").is_err(), "{host:?}");
+        }
+        for host in ["db_2.example-a.org", "10.0.0.1", "fe80::1"] {
+            let command = command_for(&own, host, "it's").unwrap();
+            assert_eq!(words(&command), ["-c".to_owned(), format!("run {host} 'it'\\''s'")]);
+        }
+    }
+}

@@ -16,7 +16,7 @@ pub struct NodeStatus {
     pub attached: Option<bool>,
 }
 
-/// Asks this node's server, or if it is down any node that this node's configuration can reach through it.
+/// Asks this node's server for the nodes, and then each of them.
 ///
 /// # Errors
 /// The metadata cannot be read.

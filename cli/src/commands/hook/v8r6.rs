@@ -23,7 +23,9 @@ use super::{refuse_root, report};
 use crate::args::Format;
 use crate::failure::chain;
 use crate::faults;
+use crate::report as directory_report;
 use crate::screen::{self, Kind, Screen};
+use crate::signals;
 
 /// The options of `kbrecover hook v8r6`.
 #[derive(Args)]
@@ -129,13 +131,21 @@ pub(super) fn run(args: &V8r6Args) -> ExitCode {
         Action::Status(args) => show_status(&screen, &config, args.format),
         Action::IsStandby => answer(&screen, config.is_startable_standby()),
         Action::IsRunning => answer(&screen, config.server().running().map(|process| process.is_some())),
-        Action::Startdb => {
-            with_log(&screen, &config, Echo::On, |log| match v8r6::start_database(&config, log) {
+        Action::Startdb => with_log(&screen, &config, Echo::On, |log| {
+            let started = config.lock().and_then(|_lock| v8r6::start_database(&config, log));
+            match started {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => tell(&screen, &error),
-            })
-        }
-        Action::Rejoin(args) => with_log(&screen, &config, Echo::On, |log| rejoin(&config, args, log)),
+            }
+        }),
+        Action::Rejoin(args) => with_log(&screen, &config, Echo::On, |log| {
+            // A dry run changes nothing.
+            let lock = if args.dry_run { Ok(None) } else { config.lock().map(Some) };
+            match lock {
+                Ok(_lock) => rejoin(&config, args, log),
+                Err(error) => tell(&screen, &error),
+            }
+        }),
         Action::Daemon(args) => start_daemon(&screen, &config, args),
     }
 }
@@ -185,7 +195,7 @@ fn start_daemon(screen: &Screen, config: &RepmgrConf, args: &DaemonArgs) -> Exit
         Ok(listening) => listening,
         Err(error) => return failed(screen, &format!("could not listen for signals: {error}"), None),
     };
-    let _held = match PidFile::take(&config.pid_file) {
+    let _held = match PidFile::take(&config.pid_file, "a daemon of this node runs") {
         Ok(held) => held,
         Err(error @ PidFileError::Taken { .. }) => {
             if io::stderr().is_terminal() {
@@ -271,7 +281,10 @@ fn show_status(screen: &Screen, config: &RepmgrConf, format: Format) -> ExitCode
     }
     let nodes = match nodes {
         Ok(nodes) => nodes,
-        Err(error) => return tell(screen, &error),
+        Err(error) => {
+            screen::to_stdout(&what_is_known(config, daemon, &error, format));
+            return tell(screen, &error);
+        }
     };
     screen::to_stdout(&match format {
         Format::Text => nodes.iter().map(line).collect::<String>(),
@@ -282,6 +295,25 @@ fn show_status(screen: &Screen, config: &RepmgrConf, format: Format) -> ExitCode
         }
     });
     ExitCode::SUCCESS
+}
+
+/// What this node's own files say, for its server does not tell what the cluster is like.
+fn what_is_known(config: &RepmgrConf, daemon: Daemon, error: &StepError, format: Format) -> String {
+    let directory = rewind::status(&config.data);
+    let (id, name) = (config.node_id, &config.node_name);
+    if format == Format::Json {
+        let directory = directory.ok().map(|status| directory_report::status::json(&status));
+        let directory: Option<serde_json::Value> =
+            directory.and_then(|text| serde_json::from_str(&text).ok());
+        let node = serde_json::json!({"id": id, "name": name, "directory": directory});
+        let status = serde_json::json!({"daemon": daemon, "node": node, "error": error.message});
+        return status.to_string() + "\n";
+    }
+    let known = match directory {
+        Ok(status) => directory_report::status::text(&status),
+        Err(error) => format!("{}\n", chain(&error)),
+    };
+    format!("this node: {id} ({name}); its server does not answer\n{known}")
 }
 
 fn line(node: &NodeStatus) -> String {
@@ -308,6 +340,12 @@ fn with_log(
     };
     log.speak();
     log_messages(&log);
+    // The daemon has its own way.
+    if echo == Echo::On
+        && let Err(error) = signals::end_with_children(&log)
+    {
+        return failed(screen, &format!("could not listen for signals: {error}"), None);
+    }
     work(&log)
 }
 
