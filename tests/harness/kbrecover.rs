@@ -268,6 +268,13 @@ pub fn end_with_children(run: Child, mark: &Path, meanwhile: impl FnOnce()) -> (
     assert!(killed.success());
     let output = run.wait_with_output().expect("wait for kbrecover");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    // It has its signal; it may take a moment to be gone.
+    for _ in 0..100 {
+        if !is_there() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
     assert!(!is_there(), "process {child} was left behind\n{said}");
     assert!(begin.elapsed() < Duration::from_secs(9), "it took {:?}\n{said}", begin.elapsed());
     (output.status, said)
