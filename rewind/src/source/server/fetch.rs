@@ -1,4 +1,4 @@
-//! Fetching ranges, or digests of them: a shared queue of batches, several connections, two batches under way on each.
+//! Fetching ranges, or digests of them: a shared queue of batches, several connections, some batches under way on each.
 //!
 //! Every row of an answer is held against the request it answers. A batch is the unit of failure: nothing of
 //! it is handed on before all of it has come and is known to be of the source's history, so it can be asked
@@ -22,12 +22,16 @@ use crate::data_path::DataPath;
 use crate::source::error::SourceError;
 use crate::source::{ChunkSink, FetchError, FetchRange};
 
-/// The most ranges of a batch: with two under way the rate hardly grows beyond this.
+/// Batches under way on each connection: while one is on its way here and one is being written, the server, far away,
+/// has others to work on.
+const LANES: usize = 4;
+
+/// The most ranges of a batch: with some under way the rate hardly grows beyond this.
 const BATCH_RANGES: usize = 500;
 
-/// The most bytes of a batch. Two of them on every connection are in memory here, and what a lost connection
+/// The most bytes of a batch. [`LANES`] of them on every connection are in memory here, and what a lost connection
 /// had brought of one is brought again.
-const BATCH_BYTES: u64 = 4 << 20;
+const BATCH_BYTES: u64 = 2 << 20;
 
 /// The most bytes of a digest.
 const MAX_DIGEST: usize = 32;
@@ -82,7 +86,7 @@ fn batches(ranges: &[FetchRange]) -> usize {
     ranges.len().div_ceil(BATCH_RANGES).max(by_bytes)
 }
 
-/// Two lanes on one connection: while one's answer is read, the other's request is with the server.
+/// The lanes of one connection: while one's answer is read, the others' requests are with the server.
 async fn run_session(job: &Job<'_>, queue: &Queue<'_>, failure: &Failure) -> Result<(), FetchError> {
     let lane = || async {
         while let Some(batch) = queue.take() {
@@ -93,7 +97,7 @@ async fn run_session(job: &Job<'_>, queue: &Queue<'_>, failure: &Failure) -> Res
         Ok(())
     };
     tokio::select! {
-        ended = future::try_join(lane(), lane()) => ended.map(|_| ()),
+        ended = future::try_join_all((0..LANES).map(|_| lane())) => ended.map(|_| ()),
         () = failure.happened() => Ok(()),
     }
 }
@@ -294,8 +298,8 @@ mod tests {
             batches.iter().map(|batch| batch.len()).collect::<Vec<_>>()
         };
         assert_eq!(sizes(&[]), [0; 0]);
-        assert_eq!(sizes(&[8192; 1200]), [500, 500, 200]);
-        assert_eq!(sizes(&[MAX_RANGE; 33]), [16, 16, 1]);
+        assert_eq!(sizes(&[100; 1200]), [500, 500, 200]);
+        assert_eq!(sizes(&[MAX_RANGE; 17]), [8, 8, 1]);
         assert_eq!(sizes(&[u32::MAX, 1, u32::MAX]), [1, 1, 1]);
     }
 
