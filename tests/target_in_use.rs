@@ -8,8 +8,8 @@
 use std::path::Path;
 
 use crate::harness::{
-    Change, Failover, Rewind, Run, Sandbox, Server, SourceKind, assert_follows, assert_sound, binary,
-    record_changes,
+    AsServerUser, Change, Failover, Rewind, Run, Sandbox, Server, SourceKind, assert_follows, assert_sound,
+    binary, record_changes,
 };
 
 /// As [`Rewind::run`], with a shell command run before a change.
@@ -124,4 +124,33 @@ fn a_second_run_at_once() {
     rewind_of(&failover.old, &failover.new).run().expect_done();
     failover.new.start();
     assert_follows(&mut failover.old, &failover.new);
+}
+
+/// A server removes its lock file a moment before its last process ends, and a manager may call us within that moment:
+/// the process is waited for. One that stays is refused.
+#[test]
+fn the_last_process_of_a_server_that_stops() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, mut new } = Failover::of_one_table(&sandbox);
+    new.stop();
+    let program = sandbox.path("postgres");
+    std::fs::copy("/bin/sleep", &program).expect("copy sleep");
+    let sleep = |seconds: &str| {
+        let mut sleep = std::process::Command::new(&program);
+        sleep.arg(seconds).as_server_user().current_dir(&old.data);
+        sleep.spawn().expect("run sleep")
+    };
+    let mut stays = sleep("100");
+    let run = rewind_of(&old, &new).run_leaving_target_alone();
+    assert!(run.code == 1 && run.stderr.contains(&format!("server process {}", stays.id())), "{run}");
+    stays.kill().expect("kill sleep");
+    stays.wait().expect("wait");
+
+    let mut ends = sleep("1");
+    // It is nobody's child any more only when somebody has waited for it.
+    let waiter = std::thread::spawn(move || ends.wait().expect("wait"));
+    rewind_of(&old, &new).run().expect_done();
+    waiter.join().expect("join");
+    new.start();
+    assert_follows(&mut old, &new);
 }

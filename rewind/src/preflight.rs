@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use walparse::{ClusterState, ControlError, ControlFile, Flavor, Names};
 
@@ -9,6 +10,9 @@ use crate::data_path::DataPath;
 use crate::label::BackupLabel;
 use crate::look::FlavorError;
 use crate::source::{Source, SourceError, WalPosition};
+
+/// How long the last process of a server may need to end after its lock file is gone.
+const LAST_PROCESSES_END: Duration = Duration::from_secs(5);
 
 /// Why the two clusters cannot be rewound.
 #[derive(Debug, thiserror::Error)]
@@ -225,7 +229,7 @@ pub(crate) fn target_control(root: &Path, flavor: Flavor) -> Result<ControlFile,
 /// Checks that the target is a stopped data directory; its label, if any.
 pub(crate) fn check_target(root: &Path, names: &Names) -> Result<Option<BackupLabel>, PreflightError> {
     check_data_directory(root, names)?;
-    if check_not_running(root, names)? == LockFile::Stale {
+    if check_has_stopped(root, names)? == LockFile::Stale {
         tracing::info!("pid file found but it seems bogus. Trying to start rewind anyway...");
     }
     match label(root)? {
@@ -327,6 +331,20 @@ pub(crate) fn check_not_running(root: &Path, names: &Names) -> Result<LockFile, 
         Some(pid) => Err(PreflightError::ServerProcess { path: root.to_owned(), pid }),
         None if path.exists() => Ok(LockFile::Stale),
         None => Ok(LockFile::None),
+    }
+}
+
+/// The same at the start of a run: a server removes its lock file a moment before its last process ends, and whoever
+/// waits for the former may call us within that moment, as pg_auto_failover does.
+fn check_has_stopped(root: &Path, names: &Names) -> Result<LockFile, PreflightError> {
+    let begun = Instant::now();
+    loop {
+        match check_not_running(root, names) {
+            Err(PreflightError::ServerProcess { .. }) if begun.elapsed() < LAST_PROCESSES_END => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            checked => return checked,
+        }
     }
 }
 
