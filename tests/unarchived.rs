@@ -150,6 +150,31 @@ fn archived_first() {
     assert_sound(&mut all.failover.old);
 }
 
+/// A file of which the archive has half, under its full name, would be in everybody's way for ever.
+#[test]
+fn a_stop_lets_the_command_finish() {
+    let sandbox = Sandbox::new();
+    let all = Unarchived::new(&sandbox);
+    let Failover { old, new } = &all.failover;
+    let to = all.archive.join("%f");
+    let command = format!(
+        "head -c 1000000 %p > {to} && kill -TERM $PPID && sleep 0.5 && tail -c +1000001 %p >> {to}",
+        to = to.display()
+    );
+    old.configure(&format!("archive_command = '{command}'"));
+    let rewind = || Rewind::of(old).from(new, SourceKind::Server).arg("--archive-ready");
+    let run = rewind().run();
+    assert!(run.code == 1 && run.stderr.contains("stopped by a signal"), "{run}");
+    let (first, content) = all.waiting.iter().next().expect("a file");
+    assert!(std::fs::read(all.archive.join(first)).is_ok_and(|found| found == *content), "{run}");
+    assert_eq!(notes(old, ".ready").len(), all.waiting.len() - 1, "{run}");
+
+    let command = format!("test ! -e {to} && cp %p {to}", to = to.display());
+    old.configure(&format!("archive_command = '{command}'"));
+    rewind().run().expect_done();
+    all.assert_archived();
+}
+
 #[test]
 fn there_must_be_a_command() {
     let sandbox = Sandbox::new();

@@ -160,6 +160,9 @@ fn measure(settings: &Settings, scene: &Scene, measurement: &Measurement, result
 
 /// Starts the rewound target; returns the seconds until it has replayed what the source has.
 fn follow(target: &mut Server, source: &Server) -> f64 {
+    // What pg_rewind has made of a target is consistent only when its source, idle since, has written another record:
+    // if its WAL ended at a page's beginning.
+    source.sql("SELECT pg_logical_emit_message(true, 'bench', 'one more record')");
     let started = Instant::now();
     target.follow(source);
     if let Err(log) = target.try_start_within(REPLAY_PATIENCE) {

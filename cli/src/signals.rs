@@ -1,9 +1,11 @@
 //! Signals that end a run.
 //!
-//! The first one asks the engine to stop at the next safe point. A second one ends the program at once, and
+//! The first one asks the engine to stop at the next safe point. A second one ends the program without that, and
 //! so does the engine when it finds no safe point for a while, waiting for a source that does not answer:
-//! that is as harmless as kill -9. Programs that the run waits for are ended at once with what they started. Of the other signals that would end the program, SIGPIPE is ignored from
-//! the start, and SIGXFSZ (a file grew over `ulimit -f`) becomes an error of the write.
+//! that is as harmless as kill -9. Programs that the run waits for are asked to end at once, with what they started, and
+//! killed if they have not within seconds; only an `archive_command` is let finish. Of the other signals that would end
+//! the program, SIGPIPE is ignored from the start, and SIGXFSZ (a file grew over `ulimit -f`) becomes an error of the
+//! write.
 
 use std::io;
 use std::os::raw::c_int;
@@ -95,10 +97,11 @@ impl Ender {
     }
 }
 
-/// Has SIGTERM and SIGINT end the programs that a flow runs, and then the flow as if it had no handler: a flow that
-/// is ended anywhere is simply run again.
+/// Has SIGTERM, SIGINT and SIGHUP (unless they are ignored) end the programs that a flow runs, and then the flow as if it
+/// had no handler: a flow that is ended anywhere is simply run again.
 pub(crate) fn end_with_children(log: &Arc<RecoveryLog>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut signals =
+        Signals::new([SIGTERM, SIGINT, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal)))?;
     let log = Arc::clone(log);
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {

@@ -75,11 +75,16 @@ impl SqlError {
 impl SqlError {
     /// Whether the server accepts no connections yet: it starts, or replays (`cannot_connect_now`).
     pub fn is_starting(&self) -> bool {
-        let SqlError::Connect(error) = self else { return false };
-        match error {
-            SourceError::Connect { source, .. } => source.code().is_some_and(|state| state.code() == "57P03"),
-            _ => false,
-        }
+        matches!(self, SqlError::Connect(error) if is_starting(error))
+    }
+}
+
+fn is_starting(error: &SourceError) -> bool {
+    match error {
+        SourceError::Connect { source, .. } => source.code().is_some_and(|state| state.code() == "57P03"),
+        // Of one host's addresses the others may not be listened to.
+        SourceError::NoneOf { failures } => failures.iter().any(is_starting),
+        _ => false,
     }
 }
 

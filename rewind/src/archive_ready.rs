@@ -56,6 +56,9 @@ pub enum ArchiveReadyError {
         /// What it said at last.
         output: String,
     },
+    /// The run was asked to stop while the command ran, which was let finish.
+    #[error("the run was asked to stop")]
+    Stopped,
     /// What is done could not be noted.
     #[error(transparent)]
     Note(#[from] TargetError),
@@ -130,7 +133,7 @@ impl ArchiveCommand {
             if stop.check().is_err() || !target.root().join(version.wal_dir()).join(&name).is_file() {
                 return Ok(());
             }
-            self.archive(target, version, &name)?;
+            self.archive(target, version, &name, stop)?;
             done.push(name);
             Ok(())
         });
@@ -141,21 +144,33 @@ impl ArchiveCommand {
         result
     }
 
-    fn archive(&self, target: &Target, version: Version, name: &str) -> Result<(), ArchiveReadyError> {
+    fn archive(
+        &self,
+        target: &Target,
+        version: Version,
+        name: &str,
+        stop: &StopFlag,
+    ) -> Result<(), ArchiveReadyError> {
         let path = format!("{}/{name}", version.wal_dir());
         let text = substitute(&self.command, name, &path).ok_or(ArchiveReadyError::Placeholder)?;
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", &text]).current_dir(target.root());
-        let finished = command::run(&mut shell, Some(self.limit))
+        // Ended in the middle, it could leave half a segment in the archive under its full name.
+        let finished = command::run_to_its_end(&mut shell, Some(self.limit))
             .map_err(|source| ArchiveReadyError::Run { name: name.to_owned(), source })?;
         if !finished.status.success() {
             let reason = ExitReason(finished.status).to_string();
             return Err(ArchiveReadyError::Failed { name: name.to_owned(), reason, output: finished.output });
         }
+        let is_stopped = stop.is_requested();
+        if is_stopped {
+            // It is in the archive, where most commands refuse to put it a second time.
+            stop.clean_up();
+        }
         if let (Some(ready), Some(done)) = (note(version, name, "ready"), note(version, name, "done")) {
             target.rename(&ready, &done)?;
         }
-        Ok(())
+        if is_stopped { Err(ArchiveReadyError::Stopped) } else { Ok(()) }
     }
 }
 
@@ -246,7 +261,7 @@ mod tests {
         fs::write(status.join(format!("{SEGMENT}.ready")), "").unwrap();
         let target = Target::lock(directory.path()).unwrap();
         let command = ArchiveCommand { command: command.to_owned(), limit };
-        (command.archive(&target, version(), SEGMENT), directory)
+        (command.archive(&target, version(), SEGMENT, &StopFlag::default()), directory)
     }
 
     fn is_noted(directory: &Path, state: &str) -> bool {

@@ -43,6 +43,16 @@ pub fn run(command: &mut Command, limit: Option<Duration>) -> Result<Finished, C
     run_with(command, limit, Telling::Lines, None)
 }
 
+/// As [`run`], for a child that must not be cut off in the middle: [`end_all`] leaves it alone, and it is waited for.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_to_its_end(command: &mut Command, limit: Option<Duration>) -> Result<Finished, CommandError> {
+    let program = program_name(command);
+    let child = spawn(command, &program)?;
+    watch(child, program, limit, Telling::Lines, &|| false)
+}
+
 /// As [`run`], for a child that is only asked something: what it writes is not passed on.
 ///
 /// # Errors
@@ -175,16 +185,23 @@ fn start(command: &mut Command, program: &str) -> Result<(Child, Registered), Co
     if running.is_over {
         return Err(CommandError::Stopped { program: program.to_owned() });
     }
-    let child = command
+    let child = spawn(command, program)?;
+    let group = Pid::from_child(&child);
+    running.groups.push(group);
+    Ok((child, Registered(group)))
+}
+
+/// Starts a child in a process group of its own.
+fn spawn(command: &mut Command, program: &str) -> Result<Child, CommandError> {
+    // Not with its arguments: a restore_command may carry a password.
+    tracing::debug!("executing \"{program}\"");
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()
-        .map_err(|source| CommandError::Start { program: program.to_owned(), source })?;
-    let group = Pid::from_child(&child);
-    running.groups.push(group);
-    Ok((child, Registered(group)))
+        .map_err(|source| CommandError::Start { program: program.to_owned(), source })
 }
 
 fn run_with(
@@ -194,11 +211,25 @@ fn run_with(
     stop: Option<&StopFlag>,
 ) -> Result<Finished, CommandError> {
     let program = program_name(command);
-    // Not with its arguments: a restore_command may carry a password.
-    tracing::debug!("executing \"{program}\"");
-    let started = Instant::now();
-    let (mut child, _registered) = start(command, &program)?;
+    let (child, registered) = start(command, &program)?;
+    let is_stopped = || stop.is_some_and(StopFlag::is_requested) || running().is_over;
+    let finished = watch(child, program.clone(), limit, telling, &is_stopped)?;
+    drop(registered);
+    if running().is_over && !finished.status.success() {
+        return Err(CommandError::Stopped { program });
+    }
+    Ok(finished)
+}
 
+/// Waits for a child, and takes what it writes.
+fn watch(
+    mut child: Child,
+    program: String,
+    limit: Option<Duration>,
+    telling: Telling,
+    is_stopped: &dyn Fn() -> bool,
+) -> Result<Finished, CommandError> {
+    let started = Instant::now();
     let tail = Arc::new(Mutex::new(Tail::default()));
     let (closed, pipes) = channel();
     let streams: [Option<Box<dyn Read + Send>>; 2] = [
@@ -210,8 +241,7 @@ fn run_with(
     }
     drop(closed);
 
-    let is_stopped = || stop.is_some_and(StopFlag::is_requested) || running().is_over;
-    let waited = wait(&mut child, &pipes, limit.map(|limit| started + limit), &is_stopped);
+    let waited = wait(&mut child, &pipes, limit.map(|limit| started + limit), is_stopped);
     let status = match waited.map_err(|source| CommandError::Wait { program: program.clone(), source })? {
         Some(status) => status,
         None => {
@@ -223,9 +253,6 @@ fn run_with(
             return Err(CommandError::TimedOut { program, limit });
         }
     };
-    if running().is_over && !status.success() {
-        return Err(CommandError::Stopped { program });
-    }
     // A background process may hold the pipes open for as long as it likes.
     wait_for_close(&pipes, Instant::now() + Duration::from_millis(500));
     let output = tail.lock().unwrap_or_else(PoisonError::into_inner).text();

@@ -303,6 +303,10 @@ impl ChunkSink for Writer<'_> {
         self.done(range, &file, bytes.len() as u64)
     }
 
+    fn is_slow(&self) -> bool {
+        self.transfer.pace.is_limited()
+    }
+
     fn copy_from(&self, range: FetchRange, from: &File) -> io::Result<bool> {
         self.transfer.target.check_alone().map_err(io::Error::other)?;
         let file = self.file(range.file).map_err(io::Error::other)?;

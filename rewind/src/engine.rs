@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use walparse::Flavor;
 
-use crate::archive_ready::{self, ArchiveCommand};
+use crate::archive_ready::{self, ArchiveCommand, ArchiveReadyError};
 use crate::clock::Clock;
 use crate::copy::{Transfer, copy_data, create_entries};
 use crate::early_wal::{Copying, copy_during};
@@ -116,9 +116,10 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
                 return Ok(Outcome::Checked(Report { space, ..planned.report(&clock) }));
             }
             if let Some(archive) = archive {
-                archive
-                    .archive_all(&target, &mut planned, &options.stop)
-                    .map_err(|error| so_far(error.into()))?;
+                archive.archive_all(&target, &mut planned, &options.stop).map_err(|error| match error {
+                    ArchiveReadyError::Stopped => so_far(RewindError::Stopped),
+                    other => so_far(other.into()),
+                })?;
                 // Time has passed, and a running source recycles WAL.
                 planned.plan.wal = plan_wal_for_replay(&planned, source).map_err(so_far)?;
             }

@@ -19,6 +19,11 @@ impl Pace {
         Pace { rate, due: Mutex::new(Instant::now()) }
     }
 
+    /// Whether there is a limit.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.rate.is_some()
+    }
+
     /// Waits as long as `bytes` should take. Time in which nothing was taken in is not made up for.
     pub(crate) fn spend(&self, bytes: u64) {
         let Some(rate) = self.rate else { return };

@@ -134,7 +134,7 @@ pub fn recover(request: &Request<'_>) -> FlowReport {
     }
     if request.run == Run::Real {
         attempts::note(&node, &report);
-        standstill::note(&node);
+        standstill::note(&node, report.is_success());
     }
     log.line(&closing_line(&node, &report));
     if !is_quiet(&node, &report) {

@@ -17,7 +17,7 @@ const FILE: &str = "KB_RECOVERY_STANDSTILL";
 pub(super) struct Seen {
     /// As it is noted: the server's process and the position that it has replayed to.
     text: String,
-    /// Whether the run before has seen something, this or another.
+    /// Whether the run before has seen something and told of it, so that nothing need be said.
     is_known: bool,
 }
 
@@ -30,9 +30,16 @@ pub(super) fn reason_to_wait(node: &mut Node<'_>) -> Result<Option<String>, Step
     let position = position(node);
     let before = files::read_note(&node.run_file(FILE));
     let text = format!("{process} {position}\n");
-    node.seen = Some(Seen { text: text.clone(), is_known: before.is_some() });
-    let why = match (position, before) {
-        (Position::Replaying(_), _) => "but it still replays",
+    let waits_for_others = match position {
+        Position::Starting => Some("but it accepts no connections yet"),
+        Position::Held(_) => Some("but its replay is paused or delayed"),
+        Position::At(_) | Position::Unknown => None,
+    };
+    // What may last for ever is told each time.
+    let is_known = before.is_some() && waits_for_others.is_none();
+    node.seen = Some(Seen { text: text.clone(), is_known });
+    let why = match (waits_for_others, before) {
+        (Some(why), _) => why,
         (_, None) => "it is looked at again by the next run",
         (_, Some(before)) if before != text => "but it has moved since the run before",
         _ => return Ok(None),
@@ -42,11 +49,11 @@ pub(super) fn reason_to_wait(node: &mut Node<'_>) -> Result<Option<String>, Step
     )))
 }
 
-/// Notes what was seen for the next run, or that all is well.
-pub(super) fn note(node: &Node<'_>) {
+/// Notes what was seen for the next run, or that all is well; a run that has not come so far leaves the note.
+pub(super) fn note(node: &Node<'_>, is_well: bool) {
     let noted = match &node.seen {
         Some(seen) => files::replace(&node.run_file(FILE), &seen.text),
-        None if node.need == Some(Need::NotStreaming) => Ok(()),
+        None if node.need == Some(Need::NotStreaming) || !is_well => Ok(()),
         None => files::remove(&node.run_file(FILE)),
     };
     if let Err(error) = noted {
@@ -64,10 +71,12 @@ impl Seen {
 /// How far a server has come by itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Position {
-    /// All that it has received is replayed, up to here.
+    /// It has replayed up to here. More may be there: WAL that came last mostly ends in the middle of a record.
     At(String),
-    /// There is more to replay behind this.
-    Replaying(String),
+    /// It has replayed up to here and was told to wait: replay is paused, or applied with a delay.
+    Held(String),
+    /// It accepts no connections yet.
+    Starting,
     /// It does not say.
     Unknown,
 }
@@ -75,7 +84,8 @@ enum Position {
 impl std::fmt::Display for Position {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Position::At(lsn) | Position::Replaying(lsn) => f.write_str(lsn),
+            Position::At(lsn) | Position::Held(lsn) => f.write_str(lsn),
+            Position::Starting => f.write_str("starting"),
             Position::Unknown => f.write_str("?"),
         }
     }
@@ -83,31 +93,39 @@ impl std::fmt::Display for Position {
 
 fn position(node: &Node<'_>) -> Position {
     let server = node.own_server();
-    let question = |replay: &'static str, receive: &'static str| {
+    let question = |replay: &'static str, receive: &'static str, paused: &'static str| {
         move |prefix: &str| {
             format!(
-                "SELECT {prefix}_{replay}()::text || \
-                 CASE WHEN {prefix}_{receive}() > {prefix}_{replay}() THEN '+' ELSE '' END"
+                "SELECT {prefix}_{replay}()::text || CASE WHEN {prefix}_{paused}() \
+                 OR {prefix}_{receive}() > {prefix}_{replay}() \
+                 AND coalesce(current_setting('recovery_min_apply_delay', true), '0') <> '0' \
+                 THEN '{HELD}' ELSE '' END"
             )
         }
     };
-    let answer = match server.ask_named(question("last_wal_replay_lsn", "last_wal_receive_lsn")) {
-        Err(error) if error.is_unknown_name() => {
-            server.ask_named(question("last_xlog_replay_location", "last_xlog_receive_location"))
-        }
+    let now = question("last_wal_replay_lsn", "last_wal_receive_lsn", "is_wal_replay_paused");
+    let answer = match server.ask_named(now) {
+        Err(error) if error.is_unknown_name() => server.ask_named(question(
+            "last_xlog_replay_location",
+            "last_xlog_receive_location",
+            "is_xlog_replay_paused",
+        )),
         answer => answer,
     };
     match answer {
         Ok(answer) => answer.value().map_or(Position::Unknown, Position::parse),
-        Err(error) if error.is_starting() => Position::Replaying("?".to_owned()),
+        Err(error) if error.is_starting() => Position::Starting,
         Err(_) => Position::Unknown,
     }
 }
 
+/// What our question says behind the position of a server that was told to wait.
+const HELD: &str = " held";
+
 impl Position {
     fn parse(text: &str) -> Position {
-        match text.strip_suffix('+') {
-            Some(lsn) => Position::Replaying(lsn.to_owned()),
+        match text.strip_suffix(HELD) {
+            Some(lsn) => Position::Held(lsn.to_owned()),
             None => Position::At(text.to_owned()),
         }
     }
@@ -140,9 +158,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_received_but_not_replayed_counts_as_moving() {
+    fn a_server_that_was_told_to_wait_says_so() {
         assert_eq!(Position::parse("0/3000060"), Position::At("0/3000060".to_owned()));
-        assert_eq!(Position::parse("0/3000060+"), Position::Replaying("0/3000060".to_owned()));
-        assert_eq!(Position::parse("0/3000060+").to_string(), "0/3000060");
+        assert_eq!(Position::parse("0/3000060 held"), Position::Held("0/3000060".to_owned()));
+        assert_eq!(Position::parse("0/3000060 held").to_string(), "0/3000060");
     }
 }

@@ -58,7 +58,9 @@ impl RepmgrConf {
     /// # Errors
     /// Somebody has it, and is named; or it cannot be used.
     pub fn lock(&self) -> Result<PidFile, StepError> {
-        let path = self.pid_file.with_extension("lock");
+        let mut path = self.pid_file.clone().into_os_string();
+        path.push(".lock");
+        let path = PathBuf::from(path);
         PidFile::take(&path, "a start or rejoin of this node is under way").map_err(|error| {
             let told = StepError::of(&error);
             match error {

@@ -172,7 +172,8 @@ fn look_at_timeline(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
 }
 
 /// The latest timeline that this node has WAL of. Its control file need not name it: one that was promoted and lost
-/// before its first checkpoint still has the old one there.
+/// before its first checkpoint still has the old one there. Segments that wait for archiving are left out: they stay
+/// when a node is rewound, and the one that a server was writing does not wait yet.
 fn own_timeline(server: &LocalServer) -> Result<u32, StepError> {
     let control = control(server)?;
     let path = server.data.join(control.version().wal_dir());
@@ -180,7 +181,13 @@ fn own_timeline(server: &LocalServer) -> Result<u32, StepError> {
     let mut latest = control.timeline().0;
     for entry in std::fs::read_dir(&path).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        latest = latest.max(timeline_of_segment(&name.to_string_lossy()).unwrap_or(0));
+        let name = name.to_string_lossy();
+        let is_waiting = || path.join(format!("archive_status/{name}.ready")).exists();
+        if let Some(timeline) = timeline_of_segment(&name).filter(|timeline| *timeline > latest)
+            && !is_waiting()
+        {
+            latest = timeline;
+        }
     }
     Ok(latest)
 }

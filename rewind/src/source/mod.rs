@@ -142,6 +142,11 @@ pub trait ChunkSink: Sync {
     fn copy_from(&self, _range: FetchRange, _file: &std::fs::File) -> std::io::Result<bool> {
         Ok(false)
     }
+
+    /// Whether it takes its time on purpose: then nothing is asked for long before it can be taken.
+    fn is_slow(&self) -> bool {
+        false
+    }
 }
 
 /// The other side of [`Source::compare`].

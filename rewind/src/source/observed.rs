@@ -102,4 +102,8 @@ impl ChunkSink for ObservedSink<'_> {
         self.observer.before_question("piece")?;
         self.sink.write(range, bytes)
     }
+
+    fn is_slow(&self) -> bool {
+        self.sink.is_slow()
+    }
 }

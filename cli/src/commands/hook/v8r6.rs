@@ -313,7 +313,7 @@ fn what_is_known(config: &RepmgrConf, daemon: Daemon, error: &StepError, format:
         Ok(status) => directory_report::status::text(&status),
         Err(error) => format!("{}\n", chain(&error)),
     };
-    format!("this node: {id} ({name}); its server does not answer\n{known}")
+    format!("this node: {id} ({name}); what its server says of the cluster is not known\n{known}")
 }
 
 fn line(node: &NodeStatus) -> String {
