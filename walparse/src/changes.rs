@@ -118,6 +118,24 @@ mod tests {
         changes
     }
 
+    /// Their blocks have the same place among those remembered.
+    #[test]
+    fn relations_with_the_same_number_are_told_apart() {
+        let other_database = Relation { database: 6, ..TABLE };
+        let other_tablespace = Relation { tablespace: 1664, ..TABLE };
+        let relations = [TABLE, other_database, other_tablespace];
+        let mut changes = Changes::default();
+        for relation in relations.into_iter().cycle().take(9) {
+            changes.insert(relation, BlockNumber(7), true);
+        }
+        // The number of no block, in the place of one that was never used.
+        let last = Relation { tablespace: u32::MAX, database: u32::MAX, number: u32::MAX };
+        changes.insert(last, BlockNumber(u32::MAX), false);
+        let (named, rebuilt) = changes.into_maps();
+        assert_eq!((named.len(), rebuilt.len()), (4, 3));
+        assert!(relations.iter().all(|relation| rebuilt.contains(*relation, BlockNumber(7))));
+    }
+
     proptest! {
         /// However a stretch is cut, its parts together say what it says.
         #[test]

@@ -373,6 +373,26 @@ mod tests {
     }
 
     #[test]
+    fn the_same_relation_is_that_of_the_block_before() {
+        let relation = |number: u32| [1663, 5, number].into_iter().flat_map(u32::to_le_bytes);
+        let block = |number: u32| number.to_le_bytes();
+        let mut bytes = Vec::new();
+        bytes.extend([0, 0, 0, 0].into_iter().chain(relation(16384)).chain(block(1)));
+        bytes.extend([1, SAME_REL, 0, 0].into_iter().chain(block(2)));
+        bytes.extend([4, 0, 0, 0].into_iter().chain(relation(16390)).chain(block(3)));
+        bytes.extend([5, SAME_REL, 0, 0].into_iter().chain(block(4)));
+        let blocks = decode("15", &bytes).unwrap();
+        let found: Vec<_> =
+            blocks.iter().map(|block| (block.id, block.relation.number, block.block.0)).collect();
+        assert_eq!(found, [(0, 16384, 1), (1, 16384, 2), (4, 16390, 3), (5, 16390, 4)]);
+        // There is none before the first, and ids only grow.
+        assert!(decode("15", &bytes[20..28]).is_err());
+        let mut again = bytes.clone();
+        again[20] = 0;
+        assert!(decode("15", &again).is_err());
+    }
+
+    #[test]
     fn the_top_level_transaction_came_with_14() {
         let bytes = [ID_TOPLEVEL_XID, 9, 0, 0, 0, ID_DATA_SHORT, 1, 0xEE];
         assert!(decode("13", &bytes).is_err() && decode("9.6", &bytes).is_err());
