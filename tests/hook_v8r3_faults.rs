@@ -246,6 +246,8 @@ fn kill_while_it_does_not_stream(cluster: &PoolCluster) {
     let told = "streaming: wait until this node receives from the primary";
     for moment in ["begin", "done"] {
         cluster.stop_node(1);
+        // Else it would notice in the middle of what follows, and answer nobody for a while.
+        cluster.wait_for_pool(1, false);
         cluster.write(&hba, &format!("host replication all all reject\n{old}"));
         cluster.sql(2, "SELECT pg_reload_conf()");
         let before = cluster.log(1).matches(told).count();
