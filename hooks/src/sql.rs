@@ -70,9 +70,7 @@ impl SqlError {
             SqlError::Connect(error) => has_answered(error),
         }
     }
-}
 
-impl SqlError {
     /// Whether the server accepts no connections yet: it starts, or replays (`cannot_connect_now`).
     pub fn is_starting(&self) -> bool {
         matches!(self, SqlError::Connect(error) if is_starting(error))
@@ -110,7 +108,7 @@ impl Server {
 
     /// The host that is asked.
     pub fn host(&self) -> &str {
-        self.conninfo.get("host").or(self.conninfo.get("hostaddr")).unwrap_or("localhost")
+        self.conninfo.host().unwrap_or("localhost")
     }
 
     /// Its port.

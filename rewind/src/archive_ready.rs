@@ -56,7 +56,7 @@ pub enum ArchiveReadyError {
         /// What it said at last.
         output: String,
     },
-    /// The run was asked to stop while the command ran, which was let finish.
+    /// The run was asked to stop; a command that ran was let finish.
     #[error("the run was asked to stop")]
     Stopped,
     /// What is done could not be noted.
@@ -130,7 +130,8 @@ impl ArchiveCommand {
         }
         let mut done = Vec::new();
         let result = waiting.into_iter().try_for_each(|name| {
-            if stop.check().is_err() || !target.root().join(version.wal_dir()).join(&name).is_file() {
+            stop.check().map_err(|_| ArchiveReadyError::Stopped)?;
+            if !target.root().join(version.wal_dir()).join(&name).is_file() {
                 return Ok(());
             }
             self.archive(target, version, &name, stop)?;

@@ -175,7 +175,7 @@ impl PoolCluster {
                 "#the cluster of a test\nKB_GATEWAY_IP=\"127.0.0.1\"\nKB_LOCALHOST_IP=\"{}\"\nSYNC_FLAG=0\nKB_VIP=\nKB_POOL_VIP=127.0.0.1\n\
                  KB_POOL_PORT={}\nKB_POOL_PCP_PORT={}\nPCP_USER=kingbase\nPCP_PASS=\"c2VjcmV0IHBjcA==\"\nKB_ETC_PATH={home}/db/etc\n\
                  KB_PATH={bin}\nCLUSTER_BIN_PATH=/usr/sbin\nKB_DATA_PATH={home}/db/data\nKB_USER=postgres\nKB_PASS=\nKB_DATANAME=postgres\n\
-                 KB_PORT={}\nRECOVERY_LOG_DIR={home}/log/recovery.log\nPING_TIMES=1\nCONNECTTIMEOUT=10\nHEALTH_CHECK_MAX_RETRIES=9\n\
+                 KB_PORT={}\nRECOVERY_LOG_DIR={home}/log/recovery.log\nPING_TIMES=1\nCONNECTTIMEOUT=10\nHEALTH_CHECK_MAX_RETRIES=2\n\
                  HEALTH_CHECK_RETRY_DELAY=1\n#whether to turn on automatic recovery,0->off,1->on\nAUTO_PRIMARY_RECOVERY=0\n\
                  ALL_NODE_NAME=(node1 node2 node3)\nNODE_NAME=\"node{node}\"\nMOUNT_CHECK_MAX_RETRIES=1\n",
                 address(node),

@@ -10,7 +10,7 @@ use crate::relation::Relation;
 /// Blocks remembered to be in the map already: most records name one that another has named not long ago.
 const RECENT: usize = 1 << RECENT_BITS;
 
-/// 64 kB for each thread: they stay in the processor's cache.
+/// 64 kB for each segment at work: those of the one being read stay in the processor's cache.
 const RECENT_BITS: u32 = 12;
 
 /// Relation and block in one number.

@@ -126,9 +126,15 @@ struct RewindObject<'a> {
 
 /// One JSON object, with a newline.
 pub(crate) fn json(status: &Status) -> String {
+    // No maps with odd keys, no failing serializers: nothing can go wrong.
+    serde_json::to_string(&object(status)).unwrap_or_default() + "\n"
+}
+
+/// The object itself.
+pub(crate) fn object(status: &Status) -> impl Serialize {
     let control = &status.control;
     let min_recovery_point = control.min_recovery_point();
-    let object = Object {
+    Object {
         directory: status.directory.display().to_string(),
         state: match status.condition {
             Condition::Clean => "clean",
@@ -161,9 +167,7 @@ pub(crate) fn json(status: &Status) -> String {
             relations_left: rewind.relations,
         }),
         journal_error: status.journal_problem.as_ref().map(|problem| chain(problem)),
-    };
-    // No maps with odd keys, no failing serializers: nothing can go wrong.
-    serde_json::to_string(&object).unwrap_or_default() + "\n"
+    }
 }
 
 #[derive(Serialize)]

@@ -5,6 +5,7 @@
 
 use rewind::source::conninfo::ConninfoText;
 
+use super::refuse::primary_conninfo;
 use super::{Asked, Need, Node};
 use crate::files;
 use crate::flow::StepError;
@@ -134,23 +135,22 @@ impl Position {
 /// Whether a node's settings name another node of the pool than its primary: that does not pass by itself.
 fn follows_another(node: &Node<'_>) -> bool {
     let shown = node.own_server().ask("SHOW primary_conninfo");
-    let text = match &shown {
-        Ok(answer) => answer.value().map(str::to_owned),
+    let upstream = match &shown {
+        Ok(answer) => answer.value().and_then(|text| ConninfoText::parse(text).ok()),
         // Before 12 it is no setting of the server.
         Err(_) => in_recovery_conf(node),
     };
-    let Some(upstream) = text.and_then(|text| ConninfoText::parse(&text).ok()) else { return false };
-    let host = upstream.get("host").or(upstream.get("hostaddr"));
+    let Some(upstream) = upstream else { return false };
     let port = upstream.get("port").unwrap_or("5432");
-    let is_it =
-        |other: &&super::PoolNode| Some(other.host.as_str()) == host && other.port.to_string() == port;
+    let is_it = |other: &&super::PoolNode| {
+        Some(other.host.as_str()) == upstream.host() && other.port.to_string() == port
+    };
     node.nodes.iter().find(is_it).is_some_and(|upstream| !upstream.is_primary)
 }
 
-fn in_recovery_conf(node: &Node<'_>) -> Option<String> {
+fn in_recovery_conf(node: &Node<'_>) -> Option<ConninfoText> {
     let text = files::read(&node.server.data.join("recovery.conf")).ok()??;
-    let settings = rewind::config::parse(text.as_bytes()).ok()?;
-    settings.into_iter().rev().find(|setting| setting.name == "primary_conninfo").map(|setting| setting.value)
+    primary_conninfo(&text).ok()?
 }
 
 #[cfg(test)]

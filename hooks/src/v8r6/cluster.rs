@@ -22,9 +22,9 @@ pub(super) struct NodeRecord {
 }
 
 impl NodeRecord {
-    /// Where the node is, for ssh, too: its name, or its address if only that is given.
+    /// Where the node is, for ssh, too.
     pub(super) fn host(&self) -> &str {
-        self.conninfo.get("host").or(self.conninfo.get("hostaddr")).unwrap_or("localhost")
+        self.conninfo.host().unwrap_or("localhost")
     }
 
     /// `node "node2" (ID: 2)`

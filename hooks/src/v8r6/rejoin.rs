@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rewind::source::conninfo::ConninfoText;
-use walparse::ControlFile;
+use walparse::{ControlFile, SegmentSize};
 
 use super::cluster::{self, NodeRecord};
 use super::log::{Level, exact_time, say};
@@ -182,9 +182,9 @@ fn own_timeline(server: &LocalServer) -> Result<u32, StepError> {
     for entry in std::fs::read_dir(&path).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let name = name.to_string_lossy();
-        let is_waiting = || path.join(format!("archive_status/{name}.ready")).exists();
-        if let Some(timeline) = timeline_of_segment(&name).filter(|timeline| *timeline > latest)
-            && !is_waiting()
+        if let Some(timeline) = timeline_of_segment(&name, control.geometry().segment_size)
+            && timeline > latest
+            && !path.join(format!("archive_status/{name}.ready")).exists()
         {
             latest = timeline;
         }
@@ -193,9 +193,8 @@ fn own_timeline(server: &LocalServer) -> Result<u32, StepError> {
 }
 
 /// The timeline in the name of a segment file. A history file is none: a standby has those of its primary, too.
-fn timeline_of_segment(name: &str) -> Option<u32> {
-    let is_segment = name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_segment { u32::from_str_radix(&name[..8], 16).ok() } else { None }
+fn timeline_of_segment(name: &str, size: SegmentSize) -> Option<u32> {
+    size.parse_file_name(name).map(|(timeline, _)| timeline.0)
 }
 
 /// The timeline that a primary writes: the one that it was promoted to may not be in its control file yet, so it is
@@ -398,9 +397,10 @@ mod tests {
 
     #[test]
     fn only_segments_tell_a_timeline() {
-        assert_eq!(timeline_of_segment("000000020000000000000001"), Some(2));
+        let size = SegmentSize::new(16 << 20).unwrap();
+        assert_eq!(timeline_of_segment("000000020000000000000001", size), Some(2));
         for name in ["00000003.history", "000000030000000000000001.partial", "archive_status"] {
-            assert_eq!(timeline_of_segment(name), None, "{name}");
+            assert_eq!(timeline_of_segment(name, size), None, "{name}");
         }
     }
 }

@@ -76,6 +76,7 @@ impl Fold {
         }
     }
 
+    // Into the loop over the records, so that what was found in one need not go through memory.
     #[inline(always)]
     fn add(&mut self, record: &Record<'_>, request: &ScanRequest) -> Result<(), ScanError> {
         let undecodable = |source| WalReadError::Undecodable { lsn: record.lsn, source };

@@ -131,14 +131,14 @@ pub(super) fn run(args: &V8r6Args) -> ExitCode {
         Action::Status(args) => show_status(&screen, &config, args.format),
         Action::IsStandby => answer(&screen, config.is_startable_standby()),
         Action::IsRunning => answer(&screen, config.server().running().map(|process| process.is_some())),
-        Action::Startdb => with_log(&screen, &config, Echo::On, |log| {
+        Action::Startdb => by_hand(&screen, &config, |log| {
             let started = config.lock().and_then(|_lock| v8r6::start_database(&config, log));
             match started {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => tell(&screen, &error),
             }
         }),
-        Action::Rejoin(args) => with_log(&screen, &config, Echo::On, |log| {
+        Action::Rejoin(args) => by_hand(&screen, &config, |log| {
             // A dry run changes nothing.
             let lock = if args.dry_run { Ok(None) } else { config.lock().map(Some) };
             match lock {
@@ -302,9 +302,7 @@ fn what_is_known(config: &RepmgrConf, daemon: Daemon, error: &StepError, format:
     let directory = rewind::status(&config.data);
     let (id, name) = (config.node_id, &config.node_name);
     if format == Format::Json {
-        let directory = directory.ok().map(|status| directory_report::status::json(&status));
-        let directory: Option<serde_json::Value> =
-            directory.and_then(|text| serde_json::from_str(&text).ok());
+        let directory = directory.as_ref().ok().map(directory_report::status::object);
         let node = serde_json::json!({"id": id, "name": name, "directory": directory});
         let status = serde_json::json!({"daemon": daemon, "node": node, "error": error.message});
         return status.to_string() + "\n";
@@ -329,7 +327,7 @@ fn with_log(
     screen: &Screen,
     config: &RepmgrConf,
     echo: Echo,
-    work: impl FnOnce(&RecoveryLog) -> ExitCode,
+    work: impl FnOnce(&Arc<RecoveryLog>) -> ExitCode,
 ) -> ExitCode {
     let log = match RecoveryLog::open(config.log.as_deref(), echo) {
         Ok(log) => Arc::new(log),
@@ -340,13 +338,15 @@ fn with_log(
     };
     log.speak();
     log_messages(&log);
-    // The daemon has its own way.
-    if echo == Echo::On
-        && let Err(error) = signals::end_with_children(&log)
-    {
-        return failed(screen, &format!("could not listen for signals: {error}"), None);
-    }
     work(&log)
+}
+
+/// What a person, or another node's daemon, has called: seen on standard error, and ended by a signal.
+fn by_hand(screen: &Screen, config: &RepmgrConf, work: impl FnOnce(&RecoveryLog) -> ExitCode) -> ExitCode {
+    with_log(screen, config, Echo::On, |log| match signals::end_with_children(log) {
+        Ok(()) => work(log),
+        Err(error) => failed(screen, &format!("could not listen for signals: {error}"), None),
+    })
 }
 
 fn answer(screen: &Screen, answer: Result<bool, StepError>) -> ExitCode {

@@ -32,6 +32,11 @@ impl ConninfoText {
         self.0.get(keyword)
     }
 
+    /// Where the server is: its name, or its address if only that is given.
+    pub fn host(&self) -> Option<&str> {
+        self.get("host").or(self.get("hostaddr"))
+    }
+
     /// Sets one of libpq's options.
     ///
     /// # Panics
