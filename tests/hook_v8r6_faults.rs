@@ -3,7 +3,9 @@
 //!     node1 (primary) ──> node2 (standby)
 //!                     └─> node3 (standby)
 
-use crate::harness::{AsServerUser, RepmgrCluster, Sandbox, Tree, assert_logged, copy_tree, kill_at_each};
+use crate::harness::{
+    AsServerUser, ControlData, RepmgrCluster, Sandbox, Tree, assert_logged, copy_tree, kill_at_each,
+};
 use crate::hook_v8r6::fail_over;
 
 /// All servers are down: the one that was the primary brings the cluster up, unless that is switched off. Then two nodes
@@ -68,6 +70,12 @@ fn all_nodes_down_and_two_primaries() {
     assert_eq!([1, 2, 3].map(|node| cluster.addresses(node)), [held, "", ""]);
 
     cluster.kill_node(3);
+    // The new primary comes to no checkpoint: its control file keeps naming the timeline of before.
+    let checkpointer =
+        cluster.column(2, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'");
+    let stopped =
+        std::process::Command::new("kill").args(["-STOP", &checkpointer[0]]).status().expect("run kill");
+    assert!(stopped.success());
     cluster.sql(2, "SELECT pg_promote()");
     cluster.wait("node 2 to be a primary", || cluster.column(2, "SELECT pg_is_in_recovery()") == ["f"]);
     let processes = [1, 2].map(|node| cluster.process(node));
@@ -84,8 +92,9 @@ fn all_nodes_down_and_two_primaries() {
     assert_eq!([1, 2].map(|node| cluster.process(node)), processes);
     assert_eq!((cluster.process(3), cluster.addresses(2).as_str()), (None, ""));
 
-    // A person has decided which one stays, although the other's timeline is ahead.
-    cluster.stop_node(2);
+    // A person has decided which one stays, although the other's timeline is ahead, as the names of its WAL files tell.
+    cluster.kill_node(2);
+    assert_eq!(ControlData::of(&cluster.data(2)).get("Latest checkpoint's TimeLineID"), "1");
     let run = cluster.hook(2, &["rejoin", "-h", "127.0.0.1", "--force-rewind"]);
     assert_eq!(run.code, 1, "{run}");
     assert_logged(
@@ -237,7 +246,8 @@ fn a_log_that_is_no_file() {
     }
 }
 
-/// One start or rejoin of a node at a time, whoever asks; and one that is ended ends what it has started.
+/// One start or rejoin of a node at a time, whoever asks; and one that is ended ends what it has started, also what takes
+/// no notice of SIGTERM.
 #[test]
 fn one_at_a_time_and_nothing_is_left_behind() {
     let sandbox = Sandbox::new();
@@ -245,7 +255,7 @@ fn one_at_a_time_and_nothing_is_left_behind() {
     let (conf, mark) = (home.join("repmgr.conf"), home.join("mark"));
     let text = format!(
         "node_id=1\nnode_name=a\nconninfo='host=127.0.0.1 port=1'\ndata_directory='{}'\n\
-         service_start_command='sleep 600 & echo $! > {}; wait'\n",
+         service_start_command='(trap \"\" TERM; exec sleep 600) & echo $! > {}; wait'\n",
         home.join("data").display(),
         mark.display()
     );
@@ -270,6 +280,45 @@ fn one_at_a_time_and_nothing_is_left_behind() {
     });
     assert_ne!(status.code(), Some(0), "{said}");
     assert!(said.contains("received SIGTERM: this run ends, the next one goes on"), "{said}");
+}
+
+/// Up to 11 a server stays in the group of the program that starts it: that one is not ended with the run.
+#[test]
+fn a_server_that_is_being_started_goes_on() {
+    let sandbox = Sandbox::new();
+    let home = sandbox.make_dir("home");
+    let (conf, program) = (home.join("repmgr.conf"), home.join("pg_ctl"));
+    let (begun, ended) = (home.join("begun"), home.join("ended"));
+    let text = format!(
+        "node_id=1\nnode_name=a\nconninfo='host=127.0.0.1 port=1'\ndata_directory='{0}/data'\npg_bindir='{0}'\n",
+        home.display()
+    );
+    std::fs::create_dir(home.join("data")).expect("make the data directory");
+    std::fs::write(&conf, text).expect("write repmgr.conf");
+    let script = format!("#!/bin/sh\ntouch {}\nsleep 1\ntouch {}\n", begun.display(), ended.display());
+    std::fs::write(&program, script).expect("write pg_ctl");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, executable).expect("make pg_ctl executable");
+    let mut run = crate::harness::command(["hook", "v8r6", "-f"]);
+    let mut run = run
+        .arg(&conf)
+        .arg("startdb")
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("run kbrecover hook");
+    let wait_for = |path: &std::path::Path| {
+        let is_there = (0..200).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            path.exists()
+        });
+        assert!(is_there, "{} is not there", path.display());
+    };
+    wait_for(&begun);
+    let killed = std::process::Command::new("kill").arg(run.id().to_string()).status().expect("run kill");
+    assert!(killed.success());
+    assert_eq!(run.wait().expect("wait for kbrecover hook").code(), None);
+    assert!(!ended.exists(), "it was waited for");
+    wait_for(&ended);
 }
 
 /// Every connection is encrypted and asks for a password: those of the flow, of the engine, and of the standby.

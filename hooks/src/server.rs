@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use rewind::command::{self, ExitReason};
+use rewind::command::{self, CommandError, ExitReason, Finished};
 use walparse::{Flavor, Names};
 
 use crate::files;
@@ -84,7 +84,12 @@ impl LocalServer {
     pub fn start(&self, log: &Path) -> Result<(), StepError> {
         let mut command = self.control_program("start");
         command.arg("-l").arg(log);
-        self.run(command, Some(format!("the server's words are in \"{}\"", log.display())))
+        // Up to 11 the server stays in the group of the program that starts it: to end that one is to end the server.
+        self.run(
+            command,
+            command::run_to_its_end,
+            Some(format!("the server's words are in \"{}\"", log.display())),
+        )
     }
 
     /// Stops the server and waits until it is down: orderly at first, then at once.
@@ -95,7 +100,7 @@ impl LocalServer {
         for mode in ["fast", "immediate"] {
             let mut command = self.control_program("stop");
             command.args(["-m", mode]);
-            let stopped = self.run(command, None);
+            let stopped = self.run(command, command::run, None);
             if self.running()?.is_none() {
                 return Ok(());
             }
@@ -128,11 +133,11 @@ impl LocalServer {
         command
     }
 
-    fn run(&self, mut command: Command, hint: Option<String>) -> Result<(), StepError> {
+    fn run(&self, mut command: Command, run: Runner, hint: Option<String>) -> Result<(), StepError> {
         let limit = Duration::from_secs(CONTROL_SECONDS + 30);
         let program = Path::new(command.get_program()).display().to_string();
         let action = command.get_args().next().unwrap_or_default().to_string_lossy().into_owned();
-        let finished = command::run(&mut command, Some(limit)).map_err(|error| StepError::of(&error))?;
+        let finished = run(&mut command, Some(limit)).map_err(|error| StepError::of(&error))?;
         if finished.status.success() {
             return Ok(());
         }
@@ -140,6 +145,9 @@ impl LocalServer {
         Err(StepError { message: format!("\"{program} {action}\" failed: {why}"), hint })
     }
 }
+
+/// A way to run a program to its end, within a limit.
+type Runner = fn(&mut Command, Option<Duration>) -> Result<Finished, CommandError>;
 
 /// A file that could not be used.
 pub(crate) fn file_error(action: &str, path: &Path, error: &io::Error) -> StepError {

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use crate::stop::StopFlag;
 
@@ -43,12 +43,15 @@ pub fn run(command: &mut Command, limit: Option<Duration>) -> Result<Finished, C
     run_with(command, limit, Telling::Lines, None)
 }
 
-/// As [`run`], for a child that must not be cut off in the middle: [`end_all`] leaves it alone, and it is waited for.
+/// As [`run`], for a child that must not be cut off in the middle: [`end_all`] leaves it alone, with what it starts.
 ///
 /// # Errors
 /// As [`run`].
 pub fn run_to_its_end(command: &mut Command, limit: Option<Duration>) -> Result<Finished, CommandError> {
     let program = program_name(command);
+    if running().is_over {
+        return Err(CommandError::Stopped { program });
+    }
     let child = spawn(command, &program)?;
     watch(child, program, limit, Telling::Lines, &|| false)
 }
@@ -158,14 +161,15 @@ pub fn end_all() {
     }
 }
 
-/// Waits for the end of the children after [`end_all`], and kills those that take longer than [`STOP_GRACE`].
+/// Waits for the end of the children after [`end_all`], with what they started. Whoever waits for a child kills what takes
+/// longer than [`STOP_GRACE`]; in case nobody does, it is killed here.
 pub fn wait_for_end() {
-    let deadline = Instant::now() + STOP_GRACE;
-    while !running().groups.is_empty() && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(20));
-    }
-    for group in &running().groups {
-        let _ = kill_process_group(*group, Signal::KILL);
+    let is_over = || running().groups.is_empty();
+    if !wait_until(Instant::now() + STOP_GRACE + KILL_GRACE, is_over) {
+        for group in &running().groups {
+            let _ = kill_process_group(*group, Signal::KILL);
+        }
+        wait_until(Instant::now() + KILL_GRACE, is_over);
     }
 }
 
@@ -214,9 +218,12 @@ fn run_with(
     let (child, registered) = start(command, &program)?;
     let is_stopped = || stop.is_some_and(StopFlag::is_requested) || running().is_over;
     let finished = watch(child, program.clone(), limit, telling, &is_stopped)?;
-    drop(registered);
-    if running().is_over && !finished.status.success() {
-        return Err(CommandError::Stopped { program });
+    if is_stopped() {
+        // It ended by itself, or when everybody was asked to. What it started need not have.
+        end(registered.0, &mut || true);
+        if !finished.status.success() {
+            return Err(CommandError::Stopped { program });
+        }
     }
     Ok(finished)
 }
@@ -245,7 +252,7 @@ fn watch(
     let status = match waited.map_err(|source| CommandError::Wait { program: program.clone(), source })? {
         Some(status) => status,
         None => {
-            end(&mut child);
+            end(Pid::from_child(&child), &mut || !matches!(child.try_wait(), Ok(None)));
             if is_stopped() {
                 return Err(CommandError::Stopped { program });
             }
@@ -259,8 +266,11 @@ fn watch(
     Ok(Finished { status, output })
 }
 
-/// How long a child may take to end after it was asked to.
+/// How long a child may take to end after it was asked to, with what it started.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// How long it may take to be gone after it was killed.
+const KILL_GRACE: Duration = Duration::from_secs(1);
 
 /// Waits for the child to end; `None` if the deadline or a stop comes first.
 fn wait(
@@ -300,20 +310,31 @@ fn wait_for_close(pipes: &Receiver<()>, until: Instant) -> bool {
     }
 }
 
-/// Asks the child's whole group to end, then makes it.
-fn end(child: &mut Child) {
-    let group = Pid::from_child(child);
-    let deadline = Instant::now() + STOP_GRACE;
+/// Asks a whole group to end, then makes it, and returns when it is gone: all that a child has started, and the child,
+/// which `is_reaped` looks after.
+fn end(group: Pid, is_reaped: &mut dyn FnMut() -> bool) {
+    // A group has its number for as long as one of its processes is there, so this is no other one's.
+    let mut is_gone = || is_reaped() && test_kill_process_group(group).is_err();
     // A group that is gone already needs no signal.
     let _ = kill_process_group(group, Signal::TERM);
-    while Instant::now() < deadline {
-        if !matches!(child.try_wait(), Ok(None)) {
-            break;
+    if !wait_until(Instant::now() + STOP_GRACE, &mut is_gone) {
+        let _ = kill_process_group(group, Signal::KILL);
+        // Only one that the kernel does not let go, or whose parent does not ask for its end, is there yet.
+        wait_until(Instant::now() + KILL_GRACE, &mut is_gone);
+    }
+}
+
+/// Waits until something is so; says whether it was in time.
+fn wait_until(deadline: Instant, mut is_so: impl FnMut() -> bool) -> bool {
+    loop {
+        if is_so() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
         }
         thread::sleep(Duration::from_millis(20));
     }
-    let _ = kill_process_group(group, Signal::KILL);
-    let _ = child.wait();
 }
 
 fn take_lines(stream: Box<dyn Read + Send>, telling: Telling, tail: Arc<Mutex<Tail>>, closed: Sender<()>) {
@@ -423,6 +444,24 @@ mod tests {
         assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
         thread::sleep(Duration::from_millis(2200).saturating_sub(started.elapsed()));
         assert!(!mark.exists());
+    }
+
+    #[test]
+    fn what_a_child_has_started_gets_its_time_to_end_and_is_gone_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mark, process) = (dir.path().join("mark"), dir.path().join("process"));
+        let cleans_up = format!("trap 'sleep 0.5; touch {}; exit' TERM", mark.display());
+        let script = format!("({cleans_up}; while :; do sleep 0.05; done) & wait");
+        shell(&script, Some(Duration::from_millis(200))).unwrap_err();
+        assert!(mark.exists());
+
+        let script = format!("(trap '' TERM; exec sleep 60) & echo $! > {}; wait", process.display());
+        let started = Instant::now();
+        shell(&script, Some(Duration::from_millis(200))).unwrap_err();
+        assert!(started.elapsed() >= STOP_GRACE, "{:?}", started.elapsed());
+        let process = std::fs::read_to_string(&process).unwrap();
+        let state = std::fs::read_to_string(format!("/proc/{}/stat", process.trim())).unwrap_or_default();
+        assert!(state.is_empty() || state.contains(") Z "), "{state}");
     }
 
     #[test]
