@@ -87,6 +87,7 @@ mod hook_v8r3_faults;
 mod hook_v8r6;
 mod hook_v8r6_daemon;
 mod hook_v8r6_faults;
+mod hook_v8r6_nodes;
 mod hook_managers;
 
 // Cluster managers that call this program by the name pg_rewind.
