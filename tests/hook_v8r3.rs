@@ -57,6 +57,18 @@ fn a_standby_that_is_down_comes_back() {
     assert_eq!((cluster.process(1), cluster.process(2)), (process, standby));
     let addresses = [1, 2, 3].map(|node| cluster.addresses(node));
     assert_eq!(addresses, ["2: eth0 inet 192.0.2.9/24 label eth0:2\n", "", ""]);
+
+    // Copied over although it has not diverged, as the script did it, if that is wanted. It keeps its slots.
+    cluster.sql(2, "SELECT pg_create_physical_replication_slot('slot_node1')");
+    cluster.set(2, "REWIND_ALWAYS", "1");
+    cluster.stop_node(2);
+    cluster.wait_for_pool(2, false);
+    let before = cluster.log(2).len();
+    let run = cluster.hook(2, &[]);
+    assert_eq!(run.code, 0, "{run}\n{}", cluster.log(2));
+    let log = &cluster.log(2)[before..];
+    assert_logged(log, &["source and target cluster are on the same timeline", "Done!", "recovery success"]);
+    assert_eq!(cluster.column(2, "SELECT slot_name FROM pg_replication_slots"), ["slot_node1"], "{log}");
 }
 
 /// The primary is lost. It comes back only if that is allowed, and then with the new primary's data.

@@ -12,7 +12,7 @@ pub struct RewindJob {
     pub data: PathBuf,
     /// The new primary.
     pub source: Server,
-    /// Rewinds even if the node has not diverged.
+    /// Makes the node's files the source's even if it has not diverged.
     pub always: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Replication slots of this node: what others receive through it, should it become the primary.
 //!
 //! A rewind takes them away, and those of an old primary would keep WAL from an age ago. So their names are
-//! noted, they are dropped while the server is stopped, and made again when it runs.
+//! noted, those of an old primary are dropped while the server is stopped, and what is gone is made again when it runs.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,29 +13,33 @@ use crate::{files, slots};
 /// Where the names are noted, beside the data directory, as the scripts have it.
 const NOTE: &str = "tmp_slot";
 
-/// Notes and drops the physical slots of a node that was the primary.
+/// Notes the physical slots of this node, and drops those of one that was the primary.
 pub(super) fn look_for_old(node: &mut Node<'_>) -> Result<Decision, StepError> {
-    if !matches!(node.need, Some(Need::OldPrimary | Need::Unfinished)) {
-        return Ok(Decision::Skip(String::new()));
-    }
     let old = slots::physical(&node.server)?;
     if old.is_empty() {
         return Ok(Decision::Skip(String::new()));
     }
-    Ok(Decision::Act(format!(
-        "drop the slots [{}], to be made again",
-        old.iter().cloned().collect::<Vec<_>>().join(" ")
-    )))
+    let names = old.into_iter().collect::<Vec<_>>().join(" ");
+    Ok(Decision::Act(match was_primary(node) {
+        true => format!("drop the slots [{names}], to be made again"),
+        false => format!("note the slots [{names}], to be made again if a rewind takes them away"),
+    }))
 }
 
 pub(super) fn drop_old(node: &mut Node<'_>) -> Result<String, StepError> {
     let old = slots::physical(&node.server)?;
     let all: BTreeSet<String> = old.iter().cloned().chain(noted(node)?).collect();
     files::replace(&note(node), &all.iter().map(|name| format!("{name}\n")).collect::<String>())?;
-    for name in &old {
-        slots::drop_stopped(&node.server, name)?;
+    if was_primary(node) {
+        for name in &old {
+            slots::drop_stopped(&node.server, name)?;
+        }
     }
     Ok(String::new())
+}
+
+fn was_primary(node: &Node<'_>) -> bool {
+    matches!(node.need, Some(Need::OldPrimary | Need::Unfinished))
 }
 
 /// Makes the noted slots again.

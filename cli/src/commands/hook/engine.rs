@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hooks::recovery_log::RecoveryLog;
 use hooks::{RewindFailed, RewindJob, RewindPlan, RewindResult, Rewinder};
 use jiff::tz::TimeZone;
-use rewind::{Mode, Options, Outcome, RestoreCommand, Silent, SourceChoice, TargetState};
+use rewind::{Mode, Options, Outcome, RestoreCommand, SameTimeline, Silent, SourceChoice, TargetState};
 
 use crate::commands::rewind::adopt_owner_of;
 use crate::failure::{Failed, SetupError};
@@ -76,6 +76,9 @@ fn run(job: &RewindJob, mode: Mode) -> Result<Outcome, Failed> {
     adopt_owner_of(&job.data)?;
     let mut options = Options::new(job.data.clone(), SourceChoice::Server(Box::new(conninfo)));
     options.mode = mode;
+    if job.always {
+        options.same_timeline = SameTimeline::Resync;
+    }
     options.observer = faults::from_environment();
     options.missing_wal.restore_command = restore_command(&job.data);
     Ok(rewind::run(&options, &Silent)?)
