@@ -14,12 +14,12 @@ use crate::server::file_error;
 ///
 /// # Errors
 /// It cannot be written.
-pub(crate) fn replace(path: &Path, text: &str) -> Result<(), StepError> {
+pub(crate) fn replace(path: &Path, text: impl AsRef<[u8]>) -> Result<(), StepError> {
     let write = || -> io::Result<()> {
         let directory = path.parent().unwrap_or(Path::new("."));
         // Made with mode 0600, as a server has its files.
         let mut file = tempfile::Builder::new().prefix(".kbrecover-").tempfile_in(directory)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(text.as_ref())?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
         File::open(directory)?.sync_all()
@@ -62,13 +62,21 @@ pub(crate) fn read_note(path: &Path) -> Option<String> {
 /// More is in no note.
 const NOTE_SIZE: u64 = 4096;
 
-/// The text of a file; `None` if there is none.
+/// The text of a file that is only looked at; `None` if there is none.
 ///
 /// # Errors
 /// It is there but cannot be read.
 pub(crate) fn read(path: &Path) -> Result<Option<String>, StepError> {
+    Ok(read_bytes(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// The bytes of a file that is changed: comments and values may be in any encoding. `None` if there is none.
+///
+/// # Errors
+/// It is there but cannot be read.
+pub(crate) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, StepError> {
     match fs::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(file_error("read", path, &error)),
     }
@@ -94,18 +102,27 @@ pub(crate) fn is_half_rewound(data: &Path) -> Result<bool, StepError> {
     Ok(label.is_some_and(|text| rewind::is_mark(text.as_bytes())))
 }
 
-/// The text of a configuration file with these settings in the place of what it says of them.
-pub(crate) fn with_settings(old: &str, settings: &[(&str, String)]) -> String {
-    let is_replaced = |line: &str| {
-        let name = line.trim_start().split(['=', ' ', '\t']).next().unwrap_or_default();
-        settings.iter().any(|(setting, _)| setting.eq_ignore_ascii_case(name))
-    };
-    let kept = old.lines().filter(|line| !is_replaced(line)).map(|line| format!("{line}\n"));
-    let new = settings.iter().map(|(name, value)| {
+/// Whether a line of a configuration file is about this setting.
+pub(crate) fn is_about(line: &[u8], setting: &str) -> bool {
+    let name = line.trim_ascii_start().split(|byte| b"= \t".contains(byte)).next().unwrap_or_default();
+    name.eq_ignore_ascii_case(setting.as_bytes())
+}
+
+/// A configuration file with these settings in the place of what it says of them.
+pub(crate) fn with_settings(old: &[u8], settings: &[(&str, String)]) -> Vec<u8> {
+    let is_replaced = |line: &[u8]| settings.iter().any(|(name, _)| is_about(line, name));
+    let mut new = Vec::new();
+    for line in old.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_replaced(line)) {
+        new.extend_from_slice(line);
+    }
+    if new.last().is_some_and(|byte| *byte != b'\n') {
+        new.push(b'\n');
+    }
+    for (name, value) in settings {
         let value = value.replace('\\', "\\\\").replace('\'', "''");
-        format!("{name} = '{value}'\n")
-    });
-    kept.chain(new).collect()
+        new.extend_from_slice(format!("{name} = '{value}'\n").as_bytes());
+    }
+    new
 }
 
 #[cfg(test)]
@@ -135,11 +152,13 @@ mod tests {
 
     #[test]
     fn settings_are_replaced_and_quoted() {
-        let old = "port = 1\nprimary_conninfo = 'a'\n#primary_conninfo\nPrimary_Conninfo='b'\n";
+        // A comment in GBK, and a last line without an end.
+        let old = b"port = 1 # \xb6\xcb\nprimary_conninfo = 'a'\n#primary_conninfo\nPrimary_Conninfo='b'\nx = 1";
         let settings = [("primary_conninfo", r"password='it\'s'".to_owned())];
         let new = with_settings(old, &settings);
-        assert_eq!(new, "port = 1\n#primary_conninfo\nprimary_conninfo = 'password=''it\\\\''s'''\n");
-        let read = rewind::config::parse(new.as_bytes()).unwrap();
+        let expected = b"port = 1 # \xb6\xcb\n#primary_conninfo\nx = 1\nprimary_conninfo = 'password=''it\\\\''s'''\n";
+        assert_eq!(new, expected);
+        let read = rewind::config::parse(&new).unwrap();
         assert_eq!(read.last().unwrap().value, settings[0].1);
     }
 }

@@ -139,9 +139,10 @@ impl HaModule {
     /// # Errors
     /// It is not there, is not understood, or lacks something.
     pub fn read(path: &Path) -> Result<HaModule, HaModuleError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| HaModuleError::Open { path: path.to_owned(), source })?;
-        HaModule::parse(path, &text, &|name| std::env::var(name).ok())
+        let bytes =
+            fs::read(path).map_err(|source| HaModuleError::Open { path: path.to_owned(), source })?;
+        // A comment may be in another encoding.
+        HaModule::parse(path, &String::from_utf8_lossy(&bytes), &|name| std::env::var(name).ok())
     }
 
     fn parse(
@@ -277,6 +278,13 @@ mod tests {
 
     fn read(extra: &str) -> Result<HaModule, HaModuleError> {
         HaModule::parse(Path::new("/etc/HAmodule.conf"), &format!("{WHOLE}{extra}"), &|_| None)
+    }
+
+    #[test]
+    fn a_comment_may_be_in_another_encoding() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), [b"# \xb6\xcb\xbf\xda\n", WHOLE.as_bytes()].concat()).unwrap();
+        assert_eq!(HaModule::read(file.path()).unwrap().node_name, "node1");
     }
 
     #[test]

@@ -103,9 +103,9 @@ fn starts_all_the_same(need: Option<Need>, is_unfinished: bool) -> bool {
 fn look_at_configuration(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let names = node.server.names();
     let path = node.server.data.join(names.config_file);
-    if files::read(&path)?.is_none_or(|text| text.trim().is_empty()) {
+    if is_empty(&files::read_bytes(&path)?) {
         let template = node.config.etc.join(names.config_file);
-        if files::read(&template)?.is_none_or(|text| text.trim().is_empty()) {
+        if is_empty(&files::read_bytes(&template)?) {
             return Err(StepError::new(format!(
                 "\"{}\" is missing, and so is its template \"{}\"",
                 path.display(),
@@ -115,7 +115,7 @@ fn look_at_configuration(node: &mut Node<'_>) -> Result<Decision, StepError> {
         return Ok(Decision::Act(format!("restore {} from {}", names.config_file, template.display())));
     }
     for name in [names.config_file, names.auto_config_file] {
-        let text = files::read(&node.server.data.join(name))?.unwrap_or_default();
+        let text = files::read_bytes(&node.server.data.join(name))?.unwrap_or_default();
         if without_synchronous(&text) != text {
             return Ok(Decision::Act(format!("sed conf change #synchronous_standby_names in {name}")));
         }
@@ -127,28 +127,33 @@ fn change_configuration(node: &mut Node<'_>) -> Result<String, StepError> {
     let names = node.server.names();
     for name in [names.config_file, names.auto_config_file] {
         let path = node.server.data.join(name);
-        let mut old = files::read(&path)?.unwrap_or_default();
-        let mut new = without_synchronous(&old);
-        if new.trim().is_empty() && name == names.config_file {
-            old.clear();
-            new = without_synchronous(&files::read(&node.config.etc.join(name))?.unwrap_or_default());
-        }
-        if new != old {
+        let old = files::read_bytes(&path)?;
+        let from = match name == names.config_file && is_empty(&old) {
+            true => files::read_bytes(&node.config.etc.join(name))?,
+            false => old.clone(),
+        };
+        let new = without_synchronous(&from.unwrap_or_default());
+        if new != old.unwrap_or_default() {
             files::replace(&path, &new)?;
         }
     }
     Ok(String::new())
 }
 
-/// The text with every line that sets `synchronous_standby_names` made a comment.
-fn without_synchronous(text: &str) -> String {
-    let sets = |line: &str| {
-        let name = line.trim_start().split(['=', ' ', '\t']).next().unwrap_or_default();
-        name.eq_ignore_ascii_case("synchronous_standby_names")
-    };
-    text.split_inclusive('\n')
-        .map(|line| if sets(line) { format!("#{line}") } else { line.to_owned() })
-        .collect()
+fn is_empty(file: &Option<Vec<u8>>) -> bool {
+    file.as_ref().is_none_or(|bytes| bytes.trim_ascii().is_empty())
+}
+
+/// The file with every line that sets `synchronous_standby_names` made a comment.
+fn without_synchronous(file: &[u8]) -> Vec<u8> {
+    let mut new = Vec::new();
+    for line in file.split_inclusive(|byte| *byte == b'\n') {
+        if files::is_about(line, "synchronous_standby_names") {
+            new.push(b'#');
+        }
+        new.extend_from_slice(line);
+    }
+    new
 }
 
 fn look_for_start(node: &mut Node<'_>) -> Result<Decision, StepError> {
@@ -196,12 +201,13 @@ mod tests {
 
     #[test]
     fn only_lines_that_set_it_become_comments() {
-        let text = "port = 1\nsynchronous_standby_names = '1 (a, b)'\n# synchronous_standby_names\n\
-                    Synchronous_Standby_Names='x'\nsynchronous_commit = on";
+        // With a comment in GBK.
+        let text = b"port = 1 # \xb6\xcb\nsynchronous_standby_names = '1 (a, b)'\n# synchronous_standby_names\n\
+                     Synchronous_Standby_Names='x'\nsynchronous_commit = on";
         assert_eq!(
             without_synchronous(text),
-            "port = 1\n#synchronous_standby_names = '1 (a, b)'\n# synchronous_standby_names\n\
-             #Synchronous_Standby_Names='x'\nsynchronous_commit = on"
+            b"port = 1 # \xb6\xcb\n#synchronous_standby_names = '1 (a, b)'\n# synchronous_standby_names\n\
+              #Synchronous_Standby_Names='x'\nsynchronous_commit = on"
         );
     }
 }

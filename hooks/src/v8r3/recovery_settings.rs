@@ -19,7 +19,7 @@ const NOT_AFTER_11: [&str; 2] = ["standby_mode", "trigger_file"];
 
 pub(super) fn look(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let (path, text) = wanted(node)?;
-    let is_there = files::read(&path)?.as_deref() == Some(text.as_str());
+    let is_there = files::read_bytes(&path)? == Some(text);
     if is_there && node.server.is_standby()? {
         let primary = node.primary().map_or("", |primary| primary.host.as_str());
         return Ok(Decision::Skip(format!("no need change {}, primary node is {primary}", file_name(&path))));
@@ -56,7 +56,7 @@ pub(super) fn create_slot(node: &mut Node<'_>) -> Result<String, StepError> {
 }
 
 /// The file that must be written, and its text.
-fn wanted(node: &Node<'_>) -> Result<(PathBuf, String), StepError> {
+fn wanted(node: &Node<'_>) -> Result<(PathBuf, Vec<u8>), StepError> {
     let mut settings: Vec<(String, String)> =
         template(node)?.into_iter().map(|setting| (setting.name, setting.value)).collect();
     if let Some(conninfo) = pointed(node)? {
@@ -69,10 +69,10 @@ fn wanted(node: &Node<'_>) -> Result<(PathBuf, String), StepError> {
     settings.retain(|(name, _)| is_old || !NOT_AFTER_11.contains(&name.as_str()));
     let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     if is_old {
-        return Ok((data.join("recovery.conf"), files::with_settings("", &settings)));
+        return Ok((data.join("recovery.conf"), files::with_settings(b"", &settings)));
     }
     let path = data.join(node.server.names().auto_config_file);
-    let old = files::read(&path)?.unwrap_or_default();
+    let old = files::read_bytes(&path)?.unwrap_or_default();
     Ok((path, files::with_settings(&old, &settings)))
 }
 

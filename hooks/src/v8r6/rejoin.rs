@@ -115,7 +115,7 @@ pub fn rejoin(request: &RejoinRequest<'_>) -> FlowReport {
 fn look_at_server(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     let Some(process) = rejoin.server.running()? else { return Ok(Decision::Skip(String::new())) };
     let (path, text) = wanted_settings(rejoin)?;
-    if rejoin.server.is_standby()? && files::read(&path)?.as_deref() == Some(text.as_str()) {
+    if rejoin.server.is_standby()? && files::read_bytes(&path)? == Some(text) {
         rejoin.is_started = true;
         return Ok(Decision::Skip(format!("the server (process {process}) follows the target already")));
     }
@@ -310,7 +310,7 @@ fn write_settings(rejoin: &mut Rejoin<'_>) -> Result<String, StepError> {
 }
 
 /// The file that makes this node follow the target, and its text.
-fn wanted_settings(rejoin: &Rejoin<'_>) -> Result<(PathBuf, String), StepError> {
+fn wanted_settings(rejoin: &Rejoin<'_>) -> Result<(PathBuf, Vec<u8>), StepError> {
     let (own, target) = records(rejoin)?;
     let mut conninfo = target.conninfo.clone();
     conninfo.set("application_name", own.name.as_str());
@@ -323,10 +323,10 @@ fn wanted_settings(rejoin: &Rejoin<'_>) -> Result<(PathBuf, String), StepError> 
     let data = &rejoin.server.data;
     if rejoin.server.major_version()? < 12 {
         settings.push(("standby_mode", "on".to_owned()));
-        return Ok((data.join("recovery.conf"), files::with_settings("", &settings)));
+        return Ok((data.join("recovery.conf"), files::with_settings(b"", &settings)));
     }
     let path = data.join(rejoin.server.names().auto_config_file);
-    let old = files::read(&path)?.unwrap_or_default();
+    let old = files::read_bytes(&path)?.unwrap_or_default();
     Ok((path, files::with_settings(&old, &settings)))
 }
 
