@@ -14,8 +14,8 @@ use super::refuse::{TEMPLATE, primary_conninfo};
 use crate::flow::{Decision, StepError};
 use crate::{files, slots};
 
-/// Settings of `recovery.conf` that became files, or are gone, in 12.
-const NOT_AFTER_11: [&str; 2] = ["standby_mode", "trigger_file"];
+/// The first major version without `recovery.conf`.
+const WITHOUT_RECOVERY_CONF: u32 = 12;
 
 pub(super) fn look(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let (path, text) = wanted(node)?;
@@ -30,7 +30,7 @@ pub(super) fn look(node: &mut Node<'_>) -> Result<Decision, StepError> {
 pub(super) fn write(node: &mut Node<'_>) -> Result<String, StepError> {
     let (path, text) = wanted(node)?;
     files::replace(&path, &text)?;
-    if node.server.major_version()? >= 12 {
+    if node.server.major_version()? >= WITHOUT_RECOVERY_CONF {
         files::replace(&node.server.data.join("standby.signal"), "")?;
     }
     Ok(String::new())
@@ -65,15 +65,27 @@ fn wanted(node: &Node<'_>) -> Result<(PathBuf, Vec<u8>), StepError> {
         }
     }
     let data = &node.server.data;
-    let is_old = node.server.major_version()? < 12;
-    settings.retain(|(name, _)| is_old || !NOT_AFTER_11.contains(&name.as_str()));
+    let major = node.server.major_version()?;
+    let settings = fit_for(major, settings);
     let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-    if is_old {
+    if major < WITHOUT_RECOVERY_CONF {
         return Ok((data.join("recovery.conf"), files::with_settings(b"", &settings)));
     }
     let path = data.join(node.server.names().auto_config_file);
     let old = files::read_bytes(&path)?.unwrap_or_default();
     Ok((path, files::with_settings(&old, &settings)))
+}
+
+/// The settings that a version has. Up to 11 a server with a `recovery.conf` that says nothing of `standby_mode` would
+/// become a primary, so it is on whatever the template says; later it is a file.
+fn fit_for(major: u32, mut settings: Vec<(String, String)>) -> Vec<(String, String)> {
+    settings.retain(|(name, _)| name != "standby_mode");
+    if major < WITHOUT_RECOVERY_CONF {
+        settings.push(("standby_mode".to_owned(), "on".to_owned()));
+    } else {
+        settings.retain(|(name, _)| name != "trigger_file");
+    }
+    settings
 }
 
 fn template(node: &Node<'_>) -> Result<Vec<Setting>, StepError> {
@@ -97,4 +109,25 @@ fn pointed(node: &Node<'_>) -> Result<Option<ConninfoText>, StepError> {
 
 fn file_name(path: &std::path::Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standby_is_made_whatever_the_template_says() {
+        let names = |major: u32, template: &[(&str, &str)]| {
+            let template = template.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let fit = fit_for(major, template.collect());
+            fit.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+        };
+        for template in [
+            &[("primary_conninfo", "x"), ("trigger_file", "t")][..],
+            &[("standby_mode", "off"), ("primary_conninfo", "x"), ("trigger_file", "t")],
+        ] {
+            assert_eq!(names(9, template), ["primary_conninfo=x", "trigger_file=t", "standby_mode=on"]);
+            assert_eq!(names(12, template), ["primary_conninfo=x"]);
+        }
+    }
 }
