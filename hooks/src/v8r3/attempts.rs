@@ -21,10 +21,18 @@ struct Attempts {
     next: u64,
 }
 
+impl Attempts {
+    /// The seconds until the next try. One that is further off than any pause was noted while the clock was ahead.
+    fn wait(self, now: u64) -> u64 {
+        let wait = self.next.saturating_sub(now);
+        if wait > LONGEST.as_secs() { 0 } else { wait }
+    }
+}
+
 /// Refuses a try that comes too early after failures; a person does not wait.
 pub(super) fn look(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let attempts = read(node);
-    let wait = attempts.map_or(0, |attempts| attempts.next.saturating_sub(now()));
+    let wait = attempts.map_or(0, |attempts| attempts.wait(now()));
     match attempts {
         Some(Attempts { failures, .. }) if wait > 0 && node.asked == Asked::ByCron => {
             Ok(Decision::Refuse(format!(
@@ -92,5 +100,12 @@ mod tests {
     fn tries_grow_rarer_up_to_an_hour() {
         let minutes: Vec<_> = (0..9).map(|failures| pause(failures).as_secs() / 60).collect();
         assert_eq!(minutes, [0, 0, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_is_not_waited_for() {
+        let attempts = Attempts { failures: 9, next: 10_000 };
+        let waits = [9_999, 6_400, 6_399, 10_001].map(|now| attempts.wait(now));
+        assert_eq!(waits, [1, 3600, 0, 0]);
     }
 }
