@@ -12,7 +12,7 @@ pub struct Server {
     pub conninfo: ConninfoText,
     /// What the names of system functions and views may begin with, the likeliest first.
     pub prefixes: &'static [&'static str],
-    /// The most that connecting, unless the string says otherwise, and asking may take, each.
+    /// The most that connecting, unless the string has another limit, and asking may take, each.
     pub limit: Duration,
 }
 
@@ -100,6 +100,11 @@ fn has_answered(error: &SourceError) -> bool {
     }
 }
 
+/// The most that asking may take, by the seconds that connecting may take; zero is no limit there.
+pub(crate) fn limit_of(seconds: Option<u64>) -> Duration {
+    Duration::from_secs(seconds.filter(|seconds| *seconds > 0).unwrap_or(10))
+}
+
 impl Server {
     /// Host and port, for messages.
     pub fn name(&self) -> String {
@@ -130,7 +135,9 @@ impl Server {
     /// No connection, no answer in time, or the server's refusal.
     pub fn ask(&self, command: &str) -> Result<Answer, SqlError> {
         let mut text = self.conninfo.clone();
-        if text.get("connect_timeout").is_none() {
+        let seconds = text.get("connect_timeout").and_then(|seconds| seconds.parse::<i64>().ok());
+        // Zero means for ever, and a flow has others to look after.
+        if seconds.is_none_or(|seconds| seconds <= 0) {
             text.set("connect_timeout", self.limit.as_secs().to_string());
         }
         let conninfo = Server { conninfo: text, ..self.clone() }.conninfo();
@@ -167,4 +174,25 @@ pub(crate) fn literal(text: &str) -> String {
     // With standard_conforming_strings off a backslash would be more than itself.
     let escape = if text.contains('\\') { " E" } else { "" };
     format!("{escape}'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_silent_is_not_waited_for() {
+        assert_eq!([None, Some(0), Some(3)].map(|seconds| limit_of(seconds).as_secs()), [10, 10, 3]);
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let conninfo = format!("host=127.0.0.1 port={port} user=a connect_timeout=0");
+        let conninfo = ConninfoText::parse(&conninfo).unwrap();
+        let server = Server { conninfo, prefixes: &["pg"], limit: Duration::from_secs(1) };
+        let (sender, answer) = channel();
+        std::thread::spawn(move || sender.send(server.ask("SELECT 1").is_err()));
+        assert_eq!(answer.recv_timeout(Duration::from_secs(20)), Ok(true));
+    }
 }

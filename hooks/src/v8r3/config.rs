@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::secret::Secret;
 use crate::settings::SettingsError;
 use crate::shell_config::{self, ShellConfigError, Value};
+use crate::sql::limit_of;
 use crate::virtual_address::VirtualAddress;
 
 /// The keys of `HAmodule.conf` that the recovery flow uses, with the values they have when they are left out.
@@ -183,7 +184,7 @@ impl HaModule {
             vip: keys.virtual_address()?,
             log: keys.text("RECOVERY_LOG_DIR").into(),
             status_file: keys.path_of("KB_CLUSTER_STATUS"),
-            connect_timeout: Duration::from_secs(keys.number("CONNECTTIMEOUT", 10)?),
+            connect_timeout: limit_of(Some(keys.number("CONNECTTIMEOUT", 10)?)),
             retries: keys.number("HEALTH_CHECK_MAX_RETRIES", 3)?,
             retry_delay: Duration::from_secs(keys.number("HEALTH_CHECK_RETRY_DELAY", 3)?),
             auto_primary_recovery: keys.is_on("AUTO_PRIMARY_RECOVERY"),
@@ -301,6 +302,8 @@ mod tests {
         assert!(read("KB_VIP=10.0.0.9/24\n").unwrap_err().to_string().ends_with("does not set DEV"));
         assert_eq!(module.gateways, ["10.0.0.254", "10.0.0.253"]);
         assert_eq!(module.password.reveal(), "secret");
+        // No answer comes in no time.
+        assert_eq!(read("CONNECTTIMEOUT=0\n").unwrap().connect_timeout.as_secs(), 10);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use rewind::source::conninfo::ConninfoText;
 
 use crate::flow::StepError;
-use crate::sql::Server;
+use crate::sql::{Server, limit_of};
 
 use super::RepmgrConf;
 
@@ -103,8 +103,8 @@ pub(super) fn server(
     if let (None, Some(password)) = (conninfo.get("password"), conf.conninfo.get("password")) {
         conninfo.set("password", password.to_owned());
     }
-    let seconds = conninfo.get("connect_timeout").and_then(|seconds| seconds.parse().ok()).unwrap_or(10);
-    Server { conninfo, prefixes, limit: std::time::Duration::from_secs(seconds) }
+    let seconds = conninfo.get("connect_timeout").and_then(|seconds| seconds.parse().ok());
+    Server { conninfo, prefixes, limit: limit_of(seconds) }
 }
 
 #[cfg(test)]
