@@ -27,6 +27,13 @@ fn what_must_not_go_on_stops_nothing() {
         assert_eq!(cluster.process(2), process, "the server was stopped: {words}");
     };
 
+    // The primary with the address of another node in its configuration is not taken for an old primary.
+    let primary = cluster.process(1);
+    cluster.set(1, "KB_LOCALHOST_IP", "127.0.0.2");
+    let run = cluster.hook(1, &["--force"]);
+    assert_eq!((run.code, cluster.process(1)), (1, primary), "{run}\n{}", cluster.log(1));
+    assert!(cluster.log(1).contains("is the very server of this node"), "{}", cluster.log(1));
+
     // The primary may just have been restarted: the first run only takes note, and a dry run not even that.
     assert_eq!(cluster.hook(2, &["--dry-run"]).code, 1);
     refused(&cluster, 1, "does not receive from the primary, it is looked at again by the next run");

@@ -5,6 +5,7 @@ use rewind::source::conninfo::ConninfoText;
 use super::{Asked, Need, Node};
 use crate::files;
 use crate::flow::{Decision, StepError};
+use crate::sql::{Server, literal};
 
 /// The template of this node's recovery settings, below `KB_ETC_PATH`.
 pub(super) const TEMPLATE: &str = "recovery.done";
@@ -43,7 +44,7 @@ pub(super) fn look_at_templates(node: &mut Node<'_>) -> Result<Decision, StepErr
     Ok(Decision::Skip(String::new()))
 }
 
-/// The new primary must let us in and be a primary.
+/// The new primary must let us in, be a primary, and be another server than the one that would be stopped.
 pub(super) fn look_at_primary(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let primary = node.primary_server()?;
     let answer =
@@ -57,7 +58,21 @@ pub(super) fn look_at_primary(node: &mut Node<'_>) -> Result<Decision, StepError
             primary.name()
         )));
     }
+    if is_own(node, &primary)? {
+        return Ok(Decision::Refuse(format!(
+            "the primary, {}, is the very server of this node: KB_LOCALHOST_IP and KB_PORT are those of another node",
+            primary.name()
+        )));
+    }
     Ok(Decision::Skip(String::new()))
+}
+
+/// Whether a server is that of this node's data directory: its lock file names process, directory and time of the start.
+fn is_own(node: &Node<'_>, server: &Server) -> Result<bool, StepError> {
+    let name = node.server.names().lock_file;
+    let own = files::read(&node.server.data.join(name))?;
+    let read = |prefix: &str| format!("SELECT {prefix}_read_file({})", literal(name));
+    Ok(server.ask_named(read).is_ok_and(|theirs| own.is_some() && theirs.value() == own.as_deref()))
 }
 
 /// `primary_conninfo` of a file of recovery settings.
