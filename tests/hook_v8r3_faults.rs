@@ -156,6 +156,12 @@ fn a_standby_of_another_name_is_left_alone() {
     lock.lock().expect("take the lock");
     let codes = [&[][..], &["--force"], &["--dry-run"]].map(|arguments| cluster.hook(2, arguments).code);
     assert_eq!(codes, [0, 1, 1]);
+    // One that cannot be used, as another user's, ends each run: the log says so.
+    let mut run = crate::harness::command(["hook", "v8r3", "--run-dir", "/nonexistent", "--config"]);
+    run.arg(cluster.module(2));
+    let run = crate::harness::run_command(run);
+    assert_eq!(run.code, 66, "{run}");
+    assert!(cluster.log(2).contains("could not use file \"/nonexistent/kb.lock\""), "{}", cluster.log(2));
 
     // Cron is told of it only for the owner of the data directory.
     let data = cluster.data(2);

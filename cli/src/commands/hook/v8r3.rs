@@ -121,7 +121,12 @@ fn flow(screen: &Screen, args: &V8r3Args, config: &Path) -> ExitCode {
             // Cron comes again in a minute; a person waits for what was asked.
             return if by_hand { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
-        Err(error) => return failed(&chain(&error)),
+        Err(error) => {
+            // From cron nobody reads standard error.
+            log.line(&format!("ERROR: {}", chain(&error)));
+            log.speak();
+            return failed(&chain(&error));
+        }
     };
     if by_hand {
         log.speak();
