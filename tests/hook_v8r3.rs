@@ -69,6 +69,13 @@ fn a_standby_that_is_down_comes_back() {
     let log = &cluster.log(2)[before..];
     assert_logged(log, &["source and target cluster are on the same timeline", "Done!", "recovery success"]);
     assert_eq!(cluster.column(2, "SELECT slot_name FROM pg_replication_slots"), ["slot_node1"], "{log}");
+
+    // The primary waits for one of the nodes, if that is wanted.
+    cluster.set(2, "SYNC_FLAG", "1");
+    let run = cluster.hook(2, &[]);
+    assert_eq!(run.code, 0, "{run}\n{}", cluster.log(2));
+    let names = || cluster.column(1, "SHOW synchronous_standby_names");
+    cluster.wait("the names", || names() == ["1 (\"node1\", \"node2\", \"node3\")"]);
 }
 
 /// The primary is lost. It comes back only if that is allowed, and then with the new primary's data.
@@ -77,6 +84,11 @@ fn an_old_primary_comes_back_if_that_is_allowed() {
     let sandbox = Sandbox::new();
     let cluster = PoolCluster::start(&sandbox);
     fail_over(&cluster);
+    // Somebody has changed its configuration since it was installed, with a comment in GBK.
+    let conf = cluster.data(1).join("postgresql.conf");
+    let mut changed = std::fs::read(&conf).expect("read postgresql.conf");
+    changed.extend_from_slice(b"synchronous_standby_names = 'node2'\nwork_mem = '7MB' # \xb6\xcb\n");
+    std::fs::write(&conf, changed).expect("change postgresql.conf");
 
     // Not allowed: it is left as it is, and a running server would be, too.
     let before = Tree::of(&cluster.data(1));
@@ -128,6 +140,12 @@ fn an_old_primary_comes_back_if_that_is_allowed() {
     cluster.catch_up(1, 2);
     cluster.assert_same_rows(1, 2);
     assert_eq!(cluster.column(1, "SHOW listen_addresses"), ["127.0.0.1"]);
+    let changed = std::fs::read(&conf).expect("read postgresql.conf");
+    assert!(
+        changed.ends_with(b"\n#synchronous_standby_names = 'node2'\nwork_mem = '7MB' # \xb6\xcb\n"),
+        "{}",
+        String::from_utf8_lossy(&changed)
+    );
     assert_eq!(
         cluster.column(1, "SELECT slot_name FROM pg_replication_slots ORDER BY 1"),
         ["slot_node2", "slot_node3"]

@@ -153,10 +153,12 @@ mod tests {
     #[test]
     fn settings_are_replaced_and_quoted() {
         // A comment in GBK, and a last line without an end.
-        let old = b"port = 1 # \xb6\xcb\nprimary_conninfo = 'a'\n#primary_conninfo\nPrimary_Conninfo='b'\nx = 1";
+        let old =
+            b"port = 1 # \xb6\xcb\nprimary_conninfo = 'a'\n#primary_conninfo\nPrimary_Conninfo='b'\nx = 1";
         let settings = [("primary_conninfo", r"password='it\'s'".to_owned())];
         let new = with_settings(old, &settings);
-        let expected = b"port = 1 # \xb6\xcb\n#primary_conninfo\nx = 1\nprimary_conninfo = 'password=''it\\\\''s'''\n";
+        let expected =
+            b"port = 1 # \xb6\xcb\n#primary_conninfo\nx = 1\nprimary_conninfo = 'password=''it\\\\''s'''\n";
         assert_eq!(new, expected);
         let read = rewind::config::parse(&new).unwrap();
         assert_eq!(read.last().unwrap().value, settings[0].1);

@@ -140,8 +140,7 @@ impl HaModule {
     /// # Errors
     /// It is not there, is not understood, or lacks something.
     pub fn read(path: &Path) -> Result<HaModule, HaModuleError> {
-        let bytes =
-            fs::read(path).map_err(|source| HaModuleError::Open { path: path.to_owned(), source })?;
+        let bytes = fs::read(path).map_err(|source| HaModuleError::Open { path: path.to_owned(), source })?;
         // A comment may be in another encoding.
         HaModule::parse(path, &String::from_utf8_lossy(&bytes), &|name| std::env::var(name).ok())
     }

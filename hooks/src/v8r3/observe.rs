@@ -2,7 +2,7 @@
 
 use rewind::source::Answer;
 
-use super::{Node, disk, pool_nodes};
+use super::{Node, PoolNode, disk, pool_nodes};
 use crate::flow::{Decision, Step, StepError, nothing};
 use crate::ping;
 use crate::recovery_log::timestamp;
@@ -79,11 +79,8 @@ fn ask_pool(node: &mut Node<'_>) -> Result<Decision, StepError> {
         node.log.line(&line);
     }
     node.nodes = pool_nodes::read(&answer).map_err(StepError::new)?;
-    if node.primary().is_none() {
-        return Ok(Decision::Refuse("no primary node in kingbasecluster, nothing to do".into()));
-    }
-    if node.nodes.iter().filter(|other| other.is_primary).count() > 1 {
-        return Ok(Decision::Refuse("the pool names more than one primary, do nothing and exit".into()));
+    if let Some(why) = reason_to_end(&node.nodes) {
+        return Ok(Decision::Refuse(why.into()));
     }
     if node.me().is_none() {
         let (host, port) = (&config.local_host, config.port);
@@ -93,10 +90,35 @@ fn ask_pool(node: &mut Node<'_>) -> Result<Decision, StepError> {
     Ok(Decision::Skip(String::new()))
 }
 
+/// Why nothing can be done in a cluster of these nodes.
+fn reason_to_end(nodes: &[PoolNode]) -> Option<&'static str> {
+    match nodes.iter().filter(|node| node.is_primary).count() {
+        0 => Some("no primary node in kingbasecluster, nothing to do"),
+        1 => None,
+        _ => Some("the pool names more than one primary, do nothing and exit"),
+    }
+}
+
 /// An answer as a person reads it.
 fn lines(table: &Answer) -> Vec<String> {
     let cell = |cell: &Option<String>| cell.clone().unwrap_or_default();
     let mut lines = vec![table.columns.join(" | ")];
     lines.extend(table.rows.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>().join(" | ")));
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_must_be_one_primary() {
+        let ends = |primaries: [bool; 2]| {
+            let node = |is_primary| PoolNode { id: 0, host: "a".into(), port: 1, is_up: true, is_primary };
+            reason_to_end(&primaries.map(node))
+        };
+        assert!(ends([false, false]).is_some_and(|why| why.starts_with("no primary node")));
+        assert_eq!(ends([false, true]), None);
+        assert!(ends([true, true]).is_some_and(|why| why.contains("more than one primary")));
+    }
 }

@@ -202,7 +202,8 @@ mod tests {
     #[test]
     fn only_lines_that_set_it_become_comments() {
         // With a comment in GBK.
-        let text = b"port = 1 # \xb6\xcb\nsynchronous_standby_names = '1 (a, b)'\n# synchronous_standby_names\n\
+        let text =
+            b"port = 1 # \xb6\xcb\nsynchronous_standby_names = '1 (a, b)'\n# synchronous_standby_names\n\
                      Synchronous_Standby_Names='x'\nsynchronous_commit = on";
         assert_eq!(
             without_synchronous(text),
