@@ -114,7 +114,8 @@ impl PoolCluster {
     pub fn hook_command(&self, node: usize, arguments: &[&str]) -> Command {
         let mut command = command(["hook", "v8r3"]);
         command.arg("--config").arg(self.module(node)).arg("--run-dir").arg(self.home(node).join("run"));
-        command.args(arguments);
+        // Nothing is left in a directory of everybody.
+        command.args(arguments).env("TMPDIR", "/nonexistent");
         command
     }
 

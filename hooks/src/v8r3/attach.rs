@@ -149,7 +149,8 @@ fn password_file(node: &Node<'_>) -> Result<tempfile::NamedTempFile, StepError> 
     let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
     let line = format!("*:*:{}:{}\n", escaped(&config.pcp_user), escaped(config.pcp_password.reveal()));
     let write = || {
-        let mut file = tempfile::NamedTempFile::new()?;
+        // Among the notes, in memory: a run that is killed leaves it there.
+        let mut file = tempfile::Builder::new().prefix(".kbrecover-").tempfile_in(node.run_dir)?;
         file.write_all(line.as_bytes())?;
         Ok(file)
     };

@@ -61,7 +61,7 @@ pub(super) fn note(node: &Node<'_>, report: &FlowReport) {
         StepState::Failed => {
             let failures = read(node).map_or(0, |attempts| attempts.failures).saturating_add(1);
             let pause = pause(failures).as_secs();
-            files::replace(&node.run_file(FILE), &format!("{failures} {}\n", now() + pause))
+            files::replace(&node.run_file(FILE), format!("{failures} {}\n", now() + pause))
         }
         StepState::Refused => Ok(()),
         _ => files::remove(&node.run_file(FILE)),

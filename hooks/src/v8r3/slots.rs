@@ -29,7 +29,7 @@ pub(super) fn look_for_old(node: &mut Node<'_>) -> Result<Decision, StepError> {
 pub(super) fn drop_old(node: &mut Node<'_>) -> Result<String, StepError> {
     let old = slots::physical(&node.server)?;
     let all: BTreeSet<String> = old.iter().cloned().chain(noted(node)?).collect();
-    files::replace(&note(node), &all.iter().map(|name| format!("{name}\n")).collect::<String>())?;
+    files::replace(&note(node), all.iter().map(|name| format!("{name}\n")).collect::<String>())?;
     if was_primary(node) {
         for name in &old {
             slots::drop_stopped(&node.server, name)?;
