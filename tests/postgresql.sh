@@ -74,7 +74,7 @@ need_postgresql() {
     }
 }
 
-# What tests/hook_*.rs, patroni.rs, pgpool.rs and repmgr.rs run. None of it is started here.
+# What tests/hook_*.rs, patroni.rs, pg_auto_failover.rs, pgpool.rs and repmgr.rs run. None of it is started here.
 need_cluster_managers() {
     local missing=()
     [ -x /usr/bin/patroni ] || missing+=(patroni)
@@ -82,6 +82,7 @@ need_cluster_managers() {
     [ -x /usr/bin/etcd ] || missing+=(etcd-server)
     # Minimal systems have no documentation, and some of it is run: the sample scripts.
     [ -e /usr/share/doc/pgpool2/examples/follow_primary.sh.sample ] || missing+=(pgpool2)
+    [ -x /usr/bin/pg_autoctl ] && [ -e "$PG_BINDIR/../lib/pgautofailover.so" ] || missing+=(postgresql-15-auto-failover)
     [ -x /usr/sbin/pgpool ] || missing+=(pgpool2)
     [ -x /bin/kill ] || missing+=(procps)
     [ -x "$PG_BINDIR/repmgr" ] || missing+=(postgresql-15-repmgr)

@@ -92,6 +92,7 @@ mod hook_managers;
 
 // Cluster managers that call this program by the name pg_rewind.
 mod patroni;
+mod pg_auto_failover;
 mod pgpool;
 mod repmgr;
 

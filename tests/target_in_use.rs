@@ -5,11 +5,13 @@
 //!                              ╳ a lock file of a live process: stopped, marked; run again once it is gone
 //!                         ╳ a second kbrecover: it says who holds the directory, and changes nothing
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::Stdio;
 
 use crate::harness::{
     AsServerUser, Change, Failover, Rewind, Run, Sandbox, Server, SourceKind, assert_follows, assert_sound,
-    binary, record_changes,
+    binary, record_changes, run,
 };
 
 /// As [`Rewind::run`], with a shell command run before a change.
@@ -151,6 +153,52 @@ fn the_last_process_of_a_server_that_stops() {
     let waiter = std::thread::spawn(move || ends.wait().expect("wait"));
     rewind_of(&old, &new).run().expect_done();
     waiter.join().expect("join");
+    new.start();
+    assert_follows(&mut old, &new);
+}
+
+/// A server that has begun to stop is waited for: pg_auto_failover tells its own to stop, and calls us at once. A signal
+/// ends the waiting.
+#[test]
+fn a_server_that_is_stopping() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, mut new } = Failover::of_one_table(&sandbox);
+    new.stop();
+    let pg_ctl = |arguments: &[&str]| {
+        run(old
+            .installation
+            .program("pg_ctl")
+            .args(arguments)
+            .arg("-D")
+            .arg(&old.data)
+            .stdout(Stdio::null()));
+    };
+    let place = format!("-p {} -k {} -c listen_addresses=", old.port, old.host());
+    pg_ctl(&["start", "-w", "-l", &sandbox.path("stopping.log").display().to_string(), "-o", &place]);
+    let session = old.session();
+    // It waits for the end of the session.
+    pg_ctl(&["stop", "-W", "-m", "smart"]);
+    let waiting = || {
+        let mut command = rewind_of(&old, &new).command();
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("run kbrecover");
+        let said = BufReader::new(child.stderr.take().expect("its standard error"));
+        let mut lines = said.lines().map(|line| line.expect("UTF-8"));
+        let is_waiting =
+            lines.any(|line| line.contains("target server is shutting down: waiting for process"));
+        assert!(is_waiting, "did not wait");
+        (child, lines)
+    };
+    let (mut stopped, _lines) = waiting();
+    run(std::process::Command::new("kill").args(["-TERM", &stopped.id().to_string()]));
+    let begun = std::time::Instant::now();
+    assert_eq!(stopped.wait().expect("wait").code(), Some(1));
+    assert!(begun.elapsed().as_secs() < 8, "waited on after a signal: {:?}", begun.elapsed());
+
+    let (mut done, lines) = waiting();
+    drop(session);
+    let said: Vec<String> = lines.collect();
+    assert!(done.wait().expect("wait").success(), "{said:?}");
+    assert!(said.iter().any(|line| line.ends_with("Done!")), "{said:?}");
     new.start();
     assert_follows(&mut old, &new);
 }

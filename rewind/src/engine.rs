@@ -72,8 +72,8 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
     let target = Target::lock(&options.target).map_err(|error| so_far(error.into()))?;
     let flavor = find_flavor(options, &target).map_err(|error| so_far(error.into()))?;
     let target = target.controlled_by(flavor.names(), &options.stop, options.observer.clone());
-    let label =
-        preflight::check_target(target.root(), flavor.names()).map_err(|error| so_far(error.into()))?;
+    let label = preflight::check_target(target.root(), flavor.names(), &options.stop)
+        .map_err(|error| so_far(error.into()))?;
     preflight::check_wal_directories(&options.missing_wal.directories)
         .map_err(|error| so_far(error.into()))?;
     let is_unfinished = label == Some(BackupLabel::Unfinished);

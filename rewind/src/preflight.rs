@@ -10,8 +10,12 @@ use crate::data_path::DataPath;
 use crate::label::BackupLabel;
 use crate::look::FlavorError;
 use crate::source::{Source, SourceError, WalPosition};
+use crate::stop::StopFlag;
 
-/// How long the last process of a server may need to end after its lock file is gone.
+/// How long a server may need to stop that has begun to: as long as `pg_ctl stop` waits for it.
+const SERVER_STOPS: Duration = Duration::from_secs(60);
+
+/// How long its last process may need to end after its lock file is gone.
 const LAST_PROCESSES_END: Duration = Duration::from_secs(5);
 
 /// Why the two clusters cannot be rewound.
@@ -226,10 +230,14 @@ pub(crate) fn target_control(root: &Path, flavor: Flavor) -> Result<ControlFile,
     ControlFile::parse_as(&bytes, flavor).map_err(|source| PreflightError::Control { path, source })
 }
 
-/// Checks that the target is a stopped data directory; its label, if any.
-pub(crate) fn check_target(root: &Path, names: &Names) -> Result<Option<BackupLabel>, PreflightError> {
+/// Checks that the target is a stopped data directory; its label, if any. A server that is stopping is waited for.
+pub(crate) fn check_target(
+    root: &Path,
+    names: &Names,
+    stop: &StopFlag,
+) -> Result<Option<BackupLabel>, PreflightError> {
     check_data_directory(root, names)?;
-    if check_has_stopped(root, names)? == LockFile::Stale {
+    if check_has_stopped(root, names, stop)? == LockFile::Stale {
         tracing::info!("pid file found but it seems bogus. Trying to start rewind anyway...");
     }
     match label(root)? {
@@ -334,17 +342,38 @@ pub(crate) fn check_not_running(root: &Path, names: &Names) -> Result<LockFile, 
     }
 }
 
-/// The same at the start of a run: a server removes its lock file a moment before its last process ends, and whoever
-/// waits for the former may call us within that moment, as pg_auto_failover does.
-fn check_has_stopped(root: &Path, names: &Names) -> Result<LockFile, PreflightError> {
-    let begun = Instant::now();
+/// The same at the start of a run. A server may be stopping then: pg_auto_failover tells its server to stop and calls us
+/// without waiting, and a lock file is removed a moment before the last process ends.
+fn check_has_stopped(root: &Path, names: &Names, stop: &StopFlag) -> Result<LockFile, PreflightError> {
+    let given_up = Instant::now() + SERVER_STOPS;
+    let mut last_process_ends = Instant::now() + LAST_PROCESSES_END;
+    let mut is_told = false;
     loop {
-        match check_not_running(root, names) {
-            Err(PreflightError::ServerProcess { .. }) if begun.elapsed() < LAST_PROCESSES_END => {
-                std::thread::sleep(Duration::from_millis(50));
+        let checked = check_not_running(root, names);
+        let now = Instant::now();
+        match checked {
+            Err(PreflightError::Running { pid, .. }) if now < given_up && is_stopping(root, names) => {
+                last_process_ends = now + LAST_PROCESSES_END;
+                if !is_told {
+                    tracing::info!("target server is shutting down: waiting for process {pid}");
+                    is_told = true;
+                }
             }
+            Err(PreflightError::ServerProcess { .. }) if now < last_process_ends => {}
             checked => return checked,
         }
+        if stop.is_requested() {
+            return checked;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Whether a server has begun to stop: from 10 on its lock file says so in the eighth line.
+fn is_stopping(root: &Path, names: &Names) -> bool {
+    match std::fs::read_to_string(root.join(names.lock_file)) {
+        Ok(text) => text.lines().nth(7).is_some_and(|status| status.trim_end() == "stopping"),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }
 

@@ -380,7 +380,7 @@ fn settle_unclean_target(
     recovery.recover(target.root(), &clusters.target)?;
     let flavor = clusters.target.version().flavor();
     clusters.target = preflight::target_control(target.root(), flavor)?;
-    clusters.label = preflight::check_target(target.root(), flavor.names())?;
+    clusters.label = preflight::check_target(target.root(), flavor.names(), &options.stop)?;
     Ok(())
 }
 

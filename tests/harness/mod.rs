@@ -34,6 +34,7 @@ mod tree;
 mod verify;
 
 // Clusters with a manager.
+mod autoctl_cluster;
 mod nodes;
 mod patroni_cluster;
 mod pool_cluster;
@@ -76,6 +77,6 @@ pub use wal::{
 };
 #[allow(unused_imports, reason = "the benchmark, which uses this harness, too, has no cluster manager")]
 pub use {
-    nodes::assert_logged, nodes::kill_at_each, patroni_cluster::PatroniCluster, pool_cluster::PoolCluster,
-    repmgr_cluster::RepmgrCluster,
+    autoctl_cluster::AutoctlCluster, nodes::assert_logged, nodes::kill_at_each,
+    patroni_cluster::PatroniCluster, pool_cluster::PoolCluster, repmgr_cluster::RepmgrCluster,
 };

@@ -128,7 +128,12 @@ impl Nodes {
 
     /// The same, if the node answers.
     pub fn try_column(&self, node: usize, query: &str) -> Option<Vec<String>> {
-        let mut client = self.connect_to(&address(node), self.port, "postgres")?;
+        self.ask((&address(node), self.port), "postgres", query)
+    }
+
+    /// The same of any server.
+    pub fn ask(&self, (host, port): (&str, u16), database: &str, query: &str) -> Option<Vec<String>> {
+        let mut client = self.connect_to(host, port, database)?;
         Some(first_column(&client.simple_query(query).ok()?))
     }
 
@@ -282,7 +287,8 @@ impl Nodes {
         self.sql(node, "SELECT pg_reload_conf()");
     }
 
-    fn configure(&self, node: usize, settings: &str) {
+    /// Writes a node's configuration, and lets everybody in.
+    pub fn configure(&self, node: usize, settings: &str) {
         let conf = self.data(node).join("postgresql.conf");
         let text = fs::read_to_string(&conf).expect("read postgresql.conf");
         let own = format!(
