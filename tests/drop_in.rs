@@ -90,7 +90,7 @@ fn r3_help_needs_nothing() {
     }
 }
 
-/// R4, R15: the version is that of the server beside the program, before links are followed.
+/// R4: the version is that of the server beside the program, before links are followed.
 #[test]
 fn r4_the_version_is_that_of_the_server_beside_it() {
     let sandbox = Sandbox::new();
@@ -135,7 +135,7 @@ fn lines(run: &Run) -> Vec<String> {
 
 /// R1, R6, R8, R9: what is said of a run, of a dry run and of one that is not needed is what the original says.
 #[test]
-fn r9_a_run_says_what_the_original_says() {
+fn r8_and_r9_a_run_says_what_the_original_says() {
     let sandbox = Sandbox::new();
     let Failover { mut old, new } = diverged(&sandbox);
     old.stop();

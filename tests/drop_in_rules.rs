@@ -5,27 +5,30 @@
 //! | R1 | behaves by its name | `drop_in::r9_…`, `r1_…` |
 //! | R2 | the original's options | `drop_in::r2_…` |
 //! | R3 | `--help` needs nothing | `drop_in::r3_…` |
-//! | R4, R15 | the version of the server beside it | `drop_in::r4_…` |
-//! | R5 | status 0 or 1 | `r5_…` |
-//! | R6 | nothing on standard output | all of them |
-//! | R7 | children's output and input | `r7_…` |
-//! | R8, R9 | lines, and the original's words | `drop_in::r9_…`, `r9_…` |
-//! | R10 | what can fail fails before the first write | `r10_…` |
+//! | R4 | the version of the server beside it | `drop_in::r4_…` |
+//! | R5 | status 0 or 1 | `r5_and_r12_…` |
+//! | R6 | nothing on standard output | `r6_…`, all of them |
+//! | R7 | children's output and input | `r7_and_r16_…` |
+//! | R8, R9 | lines, and the original's words | `drop_in::r8_and_r9_…`, `r9_…` |
+//! | R10 | what can fail fails before the first write | `r9_and_r10_…` |
 //! | R11 | a second run changes nothing | `r11_…` |
-//! | R12 | SIGTERM | `r12_…` |
-//! | R13 | connection strings as managers write them | `r13_…` |
-//! | R14 | four grants, one connection | `r14_…` |
-//! | R16 | `-c` | `r16_…`, `r7_…` |
+//! | R12 | SIGTERM | `r5_and_r12_…`, `r12_…` |
+//! | R13 | connection strings as managers write them | `r13_and_r14_…` |
+//! | R14 | four grants, one connection | `r13_and_r14_…` |
+//! | R15 | which server program is run | `r15_…` |
+//! | R16 | `-c` | `r7_and_r16_…` |
 //! | R17 | not as root; modes of the directory | `r17_…` |
-//! | R18, R19 | configuration is the source's; nothing of our own stays | `r18_…` |
+//! | R18, R19 | configuration is the source's; nothing of our own stays | `r18_and_r19_…` |
 //! | R20 | an unclean target, with no server program in reach | `r20_…` |
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Failover, Run, Sandbox, Server, Tree, assert_follows, binary, command_as, is_root, run_command, segments,
+    AsServerUser, Failover, Installation, Run, Sandbox, Server, Tree, assert_follows, binary, bindir,
+    command_as, is_root, run_command, segments,
 };
 use crate::least_privilege;
 
@@ -147,6 +150,28 @@ fn r9_and_r10_missing_wal_is_named_and_a_retry_is_legal() {
     assert_follows(&mut old, &new);
 }
 
+/// R6, R5: repmgr reads one line of standard output and goes away. Whatever is said goes elsewhere, so that no run dies of
+/// that.
+#[test]
+fn r6_nobody_need_read_standard_output() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = diverged(&sandbox);
+    old.stop();
+    for more in [&["-n", "-P", "--debug"][..], &["-P", "--debug"], &["-P"], &["--no-such-option"]] {
+        let mut command = pg_rewind(&old, &new.conninfo());
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let mut child =
+            command.args(more).stdout(writer).stderr(Stdio::null()).spawn().expect("run pg_rewind");
+        drop(reader);
+        let expected = i32::from(more == ["--no-such-option"]);
+        assert_eq!(child.wait().expect("wait").code(), Some(expected), "{more:?}");
+        let mut command = pg_rewind(&old, &new.conninfo());
+        command.args(more);
+        assert_eq!(run(command).code, expected, "{more:?}");
+    }
+    assert_follows(&mut old, &new);
+}
+
 /// R7, R16: the target's restore_command gets %p below the data directory's WAL directory name and no input, one call at a
 /// time; what it prints goes to standard error. And nobody need read that: a closed pipe stops nothing.
 #[test]
@@ -245,6 +270,76 @@ fn r13_and_r14_connection_strings_and_rights() {
     assert_eq!(done.code, 0, "{done}");
     assert!(done.stderr.ends_with("pg_rewind: Done!\n") && !done.stderr.contains("secret"), "{done}");
     assert_follows(&mut old, &new);
+}
+
+/// R15: the server program is that beside the program as it was called, else beside its file, else where `pg_config` says, else
+/// on `PATH`; one of another major version is passed over. `--bindir` alone counts if it is given.
+#[test]
+fn r15_the_server_program_is_found_and_fits_the_target() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = diverged(&sandbox);
+    old.kill();
+    let [called, real, configured, path, named] =
+        ["called", "real", "configured", "path", "named"].map(|name| sandbox.make_dir(name));
+    std::fs::hard_link(binary(), real.join("kbrecover")).expect("link the program");
+    std::os::unix::fs::symlink(real.join("kbrecover"), called.join("pg_rewind")).expect("make a link");
+    let other = Installation::of(14).bindir.join("postgres");
+    // What it says of itself when it is run for good.
+    let server = |directory: &Path| {
+        let log = directory.join("log");
+        let text = format!(
+            "#!/bin/sh\n[ \"$1\" = --version ] || echo \"$@\" >> {}\nexec {} \"$@\"\n",
+            log.display(),
+            bindir().join("postgres").display()
+        );
+        script(&directory.join("postgres"), &text);
+        log
+    };
+    let rewind = |name: &str, extra: &str| {
+        let target = old.copy(name);
+        let mut command = Command::new(called.join("pg_rewind"));
+        command.args(["-N", "-D"]).arg(&target.data).arg(format!("--source-server={}", new.conninfo()));
+        command.env("KBRECOVER_OPTIONS", format!("--ensure-shutdown {extra}")).env("PATH", &path);
+        command.as_server_user();
+        (target, run(command))
+    };
+    let expect_run = |log: &Path, done: &Run| {
+        assert_eq!(done.code, 0, "{done}");
+        let ran = std::fs::read_to_string(log)
+            .unwrap_or_else(|e| panic!("not run: {}: {e}\n{done}", log.display()));
+        assert!(ran.contains("--single") && ran.lines().count() == 1, "{ran}");
+        std::fs::remove_file(log).expect("remove the log");
+    };
+
+    // From the last place to the first: the one that is added is the one that counts.
+    script(&path.join("pg_config"), &format!("#!/bin/sh\necho {}\n", configured.display()));
+    let places = [&path, &configured, &real, &called];
+    let logs: Vec<_> = places
+        .iter()
+        .enumerate()
+        .map(|(number, place)| {
+            let log = server(place);
+            expect_run(&log, &rewind(&format!("place-{number}"), "").1);
+            log
+        })
+        .collect();
+
+    std::fs::remove_file(called.join("postgres")).expect("remove the program");
+    std::os::unix::fs::symlink(other, called.join("postgres")).expect("make a link");
+    expect_run(&logs[2], &rewind("passed-over", "").1);
+    let log = server(&named);
+    expect_run(&log, &rewind("by-name", &format!("--bindir {}", named.display())).1);
+    let before = Tree::of(&old.data);
+    let (target, refused) = rewind("refused", &format!("--bindir {}", called.display()));
+    before.assert_unchanged(&target.data, &refused.to_string());
+    let expected = "program \"postgres\" of PostgreSQL 15 is needed but was not found";
+    assert!(refused.code == 1 && refused.stderr.contains(expected), "{refused}");
+}
+
+/// Makes a program of the servers' user.
+fn script(path: &Path, text: &str) {
+    std::fs::write(path, text).expect("write a script");
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
 }
 
 /// R17: root is sent away before anything is looked at.
