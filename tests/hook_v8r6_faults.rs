@@ -140,6 +140,8 @@ fn a_killed_rejoin_is_called_again() {
     cluster.assert_same_rows(1, 2);
     let registered = "SELECT type || upstream_node_id FROM repmgr.nodes WHERE node_id = 1";
     assert_eq!(cluster.column_in("repmgr", 2, registered), ["standby2"]);
+    // Those of its time as the primary would keep WAL for ever.
+    assert!(cluster.column(1, "SELECT slot_name FROM pg_replication_slots").is_empty());
 }
 
 fn rewind_ends_early(cluster: &RepmgrCluster, rejoin: &[&str], before: &Tree) {
