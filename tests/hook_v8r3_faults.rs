@@ -232,6 +232,11 @@ fn a_killed_run_is_run_again() {
         if (step, moment) == ("rewind", "done") {
             rewind_ends_early(&cluster);
         }
+        if (step, moment) == ("slots", "done") {
+            // As if the run before had been killed between one slot and the next.
+            cluster.write(&cluster.home(1).join("db/tmp_slot"), "slot_node2\n");
+            std::fs::remove_dir_all(cluster.data(1).join("pg_replslot/slot_node2")).expect("remove a slot");
+        }
         if step == "synchronous standbys" {
             cluster.sql(2, "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (\"node1\", \"node3\")'");
             cluster.sql(2, "SELECT pg_reload_conf()");
