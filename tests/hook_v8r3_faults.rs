@@ -52,7 +52,11 @@ fn what_must_not_go_on_stops_nothing() {
     let aside = cluster.home(2).join("db/etc/recovery.aside");
     std::fs::rename(&template, &aside).expect("take the template away");
     refused(&cluster, 66, "recovery.done\" is missing");
-    refused(&cluster, 66, "recovery.done\" is missing");
+    // With a value in GBK it would name another directory.
+    let text = std::fs::read(&aside).expect("read the template");
+    let text = [&text, &b"\nrestore_command = 'cp /\xCA\xFD/%f %p'\n"[..]].concat();
+    std::fs::write(&template, text).expect("write a template");
+    refused(&cluster, 66, "the value of restore_command is not UTF-8");
     let log = cluster.log(2);
     let run = cluster.hook(2, &["--format", "json"]);
     assert_eq!(run.code, 1, "{run}");

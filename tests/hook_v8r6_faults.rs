@@ -47,6 +47,15 @@ fn all_nodes_down_and_two_primaries() {
     assert_eq!(cluster.look(1).code, 0);
     assert_eq!((cluster.process(1), cluster.addresses(1).as_str()), (None, ""));
     cluster.set(1, "auto_cluster_recovery_level", "1");
+    // A node that cannot be reached may be a primary: after so many tries that is a person's matter, and told once.
+    let configuration = std::fs::read_to_string(cluster.conf(1)).expect("read repmgr.conf");
+    cluster.set(1, "remote_command", "exit 255");
+    cluster.set(1, "recovery_max_attempts", "1");
+    assert_eq!(cluster.look_times(1, 3).code, 0);
+    let told = "the cluster could not be brought up 1 times: the server of this node is left to a person";
+    assert_eq!(cluster.log(1).matches(told).count(), 1, "{}", cluster.log(1));
+    assert_eq!([1, 2, 3].map(|node| cluster.process(node)), [None; 3]);
+    cluster.write(&cluster.conf(1), &configuration);
     // A standby brings nothing up, and neither does a primary beside another one.
     assert_eq!(cluster.look(2).code, 0);
     let signal = cluster.data(3).join("standby.signal");
@@ -297,7 +306,7 @@ fn a_server_that_is_being_started_goes_on() {
     );
     std::fs::create_dir(home.join("data")).expect("make the data directory");
     std::fs::write(&conf, text).expect("write repmgr.conf");
-    let script = format!("#!/bin/sh\ntouch {}\nsleep 1\ntouch {}\n", begun.display(), ended.display());
+    let script = format!("#!/bin/sh\ntouch {}\nsleep 4\ntouch {}\n", begun.display(), ended.display());
     std::fs::write(&program, script).expect("write pg_ctl");
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&program, executable).expect("make pg_ctl executable");

@@ -71,6 +71,14 @@ impl Reader<'_> {
             Some(_) => Value::Array(self.array()?),
             None => Value::Word(self.word()?.unwrap_or_default()),
         };
+        let words = match &value {
+            Value::Word(word) => std::slice::from_ref(word),
+            Value::Array(words) => words,
+        };
+        // In a comment of another encoding it does no harm; here it would be the path of something else.
+        if words.iter().any(|word| word.contains(char::REPLACEMENT_CHARACTER)) {
+            return Err(self.error("the value is not UTF-8"));
+        }
         self.values.insert(name, value);
         self.skip_spaces();
         match self.rest.peek() {
@@ -236,6 +244,8 @@ mod tests {
         for (text, line, problem) in [
             ("A=1\nif true\n", 2, "expected NAME=value"),
             ("A=1 B=2", 1, "unexpected text behind the value"),
+            ("A=(1 # \u{FFFD}\n2)\nB=(3 '/\u{FFFD}') # x\n", 3, "the value is not UTF-8"),
+            ("A=\"\u{FFFD}\"\n", 1, "the value is not UTF-8"),
             ("A='x\n", 2, "quote is not closed"),
             ("A=1\n\nB=\"x", 3, "quote is not closed"),
             ("A=(1 2", 1, "array is not closed"),

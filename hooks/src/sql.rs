@@ -121,12 +121,18 @@ impl Server {
         self.conninfo.get("port").unwrap_or("5432")
     }
 
-    /// Everything that a connection is made with.
+    /// Everything that a connection is made with. It has a limit for connecting, whatever was configured.
     ///
     /// # Errors
     /// A connection string that cannot be used.
     pub fn conninfo(&self) -> Result<Conninfo, ConninfoError> {
-        Conninfo::parse(&self.conninfo.text(), &ProcessEnvironment::KingbaseEs)
+        let mut conninfo = self.conninfo.clone();
+        let seconds = conninfo.get("connect_timeout").and_then(|seconds| seconds.parse::<i64>().ok());
+        // Zero means for ever, and a flow has others to look after.
+        if seconds.is_none_or(|seconds| seconds <= 0) {
+            conninfo.set("connect_timeout", self.limit.as_secs().to_string());
+        }
+        Conninfo::parse(&conninfo.text(), &ProcessEnvironment::KingbaseEs)
     }
 
     /// Asks one command.
@@ -134,14 +140,8 @@ impl Server {
     /// # Errors
     /// No connection, no answer in time, or the server's refusal.
     pub fn ask(&self, command: &str) -> Result<Answer, SqlError> {
-        let mut text = self.conninfo.clone();
-        let seconds = text.get("connect_timeout").and_then(|seconds| seconds.parse::<i64>().ok());
-        // Zero means for ever, and a flow has others to look after.
-        if seconds.is_none_or(|seconds| seconds <= 0) {
-            text.set("connect_timeout", self.limit.as_secs().to_string());
-        }
-        let conninfo = Server { conninfo: text, ..self.clone() }.conninfo();
-        let conninfo = conninfo.map_err(|source| SqlError::Conninfo { server: self.name(), source })?;
+        let conninfo =
+            self.conninfo().map_err(|source| SqlError::Conninfo { server: self.name(), source })?;
         rewind::source::ask(&conninfo, command, self.limit).map_err(|error| {
             let (server, command) = (self.name(), command.to_owned());
             match error {
@@ -191,6 +191,8 @@ mod tests {
         let conninfo = format!("host=127.0.0.1 port={port} user=a connect_timeout=0");
         let conninfo = ConninfoText::parse(&conninfo).unwrap();
         let server = Server { conninfo, prefixes: &["pg"], limit: Duration::from_secs(1) };
+        // A rewind connects with the same.
+        assert!(server.conninfo().unwrap().connect_timeout().is_some());
         let (sender, answer) = channel();
         std::thread::spawn(move || sender.send(server.ask("SELECT 1").is_err()));
         assert_eq!(answer.recv_timeout(Duration::from_secs(20)), Ok(true));

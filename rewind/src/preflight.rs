@@ -371,8 +371,12 @@ fn check_has_stopped(root: &Path, names: &Names, stop: &StopFlag) -> Result<Lock
 
 /// Whether a server has begun to stop: from 10 on its lock file says so in the eighth line.
 fn is_stopping(root: &Path, names: &Names) -> bool {
-    match std::fs::read_to_string(root.join(names.lock_file)) {
-        Ok(text) => text.lines().nth(7).is_some_and(|status| status.trim_end() == "stopping"),
+    match std::fs::read(root.join(names.lock_file)) {
+        // The path in its second line may be in any encoding.
+        Ok(bytes) => bytes
+            .split(|byte| *byte == b'\n')
+            .nth(7)
+            .is_some_and(|status| status.trim_ascii_end() == b"stopping"),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }

@@ -86,7 +86,7 @@ pub struct HaModule {
     pub stops_without_gateway: bool,
     /// `MAX_AVAILABLE_LEVEL`: whether the script would start a cluster whose servers are all down; this flow does not.
     pub wants_max_available: bool,
-    /// `REWIND_ALWAYS`: ours; rewinds a node that has not diverged, as the script did.
+    /// `REWIND_ALWAYS`: ours; rewinds a node on the primary's timeline that has not diverged, as the script did.
     pub rewinds_always: bool,
 }
 

@@ -88,11 +88,19 @@ fn fit_for(major: u32, mut settings: Vec<(String, String)>) -> Vec<(String, Stri
     settings
 }
 
-fn template(node: &Node<'_>) -> Result<Vec<Setting>, StepError> {
+/// What the template sets.
+pub(super) fn template(node: &Node<'_>) -> Result<Vec<Setting>, StepError> {
     let path = node.config.etc.join(TEMPLATE);
     let text = files::read(&path)?.unwrap_or_default();
-    rewind::config::parse(text.as_bytes())
-        .map_err(|error| StepError::new(format!("could not read template \"{}\": {error}", path.display())))
+    let failed =
+        |why: String| StepError::new(format!("could not read template \"{}\": {why}", path.display()));
+    let settings = rewind::config::parse(text.as_bytes()).map_err(|error| failed(error.to_string()))?;
+    // A comment may be in another encoding. A value would be written as something else.
+    let strange = settings.iter().find(|setting| setting.value.contains(char::REPLACEMENT_CHARACTER));
+    match strange {
+        Some(setting) => Err(failed(format!("the value of {} is not UTF-8", setting.name))),
+        None => Ok(settings),
+    }
 }
 
 /// The template's `primary_conninfo`, leading to the new primary.

@@ -2,7 +2,7 @@
 
 use rewind::source::conninfo::ConninfoText;
 
-use super::{Asked, Need, Node};
+use super::{Asked, Need, Node, recovery_settings};
 use crate::files;
 use crate::flow::{Decision, StepError};
 use crate::sql::{Server, literal};
@@ -37,6 +37,7 @@ pub(super) fn look_at_templates(node: &mut Node<'_>) -> Result<Decision, StepErr
         return Err(StepError::new(format!("template \"{}\" is missing", path.display()))
             .hint("It holds standby_mode, primary_conninfo and primary_slot_name of this node. Nothing has been changed."));
     };
+    recovery_settings::template(node)?;
     if primary_conninfo(&text)?.is_none() {
         return Err(StepError::new(format!("template \"{}\" sets no primary_conninfo", path.display()))
             .hint("Nothing has been changed."));

@@ -19,7 +19,15 @@ pub(super) fn bring_up(daemon: &mut Daemon<'_>) -> Result<(), StepError> {
     {
         return Ok(());
     }
-    if !daemon.own.is_due() || daemon.own.tries >= config.max_attempts {
+    let tries = daemon.own.tries;
+    if tries >= config.max_attempts {
+        let text = format!(
+            "the cluster could not be brought up {tries} times: the server of this node is left to a person"
+        );
+        daemon.own.say_once(daemon.log, Level::Error, &text);
+        return Ok(());
+    }
+    if !daemon.own.is_due() {
         return Ok(());
     }
     match reason_not_to(daemon) {

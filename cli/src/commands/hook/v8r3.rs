@@ -113,6 +113,12 @@ fn flow(screen: &Screen, args: &V8r3Args, config: &Path) -> ExitCode {
     if let Err(error) = signals::end_with_children(&log) {
         return failed(&format!("could not listen for signals: {error}"));
     }
+    let unguarded = |error: &GuardError| {
+        // From cron nobody reads standard error.
+        log.line(&format!("ERROR: {}", chain(error)));
+        log.speak();
+        failed(&chain(error))
+    };
     let guard = match Guard::take(&args.run_dir.join("kb.lock"), &args.run_dir.join("KB_RECOVERY_FLAG")) {
         Ok(guard) => guard,
         Err(error @ GuardError::Taken { .. }) => {
@@ -121,12 +127,7 @@ fn flow(screen: &Screen, args: &V8r3Args, config: &Path) -> ExitCode {
             // Cron comes again in a minute; a person waits for what was asked.
             return if by_hand { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
-        Err(error) => {
-            // From cron nobody reads standard error.
-            log.line(&format!("ERROR: {}", chain(&error)));
-            log.speak();
-            return failed(&chain(&error));
-        }
+        Err(error) => return unguarded(&error),
     };
     if by_hand {
         log.speak();
@@ -143,7 +144,7 @@ fn flow(screen: &Screen, args: &V8r3Args, config: &Path) -> ExitCode {
     };
     let report = match guarded(&request, guard) {
         Ok(report) => report,
-        Err(error) => return failed(&chain(&error)),
+        Err(error) => return unguarded(&error),
     };
     let out = match args.format {
         Format::Json => report::json(&report),

@@ -179,7 +179,7 @@ impl Conninfo {
     }
 
     /// How long connecting to one address may take, authentication included; `None`: as long as it likes.
-    pub(crate) fn connect_timeout(&self) -> Option<Duration> {
+    pub fn connect_timeout(&self) -> Option<Duration> {
         self.connect_timeout
     }
 
