@@ -26,12 +26,15 @@ mod workload;
 mod programs;
 mod proxy;
 mod plan;
+mod floor;
 
 // What comes of it.
 mod results;
 mod chart;
 
+use std::fs::File;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -41,6 +44,9 @@ use plan::{CaseName, Measurement, SweepName};
 use programs::{Program, Sample};
 use results::Results;
 use workload::{Scene, Workload};
+
+/// How often the [`floor`] of a case is measured, at the most.
+const FLOORS: usize = 3;
 
 /// Replay of gigabytes takes minutes.
 const REPLAY_PATIENCE: Duration = Duration::from_secs(1200);
@@ -141,6 +147,7 @@ fn measure(settings: &Settings, scene: &Scene, measurement: &Measurement, result
     let port = proxy.unwrap_or(scene.new.port);
     let programs: &[Program] =
         if settings.alone { &[Program::Kbrecover] } else { &[Program::PgRewind, Program::Kbrecover] };
+    let floors = if settings.sweep.is_some() { 0 } else { FLOORS };
     for run in 0..settings.runs {
         for turn in 0..programs.len() {
             // Neither is always the one that goes first.
@@ -149,14 +156,43 @@ fn measure(settings: &Settings, scene: &Scene, measurement: &Measurement, result
             flush_disks();
             let mut sample = programs::run(program, &target, port, settings, measurement);
             eprintln!("{:<12} {:<10} {:>8.3} s", measurement.name, program.name(), sample.seconds);
+            // In the last run the target is started: not after others have read it.
+            let is_last = run + 1 == settings.runs && run > 0;
+            if program == Program::Kbrecover && run < floors && !is_last {
+                results.add_floor(&target, measurement, floor::measure(scene, &target.data, port, &sample));
+            }
             if run + 1 == settings.runs {
                 sample.follow_seconds = Some(follow(&mut target, &scene.new));
             }
             results.add(&target, measurement, program, sample);
-            std::fs::remove_dir_all(&target.data).expect("remove the target");
+            retire(&target);
         }
     }
+    sweep_up(&scene.old);
 }
+
+/// Empties the files of a target that is done with and puts it aside until [`sweep_up`].
+///
+/// It is not removed at once because of ext4: an inode that was freed is not given away again for some seconds, and whoever
+/// makes a file meanwhile looks at every such inode first. Whichever program ran next would pay for that.
+fn retire(target: &Server) {
+    for path in floor::files(&target.data).keys() {
+        let file = File::options().write(true).truncate(true).open(target.data.join(path));
+        file.expect("empty a file");
+    }
+    let number = USED.fetch_add(1, Ordering::Relaxed);
+    std::fs::rename(&target.data, target.beside(&format!("used-{number}"))).expect("put a target aside");
+}
+
+/// Removes what was put aside.
+fn sweep_up(server: &Server) {
+    for number in 0..USED.swap(0, Ordering::Relaxed) {
+        std::fs::remove_dir_all(server.beside(&format!("used-{number}"))).expect("remove a target");
+    }
+}
+
+/// How many targets are put aside.
+static USED: AtomicUsize = AtomicUsize::new(0);
 
 /// Starts the rewound target; returns the seconds until it has replayed what the source has.
 fn follow(target: &mut Server, source: &Server) -> f64 {

@@ -28,12 +28,14 @@ pub enum CaseName {
     All,
     /// 2.6 GB of WAL after the fork over few blocks
     Wal,
-    /// 1 GB of WAL after the fork: 25,000 rows updated in a table of 75,000 blocks, all named there (hint bits)
+    /// 1 GB of WAL after the fork: 25,000 rows updated five times, in every third of 75,000 blocks
     Scattered,
     /// 41,000 files
     Files,
     /// Scattered, through a proxy that adds 5 ms each way
     Far,
+    /// Scattered, but all 75,000 blocks changed: by hint bits
+    Hinted,
     /// 2.2 GB of WAL over a table of 1.1 GB between the common checkpoint and the fork, next to nothing after it
     Late,
     /// One changed block, and 2 GB in the source's pg_wal
@@ -65,10 +67,11 @@ pub fn measurements(settings: &Settings) -> Vec<Measurement> {
 
 fn cases(settings: &Settings) -> Vec<Measurement> {
     let sized = |full: f64| (full * settings.scale).ceil() as u64;
-    let all: [(CaseName, &str, Workload, u64); 6] = [
+    let all: [(CaseName, &str, Workload, u64); 7] = [
         (CaseName::Wal, "wal", Workload::Wal { megabytes: sized(2600.0) }, 0),
         (CaseName::Scattered, "scattered", Workload::Scattered { blocks: sized(25_000.0) }, 0),
         (CaseName::Far, "far", Workload::Scattered { blocks: sized(25_000.0) }, 5),
+        (CaseName::Hinted, "hinted", Workload::Hinted { blocks: sized(25_000.0) }, 0),
         (CaseName::Files, "files", Workload::Files { files: sized(41_000.0) }, 0),
         (CaseName::Late, "late", Workload::Late { megabytes: sized(2200.0) }, 0),
         (CaseName::OneBlock, "one-block", Workload::OneBlock { megabytes: sized(2000.0) }, 0),

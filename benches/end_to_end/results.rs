@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Settings;
+use super::floor::Floor;
 use super::plan::Measurement;
 use super::programs::{Program, Sample};
 use crate::harness::Server;
@@ -22,6 +23,7 @@ pub struct Case {
     work: Option<u64>,
     theirs: Vec<Sample>,
     ours: Vec<Sample>,
+    floors: Vec<Floor>,
 }
 
 impl Results {
@@ -38,19 +40,28 @@ impl Results {
 
     /// One more sample.
     pub fn add(&mut self, target: &Server, measurement: &Measurement, program: Program, sample: Sample) {
-        let major = target.installation.major;
-        let is_it = |case: &Case| case.name == measurement.name && case.major == major;
-        let at = self.cases.iter().position(is_it).unwrap_or_else(|| {
-            let (theirs, ours) = (Vec::new(), Vec::new());
-            let (name, work) = (measurement.name.clone(), measurement.work);
-            self.cases.push(Case { name, major, work, theirs, ours });
-            self.cases.len() - 1
-        });
-        let case = &mut self.cases[at];
+        let case = self.case(target, measurement);
         match program {
             Program::PgRewind => case.theirs.push(sample),
             Program::Kbrecover => case.ours.push(sample),
         }
+    }
+
+    /// What the machine allows.
+    pub fn add_floor(&mut self, target: &Server, measurement: &Measurement, floor: Floor) {
+        self.case(target, measurement).floors.push(floor);
+    }
+
+    fn case(&mut self, target: &Server, measurement: &Measurement) -> &mut Case {
+        let major = target.installation.major;
+        let is_it = |case: &Case| case.name == measurement.name && case.major == major;
+        let at = self.cases.iter().position(is_it).unwrap_or_else(|| {
+            let (theirs, ours, floors) = (Vec::new(), Vec::new(), Vec::new());
+            let (name, work) = (measurement.name.clone(), measurement.work);
+            self.cases.push(Case { name, major, work, theirs, ours, floors });
+            self.cases.len() - 1
+        });
+        &mut self.cases[at]
     }
 
     /// All cases.
@@ -73,7 +84,36 @@ impl Results {
             let cpu = median(&case.ours, |sample| sample.cpu_seconds);
             println!("{:<24} {} cpu {cpu:.3}", format!("{} ({})", case.name, case.major), case.stages());
         }
+        self.print_floors();
         self.print_growth();
+    }
+
+    /// What the machine allows, and how far from it kbrecover is.
+    fn print_floors(&self) {
+        let mut cases = self.cases.iter().filter(|case| !case.floors.is_empty()).peekable();
+        if cases.peek().is_none() {
+            return;
+        }
+        println!("\nThe same bytes and files with nothing found out, compared or checked, seconds:\n");
+        println!(
+            "| case | WAL read, with checksums | fetched | written, synced | removed | together | kbrecover | pages that differ now | fetched |"
+        );
+        println!("|---|---|---|---|---|---|---|---|---|");
+        for case in cases {
+            let parts: [fn(&Floor) -> f64; 4] =
+                [|floor| floor.scan, |floor| floor.fetch, |floor| floor.store, |floor| floor.remove];
+            let parts = parts.map(|part| median(&case.floors, part));
+            let cells: Vec<String> = parts.iter().map(|part| format!("{part:.2}")).collect();
+            let together: f64 = parts.iter().sum();
+            println!(
+                "| {} | {} | {together:.2} | {:.2} | {} | {} |",
+                case.name,
+                cells.join(" | "),
+                case.seconds().1,
+                megabytes(median(&case.floors, |floor| floor.different_bytes as f64)),
+                megabytes(median(&case.ours, |sample| sample.fetched_bytes as f64)),
+            );
+        }
     }
 
     /// In a sweep: how much longer a run takes, for how much more work.
@@ -162,12 +202,16 @@ impl Case {
             "ratio": theirs.map(|theirs| theirs / ours),
             "pg_rewind": samples(&self.theirs),
             "kbrecover": samples(&self.ours),
+            "floors": self.floors.iter().map(|floor| {
+                json!({ "scan": floor.scan, "fetch": floor.fetch, "store": floor.store, "remove": floor.remove,
+                        "different_bytes": floor.different_bytes })
+            }).collect::<Vec<_>>(),
         })
     }
 }
 
 /// The middle one; 0 of nothing.
-fn median(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> f64 {
+fn median<T>(samples: &[T], of: impl Fn(&T) -> f64) -> f64 {
     let mut values: Vec<f64> = samples.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
     match values.len() {

@@ -13,6 +13,8 @@ pub enum Workload {
     /// So many blocks of a table three times as large changed after the fork, five times each with checkpoints in
     /// between; and twice as much in the source's `pg_wal`.
     Scattered { blocks: u64 },
+    /// The same, and the old primary has read the whole table for the first time after the fork: hint bits.
+    Hinted { blocks: u64 },
     /// So many files of small tables on the source: half are on both sides, a quarter on the source only, and as many
     /// on the target only.
     Files { files: u64 },
@@ -83,8 +85,12 @@ fn shared(old: &Server, workload: Workload) {
             emit_wal(old, megabytes / 6);
             old.sql("CHECKPOINT");
         }
-        Workload::Scattered { blocks } => {
+        Workload::Scattered { blocks } | Workload::Hinted { blocks } => {
             fill(old, 3 * blocks, 3600);
+            if matches!(workload, Workload::Scattered { .. }) {
+                // Otherwise whoever reads the table next changes all its blocks.
+                old.sql("VACUUM (FREEZE) entry");
+            }
             emit_wal(old, blocks * 8192 * 2 / (1 << 20));
             old.sql("CHECKPOINT");
         }
@@ -121,7 +127,7 @@ fn apart(old: &Server, new: &Server, workload: Workload) {
                 old.sql("VACUUM entry");
             }
         }
-        Workload::Scattered { .. } => {
+        Workload::Scattered { .. } | Workload::Hinted { .. } => {
             for _ in 0..5 {
                 old.sql("UPDATE entry SET n = n + 1 WHERE id > 0 AND hashint4(id) % 3 = 0");
                 old.sql("CHECKPOINT");
