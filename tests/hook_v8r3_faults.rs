@@ -3,6 +3,9 @@
 //!     pool ── node1 (primary) ──> node2 (standby)
 //!                             └─> node3 (standby)
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use crate::harness::{PoolCluster, Sandbox, Tree, kill_at_each};
 use crate::hook_v8r3::fail_over;
 
@@ -11,13 +14,17 @@ use crate::hook_v8r3::fail_over;
 fn what_must_not_go_on_stops_nothing() {
     let sandbox = Sandbox::new();
     let mut cluster = PoolCluster::start(&sandbox);
+    addresses_of_another_node(&cluster);
+    cluster.sql(1, "CREATE ROLE plain LOGIN");
+    cluster.sql(2, "SELECT pg_create_physical_replication_slot('slot_node1')");
+    cluster.catch_up(2, 1);
     // Node 2 runs but does not receive: it must be recovered.
     cluster.sql(2, "ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1'");
     cluster.sql(2, "SELECT pg_reload_conf()");
     cluster.wait("the standby to be alone", || cluster.streaming(1) == ["node3"]);
     let process = cluster.process(2);
-    let refused = |cluster: &PoolCluster, code: i32, words: &str| {
-        let run = cluster.hook(2, &[]);
+    let refused_with = |arguments: &[&str], cluster: &PoolCluster, code: i32, words: &str| {
+        let run = cluster.hook(2, arguments);
         assert_eq!(run.code, code, "{run}\n{}", cluster.log(2));
         assert!(
             cluster.log(2).contains(words) || run.stderr.contains(words),
@@ -26,13 +33,7 @@ fn what_must_not_go_on_stops_nothing() {
         );
         assert_eq!(cluster.process(2), process, "the server was stopped: {words}");
     };
-
-    // The primary with the address of another node in its configuration is not taken for an old primary.
-    let primary = cluster.process(1);
-    cluster.set(1, "KB_LOCALHOST_IP", "127.0.0.2");
-    let run = cluster.hook(1, &["--force"]);
-    assert_eq!((run.code, cluster.process(1)), (1, primary), "{run}\n{}", cluster.log(1));
-    assert!(cluster.log(1).contains("is the very server of this node"), "{}", cluster.log(1));
+    let refused = |cluster: &PoolCluster, code: i32, words: &str| refused_with(&[], cluster, code, words);
 
     // The primary may just have been restarted: the first run only takes note, and a dry run not even that.
     assert_eq!(cluster.hook(2, &["--dry-run"]).code, 1);
@@ -64,6 +65,18 @@ fn what_must_not_go_on_stops_nothing() {
     assert_eq!(cluster.log(2), log);
     assert_eq!(cluster.process(2), process);
     std::fs::rename(&aside, &template).expect("put the template back");
+
+    // Its slots are noted beside the data directory.
+    let beside = cluster.home(2).join("db");
+    let allow = |mode| std::fs::set_permissions(&beside, Permissions::from_mode(mode)).expect("chmod");
+    allow(0o555);
+    refused_with(&["--force"], &cluster, 66, "the slots of this node could not be noted");
+    allow(0o755);
+
+    // Whether the primary is this very server is not told to everybody.
+    cluster.set(2, "KB_USER", "plain");
+    refused_with(&["--force"], &cluster, 66, "permission denied for function pg_read_binary_file");
+    cluster.set(2, "KB_USER", "postgres");
 
     cluster.set(2, "KB_GATEWAY_IP", "not-a-host.invalid");
     refused(&cluster, 1, "none of the trusted gateways answers");
@@ -102,6 +115,41 @@ fn what_must_not_go_on_stops_nothing() {
     cluster.stop_pool();
     let run = cluster.hook(2, &[]);
     assert_eq!((run.code, cluster.process(2)), (66, process), "{run}");
+}
+
+/// The primary with the address of another node in its configuration is not taken for an old primary, and a standby with
+/// the primary's address not for the primary.
+fn addresses_of_another_node(cluster: &PoolCluster) {
+    let processes = [1, 2].map(|node| cluster.process(node));
+    cluster.set(1, "KB_LOCALHOST_IP", "127.0.0.2");
+    cluster.set(2, "KB_LOCALHOST_IP", "127.0.0.1");
+    // In a directory with a name in GBK.
+    let lock_file = cluster.data(1).join("postmaster.pid");
+    let old = std::fs::read(&lock_file).expect("read the lock file");
+    let mut lines: Vec<_> = old.split(|byte| *byte == b'\n').collect();
+    lines[1] = b"/\xb6\xcb";
+    std::fs::write(&lock_file, lines.join(&b'\n')).expect("write the lock file");
+    let run = cluster.hook(1, &["--force"]);
+    std::fs::write(&lock_file, old).expect("write the lock file");
+    let log = cluster.log(1);
+    assert!(run.code == 1 && log.contains("is the very server of this node"), "{run}\n{log}");
+
+    for node in [1, 2] {
+        let programs = cluster.fake_ip(node).display().to_string();
+        for (key, value) in [("KB_VIP", "192.0.2.9/24"), ("DEV", "eth0"), ("CMD_IP_PATH", &programs)] {
+            cluster.set(node, key, value);
+        }
+    }
+    let held = "2: eth0 inet 192.0.2.9/24\n";
+    cluster.write(&cluster.home(1).join("net/addresses"), held);
+    for node in [1, 2] {
+        let run = cluster.hook(node, &[]);
+        assert_eq!(run.code, 1, "{run}\n{}", cluster.log(node));
+    }
+    assert!(cluster.log(2).contains("but its server is a standby"), "{}", cluster.log(2));
+    assert_eq!([1, 2].map(|node| cluster.addresses(node)), [held, ""]);
+    assert_eq!([1, 2].map(|node| cluster.process(node)), processes);
+    cluster.set(2, "KB_LOCALHOST_IP", "127.0.0.2");
 }
 
 /// A healthy server is stopped for a dead gateway or a dead disk only where the configuration says so.

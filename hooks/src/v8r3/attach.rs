@@ -1,13 +1,18 @@
 //! A standby that runs: it receives, it is waited for if that is wanted, and the pool uses it.
 
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rewind::command::{self, ExitReason};
+use tempfile::NamedTempFile;
 
 use super::{Node, health, pool_nodes, primary, slots};
 use crate::flow::{Decision, Step, StepError, nothing};
 use crate::recovery_log::timestamp;
+use crate::secret::Secret;
 use crate::sql::literal;
 
 pub(super) fn steps<'a>() -> [Step<Node<'a>>; 5] {
@@ -127,7 +132,8 @@ pub(super) fn pcp(node: &Node<'_>, program: &str) -> Result<(), StepError> {
         .map(|directory| directory.join(program))
         .filter(|path| path.exists())
         .unwrap_or_else(|| node.server.program(program));
-    let passwords = password_file(node)?;
+    let passwords = password_file(node.run_dir, &config.pcp_user, &config.pcp_password)
+        .map_err(|error| StepError::new(format!("could not write a password file: {error}")))?;
     let mut command = node.server.command(&path);
     command.env("PCPPASSFILE", passwords.path()).arg("-w");
     command.args(["-h", &config.pool_host, "-p", &config.pcp_port.to_string(), "-U", &config.pcp_user]);
@@ -143,22 +149,49 @@ pub(super) fn pcp(node: &Node<'_>, program: &str) -> Result<(), StepError> {
         .hint("Do KB_POOL_VIP, KB_POOL_PCP_PORT, PCP_USER and PCP_PASS lead to the pool's PCP port?"))
 }
 
-fn password_file(node: &Node<'_>) -> Result<tempfile::NamedTempFile, StepError> {
-    use std::io::Write;
-    let config = node.config;
+/// A file that is removed when it is dropped. A run that is killed leaves it among the notes, in memory, for the next one
+/// to replace: the lock keeps other runs away. What is there is never written to, since anybody may have put it there.
+fn password_file(directory: &Path, user: &str, password: &Secret) -> io::Result<NamedTempFile> {
     let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
-    let line = format!("*:*:{}:{}\n", escaped(&config.pcp_user), escaped(config.pcp_password.reveal()));
-    let write = || {
-        // Among the notes, in memory: a run that is killed leaves it there.
-        let mut file = tempfile::Builder::new().prefix(".kbrecover-").tempfile_in(node.run_dir)?;
-        file.write_all(line.as_bytes())?;
-        Ok(file)
-    };
-    write()
-        .map_err(|error: std::io::Error| StepError::new(format!("could not write a password file: {error}")))
+    match fs::remove_file(directory.join(PASSWORD_FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Made with mode 0600.
+    let mut file = tempfile::Builder::new().prefix(PASSWORD_FILE).rand_bytes(0).tempfile_in(directory)?;
+    writeln!(file, "*:*:{}:{}", escaped(user), escaped(password.reveal()))?;
+    Ok(file)
 }
+
+const PASSWORD_FILE: &str = "KB_RECOVERY_PCPPASS";
 
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_password_file_replaces_that_of_a_killed_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, victim) = (dir.path().join(PASSWORD_FILE), dir.path().join("victim"));
+        fs::write(&victim, "").unwrap();
+        symlink(&victim, &path).unwrap();
+        for round in 0..3 {
+            let file = password_file(dir.path(), "a:b", &Secret::new(format!("{round}\\"))).unwrap();
+            assert_eq!(fs::read_to_string(file.path()).unwrap(), format!("*:*:a\\:b:{round}\\\\\n"));
+            assert_eq!(file.as_file().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+            // Killed.
+            std::mem::forget(file);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "one file, and the victim");
+        }
+        assert_eq!(fs::read(&victim).unwrap(), b"");
+        drop(password_file(dir.path(), "a", &Secret::default()).unwrap());
+        assert!(!path.exists());
+    }
 }

@@ -8,8 +8,8 @@
 //! everywhere     disk, network, pool
 //! as primary     virtual address, synchronous standbys
 //! as standby     virtual address, health; if it must be recovered:
-//!                back-off, permission, templates, primary, detach, stop, slots, rewind, configuration,
-//!                recovery settings, start, slots again
+//!                back-off, permission, templates, primary, note of slots, detach, stop, slots, rewind,
+//!                configuration, recovery settings, start, slots again
 //!                and always: streaming, synchronous standbys, attach
 //! ```
 

@@ -12,9 +12,15 @@ pub(super) fn steps<'a>() -> [Step<Node<'a>>; 4] {
     ]
 }
 
-/// The pool may not have seen yet that it is down, and name another one soon.
+/// The pool may not have seen yet that it is down, and name another one soon. A standby may have been given the
+/// primary's address in its configuration.
 fn look_for_server(node: &mut Node<'_>) -> Result<Decision, StepError> {
     Ok(match node.server.running()? {
+        Some(_) if node.server.is_standby()? => Decision::Refuse(
+            "the pool names this node the primary, but its server is a standby: nothing is done \
+             (are KB_LOCALHOST_IP and KB_PORT those of another node?)"
+                .into(),
+        ),
         Some(_) => Decision::Skip(String::new()),
         None => Decision::Refuse(
             "the pool names this node the primary, but its server is not running: nothing is done".into(),

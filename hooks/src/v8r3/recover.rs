@@ -8,12 +8,13 @@ use crate::flow::{Decision, Step, StepError, nothing};
 use crate::recovery_log::timestamp;
 use crate::rejoin::{RewindJob, RewindResult};
 
-pub(super) fn steps<'a>() -> [Step<Node<'a>>; 12] {
+pub(super) fn steps<'a>() -> [Step<Node<'a>>; 13] {
     [
         Step { name: attempts::STEP, look: attempts::look, act: nothing },
         Step { name: "permission", look: refuse::look_for_permission, act: nothing },
         Step { name: "templates", look: refuse::look_at_templates, act: nothing },
         Step { name: "primary", look: refuse::look_at_primary, act: nothing },
+        Step { name: "note of slots", look: slots::look_at_note, act: nothing },
         Step { name: "detach", look: look_for_detach, act: detach },
         Step { name: "stop", look: look_for_stop, act: stop },
         Step { name: "slots", look: slots::look_for_old, act: slots::drop_old },

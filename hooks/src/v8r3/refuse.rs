@@ -59,21 +59,36 @@ pub(super) fn look_at_primary(node: &mut Node<'_>) -> Result<Decision, StepError
             primary.name()
         )));
     }
-    if is_own(node, &primary)? {
-        return Ok(Decision::Refuse(format!(
+    Ok(primary_is_own(node)?.map_or(Decision::Skip(String::new()), Decision::Refuse))
+}
+
+/// Why a node is left alone that the pool knows by another address, as its primary.
+pub(super) fn primary_is_own(node: &Node<'_>) -> Result<Option<String>, StepError> {
+    let primary = node.primary_server()?;
+    Ok(is_own(node, &primary)?.then(|| {
+        format!(
             "the primary, {}, is the very server of this node: KB_LOCALHOST_IP and KB_PORT are those of another node",
             primary.name()
-        )));
-    }
-    Ok(Decision::Skip(String::new()))
+        )
+    }))
 }
 
 /// Whether a server is that of this node's data directory: its lock file names process, directory and time of the start.
 fn is_own(node: &Node<'_>, server: &Server) -> Result<bool, StepError> {
     let name = node.server.names().lock_file;
-    let own = files::read(&node.server.data.join(name))?;
-    let read = |prefix: &str| format!("SELECT {prefix}_read_file({})", literal(name));
-    Ok(server.ask_named(read).is_ok_and(|theirs| own.is_some() && theirs.value() == own.as_deref()))
+    let Some(own) = files::read_bytes(&node.server.data.join(name))? else { return Ok(false) };
+    // In hex, since the name of a directory may be in any encoding; by the function that a rewind reads files with.
+    let question = |prefix: &str| {
+        let (name, most) = (literal(name), own.len() + 1);
+        format!("SELECT encode({prefix}_read_binary_file({name}, 0, {most}, true), 'hex')")
+    };
+    let theirs = server.ask_named(question).map_err(|error| {
+        StepError::of(&error).hint(
+            "Is the primary this node's own server? It must be reachable, and KB_USER a superuser. Nothing has been changed.",
+        )
+    })?;
+    let own: Vec<_> = own.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(theirs.value() == Some(&own.concat()))
 }
 
 /// `primary_conninfo` of a file of recovery settings.

@@ -4,14 +4,27 @@
 //! noted, those of an old primary are dropped while the server is stopped, and what is gone is made again when it runs.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::{Need, Node};
+use super::{Need, Node, disk};
 use crate::flow::{Decision, StepError};
 use crate::{files, slots};
 
 /// Where the names are noted, beside the data directory, as the scripts have it.
 const NOTE: &str = "tmp_slot";
+
+/// That the note can be written must be known before the server is stopped for it.
+pub(super) fn look_at_note(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    if slots::physical(&node.server)?.is_empty() {
+        return Ok(Decision::Skip(String::new()));
+    }
+    match disk::failed(&[note_directory(node).to_owned()], 1) {
+        None => Ok(Decision::Skip(String::new())),
+        Some(why) => Err(StepError::new(format!("the slots of this node could not be noted: {why}")).hint(
+            "The owner of the data directory must be able to write beside it. Nothing has been changed.",
+        )),
+    }
+}
 
 /// Notes the physical slots of this node, and drops those of one that was the primary.
 pub(super) fn look_for_old(node: &mut Node<'_>) -> Result<Decision, StepError> {
@@ -66,5 +79,9 @@ fn noted(node: &Node<'_>) -> Result<BTreeSet<String>, StepError> {
 }
 
 fn note(node: &Node<'_>) -> PathBuf {
-    node.server.data.parent().unwrap_or(&node.server.data).join(NOTE)
+    note_directory(node).join(NOTE)
+}
+
+fn note_directory<'a>(node: &'a Node<'_>) -> &'a Path {
+    node.server.data.parent().unwrap_or(&node.server.data)
 }

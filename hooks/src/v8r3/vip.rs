@@ -1,6 +1,6 @@
 //! `KB_VIP`: the primary holds it, nobody else does.
 
-use super::Node;
+use super::{Node, refuse};
 use crate::flow::{Decision, StepError};
 
 /// Adds the address if the primary lacks it.
@@ -23,6 +23,12 @@ pub(super) fn add(node: &mut Node<'_>) -> Result<String, StepError> {
 pub(super) fn look_for_held(node: &mut Node<'_>) -> Result<Decision, StepError> {
     match &node.config.vip {
         Some(vip) if vip.is_held()? => {
+            // A server that is down needs no address, whoever it is.
+            if node.server.running()?.is_some()
+                && let Some(why) = refuse::primary_is_own(node)?
+            {
+                return Ok(Decision::Refuse(why));
+            }
             Ok(Decision::Act(format!("remove {} from device {}", vip.address, vip.device)))
         }
         _ => Ok(Decision::Skip(String::new())),
