@@ -44,7 +44,6 @@ pub struct Floor {
 }
 
 /// A stretch of a file below the data directory.
-#[derive(Clone)]
 struct Piece {
     path: String,
     offset: u64,

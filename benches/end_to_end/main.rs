@@ -156,12 +156,12 @@ fn measure(settings: &Settings, scene: &Scene, measurement: &Measurement, result
             flush_disks();
             let mut sample = programs::run(program, &target, port, settings, measurement);
             eprintln!("{:<12} {:<10} {:>8.3} s", measurement.name, program.name(), sample.seconds);
-            // In the last run the target is started: not after others have read it.
-            let is_last = run + 1 == settings.runs && run > 0;
-            if program == Program::Kbrecover && run < floors && !is_last {
+            let is_last = run + 1 == settings.runs;
+            // In the last run the target is started: not after others have read it, if there are more runs.
+            if program == Program::Kbrecover && run < floors && (!is_last || run == 0) {
                 results.add_floor(&target, measurement, floor::measure(scene, &target.data, port, &sample));
             }
-            if run + 1 == settings.runs {
+            if is_last {
                 sample.follow_seconds = Some(follow(&mut target, &scene.new));
             }
             results.add(&target, measurement, program, sample);

@@ -22,6 +22,16 @@ pub enum Value {
     Array(Vec<String>),
 }
 
+impl Value {
+    /// Its words: one, or those of the list.
+    pub fn words(&self) -> &[String] {
+        match self {
+            Value::Word(word) => std::slice::from_ref(word),
+            Value::Array(words) => words,
+        }
+    }
+}
+
 /// Why a file cannot be read.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("line {line}: {problem}")]
@@ -71,12 +81,8 @@ impl Reader<'_> {
             Some(_) => Value::Array(self.array()?),
             None => Value::Word(self.word()?.unwrap_or_default()),
         };
-        let words = match &value {
-            Value::Word(word) => std::slice::from_ref(word),
-            Value::Array(words) => words,
-        };
         // In a comment of another encoding it does no harm; here it would be the path of something else.
-        if words.iter().any(|word| word.contains(char::REPLACEMENT_CHARACTER)) {
+        if value.words().iter().any(|word| word.contains(char::REPLACEMENT_CHARACTER)) {
             return Err(self.error("the value is not UTF-8"));
         }
         self.values.insert(name, value);

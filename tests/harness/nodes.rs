@@ -153,6 +153,28 @@ impl Nodes {
         });
     }
 
+    /// Node 1, the primary, gets rows that node 2 has, too, and then rows of its own, in which the histories part.
+    pub fn write_and_cut_off(&self) {
+        self.sql(1, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n");
+        self.sql(1, "CREATE DATABASE another");
+        self.catch_up(2, 1);
+        self.cut_off_standbys(1);
+        self.sql(1, "SET synchronous_commit = local; INSERT INTO t SELECT generate_series(5001, 6000)");
+        self.sql(
+            1,
+            "SET synchronous_commit = local; CREATE TABLE lost AS SELECT generate_series(1, 5000) AS n",
+        );
+    }
+
+    /// Proves that node 1 streams, by this name, from node 2, which had 100 rows of its own, and has what that one has.
+    pub fn assert_returned(&self, name: &str) {
+        self.wait("the old primary to stream", || self.streaming(2) == [name]);
+        self.catch_up(1, 2);
+        self.assert_same_content(1, 2);
+        assert_eq!(self.column(1, "SELECT count(*) FROM t"), ["1100"]);
+        assert_eq!(self.column(1, "SELECT pg_is_in_recovery()"), ["t"]);
+    }
+
     /// Proves that the rows of the table `t` are the same on two nodes.
     pub fn assert_same_rows(&self, one: usize, other: usize) {
         let rows = "SELECT md5(string_agg(n::text, ',' ORDER BY n)) FROM t";

@@ -215,11 +215,7 @@ impl Keys<'_> {
     }
 
     fn list(&self, name: &str) -> impl Iterator<Item = &str> {
-        let words = match self.values.get(name) {
-            Some(Value::Word(word)) => std::slice::from_ref(word),
-            Some(Value::Array(words)) => words.as_slice(),
-            None => &[],
-        };
+        let words = self.values.get(name).map_or(&[][..], Value::words);
         words.iter().map(String::as_str).filter(|word| !word.is_empty())
     }
 

@@ -38,28 +38,32 @@ pub(super) fn write(node: &mut Node<'_>) -> Result<String, StepError> {
 
 /// The slot on the primary that this node's template names.
 pub(super) fn look_for_slot(node: &mut Node<'_>) -> Result<Decision, StepError> {
-    let slot = template(node)?.into_iter().find(|setting| setting.name == "primary_slot_name");
-    match slot {
-        Some(slot) if !slot.value.is_empty() => {
-            Ok(Decision::Act(format!("see that the primary has slot {}", slot.value)))
-        }
+    match slot(node)? {
+        Some(slot) if !slot.is_empty() => Ok(Decision::Act(format!("see that the primary has slot {slot}"))),
         _ => Ok(Decision::Skip(String::new())),
     }
 }
 
 pub(super) fn create_slot(node: &mut Node<'_>) -> Result<String, StepError> {
-    let slot = template(node)?.into_iter().find(|setting| setting.name == "primary_slot_name");
-    if let Some(slot) = slot {
-        slots::create(&node.primary_server()?, &slot.value)?;
+    if let Some(slot) = slot(node)? {
+        slots::create(&node.primary_server()?, &slot)?;
     }
     Ok(String::new())
 }
 
+fn slot(node: &Node<'_>) -> Result<Option<String>, StepError> {
+    let settings = template(node)?.unwrap_or_default();
+    let slot = settings.into_iter().find(|setting| setting.name == "primary_slot_name");
+    Ok(slot.map(|setting| setting.value))
+}
+
 /// The file that must be written, and its text.
 fn wanted(node: &Node<'_>) -> Result<(PathBuf, Vec<u8>), StepError> {
+    let template = template(node)?.unwrap_or_default();
+    let conninfo = pointed(node, &template)?;
     let mut settings: Vec<(String, String)> =
-        template(node)?.into_iter().map(|setting| (setting.name, setting.value)).collect();
-    if let Some(conninfo) = pointed(node)? {
+        template.into_iter().map(|setting| (setting.name, setting.value)).collect();
+    if let Some(conninfo) = conninfo {
         for (_, value) in settings.iter_mut().filter(|(name, _)| name == "primary_conninfo") {
             *value = conninfo.text();
         }
@@ -88,10 +92,10 @@ fn fit_for(major: u32, mut settings: Vec<(String, String)>) -> Vec<(String, Stri
     settings
 }
 
-/// What the template sets.
-pub(super) fn template(node: &Node<'_>) -> Result<Vec<Setting>, StepError> {
+/// What the template sets; `None` if there is none.
+pub(super) fn template(node: &Node<'_>) -> Result<Option<Vec<Setting>>, StepError> {
     let path = node.config.etc.join(TEMPLATE);
-    let text = files::read(&path)?.unwrap_or_default();
+    let Some(text) = files::read(&path)? else { return Ok(None) };
     let failed =
         |why: String| StepError::new(format!("could not read template \"{}\": {why}", path.display()));
     let settings = rewind::config::parse(text.as_bytes()).map_err(|error| failed(error.to_string()))?;
@@ -99,14 +103,13 @@ pub(super) fn template(node: &Node<'_>) -> Result<Vec<Setting>, StepError> {
     let strange = settings.iter().find(|setting| setting.value.contains(char::REPLACEMENT_CHARACTER));
     match strange {
         Some(setting) => Err(failed(format!("the value of {} is not UTF-8", setting.name))),
-        None => Ok(settings),
+        None => Ok(Some(settings)),
     }
 }
 
 /// The template's `primary_conninfo`, leading to the new primary.
-fn pointed(node: &Node<'_>) -> Result<Option<ConninfoText>, StepError> {
-    let text = files::read(&node.config.etc.join(TEMPLATE))?.unwrap_or_default();
-    let (Some(mut conninfo), Some(primary)) = (primary_conninfo(&text)?, node.primary()) else {
+fn pointed(node: &Node<'_>, template: &[Setting]) -> Result<Option<ConninfoText>, StepError> {
+    let (Some(mut conninfo), Some(primary)) = (primary_conninfo(template)?, node.primary()) else {
         return Ok(None);
     };
     conninfo.set("host", primary.host.as_str());

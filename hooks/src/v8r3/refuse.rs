@@ -1,5 +1,6 @@
 //! Reasons not to recover a node, all of them looked at before anything is stopped.
 
+use rewind::config::Setting;
 use rewind::source::conninfo::ConninfoText;
 
 use super::{Asked, Need, Node, recovery_settings};
@@ -33,12 +34,11 @@ pub(super) fn look_for_permission(node: &mut Node<'_>) -> Result<Decision, StepE
 /// The files from which the node's configuration is restored must be there and name a standby.
 pub(super) fn look_at_templates(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let path = node.config.etc.join(TEMPLATE);
-    let Some(text) = files::read(&path)? else {
+    let Some(template) = recovery_settings::template(node)? else {
         return Err(StepError::new(format!("template \"{}\" is missing", path.display()))
             .hint("It holds standby_mode, primary_conninfo and primary_slot_name of this node. Nothing has been changed."));
     };
-    recovery_settings::template(node)?;
-    if primary_conninfo(&text)?.is_none() {
+    if primary_conninfo(&template)?.is_none() {
         return Err(StepError::new(format!("template \"{}\" sets no primary_conninfo", path.display()))
             .hint("Nothing has been changed."));
     }
@@ -91,9 +91,8 @@ fn is_own(node: &Node<'_>, server: &Server) -> Result<bool, StepError> {
     Ok(theirs.value() == Some(&own.concat()))
 }
 
-/// `primary_conninfo` of a file of recovery settings.
-pub(super) fn primary_conninfo(text: &str) -> Result<Option<ConninfoText>, StepError> {
-    let settings = rewind::config::parse(text.as_bytes()).map_err(|error| StepError::of(&error))?;
+/// `primary_conninfo` among recovery settings.
+pub(super) fn primary_conninfo(settings: &[Setting]) -> Result<Option<ConninfoText>, StepError> {
     let Some(setting) = settings.iter().rev().find(|setting| setting.name == "primary_conninfo") else {
         return Ok(None);
     };

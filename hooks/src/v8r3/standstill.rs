@@ -150,7 +150,7 @@ fn follows_another(node: &Node<'_>) -> bool {
 
 fn in_recovery_conf(node: &Node<'_>) -> Option<ConninfoText> {
     let text = files::read(&node.server.data.join("recovery.conf")).ok()??;
-    primary_conninfo(&text).ok()?
+    primary_conninfo(&rewind::config::parse(text.as_bytes()).ok()?).ok()?
 }
 
 #[cfg(test)]
