@@ -394,12 +394,16 @@ async fn open_first(
             let (endpoint, first) = found.map_err(SourceError::of_all)?;
             has_answered = true;
             let first = first.in_run(0, silence(patience));
+            let checked = async {
+                let facts = first.check().await?;
+                let first = first.with_wal_magic().await?;
+                let seen = Seen::first(&first.witness().await?);
+                first.use_raw_names().await?;
+                Ok::<_, SourceError>((first, facts, seen))
+            };
             let others = open_more(&endpoint, wanted.get() - 1, patience);
-            let (facts, others) = future::join(first.check(), others).await;
-            let facts = facts?;
-            let first = first.with_wal_magic().await?;
-            let seen = Seen::first(&first.witness().await?);
-            first.use_raw_names().await?;
+            let (checked, others) = future::join(checked, others).await;
+            let (first, facts, seen) = checked?;
             let (mut sessions, (others, refused)) = (vec![first], others?);
             sessions.extend(others);
             if let Some(refused) = refused {
