@@ -24,6 +24,7 @@ pub fn svg(results: &Results) -> String {
     );
     text(&mut svg, LEFT, 20.0, "start", "#888", "pg_rewind");
     text(&mut svg, LEFT + 80.0, 20.0, "start", "#0a6", "kbrecover");
+    text(&mut svg, 750.0, 20.0, "end", "#888", "each case to its own scale");
     for (at, (name, theirs, ours)) in cases.iter().enumerate() {
         let top = 34.0 + ROW * at as f64;
         let longest = theirs.max(*ours);

@@ -1,5 +1,5 @@
-//! What the machine allows: the same bytes read, brought and made durable, and the same files made and removed, with
-//! nothing found out, compared or checked on the way.
+//! What the machine allows: the same WAL read, as many bytes brought and made durable, the same files made and removed, with
+//! nothing found out or compared on the way.
 //!
 //! The parts run one after the other, each with several threads. A program that rewinds does some of them at the same
 //! time, so it may come close to their sum, or even below it.
@@ -10,6 +10,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+
+use walparse::{Lsn, SegmentSize};
 
 use super::programs::Sample;
 use super::workload::Scene;
@@ -31,7 +33,7 @@ const SYNCS: usize = 16;
 
 /// Seconds of each part.
 pub struct Floor {
-    /// Two threads read as much WAL as was scanned, and compute one checksum for each 256 kB.
+    /// Two threads read the segments that were scanned, and compute one checksum for each 256 kB.
     pub scan: f64,
     /// As many bytes as were fetched come from the source, and are dropped.
     pub fetch: f64,
@@ -62,7 +64,7 @@ pub fn measure(scene: &Scene, rewound: &Path, port: u16, sample: &Sample) -> Flo
     let pieces = pieces(made, &table, before[&table], sample.fetched_bytes);
 
     let different_bytes = different_bytes(&scene.old.data, rewound);
-    let scan = seconds(|| scan(&scene.old.data.join("pg_wal"), sample.scanned_bytes));
+    let scan = seconds(|| scan(&scene.old.data.join("pg_wal"), sample.scanned_from));
     let fetch = seconds(|| fetch(port, &pieces));
     let target = scene.old.copy("floor");
     super::flush_disks();
@@ -121,13 +123,20 @@ fn pieces(made: Vec<(String, u64)>, table: &str, table_size: u64, bytes: u64) ->
     pieces
 }
 
-fn scan(wal: &Path, bytes: u64) {
-    let mut names: Vec<PathBuf> = files(wal).into_keys().map(|name| wal.join(name)).collect();
-    names.retain(|path| path.metadata().is_ok_and(|metadata| metadata.len() >= 16 << 20));
-    names.sort();
-    let count = bytes.div_ceil(16 << 20) as usize;
-    let newest = &names[names.len().saturating_sub(count)..];
-    in_threads(2, newest, |path| {
+fn scan(wal: &Path, from: Lsn) {
+    let size = SegmentSize::new(16 << 20).expect("the usual size");
+    let is_scanned = |name: &String| {
+        let Some((_, segment)) = size.parse_file_name(name) else { return false };
+        // A segment that is kept for later has the address of the one it once was.
+        let mut address = [0; 8];
+        let file = File::open(wal.join(name)).expect("open WAL");
+        file.read_exact_at(&mut address, 8).expect("read WAL");
+        segment >= size.segment_of(from) && u64::from_le_bytes(address) == size.start_of(segment).0
+    };
+    let segments: Vec<PathBuf> =
+        files(wal).into_keys().filter(is_scanned).map(|name| wal.join(name)).collect();
+    assert!(!segments.is_empty(), "no WAL from {from} on");
+    in_threads(2, &segments, |path| {
         let file = File::open(path).expect("open WAL");
         let (mut buffer, mut offset) = (vec![0; PIECE as usize], 0);
         loop {

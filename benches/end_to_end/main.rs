@@ -90,7 +90,7 @@ pub struct Settings {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Draw the ratios into this file
+    /// Draw the seconds and the ratios into this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 

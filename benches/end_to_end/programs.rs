@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use wait4::Wait4;
+use walparse::Lsn;
 
 use super::Settings;
 use super::plan::Measurement;
@@ -39,8 +40,8 @@ pub struct Sample {
     pub peak_bytes: u64,
     /// What came from the source.
     pub fetched_bytes: u64,
-    /// WAL that kbrecover scanned.
-    pub scanned_bytes: u64,
+    /// Where kbrecover's scan of WAL began.
+    pub scanned_from: Lsn,
     /// From the start of the rewound server until it has replayed what the source has, if it was started.
     pub follow_seconds: Option<f64>,
     /// What kbrecover says of its stages: name and seconds.
@@ -77,7 +78,8 @@ pub fn run(
         Program::Kbrecover => {
             let report: serde_json::Value = serde_json::from_str(&stdout).expect("one JSON object");
             sample.fetched_bytes = report["bytes"]["fetched"].as_u64().expect("bytes fetched");
-            sample.scanned_bytes = report["wal_scanned"]["bytes"].as_u64().expect("bytes scanned");
+            let redo = report["checkpoint"]["redo"].as_str().expect("the common checkpoint");
+            sample.scanned_from = redo.parse().expect("an LSN");
             let stages = report["stages"].as_array().expect("stages");
             let stage = |stage: &serde_json::Value| {
                 (
@@ -115,7 +117,7 @@ fn watch(command: &mut Command) -> (Sample, String, String) {
         cpu_seconds: (ended.rusage.utime + ended.rusage.stime).as_secs_f64(),
         peak_bytes: ended.rusage.maxrss,
         fetched_bytes: 0,
-        scanned_bytes: 0,
+        scanned_from: Lsn::INVALID,
         follow_seconds: None,
         stages: Vec::new(),
     };

@@ -94,7 +94,7 @@ impl Results {
         if cases.peek().is_none() {
             return;
         }
-        println!("\nThe same bytes and files with nothing found out, compared or checked, seconds:\n");
+        println!("\nWhat the machine allows: as many bytes, the same files, nothing found out; seconds:\n");
         println!(
             "| case | WAL read, with checksums | fetched | written, synced | removed | together | kbrecover | pages that differ now | fetched |"
         );

@@ -15,8 +15,8 @@ pub enum Workload {
     Scattered { blocks: u64 },
     /// The same, and the old primary has read the whole table for the first time after the fork: hint bits.
     Hinted { blocks: u64 },
-    /// So many files of small tables on the source: half are on both sides, a quarter on the source only, and as many
-    /// on the target only.
+    /// So many files of small tables: half are on both sides, a quarter on the source only, and as many on the target
+    /// only.
     Files { files: u64 },
     /// WAL over a table half its size, between the common checkpoint and the fork; after it one row on each side.
     Late { megabytes: u64 },

@@ -437,8 +437,8 @@ mod tests {
 
     /// Whether the process whose number `file` holds has ended.
     fn has_ended(file: &Path) -> bool {
-        let process = std::fs::read_to_string(file).unwrap();
-        let state = std::fs::read_to_string(format!("/proc/{}/stat", process.trim())).unwrap_or_default();
+        let process: u32 = std::fs::read_to_string(file).unwrap().trim().parse().expect("it was started");
+        let state = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
         state.is_empty() || state.contains(") Z ")
     }
 
@@ -464,9 +464,9 @@ mod tests {
         assert!(mark.exists());
 
         let script = format!("(trap '' TERM; exec sleep 60) & echo $! > {}; wait", process.display());
-        let started = Instant::now();
-        shell(&script, Some(Duration::from_secs(1))).unwrap_err();
-        assert!(started.elapsed() >= STOP_GRACE, "{:?}", started.elapsed());
+        let (limit, started) = (Duration::from_secs(1), Instant::now());
+        shell(&script, Some(limit)).unwrap_err();
+        assert!(started.elapsed() >= limit + STOP_GRACE, "{:?}", started.elapsed());
         assert!(has_ended(&process));
     }
 
