@@ -64,7 +64,8 @@ pub fn measure(scene: &Scene, rewound: &Path, port: u16, sample: &Sample) -> Flo
     let pieces = pieces(made, &table, before[&table], sample.fetched_bytes);
 
     let different_bytes = different_bytes(&scene.old.data, rewound);
-    let scan = seconds(|| scan(&scene.old.data.join("pg_wal"), sample.scanned_from));
+    let segments = scanned_segments(&scene.old.data.join("pg_wal"), sample.scanned_from);
+    let scan = seconds(|| scan(&segments));
     let fetch = seconds(|| fetch(port, &pieces));
     let target = scene.old.copy("floor");
     super::flush_disks();
@@ -123,7 +124,8 @@ fn pieces(made: Vec<(String, u64)>, table: &str, table_size: u64, bytes: u64) ->
     pieces
 }
 
-fn scan(wal: &Path, from: Lsn) {
+/// The segments that hold WAL from there on.
+fn scanned_segments(wal: &Path, from: Lsn) -> Vec<PathBuf> {
     let size = SegmentSize::new(16 << 20).expect("the usual size");
     let is_scanned = |name: &String| {
         let Some((_, segment)) = size.parse_file_name(name) else { return false };
@@ -136,7 +138,11 @@ fn scan(wal: &Path, from: Lsn) {
     let segments: Vec<PathBuf> =
         files(wal).into_keys().filter(is_scanned).map(|name| wal.join(name)).collect();
     assert!(!segments.is_empty(), "no WAL from {from} on");
-    in_threads(2, &segments, |path| {
+    segments
+}
+
+fn scan(segments: &[PathBuf]) {
+    in_threads(2, segments, |path| {
         let file = File::open(path).expect("open WAL");
         let (mut buffer, mut offset) = (vec![0; PIECE as usize], 0);
         loop {

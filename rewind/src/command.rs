@@ -447,10 +447,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let process = dir.path().join("process");
         let script = format!("sleep 60 & echo $! > {}; wait", process.display());
-        let started = Instant::now();
-        let error = shell(&script, Some(Duration::from_secs(1))).unwrap_err();
+        let (limit, started) = (Duration::from_secs(1), Instant::now());
+        let error = shell(&script, Some(limit)).unwrap_err();
         assert!(matches!(error, CommandError::TimedOut { .. }));
-        assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+        // Who ends when asked is not waited for any longer; it may take seconds until an orphan is reaped.
+        assert!(started.elapsed() < limit + STOP_GRACE, "{:?}", started.elapsed());
         assert!(has_ended(&process));
     }
 
@@ -473,8 +474,8 @@ mod tests {
     #[test]
     fn what_runs_on_in_the_background_is_not_waited_for() {
         let started = Instant::now();
-        let finished = shell("sleep 30 & echo done", None).unwrap();
+        let finished = shell("sleep 5 & echo done", None).unwrap();
         assert_eq!(finished.output, "done");
-        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     }
 }
