@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rewind::Condition;
+use kbrecover_rewind::Condition;
 
 use crate::harness::{
     Change, Failover, Feature, Installation, Rewind, Run, Sandbox, Server, SourceKind, assert_follows,
@@ -126,7 +126,7 @@ impl Sweep<'_> {
     /// Proves that the directory is as it was, or that no server starts on it, or that all is done.
     fn check(&self, target: &Server, run: Option<&Run>, fault: &str) -> Left {
         let said = run.map_or_else(String::new, Run::to_string);
-        let status = rewind::status(&target.data).expect("status");
+        let status = kbrecover_rewind::status(&target.data).expect("status");
         let left = match status.condition {
             Condition::Unfinished => {
                 assert!(status.journal_problem.is_none(), "{fault}: marked without a journal\n{said}");

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rewind::Condition;
+use kbrecover_rewind::Condition;
 
 use crate::crash_sweep::{everything, is_our_own, rewind_of};
 use crate::harness::{
@@ -132,7 +132,7 @@ impl Case<'_> {
         let what = format!("{room} bytes free, {:?} there", self.there);
         rewind_of(&target, &self.failover.new).expect_refusal("not enough free space: ", "Free space there");
         let run = rewind_of(&target, &self.failover.new).arg("--ignore-free-space").run();
-        let status = rewind::status(&target.data).expect("status");
+        let status = kbrecover_rewind::status(&target.data).expect("status");
         let part = if run.code == 0 { "nowhere" } else { failed_at(&run) };
         if run.code == 1 {
             let changed = differences(&self.failover.old.data, &target.data, &is_our_own);

@@ -154,7 +154,7 @@ fn a_newer_source_adds_to_it() {
     let fault = format!("{}:kill", mark + (changes.len() - mark) / 2);
     let run = keeping(&target, &failover.new, &kept).env("KBRECOVER_FAULT", fault).run_unless_killed();
     assert!(run.is_none(), "not killed");
-    assert!(rewind::is_unfinished(&target.data), "killed before the mark");
+    assert!(kbrecover_rewind::is_unfinished(&target.data), "killed before the mark");
     let before = manifest(&kept)["files"].as_object().expect("files").len();
     failover.new.start();
     failover.new.sql(
@@ -202,7 +202,7 @@ fn places_that_will_not_do() {
 
     // What an unfinished run did not keep is gone.
     let run = Rewind::of(&copy).from(new, SourceKind::Server).env("KBRECOVER_FAULT", "40:kill");
-    assert!(run.run_unless_killed().is_none() && rewind::is_unfinished(&copy.data));
+    assert!(run.run_unless_killed().is_none() && kbrecover_rewind::is_unfinished(&copy.data));
     let run = again(&copy, &sandbox.make_dir("late")).run();
     assert_eq!(run.code, 2, "{run}");
     run.expect_said("begun without --keep-diverged").expect_said("Leave out --keep-diverged");

@@ -5,8 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use rewind::source::conninfo::ConninfoError;
-use rewind::{Failure, KeepError, TargetState};
+use kbrecover_rewind::source::conninfo::ConninfoError;
+use kbrecover_rewind::{Failure, KeepError, TargetState};
 
 use crate::persona::Persona;
 use crate::screen::{Kind, Screen, try_help};

@@ -16,8 +16,8 @@
 
 use std::sync::Arc;
 
-use hooks::flow::Moment;
-use rewind::ChangeObserver;
+use kbrecover_hooks::flow::Moment;
+use kbrecover_rewind::ChangeObserver;
 
 /// The faults that the environment asks for.
 #[cfg(not(debug_assertions))]
@@ -39,7 +39,7 @@ mod debug {
     use std::process::{Command, Stdio};
     use std::sync::{Mutex, PoisonError};
 
-    use rewind::{Change, Verdict};
+    use kbrecover_rewind::{Change, Verdict};
     use rustix::process::{Signal, getpid, kill_process};
     use serde_json::{Value, json};
 

@@ -43,13 +43,13 @@ impl<S: Subscriber> Layer<S> for Lines {
             return lines.iter().for_each(|line| self.screen.message(Kind::Info, line));
         }
         let crate_name = metadata.target().split("::").next().unwrap_or_default();
-        let ours = matches!(crate_name, "kbrecover" | "hooks" | "rewind" | "walparse");
+        let ours = matches!(crate_name, "kbrecover" | "kbrecover_hooks" | "kbrecover_rewind" | "walparse");
         let least = if self.verbosity == Verbosity::Debug && ours { Level::DEBUG } else { Level::INFO };
         // Other crates have nothing to say to an operator short of a warning.
         if *metadata.level() > least || (!ours && *metadata.level() > Level::WARN) {
             return;
         }
-        if metadata.target() == rewind::command::CHILD {
+        if metadata.target() == kbrecover_rewind::command::CHILD {
             return self.screen.line(&message.told.message);
         }
         let kind = match *metadata.level() {
@@ -110,13 +110,13 @@ mod tests {
     }
 
     fn say_things() {
-        tracing::info!(target: "rewind::divergence", bytes = 1, "servers diverged at {}", "0/1");
-        tracing::warn!(target: "rewind", "odd");
-        tracing::debug!(target: "rewind", "a detail");
-        tracing::trace!(target: "rewind", "too much");
-        tracing::error!(target: "hooks", "bad");
-        tracing::info!(target: "rewind::command", "ours");
-        tracing::info!(target: rewind::command::CHILD, "a child's line");
+        tracing::info!(target: "kbrecover_rewind::divergence", bytes = 1, "servers diverged at {}", "0/1");
+        tracing::warn!(target: "kbrecover_rewind", "odd");
+        tracing::debug!(target: "kbrecover_rewind", "a detail");
+        tracing::trace!(target: "kbrecover_rewind", "too much");
+        tracing::error!(target: "kbrecover_hooks", "bad");
+        tracing::info!(target: "kbrecover_rewind::command", "ours");
+        tracing::info!(target: kbrecover_rewind::command::CHILD, "a child's line");
         tracing::info!(target: "tokio", "noise");
         tracing::debug!(target: "tokio", "more noise");
     }
@@ -132,13 +132,13 @@ mod tests {
 
     #[test]
     fn milestones_are_told_in_the_words_of_the_name() {
-        use rewind::milestone;
+        use kbrecover_rewind::milestone;
         let events = || {
-            tracing::info!(target: "rewind", milestone = milestone::CONNECTED, "connected to x");
+            tracing::info!(target: "kbrecover_rewind", milestone = milestone::CONNECTED, "connected to x");
             tracing::debug!(
-                target: "rewind", milestone = milestone::PLANNED, fetch_bytes = 3u64 << 20, total_bytes = 4u64 << 20, "so much"
+                target: "kbrecover_rewind", milestone = milestone::PLANNED, fetch_bytes = 3u64 << 20, total_bytes = 4u64 << 20, "so much"
             );
-            tracing::info!(target: "rewind", milestone = milestone::DIVERGED, "servers diverged");
+            tracing::info!(target: "kbrecover_rewind", milestone = milestone::DIVERGED, "servers diverged");
         };
         assert_eq!(
             told(Narration::Kbrecover, Verbosity::Normal, events),

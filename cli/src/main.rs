@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         Invocation::Run(Command::Rewind(args)) => commands::rewind::run(&args, KBRECOVER),
         Invocation::Run(Command::Status(args)) => commands::status::run(&args),
         Invocation::Run(Command::Grants(args)) => {
-            screen::to_stdout(&rewind::source::grants(args.source_version, &args.role));
+            screen::to_stdout(&kbrecover_rewind::source::grants(args.source_version, &args.role));
             ExitCode::SUCCESS
         }
         Invocation::Run(Command::Hook(args)) => commands::hook::run(&args),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use rewind::{Progress, Silent, Stage};
+use kbrecover_rewind::{Progress, Silent, Stage};
 
 use crate::persona::Narration;
 use crate::screen::Screen;

@@ -15,12 +15,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rewind::command;
-use rewind::{RewindError, StopFlag, TargetState};
+use kbrecover_rewind::command;
+use kbrecover_rewind::{RewindError, StopFlag, TargetState};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-use hooks::recovery_log::RecoveryLog;
+use kbrecover_hooks::recovery_log::RecoveryLog;
 
 use crate::failure::{Failed, SetupError};
 use crate::screen::{Kind, Screen};
@@ -88,7 +88,7 @@ impl Ender {
         let _ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
         command::end_all();
         command::wait_for_end();
-        let is_touched = rewind::is_unfinished(&self.target) || !self.stop.is_requested();
+        let is_touched = kbrecover_rewind::is_unfinished(&self.target) || !self.stop.is_requested();
         let target = if is_touched { TargetState::Unfinished } else { TargetState::Untouched };
         let hint = RewindError::Stopped.hint();
         let failed = Failed { message: message.to_owned(), hint, target };

@@ -99,7 +99,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), StepError> {
 /// Its backup label is there but cannot be read.
 pub(crate) fn is_half_rewound(data: &Path) -> Result<bool, StepError> {
     let label = read(&data.join("backup_label"))?;
-    Ok(label.is_some_and(|text| rewind::is_mark(text.as_bytes())))
+    Ok(label.is_some_and(|text| kbrecover_rewind::is_mark(text.as_bytes())))
 }
 
 /// Whether a line of a configuration file is about this setting.
@@ -160,7 +160,7 @@ mod tests {
         let expected =
             b"port = 1 # \xb6\xcb\n#primary_conninfo\nx = 1\nprimary_conninfo = 'password=''it\\\\''s'''\n";
         assert_eq!(new, expected);
-        let read = rewind::config::parse(&new).unwrap();
+        let read = kbrecover_rewind::config::parse(&new).unwrap();
         assert_eq!(read.last().unwrap().value, settings[0].1);
     }
 }

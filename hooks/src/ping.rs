@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use rewind::command::{self, CommandError, ExitReason};
+use kbrecover_rewind::command::{self, CommandError, ExitReason};
 
 use crate::flow::StepError;
 

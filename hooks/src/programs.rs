@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use rewind::command;
+use kbrecover_rewind::command;
 use walparse::Version;
 
 /// Finds the server program of a version (`postgres`, or what a fork calls it): in `bindir` only, if that is

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use rewind::command::{self, CommandError, ExitReason, Finished};
+use kbrecover_rewind::command::{self, CommandError, ExitReason, Finished};
 use walparse::{Flavor, Names};
 
 use crate::files;
@@ -29,7 +29,7 @@ pub struct LocalServer {
 impl LocalServer {
     /// The flavor of the data directory, found by looking. Where it looks like several the engine will say so.
     pub fn flavor(&self) -> Flavor {
-        let found = rewind::flavor_of_directory(&self.data, None).ok();
+        let found = kbrecover_rewind::flavor_of_directory(&self.data, None).ok();
         found.or_else(|| Flavor::all().next()).unwrap_or_else(|| unreachable!("the table has rows"))
     }
 
@@ -64,7 +64,8 @@ impl LocalServer {
             return Ok(true);
         }
         let text = files::read(&self.data.join("recovery.conf"))?.unwrap_or_default();
-        let settings = rewind::config::parse(text.as_bytes()).map_err(|error| StepError::of(&error))?;
+        let settings =
+            kbrecover_rewind::config::parse(text.as_bytes()).map_err(|error| StepError::of(&error))?;
         // A line that is a comment does not count.
         Ok(settings.iter().any(|setting| setting.name == "primary_conninfo"))
     }
@@ -74,7 +75,7 @@ impl LocalServer {
     /// # Errors
     /// The lock file cannot be read.
     pub fn running(&self) -> Result<Option<u32>, StepError> {
-        rewind::lock_file_process(&self.data, self.names()).map_err(|error| StepError::of(&error))
+        kbrecover_rewind::lock_file_process(&self.data, self.names()).map_err(|error| StepError::of(&error))
     }
 
     /// Starts the server and waits until it is up. What it says goes to `log`.

@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rewind::command::{self, ExitReason};
-use rewind::config::Configuration;
-use rewind::{CrashRecovery, CrashRecoveryError};
+use kbrecover_rewind::command::{self, ExitReason};
+use kbrecover_rewind::config::Configuration;
+use kbrecover_rewind::{CrashRecovery, CrashRecoveryError};
 use walparse::{ControlFile, Names};
 
 use crate::chain;

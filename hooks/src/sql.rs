@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rewind::source::conninfo::{Conninfo, ConninfoError, ConninfoText, ProcessEnvironment};
-use rewind::source::{Answer, ConnectProblem, ServerError, SourceError};
+use kbrecover_rewind::source::conninfo::{Conninfo, ConninfoError, ConninfoText, ProcessEnvironment};
+use kbrecover_rewind::source::{Answer, ConnectProblem, ServerError, SourceError};
 
 /// How to reach a server.
 #[derive(Clone, Debug)]
@@ -142,7 +142,7 @@ impl Server {
     pub fn ask(&self, command: &str) -> Result<Answer, SqlError> {
         let conninfo =
             self.conninfo().map_err(|source| SqlError::Conninfo { server: self.name(), source })?;
-        rewind::source::ask(&conninfo, command, self.limit).map_err(|error| {
+        kbrecover_rewind::source::ask(&conninfo, command, self.limit).map_err(|error| {
             let (server, command) = (self.name(), command.to_owned());
             match error {
                 SourceError::Query { source, .. } => SqlError::Ask { server, command, source },

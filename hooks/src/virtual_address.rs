@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use rewind::command::{self, ExitReason};
+use kbrecover_rewind::command::{self, ExitReason};
 
 use crate::flow::StepError;
 

@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hooks::SingleUserServer;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use rewind::source::conninfo::Conninfo;
-use rewind::{
+use kbrecover_hooks::SingleUserServer;
+use kbrecover_rewind::source::conninfo::Conninfo;
+use kbrecover_rewind::{
     Delta, KeepDiverged, KeepRules, MissingWal, Mode, Options, Outcome, RebuiltBlocks, RecoveryConf,
     RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
@@ -63,7 +63,7 @@ fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
     adopt_owner_of(&options.target)?;
     signals::listen(&options.stop, &options.target, screen)?;
     let progress = progress::progress(screen, args.progress);
-    Ok(rewind::run(&options, &*progress)?)
+    Ok(kbrecover_rewind::run(&options, &*progress)?)
 }
 
 /// The engine's options; what contradicts itself ends here.
@@ -152,7 +152,7 @@ fn umask_for(mode: u32) -> FileMode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rewind::source::conninfo::WrittenPassword;
+    use kbrecover_rewind::source::conninfo::WrittenPassword;
 
     use crate::args::rewind_args;
     use crate::persona::KBRECOVER;

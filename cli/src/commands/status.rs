@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use rewind::{Condition, Status};
+use kbrecover_rewind::{Condition, Status};
 
 use crate::args::{Format, StatusArgs};
 use crate::failure::{Failed, SetupError};
@@ -13,7 +13,7 @@ use crate::screen::{self, Screen};
 /// Runs the command. The exit status says the state.
 pub(crate) fn run(args: &StatusArgs) -> ExitCode {
     let looked = data_directory(args).map_err(Failed::from).and_then(|directory| {
-        rewind::status(&directory).map_err(|error| Failed::untouched(&error, error.hint()))
+        kbrecover_rewind::status(&directory).map_err(|error| Failed::untouched(&error, error.hint()))
     });
     match looked {
         Ok(status) => {

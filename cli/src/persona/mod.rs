@@ -11,8 +11,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use rewind::source::conninfo::{ProcessEnvironment, WrittenPassword};
-use rewind::{Need, SameTimeline};
+use kbrecover_rewind::source::conninfo::{ProcessEnvironment, WrittenPassword};
+use kbrecover_rewind::{Need, SameTimeline};
 
 use crate::args::{self, Command, Invocation, RewindArgs};
 use crate::commands;
@@ -174,7 +174,7 @@ impl Role {
             Ok(extra) => extra,
             Err(text) => return self.usage_error(self.persona(u32::MAX), Some(&text), true),
         };
-        let server = || hooks::server_version(program, bindir(&extra).as_deref());
+        let server = || kbrecover_hooks::server_version(program, bindir(&extra).as_deref());
         match arguments.first().and_then(|first| first.to_str()) {
             Some("--help" | "-?") => {
                 let version = server().map_or(u32::MAX, |found| found.number);
@@ -260,7 +260,7 @@ fn bindir(extra: &[OsString]) -> Option<std::path::PathBuf> {
 
 /// `pg_rewind (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`, as if it were of the server beside it. Where
 /// there is none, it says what it is instead.
-fn version_line(role: Role, server: Option<hooks::ServerVersion>) -> String {
+fn version_line(role: Role, server: Option<kbrecover_hooks::ServerVersion>) -> String {
     let product = match role {
         Role::PgRewind => "PostgreSQL",
         Role::SysRewind => "KingbaseES",
@@ -274,7 +274,7 @@ fn version_line(role: Role, server: Option<hooks::ServerVersion>) -> String {
 /// The version a data directory says it is of, as a `server_version_num` without the minor version.
 fn version_of(target: &Path) -> Option<u32> {
     let read = |name| std::fs::read_to_string(target.join(name)).ok();
-    hooks::major_number(read("PG_VERSION").or_else(|| read("SYS_VERSION"))?.trim())
+    kbrecover_hooks::major_number(read("PG_VERSION").or_else(|| read("SYS_VERSION"))?.trim())
 }
 
 #[cfg(test)]
@@ -334,7 +334,8 @@ pub(crate) mod tests {
 
     #[test]
     fn the_version_line() {
-        let found = |text: &str| Some(hooks::ServerVersion { number: 150_000, text: text.to_owned() });
+        let found =
+            |text: &str| Some(kbrecover_hooks::ServerVersion { number: 150_000, text: text.to_owned() });
         assert_eq!(version_line(Role::PgRewind, found("15.3 (X)")), "pg_rewind (PostgreSQL) 15.3 (X)\n");
         assert!(version_line(Role::SysRewind, None).starts_with("sys_rewind (kbrecover) "));
     }

@@ -1,6 +1,6 @@
 //! What is told of a normal run under each name. What is out of the ordinary is said under all of them.
 
-use rewind::milestone;
+use kbrecover_rewind::milestone;
 
 /// Whose words are used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,7 +1,7 @@
 //! A run as one JSON object, for programs.
 
 use jiff::Timestamp;
-use rewind::{Outcome, PlanSummary, Report, SpaceNeed, TargetState};
+use kbrecover_rewind::{Outcome, PlanSummary, Report, SpaceNeed, TargetState};
 use serde::Serialize;
 use walparse::{Lsn, TimelineId};
 
@@ -166,8 +166,10 @@ impl<'a> Run<'a> {
     }
 
     fn of(outcome: &'static str, report: &'a Report) -> Run<'a> {
-        let stage =
-            |stage: &rewind::StageTime| StageObject { name: stage.name, seconds: seconds_of(stage.elapsed) };
+        let stage = |stage: &kbrecover_rewind::StageTime| StageObject {
+            name: stage.name,
+            seconds: seconds_of(stage.elapsed),
+        };
         let position =
             |lsn: Lsn, timeline: TimelineId| Position { lsn: lsn.to_string(), timeline: timeline.0 };
         Run {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use rewind::{Outcome, PlanSummary, Report, SpaceNeed};
+use kbrecover_rewind::{Outcome, PlanSummary, Report, SpaceNeed};
 
 use crate::persona::Narration;
 

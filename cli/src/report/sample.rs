@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rewind::{CommonCheckpoint, Divergence, PlanSummary, Report, SpaceNeed, StageTime, WalSpan};
+use kbrecover_rewind::{CommonCheckpoint, Divergence, PlanSummary, Report, SpaceNeed, StageTime, WalSpan};
 use walparse::{Lsn, TimelineId};
 
 /// The run of an old primary, with the positions of a published log.

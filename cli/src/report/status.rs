@@ -1,6 +1,6 @@
 //! The state of a data directory, as lines for people and as one JSON object.
 
-use rewind::{Condition, StartsAs, Status, UnfinishedRewind};
+use kbrecover_rewind::{Condition, StartsAs, Status, UnfinishedRewind};
 use serde::Serialize;
 use walparse::Lsn;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rewind::command::{self, ExitReason};
+use kbrecover_rewind::command::{self, ExitReason};
 use tempfile::NamedTempFile;
 
 use super::{Node, health, pool_nodes, primary, slots};

@@ -1,6 +1,6 @@
 //! What every node looks at first: its disks, the network, and the pool.
 
-use rewind::source::Answer;
+use kbrecover_rewind::source::Answer;
 
 use super::{Node, PoolNode, disk, pool_nodes};
 use crate::flow::{Decision, Step, StepError, nothing};

@@ -1,6 +1,6 @@
 //! `show pool_nodes`: how kingbasecluster and pgpool-II tell their nodes, read by the names of the columns.
 
-use rewind::source::Answer;
+use kbrecover_rewind::source::Answer;
 
 /// One node as the pool sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -6,8 +6,8 @@
 
 use std::path::PathBuf;
 
-use rewind::config::Setting;
-use rewind::source::conninfo::ConninfoText;
+use kbrecover_rewind::config::Setting;
+use kbrecover_rewind::source::conninfo::ConninfoText;
 
 use super::Node;
 use super::refuse::{TEMPLATE, primary_conninfo};
@@ -98,7 +98,8 @@ pub(super) fn template(node: &Node<'_>) -> Result<Option<Vec<Setting>>, StepErro
     let Some(text) = files::read(&path)? else { return Ok(None) };
     let failed =
         |why: String| StepError::new(format!("could not read template \"{}\": {why}", path.display()));
-    let settings = rewind::config::parse(text.as_bytes()).map_err(|error| failed(error.to_string()))?;
+    let settings =
+        kbrecover_rewind::config::parse(text.as_bytes()).map_err(|error| failed(error.to_string()))?;
     // A comment may be in another encoding. A value would be written as something else.
     let strange = settings.iter().find(|setting| setting.value.contains(char::REPLACEMENT_CHARACTER));
     match strange {

@@ -3,7 +3,7 @@
 //! Its primary may just have been restarted, and WAL that is there already is replayed without a primary. What was
 //! seen is noted between runs; one that follows another node than the primary is not waited for.
 
-use rewind::source::conninfo::ConninfoText;
+use kbrecover_rewind::source::conninfo::ConninfoText;
 
 use super::refuse::primary_conninfo;
 use super::{Asked, Need, Node};
@@ -150,7 +150,7 @@ fn follows_another(node: &Node<'_>) -> bool {
 
 fn in_recovery_conf(node: &Node<'_>) -> Option<ConninfoText> {
     let text = files::read(&node.server.data.join("recovery.conf")).ok()??;
-    primary_conninfo(&rewind::config::parse(text.as_bytes()).ok()?).ok()?
+    primary_conninfo(&kbrecover_rewind::config::parse(text.as_bytes()).ok()?).ok()?
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rewind::config::{ConfigError, Configuration};
-use rewind::source::conninfo::{ConninfoError, ConninfoText};
+use kbrecover_rewind::config::{ConfigError, Configuration};
+use kbrecover_rewind::source::conninfo::{ConninfoError, ConninfoText};
 
 use crate::settings::SettingsError;
 use crate::virtual_address::VirtualAddress;

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use rewind::StopFlag;
+use kbrecover_rewind::StopFlag;
 
 use super::cluster::{self, NodeRecord};
 use super::known::Known;

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use rewind::command::{self, ExitReason, Telling};
+use kbrecover_rewind::command::{self, ExitReason, Telling};
 
 use super::daemon::Daemon;
 use super::log::{Level, say};

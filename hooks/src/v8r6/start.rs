@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use rewind::command::{self, ExitReason};
+use kbrecover_rewind::command::{self, ExitReason};
 
 use super::RepmgrConf;
 use super::log::{Level, exact_time, say};

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use rewind::DataPath;
+use kbrecover_rewind::DataPath;
 use walparse::{Lsn, RelSegment, SegmentSize, Version, WalFileName};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -4,10 +4,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use hooks::recovery_log::RecoveryLog;
-use hooks::{RewindFailed, RewindJob, RewindPlan, RewindResult, Rewinder};
 use jiff::tz::TimeZone;
-use rewind::{Mode, Options, Outcome, RestoreCommand, SameTimeline, Silent, SourceChoice, TargetState};
+use kbrecover_hooks::recovery_log::RecoveryLog;
+use kbrecover_hooks::{RewindFailed, RewindJob, RewindPlan, RewindResult, Rewinder};
+use kbrecover_rewind::{
+    Mode, Options, Outcome, RestoreCommand, SameTimeline, Silent, SourceChoice, TargetState,
+};
 
 use crate::commands::rewind::adopt_owner_of;
 use crate::failure::{Failed, SetupError};
@@ -81,14 +83,14 @@ fn run(job: &RewindJob, mode: Mode) -> Result<Outcome, Failed> {
     }
     options.observer = faults::from_environment();
     options.missing_wal.restore_command = restore_command(&job.data);
-    Ok(rewind::run(&options, &Silent)?)
+    Ok(kbrecover_rewind::run(&options, &Silent)?)
 }
 
 /// The node's archive is asked for missing WAL if it has one.
 fn restore_command(data: &Path) -> RestoreCommand {
-    let Ok(flavor) = rewind::flavor_of_directory(data, None) else { return RestoreCommand::Off };
-    let configuration = rewind::config::Configuration::read(data, flavor.names(), None);
-    match configuration.as_ref().map(rewind::config::Configuration::restore_command) {
+    let Ok(flavor) = kbrecover_rewind::flavor_of_directory(data, None) else { return RestoreCommand::Off };
+    let configuration = kbrecover_rewind::config::Configuration::read(data, flavor.names(), None);
+    match configuration.as_ref().map(kbrecover_rewind::config::Configuration::restore_command) {
         Ok(Ok(_)) => RestoreCommand::FromTarget,
         _ => RestoreCommand::Off,
     }

@@ -1,6 +1,6 @@
 //! How a flow went, for a machine.
 
-use hooks::flow::FlowReport;
+use kbrecover_hooks::flow::FlowReport;
 use serde::Serialize;
 
 #[derive(Serialize)]

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use hooks::cron::CronFile;
-use hooks::flow::{FlowReport, Guard, GuardError, Run, StepState};
-use hooks::recovery_log::{Echo, RecoveryLog};
-use hooks::v8r3::{Asked, HaModule, Request, recover};
-use rewind::command;
+use kbrecover_hooks::cron::CronFile;
+use kbrecover_hooks::flow::{FlowReport, Guard, GuardError, Run, StepState};
+use kbrecover_hooks::recovery_log::{Echo, RecoveryLog};
+use kbrecover_hooks::v8r3::{Asked, HaModule, Request, recover};
+use kbrecover_rewind::command;
 
 use super::engine::{Engine, log_messages};
 use super::{refuse_root, report};
@@ -234,7 +234,7 @@ fn change_cron(action: &CronAction, args: &CronArgs, config: &Path) -> Result<St
         replaces: "network_rewind.sh",
     };
     let file = args.cron_file.display();
-    let told = |error: hooks::cron::CronError| chain(&error);
+    let told = |error: kbrecover_hooks::cron::CronError| chain(&error);
     Ok(match action {
         CronAction::Install(_) => match cron.install().map_err(told)? {
             true => format!("installed in {file}; the line of network_rewind.sh there is a comment now\n"),

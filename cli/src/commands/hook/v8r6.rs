@@ -8,12 +8,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use clap::{Args, Subcommand};
-use hooks::flow::{FlowReport, Run, StepError};
-use hooks::pid_file::{PidFile, PidFileError};
-use hooks::recovery_log::{Echo, RecoveryLog};
-use hooks::v8r6::{self, DaemonRequest, Force, NodeStatus, Order, RejoinRequest, RepmgrConf};
-use rewind::StopFlag;
-use rewind::source::conninfo::ConninfoText;
+use kbrecover_hooks::flow::{FlowReport, Run, StepError};
+use kbrecover_hooks::pid_file::{PidFile, PidFileError};
+use kbrecover_hooks::recovery_log::{Echo, RecoveryLog};
+use kbrecover_hooks::v8r6::{self, DaemonRequest, Force, NodeStatus, Order, RejoinRequest, RepmgrConf};
+use kbrecover_rewind::StopFlag;
+use kbrecover_rewind::source::conninfo::ConninfoText;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -299,7 +299,7 @@ fn show_status(screen: &Screen, config: &RepmgrConf, format: Format) -> ExitCode
 
 /// What this node's own files say, for its server does not tell what the cluster is like.
 fn what_is_known(config: &RepmgrConf, daemon: Daemon, error: &StepError, format: Format) -> String {
-    let directory = rewind::status(&config.data);
+    let directory = kbrecover_rewind::status(&config.data);
     let (id, name) = (config.node_id, &config.node_name);
     if format == Format::Json {
         let directory = directory.as_ref().ok().map(directory_report::status::object);

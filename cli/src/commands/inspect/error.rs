@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use rewind::{FlavorError, TargetState};
+use kbrecover_rewind::{FlavorError, TargetState};
 use walparse::{ControlError, HistoryError, Lsn, WalFault, WalReadError};
 
 use crate::failure::{Failed, chain};

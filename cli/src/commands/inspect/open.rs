@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use rewind::{FlavorError, flavor_of_directory, look_at_wal};
+use kbrecover_rewind::{FlavorError, flavor_of_directory, look_at_wal};
 use walparse::{
     ControlError, ControlFields, ControlFile, FileBytes, Flavor, PageHeader, RelSegment, SegmentNo,
     SegmentStore, TimelineHistory, TimelineId, WalFileName, WalGeometry, WalReadError,
