@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use kbrecover_rewind::benching::MadeUp;
+use kbrecover_rewind::testing::benching::MadeUp;
 
 fn plans(c: &mut Criterion) {
     let is_measured = std::env::args().any(|argument| argument == "--bench");

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use kbrecover_rewind::source::conninfo::ConninfoError;
+use kbrecover_rewind::conninfo::ConninfoError;
 use kbrecover_rewind::{Failure, KeepError, TargetState};
 
 use crate::persona::Persona;

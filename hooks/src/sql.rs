@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kbrecover_rewind::source::conninfo::{Conninfo, ConninfoError, ConninfoText, ProcessEnvironment};
+use kbrecover_rewind::conninfo::{Conninfo, ConninfoError, ConninfoText, ProcessEnvironment};
 use kbrecover_rewind::source::{Answer, ConnectProblem, ServerError, SourceError};
 
 /// How to reach a server.

@@ -5,22 +5,22 @@ use std::path::PathBuf;
 use walparse::scan::ScanError;
 use walparse::{HistoryError, Lsn, TimelineId, Version, WalFault, WalReadError};
 
-use crate::archive::ArchiveError;
-use crate::archive_ready::ArchiveReadyError;
-use crate::config::ConfigError;
-use crate::copy::CopyError;
-use crate::data_path::DataPath;
-use crate::divergence::DivergenceError;
-use crate::journal::JournalError;
-use crate::keep_diverged::KeepDivergedError;
+use crate::apply::archive_ready::ArchiveReadyError;
+use crate::apply::copy::CopyError;
+use crate::apply::recovery_conf::RecoveryConfError;
+use crate::apply::save_diverged::KeepDivergedError;
+use crate::datadir::config::ConfigError;
+use crate::datadir::data_path::DataPath;
 use crate::options::CrashRecoveryError;
 use crate::outcome::SpaceNeed;
-use crate::outside::ArchiveRewindError;
-use crate::plan::PlanError;
-use crate::preflight::PreflightError;
-use crate::recovery_conf::RecoveryConfError;
+use crate::plan::files::PlanError;
 use crate::source::{SourceError, WalkError};
+use crate::survey::divergence::DivergenceError;
+use crate::survey::preflight::PreflightError;
+use crate::target::external_files::ArchiveRewindError;
+use crate::target::journal::JournalError;
 use crate::target::{LockError, TargetError};
+use crate::wal::archive::ArchiveError;
 
 /// A failed run: what went wrong, and whether the target has been touched.
 #[derive(Debug, thiserror::Error)]

@@ -9,73 +9,40 @@
 
 mod options;
 mod outcome;
+mod error;
 mod progress;
+pub mod milestone;
+mod stop;
+mod clock;
+mod status;
+pub mod command;
 
 mod engine;
+mod apply;
 mod survey;
-mod look;
-mod preflight;
-mod fork_wal;
-mod divergence;
-mod inventory;
-mod compare;
-mod exclude;
-mod keep;
-mod prepare;
-mod changed;
 mod plan;
-mod wal_plan;
-mod tablespaces;
-mod rehearse;
-mod space;
-mod journal;
-mod copy;
-mod early_wal;
-mod pace;
-mod archive_ready;
-mod keep_diverged;
-mod outside;
-mod seal;
-mod recovery_conf;
-mod next_start;
-
-mod status;
-mod lock_holder;
-
-pub mod milestone;
-pub mod source;
 mod target;
-mod disk;
-mod stop;
-mod target_wal;
-pub mod archive;
-pub mod config;
-pub mod command;
-mod label;
-mod data_path;
-mod clock;
-mod error;
+mod wal;
+pub mod source;
+mod datadir;
+pub mod conninfo;
 
 #[doc(hidden)]
-pub mod benching;
-#[doc(hidden)]
-pub mod fuzzing;
+pub mod testing;
 
-pub use archive_ready::ArchiveReadyError;
-pub use copy::CopyError;
-pub use data_path::{DataPath, PathError};
-pub use disk::{Change, ChangeObserver, Verdict};
-pub use divergence::DivergenceError;
+pub use apply::archive_ready::ArchiveReadyError;
+pub use apply::copy::CopyError;
+pub use apply::recovery_conf::RecoveryConfError;
+pub use apply::save_diverged::KeepDivergedError;
+pub use datadir::config;
+pub use datadir::data_path::{DataPath, PathError};
+pub use datadir::exclude::{Disposition, disposition};
+pub use datadir::flavor::{FlavorError, flavor_of_directory, look_at_wal};
+pub use datadir::inventory::{EntryKind, Inventory};
+pub use datadir::keep::{KeepError, KeepRules};
+pub use datadir::label::is_mark;
 pub use engine::{is_unfinished, run};
 pub use error::{Failure, RewindError, TargetState};
-pub use exclude::{Disposition, disposition};
-pub use inventory::{EntryKind, Inventory};
-pub use journal::JournalError;
-pub use keep::{KeepError, KeepRules};
-pub use keep_diverged::KeepDivergedError;
-pub use label::is_mark;
-pub use lock_holder::Holder;
-pub use look::{FlavorError, flavor_of_directory, look_at_wal};
 pub use options::{
     CrashRecovery, CrashRecoveryError, Delta, KeepDiverged, MissingWal, Mode, Need, Options, RebuiltBlocks,
     RecoveryConf, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
@@ -83,11 +50,15 @@ pub use options::{
 pub use outcome::{
     CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, SpaceNeed, StageTime, WalSpan,
 };
-pub use outside::ArchiveRewindError;
-pub use plan::PlanError;
-pub use preflight::{PreflightError, lock_file_process};
+pub use plan::files::PlanError;
 pub use progress::{Progress, Silent, Stage};
-pub use recovery_conf::RecoveryConfError;
 pub use status::{Condition, StartsAs, Status, UnfinishedRewind, status};
 pub use stop::StopFlag;
+pub use survey::divergence::DivergenceError;
+pub use survey::preflight::{PreflightError, lock_file_process};
+pub use target::disk::{Change, ChangeObserver, Verdict};
+pub use target::external_files::ArchiveRewindError;
+pub use target::journal::JournalError;
+pub use target::lock_holder::Holder;
 pub use target::{LockError, TargetError};
+pub use wal::archive;

@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use walparse::ControlFile;
 
-use crate::disk::ChangeObserver;
-use crate::keep::KeepRules;
-use crate::source::conninfo::{Conninfo, WrittenPassword};
+use crate::conninfo::{Conninfo, WrittenPassword};
+use crate::datadir::keep::KeepRules;
 use crate::stop::StopFlag;
+use crate::target::disk::ChangeObserver;
 
 /// Everything the engine is told. Nothing is read from the environment below this.
 #[derive(Debug)]

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use walparse::{ControlFile, Flavor};
 
+use crate::datadir::flavor::flavor_of_directory;
+use crate::datadir::label::BackupLabel;
 use crate::error::RewindError;
-use crate::journal::{Journal, JournalError};
-use crate::label::BackupLabel;
-use crate::lock_holder;
-use crate::look::flavor_of_directory;
 use crate::outcome::{CommonCheckpoint, Divergence};
-use crate::preflight::{self, LockFile, PreflightError};
+use crate::survey::preflight::{self, LockFile, PreflightError};
+use crate::target::journal::{Journal, JournalError};
+use crate::target::lock_holder;
 
 /// What is known of a data directory.
 #[derive(Debug)]
@@ -182,7 +182,7 @@ fn control_file(root: &Path, flavor: Flavor) -> Result<ControlFile, PreflightErr
 /// What the next start will make of the directory.
 fn starts_as(root: &Path, control: &ControlFile) -> Result<StartsAs, RewindError> {
     let exists = |name: &str| root.join(name).symlink_metadata().is_ok();
-    if crate::recovery_conf::has_signal_files(control.version()) {
+    if crate::apply::recovery_conf::has_signal_files(control.version()) {
         return Ok(match (exists("standby.signal"), exists("recovery.signal")) {
             (true, _) => StartsAs::Standby,
             (false, true) => StartsAs::Recovery,
@@ -192,7 +192,7 @@ fn starts_as(root: &Path, control: &ControlFile) -> Result<StartsAs, RewindError
     if !exists("recovery.conf") {
         return Ok(StartsAs::Primary);
     }
-    let settings = crate::config::Configuration::read_one(&root.join("recovery.conf"))?;
+    let settings = crate::datadir::config::Configuration::read_one(&root.join("recovery.conf"))?;
     // Any beginning of "on", "true", "yes" and "1" is true for the server.
     let is_standby = settings.get("standby_mode").is_some_and(|value| {
         let value = value.to_ascii_lowercase();
@@ -205,12 +205,12 @@ fn starts_as(root: &Path, control: &ControlFile) -> Result<StartsAs, RewindError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::changed::ChangedBlocks;
-    use crate::inventory::Inventory;
-    use crate::journal::NewJournal;
-    use crate::label;
-    use crate::outside::Outside;
+    use crate::datadir::inventory::Inventory;
+    use crate::datadir::label;
     use crate::target::Target;
+    use crate::target::external_files::Outside;
+    use crate::target::journal::NewJournal;
+    use crate::wal::changed::ChangedBlocks;
     use walparse::control::testing::ControlFields;
     use walparse::{BlockNumber, Lsn, Relation, TimelineId, Version};
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use kbrecover_hooks::SingleUserServer;
-use kbrecover_rewind::source::conninfo::Conninfo;
+use kbrecover_rewind::conninfo::Conninfo;
 use kbrecover_rewind::{
     Delta, KeepDiverged, KeepRules, MissingWal, Mode, Options, Outcome, RebuiltBlocks, RecoveryConf,
     RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
@@ -152,7 +152,7 @@ fn umask_for(mode: u32) -> FileMode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kbrecover_rewind::source::conninfo::WrittenPassword;
+    use kbrecover_rewind::conninfo::WrittenPassword;
 
     use crate::args::rewind_args;
     use crate::persona::KBRECOVER;

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use kbrecover_rewind::source::conninfo::{ProcessEnvironment, WrittenPassword};
+use kbrecover_rewind::conninfo::{ProcessEnvironment, WrittenPassword};
 use kbrecover_rewind::{Need, SameTimeline};
 
 use crate::args::{self, Command, Invocation, RewindArgs};

@@ -1,6 +1,6 @@
 //! Whether a node that is not the primary must be recovered.
 
-use kbrecover_rewind::source::conninfo::ConninfoText;
+use kbrecover_rewind::conninfo::ConninfoText;
 
 use super::{Need, Node, standstill, vip};
 use crate::files;

@@ -30,8 +30,8 @@ mod vip;
 
 use std::path::{Path, PathBuf};
 
+use kbrecover_rewind::conninfo::ConninfoText;
 use kbrecover_rewind::source::Answer;
-use kbrecover_rewind::source::conninfo::ConninfoText;
 
 pub use config::{HaModule, HaModuleError};
 pub use pool_nodes::PoolNode;

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use kbrecover_rewind::config::Setting;
-use kbrecover_rewind::source::conninfo::ConninfoText;
+use kbrecover_rewind::conninfo::ConninfoText;
 
 use super::Node;
 use super::refuse::{TEMPLATE, primary_conninfo};

@@ -1,7 +1,7 @@
 //! Reasons not to recover a node, all of them looked at before anything is stopped.
 
 use kbrecover_rewind::config::Setting;
-use kbrecover_rewind::source::conninfo::ConninfoText;
+use kbrecover_rewind::conninfo::ConninfoText;
 
 use super::{Asked, Need, Node, recovery_settings};
 use crate::files;

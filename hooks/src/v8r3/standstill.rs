@@ -3,7 +3,7 @@
 //! Its primary may just have been restarted, and WAL that is there already is replayed without a primary. What was
 //! seen is noted between runs; one that follows another node than the primary is not waited for.
 
-use kbrecover_rewind::source::conninfo::ConninfoText;
+use kbrecover_rewind::conninfo::ConninfoText;
 
 use super::refuse::primary_conninfo;
 use super::{Asked, Need, Node};

@@ -1,6 +1,6 @@
 //! The cluster as repmgr's metadata tells it.
 
-use kbrecover_rewind::source::conninfo::ConninfoText;
+use kbrecover_rewind::conninfo::ConninfoText;
 
 use crate::flow::StepError;
 use crate::sql::{Server, limit_of};

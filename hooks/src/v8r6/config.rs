@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kbrecover_rewind::config::{ConfigError, Configuration};
-use kbrecover_rewind::source::conninfo::{ConninfoError, ConninfoText};
+use kbrecover_rewind::conninfo::{ConninfoError, ConninfoText};
 
 use crate::settings::SettingsError;
 use crate::virtual_address::VirtualAddress;

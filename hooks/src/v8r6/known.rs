@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kbrecover_rewind::source::conninfo::ConninfoText;
+use kbrecover_rewind::conninfo::ConninfoText;
 
 use super::cluster::NodeRecord;
 use crate::files;

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use kbrecover_rewind::source::conninfo::ConninfoText;
+use kbrecover_rewind::conninfo::ConninfoText;
 use walparse::{ControlFile, SegmentSize};
 
 use super::cluster::{self, NodeRecord};

@@ -9,12 +9,12 @@ use rayon::prelude::*;
 use walparse::{ControlFile, Flavor};
 
 use super::error::SourceError;
-use super::walk::{plain_files, walk_data_directory};
 use super::{ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Source, WalPosition};
-use crate::config::Configuration;
-use crate::data_path::DataPath;
-use crate::inventory::Inventory;
-use crate::look;
+use crate::datadir::config::Configuration;
+use crate::datadir::data_path::DataPath;
+use crate::datadir::flavor;
+use crate::datadir::inventory::Inventory;
+use crate::datadir::walk::{plain_files, walk_data_directory};
 
 /// The largest file that is read whole.
 const MAX_SMALL_FILE: u64 = 64 << 20;
@@ -40,9 +40,9 @@ impl DirectorySource {
         if !fs::metadata(root).map_err(unusable)?.is_dir() {
             return Err(unusable(ErrorKind::NotADirectory.into()));
         }
-        let flavor = look::flavor_of_directory(root, key)?;
+        let flavor = flavor::flavor_of_directory(root, key)?;
         let source = DirectorySource { root: root.to_owned(), flavor };
-        let flavor = look::look_at_wal(flavor, root, &source.control_file()?);
+        let flavor = flavor::look_at_wal(flavor, root, &source.control_file()?);
         Ok(DirectorySource { flavor, ..source })
     }
 

@@ -7,10 +7,10 @@ use walparse::ControlError;
 
 use super::server::grants::grant;
 use super::server_error::ServerError;
-use super::walk::WalkError;
-use crate::config::ConfigError;
-use crate::data_path::{DataPath, PathError};
-use crate::look::FlavorError;
+use crate::datadir::config::ConfigError;
+use crate::datadir::data_path::{DataPath, PathError};
+use crate::datadir::flavor::FlavorError;
+use crate::datadir::walk::{WalkError, permission_hint};
 
 /// Why the source could not be read, one variant for each thing a user can be told.
 #[derive(Debug, thiserror::Error)]
@@ -354,12 +354,6 @@ fn most_telling(failures: &[SourceError]) -> Option<&SourceError> {
         _ => false,
     });
     answered.or(failures.first())
-}
-
-/// What to do about a file that may not be read.
-pub(super) fn permission_hint(error: &std::io::Error) -> Option<String> {
-    let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
-    denied.then(|| "Run as the user who owns the data directory.".to_owned())
 }
 
 /// What an administrator must run.

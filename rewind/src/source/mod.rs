@@ -11,17 +11,16 @@ use std::sync::{Mutex, PoisonError};
 
 use walparse::{ControlFile, Lsn};
 
-use crate::data_path::DataPath;
-use crate::inventory::Inventory;
+use crate::datadir::data_path::DataPath;
+use crate::datadir::inventory::Inventory;
 
-pub mod conninfo;
 mod directory;
 mod error;
 mod observed;
 mod server;
 mod server_error;
-mod walk;
 
+pub use crate::datadir::walk::WalkError;
 pub use directory::DirectorySource;
 pub use error::SourceError;
 pub(crate) use observed::ObservedSource;
@@ -29,8 +28,6 @@ pub use server::ServerSource;
 pub use server::grants::grants;
 pub use server::question::{Answer, ask};
 pub use server_error::{ConnectProblem, ServerError};
-pub(crate) use walk::plain_files;
-pub use walk::{WalkError, walk_data_directory};
 
 /// What a rewind asks of the side it copies from.
 pub trait Source: Send + Sync {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use walparse::{ControlFile, Lsn};
 
 use super::{ChunkSink, Comparand, FetchError, FetchRange, Source, SourceError, WalPosition};
-use crate::data_path::DataPath;
-use crate::disk::ChangeObserver;
-use crate::inventory::Inventory;
+use crate::datadir::data_path::DataPath;
+use crate::datadir::inventory::Inventory;
+use crate::target::disk::ChangeObserver;
 
 /// A source and who watches it.
 pub(crate) struct ObservedSource {

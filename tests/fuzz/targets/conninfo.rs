@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use kbrecover_rewind::source::conninfo::{Conninfo, Environment, WrittenPassword};
+use kbrecover_rewind::conninfo::{Conninfo, Environment, WrittenPassword};
 use walparse::Version;
 
 /// An environment that says nothing, so that a run depends on its input only.

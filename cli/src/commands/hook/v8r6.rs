@@ -13,7 +13,7 @@ use kbrecover_hooks::pid_file::{PidFile, PidFileError};
 use kbrecover_hooks::recovery_log::{Echo, RecoveryLog};
 use kbrecover_hooks::v8r6::{self, DaemonRequest, Force, NodeStatus, Order, RejoinRequest, RepmgrConf};
 use kbrecover_rewind::StopFlag;
-use kbrecover_rewind::source::conninfo::ConninfoText;
+use kbrecover_rewind::conninfo::ConninfoText;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;

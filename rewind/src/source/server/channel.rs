@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::config::ChannelBinding as BindingRule;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
-use crate::source::conninfo::{AuthMethod, AuthRules};
+use crate::conninfo::{AuthMethod, AuthRules};
 use crate::source::server_error::ConnectProblem;
 
 /// A socket, or TLS on one.

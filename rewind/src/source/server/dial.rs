@@ -15,7 +15,7 @@ use tokio_postgres::{Client, Config, Connection};
 
 use super::channel::{Channel, Guard, HandshakeDone, Wire};
 use super::tls;
-use crate::source::conninfo::{
+use crate::conninfo::{
     AuthRules, Candidate, Conninfo, Encryption, Negotiation, SslMode, TcpOptions, user_name,
 };
 use crate::source::server_error::{ConnectProblem, ServerError};

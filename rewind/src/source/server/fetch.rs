@@ -18,7 +18,7 @@ use super::link::Link;
 use super::queries::{Witness, column};
 use super::session::{Session, answer};
 use super::sql::RawText;
-use crate::data_path::DataPath;
+use crate::datadir::data_path::DataPath;
 use crate::source::error::SourceError;
 use crate::source::{ChunkSink, FetchError, FetchRange};
 

@@ -15,9 +15,9 @@ use walparse::{Lsn, TimelineHistory, TimelineId};
 
 use super::queries::Witness;
 use super::session::{self, Endpoint, Expected, Facts, Session};
+use crate::conninfo::Conninfo;
 use crate::milestone;
 use crate::source::WalPosition;
-use crate::source::conninfo::Conninfo;
 use crate::source::error::SourceError;
 use crate::source::server_error::ServerError;
 use crate::stop::StopFlag;

@@ -26,11 +26,11 @@ use self::fetch::Wanted;
 use self::link::Link;
 use self::session::Expected;
 use self::sql::DigestOf;
-use super::conninfo::Conninfo;
 use super::error::SourceError;
 use super::{ChunkSink, Comparand, FetchError, FetchRange, Source, WalPosition};
-use crate::data_path::DataPath;
-use crate::inventory::Inventory;
+use crate::conninfo::Conninfo;
+use crate::datadir::data_path::DataPath;
+use crate::datadir::inventory::Inventory;
 use crate::stop::StopFlag;
 
 /// A running server.

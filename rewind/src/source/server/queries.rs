@@ -13,9 +13,9 @@ use walparse::{ControlFile, Lsn, TimelineHistory, TimelineId};
 
 use super::session::{Session, answer};
 use super::sql::RawText;
-use crate::data_path::DataPath;
-use crate::inventory::{EntryKind, Inventory};
-use crate::look;
+use crate::datadir::data_path::DataPath;
+use crate::datadir::flavor;
+use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::source::error::SourceError;
 use crate::source::{MAX_RANGE, WalPosition};
 
@@ -81,10 +81,10 @@ impl Session {
         }
         let control = self.witness().await?.control;
         let names = self.list_wal().await?.into_iter().map(|(name, _)| name);
-        for (segment, name) in look::segments(&control, names).take(LOOKS) {
+        for (segment, name) in flavor::segments(&control, names).take(LOOKS) {
             let path = DataPath::parse(format!("{}/{name}", self.flavor.wal_dir()))?;
             let front = self.read(path.as_bytes(), &path, 0, 40).await?.unwrap_or_default();
-            if let Some(flavor) = look::with_magic_of(self.flavor, &control, segment, &front) {
+            if let Some(flavor) = flavor::with_magic_of(self.flavor, &control, segment, &front) {
                 self.flavor = flavor;
                 return Ok(self);
             }

@@ -9,7 +9,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use super::dial::Dialled;
 use super::session::{self, addresses, is_for_the_next, not_connected};
 use super::sql;
-use crate::source::conninfo::{Candidate, Conninfo};
+use crate::conninfo::{Candidate, Conninfo};
 use crate::source::error::SourceError;
 
 /// The answer to one command.

@@ -19,8 +19,8 @@ use walparse::Flavor;
 
 use super::dial::{Dial, Driver, Place};
 use super::sql::{self, Dialect, DigestOf};
-use crate::look::{self, Seen};
-use crate::source::conninfo::{Address, Candidate, Conninfo, LoadBalance, SessionAttrs};
+use crate::conninfo::{Address, Candidate, Conninfo, LoadBalance, SessionAttrs};
+use crate::datadir::flavor::{self, Seen};
 use crate::source::error::SourceError;
 use crate::source::server_error::ServerError;
 
@@ -472,13 +472,14 @@ async fn look(client: &Client, dialect: &Dialect, expected: &Expected) -> Result
     };
     let mut values = row.iter().map(Option::as_deref);
     let mut seen = Seen::default();
-    for file in look::control_files() {
+    for file in flavor::control_files() {
         if let Some(front) = values.next().flatten() {
-            seen.control_files.push((file, look::control_version_in_hex(front)));
+            seen.control_files.push((file, flavor::control_version_in_hex(front)));
         }
     }
-    seen.wal_dirs = look::wal_dirs().into_iter().filter(|_| sql::is_true(values.next().flatten())).collect();
-    Ok(look::choose(&seen, expected.key.as_deref())?)
+    seen.wal_dirs =
+        flavor::wal_dirs().into_iter().filter(|_| sql::is_true(values.next().flatten())).collect();
+    Ok(flavor::choose(&seen, expected.key.as_deref())?)
 }
 
 /// The first row of a query without parameters, as text.

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use walparse::{Flavor, Names};
 
-use crate::look;
+use crate::datadir::flavor;
 
 /// Where a system's own functions and views are, and what their names begin with. A fork's own come first.
 const SYSTEMS: [(&str, &str); 2] = [("sys_catalog", "sys_"), ("pg_catalog", "pg_")];
@@ -262,11 +262,12 @@ impl Dialect {
     /// hexadecimal, and whether there is each of the WAL directories.
     pub(super) fn look(&self) -> String {
         let Dialect { read_binary_file, stat_file, .. } = self;
-        let fronts = look::control_files()
+        let fronts = flavor::control_files()
             .into_iter()
             .map(|file| format!("encode({read_binary_file}('{file}', 0, 16, true), 'hex')"));
-        let directories =
-            look::wal_dirs().into_iter().map(|directory| format!("({stat_file}('{directory}', true)).isdir"));
+        let directories = flavor::wal_dirs()
+            .into_iter()
+            .map(|directory| format!("({stat_file}('{directory}', true)).isdir"));
         format!("SELECT {}", fronts.chain(directories).collect::<Vec<_>>().join(", "))
     }
 

@@ -18,7 +18,7 @@ use openssl::x509::store::X509Lookup;
 use openssl::x509::verify::X509VerifyFlags;
 
 use super::peer_name;
-use crate::source::conninfo::{Encryption, Negotiation, SslMode, TrustedRoots};
+use crate::conninfo::{Encryption, Negotiation, SslMode, TrustedRoots};
 use crate::source::server_error::ConnectProblem;
 
 /// PostgreSQL's name in ALPN, with its length before it.

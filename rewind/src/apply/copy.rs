@@ -1,0 +1,384 @@
+//! Copying: what the plan says is fetched from the source and written as it comes.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use walparse::ControlFile;
+
+use crate::apply::rate_limit::Pace;
+use crate::datadir::data_path::DataPath;
+use crate::datadir::inventory::EntryKind;
+use crate::options::{SourceLife, SyncChoice};
+use crate::plan::files::{Patch, RewindPlan};
+use crate::progress::{Progress, Stage};
+use crate::source::{ChunkSink, FetchError, FetchRange, MAX_RANGE, Source};
+use crate::survey::delta::growth;
+use crate::target::{Target, TargetError, TargetFile, for_files};
+
+/// Files kept open at once.
+const OPEN_FILES: usize = 256;
+
+/// Why the copy stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The target could not be written.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The source could not be read, or what came from it could not be written.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// A stopped source changed.
+    #[error(
+        "size of source file \"{path}\" changed concurrently: {expected} bytes expected, {copied} copied"
+    )]
+    SizeChanged {
+        /// The file.
+        path: DataPath,
+        /// Its size in the listing.
+        expected: u64,
+        /// What came.
+        copied: u64,
+    },
+}
+
+/// Makes the directories and tablespace links that only the source has.
+pub(crate) fn create_entries(plan: &RewindPlan, target: &Target) -> Result<(), CopyError> {
+    for (path, kind) in &plan.create {
+        match kind {
+            EntryKind::Symlink { target: to } => target.create_tablespace_link(path, to)?,
+            _ => target.create_directory(path)?,
+        }
+    }
+    Ok(())
+}
+
+/// The way from the source to the target.
+pub(crate) struct Transfer<'a> {
+    pub(crate) source: &'a dyn Source,
+    pub(crate) target: &'a Target,
+    pub(crate) progress: &'a dyn Progress,
+    pub(crate) pace: Pace,
+    /// Whether it will all be made durable: then the disk had better begin with it early.
+    pub(crate) sync: SyncChoice,
+}
+
+/// Makes the target's data files those of the plan: everything but the WAL directory's files. `control` is
+/// the target's.
+pub(crate) fn copy_data(
+    plan: &RewindPlan,
+    control: &ControlFile,
+    life: SourceLife,
+    transfer: &Transfer<'_>,
+) -> Result<u64, CopyError> {
+    let target = transfer.target;
+    // Emptied first, so that nothing of a longer old file stays behind the new contents.
+    for_files(&plan.copy, |(path, _)| target.open(path)?.empty())?;
+    for_files(&plan.patch, |patch| target.open(&patch.path)?.cut(patch.size))?;
+
+    let mut order = Order::default();
+    for (path, size) in &plan.copy {
+        order.stretch(path, 0, size.saturating_add(growth(path, control.version())));
+    }
+    for patch in &plan.patch {
+        order.patch(patch);
+    }
+    for tail in &plan.copy_tail {
+        order.stretch(&tail.path, tail.from, tail.to);
+    }
+    for (path, blocks) in &plan.blocks {
+        order.blocks(path, blocks, control.block_size());
+    }
+    let fetched = fetch(&order, transfer)?;
+    if life == SourceLife::Stopped {
+        let whole = plan.copy.iter().map(|(path, size)| (path, *size));
+        let parts = plan.patch.iter().map(|patch| (&patch.path, patch.bytes()));
+        let tails = plan.copy_tail.iter().map(|tail| (&tail.path, tail.to - tail.from));
+        let block_size = u64::from(control.block_size());
+        let blocks = plan.blocks.iter().map(|(path, blocks)| (path, blocks.len() * block_size));
+        // In the order in which they were ordered.
+        let expected = whole.chain(parts).chain(tails).chain(blocks);
+        for ((path, expected), copied) in expected.zip(&fetched.per_file) {
+            let copied = copied.load(Ordering::Relaxed);
+            if copied != expected {
+                return Err(CopyError::SizeChanged { path: path.clone(), expected, copied });
+            }
+        }
+    }
+    for (path, size) in &plan.truncate {
+        target.open(path)?.set_length(*size)?;
+    }
+    remove(plan, target)?;
+    Ok(fetched.bytes)
+}
+
+/// Takes away what the source does not have.
+fn remove(plan: &RewindPlan, target: &Target) -> Result<(), CopyError> {
+    let is_file = |kind: &EntryKind| matches!(kind, EntryKind::File { .. });
+    // Files in any order, and then what they were in: children first.
+    let files: Vec<_> = plan.remove.iter().filter(|(_, kind)| is_file(kind)).collect();
+    for_files(&files, |(path, _)| target.remove_file(path))?;
+    for (path, kind) in plan.remove.iter().filter(|(_, kind)| !is_file(kind)) {
+        match kind {
+            EntryKind::Directory => target.remove_directory(path)?,
+            _ => target.remove_file(path)?,
+        }
+    }
+    Ok(())
+}
+
+/// Copies the front `length` bytes of files of the WAL directory and fills them up to `full_length`.
+/// Returns the bytes fetched, and the files that the source no longer has.
+pub(crate) fn copy_wal(
+    files: &[(DataPath, u64, u64)],
+    transfer: &Transfer<'_>,
+) -> Result<(u64, Vec<DataPath>), CopyError> {
+    let mut order = Order::default();
+    for (path, length, full_length) in files {
+        // Emptied first: behind the valid WAL there must be zeros, not what stood there before.
+        let file = transfer.target.open(path)?;
+        file.empty()?;
+        file.set_length(*full_length)?;
+        order.stretch(path, 0, *length);
+    }
+    let fetched = fetch(&order, transfer)?;
+    Ok((fetched.bytes, fetched.missing.into_iter().map(|file| order.files[file as usize].clone()).collect()))
+}
+
+/// What to fetch.
+#[derive(Default)]
+struct Order {
+    files: Vec<DataPath>,
+    ranges: Vec<FetchRange>,
+    /// From this file on up to that one they are patched: an end that comes early is the end.
+    patched: Range<u32>,
+}
+
+impl Order {
+    fn patch(&mut self, patch: &Patch) {
+        let file = self.add(&patch.path);
+        if self.patched.is_empty() {
+            self.patched.start = file;
+        }
+        self.patched.end = file + 1;
+        let range = |&(offset, length)| FetchRange { file, offset, length };
+        self.ranges.extend(patch.ranges.iter().map(range));
+    }
+
+    fn stretch(&mut self, path: &DataPath, from: u64, to: u64) {
+        let file = self.add(path);
+        let mut offset = from;
+        while offset < to {
+            let length = (to - offset).min(u64::from(MAX_RANGE)) as u32;
+            self.ranges.push(FetchRange { file, offset, length });
+            offset += u64::from(length);
+        }
+    }
+
+    /// Neighbouring blocks make one range.
+    fn blocks(&mut self, path: &DataPath, blocks: &walparse::RelationBlocks, block_size: u32) {
+        let file = self.add(path);
+        let mut open: Option<FetchRange> = None;
+        for block in blocks {
+            let offset = u64::from(block) * u64::from(block_size);
+            match &mut open {
+                Some(range)
+                    if range.offset + u64::from(range.length) == offset
+                        && range.length + block_size <= MAX_RANGE =>
+                {
+                    range.length += block_size;
+                }
+                _ => {
+                    self.ranges.extend(open);
+                    open = Some(FetchRange { file, offset, length: block_size });
+                }
+            }
+        }
+        self.ranges.extend(open);
+    }
+
+    fn add(&mut self, path: &DataPath) -> u32 {
+        self.files.push(path.clone());
+        self.files.len() as u32 - 1
+    }
+}
+
+/// What came of a fetch.
+struct Fetched {
+    bytes: u64,
+    /// Bytes written, by file.
+    per_file: Vec<AtomicU64>,
+    /// Files the source no longer has.
+    missing: BTreeSet<u32>,
+}
+
+fn fetch(order: &Order, transfer: &Transfer<'_>) -> Result<Fetched, CopyError> {
+    let mut pending = vec![0; order.files.len()];
+    for range in &order.ranges {
+        pending[range.file as usize] += 1;
+    }
+    let writer = Writer {
+        order,
+        transfer,
+        open: Mutex::default(),
+        pending: pending.into_iter().map(AtomicU32::new).collect(),
+        per_file: order.files.iter().map(|_| AtomicU64::new(0)).collect(),
+        missing: Mutex::default(),
+    };
+    transfer.source.fetch(&order.files, &order.ranges, &writer)?;
+    let Writer { per_file, missing, .. } = writer;
+    let missing = missing.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for &file in &missing {
+        // Removed on the source meanwhile: replay of its WAL would remove it, too.
+        transfer.target.remove_file(&order.files[file as usize])?;
+    }
+    let bytes = per_file.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum();
+    Ok(Fetched { bytes, per_file, missing })
+}
+
+/// Writes what is fetched into the target, from many threads.
+struct Writer<'a> {
+    order: &'a Order,
+    transfer: &'a Transfer<'a>,
+    open: Mutex<HashMap<u32, Arc<TargetFile>>>,
+    /// Ranges still to come, by file.
+    pending: Vec<AtomicU32>,
+    per_file: Vec<AtomicU64>,
+    missing: Mutex<BTreeSet<u32>>,
+}
+
+impl Writer<'_> {
+    fn file(&self, number: u32) -> Result<Arc<TargetFile>, TargetError> {
+        let open = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = open().get(&number) {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(self.transfer.target.open(&self.order.files[number as usize])?);
+        let mut open = open();
+        // Ranges come sorted by file, so the files open now are mostly done with when there are too many.
+        if open.len() >= OPEN_FILES {
+            open.clear();
+        }
+        // Of a file with a single range nobody will ask again.
+        if self.pending[number as usize].load(Ordering::Relaxed) > 1 {
+            open.insert(number, Arc::clone(&file));
+        }
+        Ok(file)
+    }
+
+    /// Notes what has been written of a range.
+    fn done(&self, range: FetchRange, file: &TargetFile, bytes: u64) -> io::Result<()> {
+        let number = range.file as usize;
+        if bytes < u64::from(range.length) && self.order.patched.contains(&range.file) {
+            // It has become shorter since it was compared: what stands behind that is not the source's.
+            file.cut(range.offset + bytes).map_err(io::Error::other)?;
+        }
+        self.per_file[number].fetch_add(bytes, Ordering::Relaxed);
+        self.transfer.progress.advance(Stage::Copy, bytes);
+        if self.pending[number].fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&range.file);
+            if self.transfer.sync == SyncChoice::Fsync {
+                file.start_writing();
+            }
+        }
+        self.transfer.pace.spend(bytes);
+        Ok(())
+    }
+}
+
+impl ChunkSink for Writer<'_> {
+    fn write(&self, range: FetchRange, bytes: Option<&[u8]>) -> io::Result<()> {
+        let Some(bytes) = bytes else {
+            self.missing.lock().unwrap_or_else(PoisonError::into_inner).insert(range.file);
+            return Ok(());
+        };
+        self.transfer.target.check_alone().map_err(io::Error::other)?;
+        let file = self.file(range.file).map_err(io::Error::other)?;
+        if !bytes.is_empty() {
+            file.write_at(bytes, range.offset).map_err(io::Error::other)?;
+        }
+        self.done(range, &file, bytes.len() as u64)
+    }
+
+    fn is_slow(&self) -> bool {
+        self.transfer.pace.is_limited()
+    }
+
+    fn copy_from(&self, range: FetchRange, from: &File) -> io::Result<bool> {
+        self.transfer.target.check_alone().map_err(io::Error::other)?;
+        let file = self.file(range.file).map_err(io::Error::other)?;
+        let copied = file.copy_from(from, range.offset, u64::from(range.length));
+        match copied.map_err(io::Error::other)? {
+            None => Ok(false),
+            Some(bytes) => self.done(range, &file, bytes).map(|()| true),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Silent;
+    use crate::source::DirectorySource;
+    use walparse::RelationBlocks;
+
+    #[test]
+    fn neighbouring_blocks_are_fetched_together_up_to_the_limit() {
+        let path = DataPath::parse("base/5/16384").unwrap();
+        let mut order = Order::default();
+        let blocks: RelationBlocks = [0, 1, 2, 9].into_iter().chain(1000..1050).collect();
+        order.blocks(&path, &blocks, 8192);
+        let ranges: Vec<_> =
+            order.ranges.iter().map(|range| (range.offset / 8192, range.length / 8192)).collect();
+        assert_eq!(ranges, [(0, 3), (9, 1), (1000, 32), (1032, 18)]);
+    }
+
+    #[test]
+    fn long_files_are_fetched_in_parts() {
+        let path = DataPath::parse("x").unwrap();
+        let mut order = Order::default();
+        order.stretch(&path, 0, 8192);
+        order.stretch(&path, 0, (3 << 18) + 8192);
+        let ranges: Vec<_> =
+            order.ranges.iter().map(|range| (range.file, range.offset, range.length)).collect();
+        let most = 1 << 18;
+        assert_eq!(
+            ranges,
+            [(0, 0, 8192), (1, 0, most), (1, 1 << 18, most), (1, 2 << 18, most), (1, 3 << 18, 8192)]
+        );
+    }
+
+    /// A plan that patches "a", of which the target has `here` and the source `there`, after which "a" is returned.
+    fn patched(here: &[u8], there: &[u8], size: u64, ranges: &[(u64, u32)]) -> Result<Vec<u8>, CopyError> {
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(ours.path().join("a"), here).unwrap();
+        std::fs::write(theirs.path().join("a"), there).unwrap();
+        let target = Target::lock(ours.path()).unwrap();
+        let transfer = Transfer {
+            source: &DirectorySource::for_test(theirs.path()),
+            target: &target,
+            progress: &Silent,
+            pace: Pace::new(None),
+            sync: SyncChoice::Fsync,
+        };
+        let patch = Patch { path: DataPath::parse("a").unwrap(), size, ranges: ranges.to_vec() };
+        target.open(&patch.path)?.cut(size)?;
+        let mut order = Order::default();
+        order.patch(&patch);
+        fetch(&order, &transfer)?;
+        Ok(std::fs::read(ours.path().join("a")).unwrap())
+    }
+
+    #[test]
+    fn a_patched_file_ends_where_the_sources_does() {
+        assert_eq!(patched(b"0123456789", b"01x3", 4, &[(2, 100)]).unwrap(), b"01x3");
+        // Nothing differs in what the source has.
+        assert_eq!(patched(b"0123456789", b"0123", 4, &[]).unwrap(), b"0123");
+        // It has grown since it was listed, and it has become shorter.
+        assert_eq!(patched(b"0123", b"0123456", 4, &[(0, 100)]).unwrap(), b"0123456");
+        assert_eq!(patched(b"0123456789", b"012", 10, &[(2, 3), (5, 100)]).unwrap(), b"012");
+    }
+}

@@ -1,0 +1,594 @@
+//! What a rewind gives up, copied to a directory before the first change: the target's WAL from the fork on and, if
+//! asked for, the bytes that will be overwritten, cut off or removed.
+//!
+//! ```text
+//! DIR/kept.json          what is here; the last that is written
+//! DIR/pg_wal/NAME        WAL files of the target (under the flavor's name of that directory)
+//! DIR/files/PATH         bytes of files of the target, each where it stood in its file; holes between them
+//! ```
+//!
+//! All of it is durable before the mark. A run that finishes an earlier one adds what that one did not touch; what it
+//! touched is never read again, so nothing half-copied gets here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use walparse::{Lsn, PageHeader, WalFileName, crc32c_append};
+
+use crate::apply::seal;
+use crate::datadir::data_path::DataPath;
+use crate::datadir::inventory::EntryKind;
+use crate::options::{KeepDiverged, Options, RecoveryConf, SyncChoice};
+use crate::plan::Planned;
+use crate::survey::preflight::control_path;
+use crate::target::disk::Disk;
+use crate::target::{Target, TargetError};
+
+const MANIFEST: &str = "kept.json";
+const FILES: &str = "files";
+const PIECE: usize = 1 << 20;
+
+/// Why nothing can be kept there.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepDivergedError {
+    /// The directory will not do.
+    #[error("cannot keep what the rewind gives up in directory \"{}\": {problem}", path.display())]
+    Place {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The unfinished rewind keeps nothing, or elsewhere.
+    #[error("the unfinished rewind was begun {}", begun_with(begun.as_ref()))]
+    Other {
+        /// What it keeps.
+        begun: Option<KeepDiverged>,
+    },
+    /// What an earlier run kept cannot be read.
+    #[error("could not read \"{}\", the list of what an earlier run has kept: {problem}", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file of the target could not be read.
+    #[error("could not read file \"{}\" to keep it", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The copy could not be written.
+    #[error(transparent)]
+    Write(#[from] TargetError),
+}
+
+fn begun_with(begun: Option<&KeepDiverged>) -> String {
+    let Some(begun) = begun else { return "without --keep-diverged: what it gives up is gone".to_owned() };
+    let blocks = if begun.blocks { " and --keep-diverged-blocks" } else { "" };
+    format!("with --keep-diverged \"{}\"{blocks}", begun.directory.display())
+}
+
+impl KeepDivergedError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            KeepDivergedError::Place { .. } => {
+                "Name a directory that is empty or not there yet, outside the data directory."
+            }
+            KeepDivergedError::Other { begun: None } => "Leave out --keep-diverged to finish it.",
+            KeepDivergedError::Other { .. } => {
+                "Leave the option out: the run goes on with what that one began with."
+            }
+            KeepDivergedError::Manifest { .. } => {
+                "See that this user can read it. Without it the run cannot tell what is kept already."
+            }
+            KeepDivergedError::Read { .. } => {
+                "Run kbrecover as the user who owns the data directory, and see that the file is accessible."
+            }
+            KeepDivergedError::Write(_) => "See that this user can write there and that there is room.",
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// Offset and end of stretches of a file, in order.
+type Ranges = Vec<(u64, u64)>;
+
+/// What is in the directory.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+struct Manifest {
+    format: u32,
+    /// Whether all is there that is listed.
+    complete: bool,
+    what: String,
+    target: String,
+    source: String,
+    begun: String,
+    system_identifier: u64,
+    /// Of the target's control file before the first change: it tells whether the target is still as it was.
+    control_crc32c: u32,
+    diverged_at: String,
+    diverged_from_timeline: u32,
+    /// Names of WAL files.
+    wal: BTreeSet<String>,
+    /// What is kept of each file.
+    files: BTreeMap<String, Kept>,
+    /// Files that the rewind makes anew.
+    made: BTreeSet<String>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    /// Of the whole file on the target.
+    size: u64,
+    /// First byte and the byte behind the last one.
+    ranges: Ranges,
+}
+
+/// What is to be copied, and where.
+#[derive(Debug)]
+pub(crate) struct Keeping {
+    directory: PathBuf,
+    blocks: bool,
+    /// All that will be there.
+    manifest: Manifest,
+    /// What is still to be copied.
+    wal: Vec<String>,
+    files: Vec<(DataPath, Ranges)>,
+    wal_dir: &'static str,
+    is_durable: bool,
+}
+
+impl Keeping {
+    /// Looks at the directory and decides what is to be copied; `None` if nothing is asked for. Nothing is changed.
+    pub(crate) fn prepare(
+        options: &Options,
+        target: &Target,
+        planned: &Planned<'_>,
+        source: String,
+    ) -> Result<Option<Keeping>, KeepDivergedError> {
+        let is_resumed = planned.own_wal_files.is_some();
+        let asked = options.keep_diverged.as_ref().map(absolute).transpose()?;
+        let chosen = if is_resumed {
+            if asked.is_some() && asked != planned.keep_diverged {
+                return Err(KeepDivergedError::Other { begun: planned.keep_diverged.clone() });
+            }
+            planned.keep_diverged.clone()
+        } else {
+            asked
+        };
+        let Some(KeepDiverged { directory, blocks }) = chosen else { return Ok(None) };
+        let version = planned.clusters.target.version();
+        check_place(&directory, target.root(), version.names().tablespace_dir, version.wal_dir())?;
+        let control_crc32c = crc32c_append(0, planned.clusters.target.bytes());
+        let before = match read_manifest(&directory)? {
+            Some(before)
+                if before.control_crc32c == control_crc32c && before.target == text(target.root()) =>
+            {
+                // Of a run that came to nothing all is as it was and can be copied again.
+                is_resumed.then_some(before)
+            }
+            Some(_) => return Err(place(&directory, "it holds what another rewind gave up")),
+            None if is_resumed => {
+                return Err(place(&directory, "what the unfinished rewind kept is not there"));
+            }
+            None if is_filled(&directory) => return Err(place(&directory, "it is not empty")),
+            None => None,
+        };
+        let mut manifest = before.unwrap_or_else(|| Manifest {
+            format: 1,
+            complete: false,
+            what: WHAT.replace("pg_wal", version.wal_dir()),
+            target: text(target.root()),
+            source,
+            begun: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
+            system_identifier: planned.clusters.target.system_identifier(),
+            control_crc32c,
+            diverged_at: planned.divergence.lsn.to_string(),
+            diverged_from_timeline: planned.divergence.timeline.0,
+            wal: BTreeSet::new(),
+            files: BTreeMap::new(),
+            made: BTreeSet::new(),
+        });
+        let wal = if is_resumed { Vec::new() } else { wal_from_fork(target.root(), planned) };
+        manifest.wal.extend(wal.iter().cloned());
+        let is_written = options.recovery_conf != RecoveryConf::Leave;
+        let wanted = wanted(target.root(), planned, blocks, is_written);
+        let files = manifest.add(wanted);
+        let is_durable = options.sync != SyncChoice::Off;
+        Ok(Some(Keeping { directory, blocks, manifest, wal, files, wal_dir: version.wal_dir(), is_durable }))
+    }
+
+    /// What was chosen, for the journal.
+    pub(crate) fn choice(&self) -> KeepDiverged {
+        KeepDiverged { directory: self.directory.clone(), blocks: self.blocks }
+    }
+
+    /// Where it will be, and how many bytes, the manifest among them.
+    pub(crate) fn need(&self, planned: &Planned<'_>) -> (&Path, u64) {
+        let segment = planned.clusters.target.geometry().segment_size.bytes();
+        let files = self.files.iter().flat_map(|(_, ranges)| ranges).map(|(from, to)| to - from + BLOCK);
+        let manifest = serde_json::to_vec(&self.manifest).map_or(0, |text| 3 * text.len() as u64);
+        let wal = segment.saturating_mul(self.wal.len() as u64);
+        (&self.directory, files.fold(wal + manifest, u64::saturating_add))
+    }
+
+    /// Copies it all, durably.
+    pub(crate) fn copy(mut self, target: &Target) -> Result<(), KeepDivergedError> {
+        let disk = target.disk();
+        let mut made = Made::default();
+        made.directory(disk, &self.directory)?;
+        if !self.manifest.complete {
+            self.write_manifest(target)?;
+        }
+        let wal = self.directory.join(self.wal_dir);
+        let files = self.directory.join(FILES);
+        let mut jobs = Vec::new();
+        if !self.wal.is_empty() {
+            made.directory(disk, &wal)?;
+        }
+        for name in &self.wal {
+            let from = target.root().join(self.wal_dir).join(name);
+            let length = from.metadata().map_or(0, |metadata| metadata.len());
+            jobs.push((from, wal.join(name), vec![(0, length)]));
+        }
+        for (path, ranges) in &self.files {
+            made.directories(disk, &self.directory, path)?;
+            jobs.push((path.below(target.root()), path.below(&files), ranges.clone()));
+        }
+        let is_fresh = !self.manifest.complete;
+        jobs.par_iter().try_for_each(|(from, to, ranges)| {
+            copy_ranges(disk, from, to, ranges, Writing { is_fresh, is_durable: self.is_durable })
+        })?;
+        if self.is_durable {
+            made.sync(disk)?;
+        }
+        self.manifest.complete = true;
+        self.write_manifest(target)?;
+        let bytes: u64 = jobs.iter().flat_map(|(.., ranges)| ranges).map(|(from, to)| to - from).sum();
+        tracing::info!(
+            "kept {} kB of what the rewind gives up in \"{}\": {} WAL files, and of {} files",
+            bytes.div_ceil(1024),
+            self.directory.display(),
+            self.wal.len(),
+            self.files.len()
+        );
+        Ok(())
+    }
+
+    fn write_manifest(&self, target: &Target) -> Result<(), KeepDivergedError> {
+        let text = serde_json::to_vec_pretty(&self.manifest).unwrap_or_default();
+        Ok(target.replace_outside(&self.directory.join(MANIFEST), &text)?)
+    }
+}
+
+const WHAT: &str = "What a rewind of the target gave up. pg_wal: its WAL from the fork on. files: bytes of its files before \
+                    the rewind, each at its place in its file, with holes between them; ranges are the first byte and the \
+                    one behind the last. made: files that it did not have. Whole again is the directory as it was when a \
+                    copy of the rewound one, never started, gets these bytes and sizes back.";
+
+/// What is allocated in.
+const BLOCK: u64 = 4096;
+
+impl Manifest {
+    /// Adds what is wanted, but for what is here already or was made by an earlier run; returns what is new.
+    fn add(&mut self, wanted: Wanted) -> Vec<(DataPath, Ranges)> {
+        let mut new = Vec::new();
+        for (path, (size, ranges)) in wanted.files {
+            let name = name(&path);
+            if self.made.contains(&name) {
+                continue;
+            }
+            let kept = self.files.entry(name).or_insert_with(|| Kept { size, ranges: Vec::new() });
+            // What is behind the end that it had was put there by an earlier run.
+            let ranges = ranges.into_iter().map(|(from, to)| (from, to.min(kept.size)));
+            let missing = without(&ranges.filter(|(from, to)| from <= to).collect(), &kept.ranges);
+            if kept.ranges.is_empty() || !missing.is_empty() {
+                kept.ranges.extend(&missing);
+                kept.ranges.sort_unstable();
+                new.push((path, missing));
+            }
+        }
+        let files = &self.files;
+        self.made.extend(wanted.made.iter().map(name).filter(|name| !files.contains_key(name)));
+        new
+    }
+}
+
+/// A path as it stands in the list; one that is no UTF-8 by its bytes.
+fn name(path: &DataPath) -> String {
+    path.as_str().map_or_else(
+        || path.as_bytes().iter().fold("hex:".to_owned(), |text, byte| text + &format!("{byte:02x}")),
+        str::to_owned,
+    )
+}
+
+/// The stretches that are not in `others`; both are in order.
+fn without(ranges: &Ranges, others: &Ranges) -> Ranges {
+    let mut left = Vec::new();
+    for &(mut from, to) in ranges {
+        let first = from;
+        for &(start, end) in others.iter().filter(|(start, end)| *start < to && *end > first) {
+            if start > from {
+                left.push((from, start));
+            }
+            from = from.max(end);
+        }
+        if from < to {
+            left.push((from, to));
+        }
+    }
+    left
+}
+
+/// What the plan will change.
+#[derive(Default)]
+struct Wanted {
+    /// Size and what of it.
+    files: BTreeMap<DataPath, (u64, Ranges)>,
+    made: Vec<DataPath>,
+}
+
+fn wanted(root: &Path, planned: &Planned<'_>, blocks: bool, recovery_conf: bool) -> Wanted {
+    let mut wanted = Wanted::default();
+    let size_of = |path: &DataPath| match planned.target_files.get(path) {
+        Some(EntryKind::File { size }) => Some(*size),
+        _ => None,
+    };
+    let mut whole = |path: &DataPath, size: Option<u64>| match size {
+        Some(size) => drop(wanted.files.insert(path.clone(), (size, vec![(0, size)]))),
+        None => wanted.made.push(path.clone()),
+    };
+    let is_resumed = planned.own_wal_files.is_some();
+    // Of these the listing says nothing; they change at the very end.
+    let names = planned.clusters.target.version().names();
+    let mut last = vec![control_path(names), seal::label_path()];
+    if recovery_conf {
+        let files = [names.auto_config_file, "recovery.conf"];
+        last.extend(files.into_iter().filter_map(|path| DataPath::parse(path).ok()));
+    }
+    for path in last {
+        match path.below(root).symlink_metadata() {
+            Ok(found) if found.is_file() && !is_resumed => whole(&path, Some(found.len())),
+            Err(_) if path == seal::label_path() => whole(&path, None),
+            _ => {}
+        }
+    }
+    if !blocks {
+        return wanted;
+    }
+    let plan = &planned.plan;
+    let copied = plan.copy.iter().map(|(path, _)| path).chain(plan.patch.iter().map(|patch| &patch.path));
+    let removed = plan.remove.iter().filter(|(_, kind)| matches!(kind, EntryKind::File { .. }));
+    copied.chain(removed.map(|(path, _)| path)).for_each(|path| whole(path, size_of(path)));
+    let block_size = u64::from(planned.clusters.target.block_size());
+    let mut parts: BTreeMap<&DataPath, Ranges> = BTreeMap::new();
+    for (path, blocks) in &plan.blocks {
+        let ranges = parts.entry(path).or_default();
+        for block in blocks {
+            let from = u64::from(block) * block_size;
+            match ranges.last_mut() {
+                Some((_, end)) if *end == from => *end += block_size,
+                _ => ranges.push((from, from + block_size)),
+            }
+        }
+    }
+    for tail in &plan.copy_tail {
+        parts.entry(&tail.path).or_default().push((tail.from, u64::MAX));
+    }
+    for (path, size) in &plan.truncate {
+        parts.entry(path).or_default().push((*size, u64::MAX));
+    }
+    for (path, ranges) in parts {
+        if let Some(size) = size_of(path) {
+            let ranges = ranges.into_iter().map(|(from, to)| (from, to.min(size)));
+            let ranges = ranges.filter(|(from, to)| from < to).collect();
+            wanted.files.insert(path.clone(), (size, ranges));
+        }
+    }
+    wanted
+}
+
+/// The target's own WAL files that say something of the time after the fork, but for those that are only waiting
+/// to be filled.
+fn wal_from_fork(root: &Path, planned: &Planned<'_>) -> Vec<String> {
+    let geometry = planned.clusters.target.geometry();
+    let (size, wal_dir) = (geometry.segment_size, geometry.version.wal_dir());
+    let is_used = |name: &str, start: Lsn| {
+        let mut page = vec![0; PageHeader::length_at(start, &geometry)];
+        let read =
+            File::open(root.join(wal_dir).join(name)).and_then(|file| file.read_exact_at(&mut page, 0));
+        // What cannot be read will be an error when it is copied.
+        read.is_err() || PageHeader::check(&page, start, &geometry).is_ok()
+    };
+    let names = planned.target_files.entries().iter().filter_map(|(path, kind)| {
+        let name = path.as_str()?.strip_prefix(wal_dir)?.strip_prefix('/')?;
+        matches!(kind, EntryKind::File { .. }).then_some(name)
+    });
+    let wanted = names.filter(|name| match WalFileName::parse(name, size) {
+        Some(WalFileName::Segment(_, segment)) => {
+            size.end_of(segment) > planned.divergence.lsn && is_used(name, size.start_of(segment))
+        }
+        Some(WalFileName::Partial(_, segment) | WalFileName::Backup(_, segment)) => {
+            size.end_of(segment) > planned.divergence.lsn
+        }
+        Some(WalFileName::History(_)) => true,
+        None => false,
+    });
+    wanted.map(str::to_owned).collect()
+}
+
+/// How files are written.
+#[derive(Clone, Copy)]
+struct Writing {
+    /// What stands there already is of a run that came to nothing.
+    is_fresh: bool,
+    is_durable: bool,
+}
+
+fn copy_ranges(
+    disk: &Disk,
+    from: &Path,
+    to: &Path,
+    ranges: &Ranges,
+    writing: Writing,
+) -> Result<(), KeepDivergedError> {
+    let unread = |source| KeepDivergedError::Read { path: from.to_owned(), source };
+    let failed = |source| TargetError { action: "write file", path: to.to_owned(), source };
+    let source = File::open(from).map_err(unread)?;
+    let file = match disk.open_file(to) {
+        Err(error) if error.kind() == ErrorKind::NotFound => disk.create_file(to, 0o600),
+        Ok(file) if writing.is_fresh => disk.set_length(&file, to, 0).map(|()| file),
+        other => other,
+    };
+    let file = file.map_err(failed)?;
+    let mut buffer = vec![0; PIECE];
+    for &(mut at, end) in ranges {
+        while at < end {
+            let piece = &mut buffer[..usize::try_from(end - at).unwrap_or(PIECE).min(PIECE)];
+            source.read_exact_at(piece, at).map_err(unread)?;
+            disk.write(&file, to, piece, at).map_err(failed)?;
+            at += piece.len() as u64;
+        }
+    }
+    if writing.is_durable {
+        disk.sync_file(&file, to).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Directories in which a name was made.
+#[derive(Default)]
+struct Made {
+    directories: BTreeSet<PathBuf>,
+}
+
+impl Made {
+    fn directory(&mut self, disk: &Disk, path: &Path) -> Result<(), TargetError> {
+        self.directories.insert(path.to_owned());
+        match disk.create_directory(path, 0o700) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            Ok(()) => {
+                self.directories.extend(path.parent().map(Path::to_owned));
+                Ok(())
+            }
+            Err(source) => Err(TargetError { action: "create directory", path: path.to_owned(), source }),
+        }
+    }
+
+    /// All that `path` needs below the files' directory.
+    fn directories(&mut self, disk: &Disk, directory: &Path, path: &DataPath) -> Result<(), TargetError> {
+        let files = directory.join(FILES);
+        let mut above = vec![files.clone()];
+        let mut parent = path.parent();
+        while let Some(path) = parent {
+            above.insert(1, path.below(&files));
+            parent = path.parent();
+        }
+        above
+            .iter()
+            .filter(|path| !self.directories.contains(*path))
+            .cloned()
+            .collect::<Vec<_>>()
+            .iter()
+            .try_for_each(|path| self.directory(disk, path))
+    }
+
+    fn sync(&self, disk: &Disk) -> Result<(), TargetError> {
+        self.directories.iter().try_for_each(|path| {
+            disk.sync_directory(path).map_err(|source| TargetError {
+                action: "fsync directory",
+                path: path.clone(),
+                source,
+            })
+        })
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn place(path: &Path, problem: &'static str) -> KeepDivergedError {
+    KeepDivergedError::Place { path: path.to_owned(), problem }
+}
+
+/// The same whatever the working directory will be; the directory itself need not be there yet.
+fn absolute(asked: &KeepDiverged) -> Result<KeepDiverged, KeepDivergedError> {
+    let path = &asked.directory;
+    let found = path.canonicalize().or_else(|_| {
+        let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+        let name = path.file_name().ok_or(ErrorKind::InvalidInput)?;
+        parent.canonicalize().map(|parent| parent.join(name))
+    });
+    let directory = found.map_err(|_| place(path, "the directory above it is not there"))?;
+    if directory.to_str().is_none() {
+        return Err(place(path, "its name is not UTF-8"));
+    }
+    Ok(KeepDiverged { directory, blocks: asked.blocks })
+}
+
+/// It must be outside of all that belongs to the data directory, and writable.
+fn check_place(
+    directory: &Path,
+    root: &Path,
+    tablespaces: &str,
+    wal_dir: &str,
+) -> Result<(), KeepDivergedError> {
+    let links = std::fs::read_dir(root.join(tablespaces)).into_iter().flatten().flatten();
+    let places = links.map(|entry| entry.path()).chain([root.to_owned(), root.join(wal_dir)]);
+    for inside in places.filter_map(|path| path.canonicalize().ok()) {
+        if directory.starts_with(&inside) {
+            return Err(place(directory, "it is inside the data directory or a part of it"));
+        }
+    }
+    let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    let to_write = if directory.exists() { Some(directory) } else { directory.parent() };
+    match to_write.map(|path| rustix::fs::access(path, wanted)) {
+        _ if directory.exists() && !directory.is_dir() => Err(place(directory, "it is not a directory")),
+        Some(Ok(())) => Ok(()),
+        _ => Err(place(directory, "this user cannot write there")),
+    }
+}
+
+fn is_filled(directory: &Path) -> bool {
+    std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+fn read_manifest(directory: &Path) -> Result<Option<Manifest>, KeepDivergedError> {
+    let path = directory.join(MANIFEST);
+    let invalid = |problem: String| KeepDivergedError::Manifest { path: path.clone(), problem };
+    match std::fs::read(&path) {
+        Ok(text) => {
+            let manifest: Manifest =
+                serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
+            if manifest.format == 1 { Ok(Some(manifest)) } else { Err(invalid("unknown format".to_owned())) }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(invalid(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_not_kept_again() {
+        assert_eq!(without(&vec![(0, 100)], &vec![]), [(0, 100)]);
+        assert_eq!(without(&vec![(0, 100)], &vec![(10, 20), (50, 120)]), [(0, 10), (20, 50)]);
+        assert_eq!(without(&vec![(0, 10), (20, 30)], &vec![(5, 25)]), [(0, 5), (25, 30)]);
+        assert_eq!(without(&vec![(5, 10)], &vec![(0, 20)]), []);
+        assert_eq!(without(&vec![(0, 0)], &vec![]), []);
+    }
+}

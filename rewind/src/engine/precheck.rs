@@ -1,0 +1,102 @@
+//! Everything that can fail is tried while the target is still as it was: files and directories that will
+//! be written, free space, and files of the source that only its server may read.
+
+use std::collections::BTreeSet;
+
+use rayon::prelude::*;
+
+use crate::apply::save_diverged::Keeping;
+use crate::apply::seal;
+use crate::datadir::data_path::DataPath;
+use crate::datadir::inventory::EntryKind;
+use crate::datadir::keep::is_data;
+use crate::engine::space;
+use crate::error::RewindError;
+use crate::options::{Options, SpaceCheck};
+use crate::outcome::SpaceNeed;
+use crate::plan::Planned;
+use crate::source::{ChunkSink, FetchRange, Source, SourceError};
+use crate::survey::preflight::control_path;
+use crate::target::Target;
+use crate::target::journal::NewJournal;
+
+/// Tries it; what each file system needs.
+///
+/// # Errors
+/// What a rewind would fail with.
+pub(crate) fn rehearse(
+    options: &Options,
+    target: &Target,
+    source: &dyn Source,
+    planned: &Planned<'_>,
+    journal: &NewJournal<'_>,
+    keeping: Option<&Keeping>,
+) -> Result<Vec<SpaceNeed>, RewindError> {
+    check_target(target, planned)?;
+    planned.outside.check()?;
+    check_source(source, planned)?;
+    let needs =
+        space::needs(target.root(), planned, journal.size(), keeping.map(|keeping| keeping.need(planned)))?;
+    let shortages = space::shortages(&needs);
+    if !shortages.is_empty() {
+        let error = RewindError::NoSpace { shortages };
+        match options.space {
+            SpaceCheck::Enforce => return Err(error),
+            SpaceCheck::Ignore => tracing::warn!("{error}"),
+        }
+    }
+    Ok(needs)
+}
+
+/// Files can be opened for writing, names can be made and removed, tablespaces can be made.
+fn check_target(target: &Target, planned: &Planned<'_>) -> Result<(), RewindError> {
+    let plan = &planned.plan;
+    let wal_dir = planned.clusters.target.version().wal_dir();
+    let wal = plan.wal.copy.iter().map(|file| &file.name).chain(&plan.wal.elsewhere);
+    let wal: Vec<DataPath> =
+        wal.filter_map(|name| DataPath::parse(format!("{wal_dir}/{name}")).ok()).collect();
+    let sealed = [control_path(planned.clusters.target.version().names()), seal::label_path()];
+
+    let created = plan.create.iter().chain(&plan.remove).map(|(path, _)| path);
+    let copied = plan.copy.iter().map(|(path, _)| path);
+    let named = created.chain(copied.clone()).chain(&plan.wal.remove).chain(&wal).chain(&sealed);
+    let directories: BTreeSet<_> = named.map(DataPath::parent).collect();
+    directories.iter().try_for_each(|directory| target.check_directory(directory.as_ref()))?;
+    for (_, kind) in &plan.create {
+        if let EntryKind::Symlink { target: directory } = kind {
+            target.check_tablespace(directory)?;
+        }
+    }
+
+    let whole = copied.chain(plan.truncate.iter().map(|(path, _)| path));
+    let whole = whole.chain(plan.patch.iter().map(|patch| &patch.path));
+    let parts = plan.copy_tail.iter().map(|tail| &tail.path).chain(plan.blocks.iter().map(|(path, _)| path));
+    let written: Vec<_> = whole.chain(parts).chain(&wal).chain(&sealed).collect();
+    written.into_par_iter().try_for_each(|path| target.check_writable(path))?;
+    let gone: Vec<_> = plan.remove.iter().map(|(path, _)| path).chain(&plan.wal.remove).collect();
+    Ok(gone.into_par_iter().try_for_each(|path| target.check_removable(path))?)
+}
+
+/// The first byte of every file to be copied that the source's server need not be able to read itself:
+/// whoever put it there may have closed it. One file of its data tells that the role may read those. Files that
+/// were compared have been read already.
+fn check_source(source: &dyn Source, planned: &Planned<'_>) -> Result<(), RewindError> {
+    let plan = &planned.plan;
+    let copied = plan.copy.iter().map(|(path, _)| path);
+    let foreign = copied.clone().filter(|path| !is_data(path));
+    let data =
+        copied.filter(|path| is_data(path)).take(1).chain(plan.blocks.iter().map(|(path, _)| path).take(1));
+    let files: Vec<DataPath> = foreign.chain(data).cloned().collect();
+    let range = |file| FetchRange { file, offset: 0, length: 1 };
+    let ranges: Vec<_> = (0..files.len() as u32).map(range).collect();
+    source.fetch(&files, &ranges, &Nothing).map_err(|error| SourceError::from(error).into())
+}
+
+/// What is read is not needed; a file that is gone needs no copy.
+struct Nothing;
+
+impl ChunkSink for Nothing {
+    fn write(&self, _: FetchRange, _: Option<&[u8]>) -> std::io::Result<()> {
+        Ok(())
+    }
+}

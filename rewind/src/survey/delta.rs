@@ -1,0 +1,303 @@
+//! Comparing before copying: files that are copied whole and that both sides have are mostly the same, for
+//! most of them nothing has happened since the fork. Only what differs crosses the network.
+//!
+//! This goes on while the target's WAL is read. What was the same at that moment needs no copy: it is as
+//! if it had been copied then, and replay of the source's WAL does the rest.
+//!
+//! Coarse ranges first; in those that differ, fine ones.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use walparse::Version;
+
+use crate::datadir::data_path::DataPath;
+use crate::datadir::inventory::Inventory;
+use crate::datadir::keep::Keep;
+use crate::options::Delta;
+use crate::plan::files;
+use crate::source::{ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Source};
+
+/// The first look: a commit log's file is one such range.
+const COARSE: u64 = 256 << 10;
+
+/// The second look, at what differs and is more than [`WORTH_IT`].
+const FINE: u32 = 8 << 10;
+
+/// A range that is no longer than this is copied without a second look.
+const WORTH_IT: u32 = 32 << 10;
+
+/// How many bytes are compared before it is asked again whether to go on.
+const SHARE: u64 = 64 << 20;
+
+/// Up to here comparing is taken to be the right thing: it also spares writing and making durable.
+const SURELY_WORTH_IT: u64 = 64 << 20;
+
+/// What is fetched, and compared as well, to see which of both is faster.
+const SAMPLE: u64 = 8 << 20;
+
+/// A digest and what comes with it.
+const DIGEST_BYTES: u64 = 64;
+
+/// What comparing found.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Compared {
+    /// For each file that was compared the ranges that differ: offset and length, in order. No range: the
+    /// source has the same as far as its file goes.
+    pub(crate) differing: BTreeMap<DataPath, Vec<(u64, u32)>>,
+    /// Bytes that came from the source for that, about.
+    pub(crate) bytes: u64,
+}
+
+/// How much more than its listed size is asked of a file: one that has grown since arrives complete if it
+/// has not grown by much. What grows in a relation file is in the WAL.
+pub(crate) fn growth(path: &DataPath, version: Version) -> u64 {
+    const GROWTH: u64 = 8192;
+    if files::is_of_relation(path, version) { 0 } else { GROWTH }
+}
+
+/// The two sides.
+pub(crate) struct Sides<'a> {
+    pub(crate) source: &'a dyn Source,
+    pub(crate) source_files: &'a Inventory,
+    pub(crate) target: &'a Path,
+    pub(crate) target_files: &'a Inventory,
+    pub(crate) keep: &'a Keep,
+    pub(crate) version: Version,
+}
+
+/// Compares what both sides have and would be copied whole; stops early when told to `give_up`.
+///
+/// # Errors
+/// The source failed.
+pub(crate) fn compare(sides: &Sides<'_>, delta: Delta, give_up: &AtomicBool) -> Result<Compared, FetchError> {
+    let mut compared = Compared::default();
+    if delta == Delta::Off {
+        return Ok(compared);
+    }
+    let candidates: Vec<(DataPath, u64)> =
+        files::whole_on_both(sides.source_files, sides.target_files, sides.keep, sides.version)
+            .map(|(path, to)| (path.clone(), to + growth(path, sides.version)))
+            .collect();
+    let total: u64 = candidates.iter().map(|(_, length)| length).sum();
+    let mut rest = &candidates[..];
+    let mut undecided = delta == Delta::Auto && total > SURELY_WORTH_IT;
+    while !rest.is_empty() && !give_up.load(Ordering::Relaxed) {
+        let (share, left) = rest.split_at(share(rest));
+        rest = left;
+        if undecided && !is_faster_than_copying(sides, share)? {
+            tracing::debug!("comparing takes longer than copying: the rest is copied as it is");
+            break;
+        }
+        undecided = false;
+        compare_share(sides, share, &mut compared)?;
+    }
+    tracing::debug!("compared {} of {} files", compared.differing.len(), candidates.len());
+    Ok(compared)
+}
+
+/// How many of these files are next: at least one.
+fn share(candidates: &[(DataPath, u64)]) -> usize {
+    let mut bytes = 0;
+    let fitting = candidates.iter().take_while(|(_, length)| {
+        bytes += length;
+        bytes <= SHARE
+    });
+    fitting.count().max(1).min(candidates.len())
+}
+
+fn compare_share(
+    sides: &Sides<'_>,
+    share: &[(DataPath, u64)],
+    compared: &mut Compared,
+) -> Result<(), FetchError> {
+    let files: Vec<DataPath> = share.iter().map(|(path, _)| path.clone()).collect();
+    let coarse = coarse_ranges(share, u64::MAX);
+    let differing = differing(sides, &files, &coarse)?;
+    let (large, small): (Vec<_>, Vec<_>) = differing.into_iter().partition(|range| range.length > WORTH_IT);
+    let fine: Vec<FetchRange> = large.into_iter().flat_map(fine_ranges).collect();
+    let mut found = self::differing(sides, &files, &fine)?;
+    found.extend(small);
+    found.sort_unstable_by_key(|range| (range.file, range.offset));
+    compared.bytes += (coarse.len() + fine.len()) as u64 * DIGEST_BYTES;
+    for file in &files {
+        compared.differing.insert(file.clone(), Vec::new());
+    }
+    for range in found {
+        let ranges = compared.differing.entry(files[range.file as usize].clone()).or_default();
+        match ranges.last_mut() {
+            Some((offset, length))
+                if *offset + u64::from(*length) == range.offset && *length + range.length <= MAX_RANGE =>
+            {
+                *length += range.length;
+            }
+            _ => ranges.push((range.offset, range.length)),
+        }
+    }
+    Ok(())
+}
+
+/// Ranges of the first look, of the front `limit` bytes of all files together.
+fn coarse_ranges(share: &[(DataPath, u64)], limit: u64) -> Vec<FetchRange> {
+    let (mut ranges, mut bytes) = (Vec::new(), 0);
+    for (file, (_, end)) in share.iter().enumerate() {
+        for offset in (0..*end).step_by(COARSE as usize) {
+            if bytes >= limit {
+                return ranges;
+            }
+            let length = (end - offset).min(COARSE);
+            bytes += length;
+            ranges.push(FetchRange { file: file as u32, offset, length: length as u32 });
+        }
+    }
+    ranges
+}
+
+fn fine_ranges(range: FetchRange) -> impl Iterator<Item = FetchRange> {
+    let part = move |done: u32| FetchRange {
+        offset: range.offset + u64::from(done),
+        length: FINE.min(range.length - done),
+        ..range
+    };
+    (0..range.length).step_by(FINE as usize).map(part)
+}
+
+fn differing(
+    sides: &Sides<'_>,
+    files: &[DataPath],
+    ranges: &[FetchRange],
+) -> Result<Vec<FetchRange>, FetchError> {
+    let ours = TargetFiles { root: sides.target, files, differing: Mutex::default() };
+    sides.source.compare(files, ranges, &ours)?;
+    Ok(ours.differing.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Whether comparing a part of these files takes less time than fetching it: else the source's processor is
+/// dearer than the way to it.
+fn is_faster_than_copying(sides: &Sides<'_>, share: &[(DataPath, u64)]) -> Result<bool, FetchError> {
+    let files: Vec<DataPath> = share.iter().map(|(path, _)| path.clone()).collect();
+    let sample = coarse_ranges(share, SAMPLE);
+    let time = |work: &mut dyn FnMut() -> Result<(), FetchError>| -> Result<Duration, FetchError> {
+        let started = Instant::now();
+        work()?;
+        Ok(started.elapsed())
+    };
+    let comparing = time(&mut || differing(sides, &files, &sample).map(|_| ()))?;
+    let copying = time(&mut || sides.source.fetch(&files, &sample, &Nowhere))?;
+    Ok(comparing < copying)
+}
+
+/// Files of the target, read only.
+struct TargetFiles<'a> {
+    root: &'a Path,
+    files: &'a [DataPath],
+    differing: Mutex<Vec<FetchRange>>,
+}
+
+impl Comparand for TargetFiles<'_> {
+    fn read(&self, range: FetchRange, bytes: &mut Vec<u8>) -> io::Result<()> {
+        let file = File::open(self.files[range.file as usize].below(self.root))?;
+        // No more than a range: that is at most 256 kB.
+        bytes.resize(range.length as usize, 0);
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match file.read_at(&mut bytes[filled..], range.offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(())
+    }
+
+    fn found(&self, range: FetchRange, same: bool) {
+        if !same {
+            self.differing.lock().unwrap_or_else(PoisonError::into_inner).push(range);
+        }
+    }
+}
+
+/// Takes what was only fetched to see how long it takes.
+struct Nowhere;
+
+impl ChunkSink for Nowhere {
+    fn write(&self, _: FetchRange, _: Option<&[u8]>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::datadir::keep::KeepRules;
+    use crate::datadir::walk::walk_data_directory;
+    use crate::source::DirectorySource;
+
+    fn version() -> Version {
+        Version::find(1300, 202_209_061).unwrap()
+    }
+
+    fn write(root: &Path, name: &str, bytes: &[u8]) {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn only_the_parts_that_differ_are_named() {
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let log: Vec<u8> = (0..600_000_u32).map(|n| (n / 100) as u8).collect();
+        let mut changed = log.clone();
+        changed[300_000] ^= 1;
+        changed[599_999] ^= 1;
+        for (name, here, there) in [
+            ("pg_xact/0000", &log[..], &changed[..]),
+            ("pg_xact/0001", &log[..8192], &log[..8192]),
+            ("pg_hba.conf", b"local all", b"local all all"),
+            ("postgresql.conf", b"port = 5433", b"port = 543"),
+            ("kept", b"a", b"b"),
+            ("base/5/16384", b"a relation", b"is not copied whole"),
+            ("base/5/16384_vm", b"", b"x"),
+        ] {
+            write(ours.path(), name, here);
+            write(theirs.path(), name, there);
+        }
+        write(theirs.path(), "only/there", b"x");
+        let list = |root: &Path| walk_data_directory(root, version().names()).unwrap();
+        let (source_files, target_files) = (list(theirs.path()), list(ours.path()));
+        let source = DirectorySource::for_test(theirs.path());
+        let sides = Sides {
+            source: &source,
+            source_files: &source_files,
+            target: ours.path(),
+            target_files: &target_files,
+            keep: &Keep::new(&KeepRules::parse(&["none".to_owned(), "kept".to_owned()]).unwrap(), None)
+                .unwrap(),
+            version: version(),
+        };
+        let found = compare(&sides, Delta::On, &AtomicBool::new(false)).unwrap();
+        let found: Vec<_> =
+            found.differing.iter().map(|(path, ranges)| (path.to_string(), &ranges[..])).collect();
+        // What is empty on one side is copied without a look.
+        let expected: [(_, &[(u64, u32)]); 4] = [
+            ("pg_hba.conf".to_owned(), &[(0, 13 + 8192)]),
+            ("pg_xact/0000".to_owned(), &[(294_912, 8192), (598_016, 8192)]),
+            ("pg_xact/0001".to_owned(), &[]),
+            ("postgresql.conf".to_owned(), &[(0, 10 + 8192)]),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(compare(&sides, Delta::Off, &AtomicBool::new(false)).unwrap(), Compared::default());
+        let given_up = compare(&sides, Delta::Auto, &AtomicBool::new(true)).unwrap();
+        assert_eq!(given_up, Compared::default());
+    }
+}

@@ -1,0 +1,458 @@
+//! The journal: what a second run must know to finish what a first one began.
+//!
+//! It is made durable in the data directory before the first change, together with the mark in
+//! `backup_label`, and removed after the commit. A run that finds the mark takes from here what the
+//! directory no longer tells: the page map (the target's WAL may be gone), how long the files were, and
+//! the control file as it was. Everything else is planned anew, so the source may have moved on, or be
+//! another one.
+//!
+//! ```text
+//! kbrecover.journal:  8 bytes "KBRJRNL1"    the format; another one is refused
+//!                     u32 LE                CRC-32C of the body
+//!                     body                  JSON, the page map in it as hexadecimal roaring bitmaps
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize, Serializer};
+use walparse::{ControlFile, Flavor, Lsn, PageMap, RelSegment, Relation, TimelineId, Version};
+
+use crate::datadir::data_path::DataPath;
+use crate::datadir::inventory::{EntryKind, Inventory};
+use crate::options::KeepDiverged;
+use crate::outcome::{CommonCheckpoint, Divergence};
+use crate::target::external_files::Outside;
+use crate::target::{Target, TargetError, unfinished_path};
+use crate::wal::changed::ChangedBlocks;
+
+const NAME: &str = "kbrecover.journal";
+const MAGIC: &[u8; 8] = b"KBRJRNL1";
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// There is none.
+    #[error("could not open journal \"{}\" of the unfinished rewind", path.display())]
+    Open {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is damaged, or of another version of this program.
+    #[error("journal \"{}\" of the unfinished rewind is damaged or of another version: {problem}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// What the first run found and the directory no longer shows.
+#[derive(Clone, Debug)]
+pub(crate) struct Journal {
+    /// When and from where the first run began, for messages.
+    pub(crate) begun: String,
+    pub(crate) source: String,
+    /// The target's control file before the first change.
+    pub(crate) control: ControlFile,
+    /// Its timeline history, in the form of a history file.
+    pub(crate) history: Vec<u8>,
+    pub(crate) divergence: Divergence,
+    /// The last common checkpoint, as found in the target's WAL.
+    pub(crate) checkpoint: CommonCheckpoint,
+    pub(crate) changed: ChangedBlocks,
+    /// What is outside the data directory, by the configuration that the rewind replaces.
+    pub(crate) outside: Outside,
+    /// What the first plan fetches; a second run fetches about as much again.
+    pub(crate) fetch_bytes: Option<u64>,
+    /// What is kept: a file that was half copied must not be kept by the next run. Nothing in older journals.
+    pub(crate) keep: Vec<String>,
+    /// Where what is given up was kept; nothing in older journals.
+    pub(crate) keep_diverged: Option<KeepDiverged>,
+    /// The sizes of the target's relation files.
+    relation_files: BTreeMap<String, u64>,
+    /// The files in its WAL directory.
+    pub(crate) wal_files: BTreeSet<String>,
+}
+
+/// Tablespace, database, relation, blocks.
+type StoredMap = Vec<(u32, u32, u32, String)>;
+
+/// The body as it is read.
+#[derive(Deserialize)]
+struct Body {
+    begun: String,
+    source: String,
+    control: String,
+    /// Of the WAL pages; absent in older journals.
+    #[serde(default)]
+    wal_magic: Option<u16>,
+    #[serde(default)]
+    outside: Outside,
+    history: String,
+    /// LSN and timeline.
+    divergence: (u64, u32),
+    /// LSN, redo and timeline.
+    checkpoint: (u64, u64, u32),
+    page_map: StoredMap,
+    /// Blocks that need not be copied if replay starts at the first position and WAL is common up to the
+    /// second; none in older journals.
+    #[serde(default)]
+    rebuilt: StoredMap,
+    #[serde(default)]
+    rebuilt_by: (u64, u64),
+    #[serde(default)]
+    keep: Vec<String>,
+    #[serde(default)]
+    keep_diverged: Option<KeepDiverged>,
+    #[serde(default)]
+    fetch_bytes: Option<u64>,
+    relation_files: BTreeMap<String, u64>,
+    wal_files: BTreeSet<String>,
+}
+
+/// What the plan was made from, how much it fetches and what is kept: a journal to be written. It may be large,
+/// so nothing is copied for it.
+pub(crate) struct NewJournal<'a> {
+    pub(crate) source: String,
+    pub(crate) control: &'a ControlFile,
+    /// In the form of a history file.
+    pub(crate) history: String,
+    pub(crate) divergence: Divergence,
+    pub(crate) checkpoint: CommonCheckpoint,
+    pub(crate) changed: &'a ChangedBlocks,
+    pub(crate) outside: &'a Outside,
+    /// The target's listing.
+    pub(crate) files: &'a Inventory,
+    pub(crate) fetch_bytes: u64,
+    pub(crate) keep: &'a [String],
+    pub(crate) keep_diverged: Option<&'a KeepDiverged>,
+}
+
+/// The same as it is stored: what [`Body`] reads.
+#[derive(Serialize)]
+struct NewBody<'a> {
+    begun: String,
+    source: &'a str,
+    control: String,
+    wal_magic: u16,
+    history: String,
+    divergence: (u64, u32),
+    checkpoint: (u64, u64, u32),
+    #[serde(serialize_with = "store_map")]
+    page_map: &'a PageMap,
+    #[serde(serialize_with = "store_map")]
+    rebuilt: &'a PageMap,
+    rebuilt_by: (u64, u64),
+    outside: &'a Outside,
+    keep: &'a [String],
+    keep_diverged: Option<&'a KeepDiverged>,
+    fetch_bytes: u64,
+    relation_files: RelationFiles<'a>,
+    wal_files: Vec<&'a str>,
+}
+
+/// The relation files of a listing by their sizes.
+struct RelationFiles<'a>(&'a Inventory, Version);
+
+impl Serialize for RelationFiles<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.entries().iter().filter_map(|(path, kind)| {
+            let EntryKind::File { size } = kind else { return None };
+            let name = path.as_str()?;
+            RelSegment::parse(name, self.1).map(|_| (name, *size))
+        }))
+    }
+}
+
+impl NewJournal<'_> {
+    /// Bytes it will have.
+    pub(crate) fn size(&self) -> u64 {
+        let mut measured = Measured::default();
+        // Nothing here fails.
+        let _ = self.encode(&mut measured);
+        measured.length
+    }
+
+    /// Makes the journal durable.
+    pub(crate) fn write(&self, target: &Target) -> Result<(), TargetError> {
+        target.replace_file_with(&path(), |file| self.encode(file))
+    }
+
+    /// Never the whole of it in memory: it is made twice, first for its checksum.
+    fn encode(&self, to: &mut dyn Write) -> io::Result<()> {
+        let version = self.control.version();
+        let wal_dir = format!("{}/", version.wal_dir());
+        let files = self.files.entries().iter();
+        let files = files.filter(|(_, kind)| matches!(kind, EntryKind::File { .. }));
+        let body = NewBody {
+            begun: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
+            source: &self.source,
+            control: to_hex(self.control.bytes()),
+            wal_magic: version.wal_magic(),
+            history: to_hex(self.history.as_bytes()),
+            divergence: (self.divergence.lsn.0, self.divergence.timeline.0),
+            checkpoint: (self.checkpoint.lsn.0, self.checkpoint.redo.0, self.checkpoint.timeline.0),
+            page_map: &self.changed.named,
+            rebuilt: &self.changed.rebuilt,
+            rebuilt_by: (self.changed.since.0, self.changed.fork.0),
+            outside: self.outside,
+            keep: self.keep,
+            keep_diverged: self.keep_diverged,
+            fetch_bytes: self.fetch_bytes,
+            relation_files: RelationFiles(self.files, version),
+            wal_files: files.filter_map(|(path, _)| path.as_str()?.strip_prefix(&wal_dir)).collect(),
+        };
+        let mut measured = Measured::default();
+        serde_json::to_writer(&mut measured, &body)?;
+        to.write_all(MAGIC)?;
+        to.write_all(&measured.crc.to_le_bytes())?;
+        Ok(serde_json::to_writer(to, &body)?)
+    }
+}
+
+/// The CRC-32C and the length of what is written.
+#[derive(Default)]
+struct Measured {
+    crc: u32,
+    length: u64,
+}
+
+impl Write for Measured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.crc = walparse::crc32c_append(self.crc, bytes);
+        self.length += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Journal {
+    /// Removes the journal, if there is one, and what is left of one that was not written to its end.
+    pub(crate) fn remove(target: &Target) -> Result<(), TargetError> {
+        let paths = [path(), unfinished_path(&path())];
+        let mut there = paths.iter().filter(|path| path.below(target.root()).symlink_metadata().is_ok());
+        there.try_for_each(|path| target.remove_file(path))
+    }
+
+    /// Reads the journal in a data directory of this flavor.
+    pub(crate) fn read(root: &Path, flavor: Flavor) -> Result<Journal, JournalError> {
+        let path = path().below(root);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(JournalError::Open { path, source }),
+        };
+        Journal::decode(&bytes, flavor).map_err(|problem| JournalError::Invalid { path, problem })
+    }
+
+    /// The target's listing as the plan must see it. A relation file counts as long as it was at first,
+    /// or is now if that is less: what a first run appended must be copied again, and what it cut off is
+    /// gone. One that was not there at first is copied whole, so it is left out if the source has it.
+    pub(crate) fn original(&self, now: Inventory, source: &Inventory, version: Version) -> Inventory {
+        let mut entries = Vec::new();
+        for (path, kind) in now.entries() {
+            let relation = path.as_str().filter(|name| RelSegment::parse(name, version).is_some());
+            match (relation, kind) {
+                (Some(name), EntryKind::File { size }) => match self.relation_files.get(name) {
+                    Some(original) => {
+                        entries.push((path.clone(), EntryKind::File { size: *size.min(original) }));
+                    }
+                    None if source.get(path).is_some() => {}
+                    None => entries.push((path.clone(), kind.clone())),
+                },
+                _ => entries.push((path.clone(), kind.clone())),
+            }
+        }
+        // No path comes twice, because none did in what was listed.
+        Inventory::new(entries).unwrap_or(now)
+    }
+
+    fn decode(bytes: &[u8], flavor: Flavor) -> Result<Journal, String> {
+        let (magic, rest) = bytes.split_at_checked(MAGIC.len()).ok_or("too short")?;
+        if magic != MAGIC {
+            return Err("unknown format".into());
+        }
+        let (crc, body) = rest.split_first_chunk::<4>().ok_or("too short")?;
+        if u32::from_le_bytes(*crc) != crc32c::crc32c(body) {
+            return Err("incorrect checksum".into());
+        }
+        let body: Body = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let changed = ChangedBlocks {
+            named: decode_map(&body.page_map)?,
+            rebuilt: decode_map(&body.rebuilt)?,
+            since: Lsn(body.rebuilt_by.0),
+            fork: Lsn(body.rebuilt_by.1),
+        };
+        let control = from_hex(&body.control).ok_or("invalid control file")?;
+        let flavor = match body.wal_magic {
+            Some(magic) if flavor.is_fork() => flavor.with_wal_magic(magic),
+            _ => flavor,
+        };
+        let (lsn, redo, timeline) = body.checkpoint;
+        Ok(Journal {
+            begun: body.begun,
+            source: body.source,
+            control: ControlFile::parse_as(&control, flavor).map_err(|error| error.to_string())?,
+            history: from_hex(&body.history).ok_or("invalid history")?,
+            divergence: Divergence { lsn: Lsn(body.divergence.0), timeline: TimelineId(body.divergence.1) },
+            checkpoint: CommonCheckpoint { lsn: Lsn(lsn), redo: Lsn(redo), timeline: TimelineId(timeline) },
+            changed,
+            outside: body.outside,
+            fetch_bytes: body.fetch_bytes,
+            keep: body.keep,
+            keep_diverged: body.keep_diverged,
+            relation_files: body.relation_files,
+            wal_files: body.wal_files,
+        })
+    }
+}
+
+fn path() -> DataPath {
+    DataPath::parse(NAME).unwrap_or_else(|_| unreachable!("a constant path without dots"))
+}
+
+/// One relation after the other, so that only one is in memory twice.
+fn store_map<S: Serializer>(map: &&PageMap, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut bytes = Vec::new();
+    serializer.collect_seq(map.relations().into_iter().map(|(relation, blocks)| {
+        bytes.clear();
+        // Writing to memory does not fail.
+        let _ = blocks.serialize_into(&mut bytes);
+        (relation.tablespace, relation.database, relation.number, to_hex(&bytes))
+    }))
+}
+
+fn decode_map(stored: &StoredMap) -> Result<PageMap, String> {
+    let mut map = PageMap::new();
+    for (tablespace, database, number, blocks) in stored {
+        let blocks = from_hex(blocks).ok_or("invalid page map")?;
+        let blocks = walparse::RelationBlocks::deserialize_from(&blocks[..]);
+        let relation = Relation { tablespace: *tablespace, database: *database, number: *number };
+        map.insert_all(relation, blocks.map_err(|error| error.to_string())?);
+    }
+    Ok(map)
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits =
+        bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    digits.map(char::from).collect()
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let pairs = text.as_bytes().chunks(2);
+    pairs
+        .map(|pair| if let [high, low] = pair { Some(digit(*high)? << 4 | digit(*low)?) } else { None })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use walparse::BlockNumber;
+    use walparse::control::testing::ControlFields;
+
+    fn version() -> Version {
+        Version::find(1300, 202_209_061).unwrap()
+    }
+
+    fn flavor() -> Flavor {
+        version().flavor()
+    }
+
+    fn listing(entries: &[(&str, u64)]) -> Inventory {
+        let entries = entries
+            .iter()
+            .map(|(path, size)| (DataPath::parse(path).unwrap(), EntryKind::File { size: *size }));
+        Inventory::new(entries.collect()).unwrap()
+    }
+
+    fn changed() -> ChangedBlocks {
+        let table = Relation { tablespace: 1663, database: 5, number: 16384 };
+        let mut changed =
+            ChangedBlocks { since: Lsn(0x400_0028), fork: Lsn(0x500_0000), ..ChangedBlocks::default() };
+        for block in [0, 7, 100_000, u32::MAX] {
+            changed.named.insert(table, BlockNumber(block));
+        }
+        changed.rebuilt.insert(table, BlockNumber(7));
+        changed
+    }
+
+    fn write(files: &Inventory, write: impl FnOnce(NewJournal<'_>)) {
+        write(NewJournal {
+            source: "somewhere".into(),
+            control: &control(),
+            history: "1\t0/1\tx\n".into(),
+            divergence: Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) },
+            checkpoint: CommonCheckpoint {
+                lsn: Lsn(0x400_0060),
+                redo: Lsn(0x400_0028),
+                timeline: TimelineId(1),
+            },
+            changed: &changed(),
+            outside: &Outside::default(),
+            files,
+            fetch_bytes: 1 << 20,
+            keep: &["x".into()],
+            keep_diverged: None,
+        });
+    }
+
+    fn control() -> ControlFile {
+        ControlFile::parse(&ControlFields::clean(version()).build()).unwrap()
+    }
+
+    fn journal(files: &Inventory) -> Journal {
+        let mut bytes = Vec::new();
+        write(files, |journal| journal.encode(&mut bytes).unwrap());
+        Journal::decode(&bytes, flavor()).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_damage_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = Target::lock(directory.path()).unwrap();
+        assert!(matches!(Journal::read(target.root(), flavor()), Err(JournalError::Open { .. })));
+        let files = listing(&[("base/5/16384", 8192), ("base/5/PG_VERSION", 3), ("pg_wal/x", 1)]);
+        write(&files, |journal| journal.write(&target).unwrap());
+        let read = Journal::read(target.root(), flavor()).unwrap();
+        assert_eq!((read.changed, read.control), (changed(), control()));
+        assert_eq!((read.source.as_str(), read.history.as_slice()), ("somewhere", b"1\t0/1\tx\n".as_slice()));
+        assert_eq!((read.divergence.lsn, read.checkpoint.lsn), (Lsn(0x500_0000), Lsn(0x400_0060)));
+        assert_eq!((read.checkpoint.redo, read.divergence.timeline), (Lsn(0x400_0028), TimelineId(1)));
+        assert_eq!((read.fetch_bytes, read.keep), (Some(1 << 20), vec!["x".to_owned()]));
+        assert_eq!(read.relation_files, BTreeMap::from([("base/5/16384".to_owned(), 8192)]));
+        assert_eq!(read.wal_files, BTreeSet::from(["x".to_owned()]));
+        let bytes = std::fs::read(directory.path().join(NAME)).unwrap();
+        write(&files, |journal| assert_eq!(journal.size(), bytes.len() as u64));
+        for at in [0, 8, 20, bytes.len() - 1] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert!(Journal::decode(&damaged, flavor()).is_err(), "byte {at}");
+        }
+        assert!(Journal::decode(&bytes[..10], flavor()).is_err() && Journal::decode(&[], flavor()).is_err());
+        Journal::remove(&target).unwrap();
+        Journal::remove(&target).unwrap();
+    }
+
+    #[test]
+    fn sizes_are_those_at_first_unless_the_file_is_shorter_now() {
+        let journal = journal(&listing(&[("base/5/1", 100), ("base/5/2", 100), ("base/5/3", 100)]));
+        let now =
+            listing(&[("base/5/1", 300), ("base/5/2", 40), ("base/5/8", 7), ("base/5/9", 7), ("log", 5)]);
+        let source = listing(&[("base/5/8", 10)]);
+        let original = journal.original(now, &source, version());
+        // 8 is from the first run and copied again; 9 is from the first run, too, and unknown to this source.
+        assert_eq!(original, listing(&[("base/5/1", 100), ("base/5/2", 40), ("base/5/9", 7), ("log", 5)]));
+    }
+}
