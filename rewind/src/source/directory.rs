@@ -9,7 +9,9 @@ use rayon::prelude::*;
 use walparse::{ControlFile, Flavor};
 
 use super::error::SourceError;
-use super::{ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Source, WalPosition};
+use super::seam::{
+    ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Source, WalPosition, assert_valid,
+};
 use crate::datadir::config::Configuration;
 use crate::datadir::data_path::DataPath;
 use crate::datadir::flavor;
@@ -158,7 +160,7 @@ impl Source for DirectorySource {
         ranges: &[FetchRange],
         sink: &dyn ChunkSink,
     ) -> Result<(), FetchError> {
-        super::assert_valid(files, ranges);
+        assert_valid(files, ranges);
         // Neighbours of the same file share its being opened; a large file is still many threads' work.
         let by_file = ranges.chunk_by(|a, b| a.file == b.file);
         let shares: Vec<&[FetchRange]> = by_file.flat_map(|ranges| ranges.chunks(SHARE)).collect();

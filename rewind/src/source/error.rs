@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use walparse::ControlError;
 
+use super::server::error::ServerError;
 use super::server::grants::grant;
-use super::server_error::ServerError;
 use crate::datadir::config::ConfigError;
 use crate::datadir::data_path::{DataPath, PathError};
 use crate::datadir::flavor::FlavorError;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use walparse::{ControlFile, Lsn};
 
-use super::{ChunkSink, Comparand, FetchError, FetchRange, Source, SourceError, WalPosition};
+use super::error::SourceError;
+use super::seam::{ChunkSink, Comparand, FetchError, FetchRange, Source, WalPosition};
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::Inventory;
 use crate::target::disk::ChangeObserver;

@@ -15,7 +15,7 @@ use tokio_postgres::config::ChannelBinding as BindingRule;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use crate::conninfo::{AuthMethod, AuthRules};
-use crate::source::server_error::ConnectProblem;
+use super::error::ConnectProblem;
 
 /// A socket, or TLS on one.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}

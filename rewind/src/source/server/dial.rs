@@ -18,7 +18,7 @@ use super::tls;
 use crate::conninfo::{
     AuthRules, Candidate, Conninfo, Encryption, Negotiation, SslMode, TcpOptions, user_name,
 };
-use crate::source::server_error::{ConnectProblem, ServerError};
+use super::error::{ConnectProblem, ServerError};
 
 /// The longest path of a socket, without the NUL that ends it.
 const MAX_SOCKET_PATH: usize = 107;

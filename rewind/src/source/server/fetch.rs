@@ -20,7 +20,7 @@ use super::session::{Session, answer};
 use super::sql::RawText;
 use crate::datadir::data_path::DataPath;
 use crate::source::error::SourceError;
-use crate::source::{ChunkSink, FetchError, FetchRange};
+use crate::source::seam::{ChunkSink, FetchError, FetchRange};
 
 /// Batches under way on each connection: while one is on its way here and one is being written, the server, far away,
 /// has others to work on.
@@ -284,7 +284,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::MAX_RANGE;
+    use crate::source::seam::MAX_RANGE;
 
     fn ranges(lengths: &[u32]) -> Vec<FetchRange> {
         lengths.iter().map(|length| FetchRange { file: 0, offset: 0, length: *length }).collect()

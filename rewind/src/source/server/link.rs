@@ -17,9 +17,9 @@ use super::queries::Witness;
 use super::session::{self, Endpoint, Expected, Facts, Session};
 use crate::conninfo::Conninfo;
 use crate::milestone;
-use crate::source::WalPosition;
 use crate::source::error::SourceError;
-use crate::source::server_error::ServerError;
+use crate::source::seam::WalPosition;
+use super::error::ServerError;
 use crate::stop::StopFlag;
 
 /// Between two tries at first, and at most.

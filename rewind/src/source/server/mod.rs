@@ -5,6 +5,7 @@
 
 mod channel;
 mod dial;
+pub(super) mod error;
 mod fetch;
 pub(super) mod grants;
 mod link;
@@ -27,7 +28,7 @@ use self::link::Link;
 use self::session::Expected;
 use self::sql::DigestOf;
 use super::error::SourceError;
-use super::{ChunkSink, Comparand, FetchError, FetchRange, Source, WalPosition};
+use super::seam::{ChunkSink, Comparand, FetchError, FetchRange, Source, WalPosition, assert_valid};
 use crate::conninfo::Conninfo;
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::Inventory;
@@ -144,26 +145,26 @@ impl Source for ServerSource {
     }
 
     /// # Panics
-    /// If a range names no file of `files` or is longer than [`MAX_RANGE`](super::MAX_RANGE).
+    /// If a range names no file of `files` or is longer than [`MAX_RANGE`](super::seam::MAX_RANGE).
     fn fetch(
         &self,
         files: &[DataPath],
         ranges: &[FetchRange],
         sink: &dyn ChunkSink,
     ) -> Result<(), FetchError> {
-        super::assert_valid(files, ranges);
+        assert_valid(files, ranges);
         fetch::fetch(self.runtime.handle(), &self.link, Wanted::Contents, files, ranges, sink)
     }
 
     /// # Panics
-    /// If a range names no file of `files` or is longer than [`MAX_RANGE`](super::MAX_RANGE).
+    /// If a range names no file of `files` or is longer than [`MAX_RANGE`](super::seam::MAX_RANGE).
     fn compare(
         &self,
         files: &[DataPath],
         ranges: &[FetchRange],
         with: &dyn Comparand,
     ) -> Result<(), FetchError> {
-        super::assert_valid(files, ranges);
+        assert_valid(files, ranges);
         let Some(digest_of) = self.link.facts.digest_of else {
             // All is taken to differ.
             ranges.iter().for_each(|range| with.found(*range, false));

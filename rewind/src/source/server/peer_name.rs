@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use openssl::nid::Nid;
 use openssl::x509::X509Ref;
 
-use crate::source::server_error::ConnectProblem;
+use super::error::ConnectProblem;
 
 /// Checks that the certificate has `host`, a name or an address, among its names.
 ///

@@ -17,7 +17,7 @@ use crate::datadir::data_path::DataPath;
 use crate::datadir::flavor;
 use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::source::error::SourceError;
-use crate::source::{MAX_RANGE, WalPosition};
+use crate::source::seam::{MAX_RANGE, WalPosition};
 
 /// The largest file that is read whole.
 const MAX_SMALL_FILE: u64 = 64 << 20;

@@ -22,7 +22,7 @@ use super::sql::{self, Dialect, DigestOf};
 use crate::conninfo::{Address, Candidate, Conninfo, LoadBalance, SessionAttrs};
 use crate::datadir::flavor::{self, Seen};
 use crate::source::error::SourceError;
-use crate::source::server_error::ServerError;
+use super::error::ServerError;
 
 /// An address that connections lead to.
 #[derive(Debug)]

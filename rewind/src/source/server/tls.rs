@@ -19,7 +19,7 @@ use openssl::x509::verify::X509VerifyFlags;
 
 use super::peer_name;
 use crate::conninfo::{Encryption, Negotiation, SslMode, TrustedRoots};
-use crate::source::server_error::ConnectProblem;
+use super::error::ConnectProblem;
 
 /// PostgreSQL's name in ALPN, with its length before it.
 const ALPN: &[u8] = b"\x0apostgresql";
