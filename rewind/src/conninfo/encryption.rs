@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use openssl::ssl::SslVersion;
 
-use super::ConninfoError;
 use super::environment::Environment;
+use super::error::ConninfoError;
 use super::options::Values;
 use super::passfile::Password;
 

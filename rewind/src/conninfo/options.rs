@@ -2,8 +2,8 @@
 
 use walparse::Version;
 
-use super::ConninfoError;
 use super::environment::Environment;
+use super::error::ConninfoError;
 
 /// One option of libpq.
 #[derive(Debug)]

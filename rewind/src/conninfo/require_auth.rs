@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::ConninfoError;
+use super::error::ConninfoError;
 
 /// A way in which a server lets itself be convinced.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

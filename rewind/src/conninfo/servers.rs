@@ -1,10 +1,10 @@
-//! The servers a connection string names.
+//! The servers a connection string names, and which of them will do.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
-use super::ConninfoError;
+use super::error::ConninfoError;
 use super::options::Values;
 use super::passfile::Password;
 use super::syntax::Notation;
@@ -31,6 +31,52 @@ pub(crate) enum Address {
     Abstract(String),
     /// What to connect to is `numeric` if there is one, else what `name` is found to be.
     Tcp { name: Option<String>, numeric: Option<String> },
+}
+
+/// `target_session_attrs`: which servers of a list will do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SessionAttrs {
+    Any,
+    ReadWrite,
+    ReadOnly,
+    Primary,
+    Standby,
+    PreferStandby,
+}
+
+/// `load_balance_hosts`: in which order the servers of a list are tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LoadBalance {
+    AsGiven,
+    Random,
+}
+
+impl SessionAttrs {
+    /// Reads the option.
+    pub(super) fn of(values: &Values) -> Result<SessionAttrs, ConninfoError> {
+        Ok(match values.raw("target_session_attrs") {
+            None | Some("any") => SessionAttrs::Any,
+            Some("read-write") => SessionAttrs::ReadWrite,
+            Some("read-only") => SessionAttrs::ReadOnly,
+            Some("primary") => SessionAttrs::Primary,
+            Some("standby") => SessionAttrs::Standby,
+            Some("prefer-standby") => SessionAttrs::PreferStandby,
+            Some(other) => {
+                return Err(ConninfoError::Word { keyword: "target_session_attrs", value: other.to_owned() });
+            }
+        })
+    }
+}
+
+impl LoadBalance {
+    /// Reads the option.
+    pub(super) fn of(values: &Values) -> Result<LoadBalance, ConninfoError> {
+        values.check_word("load_balance_hosts", &["disable", "random"])?;
+        Ok(match values.get("load_balance_hosts") {
+            Some("random") => LoadBalance::Random,
+            _ => LoadBalance::AsGiven,
+        })
+    }
 }
 
 impl Candidate {

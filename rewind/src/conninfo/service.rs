@@ -4,8 +4,8 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::ConninfoError;
 use super::environment::Environment;
+use super::error::ConninfoError;
 use super::options::Values;
 
 /// Where the builds of PostgreSQL have `pg_service.conf` unless `PGSYSCONFDIR` says so: those of Debian, of

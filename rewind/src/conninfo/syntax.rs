@@ -1,6 +1,6 @@
 //! The two notations: `keyword=value ...` and `postgresql://...`.
 
-use super::ConninfoError;
+use super::error::ConninfoError;
 use super::options::{self, Values};
 
 /// Which of the two a string is in.

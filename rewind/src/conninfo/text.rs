@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::ConninfoError;
+use super::error::ConninfoError;
 use super::options::Values;
 use super::syntax;
 use super::written::quoted;

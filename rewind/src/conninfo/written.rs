@@ -5,8 +5,9 @@ use std::path::Path;
 use walparse::Version;
 
 use super::options::Origin;
+use super::parsed::Conninfo;
+use super::passfile;
 use super::service::Place;
-use super::{Conninfo, passfile};
 
 /// The first version whose standby has a use for a database in `primary_conninfo`: it synchronises slots.
 const SLOT_SYNCHRONISATION: u32 = 180_000;

@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::config::ChannelBinding as BindingRule;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
-use crate::conninfo::{AuthMethod, AuthRules};
 use super::error::ConnectProblem;
+use crate::conninfo::{AuthMethod, AuthRules};
 
 /// A socket, or TLS on one.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}

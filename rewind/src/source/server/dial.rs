@@ -14,11 +14,11 @@ use tokio_postgres::config::{SslMode as Handshake, SslNegotiation};
 use tokio_postgres::{Client, Config, Connection};
 
 use super::channel::{Channel, Guard, HandshakeDone, Wire};
+use super::error::{ConnectProblem, ServerError};
 use super::tls;
 use crate::conninfo::{
     AuthRules, Candidate, Conninfo, Encryption, Negotiation, SslMode, TcpOptions, user_name,
 };
-use super::error::{ConnectProblem, ServerError};
 
 /// The longest path of a socket, without the NUL that ends it.
 const MAX_SOCKET_PATH: usize = 107;

@@ -215,12 +215,12 @@ impl ServerError {
     }
 
     /// Whether the connection was closed, for a reason that is not known here.
-    pub(in crate::source) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         matches!(self, ServerError::Postgres(error) if error.is_closed())
     }
 
     /// Whether it is a matter of the connection or of the server's present state, and not of what was asked.
-    pub(in crate::source) fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         let error = match self {
             ServerError::Connect(problem) => return problem.is_transient(),
             ServerError::Postgres(error) => error,
@@ -251,7 +251,7 @@ impl ServerError {
         )
     }
 
-    pub(in crate::source) fn hint(&self) -> Option<String> {
+    pub(crate) fn hint(&self) -> Option<String> {
         let error = match self {
             ServerError::Connect(problem) => return problem.hint().map(str::to_owned),
             ServerError::Postgres(error) => error,

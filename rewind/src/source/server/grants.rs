@@ -39,7 +39,7 @@ pub fn grants(version: u32, role: &str) -> String {
 }
 
 /// One statement, in a line.
-pub(in crate::source) fn grant(function: &str, role: &str) -> String {
+pub(crate) fn grant(function: &str, role: &str) -> String {
     format!("GRANT EXECUTE ON FUNCTION {function} TO {};\n", identifier(role))
 }
 

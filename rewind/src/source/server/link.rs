@@ -9,28 +9,20 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::future;
-use tokio_postgres::error::SqlState;
-use walparse::{Lsn, TimelineHistory, TimelineId};
+use walparse::Lsn;
 
+use super::endpoint::{self, Endpoint};
+use super::open::{LONG_PAUSE, Opened, SHORT_PAUSE, open_first, silence};
+use super::proof::{Problem, Seen};
 use super::queries::Witness;
-use super::session::{self, Endpoint, Expected, Facts, Session};
+use super::session::{Expected, Facts, Session};
 use crate::conninfo::Conninfo;
 use crate::milestone;
 use crate::source::error::SourceError;
-use crate::source::seam::WalPosition;
-use super::error::ServerError;
 use crate::stop::StopFlag;
-
-/// Between two tries at first, and at most.
-const SHORT_PAUSE: Duration = Duration::from_millis(100);
-const LONG_PAUSE: Duration = Duration::from_secs(2);
 
 /// How soon a request to stop is seen.
 const STOP_PAUSE: Duration = Duration::from_millis(100);
-
-/// However little patience there is: a busy server is silent for so long now and then.
-const LEAST_SILENCE: Duration = Duration::from_secs(15);
 
 /// The connections.
 #[derive(Debug)]
@@ -48,20 +40,6 @@ pub(super) struct Link {
     seen: Mutex<Seen>,
     /// Since when there has been no connection; for messages.
     outage: Mutex<Option<Instant>>,
-}
-
-/// What is known of the source so far.
-#[derive(Clone, Debug)]
-struct Seen {
-    system_identifier: u64,
-    /// Nothing that was read is of later WAL than this, ...
-    end: Lsn,
-    /// ... on this timeline.
-    timeline: TimelineId,
-    /// Nor is it older than what replay from here on makes good.
-    redo: Lsn,
-    /// Counts the servers that were the source. What comes from an earlier one is not taken.
-    server: u64,
 }
 
 impl Link {
@@ -234,7 +212,7 @@ impl Link {
         if self.conninfo.candidates().len() == 1 {
             return Err(failure);
         }
-        let found = session::find(&self.conninfo, &self.expected, async |session, name| {
+        let found = endpoint::find(&self.conninfo, &self.expected, async |session, name| {
             self.admit(session, name).await
         })
         .await;
@@ -302,158 +280,6 @@ struct Trouble {
     last: SourceError,
 }
 
-/// Why a server cannot be gone on with.
-#[derive(PartialEq, Debug)]
-struct Problem {
-    text: String,
-    may_pass: bool,
-}
-
-impl Seen {
-    fn first(witness: &Witness) -> Seen {
-        let control = &witness.control;
-        let mut seen = Seen {
-            system_identifier: control.system_identifier(),
-            end: Lsn::INVALID,
-            timeline: control.timeline(),
-            redo: control.checkpoint().redo,
-            server: 0,
-        };
-        seen.advance(witness);
-        seen
-    }
-
-    /// What was read before this witness is bounded by it.
-    fn advance(&mut self, witness: &Witness) {
-        let end = match witness.position {
-            WalPosition::Primary { flush, .. } => flush,
-            // A standby writes no page before its minRecoveryPoint is behind it.
-            _ => witness.control.min_recovery_point(),
-        };
-        if end >= self.end {
-            (self.end, self.timeline) = (end, witness.control.timeline());
-        }
-    }
-
-    /// Why the server with this history cannot go on from here; `None` if it can.
-    fn problem(&self, witness: &Witness, history: &TimelineHistory) -> Option<Problem> {
-        let control = &witness.control;
-        let problem = |text: String, may_pass| Some(Problem { text, may_pass });
-        let (ours, theirs) = (self.system_identifier, control.system_identifier());
-        if ours != theirs {
-            return problem(format!("it is of another system ({theirs}, not {ours})"), false);
-        }
-        let Seen { end, timeline, redo, .. } = *self;
-        let available = match witness.position {
-            WalPosition::Primary { flush, .. } => flush,
-            WalPosition::Standby { received, .. } => received,
-            WalPosition::Stopped => control.checkpoint_lsn(),
-        };
-        if available < end {
-            return problem(format!("its WAL ends at {available}, but the source had come to {end}"), true);
-        }
-        let there = history.timeline_at(Lsn(end.0.saturating_sub(1)));
-        if there != timeline {
-            // A standby may not have noticed its primary's promotion yet.
-            let is_behind = history.timeline() < timeline;
-            return problem(format!("at {end} it is on timeline {there}, not {timeline}"), is_behind);
-        }
-        let oldest = control.checkpoint().redo;
-        if oldest < redo {
-            return problem(
-                format!("its data is only as new as its checkpoint at {oldest}, not {redo}"),
-                true,
-            );
-        }
-        None
-    }
-}
-
-/// What a run begins with.
-struct Opened {
-    endpoint: Endpoint,
-    sessions: Vec<Session>,
-    facts: Facts,
-    seen: Seen,
-}
-
-/// Connects for the first time. A server that is starting is waited for, and one that has answered already is
-/// tried again; all else is an error at once, for it may be the connection string that is wrong.
-async fn open_first(
-    conninfo: &Conninfo,
-    expected: &Expected,
-    wanted: NonZeroUsize,
-    patience: Duration,
-) -> Result<Opened, SourceError> {
-    let end = Instant::now() + patience;
-    let mut pause = SHORT_PAUSE;
-    let mut has_answered = false;
-    loop {
-        let opened = async {
-            let found = session::find(conninfo, expected, async |_, _| Ok(())).await;
-            let (endpoint, first) = found.map_err(SourceError::of_all)?;
-            has_answered = true;
-            let first = first.in_run(0, silence(patience));
-            let checked = async {
-                let facts = first.check().await?;
-                let first = first.with_wal_magic().await?;
-                let seen = Seen::first(&first.witness().await?);
-                first.use_raw_names().await?;
-                Ok::<_, SourceError>((first, facts, seen))
-            };
-            let others = open_more(&endpoint, wanted.get() - 1, patience);
-            let (checked, others) = future::join(checked, others).await;
-            let (first, facts, seen) = checked?;
-            let (mut sessions, (others, refused)) = (vec![first], others?);
-            sessions.extend(others);
-            if let Some(refused) = refused {
-                tracing::warn!("going on with {} of {wanted} connections: {refused}", sessions.len());
-            }
-            Ok(Opened { endpoint, sessions, facts, seen })
-        };
-        let error: SourceError = match opened.await {
-            Ok(opened) => return Ok(opened),
-            Err(error) => error,
-        };
-        let code = error.server_error().and_then(|error| error.code());
-        let may_pass = code == Some(&SqlState::CANNOT_CONNECT_NOW) || has_answered && error.is_transient();
-        if !may_pass || Instant::now() + pause >= end {
-            return Err(error);
-        }
-        if pause == SHORT_PAUSE {
-            tracing::warn!("waiting up to {} s for the source: {}", patience.as_secs(), error.with_reasons());
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONG_PAUSE);
-    }
-}
-
-/// Opens more connections, all at once: so many, or as many as the server allows; and why not all.
-async fn open_more(
-    endpoint: &Endpoint,
-    wanted: usize,
-    patience: Duration,
-) -> Result<(Vec<Session>, Option<ServerError>), SourceError> {
-    let open = async || {
-        let session = endpoint.open().await?;
-        session.use_raw_names().await?;
-        Ok(session.with_wal_magic().await?.in_run(0, silence(patience)))
-    };
-    let (mut sessions, mut refused) = (Vec::new(), None);
-    for opened in future::join_all((0..wanted).map(|_| open())).await {
-        match opened {
-            Ok(session) => sessions.push(session),
-            Err(SourceError::Connect { source, .. })
-                if source.code() == Some(&SqlState::TOO_MANY_CONNECTIONS) =>
-            {
-                refused = Some(source);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((sessions, refused))
-}
-
 /// Waits for something, but not beyond a request to stop.
 async fn unless_stopped<T>(
     stop: &StopFlag,
@@ -470,11 +296,6 @@ async fn unless_stopped<T>(
         done = wait => done,
         () = stopped => Err(SourceError::Stopped),
     }
-}
-
-/// How long a server may say nothing before it counts as lost.
-fn silence(patience: Duration) -> Option<Duration> {
-    (patience > Duration::ZERO).then(|| patience.max(LEAST_SILENCE))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -5,11 +5,14 @@
 
 mod channel;
 mod dial;
+mod endpoint;
 pub(super) mod error;
 mod fetch;
 pub(super) mod grants;
 mod link;
+mod open;
 mod peer_name;
+mod proof;
 mod queries;
 pub(super) mod question;
 mod session;

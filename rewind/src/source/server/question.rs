@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::dial::Dialled;
-use super::session::{self, addresses, is_for_the_next, not_connected};
+use super::endpoint::{addresses, is_for_the_next, not_connected};
+use super::session;
 use super::sql;
 use crate::conninfo::{Candidate, Conninfo};
 use crate::source::error::SourceError;

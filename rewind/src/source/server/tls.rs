@@ -17,9 +17,9 @@ use openssl::x509::X509VerifyResult;
 use openssl::x509::store::X509Lookup;
 use openssl::x509::verify::X509VerifyFlags;
 
+use super::error::ConnectProblem;
 use super::peer_name;
 use crate::conninfo::{Encryption, Negotiation, SslMode, TrustedRoots};
-use super::error::ConnectProblem;
 
 /// PostgreSQL's name in ALPN, with its length before it.
 const ALPN: &[u8] = b"\x0apostgresql";
