@@ -6,12 +6,12 @@ use super::error::ConninfoError;
 use super::options::Values;
 use super::require_auth::AuthRequirement;
 
-/// What the server must or must not do to convince the client and to be convinced.
+/// The rules for authentication.
 #[derive(Clone, Debug)]
 pub(crate) struct AuthRules {
     pub(crate) channel_binding: ChannelBinding,
     pub(crate) methods: Option<AuthRequirement>,
-    /// The user of the operating system that the server behind a Unix socket must run as.
+    /// The operating system user that the server behind a Unix-domain socket must run as (`requirepeer`).
     pub(crate) peer: Option<String>,
 }
 
@@ -19,7 +19,7 @@ impl AuthRules {
     pub(super) fn of(values: &Values) -> Result<AuthRules, ConninfoError> {
         let methods = values.get("require_auth").map(AuthRequirement::parse).transpose()?;
         values.check_word("channel_binding", &["disable", "prefer", "require"])?;
-        // Only another libpq has such keys to pass on.
+        // These pass on keys of a client that is itself a libpq (postgres_fdw); there is no use for them here.
         for keyword in ["scram_client_key", "scram_server_key"] {
             if values.get(keyword).is_some() {
                 return Err(ConninfoError::Unsupported { keyword });

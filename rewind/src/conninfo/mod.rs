@@ -1,10 +1,41 @@
-//! Connection strings, as libpq has them.
+//! Connection strings, as libpq reads them.
 //!
-//! A string, the service it names, the environment and the built-in defaults become one checked [`Conninfo`];
-//! what a connection is opened with is set from it option by option. tokio-postgres's own parser is not used:
-//! it reads some strings differently (milliseconds as seconds, another host), and refuses others.
+//! [`Conninfo::parse`] completes a connection string from the service it names, the environment, the password file and the
+//! built-in defaults, and checks it. [`ConninfoText`] takes a string apart and puts it together again without completing
+//! it. Neither needs a server, nor anything else of this crate:
 //!
-//! Passwords leave this module only for the server, for the key they open and for `primary_conninfo`.
+//! ```
+//! use std::path::PathBuf;
+//!
+//! use kbrecover_rewind::conninfo::{Conninfo, ConninfoError, Environment};
+//!
+//! struct NoEnvironment;
+//!
+//! impl Environment for NoEnvironment {
+//!     fn var(&self, _name: &str) -> Option<String> {
+//!         None
+//!     }
+//!     fn os_user(&self) -> Option<String> {
+//!         Some("postgres".to_owned())
+//!     }
+//!     fn home(&self) -> Option<PathBuf> {
+//!         None
+//!     }
+//! }
+//!
+//! let conninfo = Conninfo::parse("postgresql://rewind_user:secret@db1,db2/app", &NoEnvironment)?;
+//! assert_eq!((conninfo.user(), conninfo.database()), ("rewind_user", "app"));
+//! assert!(!conninfo.redacted().contains("secret"));
+//!
+//! let error = Conninfo::parse("host=db1 sslmode=maybe", &NoEnvironment).unwrap_err();
+//! assert_eq!(error.to_string(), "invalid sslmode value: \"maybe\"");
+//! # Ok::<(), ConninfoError>(())
+//! ```
+//!
+//! tokio-postgres's own parser is not used: it reads some strings differently from libpq (milliseconds as seconds, another
+//! host) and refuses others.
+//!
+//! Passwords leave this module only for the server, for decrypting the private key, and for `primary_conninfo`.
 
 mod auth;
 mod encryption;

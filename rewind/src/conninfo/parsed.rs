@@ -14,18 +14,18 @@ use super::service::{self, Place};
 use super::tcp::{TcpOptions, positive};
 use super::{passfile, syntax};
 
-/// Connecting takes no longer than this unless the string says otherwise.
+/// The default of `connect_timeout`. libpq has none, and would wait for ever.
 pub(super) const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A parsed and checked connection string, completed from a service, from the environment and from defaults.
+/// A connection string, completed and checked. See the [module](self) for an example.
 ///
-/// Its passwords show neither in `Debug` nor in [`Conninfo::redacted`].
+/// Neither `Debug` nor [`Conninfo::redacted`] shows passwords.
 #[derive(Clone)]
 pub struct Conninfo {
     pub(super) values: Values,
     pub(super) service: Option<Place>,
     pub(super) candidates: Vec<Candidate>,
-    /// The file the candidates' passwords are from, if they are from a file.
+    /// The password file, if the candidates' passwords come from it.
     password_file: Option<PathBuf>,
     session_attrs: SessionAttrs,
     load_balance: LoadBalance,
@@ -37,10 +37,10 @@ pub struct Conninfo {
 
 impl Conninfo {
     /// Parses `text`, which is `keyword=value ...` or a URI, and completes it from the service it names, the
-    /// environment (`PGHOST` and so on), the password file and the built-in defaults, in this order.
+    /// environment (`PGHOST` and so on), the password file, and the built-in defaults, in this order.
     ///
     /// # Errors
-    /// What libpq refuses, in its words; what this program cannot do and must not ignore.
+    /// A string that libpq rejects, with its message; an option that is not supported here and must not be ignored.
     pub fn parse(text: &str, environment: &dyn Environment) -> Result<Conninfo, ConninfoError> {
         let (mut values, notation) = syntax::parse(text)?;
         let service = service::apply(&mut values, environment)?;
@@ -90,27 +90,27 @@ impl Conninfo {
         self.values.get("user").unwrap_or_default()
     }
 
-    /// The database to connect to: that of the string, or the one named as the role.
+    /// The database to connect to; by default it has the name of the role.
     pub fn database(&self) -> &str {
         self.values.get("dbname").unwrap_or(self.user())
     }
 
-    /// The servers to try, in this order.
+    /// The servers to try, in the order given.
     pub(crate) fn candidates(&self) -> &[Candidate] {
         &self.candidates
     }
 
-    /// Whether to keep to that order.
+    /// In which order to try them.
     pub(crate) fn load_balance(&self) -> LoadBalance {
         self.load_balance
     }
 
-    /// Which of them will do.
+    /// Which of them are acceptable.
     pub(crate) fn session_attrs(&self) -> SessionAttrs {
         self.session_attrs
     }
 
-    /// How long connecting to one address may take, authentication included; `None`: as long as it likes.
+    /// The time limit for connecting to one address, including authentication; `None` for no limit.
     pub fn connect_timeout(&self) -> Option<Duration> {
         self.connect_timeout
     }
@@ -120,7 +120,7 @@ impl Conninfo {
         &self.encryption
     }
 
-    /// What is asked of authentication.
+    /// The rules for authentication.
     pub(crate) fn auth(&self) -> &AuthRules {
         &self.auth
     }
@@ -130,12 +130,12 @@ impl Conninfo {
         &self.tcp
     }
 
-    /// The password file, if passwords are from there.
+    /// The password file, if the passwords come from it.
     pub(crate) fn password_file(&self) -> Option<&Path> {
         self.password_file.as_deref()
     }
 
-    /// What to say to a candidate; neither its address nor the encryption are in it.
+    /// The startup parameters and the password for a candidate. Address and encryption are not part of it.
     pub(crate) fn config(&self, candidate: &Candidate) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
         config.user(self.user()).dbname(self.database()).channel_binding(self.auth.channel_binding);
@@ -150,7 +150,7 @@ impl Conninfo {
         config
     }
 
-    /// Looks every candidate up in the password file, which is read once.
+    /// Looks up the password of each candidate in the password file.
     fn find_passwords(&mut self, environment: &dyn Environment) {
         let home = environment.home().map(|home| home.join(".pgpass"));
         if let Some(default) = home.as_deref().and_then(Path::to_str) {
@@ -173,13 +173,13 @@ impl fmt::Debug for Conninfo {
     }
 }
 
-/// `min_protocol_version` and `max_protocol_version`, of which only 3.0 is spoken here.
+/// Checks `min_protocol_version` and `max_protocol_version`. Only protocol version 3.0 is implemented.
 fn check_protocol(values: &Values) -> Result<(), ConninfoError> {
     const VERSIONS: [&str; 3] = ["3.0", "3.2", "latest"];
     let rank = |keyword| -> Result<Option<usize>, ConninfoError> {
         let Some(value) = values.raw(keyword) else { return Ok(None) };
         let known = VERSIONS.iter().position(|version| *version == value);
-        // The latest is 3.2.
+        // "latest" is 3.2.
         let rank = known.map(|rank| rank.min(1));
         rank.map(Some).ok_or_else(|| ConninfoError::Word { keyword, value: value.to_owned() })
     };

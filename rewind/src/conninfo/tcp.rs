@@ -5,14 +5,14 @@ use std::time::Duration;
 use super::error::ConninfoError;
 use super::options::Values;
 
-/// A machine that is gone without a word is to be noticed within half a minute, not within the two hours of the
-/// operating system. (Three unanswered probes, or data that nobody acknowledges.)
+/// Defaults that detect a dead host within half a minute (three unanswered keepalive probes, or unacknowledged data),
+/// instead of the operating system's two hours.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_COUNT: u32 = 3;
 const USER_TIMEOUT_MILLISECONDS: u32 = 30_000;
 
-/// The options of a TCP connection; `None` leaves one to the operating system.
+/// The options of a TCP connection; `None` for the default of the operating system.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct TcpOptions {
     pub(crate) keepalives: bool,
@@ -24,7 +24,7 @@ pub(crate) struct TcpOptions {
 
 impl TcpOptions {
     pub(super) fn of(values: &Values) -> Result<TcpOptions, ConninfoError> {
-        // What is given is as libpq has it: zero leaves it to the operating system, and an empty value is no number.
+        // As in libpq, zero stands for the default of the operating system, and an empty value is an error.
         let number = |keyword, usual| match values.raw(keyword) {
             None => Ok(Some(usual)),
             Some(_) => Ok(values.integer(keyword)?.and_then(positive)),
@@ -43,7 +43,7 @@ impl TcpOptions {
     }
 }
 
-/// `Some` for a number above zero; libpq takes all others for "not set".
+/// `Some` for a positive number; libpq treats all others as not set.
 pub(super) fn positive(value: i32) -> Option<u32> {
     u32::try_from(value).ok().filter(|value| *value > 0)
 }

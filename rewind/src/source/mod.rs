@@ -1,7 +1,7 @@
-//! The seam to where the good history is: a running server or a stopped data directory.
+//! The source of a rewind: a running server or the data directory of a stopped one.
 //!
-//! A source is only ever read. It is called from ordinary threads; what is asynchronous about a server
-//! stays inside its implementation.
+//! A source is only read, never written. The interface ([`Source`]) is synchronous and may be called from any
+//! number of threads; the asynchronous client for a running server is private to its implementation.
 
 mod directory;
 mod error;

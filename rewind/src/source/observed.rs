@@ -1,4 +1,4 @@
-//! A source whose every question is announced to an observer first: so tests make one fail.
+//! A source that announces every request to an observer first, so that tests can make any one of them fail.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::Inventory;
 use crate::target::disk::ChangeObserver;
 
-/// A source and who watches it.
+/// A source and its observer.
 pub(crate) struct ObservedSource {
     pub(crate) source: Box<dyn Source>,
     pub(crate) observer: Arc<dyn ChangeObserver>,
@@ -92,7 +92,7 @@ impl Source for ObservedSource {
     }
 }
 
-/// Announces each piece that has come before it is handed on.
+/// Announces each piece of fetched data before passing it on.
 struct ObservedSink<'a> {
     sink: &'a dyn ChunkSink,
     observer: &'a dyn ChangeObserver,

@@ -1,4 +1,4 @@
-//! A part of one file of a source: in memory, or stored in a file.
+//! Reading a part of one source file into memory or into another file.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,7 +10,7 @@ use super::error::SourceError;
 use super::seam::{ChunkSink, FetchError, FetchRange, MAX_RANGE, Source};
 use crate::datadir::data_path::DataPath;
 
-/// At most `length` bytes of a file from `offset` on, fewer at its end; `None` if there is no such file.
+/// Reads `length` bytes of a file from `offset`, fewer at its end; `None` if the file does not exist.
 pub(crate) fn read_part(
     source: &dyn Source,
     path: &DataPath,
@@ -26,7 +26,7 @@ pub(crate) fn read_part(
     let mut bytes = Vec::new();
     for (at, part) in parts {
         let Some(part) = part else { return Ok(None) };
-        // What stands behind a short part is not the next of what was asked for.
+        // The file may have changed in between: bytes after a short part are not contiguous with it.
         if at == offset + bytes.len() as u64 {
             bytes.extend_from_slice(&part);
         }
@@ -34,7 +34,7 @@ pub(crate) fn read_part(
     Ok(Some(bytes))
 }
 
-/// Fetches the first `length` bytes of a file into another; whether there is such a file.
+/// Copies the first `length` bytes of a source file into `to`. Returns whether the source file exists.
 pub(crate) fn store_part(
     source: &dyn Source,
     path: &DataPath,
@@ -49,7 +49,7 @@ pub(crate) fn store_part(
     Ok(!store.is_missing.into_inner())
 }
 
-/// A stretch of one file in ranges that are not too long.
+/// Splits a part of file 0 into ranges of at most [`MAX_RANGE`] bytes.
 fn ranges_of(offset: u64, length: u64) -> impl Iterator<Item = FetchRange> {
     (0..length).step_by(MAX_RANGE as usize).map(move |done| FetchRange {
         file: 0,
@@ -58,7 +58,7 @@ fn ranges_of(offset: u64, length: u64) -> impl Iterator<Item = FetchRange> {
     })
 }
 
-/// What is fetched goes into a file, at the same place.
+/// Writes fetched data into a file, at the same offsets.
 struct Store<'a> {
     file: &'a File,
     is_missing: AtomicBool,
@@ -76,7 +76,7 @@ impl ChunkSink for Store<'_> {
     }
 }
 
-/// What was fetched, by offset.
+/// Collects fetched data in memory, by offset.
 #[derive(Default)]
 struct Collected(Mutex<BTreeMap<u64, Option<Vec<u8>>>>);
 

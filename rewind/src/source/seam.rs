@@ -1,4 +1,4 @@
-//! The seam to where the good history is: a running server or a stopped data directory.
+//! The interface of a source, and the types that cross it.
 
 use walparse::{ControlFile, Lsn};
 
@@ -6,51 +6,51 @@ use super::error::SourceError;
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::Inventory;
 
-/// What a rewind asks of the side it copies from.
+/// The side that a rewind copies from. Every method takes `&self` and may be called from several threads.
 pub trait Source: Send + Sync {
-    /// What to call it in messages: host and port, or the directory. Never a password.
+    /// Its name in messages: host and port, or the directory. Never contains a password.
     fn name(&self) -> String;
 
-    /// Where its data is on its own machine, as far as that can be known.
+    /// The path of its data directory on its own host; `None` if the role may not see it.
     fn data_directory(&self) -> Option<String> {
         None
     }
 
-    /// The control file as it is now. One torn by a concurrent write is read again.
+    /// Reads the control file. A copy torn by a concurrent write is read again.
     fn control_file(&self) -> Result<ControlFile, SourceError>;
 
-    /// The whole of a small file; `None` if there is none.
+    /// Reads a small file (at most 64 MiB) as a whole; `None` if it does not exist.
     fn read_file(&self, path: &DataPath) -> Result<Option<Vec<u8>>, SourceError>;
 
-    /// Everything in the data directory.
+    /// Lists the data directory.
     ///
-    /// The WAL directory counts as a directory even if it is a link, tablespace links are followed and
-    /// listed as links, any other link is listed as what it points to on a server and not at all in a
-    /// directory. Sockets and the like are left out.
+    /// The WAL directory is listed as a directory even if it is a symbolic link. Links in `pg_tblspc` are listed as
+    /// links, with the contents of the tablespaces below them. Any other symbolic link is listed as the file it points to
+    /// by a server, and omitted by a data directory. Sockets and other special files are omitted.
     fn list(&self) -> Result<Inventory, SourceError>;
 
-    /// The names and sizes of the regular files in the WAL directory as they are now (no directories).
+    /// Lists the regular files in the WAL directory: name and size in bytes.
     fn list_wal(&self) -> Result<Vec<(String, u64)>, SourceError>;
 
-    /// The names and sizes of the files in the directory the server archives into by itself (`archive_dest`);
-    /// `None` if it has none.
+    /// Lists the regular files in the directory named by KingbaseES's `archive_dest`, into which the server archives
+    /// without an `archive_command`; `None` if the setting does not exist or is empty.
     fn archive(&self) -> Result<Option<Vec<(String, u64)>>, SourceError>;
 
-    /// The whole of a file of that directory; `None` if there is none.
+    /// Reads a file of that directory as a whole; `None` if it does not exist.
     fn read_archived(&self, name: &str) -> Result<Option<Vec<u8>>, SourceError>;
 
-    /// How far its WAL has come.
+    /// The current end of its WAL.
     fn position(&self) -> Result<WalPosition, SourceError>;
 
-    /// Says from where on replay will begin: nothing older may be handed out than what that makes good. A
-    /// source that stays what it is has nothing to do for it.
+    /// Announces where replay on the target will start. From then on a source must not return blocks older than that
+    /// LSN, because replay would not bring them up to date. A stopped source cannot, and ignores the call.
     fn replayed_from(&self, _redo: Lsn) {}
 
-    /// Fetches ranges of files, in any order and from many threads at once, and hands each to `sink`
-    /// exactly once. `files` is what [`FetchRange::file`] counts in.
+    /// Reads ranges of files and passes each to `sink` exactly once, in any order and from several threads at once.
+    /// [`FetchRange::file`] is an index into `files`.
     ///
     /// # Errors
-    /// The first error of the source or of the sink; others under way are then abandoned.
+    /// The first error of the source or of the sink. Reads in progress are then abandoned.
     fn fetch(
         &self,
         files: &[DataPath],
@@ -58,8 +58,8 @@ pub trait Source: Send + Sync {
         sink: &dyn ChunkSink,
     ) -> Result<(), FetchError>;
 
-    /// Finds out which ranges hold the same bytes here and at `with`, which is told of each exactly once.
-    /// As few of the bytes as possible are moved.
+    /// Compares ranges of files with those of `with`, and reports each to it exactly once. A server sends digests
+    /// instead of contents where it can.
     ///
     /// # Errors
     /// The first error of the source.
@@ -71,84 +71,85 @@ pub trait Source: Send + Sync {
     ) -> Result<(), FetchError>;
 }
 
-/// How far a source's WAL has come.
+/// The end of a source's WAL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WalPosition {
-    /// A running primary: WAL is inserted up to here, and is on its disk up to there.
+    /// A running primary.
     Primary {
-        /// Insert position (may lie just behind a page header).
+        /// Insert position; may point just past a WAL page header.
         insert: Lsn,
-        /// Flush position.
+        /// Flush position: WAL is on disk up to here.
         flush: Lsn,
     },
-    /// A running standby: WAL is on its disk up to `received` and replayed up to `replayed`.
+    /// A running standby.
     Standby {
-        /// The larger of the receive and replay positions.
+        /// WAL is on disk up to here: the larger of the receive and replay positions.
         received: Lsn,
         /// Replay position.
         replayed: Lsn,
     },
-    /// A stopped server: its control file says it.
+    /// A stopped server: the position is in its control file.
     Stopped,
 }
 
-/// A stretch of one file.
+/// A range of one file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FetchRange {
-    /// Index into the list of files.
+    /// Index into the list of files passed along.
     pub file: u32,
-    /// First byte.
+    /// Offset of the first byte.
     pub offset: u64,
-    /// Bytes wanted, at most [`MAX_RANGE`].
+    /// Number of bytes, at most [`MAX_RANGE`].
     pub length: u32,
 }
 
-/// The longest range: larger ones cost a server more than they save.
+/// The largest length of a range, in bytes. Larger ones cost the server more memory traffic than they save.
 pub const MAX_RANGE: u32 = 256 << 10;
 
-/// Takes what [`Source::fetch`] brings.
+/// Receives the data of [`Source::fetch`].
 pub trait ChunkSink: Sync {
-    /// The bytes of `range`: fewer than asked at the end of the file; `None` if the file is gone.
+    /// Takes the bytes of `range`: fewer than requested at the end of the file, `None` if the file does not exist.
     fn write(&self, range: FetchRange, bytes: Option<&[u8]>) -> std::io::Result<()>;
 
-    /// Takes the bytes of `range` from the file itself. `false`: it cannot, and they must be handed to
-    /// [`ChunkSink::write`].
+    /// Copies the bytes of `range` from the open file, without a buffer of the caller's. Returns `false` if this is not
+    /// possible; the caller then reads them and calls [`ChunkSink::write`].
     fn copy_from(&self, _range: FetchRange, _file: &std::fs::File) -> std::io::Result<bool> {
         Ok(false)
     }
 
-    /// Whether it takes its time on purpose: then nothing is asked for long before it can be taken.
+    /// Whether the sink limits its rate. Data is then requested only shortly before the sink can take it.
     fn is_slow(&self) -> bool {
         false
     }
 }
 
-/// The other side of [`Source::compare`].
+/// The side that [`Source::compare`] compares with.
 pub trait Comparand: Sync {
-    /// Appends its bytes of `range`: fewer than that at the end of the file.
+    /// Appends its bytes of `range` to `bytes`: fewer than requested at the end of the file.
     fn read(&self, range: FetchRange, bytes: &mut Vec<u8>) -> std::io::Result<()>;
-    /// Whether the source has the same there.
+    /// Receives the result for `range`: whether both sides hold the same bytes.
     fn found(&self, range: FetchRange, same: bool);
 }
 
-/// Why a fetch ended early.
+/// An error of [`Source::fetch`] or [`Source::compare`].
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FetchError {
-    /// The source failed.
+    /// The source could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// What was fetched could not be stored.
-    #[error("could not write what was fetched of \"{path}\"")]
+    /// Fetched data could not be written.
+    #[error("could not write data fetched for file \"{path}\"")]
     Sink {
-        /// The file, as the source names it.
+        /// The path of the file in the source.
         path: DataPath,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// Where nothing is stored, whatever fails is a failure to read.
+/// For callers whose sink only collects in memory: an error of the sink is then reported as one of reading.
 impl From<FetchError> for SourceError {
     fn from(error: FetchError) -> SourceError {
         match error {
@@ -158,7 +159,7 @@ impl From<FetchError> for SourceError {
     }
 }
 
-/// Checks what [`Source::fetch`] is given; the ranges are this program's own, so a bad one is its fault.
+/// Checks the arguments of [`Source::fetch`]. Ranges are made by this program, so a bad one is a bug.
 pub(super) fn assert_valid(files: &[DataPath], ranges: &[FetchRange]) {
     for range in ranges {
         assert!((range.file as usize) < files.len(), "range of file {} of {}", range.file, files.len());

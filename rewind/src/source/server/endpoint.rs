@@ -1,4 +1,4 @@
-//! Finding the server: the hosts of a connection string, their addresses, and sessions with what answers there.
+//! Finding the server: the hosts of a connection string, their addresses, and opening sessions there.
 
 use std::ffi::OsString;
 use std::io;
@@ -18,26 +18,26 @@ use super::sql::{self, Dialect};
 use crate::conninfo::{Address, Candidate, Conninfo, LoadBalance, SessionAttrs};
 use crate::source::error::SourceError;
 
-/// An address that connections lead to.
+/// An address to connect to, with all that is needed to open a session there.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    /// In libpq's words.
+    /// The address as libpq words it.
     pub(super) name: String,
     dial: Dial,
     timeout: Option<Duration>,
-    /// Where the password is from, if it is from a file.
+    /// The password file, if the password comes from it.
     password_file: Option<PathBuf>,
-    /// What the server there must be.
+    /// The required property of the server (`target_session_attrs`).
     attrs: SessionAttrs,
     expected: Expected,
 }
 
-/// Tries the servers of the string in their order, or in any order if it says so; the first that answers, will
-/// do and is admitted is taken.
+/// Tries the servers of the connection string in order, or in random order with `load_balance_hosts=random`. Returns the
+/// first one that accepts the connection, matches `target_session_attrs`, and is accepted by `admit`.
 ///
 /// # Errors
-/// If there is none, why not, one after the other. As in libpq a server that refuses is the last: another is
-/// tried only if one was not reached, cannot serve just now, or is not of the kind wanted.
+/// The errors of all attempts. As in libpq, a server that refuses the connection ends the search: the next one is tried
+/// only if a server was not reached, is temporarily unable to serve, or does not match.
 pub(super) async fn find(
     conninfo: &Conninfo,
     expected: &Expected,
@@ -89,7 +89,7 @@ fn shuffle_if_asked<T>(conninfo: &Conninfo, entries: &mut [T]) {
     }
 }
 
-/// Whether after this failure of one server another is tried.
+/// Whether the next server is tried after this error.
 pub(super) fn is_for_the_next(error: &SourceError) -> bool {
     match error {
         SourceError::Connect { source, .. } => source.is_unreachable() || source.is_transient(),
@@ -98,7 +98,7 @@ pub(super) fn is_for_the_next(error: &SourceError) -> bool {
     }
 }
 
-/// The addresses of a candidate, as end points.
+/// The addresses of a candidate, as endpoints.
 async fn endpoints(
     conninfo: &Conninfo,
     candidate: &Candidate,
@@ -116,7 +116,7 @@ async fn endpoints(
     Ok(addresses(conninfo, candidate).await?.into_iter().map(endpoint).collect())
 }
 
-/// The addresses of a candidate, each with its name in libpq's words.
+/// The addresses of a candidate, each with its name as libpq words it.
 pub(super) async fn addresses(
     conninfo: &Conninfo,
     candidate: &Candidate,
@@ -128,7 +128,7 @@ pub(super) async fn addresses(
     };
     let (host, shown) = match &candidate.address {
         Address::Unix(path) => return Ok(socket(path.as_os_str().as_bytes())),
-        // The operating system takes a NUL byte for the `@`.
+        // In socket addresses a leading NUL byte denotes the abstract namespace.
         Address::Abstract(name) => return Ok(socket(&[b"\0", name.as_bytes()].concat())),
         Address::Tcp { numeric: Some(address), .. } => (address.as_str(), Some(address)),
         Address::Tcp { name, numeric: None } => (name.as_deref().unwrap_or_default(), None),
@@ -141,13 +141,13 @@ pub(super) async fn addresses(
     Ok(with_name.collect())
 }
 
-/// Asks the operating system for the addresses of a host; never none.
+/// Resolves a host name; returns at least one address.
 async fn resolve(host: &str, port: u16, limit: Option<Duration>) -> Result<Vec<SocketAddr>, SourceError> {
     let failed = |source: Option<io::Error>| {
-        // Only the C library's own words are of use.
+        // Keep only the message of the C library.
         let reason = source.map(|error| error.to_string()).unwrap_or_default();
         let reason = reason.strip_prefix("failed to lookup address information: ").unwrap_or(&reason);
-        let reason = if reason.is_empty() { "it has no address" } else { reason };
+        let reason = if reason.is_empty() { "No address associated with hostname" } else { reason };
         SourceError::Resolve { host: host.to_owned(), reason: reason.to_owned() }
     };
     let looking = tokio::net::lookup_host((host, port));
@@ -159,7 +159,7 @@ async fn resolve(host: &str, port: u16, limit: Option<Duration>) -> Result<Vec<S
     if found.is_empty() { Err(failed(None)) } else { Ok(found) }
 }
 
-/// Why there is no connection to a server.
+/// The errors of the attempts to connect to a server.
 pub(super) fn not_connected(
     server: &str,
     password_file: Option<&Path>,
@@ -177,15 +177,15 @@ pub(super) fn not_connected(
 }
 
 impl Endpoint {
-    /// Opens a session. The limit covers everything up to its being ready.
+    /// Opens a session and prepares it. `connect_timeout` covers all of it.
     ///
     /// # Errors
-    /// No connection, or a server that is too old.
+    /// No connection, or an unsupported server.
     pub(super) async fn open(&self) -> Result<Session, SourceError> {
         self.open_in_time().await.map_err(SourceError::of_all)
     }
 
-    /// Opens a session with a server of the kind wanted, which is admitted.
+    /// Opens a session with a server that matches `target_session_attrs` and that `admit` accepts.
     async fn open_admitted(
         &self,
         admit: &impl AsyncFn(&Session, &str) -> Result<(), SourceError>,
@@ -199,7 +199,7 @@ impl Endpoint {
         Ok(session)
     }
 
-    /// Where two kinds of stream are tried the errors are two.
+    /// As [`Endpoint::open`], with one error for each kind of stream that was tried.
     async fn open_in_time(&self) -> Result<Session, Vec<SourceError>> {
         let ready = self.open_unlimited();
         let Some(limit) = self.timeout else { return ready.await };
@@ -207,8 +207,9 @@ impl Endpoint {
         tokio::time::timeout(limit, ready).await.unwrap_or_else(late)
     }
 
-    /// Limits that a role or database has for its sessions may strike before they are taken off; then they
-    /// are off from the start. (Not always, because some poolers refuse options.)
+    /// Opens a session without a time limit. Timeouts set for the role or database may expire before the session has
+    /// disabled them; then they are disabled in the startup message. Not from the outset, because some poolers reject
+    /// `options` there.
     async fn open_unlimited(&self) -> Result<Session, Vec<SourceError>> {
         let given = self.dial.config();
         let mut config = given.clone();
@@ -240,13 +241,13 @@ impl Endpoint {
         not_connected(&self.name, self.password_file.as_deref(), errors)
     }
 
-    /// Whether the server at the other end is what `target_session_attrs` asks for.
+    /// Checks that the server matches `target_session_attrs`.
     pub(super) async fn check_attributes(&self, session: &Session) -> Result<(), SourceError> {
         if self.attrs == SessionAttrs::Any {
             return Ok(());
         }
         let doing = "checking target_session_attrs";
-        // What a role or database setting says of new sessions, before this one made itself read-only.
+        // reset_val: the value that the role or database sets, before this session made itself read-only.
         let Dialect { is_in_recovery, settings, .. } = &session.dialect;
         let asked = format!(
             "SELECT {is_in_recovery}(), \

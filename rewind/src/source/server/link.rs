@@ -1,8 +1,7 @@
-//! The connections of a run. One that is lost is made anew, to a server that is proven to go on from where
-//! the run has got to.
+//! The connections of a run. Lost connections are re-established, to a server that is proven to be able to continue.
 //!
-//! The proof: everything that is asked is followed by a look at the control file and the WAL position, which
-//! bounds what was read from above. A server on a new connection must have that WAL, in its own history.
+//! The proof: each request is followed by the witness, the control file and the end of WAL, which is an upper bound for
+//! the WAL position of what was read. The server of a new connection must have that WAL in its own history.
 
 use std::future::Future;
 use std::num::NonZeroUsize;
@@ -21,7 +20,7 @@ use crate::milestone;
 use crate::source::error::SourceError;
 use crate::stop::StopFlag;
 
-/// How soon a request to stop is seen.
+/// The interval at which a request to stop is checked.
 const STOP_PAUSE: Duration = Duration::from_millis(100);
 
 /// The connections.
@@ -29,22 +28,22 @@ const STOP_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Link {
     conninfo: Conninfo,
     expected: Expected,
-    /// How long a lost connection is tried to be made again; zero: not at all.
+    /// How long to try to re-establish a lost connection; zero disables it.
     patience: Duration,
     stop: StopFlag,
     pub(super) facts: Facts,
     lines: Vec<tokio::sync::Mutex<Option<Arc<Session>>>>,
-    /// Where all of them lead to. Were the list of hosts gone through for each connection, half of the blocks
-    /// could come from another server than the listing.
+    /// The address of all connections. If each connection tried the list of hosts by itself, blocks could come from
+    /// another server than the listing.
     place: tokio::sync::Mutex<Arc<Endpoint>>,
     seen: Mutex<Seen>,
-    /// Since when there has been no connection; for messages.
+    /// When the connections were lost, for messages.
     outage: Mutex<Option<Instant>>,
 }
 
 impl Link {
-    /// Connects, checks that server and role are fit to be a source, and opens as many connections as are
-    /// wanted and to be had.
+    /// Connects, checks that the server and the role can serve as a source, and opens `wanted` connections, or as many as
+    /// the server allows.
     pub(super) async fn open(
         conninfo: &Conninfo,
         expected: Expected,
@@ -79,23 +78,23 @@ impl Link {
         self.lines.len()
     }
 
-    /// What to call the server in messages.
+    /// The name of the server in messages.
     pub(super) async fn name(&self) -> String {
         self.place.lock().await.name.clone()
     }
 
-    /// Says from where on replay will make good what is read: a server whose data may be older is refused.
+    /// Announces where replay will start. A server whose data may be older is not accepted afterwards.
     pub(super) fn replayed_from(&self, redo: Lsn) {
         let mut seen = self.seen();
         seen.redo = seen.redo.min(redo);
     }
 
-    /// Asks something on one of the connections. If that is lost, the question is asked again on a new one.
+    /// Sends a request on one of the connections, and again on a new one if the connection is lost.
     ///
-    /// `ask` must end with the witness: what is read after it is not bounded.
+    /// `ask` must end with the witness: anything read after it has no upper bound.
     ///
     /// # Errors
-    /// What cannot be mended by another connection, what could not be mended in time, or that the run is to stop.
+    /// An error that another connection would not cure, no connection in time, or a request to stop.
     pub(super) async fn ask<T>(
         &self,
         line: usize,
@@ -122,7 +121,7 @@ impl Link {
                 }
                 asked
             };
-            // Once there is trouble, a try may not outlast the patience either.
+            // After the first failure, an attempt must not exceed the remaining time either.
             let asked = match &trouble {
                 None => asked.await,
                 Some(Trouble { end, .. }) => match tokio::time::timeout_at((*end).into(), asked).await {
@@ -142,15 +141,15 @@ impl Link {
         }
     }
 
-    /// Notes what went wrong, tells of it if it is new, and lets some time pass.
+    /// Records a failure, reports it once per outage, and pauses.
     async fn wait(&self, trouble: &mut Option<Trouble>, error: SourceError) {
         let now = Instant::now();
         let begun = lock(&self.outage).replace(now);
         match begun {
-            // Other connections are lost already, by the same cause mostly.
+            // Already reported for another connection, which usually has the same cause.
             Some(begun) => *lock(&self.outage) = Some(begun),
             None => tracing::warn!(
-                "lost the source: {}; trying again for up to {} s",
+                "lost connection to the source: {}; trying again for up to {} s",
                 error.with_reasons(),
                 self.patience.as_secs()
             ),
@@ -164,11 +163,11 @@ impl Link {
 
     fn lost(&self, trouble: Option<Trouble>) -> SourceError {
         let last = trouble.map(|trouble| trouble.last);
-        let last = last.unwrap_or_else(|| unreachable!("given up without any trouble"));
+        let last = last.unwrap_or_else(|| unreachable!("gave up without a failure"));
         SourceError::Lost { patience: self.patience, source: Box::new(last) }
     }
 
-    /// The session of a line, opened anew if need be, and which server it leads to.
+    /// The session of a line, re-established if necessary, and the number of its server.
     async fn session(&self, line: usize) -> Result<(Arc<Session>, u64), SourceError> {
         let mut slot = self.lines[line].lock().await;
         let server = self.seen().server;
@@ -186,7 +185,7 @@ impl Link {
         }
     }
 
-    /// Forgets a session that is lost. Others that wait for an answer on it would wait in vain.
+    /// Closes a session that is lost, so that other requests waiting on it fail, too.
     async fn hang_up(&self, line: usize, session: &Arc<Session>) {
         session.hang_up();
         let mut slot = self.lines[line].lock().await;
@@ -195,8 +194,8 @@ impl Link {
         }
     }
 
-    /// Opens a session where the others lead to; if there is nobody, at another host of the string, where the
-    /// others go as well then.
+    /// Opens a session at the address of the others. If that fails, tries the other hosts of the connection string; all
+    /// connections then move to the one found.
     async fn connect(&self) -> Result<Session, SourceError> {
         let mut place = self.place.lock().await;
         let again = async {
@@ -222,7 +221,7 @@ impl Link {
             failures.swap_remove(may_pass.unwrap_or(0))
         })?;
         if endpoint.name != place.name {
-            tracing::warn!("going on with {} as the source", endpoint.name);
+            tracing::warn!("continuing with {} as the source", endpoint.name);
             self.seen().server += 1;
         }
         *place = Arc::new(endpoint);
@@ -235,7 +234,7 @@ impl Link {
         Ok(session.in_run(server, silence(self.patience)))
     }
 
-    /// Makes sure that a server goes on from where the run has got to, and that it and the role are still fit.
+    /// Checks that the run can continue with a server, and that the server and the role can still serve as a source.
     async fn admit(&self, session: &Session, name: &str) -> Result<(), SourceError> {
         session.check().await?;
         let witness = session.witness().await?;
@@ -250,19 +249,22 @@ impl Link {
         }
     }
 
-    /// Takes note of what an answer came with.
+    /// Records the witness of a result.
     fn observe(&self, session: &Session, server: u64, witness: &Witness) -> Result<(), SourceError> {
         let mut seen = self.seen();
         if seen.server != server {
-            // Nothing bounds it from now on: it is asked for again.
-            let problem = "another server has taken its place".to_owned();
+            // The result comes from a server that is no longer the source: request it again.
+            let problem = "another server has taken over as the source".to_owned();
             let server = "the server".to_owned();
             return Err(SourceError::Changed { server, problem, may_pass: true });
         }
         seen.advance(witness);
         let mut outage = lock(&self.outage);
         if let Some(begun) = outage.take_if(|begun| session.opened >= *begun) {
-            tracing::info!("the source is back after {:.1} s", begun.elapsed().as_secs_f64());
+            tracing::info!(
+                "connection to the source re-established after {:.1} s",
+                begun.elapsed().as_secs_f64()
+            );
         }
         Ok(())
     }
@@ -272,15 +274,15 @@ impl Link {
     }
 }
 
-/// What has gone wrong with one question so far.
+/// The failures of one request so far.
 struct Trouble {
-    /// When the patience ends.
+    /// When to give up.
     end: Instant,
     pause: Duration,
     last: SourceError,
 }
 
-/// Waits for something, but not beyond a request to stop.
+/// Waits for a future, unless the run is asked to stop.
 async fn unless_stopped<T>(
     stop: &StopFlag,
     wait: impl Future<Output = Result<T, SourceError>>,
@@ -291,7 +293,7 @@ async fn unless_stopped<T>(
         }
     };
     tokio::select! {
-        // What has come is not thrown away.
+        // A result that is already there is not discarded.
         biased;
         done = wait => done,
         () = stopped => Err(SourceError::Stopped),

@@ -1,4 +1,4 @@
-//! The connections a run begins with.
+//! Opening the connections that a run begins with.
 
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
@@ -13,14 +13,14 @@ use super::session::{Expected, Facts, Session};
 use crate::conninfo::Conninfo;
 use crate::source::error::SourceError;
 
-/// Between two tries at first, and at most.
+/// The pause between two attempts: the first, and the longest.
 pub(super) const SHORT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const LONG_PAUSE: Duration = Duration::from_secs(2);
 
-/// However little patience there is: a busy server is silent for so long now and then.
+/// The smallest limit for a response: a busy server may need this long even if `--retry-timeout` is shorter.
 const LEAST_SILENCE: Duration = Duration::from_secs(15);
 
-/// What a run begins with.
+/// The connections, and what is known of the server.
 pub(super) struct Opened {
     pub(super) endpoint: Endpoint,
     pub(super) sessions: Vec<Session>,
@@ -28,8 +28,8 @@ pub(super) struct Opened {
     pub(super) seen: Seen,
 }
 
-/// Connects for the first time. A server that is starting is waited for, and one that has answered already is
-/// tried again; all else is an error at once, for it may be the connection string that is wrong.
+/// Connects for the first time. Waits for a server that is starting up, and retries if the connection is lost after the
+/// server has answered once. Any other error is final, because the connection string may be wrong.
 pub(super) async fn open_first(
     conninfo: &Conninfo,
     expected: &Expected,
@@ -58,7 +58,7 @@ pub(super) async fn open_first(
             let (mut sessions, (others, refused)) = (vec![first], others?);
             sessions.extend(others);
             if let Some(refused) = refused {
-                tracing::warn!("going on with {} of {wanted} connections: {refused}", sessions.len());
+                tracing::warn!("continuing with {} of {wanted} connections: {refused}", sessions.len());
             }
             Ok(Opened { endpoint, sessions, facts, seen })
         };
@@ -72,14 +72,18 @@ pub(super) async fn open_first(
             return Err(error);
         }
         if pause == SHORT_PAUSE {
-            tracing::warn!("waiting up to {} s for the source: {}", patience.as_secs(), error.with_reasons());
+            tracing::warn!(
+                "waiting up to {} s for the source server: {}",
+                patience.as_secs(),
+                error.with_reasons()
+            );
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONG_PAUSE);
     }
 }
 
-/// Opens more connections, all at once: so many, or as many as the server allows; and why not all.
+/// Opens further connections concurrently. Returns as many as the server allows, and the error if that is not all.
 async fn open_more(
     endpoint: &Endpoint,
     wanted: usize,
@@ -105,7 +109,7 @@ async fn open_more(
     Ok((sessions, refused))
 }
 
-/// How long a server may say nothing before it counts as lost.
+/// How long to wait for a response before the server counts as lost; `None` for ever.
 pub(super) fn silence(patience: Duration) -> Option<Duration> {
     (patience > Duration::ZERO).then(|| patience.max(LEAST_SILENCE))
 }

@@ -1,26 +1,25 @@
-//! Whether another session may take the place of one that is lost: the server there must go on from where the run has
-//! got to.
+//! Whether a run can continue with the server of a new connection: its WAL must contain everything that has been read.
 
 use walparse::{Lsn, TimelineHistory, TimelineId};
 
 use super::queries::Witness;
 use crate::source::seam::WalPosition;
 
-/// What is known of the source so far.
+/// What has been seen of the source so far.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     pub(super) system_identifier: u64,
-    /// Nothing that was read is of later WAL than this, ...
+    /// Upper bound of the WAL position of everything read, ...
     end: Lsn,
     /// ... on this timeline.
     timeline: TimelineId,
-    /// Nor is it older than what replay from here on makes good.
+    /// Lower bound: replay from here brings everything read up to date.
     pub(super) redo: Lsn,
-    /// Counts the servers that were the source. What comes from an earlier one is not taken.
+    /// The number of servers that were the source before the present one. Results of those are not accepted.
     pub(super) server: u64,
 }
 
-/// Why a server cannot be gone on with.
+/// Why a run cannot continue with a server.
 #[derive(PartialEq, Debug)]
 pub(super) struct Problem {
     pub(super) text: String,
@@ -41,11 +40,11 @@ impl Seen {
         seen
     }
 
-    /// What was read before this witness is bounded by it.
+    /// Records a witness: the upper bound of what was read before it.
     pub(super) fn advance(&mut self, witness: &Witness) {
         let end = match witness.position {
             WalPosition::Primary { flush, .. } => flush,
-            // A standby writes no page before its minRecoveryPoint is behind it.
+            // A standby advances minRecoveryPoint before it writes a page of later WAL.
             _ => witness.control.min_recovery_point(),
         };
         if end >= self.end {
@@ -53,13 +52,13 @@ impl Seen {
         }
     }
 
-    /// Why the server with this history cannot go on from here; `None` if it can.
+    /// Why the run cannot continue with the server that has this history; `None` if it can.
     pub(super) fn problem(&self, witness: &Witness, history: &TimelineHistory) -> Option<Problem> {
         let control = &witness.control;
         let problem = |text: String, may_pass| Some(Problem { text, may_pass });
         let (ours, theirs) = (self.system_identifier, control.system_identifier());
         if ours != theirs {
-            return problem(format!("it is of another system ({theirs}, not {ours})"), false);
+            return problem(format!("it belongs to another database system ({theirs}, not {ours})"), false);
         }
         let Seen { end, timeline, redo, .. } = *self;
         let available = match witness.position {
@@ -68,18 +67,18 @@ impl Seen {
             WalPosition::Stopped => control.checkpoint_lsn(),
         };
         if available < end {
-            return problem(format!("its WAL ends at {available}, but the source had come to {end}"), true);
+            return problem(format!("its WAL ends at {available}, but the source had reached {end}"), true);
         }
         let there = history.timeline_at(Lsn(end.0.saturating_sub(1)));
         if there != timeline {
-            // A standby may not have noticed its primary's promotion yet.
+            // A standby may not have received the new timeline yet.
             let is_behind = history.timeline() < timeline;
             return problem(format!("at {end} it is on timeline {there}, not {timeline}"), is_behind);
         }
         let oldest = control.checkpoint().redo;
         if oldest < redo {
             return problem(
-                format!("its data is only as new as its checkpoint at {oldest}, not {redo}"),
+                format!("its data may be as old as its checkpoint at {oldest}, but replay starts at {redo}"),
                 true,
             );
         }

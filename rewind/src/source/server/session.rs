@@ -1,4 +1,4 @@
-//! One session with a server, made fit for the work.
+//! A session with a server, prepared for reading.
 
 use std::future::Future;
 use std::pin::pin;
@@ -17,21 +17,21 @@ use super::sql::{self, Dialect, DigestOf};
 use crate::datadir::flavor::{self, Seen};
 use crate::source::error::SourceError;
 
-/// Whose server it is thought to be.
+/// The product expected of the server.
 #[derive(Clone, Debug)]
 pub(super) struct Expected {
-    /// The target's flavor: what the functions of the server are called.
+    /// The product and version of the target, which decides how the server's functions are named.
     pub(super) flavor: Flavor,
-    /// The key of the source's flavor, if it is not to be found by looking.
+    /// The key of the source's product, if it is given instead of detected.
     pub(super) key: Option<String>,
 }
 
-/// An open connection, ready for fetching.
+/// An open connection with prepared statements.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) fetch: Statement,
-    /// The same for digests of the ranges' contents, if the server can make any: some are told not to know MD5.
+    /// The same for digests, if the server can compute them: in FIPS mode it cannot compute MD5.
     pub(super) digest: Option<Statement>,
     digest_of: DigestOf,
     /// See [`Dialect::witness`].
@@ -41,29 +41,29 @@ pub(super) struct Session {
     pub(super) dialect: Dialect,
     pub(super) flavor: Flavor,
     pub(super) opened: Instant,
-    /// Which of the servers it leads to that were the source one after the other, and how long that may say
-    /// nothing: both are set by whoever opened the session.
+    /// The number of the server among those that were the source of this run, see [`Seen`](super::proof::Seen).
     pub(super) server: u64,
+    /// The longest wait for a response.
     pub(super) silence: Option<Duration>,
-    /// What moves its bytes.
+    /// The task that reads and writes the stream.
     task: AbortHandle,
-    /// Why the connection ended, once it has.
+    /// The error that ended the connection.
     ended: Ended,
 }
 
 type Ended = Arc<Mutex<Option<tokio_postgres::Error>>>;
 
-/// What the first session learned of the server.
+/// What the first session found out about the server.
 #[derive(Debug)]
 pub(super) struct Facts {
     /// `server_encoding`
     pub(super) encoding: String,
-    /// How its digests are made, if it can make any.
+    /// Its digest function, if it can compute digests.
     pub(super) digest_of: Option<DigestOf>,
 }
 
 impl Session {
-    /// Makes a fresh connection fit for the work.
+    /// Prepares a new connection.
     pub(super) async fn prepare(
         client: Client,
         connection: Driver,
@@ -72,7 +72,7 @@ impl Session {
         let ended = Ended::default();
         let end = Arc::clone(&ended);
         let task = tokio::spawn(async move {
-            // Whoever waits for an answer on this connection is told when it is dropped, which is later.
+            // Requests in progress fail when the connection is dropped, so the error must be stored before that.
             let mut connection = pin!(connection);
             if let Err(error) = connection.as_mut().await {
                 *end.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -83,10 +83,10 @@ impl Session {
         let doing = "setting up a connection";
         let row = simple_row(&client, "SHOW server_version_num", doing).await.map_err(why)?;
         let version = row.first().and_then(|text| text.as_deref()?.parse().ok());
-        let version = version.ok_or_else(|| answer(doing, "server_version_num is no number"))?;
+        let version = version.ok_or_else(|| answer(doing, "server_version_num is not a number"))?;
         let dialect = Dialect::of(version).ok_or(SourceError::ServerVersion { version })?;
         let failed = |error| why(query(doing, error));
-        // Asked of a PostgreSQL server, anybody's functions of these names would do.
+        // Not on a PostgreSQL server: any user may have created functions of these names there.
         let dialect = match expected.flavor.is_fork() {
             true => Dialect::of_answer(&simple_row(&client, &sql::which_names(), doing).await.map_err(why)?)
                 .map_err(|function| SourceError::NoFunction { function })?,
@@ -95,17 +95,18 @@ impl Session {
         let settings = sql::session_settings(version);
         let digest_of = DigestOf::known_by(version, expected.flavor);
         let (fetch, digest) = (dialect.fetch(), dialect.digest(digest_of));
-        // Sent at once and answered one after the other: one round trip.
+        // Sent together and processed in order: one round trip.
         let (set, fetch, digest, flavor) = future::join4(
             client.batch_execute(&settings),
             client.prepare(&fetch),
             client.prepare(&digest),
-            look(&client, &dialect, expected),
+            detect_flavor(&client, &dialect, expected),
         )
         .await;
         set.map_err(failed)?;
         let fetch = fetch.map_err(failed)?;
-        let digest = digest.inspect_err(|error| tracing::debug!("the server makes no digests: {error}")).ok();
+        let digest =
+            digest.inspect_err(|error| tracing::debug!("server cannot compute digests: {error}")).ok();
         let flavor = flavor.map_err(why)?;
         let witness = client.prepare(&dialect.witness(flavor.names())).await.map_err(failed)?;
         Ok(Session {
@@ -125,17 +126,17 @@ impl Session {
         })
     }
 
-    /// The same session, as part of a run.
+    /// Makes the session one of a run.
     pub(super) fn in_run(self, server: u64, silence: Option<Duration>) -> Session {
         Session { server, silence, ..self }
     }
 
-    /// Ends the connection: whoever waits for an answer on it is told that it is closed.
+    /// Closes the connection. Requests in progress fail.
     pub(super) fn hang_up(&self) {
         self.task.abort();
     }
 
-    /// Waits for the server. One that says nothing for `silence` counts as lost.
+    /// Waits for a response for at most `silence`; later the server counts as lost.
     pub(super) async fn in_time<T>(
         &self,
         silence: Option<Duration>,
@@ -151,22 +152,22 @@ impl Session {
         answered.map_err(|error| self.failed(doing, error))
     }
 
-    /// A query that failed, with the reason if that is the end of the connection.
+    /// The error of a query, with the cause if the connection was closed.
     pub(super) fn failed(&self, doing: &str, error: tokio_postgres::Error) -> SourceError {
         because(&self.ended, query(doing, error))
     }
 
-    /// Makes names go both ways as the bytes they are. Messages of the server stay in its own encoding
-    /// then, so this comes after everything that could refuse the run.
+    /// Turns off encoding conversion, so that file names are sent and received as raw bytes. Error messages are then in
+    /// the encoding of the server, so this is called after everything that may refuse the run.
     pub(super) async fn use_raw_names(&self) -> Result<(), SourceError> {
         let set = self.client.batch_execute("SET client_encoding = 'SQL_ASCII'").await;
         set.map_err(|error| query("setting up a connection", error))
     }
 
-    /// Checks everything that would stop the run later.
+    /// Checks the server's settings and the role's privileges, so that the run does not fail on them later.
     ///
     /// # Errors
-    /// A server or a role that a rewind cannot work with.
+    /// `full_page_writes` is off, or privileges are missing.
     pub(super) async fn check(&self) -> Result<Facts, SourceError> {
         let doing = "checking the source server";
         let privileges = self.dialect.privileges();
@@ -202,10 +203,20 @@ impl Session {
     }
 }
 
-/// Which flavor the server's data directory has. Without the right to look it is the one expected: the role is
-/// refused later, with better words.
-async fn look(client: &Client, dialect: &Dialect, expected: &Expected) -> Result<Flavor, SourceError> {
-    let row = match simple_row(client, &dialect.look(), "looking at the source's data directory").await {
+/// Detects the product of the server's data directory. Without the privilege to read it, the expected one is returned:
+/// [`Session::check`] then reports the missing privileges.
+async fn detect_flavor(
+    client: &Client,
+    dialect: &Dialect,
+    expected: &Expected,
+) -> Result<Flavor, SourceError> {
+    let row = match simple_row(
+        client,
+        &dialect.data_directory_traits(),
+        "examining the data directory of the source",
+    )
+    .await
+    {
         Err(error)
             if error.server_error().and_then(ServerError::code)
                 == Some(&SqlState::INSUFFICIENT_PRIVILEGE) =>
@@ -226,7 +237,7 @@ async fn look(client: &Client, dialect: &Dialect, expected: &Expected) -> Result
     Ok(flavor::choose(&seen, expected.key.as_deref())?)
 }
 
-/// The first row of a query without parameters, as text.
+/// Executes a query with the simple protocol; returns its first row as text.
 pub(super) async fn simple_row(
     client: &Client,
     text: &str,
@@ -237,12 +248,12 @@ pub(super) async fn simple_row(
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
-    let row = row.ok_or_else(|| answer(doing, "no row"))?;
+    let row = row.ok_or_else(|| answer(doing, "no rows"))?;
     let columns = (0..row.len()).map(|index| row.try_get(index).map(|text| text.map(str::to_owned)));
     columns.collect::<Result<_, _>>().map_err(|error| query(doing, error))
 }
 
-/// Puts the reason for the end of a connection in the place of the bare fact that it is closed.
+/// Replaces the bare error that a connection is closed by its cause.
 fn because(ended: &Ended, error: SourceError) -> SourceError {
     match error {
         SourceError::Query { doing, source } if source.is_closed() => {
@@ -253,12 +264,12 @@ fn because(ended: &Ended, error: SourceError) -> SourceError {
     }
 }
 
-/// A failed query.
+/// The error of a query.
 pub(super) fn query(doing: &str, error: tokio_postgres::Error) -> SourceError {
     SourceError::Query { doing: doing.to_owned(), source: ServerError::from(error) }
 }
 
-/// A senseless answer.
+/// The error of an unexpected result.
 pub(super) fn answer(doing: &str, problem: &str) -> SourceError {
     SourceError::Answer { doing: doing.to_owned(), problem: problem.to_owned() }
 }
