@@ -244,7 +244,7 @@ impl Dial {
     }
 }
 
-/// What an attempt to connect has come to.
+/// How far an attempt to connect has got.
 #[derive(Default)]
 struct Attempt {
     encrypted: AtomicBool,
@@ -255,9 +255,9 @@ struct Attempt {
 impl Attempt {
     /// Whether an unencrypted stream may be tried after the failure of this attempt, with `sslmode=prefer`.
     ///
-    /// As in libpq, it is tried if TLS failed, and if `pg_hba.conf` rejects encrypted connections (`hostnossl`). Other than
-    /// in libpq, it is not tried after a login that the server has refused: the same password would be refused again, but
-    /// sent in clear text or as a hash on an open network.
+    /// As in libpq, it is tried if TLS failed, and if `pg_hba.conf` rejects encrypted connections (`hostnossl`). Unlike in
+    /// libpq, it is not tried after the server has refused a password: that would be refused again, and exposed to the
+    /// network on the way.
     fn allows_plain(&self, failure: &ServerError) -> bool {
         match failure {
             ServerError::Postgres(error) => {

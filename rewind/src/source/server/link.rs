@@ -75,6 +75,17 @@ struct Line {
     attempt_after: Option<Instant>,
 }
 
+impl Line {
+    /// Reports that the run continues without this connection, and defers the next attempt to open it.
+    fn give_up(&mut self, pause: Duration, error: &SourceError) {
+        match self.attempt_after {
+            None => tracing::warn!("continuing with fewer connections: {}", error.with_reasons()),
+            Some(_) => tracing::debug!("no further connection: {}", error.with_reasons()),
+        }
+        *self = Line { session: None, attempt_after: Some(Instant::now() + pause) };
+    }
+}
+
 impl Link {
     /// Connects, checks that the server and the role can serve as a source, and opens `wanted` connections, or as many as
     /// the server allows.
@@ -195,8 +206,7 @@ impl Link {
         if self.patience > Duration::ZERO {
             return self.report(error);
         }
-        tracing::warn!("continuing with fewer connections: {}", error.with_reasons());
-        self.lines[line].lock().await.attempt_after = Some(Instant::now() + FOREVER);
+        self.lines[line].lock().await.give_up(FOREVER, error);
     }
 
     /// Reports a failure, once per outage.
@@ -255,8 +265,7 @@ impl Link {
                 Ok((session, line))
             }
             Err(error) => {
-                tracing::warn!("continuing with fewer connections: {}", error.with_reasons());
-                *slot = Line { session: None, attempt_after: Some(Instant::now() + FURTHER_PAUSE) };
+                slot.give_up(FURTHER_PAUSE, &error);
                 Ok((first, FIRST))
             }
         }
@@ -364,7 +373,7 @@ impl Link {
         Ok(taken_over)
     }
 
-    /// Logs in for replication where the connections lead to, see
+    /// Logs in for replication at the address of the connections, see
     /// [`Source::try_replication_login`](crate::source::seam::Source::try_replication_login).
     pub(super) async fn try_replication_login(&self) -> Result<(), SourceError> {
         let login = async {
