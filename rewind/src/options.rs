@@ -10,8 +10,8 @@ use walparse::ControlFile;
 
 use crate::conninfo::{Conninfo, WrittenPassword};
 use crate::datadir::keep::KeepRules;
+use crate::observer::ChangeObserver;
 use crate::stop::StopFlag;
-use crate::target::disk::ChangeObserver;
 
 /// Everything the engine is told. Nothing is read from the environment below this.
 #[derive(Debug)]

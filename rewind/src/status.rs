@@ -8,13 +8,40 @@ use std::time::Duration;
 
 use walparse::{ControlFile, Flavor};
 
-use crate::datadir::flavor::flavor_of_directory;
+use crate::datadir::config::recovery::has_signal_files;
+use crate::datadir::config::{ConfigError, Configuration};
+use crate::datadir::flavor::{FlavorError, flavor_of_directory};
 use crate::datadir::label::BackupLabel;
-use crate::error::RewindError;
+use crate::datadir::server::{self, DataDirectoryError, LockFile};
 use crate::outcome::{CommonCheckpoint, Divergence};
-use crate::survey::preflight::{self, LockFile, PreflightError};
 use crate::target::journal::{Journal, JournalError};
 use crate::target::lock_holder;
+
+/// Why the state of a data directory cannot be told.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StatusError {
+    /// The directory cannot be read.
+    #[error(transparent)]
+    DataDirectory(#[from] DataDirectoryError),
+    /// The product that made it was not recognized.
+    #[error("could not find out the flavor of the target")]
+    Flavor(#[from] FlavorError),
+    /// Its recovery settings cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+impl StatusError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            StatusError::DataDirectory(error) => error.hint(),
+            StatusError::Flavor(error) => Some(error.hint()),
+            StatusError::Config(error) => error.hint(),
+        }
+    }
+}
 
 /// What is known of a data directory.
 #[derive(Debug)]
@@ -92,17 +119,17 @@ pub enum StartsAs {
 ///
 /// # Errors
 /// It is no data directory, or one of the files that tell its state cannot be read.
-pub fn status(directory: &Path) -> Result<Status, RewindError> {
-    let open = |source| PreflightError::Open { path: directory.to_owned(), source };
+pub fn status(directory: &Path) -> Result<Status, StatusError> {
+    let open = |source| DataDirectoryError::Open { path: directory.to_owned(), source };
     let root = directory.canonicalize().map_err(open)?;
-    let flavor = flavor_of_directory(&root, None).map_err(PreflightError::from)?;
-    preflight::check_data_directory(&root, flavor.names())?;
+    let flavor = flavor_of_directory(&root, None)?;
+    server::check_data_directory(&root, flavor.names())?;
     let (label, journal) = label_and_journal(&root, flavor)?;
     let control = control_file(&root, flavor)?;
     let kbrecover = lock_holder::find(&root);
-    let (server, has_stale_lock_file) = match preflight::check_not_running(&root, flavor.names()) {
+    let (server, has_stale_lock_file) = match server::check_not_running(&root, flavor.names()) {
         Ok(lock_file) => (None, lock_file == LockFile::Stale),
-        Err(PreflightError::Running { pid, .. } | PreflightError::ServerProcess { pid, .. }) => {
+        Err(DataDirectoryError::Running { pid, .. } | DataDirectoryError::ServerProcess { pid, .. }) => {
             (Some(pid), false)
         }
         Err(error) => return Err(error.into()),
@@ -154,35 +181,35 @@ impl UnfinishedRewind {
 fn label_and_journal(
     root: &Path,
     flavor: Flavor,
-) -> Result<(Option<BackupLabel>, Option<Result<Journal, JournalError>>), PreflightError> {
-    let label = preflight::label(root)?;
+) -> Result<(Option<BackupLabel>, Option<Result<Journal, JournalError>>), DataDirectoryError> {
+    let label = server::backup_label(root)?;
     if label != Some(BackupLabel::Unfinished) {
         return Ok((label, None));
     }
     let journal = Journal::read(root, flavor);
-    match preflight::label(root)? {
+    match server::backup_label(root)? {
         Some(BackupLabel::Unfinished) => Ok((label, Some(journal))),
         finished => Ok((finished, None)),
     }
 }
 
 /// The control file; one that a running server is writing may be torn, and is read again.
-fn control_file(root: &Path, flavor: Flavor) -> Result<ControlFile, PreflightError> {
+fn control_file(root: &Path, flavor: Flavor) -> Result<ControlFile, DataDirectoryError> {
     for _ in 0..5 {
-        match preflight::target_control(root, flavor) {
-            Err(PreflightError::Control { source, .. }) if source.may_be_torn() => {
+        match server::target_control(root, flavor) {
+            Err(DataDirectoryError::Control { source, .. }) if source.may_be_torn() => {
                 thread::sleep(Duration::from_millis(20));
             }
             other => return other,
         }
     }
-    preflight::target_control(root, flavor)
+    server::target_control(root, flavor)
 }
 
 /// What the next start will make of the directory.
-fn starts_as(root: &Path, control: &ControlFile) -> Result<StartsAs, RewindError> {
+fn starts_as(root: &Path, control: &ControlFile) -> Result<StartsAs, StatusError> {
     let exists = |name: &str| root.join(name).symlink_metadata().is_ok();
-    if crate::apply::recovery_conf::has_signal_files(control.version()) {
+    if has_signal_files(control.version()) {
         return Ok(match (exists("standby.signal"), exists("recovery.signal")) {
             (true, _) => StartsAs::Standby,
             (false, true) => StartsAs::Recovery,
@@ -192,7 +219,7 @@ fn starts_as(root: &Path, control: &ControlFile) -> Result<StartsAs, RewindError
     if !exists("recovery.conf") {
         return Ok(StartsAs::Primary);
     }
-    let settings = crate::datadir::config::Configuration::read_one(&root.join("recovery.conf"))?;
+    let settings = Configuration::read_one(&root.join("recovery.conf"))?;
     // Any beginning of "on", "true", "yes" and "1" is true for the server.
     let is_standby = settings.get("standby_mode").is_some_and(|value| {
         let value = value.to_ascii_lowercase();
@@ -208,7 +235,7 @@ mod tests {
     use crate::datadir::inventory::Inventory;
     use crate::datadir::label;
     use crate::target::Target;
-    use crate::target::external_files::Outside;
+    use crate::target::external_files::ExternalFiles;
     use crate::target::journal::NewJournal;
     use crate::wal::changed::ChangedBlocks;
     use walparse::control::testing::ControlFields;
@@ -233,7 +260,7 @@ mod tests {
     }
 
     fn write_journal(directory: &tempfile::TempDir, target: &Target) {
-        let control = preflight::target_control(directory.path(), version().flavor()).unwrap();
+        let control = server::target_control(directory.path(), version().flavor()).unwrap();
         let mut changed = ChangedBlocks::default();
         for (number, block) in [(16384, 0), (16384, 7), (16385, 1)] {
             changed.named.insert(Relation { tablespace: 1663, database: 5, number }, BlockNumber(block));
@@ -249,7 +276,7 @@ mod tests {
                 timeline: TimelineId(1),
             },
             changed: &changed,
-            outside: &Outside::default(),
+            outside: &ExternalFiles::default(),
             files: &Inventory::default(),
             fetch_bytes: 4711,
             keep: &[],

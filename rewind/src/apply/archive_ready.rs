@@ -12,12 +12,12 @@ use crate::command::{self, CommandError, ExitReason};
 use crate::datadir::config::{ConfigError, Configuration};
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
-use crate::error::name_list;
 use crate::options::Options;
 use crate::plan::Planned;
 use crate::stop::StopFlag;
 use crate::target::{Target, TargetError};
 use crate::wal::archive::{Archive, substitute};
+use crate::wal::error::name_list;
 
 /// Why WAL could not be archived.
 #[derive(Debug, thiserror::Error)]
@@ -121,10 +121,10 @@ impl ArchiveCommand {
         planned: &mut Planned<'_>,
         stop: &StopFlag,
     ) -> Result<(), ArchiveReadyError> {
-        let version = planned.clusters.target.version();
-        let mut waiting = waiting(&planned.target_files, planned);
+        let version = planned.facts.clusters.target.version();
+        let mut waiting = waiting(&planned.facts.files.target, planned);
         // What an unfinished run may have overwritten is no longer the target's own.
-        if planned.own_wal_files.is_some() {
+        if planned.facts.resumed.is_some() {
             let replaced = |name: &str| planned.plan.wal.copy.iter().any(|file| file.name == name);
             waiting.retain(|name| !replaced(name));
         }
@@ -141,7 +141,7 @@ impl ArchiveCommand {
         if !done.is_empty() {
             tracing::info!("archived {} WAL files of the target: {}", done.len(), name_list(&done));
         }
-        planned.target_files = with_archived(&planned.target_files, version, &done);
+        planned.facts.files.target = with_archived(&planned.facts.files.target, version, &done);
         result
     }
 
@@ -178,7 +178,7 @@ impl ArchiveCommand {
 /// Says what becomes of WAL that waits for archiving.
 pub(crate) fn announce(options: &Options, planned: &Planned<'_>) {
     let (waiting, unarchived) = (&planned.plan.wal.waiting, &planned.plan.wal.unarchived);
-    let wal_dir = planned.clusters.target.version().wal_dir();
+    let wal_dir = planned.facts.clusters.target.version().wal_dir();
     let sum = waiting.len() + unarchived.len();
     if sum == 0 {
         return;
@@ -210,10 +210,10 @@ pub(crate) fn announce(options: &Options, planned: &Planned<'_>) {
 
 /// The names of the target's own files that wait, in the order in which a server archives them.
 fn waiting(files: &Inventory, planned: &Planned<'_>) -> Vec<String> {
-    let control = &planned.clusters.target;
+    let control = &planned.facts.clusters.target;
     let directory = format!("{}/archive_status/", control.version().wal_dir());
     let size = control.geometry().segment_size;
-    let own = planned.own_wal_files.as_ref();
+    let own = planned.facts.own_wal_files();
     let names = files.entries().iter().filter_map(|(path, kind)| {
         let name = path.as_str()?.strip_prefix(&directory)?.strip_suffix(".ready")?;
         let is_own = own.is_none_or(|own| own.contains(name));

@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use walparse::ControlFile;
 
-use crate::apply::rate_limit::Pace;
+use crate::apply::rate_limit::RateLimit;
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::EntryKind;
 use crate::options::{SourceLife, SyncChoice};
+use crate::plan::files::growth;
 use crate::plan::files::{Patch, RewindPlan};
 use crate::progress::{Progress, Stage};
 use crate::source::{ChunkSink, FetchError, FetchRange, MAX_RANGE, Source};
-use crate::survey::delta::growth;
 use crate::target::{Target, TargetError, TargetFile, for_files};
 
 /// Files kept open at once.
@@ -61,7 +61,7 @@ pub(crate) struct Transfer<'a> {
     pub(crate) source: &'a dyn Source,
     pub(crate) target: &'a Target,
     pub(crate) progress: &'a dyn Progress,
-    pub(crate) pace: Pace,
+    pub(crate) rate_limit: RateLimit,
     /// Whether it will all be made durable: then the disk had better begin with it early.
     pub(crate) sync: SyncChoice,
 }
@@ -284,7 +284,7 @@ impl Writer<'_> {
                 file.start_writing();
             }
         }
-        self.transfer.pace.spend(bytes);
+        self.transfer.rate_limit.spend(bytes);
         Ok(())
     }
 }
@@ -304,7 +304,7 @@ impl ChunkSink for Writer<'_> {
     }
 
     fn is_slow(&self) -> bool {
-        self.transfer.pace.is_limited()
+        self.transfer.rate_limit.is_limited()
     }
 
     fn copy_from(&self, range: FetchRange, from: &File) -> io::Result<bool> {
@@ -361,7 +361,7 @@ mod tests {
             source: &DirectorySource::for_test(theirs.path()),
             target: &target,
             progress: &Silent,
-            pace: Pace::new(None),
+            rate_limit: RateLimit::new(None),
             sync: SyncChoice::Fsync,
         };
         let patch = Patch { path: DataPath::parse("a").unwrap(), size, ranges: ranges.to_vec() };

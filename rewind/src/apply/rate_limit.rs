@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 /// Holds back whoever takes in bytes, so that all together take no more than so many per second. What is
 /// not taken in is not sent either, for the connections' buffers are full then.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct RateLimit {
     rate: Option<NonZeroU64>,
     /// When everything so far will have taken as long as it should.
     due: Mutex<Instant>,
 }
 
-impl Pace {
+impl RateLimit {
     /// `rate` is in bytes per second.
-    pub(crate) fn new(rate: Option<NonZeroU64>) -> Pace {
-        Pace { rate, due: Mutex::new(Instant::now()) }
+    pub(crate) fn new(rate: Option<NonZeroU64>) -> RateLimit {
+        RateLimit { rate, due: Mutex::new(Instant::now()) }
     }
 
     /// Whether there is a limit.
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn all_threads_together_keep_to_the_rate() {
-        let pace = Pace::new(NonZeroU64::new(1_000_000));
+        let pace = RateLimit::new(NonZeroU64::new(1_000_000));
         let started = Instant::now();
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -51,6 +51,6 @@ mod tests {
             }
         });
         assert!(started.elapsed() >= Duration::from_millis(99), "{:?}", started.elapsed());
-        Pace::new(None).spend(u64::MAX);
+        RateLimit::new(None).spend(u64::MAX);
     }
 }

@@ -1,11 +1,11 @@
 //! Where a cluster's recovery settings are, which moved in 12; making the target a standby (`-R`).
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use walparse::Version;
 
-use crate::datadir::config::{ConfigError, Configuration};
+use crate::datadir::config::recovery::{has_signal_files, setting};
 use crate::datadir::data_path::DataPath;
 use crate::options::{Options, RecoveryConf, SourceChoice};
 use crate::target::{Target, TargetError};
@@ -25,15 +25,6 @@ pub enum RecoveryConfError {
     /// A file could not be written.
     #[error(transparent)]
     Target(#[from] TargetError),
-}
-
-/// The first version whose recovery settings are ordinary ones; a server before it reads `recovery.conf`,
-/// and one from here on does not start where that file is.
-const SIGNAL_FILES: u32 = 120_000;
-
-/// Whether a cluster of this version is told by `standby.signal` and `recovery.signal` how to start.
-pub(crate) fn has_signal_files(version: Version) -> bool {
-    version.server_version_num() >= SIGNAL_FILES
 }
 
 /// Makes the target, a cluster of this version, a standby of the source, if the caller asked for that.
@@ -76,26 +67,6 @@ fn write(target: &Target, version: Version, primary_conninfo: &str) -> Result<()
     }
     target.replace_file(&constant("standby.signal"), b"")?;
     Ok(())
-}
-
-/// Reads the files in which a cluster of this version has its `restore_command`: up to 11 `recovery.conf`,
-/// which a promotion renames to `recovery.done`; from 12 on the server's configuration, of which
-/// `config_file` is the main file if it is not to be looked for.
-pub(crate) fn configuration(
-    data_dir: &Path,
-    version: Version,
-    config_file: Option<&Path>,
-) -> Result<Configuration, ConfigError> {
-    if has_signal_files(version) {
-        return Configuration::read(data_dir, version.names(), config_file);
-    }
-    let present = data_dir.join("recovery.conf");
-    Configuration::read_one(&if present.exists() { present } else { data_dir.join("recovery.done") })
-}
-
-/// A line of a configuration file: quotes and backslashes are doubled.
-fn setting(name: &str, value: &str) -> String {
-    format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 fn constant(path: &str) -> DataPath {
@@ -151,12 +122,6 @@ mod tests {
     }
 
     #[test]
-    fn values_are_quoted() {
-        let text = setting("primary_conninfo", r"host=/tmp password='it\'s'");
-        assert_eq!(text, "primary_conninfo = 'host=/tmp password=''it\\\\''s'''\n");
-    }
-
-    #[test]
     fn before_12_there_is_a_file_of_its_own() {
         let directory = tempfile::tempdir().unwrap();
         let target = Target::lock(directory.path()).unwrap();
@@ -166,23 +131,5 @@ mod tests {
         assert_eq!((mode, timeline), ("standby_mode = 'on'", "recovery_target_timeline = 'latest'"));
         assert!(conninfo.starts_with("primary_conninfo = '") && conninfo.contains("host=h"), "{text}");
         assert!(!directory.path().join("standby.signal").exists());
-    }
-
-    #[test]
-    fn the_restore_command_is_where_the_version_has_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let put = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
-        let command = |name: &str| {
-            let found = configuration(directory.path(), version(name), None);
-            found.and_then(|found| found.restore_command().map(str::to_owned))
-        };
-        put("postgresql.conf", "restore_command = 'from postgresql.conf'\n");
-        assert_eq!(command("12").unwrap(), "from postgresql.conf");
-        assert!(command("11").is_err());
-        put("recovery.done", "restore_command = 'from recovery.done'\n");
-        assert_eq!(command("11").unwrap(), "from recovery.done");
-        put("recovery.conf", "restore_command = 'from recovery.conf'\n");
-        assert_eq!(command("11").unwrap(), "from recovery.conf");
-        assert_eq!(command("12").unwrap(), "from postgresql.conf");
     }
 }

@@ -20,12 +20,12 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use walparse::{Lsn, PageHeader, WalFileName, crc32c_append};
 
-use crate::apply::seal;
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::EntryKind;
+use crate::datadir::label::label_path;
+use crate::datadir::server::control_path;
 use crate::options::{KeepDiverged, Options, RecoveryConf, SyncChoice};
 use crate::plan::Planned;
-use crate::survey::preflight::control_path;
 use crate::target::disk::Disk;
 use crate::target::{Target, TargetError};
 
@@ -35,7 +35,7 @@ const PIECE: usize = 1 << 20;
 
 /// Why nothing can be kept there.
 #[derive(Debug, thiserror::Error)]
-pub enum KeepDivergedError {
+pub enum SaveDivergedError {
     /// The directory will not do.
     #[error("cannot keep what the rewind gives up in directory \"{}\": {problem}", path.display())]
     Place {
@@ -78,24 +78,24 @@ fn begun_with(begun: Option<&KeepDiverged>) -> String {
     format!("with --keep-diverged \"{}\"{blocks}", begun.directory.display())
 }
 
-impl KeepDivergedError {
+impl SaveDivergedError {
     /// What the operator can do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            KeepDivergedError::Place { .. } => {
+            SaveDivergedError::Place { .. } => {
                 "Name a directory that is empty or not there yet, outside the data directory."
             }
-            KeepDivergedError::Other { begun: None } => "Leave out --keep-diverged to finish it.",
-            KeepDivergedError::Other { .. } => {
+            SaveDivergedError::Other { begun: None } => "Leave out --keep-diverged to finish it.",
+            SaveDivergedError::Other { .. } => {
                 "Leave the option out: the run goes on with what that one began with."
             }
-            KeepDivergedError::Manifest { .. } => {
+            SaveDivergedError::Manifest { .. } => {
                 "See that this user can read it. Without it the run cannot tell what is kept already."
             }
-            KeepDivergedError::Read { .. } => {
+            SaveDivergedError::Read { .. } => {
                 "Run kbrecover as the user who owns the data directory, and see that the file is accessible."
             }
-            KeepDivergedError::Write(_) => "See that this user can write there and that there is room.",
+            SaveDivergedError::Write(_) => "See that this user can write there and that there is room.",
         };
         Some(hint.to_owned())
     }
@@ -137,7 +137,7 @@ struct Kept {
 
 /// What is to be copied, and where.
 #[derive(Debug)]
-pub(crate) struct Keeping {
+pub(crate) struct Saving {
     directory: PathBuf,
     blocks: bool,
     /// All that will be there.
@@ -149,28 +149,28 @@ pub(crate) struct Keeping {
     is_durable: bool,
 }
 
-impl Keeping {
+impl Saving {
     /// Looks at the directory and decides what is to be copied; `None` if nothing is asked for. Nothing is changed.
     pub(crate) fn prepare(
         options: &Options,
         target: &Target,
         planned: &Planned<'_>,
         source: String,
-    ) -> Result<Option<Keeping>, KeepDivergedError> {
-        let is_resumed = planned.own_wal_files.is_some();
+    ) -> Result<Option<Saving>, SaveDivergedError> {
+        let is_resumed = planned.facts.resumed.is_some();
         let asked = options.keep_diverged.as_ref().map(absolute).transpose()?;
         let chosen = if is_resumed {
-            if asked.is_some() && asked != planned.keep_diverged {
-                return Err(KeepDivergedError::Other { begun: planned.keep_diverged.clone() });
+            if asked.is_some() && asked.as_ref() != planned.facts.kept_before() {
+                return Err(SaveDivergedError::Other { begun: planned.facts.kept_before().cloned() });
             }
-            planned.keep_diverged.clone()
+            planned.facts.kept_before().cloned()
         } else {
             asked
         };
         let Some(KeepDiverged { directory, blocks }) = chosen else { return Ok(None) };
-        let version = planned.clusters.target.version();
+        let version = planned.facts.clusters.target.version();
         check_place(&directory, target.root(), version.names().tablespace_dir, version.wal_dir())?;
-        let control_crc32c = crc32c_append(0, planned.clusters.target.bytes());
+        let control_crc32c = crc32c_append(0, planned.facts.clusters.target.bytes());
         let before = match read_manifest(&directory)? {
             Some(before)
                 if before.control_crc32c == control_crc32c && before.target == text(target.root()) =>
@@ -192,10 +192,10 @@ impl Keeping {
             target: text(target.root()),
             source,
             begun: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
-            system_identifier: planned.clusters.target.system_identifier(),
+            system_identifier: planned.facts.clusters.target.system_identifier(),
             control_crc32c,
-            diverged_at: planned.divergence.lsn.to_string(),
-            diverged_from_timeline: planned.divergence.timeline.0,
+            diverged_at: planned.facts.fork.divergence.lsn.to_string(),
+            diverged_from_timeline: planned.facts.fork.divergence.timeline.0,
             wal: BTreeSet::new(),
             files: BTreeMap::new(),
             made: BTreeSet::new(),
@@ -206,7 +206,7 @@ impl Keeping {
         let wanted = wanted(target.root(), planned, blocks, is_written);
         let files = manifest.add(wanted);
         let is_durable = options.sync != SyncChoice::Off;
-        Ok(Some(Keeping { directory, blocks, manifest, wal, files, wal_dir: version.wal_dir(), is_durable }))
+        Ok(Some(Saving { directory, blocks, manifest, wal, files, wal_dir: version.wal_dir(), is_durable }))
     }
 
     /// What was chosen, for the journal.
@@ -216,7 +216,7 @@ impl Keeping {
 
     /// Where it will be, and how many bytes, the manifest among them.
     pub(crate) fn need(&self, planned: &Planned<'_>) -> (&Path, u64) {
-        let segment = planned.clusters.target.geometry().segment_size.bytes();
+        let segment = planned.facts.clusters.target.geometry().segment_size.bytes();
         let files = self.files.iter().flat_map(|(_, ranges)| ranges).map(|(from, to)| to - from + BLOCK);
         let manifest = serde_json::to_vec(&self.manifest).map_or(0, |text| 3 * text.len() as u64);
         let wal = segment.saturating_mul(self.wal.len() as u64);
@@ -224,7 +224,7 @@ impl Keeping {
     }
 
     /// Copies it all, durably.
-    pub(crate) fn copy(mut self, target: &Target) -> Result<(), KeepDivergedError> {
+    pub(crate) fn copy(mut self, target: &Target) -> Result<(), SaveDivergedError> {
         let disk = target.disk();
         let mut made = Made::default();
         made.directory(disk, &self.directory)?;
@@ -266,7 +266,7 @@ impl Keeping {
         Ok(())
     }
 
-    fn write_manifest(&self, target: &Target) -> Result<(), KeepDivergedError> {
+    fn write_manifest(&self, target: &Target) -> Result<(), SaveDivergedError> {
         let text = serde_json::to_vec_pretty(&self.manifest).unwrap_or_default();
         Ok(target.replace_outside(&self.directory.join(MANIFEST), &text)?)
     }
@@ -341,7 +341,7 @@ struct Wanted {
 
 fn wanted(root: &Path, planned: &Planned<'_>, blocks: bool, recovery_conf: bool) -> Wanted {
     let mut wanted = Wanted::default();
-    let size_of = |path: &DataPath| match planned.target_files.get(path) {
+    let size_of = |path: &DataPath| match planned.facts.files.target.get(path) {
         Some(EntryKind::File { size }) => Some(*size),
         _ => None,
     };
@@ -349,10 +349,10 @@ fn wanted(root: &Path, planned: &Planned<'_>, blocks: bool, recovery_conf: bool)
         Some(size) => drop(wanted.files.insert(path.clone(), (size, vec![(0, size)]))),
         None => wanted.made.push(path.clone()),
     };
-    let is_resumed = planned.own_wal_files.is_some();
+    let is_resumed = planned.facts.resumed.is_some();
     // Of these the listing says nothing; they change at the very end.
-    let names = planned.clusters.target.version().names();
-    let mut last = vec![control_path(names), seal::label_path()];
+    let names = planned.facts.clusters.target.version().names();
+    let mut last = vec![control_path(names), label_path()];
     if recovery_conf {
         let files = [names.auto_config_file, "recovery.conf"];
         last.extend(files.into_iter().filter_map(|path| DataPath::parse(path).ok()));
@@ -360,7 +360,7 @@ fn wanted(root: &Path, planned: &Planned<'_>, blocks: bool, recovery_conf: bool)
     for path in last {
         match path.below(root).symlink_metadata() {
             Ok(found) if found.is_file() && !is_resumed => whole(&path, Some(found.len())),
-            Err(_) if path == seal::label_path() => whole(&path, None),
+            Err(_) if path == label_path() => whole(&path, None),
             _ => {}
         }
     }
@@ -371,7 +371,7 @@ fn wanted(root: &Path, planned: &Planned<'_>, blocks: bool, recovery_conf: bool)
     let copied = plan.copy.iter().map(|(path, _)| path).chain(plan.patch.iter().map(|patch| &patch.path));
     let removed = plan.remove.iter().filter(|(_, kind)| matches!(kind, EntryKind::File { .. }));
     copied.chain(removed.map(|(path, _)| path)).for_each(|path| whole(path, size_of(path)));
-    let block_size = u64::from(planned.clusters.target.block_size());
+    let block_size = u64::from(planned.facts.clusters.target.block_size());
     let mut parts: BTreeMap<&DataPath, Ranges> = BTreeMap::new();
     for (path, blocks) in &plan.blocks {
         let ranges = parts.entry(path).or_default();
@@ -402,7 +402,7 @@ fn wanted(root: &Path, planned: &Planned<'_>, blocks: bool, recovery_conf: bool)
 /// The target's own WAL files that say something of the time after the fork, but for those that are only waiting
 /// to be filled.
 fn wal_from_fork(root: &Path, planned: &Planned<'_>) -> Vec<String> {
-    let geometry = planned.clusters.target.geometry();
+    let geometry = planned.facts.clusters.target.geometry();
     let (size, wal_dir) = (geometry.segment_size, geometry.version.wal_dir());
     let is_used = |name: &str, start: Lsn| {
         let mut page = vec![0; PageHeader::length_at(start, &geometry)];
@@ -411,16 +411,16 @@ fn wal_from_fork(root: &Path, planned: &Planned<'_>) -> Vec<String> {
         // What cannot be read will be an error when it is copied.
         read.is_err() || PageHeader::check(&page, start, &geometry).is_ok()
     };
-    let names = planned.target_files.entries().iter().filter_map(|(path, kind)| {
+    let names = planned.facts.files.target.entries().iter().filter_map(|(path, kind)| {
         let name = path.as_str()?.strip_prefix(wal_dir)?.strip_prefix('/')?;
         matches!(kind, EntryKind::File { .. }).then_some(name)
     });
     let wanted = names.filter(|name| match WalFileName::parse(name, size) {
         Some(WalFileName::Segment(_, segment)) => {
-            size.end_of(segment) > planned.divergence.lsn && is_used(name, size.start_of(segment))
+            size.end_of(segment) > planned.facts.fork.divergence.lsn && is_used(name, size.start_of(segment))
         }
         Some(WalFileName::Partial(_, segment) | WalFileName::Backup(_, segment)) => {
-            size.end_of(segment) > planned.divergence.lsn
+            size.end_of(segment) > planned.facts.fork.divergence.lsn
         }
         Some(WalFileName::History(_)) => true,
         None => false,
@@ -442,8 +442,8 @@ fn copy_ranges(
     to: &Path,
     ranges: &Ranges,
     writing: Writing,
-) -> Result<(), KeepDivergedError> {
-    let unread = |source| KeepDivergedError::Read { path: from.to_owned(), source };
+) -> Result<(), SaveDivergedError> {
+    let unread = |source| SaveDivergedError::Read { path: from.to_owned(), source };
     let failed = |source| TargetError { action: "write file", path: to.to_owned(), source };
     let source = File::open(from).map_err(unread)?;
     let file = match disk.open_file(to) {
@@ -519,12 +519,12 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn place(path: &Path, problem: &'static str) -> KeepDivergedError {
-    KeepDivergedError::Place { path: path.to_owned(), problem }
+fn place(path: &Path, problem: &'static str) -> SaveDivergedError {
+    SaveDivergedError::Place { path: path.to_owned(), problem }
 }
 
 /// The same whatever the working directory will be; the directory itself need not be there yet.
-fn absolute(asked: &KeepDiverged) -> Result<KeepDiverged, KeepDivergedError> {
+fn absolute(asked: &KeepDiverged) -> Result<KeepDiverged, SaveDivergedError> {
     let path = &asked.directory;
     let found = path.canonicalize().or_else(|_| {
         let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
@@ -544,7 +544,7 @@ fn check_place(
     root: &Path,
     tablespaces: &str,
     wal_dir: &str,
-) -> Result<(), KeepDivergedError> {
+) -> Result<(), SaveDivergedError> {
     let links = std::fs::read_dir(root.join(tablespaces)).into_iter().flatten().flatten();
     let places = links.map(|entry| entry.path()).chain([root.to_owned(), root.join(wal_dir)]);
     for inside in places.filter_map(|path| path.canonicalize().ok()) {
@@ -565,9 +565,9 @@ fn is_filled(directory: &Path) -> bool {
     std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-fn read_manifest(directory: &Path) -> Result<Option<Manifest>, KeepDivergedError> {
+fn read_manifest(directory: &Path) -> Result<Option<Manifest>, SaveDivergedError> {
     let path = directory.join(MANIFEST);
-    let invalid = |problem: String| KeepDivergedError::Manifest { path: path.clone(), problem };
+    let invalid = |problem: String| SaveDivergedError::Manifest { path: path.clone(), problem };
     match std::fs::read(&path) {
         Ok(text) => {
             let manifest: Manifest =

@@ -27,12 +27,13 @@ use walparse::{
 };
 
 use crate::apply::copy::Transfer;
+use crate::apply::error::ApplyError;
 use crate::apply::recovery_conf;
-use crate::apply::wal::{EarlyWal, copy_files, wal_path};
+use crate::apply::wal::{EarlyWal, copy_files};
 use crate::clock::Clock;
-use crate::datadir::data_path::DataPath;
-use crate::datadir::label::label;
-use crate::error::RewindError;
+use crate::datadir::data_path::wal_path;
+use crate::datadir::label::{label, label_path};
+use crate::datadir::server;
 use crate::milestone;
 use crate::options::{Options, SourceLife, SyncChoice};
 use crate::outcome::WalSpan;
@@ -40,21 +41,16 @@ use crate::plan::wal::{WalCopy, WalPlan};
 use crate::plan::{Planned, available_wal, plan_wal};
 use crate::progress::{Progress, Stage};
 use crate::source::Source;
-use crate::survey::preflight::{self, control_path};
-use crate::survey::source_history;
 use crate::target::external_files::Branches;
 use crate::target::journal::Journal;
 use crate::target::{Target, for_files};
+use crate::wal::error::WalError;
+use crate::wal::history::source_history;
 
 /// What sealing came to.
 pub(crate) struct Sealed {
     pub(crate) replay: WalSpan,
     pub(crate) bytes: u64,
-}
-
-/// The path of `backup_label`.
-pub(crate) fn label_path() -> DataPath {
-    DataPath::parse("backup_label").unwrap_or_else(|_| unreachable!("a constant path without dots"))
 }
 
 /// Makes the target one on which a server can start.
@@ -64,17 +60,17 @@ pub(crate) fn seal(
     transfer: &Transfer<'_>,
     planned: &Planned<'_>,
     early: &EarlyWal,
-) -> Result<Sealed, RewindError> {
+) -> Result<Sealed, ApplyError> {
     let Transfer { source, target, progress, .. } = *transfer;
     tracing::debug!(milestone = milestone::SEALING, "all data has been copied");
     // After all data: no page that was copied is newer than what the WAL says from here on.
     let control = source.control_file()?;
-    if options.source.life() == SourceLife::Stopped && control != planned.clusters.source {
-        return Err(RewindError::SourceModified);
+    if options.source.life() == SourceLife::Stopped && control != planned.facts.clusters.source {
+        return Err(ApplyError::SourceModified);
     }
     let history = current_history(source, &control, planned)?;
     let available = available_wal(source, &control, &history)?;
-    let plan = plan_wal(planned, &history, source, available)?;
+    let plan = plan_wal(&planned.facts, &history, source, available)?;
     let (brought, durable) = std::thread::scope(|scope| {
         let durable = match options.sync {
             // The data becomes durable while the WAL comes. Taken before anything of that is opened, so that
@@ -96,34 +92,37 @@ pub(crate) fn seal(
     durable?;
     clock.end_stage("wal");
 
-    preflight::check_not_running(target.root(), control.version().names())?;
+    server::check_not_running(target.root(), control.version().names())?;
     sync(options, target, progress, planned)?;
     // What a run before this one, or a server that crashed, left unsynced is not known by name.
-    let is_unsynced = planned.own_wal_files.is_some() || !planned.clusters.target.state().is_clean();
+    let is_unsynced = planned.facts.resumed.is_some() || !planned.facts.clusters.target.state().is_clean();
     if is_unsynced && options.sync == SyncChoice::Fsync {
-        target.sync_file_systems(planned.clusters.target.version().names())?;
+        target.sync_file_systems(planned.facts.clusters.target.version().names())?;
     }
     for_files(&plan.remove, |path| target.remove_file(path))?;
     mark_archived(target, planned, &plan.copy, early)?;
     let branches = Branches {
         geometry: control.geometry(),
         source_history: &history,
-        target_history: planned.wal.history(),
-        redo: planned.checkpoint.redo,
-        fork: planned.divergence.lsn,
+        target_history: planned.facts.wal.history(),
+        redo: planned.facts.fork.replay_start.redo,
+        fork: planned.facts.fork.divergence.lsn,
     };
-    planned.outside.rewind_archive(target, source, &branches)?;
+    planned.facts.external.rewind_archive(target, source, &branches)?;
     let timeline = history.timeline_at(Lsn(end.0.saturating_sub(1)));
     let now = Zoned::now();
     let new_control = control.recovering_to(end, timeline, now.timestamp().as_second());
-    target.overwrite_file(&control_path(control.version().names()), &new_control)?;
-    planned.outside.rewrite_control_copies(target, &new_control)?;
+    target.overwrite_file(&server::control_path(control.version().names()), &new_control)?;
+    planned.facts.external.rewrite_control_copies(target, &new_control)?;
     recovery_conf::write_if_asked(options, target, control.version())?;
     sync(options, target, progress, planned)?;
     let geometry = control.geometry();
-    preflight::check_not_running(target.root(), control.version().names())?;
-    options.stop.close().map_err(|_| RewindError::Stopped)?;
-    target.replace_file(&label_path(), label(&planned.checkpoint, geometry.segment_size, &now).as_bytes())?;
+    server::check_not_running(target.root(), control.version().names())?;
+    options.stop.close().map_err(|_| ApplyError::Stopped)?;
+    target.replace_file(
+        &label_path(),
+        label(&planned.facts.fork.replay_start, geometry.segment_size, &now).as_bytes(),
+    )?;
     // The commit has been made: from here on the target is rewound.
     Journal::remove(target)?;
     if options.sync != SyncChoice::Off {
@@ -132,10 +131,10 @@ pub(crate) fn seal(
     clock.end_stage("seal");
 
     let size = geometry.segment_size;
-    let start = planned.checkpoint.redo;
+    let start = planned.facts.fork.replay_start.redo;
     let replay = WalSpan {
         start,
-        start_file: size.file_name(planned.checkpoint.timeline, size.segment_of(start)),
+        start_file: size.file_name(planned.facts.fork.replay_start.timeline, size.segment_of(start)),
         end,
         end_timeline: timeline,
         end_file: size.file_name(timeline, size.segment_before(end)),
@@ -148,16 +147,16 @@ fn current_history(
     source: &dyn Source,
     control: &ControlFile,
     planned: &Planned<'_>,
-) -> Result<TimelineHistory, RewindError> {
-    let (before, after) = (planned.clusters.source.timeline(), control.timeline());
+) -> Result<TimelineHistory, ApplyError> {
+    let (before, after) = (planned.facts.clusters.source.timeline(), control.timeline());
     if before == after {
-        return Ok(planned.source_history.clone());
+        return Ok(planned.facts.fork.source_history.clone());
     }
     let history = source_history(source, control)?;
-    let goes_on = planned.source_history.common_with(&history).is_some_and(|(common, left)| {
-        common == before && left.is_none_or(|left| left > planned.divergence.lsn)
+    let goes_on = planned.facts.fork.source_history.common_with(&history).is_some_and(|(common, left)| {
+        common == before && left.is_none_or(|left| left > planned.facts.fork.divergence.lsn)
     });
-    if goes_on { Ok(history) } else { Err(RewindError::SourceForked { before, after }) }
+    if goes_on { Ok(history) } else { Err(ApplyError::SourceForked { before, after }) }
 }
 
 /// Brings the rest of the WAL that replay needs.
@@ -167,13 +166,13 @@ fn bring_wal(
     copy: &[WalCopy],
     elsewhere: &[String],
     early: &EarlyWal,
-) -> Result<u64, RewindError> {
-    let wal_dir = planned.clusters.target.version().wal_dir();
+) -> Result<u64, ApplyError> {
+    let wal_dir = planned.facts.clusters.target.version().wal_dir();
     for name in elsewhere.iter().filter(|name| !early.names.contains(*name)) {
-        let failed = |source| RewindError::FetchWal { name: name.clone(), source };
+        let failed = |source| WalError::Fetch { name: name.clone(), source };
         let path = wal_path(wal_dir, name)?;
-        let found = planned.wal.find_elsewhere(name, false).map_err(|error| failed(Box::new(error)))?;
-        let found = found.ok_or_else(|| RewindError::WalVanished { path: path.clone() })?;
+        let found = planned.facts.wal.find_elsewhere(name, false).map_err(|error| failed(Box::new(error)))?;
+        let found = found.ok_or_else(|| WalError::Vanished { path: path.clone() })?;
         let file = transfer.target.open(&path)?;
         file.empty()?;
         // In pieces: a segment may have a gigabyte.
@@ -205,7 +204,7 @@ fn verify_wal(
     planned: &Planned<'_>,
     plan: &WalPlan,
     available: Lsn,
-) -> Result<Lsn, RewindError> {
+) -> Result<Lsn, ApplyError> {
     let geometry = control.geometry();
     let directory = target.root().join(geometry.version.wal_dir());
     let store = UpTo {
@@ -223,13 +222,14 @@ fn verify_wal(
         unknown_changes: UnknownChanges::Ignore,
         rebuilt: RebuiltBlocks::Ignore,
     };
-    let found = scan(&store, &request, &|_| {}).map_err(RewindError::IncompleteWal)?;
+    let found = scan(&store, &request, &|_| {}).map_err(WalError::Incomplete)?;
     // Only the record that the source was writing when it was asked may be incomplete.
     let last_byte = available.0.saturating_sub(1);
     let last_page = Lsn(last_byte - last_byte % u64::from(geometry.wal_block_size));
     if found.stop.fault_at < last_page {
         let (position, fault) = (found.end, found.stop.fault);
-        return Err(RewindError::IncompleteWal(ScanError::BreaksOff { position, needed: available, fault }));
+        let broken = ScanError::BreaksOff { position, needed: available, fault };
+        return Err(WalError::Incomplete(broken).into());
     }
     Ok(found.end)
 }
@@ -241,17 +241,18 @@ fn first_unread(
     plan: &WalPlan,
     store: &UpTo,
     geometry: WalGeometry,
-) -> Result<Lsn, RewindError> {
-    let (redo, size) = (planned.checkpoint.redo, geometry.segment_size);
-    let Some((_, fork)) = planned.verified.filter(|(since, _)| *since <= redo) else { return Ok(redo) };
+) -> Result<Lsn, ApplyError> {
+    let (redo, size) = (planned.facts.fork.replay_start.redo, geometry.segment_size);
+    let Some((_, fork)) = planned.facts.fork.verified.filter(|(since, _)| *since <= redo) else {
+        return Ok(redo);
+    };
     let brought = plan.copy.iter().map(|file| &file.name).chain(&plan.elsewhere);
     let brought = brought.filter_map(|name| size.parse_file_name(name)).map(|(_, segment)| segment);
     let mut segment = brought.min().unwrap_or(size.segment_of(fork)).min(size.segment_of(fork));
     while segment > size.segment_of(redo) {
         segment = SegmentNo(segment.0 - 1);
         let mut reader = WalReader::new(store, geometry, size.start_of(segment));
-        let first =
-            reader.seek_first_in(segment).map_err(|error| RewindError::IncompleteWal(error.into()))?;
+        let first = reader.seek_first_in(segment).map_err(|error| WalError::Incomplete(error.into()))?;
         // One in which no record starts is the middle of a long one.
         if first != Ok(None) {
             break;
@@ -287,8 +288,8 @@ fn mark_archived(
     planned: &Planned<'_>,
     copied: &[WalCopy],
     early: &EarlyWal,
-) -> Result<(), RewindError> {
-    let status = format!("{}/archive_status", planned.clusters.target.version().wal_dir());
+) -> Result<(), ApplyError> {
+    let status = format!("{}/archive_status", planned.facts.clusters.target.version().wal_dir());
     if !target.root().join(&status).is_dir() {
         return Ok(());
     }
@@ -305,7 +306,7 @@ fn sync(
     target: &Target,
     progress: &dyn Progress,
     planned: &Planned<'_>,
-) -> Result<(), RewindError> {
+) -> Result<(), ApplyError> {
     match options.sync {
         SyncChoice::Off => {}
         SyncChoice::Fsync => {
@@ -315,7 +316,7 @@ fn sync(
         }
         SyncChoice::Syncfs => {
             progress.begin(Stage::Sync, None);
-            target.sync_file_systems(planned.clusters.target.version().names())?;
+            target.sync_file_systems(planned.facts.clusters.target.version().names())?;
             progress.finish(Stage::Sync);
         }
     }

@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use walparse::{ControlFields, ControlFile, FieldValue};
 
-use crate::apply::recovery_conf;
 use crate::conninfo::{Conninfo, Environment};
-use crate::datadir::config::Configuration;
+use crate::datadir::config::{Configuration, recovery};
 use crate::milestone;
 use crate::options::{Options, RecoveryConf};
 
@@ -43,8 +42,7 @@ pub(crate) fn warn(options: &Options, root: &Path, control: &ControlFile) {
         );
     }
     if options.recovery_conf == RecoveryConf::Leave
-        && let Ok(recovery) =
-            recovery_conf::configuration(root, control.version(), options.config_file.as_deref())
+        && let Ok(recovery) = recovery::configuration(root, control.version(), options.config_file.as_deref())
         && let Some(conninfo) = recovery.get("primary_conninfo").filter(|conninfo| !conninfo.is_empty())
     {
         // Whatever cannot be read is not shown: a password may be in it.

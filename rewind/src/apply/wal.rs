@@ -9,11 +9,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use crate::apply::copy::{Transfer, copy_wal};
-use crate::datadir::data_path::DataPath;
-use crate::error::RewindError;
+use crate::apply::error::ApplyError;
+use crate::datadir::data_path::{DataPath, wal_path};
 use crate::options::SourceLife;
 use crate::plan::wal::WalCopy;
 use crate::plan::{Planned, plan_wal_now};
+use crate::wal::error::WalError;
 
 /// How often the source is asked for segments it has completed: far more often than it makes checkpoints.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -37,8 +38,8 @@ pub(crate) struct EarlyWal {
 pub(crate) fn copy_during<T>(
     copying: Copying<'_>,
     life: SourceLife,
-    work: impl FnOnce() -> Result<T, RewindError>,
-) -> Result<(T, EarlyWal), RewindError> {
+    work: impl FnOnce() -> Result<T, ApplyError>,
+) -> Result<(T, EarlyWal), ApplyError> {
     let mut early = EarlyWal::default();
     early.copy_complete(copying, &copying.planned.plan.wal.copy)?;
     if life == SourceLife::Stopped {
@@ -55,13 +56,15 @@ pub(crate) fn copy_during<T>(
 }
 
 /// Copies what the source completes until the work is done.
-fn follow(copying: Copying<'_>, mut early: EarlyWal, done: &Receiver<()>) -> Result<EarlyWal, RewindError> {
+fn follow(copying: Copying<'_>, mut early: EarlyWal, done: &Receiver<()>) -> Result<EarlyWal, ApplyError> {
     let Copying { planned, transfer } = copying;
     while done.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
-        let plan = plan_wal_now(planned, transfer.source)?;
+        let plan = plan_wal_now(&planned.facts, transfer.source)?;
         match early.copy_complete(copying, &plan.copy) {
             // Too late for this one. The end will tell whether it is to be had elsewhere.
-            Err(RewindError::WalVanished { path }) => tracing::debug!("\"{path}\" is gone from the source"),
+            Err(ApplyError::Wal(WalError::Vanished { path })) => {
+                tracing::debug!("\"{path}\" is gone from the source")
+            }
             other => other?,
         }
     }
@@ -70,15 +73,15 @@ fn follow(copying: Copying<'_>, mut early: EarlyWal, done: &Receiver<()>) -> Res
 
 impl EarlyWal {
     /// Copies those of the files that are complete, new to the target and not there yet.
-    fn copy_complete(&mut self, copying: Copying<'_>, files: &[WalCopy]) -> Result<(), RewindError> {
+    fn copy_complete(&mut self, copying: Copying<'_>, files: &[WalCopy]) -> Result<(), ApplyError> {
         let Copying { planned, transfer } = copying;
-        let wal_dir = planned.clusters.target.version().wal_dir();
+        let wal_dir = planned.facts.clusters.target.version().wal_dir();
         for file in files.iter().filter(|file| file.length == file.full_length) {
             let path = wal_path(wal_dir, &file.name)?;
             // What an unfinished run has brought is not the target's own.
-            let is_own = match &planned.own_wal_files {
+            let is_own = match planned.facts.own_wal_files() {
                 Some(own) => own.contains(&file.name),
-                None => planned.target_files.get(&path).is_some(),
+                None => planned.facts.files.target.get(&path).is_some(),
             };
             if is_own || self.names.contains(&file.name) {
                 continue;
@@ -94,16 +97,11 @@ impl EarlyWal {
 pub(crate) fn copy_files<'a>(
     files: impl IntoIterator<Item = (DataPath, &'a WalCopy)>,
     transfer: &Transfer<'_>,
-) -> Result<u64, RewindError> {
+) -> Result<u64, ApplyError> {
     let files: Vec<_> = files.into_iter().map(|(path, file)| (path, file.length, file.full_length)).collect();
     let (bytes, missing) = copy_wal(&files, transfer)?;
     match missing.into_iter().next() {
-        Some(path) => Err(RewindError::WalVanished { path }),
+        Some(path) => Err(WalError::Vanished { path }.into()),
         None => Ok(bytes),
     }
-}
-
-/// The path of a file of a directory whose name comes from a listing.
-pub(crate) fn wal_path(directory: &str, name: &str) -> Result<DataPath, RewindError> {
-    DataPath::parse(format!("{directory}/{name}")).map_err(|error| RewindError::Source(error.into()))
 }

@@ -108,6 +108,11 @@ pub struct PathError {
     pub path: String,
 }
 
+/// The path of a file of a directory whose name comes from a listing.
+pub(crate) fn wal_path(directory: &str, name: &str) -> Result<DataPath, PathError> {
+    DataPath::parse(format!("{directory}/{name}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

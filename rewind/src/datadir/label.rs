@@ -18,6 +18,7 @@
 use jiff::Zoned;
 use walparse::{Lsn, SegmentSize};
 
+use crate::datadir::data_path::DataPath;
 use crate::outcome::CommonCheckpoint;
 
 const MARK: &str = "KBRECOVER: a rewind of this directory has not finished, so no server may start on it\n";
@@ -72,6 +73,11 @@ pub(crate) fn label(checkpoint: &CommonCheckpoint, segment_size: SegmentSize, no
         checkpoint.lsn,
         now.strftime("%Y-%m-%d %H:%M:%S %Z"),
     )
+}
+
+/// The path of `backup_label`.
+pub(crate) fn label_path() -> DataPath {
+    DataPath::parse("backup_label").unwrap_or_else(|_| unreachable!("a constant path without dots"))
 }
 
 #[cfg(test)]

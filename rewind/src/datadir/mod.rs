@@ -7,4 +7,5 @@ pub(crate) mod exclude;
 pub(crate) mod keep;
 pub(crate) mod label;
 pub(crate) mod flavor;
+pub(crate) mod server;
 pub mod config;

@@ -5,41 +5,81 @@ use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
-use crate::apply::save_diverged::Keeping;
-use crate::apply::seal;
+use super::space;
+use crate::apply::save_diverged::Saving;
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::EntryKind;
 use crate::datadir::keep::is_data;
-use crate::engine::space;
-use crate::error::RewindError;
+use crate::datadir::label::label_path;
+use crate::datadir::server::control_path;
 use crate::options::{Options, SpaceCheck};
 use crate::outcome::SpaceNeed;
 use crate::plan::Planned;
 use crate::source::{ChunkSink, FetchRange, Source, SourceError};
-use crate::survey::preflight::control_path;
-use crate::target::Target;
 use crate::target::journal::NewJournal;
+use crate::target::{Target, TargetError};
+
+/// Why the rewind cannot be done. The target is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrecheckError {
+    /// A file or directory of the target cannot be written, made or removed.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// A file of the source cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// File systems are too full.
+    #[error("not enough free space: {}", shortage_list(shortages))]
+    NoSpace {
+        /// Those, with what they need.
+        shortages: Vec<SpaceNeed>,
+    },
+}
+
+impl PrecheckError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            PrecheckError::Target(error) => Some(error.hint()),
+            PrecheckError::Source(error) => error.hint(),
+            PrecheckError::NoSpace { .. } => Some(
+                "Free space there. What the rewind will remove is not counted, for it goes last. If you know better: --ignore-free-space."
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+/// What is short where.
+fn shortage_list(shortages: &[SpaceNeed]) -> String {
+    let one = |short: &SpaceNeed| {
+        let (needed, free) = (short.needed.div_ceil(1024), short.available / 1024);
+        format!("the file system of \"{}\" needs {needed} kB and has {free} kB", short.directory.display())
+    };
+    shortages.iter().map(one).collect::<Vec<_>>().join(", ")
+}
 
 /// Tries it; what each file system needs.
 ///
 /// # Errors
 /// What a rewind would fail with.
-pub(crate) fn rehearse(
+pub(crate) fn precheck(
     options: &Options,
     target: &Target,
     source: &dyn Source,
     planned: &Planned<'_>,
     journal: &NewJournal<'_>,
-    keeping: Option<&Keeping>,
-) -> Result<Vec<SpaceNeed>, RewindError> {
+    saving: Option<&Saving>,
+) -> Result<Vec<SpaceNeed>, PrecheckError> {
     check_target(target, planned)?;
-    planned.outside.check()?;
+    planned.facts.external.check()?;
     check_source(source, planned)?;
     let needs =
-        space::needs(target.root(), planned, journal.size(), keeping.map(|keeping| keeping.need(planned)))?;
+        space::needs(target.root(), planned, journal.size(), saving.map(|saving| saving.need(planned)))?;
     let shortages = space::shortages(&needs);
     if !shortages.is_empty() {
-        let error = RewindError::NoSpace { shortages };
+        let error = PrecheckError::NoSpace { shortages };
         match options.space {
             SpaceCheck::Enforce => return Err(error),
             SpaceCheck::Ignore => tracing::warn!("{error}"),
@@ -49,13 +89,13 @@ pub(crate) fn rehearse(
 }
 
 /// Files can be opened for writing, names can be made and removed, tablespaces can be made.
-fn check_target(target: &Target, planned: &Planned<'_>) -> Result<(), RewindError> {
+fn check_target(target: &Target, planned: &Planned<'_>) -> Result<(), PrecheckError> {
     let plan = &planned.plan;
-    let wal_dir = planned.clusters.target.version().wal_dir();
+    let wal_dir = planned.facts.clusters.target.version().wal_dir();
     let wal = plan.wal.copy.iter().map(|file| &file.name).chain(&plan.wal.elsewhere);
     let wal: Vec<DataPath> =
         wal.filter_map(|name| DataPath::parse(format!("{wal_dir}/{name}")).ok()).collect();
-    let sealed = [control_path(planned.clusters.target.version().names()), seal::label_path()];
+    let sealed = [control_path(planned.facts.clusters.target.version().names()), label_path()];
 
     let created = plan.create.iter().chain(&plan.remove).map(|(path, _)| path);
     let copied = plan.copy.iter().map(|(path, _)| path);
@@ -80,7 +120,7 @@ fn check_target(target: &Target, planned: &Planned<'_>) -> Result<(), RewindErro
 /// The first byte of every file to be copied that the source's server need not be able to read itself:
 /// whoever put it there may have closed it. One file of its data tells that the role may read those. Files that
 /// were compared have been read already.
-fn check_source(source: &dyn Source, planned: &Planned<'_>) -> Result<(), RewindError> {
+fn check_source(source: &dyn Source, planned: &Planned<'_>) -> Result<(), PrecheckError> {
     let plan = &planned.plan;
     let copied = plan.copy.iter().map(|(path, _)| path);
     let foreign = copied.clone().filter(|path| !is_data(path));

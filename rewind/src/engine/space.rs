@@ -46,7 +46,7 @@ pub(crate) fn needs(
     for tail in &plan.copy_tail {
         needs.grows(&tail.path, tail.to)?;
     }
-    let geometry = planned.clusters.target.geometry();
+    let geometry = planned.facts.clusters.target.geometry();
     let wal_dir = geometry.version.wal_dir();
     let copied = plan.wal.copy.iter().map(|file| (&file.name, file.full_length));
     let elsewhere = plan.wal.elsewhere.iter().map(|name| (name, geometry.segment_size.bytes()));

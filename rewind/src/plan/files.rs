@@ -2,17 +2,17 @@
 //!
 //! Pure: no file is opened here. The WAL directory's own files are planned in [`crate::plan::wal`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use walparse::{PageMap, RelSegment, RelationBlocks, Version};
 
 use crate::datadir::data_path::DataPath;
 use crate::datadir::exclude::{Disposition, disposition};
 use crate::datadir::inventory::{EntryKind, Inventory};
-use crate::datadir::keep::{Keep, KeepError, is_data};
+use crate::datadir::keep::{Keep, is_data};
 use crate::outcome::PlanSummary;
+use crate::plan::error::PlanError;
 use crate::plan::wal::{self, WalPlan};
-use crate::survey::delta::Compared;
 
 /// Everything that will be done, each list in the order in which it is done.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -73,26 +73,6 @@ pub(crate) struct Tail {
     pub(crate) from: u64,
     /// Its size on the source.
     pub(crate) to: u64,
-}
-
-/// Why no plan can be made.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum PlanError {
-    /// A path is a file on one side and something else on the other.
-    #[error("file \"{path}\" is of different type in source and target")]
-    DifferentType {
-        /// The path.
-        path: DataPath,
-    },
-    /// What is to be kept is data.
-    #[error(transparent)]
-    Keep(#[from] KeepError),
-    /// A relation's path on the source is no regular file.
-    #[error("data file \"{path}\" in source is not a regular file")]
-    NotRegular {
-        /// The path.
-        path: DataPath,
-    },
 }
 
 /// What the plan is made from.
@@ -374,6 +354,23 @@ fn both<'a>(
         let path = ours.or(theirs).map(|(path, _)| path)?;
         Some((path, ours.map(|(_, kind)| kind), theirs.map(|(_, kind)| kind)))
     })
+}
+
+/// What comparing found.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Compared {
+    /// For each file that was compared the ranges that differ: offset and length, in order. No range: the
+    /// source has the same as far as its file goes.
+    pub(crate) differing: BTreeMap<DataPath, Vec<(u64, u32)>>,
+    /// Bytes that came from the source for that, about.
+    pub(crate) bytes: u64,
+}
+
+/// How much more than its listed size is asked of a file: one that has grown since arrives complete if it
+/// has not grown by much. What grows in a relation file is in the WAL.
+pub(crate) fn growth(path: &DataPath, version: Version) -> u64 {
+    const GROWTH: u64 = 8192;
+    if is_of_relation(path, version) { 0 } else { GROWTH }
 }
 
 #[cfg(test)]

@@ -8,12 +8,12 @@ use walparse::Names;
 
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::EntryKind;
-use crate::error::RewindError;
+use crate::plan::error::PlanError;
 use crate::plan::files::RewindPlan;
 
 /// Checks where the plan makes tablespaces: at the same places as on the source, but each in a directory of
 /// its own, in which nothing is.
-pub(crate) fn check(plan: &RewindPlan, root: &Path, names: &Names) -> Result<(), RewindError> {
+pub(crate) fn check(plan: &RewindPlan, root: &Path, names: &Names) -> Result<(), PlanError> {
     let mut seen: Vec<PathBuf> = Vec::new();
     for (link, kind) in &plan.create {
         let EntryKind::Symlink { target: directory } = kind else { continue };
@@ -32,7 +32,7 @@ pub(crate) fn check(plan: &RewindPlan, root: &Path, names: &Names) -> Result<(),
             problem.or_else(|| (!is_tablespace(link, names)).then_some("is no tablespace's by that name"));
         if let Some(problem) = problem {
             let (link, directory) = (link.clone(), directory.clone());
-            return Err(RewindError::TablespacePlace { link, directory, problem });
+            return Err(PlanError::TablespacePlace { link, directory, problem });
         }
         tracing::info!("the tablespace of \"{link}\" is made at {directory:?}, as on the source");
     }

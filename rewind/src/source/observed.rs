@@ -7,7 +7,7 @@ use walparse::{ControlFile, Lsn};
 use super::{ChunkSink, Comparand, FetchError, FetchRange, Source, SourceError, WalPosition};
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::Inventory;
-use crate::target::disk::ChangeObserver;
+use crate::observer::ChangeObserver;
 
 /// A source and who watches it.
 pub(crate) struct ObservedSource {

@@ -6,7 +6,6 @@
 //!
 //! Coarse ranges first; in those that differ, fine ones.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
@@ -21,7 +20,7 @@ use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::Inventory;
 use crate::datadir::keep::Keep;
 use crate::options::Delta;
-use crate::plan::files;
+use crate::plan::files::{Compared, growth, whole_on_both};
 use crate::source::{ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Source};
 
 /// The first look: a commit log's file is one such range.
@@ -45,23 +44,6 @@ const SAMPLE: u64 = 8 << 20;
 /// A digest and what comes with it.
 const DIGEST_BYTES: u64 = 64;
 
-/// What comparing found.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub(crate) struct Compared {
-    /// For each file that was compared the ranges that differ: offset and length, in order. No range: the
-    /// source has the same as far as its file goes.
-    pub(crate) differing: BTreeMap<DataPath, Vec<(u64, u32)>>,
-    /// Bytes that came from the source for that, about.
-    pub(crate) bytes: u64,
-}
-
-/// How much more than its listed size is asked of a file: one that has grown since arrives complete if it
-/// has not grown by much. What grows in a relation file is in the WAL.
-pub(crate) fn growth(path: &DataPath, version: Version) -> u64 {
-    const GROWTH: u64 = 8192;
-    if files::is_of_relation(path, version) { 0 } else { GROWTH }
-}
-
 /// The two sides.
 pub(crate) struct Sides<'a> {
     pub(crate) source: &'a dyn Source,
@@ -82,7 +64,7 @@ pub(crate) fn compare(sides: &Sides<'_>, delta: Delta, give_up: &AtomicBool) -> 
         return Ok(compared);
     }
     let candidates: Vec<(DataPath, u64)> =
-        files::whole_on_both(sides.source_files, sides.target_files, sides.keep, sides.version)
+        whole_on_both(sides.source_files, sides.target_files, sides.keep, sides.version)
             .map(|(path, to)| (path.clone(), to + growth(path, sides.version)))
             .collect();
     let total: u64 = candidates.iter().map(|(_, length)| length).sum();

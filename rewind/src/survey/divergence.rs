@@ -6,7 +6,6 @@
 //! true point is looked for segment by segment.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use walparse::scan::{EndOfWal, RebuiltBlocks, Scan, ScanError, ScanRequest, UnknownChanges, scan};
 use walparse::{
@@ -14,22 +13,21 @@ use walparse::{
     WalFault, WalGeometry, WalReadError, WalReader, before_page_header,
 };
 
-use crate::error::RewindError;
 use crate::outcome::Divergence;
+use crate::plan::Clusters;
 use crate::progress::{Progress, Stage};
-use crate::source::{Source, SourceError, WalPosition, read_part};
-use crate::survey::preflight::Clusters;
-use crate::wal::target::{AroundRecord, FetchWalError, SourceWal, TargetWal};
+use crate::source::{Source, SourceError, read_part};
+use crate::wal::error::WalError;
+use crate::wal::source::{SourceWal, source_end};
+use crate::wal::target::{FetchWalError, TargetWal};
 
 /// How much of the WAL before a presumed fork is compared: a few pages hold many records, and each
 /// record's checksum covers its link to the one before.
 const COMPARED_BYTES: u64 = 64 * 1024;
 
-/// How long a standby may take to receive what the target has.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 /// Why the point of divergence could not be found.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DivergenceError {
     /// The two clusters never had a timeline in common.
     #[error("could not find common ancestor of the source and target cluster's timelines")]
@@ -48,21 +46,37 @@ pub enum DivergenceError {
         /// The segment that would have to be compared.
         file: String,
     },
-    /// The end of the source's WAL could not be found.
-    #[error("could not read the end of the WAL of the source at {lsn}")]
-    SourceEnd {
-        /// Where its last record should be.
-        lsn: Lsn,
-        /// What stands there.
-        #[source]
-        source: WalFault,
-    },
-    /// The source failed.
+    /// WAL could not be had or read.
     #[error(transparent)]
-    Source(#[from] SourceError),
-    /// WAL could not be read.
-    #[error(transparent)]
-    Read(#[from] WalReadError),
+    Wal(#[from] WalError),
+}
+
+impl From<SourceError> for DivergenceError {
+    fn from(error: SourceError) -> DivergenceError {
+        DivergenceError::Wal(error.into())
+    }
+}
+
+impl From<WalReadError> for DivergenceError {
+    fn from(error: WalReadError) -> DivergenceError {
+        DivergenceError::Wal(error.into())
+    }
+}
+
+impl DivergenceError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            DivergenceError::Wal(error) => return error.hint(),
+            DivergenceError::NotComparable { .. } => {
+                "Both are on one timeline, and only this WAL could tell whether the target may follow. Take a new base backup, or, if you are sure that it may, start the target as a standby that can restore WAL from an archive."
+            }
+            DivergenceError::NoAncestor | DivergenceError::Unknown { .. } => {
+                "These two cannot be rewound to each other. Take a new base backup."
+            }
+        };
+        Some(hint.to_owned())
+    }
 }
 
 /// The fork the histories name.
@@ -97,7 +111,7 @@ pub(crate) fn find(
     sides: &Sides<'_>,
     wal: &mut TargetWal<'_>,
     presumed: Option<Lsn>,
-) -> Result<Found, RewindError> {
+) -> Result<Found, DivergenceError> {
     let control = &sides.clusters.target;
     let geometry = control.geometry();
     let required_end = require_own(wal, control)?;
@@ -105,7 +119,7 @@ pub(crate) fn find(
     let source_wal = SourceWal { source: sides.source, history: sides.source_history, geometry };
     let first = match (scan_to(wal, presumed.unwrap_or(Lsn(u64::MAX))), presumed) {
         // What is missing below the fork the source may have, once it is known to be the same there.
-        (Err(missing @ RewindError::MissingWal { .. }), Some(fork)) => {
+        (Err(missing @ DivergenceError::Wal(WalError::Missing { .. })), Some(fork)) => {
             let limit = fork.min(required_end);
             if !matches!(confirm(wal, &source_wal, limit)?, Confirmation::Same) {
                 return Err(missing);
@@ -125,7 +139,7 @@ pub(crate) fn find(
             fork
         }
         Confirmation::Unknown { file } if presumed.is_none() => {
-            return Err(DivergenceError::NotComparable { file }.into());
+            return Err(DivergenceError::NotComparable { file });
         }
         _ if first.end <= common_end && sides.rewinds_anyway => {
             let divergence = Divergence { lsn: first.end, timeline: timeline_before(wal, first.end) };
@@ -155,7 +169,7 @@ pub(crate) fn since_checkpoint(
     sides: &Sides<'_>,
     wal: &mut TargetWal<'_>,
     end: Lsn,
-) -> Result<Found, RewindError> {
+) -> Result<Found, DivergenceError> {
     let required_end = require_own(wal, &sides.clusters.target)?;
     wal.set_limits(end, required_end);
     // Just behind the start of its record: that is then the last checkpoint before the fork.
@@ -165,10 +179,10 @@ pub(crate) fn since_checkpoint(
 }
 
 /// Reads the target's WAL to its end, for nothing but the errors on the way.
-pub(crate) fn check_end(wal: &mut TargetWal<'_>, clusters: &Clusters) -> Result<(), RewindError> {
+pub(crate) fn check_end(wal: &mut TargetWal<'_>, clusters: &Clusters) -> Result<(), DivergenceError> {
     let required_end = require_own(wal, &clusters.target)?;
     let request = request(clusters, Lsn(u64::MAX), required_end, RebuiltBlocks::Ignore);
-    scan(wal, &request, &|_| {}).map(|_| ()).map_err(|error| scan_error(error, wal))
+    Ok(scan(wal, &request, &|_| {}).map(|_| ()).map_err(|error| scan_error(error, wal))?)
 }
 
 /// Whether the target's WAL up to `end` is the source's, as far as can be seen.
@@ -189,10 +203,10 @@ fn scan_target(
     wal: &TargetWal<'_>,
     fork: Lsn,
     required_end: Lsn,
-) -> Result<Scan, RewindError> {
+) -> Result<Scan, DivergenceError> {
     let request = request(sides.clusters, fork, required_end, sides.rebuilt);
     let progress = |bytes| sides.progress.advance(Stage::Scan, bytes);
-    scan(wal, &request, &progress).map_err(|error| scan_error(error, wal))
+    Ok(scan(wal, &request, &progress).map_err(|error| scan_error(error, wal))?)
 }
 
 fn request(clusters: &Clusters, fork: Lsn, required_end: Lsn, rebuilt: RebuiltBlocks) -> ScanRequest {
@@ -220,7 +234,7 @@ fn timeline_before(wal: &TargetWal<'_>, lsn: Lsn) -> TimelineId {
 
 /// Limits the WAL to what is the target's own, and says how far that must be there. Nothing of the source's
 /// is taken for the target's own before both have been compared.
-fn require_own(wal: &mut TargetWal<'_>, control: &ControlFile) -> Result<Lsn, RewindError> {
+fn require_own(wal: &mut TargetWal<'_>, control: &ControlFile) -> Result<Lsn, DivergenceError> {
     wal.set_limits(Lsn::INVALID, control.checkpoint_lsn().advance(1));
     let required_end = required_end(wal, control)?;
     wal.set_limits(Lsn::INVALID, required_end);
@@ -228,10 +242,10 @@ fn require_own(wal: &mut TargetWal<'_>, control: &ControlFile) -> Result<Lsn, Re
 }
 
 /// How far the target's WAL must be there: the end of its last checkpoint, or its minRecoveryPoint.
-fn required_end(wal: &TargetWal<'_>, control: &ControlFile) -> Result<Lsn, RewindError> {
+fn required_end(wal: &TargetWal<'_>, control: &ControlFile) -> Result<Lsn, DivergenceError> {
     let lsn = control.checkpoint_lsn();
     let mut reader = WalReader::new(wal, control.geometry(), lsn);
-    let end = match reader.read().map_err(|error| RewindError::Scan(error.into()))? {
+    let end = match reader.read().map_err(|error| WalError::Scan(error.into()))? {
         Ok(record) if walparse::rmgr::is_checkpoint(&record.header) => {
             return Ok(record.end.max(control.min_recovery_point()));
         }
@@ -245,68 +259,20 @@ fn required_end(wal: &TargetWal<'_>, control: &ControlFile) -> Result<Lsn, Rewin
     } else {
         ScanError::BreaksOff { position: lsn, needed, fault: end.1 }
     };
-    Err(scan_error(error, wal))
+    Err(scan_error(error, wal).into())
 }
 
 /// Missing WAL has words of its own.
-fn scan_error(error: ScanError, wal: &TargetWal<'_>) -> RewindError {
+fn scan_error(error: ScanError, wal: &TargetWal<'_>) -> WalError {
     match error {
         ScanError::Missing { file, needed, all, .. } => {
             let name = |segment: &SegmentNo| {
                 let path = PathBuf::from(wal.describe(*segment));
                 path.file_name().unwrap_or_default().to_string_lossy().into_owned()
             };
-            RewindError::MissingWal {
-                file,
-                all: all.iter().map(name).collect(),
-                needed,
-                places: wal.places(),
-            }
+            WalError::Missing { file, all: all.iter().map(name).collect(), needed, places: wal.places() }
         }
-        other => RewindError::Scan(other),
-    }
-}
-
-/// The end of the source's WAL, and how far of that is on its disk to be compared.
-///
-/// A standby that still receives may be about to get what the target has, so it is given a moment; a
-/// target that is still ahead then could not follow it, whoever is right.
-pub(crate) fn source_end(
-    source: &dyn Source,
-    control: &ControlFile,
-    history: &TimelineHistory,
-    target_end: Lsn,
-) -> Result<(Lsn, Lsn), DivergenceError> {
-    let geometry = control.geometry();
-    let patience = Instant::now() + PATIENCE;
-    loop {
-        match source.position()? {
-            WalPosition::Primary { insert, flush } => {
-                return Ok((before_page_header(insert, &geometry), flush.min(insert)));
-            }
-            WalPosition::Standby { received, .. } if received >= target_end || Instant::now() >= patience => {
-                let end = received.max(control.min_recovery_point());
-                return Ok((end, end));
-            }
-            WalPosition::Standby { .. } => std::thread::sleep(Duration::from_millis(50)),
-            WalPosition::Stopped => {
-                let wal = SourceWal { source, history, geometry };
-                let around = AroundRecord { wal: &wal, lsn: control.checkpoint_lsn(), pages: 2 };
-                let end = stopped_end(&around, control)?;
-                return Ok((end, end));
-            }
-        }
-    }
-}
-
-/// The end of the WAL that a stopped server's data directory depends on: of its last checkpoint record,
-/// or the minRecoveryPoint if that is later.
-fn stopped_end<S: SegmentStore + ?Sized>(store: &S, control: &ControlFile) -> Result<Lsn, DivergenceError> {
-    let lsn = control.checkpoint_lsn();
-    let mut reader = WalReader::new(store, control.geometry(), lsn);
-    match reader.read()? {
-        Ok(record) => Ok(record.end.max(control.min_recovery_point())),
-        Err(end) => Err(DivergenceError::SourceEnd { lsn, source: end.fault }),
+        other => WalError::Scan(other),
     }
 }
 

@@ -6,9 +6,10 @@
 
 use walparse::{ControlFile, Lsn, SegmentStore, WalFault, WalReadError, WalReader, rmgr};
 
-use crate::error::RewindError;
-use crate::survey::preflight::Clusters;
-use crate::wal::target::{AroundRecord, SourceWal, TargetWal};
+use crate::plan::Clusters;
+use crate::wal::error::WalError;
+use crate::wal::source::{AroundRecord, SourceWal};
+use crate::wal::target::TargetWal;
 
 /// How much of the source's WAL is fetched for this: 1 MB of it. What the target will replay is read in whole
 /// before it is sealed.
@@ -19,7 +20,7 @@ pub(crate) fn check(
     clusters: &Clusters,
     target: &TargetWal<'_>,
     source: &SourceWal<'_>,
-) -> Result<(), RewindError> {
+) -> Result<(), WalError> {
     let version = clusters.target.version();
     if !version.flavor().is_fork() {
         return Ok(());
@@ -45,10 +46,10 @@ fn check_side<S: SegmentStore + ?Sized>(
     side: &'static str,
     store: &S,
     control: &ControlFile,
-) -> Result<Option<u64>, RewindError> {
-    let read = |error: WalReadError| RewindError::Scan(error.into());
+) -> Result<Option<u64>, WalError> {
+    let read = |error: WalReadError| WalError::Scan(error.into());
     let (geometry, start) = (control.geometry(), control.checkpoint_lsn());
-    let refuse = |position: Lsn, source: WalFault| RewindError::UnknownWal {
+    let refuse = |position: Lsn, source: WalFault| WalError::UnknownFormat {
         side,
         version: control.version(),
         magic: match source {

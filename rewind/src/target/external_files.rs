@@ -19,7 +19,7 @@ use crate::target::{Target, TargetError};
 
 /// The places outside.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Outside {
+pub(crate) struct ExternalFiles {
     /// Copies of the control file.
     control_copies: Vec<PathBuf>,
     /// Where the server archives WAL.
@@ -36,15 +36,15 @@ pub(crate) struct Branches<'a> {
     pub(crate) fork: Lsn,
 }
 
-impl Outside {
+impl ExternalFiles {
     /// Reads what the target's configuration says of it; PostgreSQL has nothing of the kind.
     pub(crate) fn of_target(
         root: &Path,
         version: Version,
         config_file: Option<&Path>,
-    ) -> Result<Outside, ConfigError> {
+    ) -> Result<ExternalFiles, ConfigError> {
         if !version.flavor().is_fork() {
-            return Ok(Outside::default());
+            return Ok(ExternalFiles::default());
         }
         let configuration = Configuration::read(root, version.names(), config_file)?;
         let paths = |name: &str| {
@@ -54,7 +54,7 @@ impl Outside {
         };
         let archive = if version.flavor().has_archive_dest() { paths("archive_dest") } else { Vec::new() };
         let archive = archive.into_iter().next().filter(|directory| directory.is_dir());
-        Ok(Outside { control_copies: paths("control_file_copy"), archive })
+        Ok(ExternalFiles { control_copies: paths("control_file_copy"), archive })
     }
 
     /// Says what would be done.

@@ -23,7 +23,7 @@ use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::options::KeepDiverged;
 use crate::outcome::{CommonCheckpoint, Divergence};
-use crate::target::external_files::Outside;
+use crate::target::external_files::ExternalFiles;
 use crate::target::{Target, TargetError, unfinished_path};
 use crate::wal::changed::ChangedBlocks;
 
@@ -67,7 +67,7 @@ pub(crate) struct Journal {
     pub(crate) checkpoint: CommonCheckpoint,
     pub(crate) changed: ChangedBlocks,
     /// What is outside the data directory, by the configuration that the rewind replaces.
-    pub(crate) outside: Outside,
+    pub(crate) outside: ExternalFiles,
     /// What the first plan fetches; a second run fetches about as much again.
     pub(crate) fetch_bytes: Option<u64>,
     /// What is kept: a file that was half copied must not be kept by the next run. Nothing in older journals.
@@ -93,7 +93,7 @@ struct Body {
     #[serde(default)]
     wal_magic: Option<u16>,
     #[serde(default)]
-    outside: Outside,
+    outside: ExternalFiles,
     history: String,
     /// LSN and timeline.
     divergence: (u64, u32),
@@ -126,7 +126,7 @@ pub(crate) struct NewJournal<'a> {
     pub(crate) divergence: Divergence,
     pub(crate) checkpoint: CommonCheckpoint,
     pub(crate) changed: &'a ChangedBlocks,
-    pub(crate) outside: &'a Outside,
+    pub(crate) outside: &'a ExternalFiles,
     /// The target's listing.
     pub(crate) files: &'a Inventory,
     pub(crate) fetch_bytes: u64,
@@ -149,7 +149,7 @@ struct NewBody<'a> {
     #[serde(serialize_with = "store_map")]
     rebuilt: &'a PageMap,
     rebuilt_by: (u64, u64),
-    outside: &'a Outside,
+    outside: &'a ExternalFiles,
     keep: &'a [String],
     keep_diverged: Option<&'a KeepDiverged>,
     fetch_bytes: u64,
@@ -400,7 +400,7 @@ mod tests {
                 timeline: TimelineId(1),
             },
             changed: &changed(),
-            outside: &Outside::default(),
+            outside: &ExternalFiles::default(),
             files,
             fetch_bytes: 1 << 20,
             keep: &["x".into()],

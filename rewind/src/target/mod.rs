@@ -21,9 +21,10 @@ use std::time::{Duration, Instant};
 use walparse::Names;
 
 use crate::datadir::data_path::DataPath;
+use crate::datadir::server;
+use crate::observer::ChangeObserver;
 use crate::stop::StopFlag;
-use crate::survey::preflight;
-use crate::target::disk::{ChangeObserver, Disk, ignore_missing};
+use crate::target::disk::{Disk, ignore_missing};
 use crate::target::lock_holder::Holder;
 
 /// How many threads wait for the disk at once: it takes many requests, and the file system makes one commit for all
@@ -72,6 +73,14 @@ pub struct TargetError {
     pub source: io::Error,
 }
 
+impl TargetError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> String {
+        "Run kbrecover as the user who owns the data directory, and see that the file is accessible."
+            .to_owned()
+    }
+}
+
 /// Why the target could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -92,6 +101,18 @@ pub enum LockError {
         /// Which one, as far as this process may see it.
         holder: Option<Holder>,
     },
+}
+
+impl LockError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            LockError::Taken { .. } => "Wait until it has finished.".to_owned(),
+            LockError::Open { .. } => {
+                "Give the data directory of the stopped server, and run as its owner.".to_owned()
+            }
+        }
+    }
 }
 
 /// Where a small file is written before it takes its place.
@@ -461,7 +482,7 @@ impl Target {
             return Ok(());
         }
         *last = Instant::now();
-        preflight::check_not_running(&self.root, names).map(drop).map_err(|error| TargetError {
+        server::check_not_running(&self.root, names).map(drop).map_err(|error| TargetError {
             action: "go on with directory",
             path: self.root.clone(),
             source: io::Error::other(error),

@@ -6,9 +6,8 @@ use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::datadir::keep::Keep;
 use crate::options::RebuiltBlocks;
-use crate::plan::files::{PlanInput, RewindPlan, plan};
+use crate::plan::files::{Compared, PlanInput, RewindPlan, plan};
 use crate::plan::wal::WalPlan;
-use crate::survey::delta::Compared;
 use crate::wal::changed::ChangedBlocks;
 
 const BLOCKS_PER_FILE: u32 = 131_072;
@@ -83,7 +82,7 @@ mod tests {
     use super::*;
     use crate::outcome::{CommonCheckpoint, Divergence};
     use crate::target::Target;
-    use crate::target::external_files::Outside;
+    use crate::target::external_files::ExternalFiles;
     use crate::target::journal::NewJournal;
 
     const CHILD: &str = "KBRECOVER_TEST_MEASURES_MEMORY";
@@ -111,7 +110,7 @@ mod tests {
             divergence: Divergence { lsn: Lsn(200), timeline: TimelineId(1) },
             checkpoint: CommonCheckpoint { lsn: Lsn(150), redo: Lsn(100), timeline: TimelineId(1) },
             changed: &made.changed,
-            outside: &Outside::default(),
+            outside: &ExternalFiles::default(),
             files: &made.target,
             fetch_bytes: 0,
             keep: &[],
@@ -129,7 +128,7 @@ mod tests {
         if std::env::var_os(CHILD).is_some() {
             return println!("peak of {} MB", hold_everything());
         }
-        let name = "benching::tests::a_million_files_and_ten_million_blocks_take_less_than_400_megabytes";
+        let name = "testing::benching::tests::a_million_files_and_ten_million_blocks_take_less_than_400_megabytes";
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);

@@ -11,12 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tempfile::{NamedTempFile, TempDir};
-use walparse::{
-    FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalDir, WalGeometry, WalReadError,
-};
+use walparse::{FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, WalDir, WalGeometry, WalReadError};
 
 use crate::datadir::data_path::DataPath;
-use crate::source::{FetchError, Source, SourceError, read_part, store_part};
+use crate::source::{FetchError, Source, SourceError, store_part};
 use crate::stop::StopFlag;
 use crate::wal::archive::{Archive, ArchiveError};
 
@@ -257,80 +255,4 @@ impl SegmentStore for TargetWal<'_> {
     fn describe(&self, segment: SegmentNo) -> String {
         self.local.describe(segment)
     }
-}
-
-/// The segments of the source in its own history, read through the seam.
-pub(crate) struct SourceWal<'a> {
-    pub(crate) source: &'a dyn Source,
-    pub(crate) history: &'a TimelineHistory,
-    pub(crate) geometry: WalGeometry,
-}
-
-impl SourceWal<'_> {
-    /// The name of a segment's file.
-    pub(crate) fn describe(&self, segment: SegmentNo) -> String {
-        let size = self.geometry.segment_size;
-        size.file_name(self.history.timeline_of_segment(segment, size), segment)
-    }
-
-    /// The path of a segment's file below the data directory.
-    pub(crate) fn path(&self, segment: SegmentNo) -> Result<DataPath, SourceError> {
-        let name = self.describe(segment);
-        Ok(DataPath::parse(format!("{}/{name}", self.geometry.version.wal_dir()))?)
-    }
-}
-
-/// The pages from the one on in which a record of the source starts, and the first two of every segment, without
-/// fetching a segment of perhaps a gigabyte. All else reads as zeros, and so as no WAL.
-pub(crate) struct AroundRecord<'a> {
-    pub(crate) wal: &'a SourceWal<'a>,
-    pub(crate) lsn: Lsn,
-    /// How many pages; two are enough for a record as short as a checkpoint's.
-    pub(crate) pages: u64,
-}
-
-impl SegmentStore for AroundRecord<'_> {
-    fn open(&self, segment: SegmentNo) -> Result<Option<FileBytes>, WalReadError> {
-        let failed = |source: SourceError| WalReadError::Fetch {
-            segment: self.describe(segment),
-            source: Box::new(source),
-        };
-        let geometry = &self.wal.geometry;
-        let (size, block) = (geometry.segment_size, u64::from(geometry.wal_block_size));
-        let path = self.wal.path(segment).map_err(failed)?;
-        // Memory that is never written to is not taken.
-        let mut bytes = vec![0; size.bytes() as usize];
-        let mut stretches = vec![(0, 2)];
-        if size.segment_of(self.lsn) == segment {
-            let offset = size.offset_of(self.lsn) as u64;
-            stretches.push((offset - offset % block, self.pages));
-        }
-        for (offset, pages) in stretches {
-            let length = (pages * block).min(size.bytes() - offset);
-            let part = read_part(self.wal.source, &path, offset, length).map_err(failed)?;
-            let Some(part) = part else { return Ok(None) };
-            bytes[offset as usize..][..part.len()].copy_from_slice(&part);
-        }
-        Ok(Some(FileBytes::Owned(bytes)))
-    }
-
-    fn newest(&self) -> Result<Option<SegmentNo>, WalReadError> {
-        Ok(None)
-    }
-
-    fn describe(&self, segment: SegmentNo) -> String {
-        self.wal.describe(segment)
-    }
-}
-
-/// The history of a timeline, from the file that `read` finds by name; timeline 1 has none.
-pub(crate) fn read_history<E>(
-    timeline: TimelineId,
-    read: impl FnOnce(&str) -> Result<Option<Vec<u8>>, E>,
-) -> Result<Option<Result<TimelineHistory, walparse::HistoryError>>, E> {
-    if timeline <= TimelineId(1) {
-        return Ok(Some(Ok(TimelineHistory::of_first(timeline))));
-    }
-    let text = read(&timeline.history_file_name())?;
-    Ok(text.map(|text| TimelineHistory::parse(timeline, &text)))
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use walparse::Names;
 
 mod locate;
+pub(crate) mod recovery;
 mod syntax;
 
 pub use syntax::{Setting, SyntaxError, parse};
