@@ -116,7 +116,7 @@ impl Moment {
     }
 }
 
-/// Called at the begin and the end of each action, with the name of its step.
+/// Called at the beginning and the end of each action, with the name of its step.
 pub type Watch<'a> = &'a dyn Fn(&'static str, Moment);
 
 /// Does nothing.

@@ -17,15 +17,17 @@ use crate::programs::{ProgramError, find_server};
 /// of its empty input and shuts down cleanly.
 ///
 /// ```no_run
-/// use std::sync::Arc;
-///
 /// use kbrecover_hooks::SingleUserServer;
-/// use kbrecover_rewind::{CrashRecovery, UncleanTarget};
-/// # fn example(options: &mut kbrecover_rewind::Options) {
+/// use kbrecover_rewind::conninfo::{Conninfo, ProcessEnvironment};
+/// use kbrecover_rewind::{Options, Silent, SourceChoice, UncleanTarget, run};
+///
+/// let source = Conninfo::parse("host=db2 user=postgres dbname=postgres", &ProcessEnvironment::PostgreSql)?;
 /// let mut server = SingleUserServer::default();
 /// server.bindir = Some("/usr/lib/postgresql/15/bin".into());
-/// # let _: &dyn CrashRecovery = &server;
-/// # }
+/// let mut options = Options::new("/var/lib/postgresql/15/main".into(), SourceChoice::Server(Box::new(source)));
+/// options.unclean_target = UncleanTarget::Recover(Box::new(server));
+/// run(&options, &Silent)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]

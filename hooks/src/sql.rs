@@ -1,4 +1,5 @@
-//! Queries to a server or a pool. Each is sent on a new connection, which is made as the engine makes its connections.
+//! Queries to a server or a pool. Each is sent on a new connection, made in the same way as
+//! the engine's connections.
 
 use std::time::Duration;
 

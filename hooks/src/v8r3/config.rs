@@ -81,7 +81,7 @@ pub struct HaModule {
     pub stops_on_disk_failure: bool,
     /// `MOUNT_CHECK_MAX_RETRIES`
     pub disk_retries: u32,
-    /// `DATA_SIZE_DIFF`: the maximal lag, in bytes, of a standby that is attached to the pool.
+    /// `DATA_SIZE_DIFF`: the maximum lag, in bytes, of a standby that is attached to the pool.
     pub max_lag: u64,
     /// `STOP_DB_WITHOUT_GATEWAY`: whether the server is stopped if no gateway responds, as the script did. A setting of this
     /// program.

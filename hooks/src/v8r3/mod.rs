@@ -8,9 +8,10 @@
 //! every node     disk, network, pool
 //! primary        virtual address, synchronous standbys
 //! standby        virtual address, health; if the node must be recovered:
-//!                back-off, permission, template, primary, record of slots, detach, stop, slots, rewind,
+//!                back-off, permission, templates, primary, record of slots, detach, stop, slots, rewind,
 //!                configuration, recovery settings, start
-//!                in any case: slots of this node, streaming, synchronous standbys, attach
+//!                in any case: slots of this node, streaming, lag, synchronous standbys,
+//!                attach
 //! ```
 
 mod attach;

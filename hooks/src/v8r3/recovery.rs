@@ -15,7 +15,7 @@ pub(super) fn steps<'a>() -> [Step<Node<'a>>; 13] {
         Step::new("permission", refuse::check_permission, no_action),
         Step::new("templates", refuse::check_template, no_action),
         Step::new("primary", refuse::check_primary, no_action),
-        Step::new("note of slots", slots::check_record, no_action),
+        Step::new("record of slots", slots::check_record, no_action),
         Step::new("detach", check_detach, detach),
         Step::new("stop", check_stop, stop),
         Step::new("slots", slots::check_old, slots::drop_old),

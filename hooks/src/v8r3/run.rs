@@ -27,7 +27,7 @@ pub struct Request<'a> {
     pub rewinder: &'a dyn Rewinder,
     /// The log.
     pub log: &'a RecoveryLog,
-    /// Called at the begin and the end of each action.
+    /// Called at the beginning and the end of each action.
     pub watch: Watch<'a>,
 }
 

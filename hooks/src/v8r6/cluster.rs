@@ -78,7 +78,7 @@ pub(super) fn attached(server: &Server) -> Result<Vec<String>, StepError> {
     Ok(answer.rows.into_iter().flatten().flatten().collect())
 }
 
-/// Records in the metadata that a node follows the primary, unless they say so already. A rejoin that was interrupted
+/// Records in the metadata that a node follows the primary, unless it says so already. A rejoin that was interrupted
 /// may have attached the node without recording it.
 pub(super) fn record_standby(primary: &Server, node: &NodeRecord, upstream: i32) -> Result<(), StepError> {
     if node.kind == "standby" && node.upstream == Some(upstream) {

@@ -22,7 +22,7 @@ pub(super) struct Context<'a> {
     pub(super) known: KnownNodes,
 }
 
-/// The attempts to repair one thing, and the last message about it. Starts anew when the thing is in order again.
+/// The attempts to repair one thing, and the last message about it. Reset once it is in order.
 #[derive(Default)]
 pub(super) struct Backoff {
     /// Attempts since it was last in order, including those that reported success.

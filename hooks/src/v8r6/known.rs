@@ -24,7 +24,7 @@ impl KnownNodes {
         KnownNodes { file: file.to_owned(), nodes, is_written: true }
     }
 
-    /// Replaces the nodes by those that the metadata contain now, and records them if they have changed.
+    /// Replaces the nodes by those in the metadata, and records them if they have changed.
     pub(super) fn update(&mut self, nodes: Vec<NodeRecord>) -> Result<(), StepError> {
         let (old, new) = (text(&self.nodes), text(&nodes));
         self.nodes = nodes;

@@ -51,7 +51,7 @@ pub struct RejoinRequest<'a> {
     pub rewinder: &'a dyn Rewinder,
     /// The log.
     pub log: &'a RecoveryLog,
-    /// Called at the begin and the end of each action.
+    /// Called at the beginning and the end of each action.
     pub watch: Watch<'a>,
 }
 
@@ -183,7 +183,7 @@ fn check_metadata(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     let target = find(&|node| node.host() == host && node.conninfo.get("port").unwrap_or("5432") == port);
     let Some(target) = target else {
         return Err(StepError::new(format!(
-            "the metadata have no record of a node at {}",
+            "the metadata has no record of a node at {}",
             rejoin.primary.name()
         )));
     };
