@@ -30,7 +30,7 @@ fn a_standby_that_is_down_is_started() {
     cluster.kill_node(2);
     cluster.wait("the primary to see it", || cluster.streaming(1) == ["node3"]);
     assert_eq!(cluster.look(1).code, 0);
-    assert!(cluster.log(1).contains("it is left to a person"), "{}", cluster.log(1));
+    assert!(cluster.log(1).contains("manual recovery is required"), "{}", cluster.log(1));
     assert_eq!(cluster.process(2), None);
     // A standby looks after nobody.
     assert_eq!(cluster.look(3).code, 0);

@@ -67,10 +67,7 @@ mod debug {
 
     /// The faults of recovery flows.
     pub(crate) fn at_step(name: &'static str, moment: Moment) {
-        let moment = match moment {
-            Moment::Begin => "begin",
-            Moment::Done => "done",
-        };
+        let moment = moment.name();
         if std::env::var("KBRECOVER_STEP_FAULT").is_ok_and(|wanted| wanted == format!("{name}:{moment}")) {
             // Nothing of this process is left to hear that it failed.
             let _ = kill_process(getpid(), Signal::KILL);

@@ -105,7 +105,7 @@ pub(crate) fn end_with_children(log: &Arc<RecoveryLog>) -> io::Result<()> {
     let log = Arc::clone(log);
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
-            log.speak();
+            log.release();
             log.line(&format!("received {}: this run ends, the next one goes on", name_of(signal)));
             command::end_all();
             command::wait_for_end();

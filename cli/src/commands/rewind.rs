@@ -81,7 +81,12 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         None if args.restore_target_wal => RestoreCommand::FromTarget,
         None => RestoreCommand::Off,
     };
-    let server = || SingleUserServer { bindir: args.bindir.clone(), config_file: args.config_file.clone() };
+    let server = || {
+        let mut server = SingleUserServer::default();
+        server.bindir.clone_from(&args.bindir);
+        server.config_file.clone_from(&args.config_file);
+        server
+    };
     let unclean_target = match (args.ensure_shutdown, args.no_ensure_shutdown) {
         (true, _) => UncleanTarget::Recover(Box::new(server())),
         (false, true) => UncleanTarget::Refuse,

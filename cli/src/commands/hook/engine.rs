@@ -66,10 +66,13 @@ impl Rewinder for Engine {
 }
 
 fn told(failed: Failed) -> RewindFailed {
-    RewindFailed {
-        is_unfinished: failed.target == TargetState::Unfinished,
-        message: failed.message,
-        hint: failed.hint,
+    let failure = match failed.target {
+        TargetState::Unfinished => RewindFailed::unfinished(failed.message),
+        _ => RewindFailed::unchanged(failed.message),
+    };
+    match failed.hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
     }
 }
 

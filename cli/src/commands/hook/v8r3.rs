@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use kbrecover_hooks::cron::CronFile;
-use kbrecover_hooks::flow::{FlowReport, Guard, GuardError, Run, StepState};
+use kbrecover_hooks::flow::{FlowReport, Run, StepState};
+use kbrecover_hooks::guard::{Guard, GuardError};
 use kbrecover_hooks::recovery_log::{Echo, RecoveryLog};
-use kbrecover_hooks::v8r3::{Asked, HaModule, Request, recover};
+use kbrecover_hooks::v8r3::{HaModule, Request, Trigger, recover};
 use kbrecover_rewind::command;
 
 use super::engine::{Engine, log_messages};
@@ -116,32 +117,28 @@ fn flow(screen: &Screen, args: &V8r3Args, config: &Path) -> ExitCode {
     let unguarded = |error: &GuardError| {
         // From cron nobody reads standard error.
         log.line(&format!("ERROR: {}", chain(error)));
-        log.speak();
+        log.release();
         failed(&chain(error))
     };
     let guard = match Guard::take(&args.run_dir.join("kb.lock"), &args.run_dir.join("KB_RECOVERY_FLAG")) {
         Ok(guard) => guard,
         Err(error @ GuardError::Taken { .. }) => {
             log.line(&format!("Another process is on, exit this time: {error}"));
-            log.speak();
+            log.release();
             // Cron comes again in a minute; a person waits for what was asked.
             return if by_hand { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
         Err(error) => return unguarded(&error),
     };
     if by_hand {
-        log.speak();
+        log.release();
     }
-    let request = Request {
-        config: &config,
-        asked: if args.force { Asked::ByHand } else { Asked::ByCron },
-        run: if args.dry_run { Run::Dry } else { Run::Real },
-        run_dir: &args.run_dir,
-        interrupted: guard.interrupted().is_some(),
-        rewinder: &Engine,
-        log: &log,
-        watch: &faults::at_step,
-    };
+    let mut request = Request::new(&config, &Engine, &log);
+    request.trigger = if args.force { Trigger::Manual } else { Trigger::Cron };
+    request.run = if args.dry_run { Run::Dry } else { Run::Real };
+    request.run_dir = &args.run_dir;
+    request.interrupted = guard.interrupted().is_some();
+    request.watch = &faults::at_step;
     let report = match guarded(&request, guard) {
         Ok(report) => report,
         Err(error) => return unguarded(&error),
@@ -227,12 +224,8 @@ fn change_cron(action: &CronAction, args: &CronArgs, config: &Path) -> Result<St
     if let CronAction::Install(args) = action {
         look_before_install(&args.user, &config, &program)?;
     }
-    let cron = CronFile {
-        path: args.cron_file.clone(),
-        user: args.user.clone(),
-        command: format!("{} hook v8r3 --config {}", program.display(), config.display()),
-        replaces: "network_rewind.sh",
-    };
+    let command = format!("{} hook v8r3 --config {}", program.display(), config.display());
+    let cron = CronFile::new(&args.cron_file, &args.user, command).replacing("network_rewind.sh");
     let file = args.cron_file.display();
     let told = |error: kbrecover_hooks::cron::CronError| chain(&error);
     Ok(match action {

@@ -167,15 +167,11 @@ fn rejoin(config: &RepmgrConf, args: &RejoinArgs, log: &RecoveryLog) -> ExitCode
         _ => Force::None,
     };
     let run = if args.dry_run { Run::Dry } else { Run::Real };
-    let report = v8r6::rejoin(&RejoinRequest {
-        config,
-        target,
-        force,
-        run,
-        rewinder: &Engine,
-        log,
-        watch: &faults::at_step,
-    });
+    let mut request = RejoinRequest::new(config, target, &Engine, log);
+    request.force = force;
+    request.run = run;
+    request.watch = &faults::at_step;
+    let report = v8r6::rejoin(&request);
     print(&report, args.format, args.dry_run);
     if report.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -195,7 +191,7 @@ fn start_daemon(screen: &Screen, config: &RepmgrConf, args: &DaemonArgs) -> Exit
         Ok(listening) => listening,
         Err(error) => return failed(screen, &format!("could not listen for signals: {error}"), None),
     };
-    let _held = match PidFile::take(&config.pid_file, "a daemon of this node runs") {
+    let _held = match PidFile::take(&config.pid_file, "a daemon of this node") {
         Ok(held) => held,
         Err(error @ PidFileError::Taken { .. }) => {
             if io::stderr().is_terminal() {
@@ -211,7 +207,9 @@ fn start_daemon(screen: &Screen, config: &RepmgrConf, args: &DaemonArgs) -> Exit
     let own = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
     let program = args.program.as_deref().unwrap_or(&own);
     with_log(screen, config, Echo::Off, |log| {
-        let request = DaemonRequest { config: config.clone(), program, log, rounds: args.rounds, stop };
+        let mut request = DaemonRequest::new(config.clone(), program, log);
+        request.rounds = args.rounds;
+        request.stop = stop;
         v8r6::daemon(request, &orders);
         ExitCode::SUCCESS
     })
@@ -336,7 +334,7 @@ fn with_log(
             return failed(screen, &format!("could not open log file \"{path}\": {error}"), None);
         }
     };
-    log.speak();
+    log.release();
     log_messages(&log);
     work(&log)
 }
