@@ -143,7 +143,7 @@ pub enum Mode {
 pub enum SameTimeline {
     /// Nothing: it can follow the source as it is.
     Follow,
-    /// Rewind it to its last checkpoint all the same, as `sys_rewind` of KingbaseES V8R3 does.
+    /// Rewind it from its last checkpoint on all the same, as `sys_rewind` of KingbaseES V8R3 does.
     Resync,
 }
 
