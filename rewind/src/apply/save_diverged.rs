@@ -160,10 +160,10 @@ impl Saving {
         let is_resumed = planned.facts.resumed.is_some();
         let asked = options.keep_diverged.as_ref().map(absolute).transpose()?;
         let chosen = if is_resumed {
-            if asked.is_some() && asked.as_ref() != planned.facts.kept_before() {
-                return Err(SaveDivergedError::Other { begun: planned.facts.kept_before().cloned() });
+            if asked.is_some() && asked.as_ref() != planned.facts.saved_before() {
+                return Err(SaveDivergedError::Other { begun: planned.facts.saved_before().cloned() });
             }
-            planned.facts.kept_before().cloned()
+            planned.facts.saved_before().cloned()
         } else {
             asked
         };
