@@ -77,7 +77,7 @@ pub(crate) fn copy_data(
     let target = transfer.target;
     // Emptied first, so that nothing of a longer old file stays behind the new contents.
     for_files(&plan.copy, |(path, _)| target.open(path)?.empty())?;
-    for_files(&plan.patch, |patch| target.open(&patch.path)?.cut(patch.size))?;
+    for_files(&plan.patch, |patch| target.open(&patch.path)?.truncate(patch.size))?;
 
     let mut order = Order::default();
     for (path, size) in &plan.copy {
@@ -274,7 +274,7 @@ impl Writer<'_> {
         let number = range.file as usize;
         if bytes < u64::from(range.length) && self.order.patched.contains(&range.file) {
             // It has become shorter since it was compared: what stands behind that is not the source's.
-            file.cut(range.offset + bytes).map_err(io::Error::other)?;
+            file.truncate(range.offset + bytes).map_err(io::Error::other)?;
         }
         self.per_file[number].fetch_add(bytes, Ordering::Relaxed);
         self.transfer.progress.advance(Stage::Copy, bytes);
@@ -295,7 +295,7 @@ impl ChunkSink for Writer<'_> {
             self.missing.lock().unwrap_or_else(PoisonError::into_inner).insert(range.file);
             return Ok(());
         };
-        self.transfer.target.check_alone().map_err(io::Error::other)?;
+        self.transfer.target.check_no_server().map_err(io::Error::other)?;
         let file = self.file(range.file).map_err(io::Error::other)?;
         if !bytes.is_empty() {
             file.write_at(bytes, range.offset).map_err(io::Error::other)?;
@@ -308,7 +308,7 @@ impl ChunkSink for Writer<'_> {
     }
 
     fn copy_from(&self, range: FetchRange, from: &File) -> io::Result<bool> {
-        self.transfer.target.check_alone().map_err(io::Error::other)?;
+        self.transfer.target.check_no_server().map_err(io::Error::other)?;
         let file = self.file(range.file).map_err(io::Error::other)?;
         let copied = file.copy_from(from, range.offset, u64::from(range.length));
         match copied.map_err(io::Error::other)? {
@@ -365,7 +365,7 @@ mod tests {
             sync: SyncChoice::Fsync,
         };
         let patch = Patch { path: DataPath::parse("a").unwrap(), size, ranges: ranges.to_vec() };
-        target.open(&patch.path)?.cut(size)?;
+        target.open(&patch.path)?.truncate(size)?;
         let mut order = Order::default();
         order.patch(&patch);
         fetch(&order, &transfer)?;

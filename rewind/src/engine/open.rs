@@ -48,7 +48,7 @@ fn find_flavor(options: &Options, target: &Target) -> Result<Flavor, SurveyError
         return Ok(flavor);
     }
     let control = server::target_control(target.root(), flavor)?;
-    Ok(flavor::look_at_wal(flavor, target.root(), &control))
+    Ok(flavor::with_wal_magic_of_directory(flavor, target.root(), &control))
 }
 
 /// Connections to use unless told otherwise: as many as there are processors. The second nearly doubles the

@@ -128,7 +128,8 @@ mod tests {
         if std::env::var_os(CHILD).is_some() {
             return println!("peak of {} MB", hold_everything());
         }
-        let name = "testing::benching::tests::a_million_files_and_ten_million_blocks_take_less_than_400_megabytes";
+        let name =
+            "testing::benching::tests::a_million_files_and_ten_million_blocks_take_less_than_400_megabytes";
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
