@@ -1,4 +1,4 @@
-//! Why a run failed, and what it left behind.
+//! Why a run failed, and the state it left the target in.
 
 use crate::apply::error::ApplyError;
 use crate::engine::precheck::PrecheckError;
@@ -6,7 +6,7 @@ use crate::plan::error::PlanError;
 use crate::survey::error::SurveyError;
 use crate::target::LockError;
 
-/// A failed run: what went wrong, and whether the target has been touched.
+/// A failed run: the error, and the state of the target afterwards.
 #[derive(Debug, thiserror::Error)]
 #[error("rewinding failed")]
 #[non_exhaustive]
@@ -14,36 +14,36 @@ pub struct Failure {
     /// What went wrong.
     #[source]
     pub error: Box<RewindError>,
-    /// What state the target is in.
+    /// The state of the target now.
     pub target: TargetState,
 }
 
-/// What a failed run leaves behind.
+/// The state of the target after a failed run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TargetState {
-    /// As it was.
+    /// Nothing has been changed.
     Untouched,
-    /// Partly rewound, and marked so that no server starts on it.
+    /// Partly rewound. The mark in `backup_label` keeps every server from starting; the next run finishes the rewind.
     Unfinished,
 }
 
-/// Why a rewind failed: the stage that failed, with its reason.
+/// Why a rewind failed: one variant for each stage, with the error of that stage.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RewindError {
-    /// The caller asked for it.
+    /// A stop was requested through [`StopFlag`](crate::StopFlag).
     #[error("stopped by a signal")]
     Stopped,
     /// The target could not be locked.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// The survey of both sides failed.
+    /// Source or target could not be read, or do not fit together.
     #[error(transparent)]
     Survey(#[from] SurveyError),
-    /// No plan could be made.
+    /// The plan could not be made.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// Something that the rewind would do cannot be done.
+    /// A check before the first change failed.
     #[error(transparent)]
     Precheck(#[from] PrecheckError),
     /// Changing the target failed.
@@ -52,7 +52,7 @@ pub enum RewindError {
 }
 
 impl RewindError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         match self {
             RewindError::Stopped => None,

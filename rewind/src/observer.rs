@@ -1,59 +1,61 @@
-//! A watcher of every change to the target and every read of the source: tests stop a run there.
+//! A hook that is called before every change to the disk and every request to the source. With it, tests record a
+//! run, or make it fail at a given point.
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// A change to the disk, about to be made.
+/// A change to the disk that is about to be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the fields are the arguments of the system calls")]
 pub enum Change<'a> {
-    /// A new, empty file.
+    /// Create an empty file.
     CreateFile { path: &'a Path },
-    /// Permissions of a file.
+    /// Change the permissions of a file.
     SetMode { path: &'a Path, mode: u32 },
-    /// Bytes in a file.
+    /// Write bytes to a file.
     Write { path: &'a Path, offset: u64, bytes: &'a [u8] },
-    /// A file is cut or lengthened.
+    /// Truncate or extend a file.
     SetLength { path: &'a Path, length: u64 },
-    /// A new directory.
+    /// Create a directory.
     CreateDirectory { path: &'a Path },
-    /// A new symbolic link.
+    /// Create a symbolic link.
     CreateLink { path: &'a Path, to: &'a Path },
-    /// A file or a link goes.
+    /// Remove a file or a link.
     RemoveFile { path: &'a Path },
-    /// An empty directory goes.
+    /// Remove an empty directory.
     RemoveDirectory { path: &'a Path },
-    /// A file takes the place of another.
+    /// Rename a file, replacing the file at `to`.
     Rename { from: &'a Path, to: &'a Path },
-    /// A file's bytes and length become durable.
+    /// fsync a file.
     SyncFile { path: &'a Path },
-    /// The names in a directory become durable.
+    /// fsync a directory: the names in it become durable.
     SyncDirectory { path: &'a Path },
-    /// Everything in the file system of this directory becomes durable.
+    /// syncfs the file system that this directory is on.
     SyncFileSystem { path: &'a Path },
 }
 
-/// What becomes of a change that was announced.
+/// What to do with an announced change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// It is made.
+    /// Make it.
     Make,
-    /// It counts as made. Only a sync may be skipped so: nothing but the loss of the machine tells.
+    /// Report success without making it. Valid for syncs only, whose effect shows only after a crash of the machine.
     SkipSync,
 }
 
-/// Watches the changes of a run. They come from many threads.
+/// Called for the changes and requests of a run, from many threads at once.
 pub trait ChangeObserver: fmt::Debug + Send + Sync {
     /// Called before each change.
     ///
     /// # Errors
-    /// What the change fails with instead of being made.
+    /// The error that the change fails with; it is not made.
     fn before(&self, change: Change<'_>) -> io::Result<Verdict>;
 
-    /// Called before each question to the source, and before each piece that came from it is taken.
+    /// Called before each request to the source, and before each piece of data received from it is processed.
+    /// `question` describes the request.
     ///
     /// # Errors
-    /// What the question fails with instead of being asked.
+    /// The error that the request fails with; it is not sent.
     fn before_question(&self, question: &str) -> io::Result<()>;
 }

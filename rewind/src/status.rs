@@ -1,6 +1,6 @@
-//! What state a data directory is in, told by its files alone.
+//! Determines the state of a data directory from its files alone.
 //!
-//! Only reads, and takes no lock: it may be asked while a server or another run works on the directory.
+//! Nothing is written and no lock is taken: this is safe while a server or another run uses the directory.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -17,14 +17,14 @@ use crate::outcome::{CommonCheckpoint, Divergence};
 use crate::target::journal::{Journal, JournalError};
 use crate::target::lock_holder;
 
-/// Why the state of a data directory cannot be told.
+/// Why the state of a data directory cannot be determined.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StatusError {
     /// The directory cannot be read.
     #[error(transparent)]
     DataDirectory(#[from] DataDirectoryError),
-    /// The product that made it was not recognized.
+    /// The product that created it was not recognized.
     #[error("could not find out the flavor of the target")]
     Flavor(#[from] FlavorError),
     /// Its recovery settings cannot be read.
@@ -33,7 +33,7 @@ pub enum StatusError {
 }
 
 impl StatusError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         match self {
             StatusError::DataDirectory(error) => error.hint(),
@@ -43,71 +43,71 @@ impl StatusError {
     }
 }
 
-/// What is known of a data directory.
+/// The state of a data directory.
 #[derive(Debug)]
 pub struct Status {
     /// The directory, as an absolute path.
     pub directory: PathBuf,
-    /// What it is fit for.
+    /// What can be done with it.
     pub condition: Condition,
     /// Its control file.
     pub control: ControlFile,
-    /// The process of the server that runs on it.
+    /// Process ID of the server that runs on it.
     pub server: Option<u32>,
-    /// A lock file of a server that no longer runs.
+    /// Whether there is a lock file of a server that no longer runs.
     pub has_stale_lock_file: bool,
-    /// The process of the kbrecover that works on it.
+    /// Process ID of the kbrecover that has locked it.
     pub kbrecover: Option<u32>,
-    /// The rewind that has not finished; `None` with [`Condition::Unfinished`] if its journal is unusable.
+    /// The unfinished rewind; `None` with [`Condition::Unfinished`] if its journal cannot be used.
     pub unfinished: Option<UnfinishedRewind>,
     /// Why the journal of an unfinished rewind cannot be used.
     pub journal_problem: Option<JournalError>,
-    /// How the next start will go on.
+    /// The role that a server will have after its next start.
     pub starts_as: StartsAs,
 }
 
-/// What a data directory is fit for.
+/// What can be done with a data directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Condition {
-    /// Stopped in order.
+    /// Shut down cleanly.
     Clean,
     /// A server runs on it.
     ServerRuns,
-    /// Another kbrecover works on it.
+    /// A kbrecover has locked it.
     KbrecoverRuns,
-    /// A rewind has not finished: no server starts.
+    /// A rewind has not finished: no server starts on it.
     Unfinished,
     /// Rewound, and no server has been started since.
     Rewound,
-    /// Not stopped in order: the next start begins with recovery.
+    /// Not shut down cleanly: the next start begins with recovery.
     NeedsRecovery,
-    /// A base backup on which no server has been started.
+    /// A base backup; no server has been started on it yet.
     BaseBackup,
 }
 
-/// What the journal says of a rewind that has not finished.
+/// An unfinished rewind, as its journal describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UnfinishedRewind {
-    /// When it began, in local time.
+    /// When it began: local time with its zone, as text.
     pub begun: String,
-    /// The source it began with.
+    /// The name of the source it began with.
     pub source: String,
-    /// Where the histories part.
+    /// The point of divergence.
     pub divergence: Divergence,
-    /// Where replay will start.
+    /// The last common checkpoint.
     pub checkpoint: CommonCheckpoint,
-    /// What the next run fetches again: the plan's bytes, as of the first run. Absent in older journals.
+    /// Bytes that the next run fetches again, by the plan of the first run; `None` in journals of older versions.
     pub bytes_left: Option<u64>,
-    /// Relations with blocks to be fetched again.
+    /// Relations that have blocks named in the target's WAL after the fork.
     pub relations: u64,
-    /// These blocks.
+    /// The number of these blocks.
     pub blocks: u64,
 }
 
-/// What a server does after its start, by the files that tell it.
+/// The role of a server after its start, as the files in the data directory determine it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StartsAs {
-    /// It lets sessions write.
+    /// It is a primary.
     Primary,
     /// It follows another server (`standby.signal`; up to 11 `standby_mode` in `recovery.conf`).
     Standby,
@@ -177,7 +177,8 @@ impl UnfinishedRewind {
     }
 }
 
-/// The label, and the journal if the label says that there is one. A run may finish between the two looks.
+/// `backup_label`, and the journal if the label carries our mark. A run may finish between the two reads, so the
+/// label is read again afterwards.
 fn label_and_journal(
     root: &Path,
     flavor: Flavor,
@@ -193,7 +194,7 @@ fn label_and_journal(
     }
 }
 
-/// The control file; one that a running server is writing may be torn, and is read again.
+/// The control file. A torn read, because a running server is writing it, is repeated.
 fn control_file(root: &Path, flavor: Flavor) -> Result<ControlFile, DataDirectoryError> {
     for _ in 0..5 {
         match server::target_control(root, flavor) {
@@ -206,7 +207,7 @@ fn control_file(root: &Path, flavor: Flavor) -> Result<ControlFile, DataDirector
     server::target_control(root, flavor)
 }
 
-/// What the next start will make of the directory.
+/// The role after the next start: by signal files, or up to 11 by `recovery.conf`.
 fn starts_as(root: &Path, control: &ControlFile) -> Result<StartsAs, StatusError> {
     let exists = |name: &str| root.join(name).symlink_metadata().is_ok();
     if has_signal_files(control.version()) {
@@ -220,7 +221,7 @@ fn starts_as(root: &Path, control: &ControlFile) -> Result<StartsAs, StatusError
         return Ok(StartsAs::Primary);
     }
     let settings = Configuration::read_one(&root.join("recovery.conf"))?;
-    // Any beginning of "on", "true", "yes" and "1" is true for the server.
+    // The server takes any unambiguous prefix of "on", "true", "yes" and "1" as true (bool.c).
     let is_standby = settings.get("standby_mode").is_some_and(|value| {
         let value = value.to_ascii_lowercase();
         !value.is_empty()
@@ -245,7 +246,7 @@ mod tests {
         Version::find(1300, 202_209_061).unwrap()
     }
 
-    /// A directory with as much as tells its state.
+    /// A directory with the files that determine its state.
     fn directory() -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("global")).unwrap();
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_files_say() {
+    fn condition_and_role_follow_from_the_files() {
         let directory = directory();
         let state = || status(directory.path()).unwrap();
         let clean = state();
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_rewind_says_what_is_left() {
+    fn an_unfinished_rewind_reports_what_is_left() {
         let directory = directory();
         put(&directory, "backup_label", label::mark());
         let lost = status(directory.path()).unwrap();
@@ -326,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn asking_takes_no_lock_and_names_who_has_it() {
+    fn status_takes_no_lock_and_names_the_holder() {
         let directory = directory();
         let target = Target::lock(directory.path()).unwrap();
         assert_eq!(status(directory.path()).unwrap().kbrecover, Some(std::process::id()));
@@ -336,14 +337,14 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_something_else_is_an_error() {
+    fn a_directory_that_is_no_data_directory_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         assert!(status(directory.path()).is_err());
         assert!(status(&directory.path().join("none")).is_err());
     }
 
     #[test]
-    fn recovery_conf_tells_before_12() {
+    fn before_12_recovery_conf_determines_the_role() {
         let directory = directory();
         let old = Version::all().find(|version| version.name() == "11").unwrap();
         let control = ControlFile::parse(&ControlFields::clean(old).build()).unwrap();

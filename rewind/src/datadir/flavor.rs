@@ -29,7 +29,7 @@ pub enum FlavorError {
 }
 
 impl FlavorError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next.
     pub fn hint(&self) -> String {
         format!("Specify the flavor with --flavor: {}.", Flavor::keys().join(", "))
     }

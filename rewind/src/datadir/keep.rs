@@ -74,7 +74,7 @@ pub enum KeepError {
 }
 
 impl KeepError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next.
     pub fn hint(&self) -> String {
         match self {
             KeepError::Syntax { .. } => "A glob is a path below the data directory with *, ?, [...], {a,b} or **.",

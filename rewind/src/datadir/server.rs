@@ -59,7 +59,7 @@ pub enum DataDirectoryError {
 }
 
 impl DataDirectoryError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             DataDirectoryError::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => {

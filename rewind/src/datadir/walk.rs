@@ -60,7 +60,7 @@ pub enum WalkError {
 }
 
 impl WalkError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         match self {
             WalkError::Directory { source, .. }

@@ -1,4 +1,4 @@
-//! The run: every stage in its order.
+//! The run: its stages in their order.
 //!
 //! [`survey`](crate::survey) reads both sides and [`plan`](crate::plan) decides; the target is untouched until both
 //! have succeeded. [`apply`](crate::apply) then changes the target in one marked stretch.
@@ -36,18 +36,18 @@ use open::OpenTarget;
 
 pub use open::is_unfinished;
 
-/// Rewinds the target, or says that there is no need, or (in a dry run) what would be done. A rewind that
-/// an earlier run left unfinished is finished.
+/// Rewinds the target as far as [`Options::mode`] says. A rewind that an earlier run left unfinished is resumed. If
+/// no rewind is required, no data is changed.
 ///
 /// # Errors
-/// [`Failure::target`] says whether the target is as it was.
+/// [`Failure::error`] is the error of the stage that failed, [`Failure::target`] the state of the target then.
 pub fn run(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failure> {
     let outcome = match options.jobs {
         None => run_stages(options, progress),
         Some(jobs) => match rayon::ThreadPoolBuilder::new().num_threads(jobs.get()).build() {
             Ok(pool) => pool.install(|| run_stages(options, progress)),
             Err(error) => {
-                tracing::warn!("could not start {jobs} threads, using the usual number: {error}");
+                tracing::warn!("could not start {jobs} threads, using the default number: {error}");
                 run_stages(options, progress)
             }
         },
@@ -56,7 +56,7 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failur
         if !options.stop.is_requested() {
             return failure;
         }
-        tracing::debug!("the run ended with: {}", failure.error);
+        tracing::debug!("the stopped run ended with: {}", failure.error);
         Failure { error: Box::new(RewindError::Stopped), target: failure.target }
     })
 }
@@ -92,8 +92,8 @@ fn state_of(target: &Path) -> TargetState {
     if is_unfinished(target) { TargetState::Unfinished } else { TargetState::Untouched }
 }
 
-/// Leaves a target that needs no rewind as a finished one: a journal may remain from an interruption just after the
-/// commit.
+/// Finishes a run that requires no rewind. Removes a journal left by a run that was interrupted right after its
+/// commit, and writes the recovery configuration if that is requested.
 fn clean_up(options: &Options, target: &Target, version: Version) -> Result<(), ApplyError> {
     Journal::remove(target)?;
     target.sync(&|| {})?;
@@ -113,7 +113,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Plans, and carries the plan out as far as the mode says.
+    /// Makes the plan, and carries it out as far as the mode says.
     fn rewind(&self, facts: Facts<'_>, clock: &mut Clock) -> Result<Outcome, Failure> {
         let Run { options, target, source, .. } = *self;
         let failed = |error: RewindError| Failure { error: Box::new(error), target: self.state };
@@ -137,7 +137,7 @@ impl Run<'_> {
                 Ok(Outcome::Rewound(Report { space, ..report }))
             }
             Err(error) => {
-                // Whatever else went wrong: a running server is the first thing to see to.
+                // A running server is reported first, whatever else failed: it must be stopped.
                 let names = planned.facts.clusters.target.version().names();
                 let running = server::check_not_running(target.root(), names).err();
                 let error = running.map_or(error, ApplyError::from);
@@ -146,8 +146,8 @@ impl Run<'_> {
         }
     }
 
-    /// Checks everything that can fail. Unless this is only a check, WAL is archived and what the rewind discards is
-    /// saved, as far as the options ask for it.
+    /// Checks everything that can fail. Then, unless this run is only a check, archives WAL and saves discarded data
+    /// if the options ask for it.
     fn prepare(&self, planned: &mut Planned<'_>, clock: &mut Clock) -> Result<Ready, RewindError> {
         let Run { options, target, source, .. } = *self;
         options.stop.check().map_err(|_| RewindError::Stopped)?;
@@ -157,7 +157,7 @@ impl Run<'_> {
         let saved = saving.as_ref().map(Saving::choice);
         let new_journal = journal(source, planned, saved.as_ref());
         let space = precheck::precheck(options, target, source, planned, &new_journal, saving.as_ref())?;
-        clock.end_stage("rehearsal");
+        clock.end_stage("precheck");
         if options.mode == Mode::Check {
             return Ok(Ready { space, saved });
         }
@@ -166,12 +166,12 @@ impl Run<'_> {
                 ArchiveReadyError::Stopped => RewindError::Stopped,
                 other => ApplyError::from(other).into(),
             })?;
-            // Time has passed, and a running source recycles WAL.
+            // A running source may have recycled WAL while the commands ran.
             planned.plan.wal = plan_wal_for_replay(&planned.facts, source).map_err(PlanError::from)?;
         }
         if let Some(saving) = saving {
             saving.copy(target).map_err(ApplyError::from)?;
-            clock.end_stage("keep");
+            clock.end_stage("save");
         }
         Ok(Ready { space, saved })
     }
@@ -182,7 +182,7 @@ impl Run<'_> {
             return Ok(());
         }
         mark(self.target, planned, &journal(self.source, planned, saved)).map_err(|error| {
-            // The mark may be there although making it durable failed.
+            // The mark may have been written although making it durable failed.
             let state = state_of(self.target.root());
             if state == TargetState::Untouched {
                 self.options.stop.clean_up();
@@ -194,11 +194,11 @@ impl Run<'_> {
     }
 }
 
-/// What a run has when its target may be marked.
+/// What has been prepared before the target is marked.
 struct Ready {
-    /// What each file system needs.
+    /// Space needed on each file system.
     space: Vec<SpaceNeed>,
-    /// Where what the rewind discards is saved.
+    /// Where discarded data is saved, if anywhere.
     saved: Option<KeepDiverged>,
 }
 
@@ -209,7 +209,7 @@ fn announce_plan(planned: &Planned<'_>) {
         milestone = milestone::PLANNED,
         fetch_bytes = summary.fetch_bytes(),
         total_bytes = summary.source_bytes,
-        "{} bytes are to be copied, of {} that the source has",
+        "{} bytes to copy, of {} bytes in the source's data directory",
         summary.fetch_bytes(),
         summary.source_bytes
     );

@@ -1,4 +1,4 @@
-//! Opening both sides.
+//! Opens both sides: locks the target, connects to the source.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -16,7 +16,8 @@ use crate::survey::error::SurveyError;
 use crate::survey::preflight::{self, PreflightError};
 use crate::target::Target;
 
-/// Whether the directory holds a rewind that has not finished: no server starts on it.
+/// Whether `backup_label` in the data directory `target` is the mark of an unfinished rewind. No server starts on
+/// such a directory.
 pub fn is_unfinished(target: &Path) -> bool {
     matches!(server::backup_label(target), Ok(Some(BackupLabel::Unfinished)))
 }
@@ -40,7 +41,7 @@ pub(super) fn open_target(options: &Options) -> Result<OpenTarget, RewindError> 
     Ok(OpenTarget { target, flavor, label })
 }
 
-/// The target's flavor, and what its WAL says besides.
+/// The target's flavor; for a fork of PostgreSQL with the magic number that its WAL pages have.
 fn find_flavor(options: &Options, target: &Target) -> Result<Flavor, SurveyError> {
     let flavor = flavor::flavor_of_directory(target.root(), options.flavor.as_deref())
         .map_err(PreflightError::from)?;
@@ -51,13 +52,14 @@ fn find_flavor(options: &Options, target: &Target) -> Result<Flavor, SurveyError
     Ok(flavor::with_wal_magic_of_directory(flavor, target.root(), &control))
 }
 
-/// Connections to use unless told otherwise: as many as there are processors. The second nearly doubles the
-/// rate, and more than four were never seen to gain anything.
+/// Default number of connections: one for each processor, at least 2 and at most 4. In measurements the second one
+/// nearly doubled the rate, and more than four gained nothing.
 fn default_connections() -> NonZeroUsize {
     let processors = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
     NonZeroUsize::new(processors.clamp(2, 4)).unwrap_or(NonZeroUsize::MIN)
 }
 
+/// Opens the source. With an observer, all requests to it are announced first.
 pub(super) fn open_source(
     options: &Options,
     target: &Target,

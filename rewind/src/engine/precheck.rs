@@ -1,5 +1,5 @@
-//! Everything that can fail is tried while the target is still as it was: files and directories that will
-//! be written, free space, and files of the source that only its server may read.
+//! Everything that can fail is checked before the first change: whether files and directories of the target can be
+//! written, whether there is enough free space, and whether the source's server can read its files.
 
 use std::collections::BTreeSet;
 
@@ -19,39 +19,39 @@ use crate::source::{ChunkSink, FetchRange, Source, SourceError};
 use crate::target::journal::NewJournal;
 use crate::target::{Target, TargetError};
 
-/// Why the rewind cannot be done. The target is as it was.
+/// Why the rewind cannot be done. The target is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrecheckError {
-    /// A file or directory of the target cannot be written, made or removed.
+    /// A file or directory of the target cannot be written, created or removed.
     #[error(transparent)]
     Target(#[from] TargetError),
     /// A file of the source cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// File systems are too full.
+    /// A file system has too little free space.
     #[error("not enough free space: {}", shortage_list(shortages))]
     NoSpace {
-        /// Those, with what they need.
+        /// These file systems, with the space needed and available.
         shortages: Vec<SpaceNeed>,
     },
 }
 
 impl PrecheckError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         match self {
             PrecheckError::Target(error) => Some(error.hint()),
             PrecheckError::Source(error) => error.hint(),
             PrecheckError::NoSpace { .. } => Some(
-                "Free space there. What the rewind will remove is not counted, for it goes last. If you know better: --ignore-free-space."
+                "Free space there. The space of files that the rewind removes is not counted, because they are removed last. To skip this check, use --ignore-free-space."
                     .to_owned(),
             ),
         }
     }
 }
 
-/// What is short where.
+/// Space needed and available on each of these file systems.
 fn shortage_list(shortages: &[SpaceNeed]) -> String {
     let one = |short: &SpaceNeed| {
         let (needed, free) = (short.needed.div_ceil(1024), short.available / 1024);
@@ -60,10 +60,10 @@ fn shortage_list(shortages: &[SpaceNeed]) -> String {
     shortages.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// Tries it; what each file system needs.
+/// Checks everything that can fail, and returns the space needed on each file system.
 ///
 /// # Errors
-/// What a rewind would fail with.
+/// The error that the rewind would fail with.
 pub(crate) fn precheck(
     options: &Options,
     target: &Target,
@@ -88,7 +88,7 @@ pub(crate) fn precheck(
     Ok(needs)
 }
 
-/// Files can be opened for writing, names can be made and removed, tablespaces can be made.
+/// Checks that files can be written, names created and removed, and tablespaces created.
 fn check_target(target: &Target, planned: &Planned<'_>) -> Result<(), PrecheckError> {
     let plan = &planned.plan;
     let wal_dir = planned.facts.clusters.target.version().wal_dir();
@@ -117,9 +117,9 @@ fn check_target(target: &Target, planned: &Planned<'_>) -> Result<(), PrecheckEr
     Ok(gone.into_par_iter().try_for_each(|path| target.check_removable(path))?)
 }
 
-/// The first byte of every file to be copied that the source's server need not be able to read itself:
-/// whoever put it there may have closed it. One file of its data tells that the role may read those. Files that
-/// were compared have been read already.
+/// Reads the first byte of every file to copy that is not part of the server's data: its permissions may keep the
+/// source's server from reading it. Of the data one file copied whole and one relation are read, which shows that the
+/// role may read files at all. Files that were compared have been read already.
 fn check_source(source: &dyn Source, planned: &Planned<'_>) -> Result<(), PrecheckError> {
     let plan = &planned.plan;
     let copied = plan.copy.iter().map(|(path, _)| path);
@@ -132,7 +132,7 @@ fn check_source(source: &dyn Source, planned: &Planned<'_>) -> Result<(), Preche
     source.fetch(&files, &ranges, &Nothing).map_err(|error| SourceError::from(error).into())
 }
 
-/// What is read is not needed; a file that is gone needs no copy.
+/// Discards the bytes. A file that is gone is no error: it need not be copied.
 struct Nothing;
 
 impl ChunkSink for Nothing {

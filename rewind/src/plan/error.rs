@@ -1,4 +1,4 @@
-//! Why no plan can be made. The target is as it was.
+//! Why no plan can be made. The target is unchanged.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::wal::error::WalError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// A path is a file on one side and something else on the other.
+    /// A path is of one type on the source and of another on the target.
     #[error("file \"{path}\" is of different type in source and target")]
     DifferentType {
         /// The path.
@@ -19,20 +19,20 @@ pub enum PlanError {
     /// A pattern of files to keep matches data.
     #[error(transparent)]
     Keep(#[from] KeepError),
-    /// A relation's path on the source is no regular file.
+    /// The path of a relation is not a regular file on the source.
     #[error("data file \"{path}\" in source is not a regular file")]
     NotRegular {
         /// The path.
         path: DataPath,
     },
-    /// A tablespace of the source cannot be made on the target.
+    /// A tablespace of the source cannot be created on the target.
     #[error("tablespace link \"{link}\" of the source points to {directory:?}, which {problem}")]
     TablespacePlace {
-        /// The link, below the data directory.
+        /// The link: a path below the data directory.
         link: DataPath,
-        /// Where it points.
+        /// The directory that it points to.
         directory: PathBuf,
-        /// What is wrong with that.
+        /// What is wrong with that directory.
         problem: &'static str,
     },
     /// WAL that replay needs is missing, or could not be listed.
@@ -41,16 +41,16 @@ pub enum PlanError {
 }
 
 impl PlanError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             PlanError::Keep(error) => return Some(error.hint()),
             PlanError::Wal(error) => return error.hint(),
             PlanError::TablespacePlace { .. } => {
-                "Source and target must not share a directory. Empty it, or make the link on the target by hand, to a directory of its own."
+                "Source and target must not share a directory. Empty it, or create the link on the target by hand, to a directory of its own."
             }
             PlanError::DifferentType { .. } | PlanError::NotRegular { .. } => {
-                "Make it on the target what it is on the source: a link, for example, can be replaced by what it leads to."
+                "Give it the same type on both sides: replace a link, for example, by what it points to."
             }
         };
         Some(hint.to_owned())

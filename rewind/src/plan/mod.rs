@@ -1,7 +1,7 @@
 //! Decides what happens to every path of the target, from the facts that the survey found.
 //!
-//! The parts that decide are pure ([`files`], [`wal`]). Here they get what they need from both sides, and what the
-//! plan would do is checked.
+//! The modules that decide are pure: [`files`] and [`wal`]. This one gives them what they need from both sides, and
+//! checks that the plan can be carried out.
 
 pub(crate) mod files;
 pub(crate) mod wal;
@@ -31,10 +31,10 @@ use crate::wal::error::WalError;
 use crate::wal::source::source_end;
 use crate::wal::target::TargetWal;
 
-/// The most segments that replay may have to go through: 16 TB of the usual size.
+/// Limit on the segments that replay may have to read: 16 TB with segments of 16 MB.
 const MAX_SEGMENTS: u64 = 1 << 20;
 
-/// The two sides, checked to fit together.
+/// The control files of both sides, checked to be compatible.
 #[derive(Clone, Debug)]
 pub(crate) struct Clusters {
     pub(crate) source: ControlFile,
@@ -44,8 +44,8 @@ pub(crate) struct Clusters {
 }
 
 impl Clusters {
-    /// The latest checkpoint from which the target's data is surely on disk: where a pending replay
-    /// would start, or the control file's.
+    /// The last checkpoint before which all of the target's data is on disk: the older of the one in the control
+    /// file and the one in `backup_label`, where a pending replay starts.
     pub(crate) fn newest_target_checkpoint(&self) -> walparse::Lsn {
         match self.label {
             Some(BackupLabel::Start { checkpoint, .. }) => checkpoint.min(self.target.checkpoint_lsn()),
@@ -54,21 +54,22 @@ impl Clusters {
     }
 }
 
-/// Where the two histories part, and what the target's WAL says since then.
+/// The fork: the point of divergence, and the changes in the target's WAL beyond it.
 pub(crate) struct Fork {
     /// The history of the source's timeline.
     pub(crate) source_history: TimelineHistory,
-    /// Where the histories part.
+    /// The point of divergence.
     pub(crate) divergence: Divergence,
     /// The last checkpoint of the target that both histories share.
     pub(crate) common_checkpoint: CommonCheckpoint,
-    /// The checkpoint at whose redo position replay will start.
+    /// The checkpoint at whose redo location replay will start.
     pub(crate) replay_start: CommonCheckpoint,
     /// When the search for the common checkpoint began and ended.
     pub(crate) search_time: (Timestamp, Timestamp),
-    /// The blocks that the target's WAL names.
+    /// The blocks changed by the target's WAL since the common checkpoint.
     pub(crate) changed: ChangedBlocks,
-    /// Start and end of the common WAL that has been read through, as the target has it or as it was fetched.
+    /// Start and end of the common WAL that has been verified record by record, if any. It was read from the
+    /// target, or from where its missing WAL was found.
     pub(crate) verified: Option<(Lsn, Lsn)>,
     /// Bytes and records of the target's WAL that were read.
     pub(crate) scanned: (u64, u64),
@@ -77,25 +78,25 @@ pub(crate) struct Fork {
 /// The files of both sides.
 pub(crate) struct Files {
     pub(crate) source: Inventory,
-    /// The target's, as they were before any rewind.
+    /// The target's files before the rewind, even if an unfinished one is resumed.
     pub(crate) target: Inventory,
-    /// What differs in files that would be copied whole, as far as they were compared.
+    /// The ranges that differ in files that would be copied whole, as far as these were compared.
     pub(crate) compared: Compared,
-    /// The local files of the target, which a rewind keeps.
+    /// The rules for local files of the target that are kept.
     pub(crate) keep: Keep,
 }
 
-/// What an earlier run left that did not finish.
+/// What an earlier, unfinished run left behind.
 pub(crate) struct Resumed {
     /// The target's files as they are now.
     pub(crate) present_files: Inventory,
-    /// The names of the WAL files that were there before that run.
+    /// The names of the WAL files that the target had before that run.
     pub(crate) own_wal_files: BTreeSet<String>,
-    /// Where that run has saved what it discards.
+    /// Where that run has saved discarded data, if anywhere.
     pub(crate) keep_diverged: Option<KeepDiverged>,
 }
 
-/// Everything that the survey found out.
+/// The result of the survey.
 pub(crate) struct Facts<'a> {
     pub(crate) clusters: Clusters,
     pub(crate) fork: Fork,
@@ -108,27 +109,27 @@ pub(crate) struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    /// When an unfinished run is resumed: the names of the WAL files that were there before it.
+    /// When an unfinished rewind is resumed: the names of the WAL files that the target had before it.
     pub(crate) fn own_wal_files(&self) -> Option<&BTreeSet<String>> {
         self.resumed.as_ref().map(|resumed| &resumed.own_wal_files)
     }
 
-    /// When an unfinished run is resumed: where it has saved what it discards.
-    pub(crate) fn kept_before(&self) -> Option<&KeepDiverged> {
+    /// When an unfinished rewind is resumed: where it has saved discarded data.
+    pub(crate) fn saved_before(&self) -> Option<&KeepDiverged> {
         self.resumed.as_ref().and_then(|resumed| resumed.keep_diverged.as_ref())
     }
 }
 
-/// Everything that is known before the first write.
+/// The plan, with the facts that it is made from.
 pub(crate) struct Planned<'a> {
     pub(crate) facts: Facts<'a>,
     pub(crate) plan: RewindPlan,
 }
 
-/// Decides what will be done.
+/// Makes the plan. `root` is the target's data directory.
 ///
 /// # Errors
-/// The two sides do not fit together, or WAL that replay needs is missing.
+/// The files of the two sides do not fit together, or WAL that replay needs is missing.
 pub(crate) fn make<'a>(
     facts: Facts<'a>,
     source: &dyn Source,
@@ -140,18 +141,18 @@ pub(crate) fn make<'a>(
 }
 
 impl Planned<'_> {
-    /// What a second run would fetch, which compares nothing.
+    /// Bytes that the next run would fetch if this one did not finish. That run compares no files.
     pub(crate) fn fetch_bytes_again(&self) -> u64 {
         let copied: BTreeSet<&DataPath> = self.plan.copy.iter().map(|(path, _)| path).collect();
         let compared = self.facts.files.compared.differing.iter().filter(|(path, _)| !copied.contains(path));
-        let spared = compared.map(|(path, ranges)| {
+        let avoided = compared.map(|(path, ranges)| {
             let size = match self.facts.files.source.get(path) {
                 Some(EntryKind::File { size }) => *size,
                 _ => 0,
             };
             size.saturating_sub(ranges.iter().map(|(_, length)| u64::from(*length)).sum())
         });
-        self.fetch_bytes() + spared.sum::<u64>()
+        self.fetch_bytes() + avoided.sum::<u64>()
     }
 
     /// Bytes to fetch from the source.
@@ -159,7 +160,7 @@ impl Planned<'_> {
         self.plan.summary(&self.facts.files.source, self.facts.clusters.target.block_size()).fetch_bytes()
     }
 
-    /// The figures known so far.
+    /// A report with the figures known so far.
     pub(crate) fn report(&self, clock: &Clock) -> Report {
         let mut report = clock.report();
         report.divergence = Some(self.facts.fork.divergence);
@@ -207,20 +208,24 @@ fn decide(
     Ok(plan)
 }
 
-/// Decides about the WAL directory, and makes sure that all that replay needs is to be had.
+/// Plans the WAL directory, and checks that all WAL that replay needs can be found.
+///
+/// # Errors
+/// Some of it cannot be found, or the source could not be read.
 pub(crate) fn plan_wal_for_replay(facts: &Facts<'_>, source: &dyn Source) -> Result<WalPlan, WalError> {
     let wal = plan_wal_now(facts, source)?;
     missing_for_replay(facts, &wal.elsewhere)?;
     Ok(wal)
 }
 
-/// Decides about the WAL directory, with what the source has on its disk now.
+/// Plans the WAL directory, with the WAL that the source has on disk now.
 pub(crate) fn plan_wal_now(facts: &Facts<'_>, source: &dyn Source) -> Result<WalPlan, WalError> {
     let available = available_wal(source, &facts.clusters.source, &facts.fork.source_history)?;
     plan_wal(facts, &facts.fork.source_history, source, available)
 }
 
-/// Decides about the WAL directory, with what the source has in its own now.
+/// Plans the WAL directory, with the files in the source's WAL directory now. `available` is how far the source's
+/// WAL is on its disk.
 pub(crate) fn plan_wal(
     facts: &Facts<'_>,
     source_history: &TimelineHistory,
@@ -244,18 +249,18 @@ pub(crate) fn plan_wal(
     }))
 }
 
-/// How far the source's WAL is on its disk.
+/// How far the source's WAL is on its disk now.
 pub(crate) fn available_wal(
     source: &dyn Source,
     control: &ControlFile,
     history: &TimelineHistory,
 ) -> Result<Lsn, WalError> {
-    // Nothing is waited for: what is there now is what can be copied.
+    // With an invalid LSN to wait for, this returns at once.
     let (_, on_disk) = source_end(source, control, history, Lsn::INVALID)?;
     Ok(on_disk)
 }
 
-/// Segments that replay needs and that neither side has must be somewhere else.
+/// Checks that segments that replay needs and that neither side has can be found elsewhere.
 fn missing_for_replay(facts: &Facts<'_>, names: &[String]) -> Result<(), WalError> {
     let mut missing = Vec::new();
     for name in names {

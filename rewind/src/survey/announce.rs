@@ -1,4 +1,4 @@
-//! What a run tells about the fork and the checkpoint that replay starts from.
+//! Logs the point of divergence and the last common checkpoint, and determines where replay starts.
 
 use jiff::Timestamp;
 use walparse::ControlFile;
@@ -6,6 +6,7 @@ use walparse::ControlFile;
 use crate::milestone;
 use crate::outcome::{CommonCheckpoint, Divergence};
 
+/// Logs the point of divergence, in the words of `pg_rewind`.
 pub(super) fn announce_fork(Divergence { lsn, timeline }: Divergence) {
     tracing::info!(
         milestone = milestone::DIVERGED,
@@ -13,6 +14,8 @@ pub(super) fn announce_fork(Divergence { lsn, timeline }: Divergence) {
     );
 }
 
+/// Logs the last common checkpoint in the words of `pg_rewind`, and when the search for it began and ended in those
+/// of `sys_rewind`.
 pub(super) fn announce_checkpoint(checkpoint: &CommonCheckpoint, (since, until): (Timestamp, Timestamp)) {
     let CommonCheckpoint { lsn, timeline, .. } = checkpoint;
     tracing::info!(
@@ -31,8 +34,8 @@ pub(super) fn announce_checkpoint(checkpoint: &CommonCheckpoint, (since, until):
     );
 }
 
-/// Replay must also start no later than at the source's own last checkpoint: what is copied from its disk
-/// may be as old as that, if it is a standby or has just been promoted.
+/// The checkpoint that replay starts from: the last common one, or the source's last one if that is older. The
+/// files of a standby, or of a server that has just been promoted, may be as old as its last restartpoint.
 pub(super) fn replay_start(common: CommonCheckpoint, source: &ControlFile) -> CommonCheckpoint {
     let checkpoint = source.checkpoint();
     if checkpoint.redo >= common.redo {

@@ -1,4 +1,4 @@
-//! Why the survey failed. The target is as it was.
+//! Why the survey failed. The target is unchanged.
 
 use walparse::Lsn;
 
@@ -18,16 +18,16 @@ use crate::wal::error::WalError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SurveyError {
-    /// The target's directory cannot be rewound as it is.
+    /// The target is not a data directory, or a server runs on it.
     #[error(transparent)]
     DataDirectory(#[from] DataDirectoryError),
-    /// The two clusters cannot be rewound to each other.
+    /// The target cannot be rewound to this source.
     #[error(transparent)]
     Preflight(#[from] PreflightError),
     /// The point of divergence could not be found.
     #[error(transparent)]
     Divergence(#[from] DivergenceError),
-    /// WAL or a timeline history could not be had or read.
+    /// WAL or a timeline history could not be found or read.
     #[error(transparent)]
     Wal(#[from] WalError),
     /// The source could not be read.
@@ -45,29 +45,29 @@ pub enum SurveyError {
     /// A pattern of files to keep cannot be used.
     #[error(transparent)]
     Keep(#[from] KeepError),
-    /// What lies outside the data directory could not be read.
+    /// Files of the target outside its data directory could not be read.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// The target's own server could not finish its crash recovery.
+    /// The target's own server could not complete crash recovery.
     #[error(transparent)]
     CrashRecovery(#[from] CrashRecoveryError),
     /// The journal of an unfinished run cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The unfinished run cannot be finished from this source.
+    /// The unfinished rewind cannot be finished from this source.
     #[error(
-        "this source forks off at {fork}, before the checkpoint at {checkpoint} that the unfinished rewind starts from"
+        "the history of this source diverges at {fork}, before the checkpoint at {checkpoint} that the unfinished rewind starts from"
     )]
     ForkTooOld {
-        /// Where the source forks off from the target's history.
+        /// The point of divergence from this source.
         fork: Lsn,
-        /// The checkpoint.
+        /// The last common checkpoint of the unfinished rewind.
         checkpoint: Lsn,
     },
 }
 
 impl SurveyError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             SurveyError::DataDirectory(error) => return error.hint(),
@@ -81,13 +81,13 @@ impl SurveyError {
             SurveyError::CrashRecovery(error) => return error.hint.clone(),
             SurveyError::Compare(_) => return None,
             SurveyError::Walk(_) => {
-                "Run kbrecover as the user who owns the data directory, and see that the file is accessible."
+                "Run kbrecover as the user who owns the data directory, and make sure that the file is accessible."
             }
             SurveyError::Journal(_) => {
                 "Without its journal the rewind cannot be finished. Take a new base backup of the source."
             }
             SurveyError::ForkTooOld { .. } => {
-                "Name the source of the unfinished run, or a server that was promoted later. Else take a new base backup."
+                "Use the source of the unfinished rewind, or a server that was promoted later. Otherwise take a new base backup."
             }
         };
         Some(hint.to_owned())

@@ -1,4 +1,4 @@
-//! The files of both sides, listed and compared.
+//! Lists and compares the files of both sides.
 
 use std::sync::atomic::AtomicBool;
 
@@ -13,7 +13,10 @@ use crate::survey::delta::{self, compare};
 use crate::survey::error::SurveyError;
 use crate::target::Target;
 
-/// Lists both sides, and compares what would be copied whole.
+/// Lists the files of both sides, and compares those that would be copied whole until `give_up` is set.
+///
+/// # Errors
+/// A side could not be listed, or the source could not be read.
 pub(super) fn both_sides(
     delta: Delta,
     target: &Target,
@@ -40,7 +43,7 @@ pub(super) fn both_sides(
     Ok(Files { source: source_files, target: target_files, compared, keep })
 }
 
-/// The result of a thread; one that panicked makes this one panic, too.
+/// The result of a thread. Its panic, if any, is passed on.
 pub(super) fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -1,4 +1,4 @@
-//! What the survey is given.
+//! The input of the survey.
 
 use walparse::Flavor;
 
@@ -8,7 +8,7 @@ use crate::progress::Progress;
 use crate::source::Source;
 use crate::target::Target;
 
-/// What the survey is given.
+/// The input of the survey.
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
     pub(crate) options: &'a Options,

@@ -1,5 +1,5 @@
-//! The survey: both sides are read, and facts are returned. Nothing is written, unless the caller asked for the
-//! target's own server to be run.
+//! The survey: reads both sides and returns facts. Nothing is written, unless the options request that the target's
+//! own server completes crash recovery.
 
 pub(crate) mod preflight;
 pub(crate) mod divergence;
@@ -39,23 +39,26 @@ use crate::wal::target::TargetWal;
 
 /// The result of the survey.
 pub(crate) enum Survey<'a> {
-    /// The target can follow the source as it is.
+    /// No rewind is required: the target can follow the source as it is.
     Follows(Version, Box<Outcome>),
     /// The target must be rewound.
     Diverged(Box<Facts<'a>>),
 }
 
-/// Both sides, checked to fit together.
+/// Both sides, checked to be compatible.
 struct Checked<'a> {
     clusters: Clusters,
     source_history: TimelineHistory,
-    /// The target's WAL, read in its own history.
+    /// The target's WAL, on the timelines of its own history.
     wal: TargetWal<'a>,
-    /// Where the histories part according to their files; `None` if both end on one timeline.
+    /// The fork by the history files; `None` if both end on the same timeline.
     presumed: Option<Lsn>,
 }
 
 /// Reads both sides.
+///
+/// # Errors
+/// A side cannot be read, or the target cannot be rewound to this source.
 pub(crate) fn survey<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Survey<'a>, SurveyError> {
     if input.label == Some(BackupLabel::Unfinished) {
         return Ok(Survey::Diverged(Box::new(resume::resume(input, clock)?)));
@@ -80,7 +83,7 @@ pub(crate) fn survey<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Survey<'
     facts(input, checked, found, files, search_time)
 }
 
-/// Checks that the two clusters can be rewound to each other, and reads their histories.
+/// Checks that the target can be rewound to the source, and reads the histories of both.
 fn check_sides(input: Input<'_>) -> Result<Checked<'_>, SurveyError> {
     let Input { options, target, flavor, source, .. } = input;
     let ours = target_control(target.root(), flavor)?;
@@ -97,7 +100,7 @@ fn check_sides(input: Input<'_>) -> Result<Checked<'_>, SurveyError> {
     Ok(Checked { clusters, source_history, wal, presumed })
 }
 
-/// Scans the target's WAL for the divergence, and lists and compares the files of both sides meanwhile.
+/// Finds the point of divergence in the target's WAL. At the same time, lists and compares the files of both sides.
 fn scan_and_list(
     input: Input<'_>,
     checked: &mut Checked<'_>,
@@ -118,7 +121,7 @@ fn scan_and_list(
     })
 }
 
-/// Finds where the histories part, and tells it.
+/// Finds the point of divergence, and logs it.
 fn find_divergence(input: Input<'_>, checked: &mut Checked<'_>) -> Result<Found, SurveyError> {
     let Input { options, progress, source, .. } = input;
     let clusters = &checked.clusters;
@@ -160,7 +163,7 @@ fn follows<'a>(clusters: &Clusters, found: &Found, clock: &Clock) -> Survey<'a> 
     Survey::Follows(clusters.target.version(), Box::new(Outcome::NotNeeded(report)))
 }
 
-/// Puts together what the plan is made from.
+/// Puts together the facts that the plan is made from.
 fn facts<'a>(
     input: Input<'a>,
     checked: Checked<'a>,
@@ -170,7 +173,9 @@ fn facts<'a>(
 ) -> Result<Survey<'a>, SurveyError> {
     let Found { divergence, scan } = found;
     let Checked { clusters, source_history, wal, .. } = checked;
-    let Some(diverged) = scan.diverged else { unreachable!("the caller has seen a divergence") };
+    let Some(diverged) = scan.diverged else {
+        unreachable!("the caller has checked that there is a divergence")
+    };
     let common_checkpoint = CommonCheckpoint {
         lsn: diverged.checkpoint_lsn,
         redo: diverged.checkpoint.redo,
@@ -202,12 +207,13 @@ fn facts<'a>(
     Ok(Survey::Diverged(Box::new(Facts { clusters, fork, files, wal, external, resumed: None })))
 }
 
+/// Whether both clusters are on the same timeline.
 fn on_one_timeline(clusters: &Clusters) -> bool {
     clusters.source.timeline() == clusters.target.timeline()
 }
 
-/// Whether an earlier run has finished here, no server has been started since, and the source still goes
-/// on from where that run ended.
+/// Whether an earlier run has rewound the target, no server has been started since, and the source's WAL still goes
+/// on from the minRecoveryPoint of that run.
 fn already_rewound(source: &dyn Source, checked: &Checked<'_>) -> Result<bool, SurveyError> {
     let Checked { clusters, source_history, wal, presumed: left } = checked;
     let source_wal = SourceWal { source, history: source_history, geometry: clusters.source.geometry() };

@@ -1,4 +1,5 @@
-//! Checks before anything is read or changed: are these two directories what the user thinks they are?
+//! Checks before anything is changed: whether target and source are clusters that can be rewound to each other, and
+//! in a state that allows it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,17 +15,17 @@ use crate::plan::Clusters;
 use crate::source::{Source, SourceError, WalPosition};
 use crate::stop::StopFlag;
 
-/// Why the two clusters cannot be rewound.
+/// Why the target cannot be rewound to this source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PreflightError {
     /// The source directory is itself the target of a rewind that did not finish.
-    #[error("source data directory \"{}\" has been rewound only in part", path.display())]
+    #[error("source data directory \"{}\" has an unfinished rewind", path.display())]
     SourceUnfinished {
         /// The directory.
         path: PathBuf,
     },
-    /// Not copies of one cluster.
+    /// The two are not copies of one cluster.
     #[error("source and target clusters are from different systems")]
     DifferentSystems {
         /// The system identifier of the source.
@@ -32,39 +33,39 @@ pub enum PreflightError {
         /// The system identifier of the target.
         target_identifier: u64,
     },
-    /// Different versions or sizes.
+    /// The two have different versions or sizes.
     #[error(
-        "source and target clusters are not of the same kind: {what} is {source_value} in source and {target_value} in target"
+        "source and target clusters are not compatible: {what} is {source_value} in source and {target_value} in target"
     )]
     DifferentKinds {
         /// What differs.
         what: &'static str,
-        /// In the source.
+        /// Its value in the source.
         source_value: String,
-        /// In the target.
+        /// Its value in the target.
         target_value: String,
     },
-    /// Hint bits of the target were not logged.
+    /// Changes of hint bits are not WAL-logged on the target.
     #[error("target server needs to use either data checksums or \"wal_log_hints = on\"")]
     HintsNotLogged,
-    /// Torn pages of the source could not be repaired.
+    /// The source does not write full pages to WAL, so replay could not repair torn pages.
     #[error("full_page_writes must be enabled in the source server")]
     SourceFullPageWrites,
-    /// A stopped source must be stopped cleanly.
+    /// A stopped source was not shut down cleanly.
     #[error("source data directory must be shut down cleanly")]
     SourceNotClean {
-        /// What its control file says.
+        /// The state in its control file.
         state: ClusterState,
-        /// The program that stops it.
+        /// Name of the program that stops its server (`pg_ctl`).
         ctl: &'static str,
     },
-    /// A running source is in a state that cannot be copied from.
+    /// A running source has a state in its control file that no running server has.
     #[error("source system was in unexpected state: \"{state}\"")]
     SourceState {
-        /// What its control file says.
+        /// The state in its control file.
         state: ClusterState,
     },
-    /// The two directories are one.
+    /// Source and target are one directory.
     #[error("source and target are the same directory \"{}\"", path.display())]
     SameDirectory {
         /// The directory.
@@ -79,67 +80,72 @@ pub enum PreflightError {
         #[source]
         source: io::Error,
     },
-    /// The target was not stopped cleanly, and the caller takes no such target.
+    /// The target was not shut down cleanly, and the options refuse that.
     #[error("target server must be shut down cleanly")]
     TargetNotClean {
-        /// Its state.
+        /// The state in its control file.
         state: ClusterState,
     },
-    /// A base backup that no server has been started on: how far its data reaches is not known.
-    #[error("file \"{}\" is of a base backup that has not been recovered", path.display())]
+    /// The target is a base backup on which no server has been started: up to which LSN it must be recovered is not
+    /// known.
+    #[error("file \"{}\" belongs to a base backup that has not been recovered", path.display())]
     PendingBackup {
         /// The file.
         path: PathBuf,
     },
-    /// The flavor of the target was not found.
+    /// The product that created the target was not recognized.
     #[error("could not find out the flavor of the target")]
     Flavor(#[from] FlavorError),
-    /// The data directory cannot be worked on.
+    /// The target is not a data directory, or a server runs on it.
     #[error(transparent)]
     DataDirectory(#[from] DataDirectoryError),
-    /// The source failed.
+    /// The source could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),
 }
 
 impl PreflightError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             PreflightError::Flavor(error) => error.hint(),
             PreflightError::DataDirectory(error) => return error.hint(),
             PreflightError::Source(error) => return error.hint(),
             PreflightError::SourceUnfinished { .. } => {
-                "Finish that rewind first, or name another source.".into()
+                "Finish that rewind first, or use another source.".into()
             }
             PreflightError::DifferentSystems { source_identifier, target_identifier } => format!(
-                "System identifier of the source: {source_identifier}, of the target: {target_identifier}. Only copies of one cluster can be rewound to each other."
+                "The system identifier of the source is {source_identifier}, that of the target is {target_identifier}. Only copies of one cluster can be rewound to each other."
             ),
             PreflightError::DifferentKinds { .. } => {
-                "Both must be of the same product and version, and with the same sizes.".into()
+                "Both clusters must have been created by the same product and major version, with the same sizes.".into()
             }
             PreflightError::HintsNotLogged => {
-                "Without them changes to the target can be missed. Take a new base backup; for the next time, set wal_log_hints = on or enable checksums with pg_checksums.".into()
+                "Without them, changes to the target could be missed. Take a new base backup. To be able to rewind in the future, set wal_log_hints = on or enable checksums with pg_checksums.".into()
             }
             PreflightError::SourceFullPageWrites => {
                 "Set full_page_writes = on on the source (on its primary, if it is a standby), reload its configuration, and run CHECKPOINT there.".into()
             }
             PreflightError::SourceNotClean { state, ctl } => {
-                format!("Its state is \"{state}\". Stop it with {ctl} stop -m fast, or give --source-server while it runs.")
+                format!("Its state is \"{state}\". Stop it with {ctl} stop -m fast, or use --source-server while it runs.")
             }
             PreflightError::TargetNotClean { state } => format!(
-                "Its state is \"{state}\". Run again without --no-ensure-shutdown: its WAL is then read to the real end."
+                "Its state is \"{state}\". Run again without --no-ensure-shutdown: its WAL is then read to the last valid record."
             ),
-            PreflightError::WalDirectory { .. } => "Give a directory with copies of WAL segments with --wal-dir.".into(),
+            PreflightError::WalDirectory { .. } => "With --wal-dir, name a directory that contains copies of WAL segments.".into(),
             PreflightError::PendingBackup { .. } => {
-                "Start a server on it as a standby instead, or take a new base backup.".into()
+                "Start a server on it as a standby instead of rewinding it, or take a new base backup.".into()
             }
             PreflightError::SourceState { .. } | PreflightError::SameDirectory { .. } => return None,
         })
     }
 }
 
-/// Checks that the target is a stopped data directory; its label, if any. A server that is stopping is waited for.
+/// Checks that the target is a data directory on which no server runs; waits for a server that is shutting down.
+/// Returns its `backup_label`, if it has one.
+///
+/// # Errors
+/// It is no data directory, a server runs on it, or it is a base backup that has not been recovered.
 pub(crate) fn check_target(
     root: &Path,
     names: &Names,
@@ -157,7 +163,7 @@ pub(crate) fn check_target(
     }
 }
 
-/// Checks the directories given for missing WAL: one that is not there is a slip of the pen.
+/// Checks that the directories given for missing WAL can be listed: a missing one is most likely a typing error.
 pub(crate) fn check_wal_directories(directories: &[PathBuf]) -> Result<(), PreflightError> {
     directories.iter().try_for_each(|path| match std::fs::read_dir(path) {
         Ok(_) => Ok(()),
@@ -165,7 +171,11 @@ pub(crate) fn check_wal_directories(directories: &[PathBuf]) -> Result<(), Prefl
     })
 }
 
-/// Checks that the two clusters can be rewound to each other.
+/// Checks that the target can be rewound to the source: both are copies of one cluster with the same format, the
+/// target logs hint bits, and the source is in a usable state.
+///
+/// # Errors
+/// The first check that fails.
 pub(crate) fn check_clusters(source: &dyn Source, clusters: &Clusters) -> Result<(), PreflightError> {
     let (ours, theirs) = (&clusters.target, &clusters.source);
     if theirs.system_identifier() != ours.system_identifier() {
@@ -199,13 +209,14 @@ pub(crate) fn check_clusters(source: &dyn Source, clusters: &Clusters) -> Result
         _ if is_running => return Err(PreflightError::SourceState { state }),
         _ => {}
     }
-    // What a standby is told by its own setting is not what its primary did.
+    // The checkpoint, unlike a standby's own setting, shows what the primary does.
     if !theirs.checkpoint().full_page_writes {
         return Err(PreflightError::SourceFullPageWrites);
     }
     Ok(())
 }
 
+/// Checks that both sides have the same value of `what`.
 fn same<T: ToString>(what: &'static str, source: T, target: T) -> Result<(), PreflightError> {
     let (source_value, target_value) = (source.to_string(), target.to_string());
     if source_value == target_value {

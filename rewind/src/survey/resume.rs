@@ -1,4 +1,4 @@
-//! Going on with a rewind that did not finish.
+//! Resumes an unfinished rewind.
 
 use std::sync::atomic::AtomicBool;
 
@@ -19,8 +19,11 @@ use crate::target::journal::Journal;
 use crate::wal::error::WalError;
 use crate::wal::history::source_history;
 
-/// Finds out how to finish what an earlier run began. What the directory no longer tells is in the journal. The source is
-/// surveyed anew, for it may have moved on or be another one.
+/// Gathers the facts needed to finish what an earlier run began. What the directory no longer shows is read from the
+/// journal. The source is surveyed again, because it may have advanced or be another one.
+///
+/// # Errors
+/// The journal cannot be used, a side cannot be read, or this source diverges before the checkpoint of that run.
 pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a>, SurveyError> {
     let Input { options, target, source, label, .. } = input;
     let searched_since = Timestamp::now();
@@ -44,7 +47,7 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     wal.set_history(history);
     wal.set_limits(divergence.lsn, divergence.lsn);
     let keep = Keep::again(&journal.keep)?;
-    // Not compared: pages that the earlier run wrote and never synced read as if they were on the disk.
+    // Nothing is compared: pages that the earlier run wrote but did not sync would look equal without being on disk.
     let version = clusters.target.version();
     let found = both_sides(Delta::Off, target, version, source, keep, &AtomicBool::new(false))?;
     clock.end_stage("preflight");

@@ -1,5 +1,5 @@
-//! What the options say about the target: where its WAL is looked for, what is kept, and what is done about one that
-//! was not shut down cleanly.
+//! What the options say about the target: where its WAL is searched, which files are kept, and what is done if it was
+//! not shut down cleanly.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,11 @@ use crate::wal::error::WalError;
 use crate::wal::history::target_history;
 use crate::wal::target::TargetWal;
 
-/// What the caller wants done about a target that was not stopped cleanly.
+/// Handles a target that was not shut down cleanly as the options say. After crash recovery, `clusters` has the new
+/// control file.
+///
+/// # Errors
+/// The options refuse such a target, its WAL cannot be read, or crash recovery failed.
 pub(super) fn settle_unclean(
     options: &Options,
     target: &Target,
@@ -28,7 +32,7 @@ pub(super) fn settle_unclean(
     source: &dyn Source,
 ) -> Result<(), SurveyError> {
     let state = clusters.target.state();
-    // A server run on a rewound directory would end its recovery and write WAL of its own.
+    // On a rewound directory a server would end recovery and write WAL of its own.
     if state.is_clean() || clusters.label.is_some() {
         return Ok(());
     }
@@ -36,16 +40,18 @@ pub(super) fn settle_unclean(
         UncleanTarget::Recover(recovery) => recovery,
         UncleanTarget::Refuse => return Err(PreflightError::TargetNotClean { state }.into()),
         UncleanTarget::Accept => {
-            tracing::info!("target was not shut down cleanly (\"{state}\"): its WAL is read to the real end");
+            tracing::info!(
+                "target was not shut down cleanly (\"{state}\"): reading its WAL to the last valid record"
+            );
             return Ok(());
         }
     };
     if options.mode != Mode::Rewind {
-        tracing::info!("dry run: the target's server would be run to complete crash recovery");
+        tracing::info!("dry run: the target's server would be executed to complete crash recovery");
         return Ok(());
     }
-    // The server would take a missing segment for the end, and write its own WAL there: what was flushed
-    // behind it would never be found again.
+    // The server takes a missing segment for the end of WAL, and overwrites what follows: records behind it would be
+    // lost.
     let mut wal = target_wal(options, target, &clusters.target, source)?;
     wal.set_history(target_history(&wal, &clusters.target)?);
     match divergence::check_end(&mut wal, clusters) {
@@ -61,21 +67,23 @@ pub(super) fn settle_unclean(
     Ok(())
 }
 
-/// What is kept: by the options, and the directory of the target's logs.
+/// The rules for local files that are kept: those of the options and, if these include the standard ones, the
+/// target's `log_directory`.
 pub(super) fn keep(options: &Options, root: &Path, names: &Names) -> Result<Keep, KeepError> {
     let mut log_directory = None;
     if options.keep.has_standard() {
         match Configuration::read(root, names, options.config_file.as_deref()) {
             Ok(configuration) => log_directory = configuration.get("log_directory").map(PathBuf::from),
-            Err(error) => tracing::debug!("the target's log_directory is not known: {error}"),
+            Err(error) => tracing::debug!("could not determine the target's log_directory: {error}"),
         }
     }
-    // One outside the data directory is no concern of a rewind.
+    // A log directory outside the data directory is not touched by a rewind.
     let below = log_directory.as_deref().map(|path| path.strip_prefix(root).unwrap_or(path));
     Keep::new(&options.keep, below.filter(|path| path.is_relative()))
 }
 
-/// The target's WAL; its history is not known yet.
+/// The target's WAL, with all places where missing segments are searched. Its timeline history must be set before
+/// use.
 pub(super) fn target_wal<'a>(
     options: &'a Options,
     target: &Target,
@@ -89,7 +97,7 @@ pub(super) fn target_wal<'a>(
     Ok(TargetWal::new(target.root(), unknown, control.geometry(), directories, archive, source, stop))
 }
 
-/// The archive to look for missing WAL in.
+/// The archive that missing WAL is restored from, if the options name one.
 fn archive(
     options: &Options,
     target: &Target,

@@ -78,7 +78,7 @@ pub struct TargetError {
 }
 
 impl TargetError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next.
     pub fn hint(&self) -> String {
         "Run kbrecover as the user who owns the data directory, and check that the file is accessible."
             .to_owned()
@@ -110,7 +110,7 @@ pub enum LockError {
 }
 
 impl LockError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next.
     pub fn hint(&self) -> String {
         match self {
             LockError::Taken { .. } => "Wait for it to finish.".to_owned(),

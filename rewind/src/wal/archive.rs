@@ -239,7 +239,7 @@ pub enum ArchiveError {
 }
 
 impl ArchiveError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             ArchiveError::RestartPoint => "Specify a command without %r with --restore-command.",

@@ -121,7 +121,7 @@ pub enum WalError {
 }
 
 impl WalError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             WalError::Source(error) => return error.hint(),

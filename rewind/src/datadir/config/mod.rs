@@ -162,7 +162,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             ConfigError::Open { .. } | ConfigError::OpenDirectory { .. } => {
