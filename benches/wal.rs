@@ -1,12 +1,12 @@
-//! The parts that read WAL, one by one.
+//! Speed of the parts that read WAL.
 //!
 //!     cargo bench -p kbrecover-walparse --features testing --bench wal [-- FILTER]
-//!     cargo test -p kbrecover-walparse --features testing --bench wal        each once, quickly
+//!     cargo test -p kbrecover-walparse --features testing --bench wal        # each once, with little data
 //!
-//! The scan is measured on files made here. What it is compared with: two threads that only read the same files
-//! and compute one checksum over each; and two that compute one for each stretch as long as a record is on the
-//! average, which is the most that a scan could reach: every record has its own. They run by turns; printed are the
-//! medians and their ratio, in wall time and in processor time, which says more on a busy machine.
+//! The scan is measured on generated WAL files and compared with two baselines, each with two threads: reading the same
+//! files with one checksum per file; and reading them with one checksum per average record length, which is the upper
+//! limit for a scan because every record has its own checksum. The three alternate. Medians and ratios are printed for
+//! wall time and for CPU time, which is more meaningful on a busy machine.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark writes what it needs")]
 #![allow(clippy::print_stdout, reason = "it prints its results")]
@@ -44,12 +44,12 @@ fn geometry(segment_size: u32) -> WalGeometry {
     }
 }
 
-/// The records of a load: what most WAL consists of.
+/// Records as in typical WAL.
 #[derive(Clone, Copy, Debug)]
 enum Load {
-    /// Updates of few blocks: records of 60 to 130 bytes, a commit now and then.
+    /// Updates of few blocks: records of 60 to 130 bytes, with a commit after every nine.
     Short,
-    /// The same over many blocks, each with its image first.
+    /// Updates of many blocks: every eighth record has a full-page image.
     Images,
 }
 
@@ -79,7 +79,7 @@ impl Load {
     }
 }
 
-/// WAL in files: a checkpoint, the fork, and so many megabytes.
+/// WAL files with a checkpoint, the fork, and records after it.
 struct Files {
     directory: TempDir,
     request: ScanRequest,
@@ -130,7 +130,7 @@ impl Files {
         entries.map(|entry| entry.expect("entry").path()).collect()
     }
 
-    /// Only reads the files and computes a checksum over each, or over each so many bytes.
+    /// Reads the files and computes one checksum per file, or one per `length` bytes.
     fn read_and_sum(&self, length: Option<usize>) -> u32 {
         self.paths().into_par_iter().map(|path| sum(&path, length)).reduce(|| 0, |a, b| a ^ b)
     }
@@ -181,13 +181,13 @@ fn scans(c: &mut Criterion) {
     group.finish();
 }
 
-/// Prints how the scan stands to reading alone, by turns, with two threads.
+/// Prints the speed of the scan relative to reading and computing checksums only, with two threads.
 fn compare_with_reading(load: Load, files: &Files) {
     let pool = pool(2);
     let time = |work: &(dyn Fn() + Sync)| {
-        let (started, used) = (Instant::now(), processor_time());
+        let (started, used) = (Instant::now(), cpu_time());
         pool.install(work);
-        [started.elapsed().as_secs_f64(), processor_time() - used]
+        [started.elapsed().as_secs_f64(), cpu_time() - used]
     };
     let record = files.bytes as f64 / files.scan() as f64;
     let works: [&(dyn Fn() + Sync); 3] = [
@@ -201,24 +201,24 @@ fn compare_with_reading(load: Load, files: &Files) {
             times.push(time(work));
         }
     }
-    println!("{load:?}, {record:.0} bytes a record, segments of {} MB:", files.segment_size() >> 20);
-    for (index, what) in ["wall", "processor"].into_iter().enumerate() {
+    println!("{load:?}, {record:.0} bytes per record, segments of {} MB:", files.segment_size() >> 20);
+    for (index, what) in ["wall", "CPU"].into_iter().enumerate() {
         let [by_file, by_record, scan] = times.each_ref().map(|times| {
             let mut times: Vec<_> = times.iter().map(|time| time[index]).collect();
             times.sort_by(f64::total_cmp);
             files.bytes as f64 / 1e9 / times[times.len() / 2]
         });
         println!(
-            "  {what:<9}  scan {scan:.2} GB/s; reading and a checksum a file {by_file:.2} GB/s, the scan reaches {:.0} % of it; \
-             and a checksum a record {by_record:.2} GB/s, {:.0} %",
+            "  {what:<4}  scan {scan:.2} GB/s; one checksum per file {by_file:.2} GB/s, of which the scan reaches {:.0} %; \
+             one checksum per record {by_record:.2} GB/s, of which it reaches {:.0} %",
             100.0 * scan / by_file,
             100.0 * scan / by_record
         );
     }
 }
 
-/// Of all threads, in seconds.
-fn processor_time() -> f64 {
+/// CPU time of all threads of this process, in seconds.
+fn cpu_time() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
@@ -240,7 +240,7 @@ fn checksums(c: &mut Criterion) {
     group.finish();
 }
 
-/// Records by what they consist of.
+/// Decoding of records, by the number and kind of their block references.
 fn decoding(c: &mut Criterion) {
     let part = BlockSpec::part(TABLE, BlockNumber(7));
     let blocks = |count: u32, change| -> Vec<BlockSpec> {
@@ -282,7 +282,7 @@ fn page_maps(c: &mut Criterion) {
         map
     };
     group.bench_function("insert scattered", |b| b.iter(|| scattered(0)));
-    group.bench_function("insert in a row", |b| {
+    group.bench_function("insert sequential", |b| {
         b.iter(|| {
             let mut map = PageMap::new();
             (0..blocks).for_each(|block| _ = map.insert(TABLE, BlockNumber(block as u32)));

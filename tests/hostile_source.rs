@@ -208,7 +208,7 @@ fn contents_during_the_copy() {
         ),
         (
             "$1 LIKE 'pg_wal/0%' AND $1 NOT LIKE '%.history' AND $3 > 100000 THEN ''",
-            "the WAL brought to the target is not complete",
+            "the WAL copied to the target is incomplete",
         ),
     ]
     .into_iter()

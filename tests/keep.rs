@@ -91,7 +91,7 @@ fn usual_ones_stay() {
     assert_eq!(object["files"]["kept"], expected.len(), "{run}");
     let run = run
         .expect_said(
-            "warning: max_connections of the target is 15, of the source 20: a hot standby does not start",
+            "warning: max_connections is 15 on the target and 20 on the source: a hot standby does not start",
         )
         .expect_said(
             "warning: primary_conninfo of the target is \"user=repl password=******** host=dead.invalid\"",

@@ -39,7 +39,7 @@ pub use apply::save_diverged::SaveDivergedError;
 pub use datadir::config;
 pub use datadir::data_path::{DataPath, PathError};
 pub use datadir::exclude::{Disposition, disposition};
-pub use datadir::flavor::{FlavorError, flavor_of_directory, look_at_wal};
+pub use datadir::flavor::{FlavorError, flavor_of_directory, with_wal_magic_of_directory};
 pub use datadir::inventory::{EntryKind, Inventory};
 pub use datadir::keep::{KeepError, KeepRules};
 pub use datadir::label::is_mark;

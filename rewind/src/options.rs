@@ -42,7 +42,8 @@ pub struct Options {
     pub rebuilt_blocks: RebuiltBlocks,
     /// Where discarded data is saved before the first change; `None`: it is not saved.
     pub keep_diverged: Option<KeepDiverged>,
-    /// Whether WAL of the target that is not archived yet (`archive_status/*.ready`) is archived before the first change.
+    /// Whether WAL of the target that is not archived yet (`archive_status/*.ready`) is archived before the first
+    /// change.
     pub archive_ready: bool,
     /// How changes are made durable.
     pub sync: SyncChoice,

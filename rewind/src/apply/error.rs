@@ -20,16 +20,16 @@ use crate::wal::error::WalError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApplyError {
-    /// The caller asked for it.
+    /// A stop was requested through [`StopFlag`](crate::StopFlag).
     #[error("stopped by a signal")]
     Stopped,
-    /// WAL that waited for archiving could not be archived.
+    /// WAL that was not archived yet could not be archived.
     #[error(transparent)]
     ArchiveReady(#[from] ArchiveReadyError),
-    /// What the rewind discards could not be saved.
+    /// Discarded data could not be saved.
     #[error(transparent)]
     SaveDiverged(#[from] SaveDivergedError),
-    /// The target was started and stopped, or changed otherwise, while it was being read.
+    /// The target's control file has changed since it was first read: a server has been started on it meanwhile.
     #[error("target data directory \"{}\" was changed while kbrecover was reading it", path.display())]
     TargetChanged {
         /// The data directory.
@@ -41,10 +41,10 @@ pub enum ApplyError {
     /// Copying failed.
     #[error(transparent)]
     Copy(#[from] CopyError),
-    /// WAL could not be brought, or cannot be read.
+    /// WAL could not be copied, or is not valid.
     #[error(transparent)]
     Wal(#[from] WalError),
-    /// What the source has by now does not fit.
+    /// The plan cannot be made with the present state of the source.
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// The source could not be read.
@@ -53,20 +53,20 @@ pub enum ApplyError {
     /// A stopped source was changed during the run.
     #[error("source system was modified while kbrecover was running")]
     SourceModified,
-    /// The source went to a timeline whose history does not fit.
+    /// The source switched to a timeline that diverges at another point.
     #[error(
-        "the source went from timeline {before} to {after} while kbrecover was running, and its history forks off elsewhere now"
+        "the source switched from timeline {before} to {after} while kbrecover was running, and its history now diverges at another point"
     )]
     SourceForked {
-        /// At the start.
+        /// Its timeline at the start of the run.
         before: TimelineId,
-        /// At the end.
+        /// Its timeline at the end of the run.
         after: TimelineId,
     },
     /// The target could not be written.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// The archive outside the data directory could not be brought in line.
+    /// The WAL archive of the target could not be made to match the source's history.
     #[error(transparent)]
     ArchiveRewind(#[from] ArchiveRewindError),
     /// The recovery configuration could not be written.
@@ -81,7 +81,7 @@ impl From<PathError> for ApplyError {
 }
 
 impl ApplyError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         match self {
             ApplyError::ArchiveReady(error) => error.hint(),

@@ -1,4 +1,4 @@
-//! The point of no return: the journal, then the mark in `backup_label` that keeps every server from starting.
+//! The point of no return: writes the journal, and then the mark in `backup_label` with which no server starts.
 
 use crate::apply::error::ApplyError;
 use crate::datadir::label::{self, label_path};
@@ -9,7 +9,8 @@ use crate::source::Source;
 use crate::target::Target;
 use crate::target::journal::{Journal, NewJournal};
 
-/// What a second run must know.
+/// The journal: everything that a later run needs to finish this rewind. `keep_diverged` is where discarded data
+/// has been saved.
 pub(crate) fn journal<'a>(
     source: &dyn Source,
     planned: &'a Planned<'_>,
@@ -30,7 +31,11 @@ pub(crate) fn journal<'a>(
     }
 }
 
-/// The point of no return: the journal first, then the mark that says there is one.
+/// Writes the journal, and then the mark that says that there is one. If a server has been started meanwhile, both
+/// are removed again.
+///
+/// # Errors
+/// A server runs on the target or has run on it since the survey, or a file could not be written.
 pub(crate) fn mark(
     target: &Target,
     planned: &Planned<'_>,
@@ -38,8 +43,8 @@ pub(crate) fn mark(
 ) -> Result<(), ApplyError> {
     journal.write(target)?;
     let label = std::fs::read(label_path().below(target.root())).ok();
-    // The survey may have taken long: nobody must have started a server meanwhile. One that starts after the
-    // first look and before the mark is seen by the second.
+    // A server may have been started during the survey. One that starts between this check and the mark is found by
+    // the second check.
     let flavor = planned.facts.clusters.target.version().flavor();
     server::check_not_running(target.root(), flavor.names())?;
     if server::target_control(target.root(), flavor)? != planned.facts.clusters.target {
@@ -51,7 +56,8 @@ pub(crate) fn mark(
             Some(label) => target.replace_file(&label_path(), &label)?,
             None => {
                 target.remove_file(&label_path())?;
-                // Before the journal: a mark without one could never be finished.
+                // The mark is removed before the journal: a rewind with a mark but no journal could never be
+                // finished.
                 target.sync(&|| {})?;
             }
         }

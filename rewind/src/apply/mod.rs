@@ -1,4 +1,4 @@
-//! Everything that changes the target, in the order of the run: what is discarded is saved, the target is marked, data
+//! Everything that changes the target, in the order of the run: discarded data is saved, the target is marked, data
 //! and WAL are copied, and the directory is sealed.
 
 pub(crate) mod archive_ready;
@@ -8,6 +8,7 @@ pub(crate) mod copy;
 pub(crate) mod rate_limit;
 pub(crate) mod wal;
 pub(crate) mod seal;
+mod verify_wal;
 pub(crate) mod recovery_conf;
 pub(crate) mod startup_warnings;
 pub(crate) mod error;
@@ -26,7 +27,11 @@ use crate::progress::{Progress, Stage};
 use crate::source::Source;
 use crate::target::Target;
 
-/// Carries the plan out on the marked target: copy, then seal.
+/// Carries out the plan on the marked target: copies everything, and seals the target. Returns the figures of the
+/// run.
+///
+/// # Errors
+/// The rewind is unfinished. The next run resumes it.
 pub(crate) fn apply(
     options: &Options,
     progress: &dyn Progress,

@@ -1,20 +1,20 @@
-//! How fast the source is read.
+//! Limits the rate at which the source is read.
 
 use std::num::NonZeroU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Holds back whoever takes in bytes, so that all together take no more than so many per second. What is
-/// not taken in is not sent either, for the connections' buffers are full then.
+/// Delays the threads that receive data, so that together they receive at most so many bytes per second. The source
+/// cannot send faster either, because the connections' buffers are full then.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
     rate: Option<NonZeroU64>,
-    /// When everything so far will have taken as long as it should.
+    /// The time at which all bytes so far are due at this rate.
     due: Mutex<Instant>,
 }
 
 impl RateLimit {
-    /// `rate` is in bytes per second.
+    /// A limit of `rate` bytes per second; `None`: no limit.
     pub(crate) fn new(rate: Option<NonZeroU64>) -> RateLimit {
         RateLimit { rate, due: Mutex::new(Instant::now()) }
     }
@@ -24,7 +24,7 @@ impl RateLimit {
         self.rate.is_some()
     }
 
-    /// Waits as long as `bytes` should take. Time in which nothing was taken in is not made up for.
+    /// Waits until `bytes` more are due. Time in which nothing was received is not made up for.
     pub(crate) fn spend(&self, bytes: u64) {
         let Some(rate) = self.rate else { return };
         let cost = Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
@@ -43,11 +43,11 @@ mod tests {
 
     #[test]
     fn all_threads_together_keep_to_the_rate() {
-        let pace = RateLimit::new(NonZeroU64::new(1_000_000));
+        let limit = RateLimit::new(NonZeroU64::new(1_000_000));
         let started = Instant::now();
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..10).for_each(|_| pace.spend(2500)));
+                scope.spawn(|| (0..10).for_each(|_| limit.spend(2500)));
             }
         });
         assert!(started.elapsed() >= Duration::from_millis(99), "{:?}", started.elapsed());

@@ -1,4 +1,4 @@
-//! Where a cluster's recovery settings are, which moved in 12; making the target a standby (`-R`).
+//! Writes the recovery configuration that makes the target a standby (`-R`). Its place changed in version 12.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::target::{Target, TargetError};
 /// Why the recovery configuration could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryConfError {
-    /// The present settings could not be read.
+    /// The existing settings could not be read.
     #[error("could not open file \"{}\" for reading", path.display())]
     Open {
         /// The file.
@@ -27,7 +27,10 @@ pub enum RecoveryConfError {
     Target(#[from] TargetError),
 }
 
-/// Makes the target, a cluster of this version, a standby of the source, if the caller asked for that.
+/// Makes the target a standby of the source, if the options request it. `version` is the target's.
+///
+/// # Errors
+/// The existing settings could not be read, or the new ones could not be written.
 pub(crate) fn write_if_asked(
     options: &Options,
     target: &Target,
@@ -41,12 +44,12 @@ pub(crate) fn write_if_asked(
     }
 }
 
-/// Up to 11 `recovery.conf` is written anew; from 12 on `primary_conninfo` is added to the file of
-/// `ALTER SYSTEM`, and `standby.signal` made.
+/// Up to 11, replaces `recovery.conf`. From 12 on, appends `primary_conninfo` to the file of `ALTER SYSTEM` and
+/// creates `standby.signal`.
 fn write(target: &Target, version: Version, primary_conninfo: &str) -> Result<(), RecoveryConfError> {
     let primary_conninfo = setting("primary_conninfo", primary_conninfo);
     if !has_signal_files(version) {
-        // The timeline to follow was the control file's own by default, not the newest.
+        // Up to 11, the default was the timeline in the control file, not the latest one.
         let text = format!("standby_mode = 'on'\n{primary_conninfo}recovery_target_timeline = 'latest'\n");
         return Ok(target.replace_file(&constant("recovery.conf"), text.as_bytes())?);
     }
@@ -60,7 +63,7 @@ fn write(target: &Target, version: Version, primary_conninfo: &str) -> Result<()
     if text.last().is_some_and(|&last| last != b'\n') {
         text.push(b'\n');
     }
-    // A second run finds what the first one wrote.
+    // An earlier, interrupted run may have written it already.
     if !text.ends_with(primary_conninfo.as_bytes()) {
         text.extend_from_slice(primary_conninfo.as_bytes());
         target.replace_file(&settings, &text)?;
@@ -69,6 +72,7 @@ fn write(target: &Target, version: Version, primary_conninfo: &str) -> Result<()
     Ok(())
 }
 
+/// A path that is known to be valid.
 fn constant(path: &str) -> DataPath {
     DataPath::parse(path).unwrap_or_else(|_| unreachable!("a constant path without dots"))
 }
@@ -105,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_added() {
+    fn from_12_on_settings_are_appended() {
         let directory = tempfile::tempdir().unwrap();
         let target = Target::lock(directory.path()).unwrap();
         let settings = || std::fs::read_to_string(directory.path().join("postgresql.auto.conf")).unwrap();
@@ -122,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn before_12_there_is_a_file_of_its_own() {
+    fn before_12_recovery_conf_is_written() {
         let directory = tempfile::tempdir().unwrap();
         let target = Target::lock(directory.path()).unwrap();
         write_as_standby(&target, "11");

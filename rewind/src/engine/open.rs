@@ -49,7 +49,7 @@ fn find_flavor(options: &Options, target: &Target) -> Result<Flavor, SurveyError
         return Ok(flavor);
     }
     let control = server::target_control(target.root(), flavor)?;
-    Ok(flavor::look_at_wal(flavor, target.root(), &control))
+    Ok(flavor::with_wal_magic_of_directory(flavor, target.root(), &control))
 }
 
 /// Default number of connections: one for each processor, at least 2 and at most 4. In measurements the second one

@@ -157,8 +157,8 @@ impl RewindPlan {
     }
 }
 
-/// Whether a path exists on the source and is a link or a special file on either side. It is then left as it is on the
-/// target, with everything below it, because following a link would leave the data directory.
+/// Whether a path exists on the source and is a link or a special file on either side. It is then left as it is on
+/// the target, with everything below it, because following a link would leave the data directory.
 ///
 /// # Errors
 /// The path belongs to the server's data, which must become the source's.
@@ -256,8 +256,8 @@ fn both_files(input: &PlanInput<'_>, plan: &mut RewindPlan, path: &DataPath, fro
         return;
     };
     // Blocks beyond the end of the file on either side are not copied one by one: they are part of the tail, or are
-    // truncated, or replay of the source's WAL restores them. An incomplete block at the end of the file, left by a full
-    // disk or a crash, is copied with the tail.
+    // truncated, or replay of the source's WAL restores them. An incomplete block at the end of the file, left by a
+    // full disk or a crash, is copied with the tail.
     let block_size = u64::from(input.block_size);
     let from = if from < to { from - from % block_size } else { from };
     let whole_blocks = from.min(to) / block_size;
@@ -283,8 +283,8 @@ fn both_files(input: &PlanInput<'_>, plan: &mut RewindPlan, path: &DataPath, fro
     }
 }
 
-/// Whether a path is a `PG_VERSION` file. It need not be copied: the version is the same on both sides, and a server with
-/// a damaged one would not have started.
+/// Whether a path is a `PG_VERSION` file. It need not be copied: the version is the same on both sides, and a
+/// server with a damaged one would not have started.
 fn is_version_file(path: &DataPath, version: Version) -> bool {
     path.as_bytes().ends_with(version.names().version_file.as_bytes())
 }
@@ -292,8 +292,9 @@ fn is_version_file(path: &DataPath, version: Version) -> bool {
 /// Bytes by which a file may have grown and still be compared, however small it was.
 const MUCH: u64 = 64 << 20;
 
-/// The files on both sides that are copied whole unless they are compared, with their size on the source. Files that are
-/// empty on one side are left out, and files that are kept, because the source's server may be unable to read its copy.
+/// The files on both sides that are copied whole unless they are compared, with their size on the source. Files
+/// that are empty on one side are left out, and files that are kept, because the source's server may be unable to
+/// read its copy.
 pub(crate) fn whole_on_both<'a>(
     source: &'a Inventory,
     target: &'a Inventory,
@@ -364,8 +365,8 @@ fn both<'a>(
 /// The result of comparing files.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct Compared {
-    /// For each compared file, the offset and length of the ranges that differ, in order. Without ranges, the target has
-    /// the same bytes up to the end of the source's file.
+    /// For each compared file, the offset and length of the ranges that differ, in order. Without ranges, the
+    /// target has the same bytes up to the end of the source's file.
     pub(crate) differing: BTreeMap<DataPath, Vec<(u64, u32)>>,
     /// Approximate number of bytes received from the source for this.
     pub(crate) bytes: u64,

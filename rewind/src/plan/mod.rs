@@ -1,7 +1,7 @@
 //! Decides what happens to every path of the target, from the facts that the survey found.
 //!
-//! The modules that decide are pure: [`files`] and [`wal`]. This one gives them what they need from both sides, and checks
-//! that the plan can be carried out.
+//! The modules that decide are pure: [`files`] and [`wal`]. This one gives them what they need from both sides, and
+//! checks that the plan can be carried out.
 
 pub(crate) mod files;
 pub(crate) mod wal;
@@ -44,8 +44,8 @@ pub(crate) struct Clusters {
 }
 
 impl Clusters {
-    /// The last checkpoint before which all of the target's data is on disk: the older of the one in the control file and
-    /// the one in `backup_label`, where a pending replay starts.
+    /// The last checkpoint before which all of the target's data is on disk: the older of the one in the control
+    /// file and the one in `backup_label`, where a pending replay starts.
     pub(crate) fn newest_target_checkpoint(&self) -> walparse::Lsn {
         match self.label {
             Some(BackupLabel::Start { checkpoint, .. }) => checkpoint.min(self.target.checkpoint_lsn()),
@@ -68,8 +68,8 @@ pub(crate) struct Fork {
     pub(crate) search_time: (Timestamp, Timestamp),
     /// The blocks changed by the target's WAL since the common checkpoint.
     pub(crate) changed: ChangedBlocks,
-    /// Start and end of the common WAL that has been verified record by record, if any. It was read from the target, or
-    /// from where its missing WAL was found.
+    /// Start and end of the common WAL that has been verified record by record, if any. It was read from the
+    /// target, or from where its missing WAL was found.
     pub(crate) verified: Option<(Lsn, Lsn)>,
     /// Bytes and records of the target's WAL that were read.
     pub(crate) scanned: (u64, u64),
@@ -224,8 +224,8 @@ pub(crate) fn plan_wal_now(facts: &Facts<'_>, source: &dyn Source) -> Result<Wal
     plan_wal(facts, &facts.fork.source_history, source, available)
 }
 
-/// Plans the WAL directory, with the files in the source's WAL directory now. `available` is how far the source's WAL is
-/// on its disk.
+/// Plans the WAL directory, with the files in the source's WAL directory now. `available` is how far the source's
+/// WAL is on its disk.
 pub(crate) fn plan_wal(
     facts: &Facts<'_>,
     source_history: &TimelineHistory,

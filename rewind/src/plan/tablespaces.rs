@@ -1,5 +1,6 @@
-//! Tablespaces that only the source has. Each is created in a directory outside the data directory, and only here does
-//! the source determine where on this machine files are written. Therefore these directories are checked and logged.
+//! Tablespaces that only the source has. Each is created in a directory outside the data directory, and only here
+//! does the source determine where on this machine files are written. Therefore these directories are checked and
+//! logged.
 
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
@@ -11,8 +12,8 @@ use crate::datadir::inventory::EntryKind;
 use crate::plan::error::PlanError;
 use crate::plan::files::RewindPlan;
 
-/// Checks the directories in which the plan creates tablespaces. They are the same as on the source. Each must be empty or
-/// new, and must not overlap with the data directory `root` or with another tablespace.
+/// Checks the directories in which the plan creates tablespaces. They are the same as on the source. Each must be
+/// empty or new, and must not overlap with the data directory `root` or with another tablespace.
 ///
 /// # Errors
 /// The first directory that cannot be used.
@@ -31,8 +32,9 @@ pub(crate) fn check(plan: &RewindPlan, root: &Path, names: &Names) -> Result<(),
                 None
             }
         };
-        let problem =
-            problem.or_else(|| (!is_tablespace(link, names)).then_some("belongs to a link that is not named like a tablespace"));
+        let problem = problem.or_else(|| {
+            (!is_tablespace(link, names)).then_some("belongs to a link that is not named like a tablespace")
+        });
         if let Some(problem) = problem {
             let (link, directory) = (link.clone(), directory.clone());
             return Err(PlanError::TablespacePlace { link, directory, problem });
@@ -64,8 +66,9 @@ fn real_place(directory: &Path) -> Result<PathBuf, &'static str> {
                 return Err("is in use on this machine");
             }
             let (parent, name) = directory.parent().zip(directory.file_name()).ok_or("is not a directory")?;
-            let parent =
-                parent.canonicalize().map_err(|_| "cannot be created: its parent directory does not exist")?;
+            let parent = parent
+                .canonicalize()
+                .map_err(|_| "cannot be created: its parent directory does not exist")?;
             Ok(parent.join(name))
         }
         Err(_) => Err("is in use on this machine"),

@@ -1,14 +1,14 @@
 //! Decides what is done in the WAL directory: which segments and history files are copied, and which are removed.
 //!
-//! After a rewind the target must have, or be able to stream, every byte from the redo location of the common checkpoint
-//! to the minRecoveryPoint in the **source's** history. Before the fork both sides have the same bytes, so the target's
-//! segments stay. From the fork on the target's segments belong to the diverged history and are removed. Segments of the
-//! source beyond the end of its WAL (recycled or preallocated) are never copied.
+//! After a rewind the target must have, or be able to stream, every byte from the redo location of the common
+//! checkpoint to the minRecoveryPoint in the **source's** history. Before the fork both sides have the same bytes,
+//! so the target's segments stay. From the fork on the target's segments belong to the diverged history and are
+//! removed. Segments of the source beyond the end of its WAL (recycled or preallocated) are never copied.
 //!
-//! Files of the target that are not archived yet (`archive_status/NAME.ready`) stay with their status file, as on a server
-//! that switches to another timeline. This is safe for files of a timeline older than the source's: replay does not read
-//! them, because the source's history names a newer timeline for the same segment, and that segment exists. A file whose
-//! name the source's history uses, or may use later, cannot stay.
+//! Files of the target that are not archived yet (`archive_status/NAME.ready`) stay with their status file, as on a
+//! server that switches to another timeline. This is safe for files of a timeline older than the source's: replay
+//! does not read them, because the source's history names a newer timeline for the same segment, and that segment
+//! exists. A file whose name the source's history uses, or may use later, cannot stay.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -59,8 +59,8 @@ pub(crate) struct WalPlanInput<'a> {
     pub(crate) fork: Lsn,
     /// How far the source's WAL is on its disk.
     pub(crate) available: Lsn,
-    /// When an unfinished rewind is resumed: the names of the target's own files. That run may have copied others, possibly
-    /// incompletely.
+    /// When an unfinished rewind is resumed: the names of the target's own files. That run may have copied others,
+    /// possibly incompletely.
     pub(crate) own_files: Option<&'a BTreeSet<String>>,
 }
 
@@ -77,8 +77,8 @@ pub(crate) fn is_planned_there(path: &DataPath, version: Version) -> bool {
     }
 }
 
-/// Whether a name is that of a segment, partial segment, backup history file, timeline history file, or a segment that is
-/// being created (`xlogtemp`).
+/// Whether a name is that of a segment, partial segment, backup history file, timeline history file, or a segment
+/// that is being created (`xlogtemp`).
 fn is_wal_name(name: &[u8]) -> bool {
     let Ok(name) = std::str::from_utf8(name) else { return false };
     let stem = name.split('.').next().unwrap_or_default();
@@ -363,7 +363,8 @@ mod tests {
             geometry: small_geometry(Version::find(1300, 202_209_061).unwrap()),
             source_history: &history,
             source: &source,
-            // Segment 7 of timeline 2 is older than that run: it is of another server whose timeline has the same number.
+            // Segment 7 of timeline 2 is older than that run: it is of another server whose timeline has the same
+            // number.
             target: &listing(&[&seg(1, 4), &seg(1, 5), &seg(2, 5), &seg(2, 6), &seg(2, 7)]),
             redo: Lsn(4 * MIB + 80),
             fork: Lsn(0x50_0100),

@@ -14,8 +14,8 @@ pub(super) fn announce_fork(Divergence { lsn, timeline }: Divergence) {
     );
 }
 
-/// Logs the last common checkpoint in the words of `pg_rewind`, and when the search for it began and ended in those of
-/// `sys_rewind`.
+/// Logs the last common checkpoint in the words of `pg_rewind`, and when the search for it began and ended in those
+/// of `sys_rewind`.
 pub(super) fn announce_checkpoint(checkpoint: &CommonCheckpoint, (since, until): (Timestamp, Timestamp)) {
     let CommonCheckpoint { lsn, timeline, .. } = checkpoint;
     tracing::info!(
@@ -34,8 +34,8 @@ pub(super) fn announce_checkpoint(checkpoint: &CommonCheckpoint, (since, until):
     );
 }
 
-/// The checkpoint that replay starts from: the last common one, or the source's last one if that is older. The files of
-/// a standby, or of a server that has just been promoted, may be as old as its last restartpoint.
+/// The checkpoint that replay starts from: the last common one, or the source's last one if that is older. The
+/// files of a standby, or of a server that has just been promoted, may be as old as its last restartpoint.
 pub(super) fn replay_start(common: CommonCheckpoint, source: &ControlFile) -> CommonCheckpoint {
     let checkpoint = source.checkpoint();
     if checkpoint.redo >= common.redo {

@@ -164,8 +164,8 @@ fn differing(
     Ok(ours.differing.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Whether comparing a sample of these files takes less time than fetching it. It takes more where hashing on the source
-/// costs more than transferring.
+/// Whether comparing a sample of these files takes less time than fetching it. It takes more where hashing on the
+/// source costs more than transferring.
 fn is_faster_than_copying(sides: &Sides<'_>, share: &[(DataPath, u64)]) -> Result<bool, FetchError> {
     let files: Vec<DataPath> = share.iter().map(|(path, _)| path.clone()).collect();
     let sample = coarse_ranges(share, SAMPLE);

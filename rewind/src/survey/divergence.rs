@@ -1,9 +1,9 @@
 //! Finds the point of divergence, and scans the target's WAL beyond it.
 //!
-//! The timeline history files give this point for different timelines. They do not show that two servers were promoted
-//! independently at the same point, nor that one side wrote WAL on the common timeline that the other never received.
-//! Therefore the last bytes of the presumed common WAL are compared as well. If they differ, the true point is searched
-//! segment by segment.
+//! The timeline history files give this point for different timelines. They do not show that two servers were
+//! promoted independently at the same point, nor that one side wrote WAL on the common timeline that the other
+//! never received. Therefore the last bytes of the presumed common WAL are compared as well. If they differ, the
+//! true point is searched segment by segment.
 
 use std::path::PathBuf;
 
@@ -108,8 +108,9 @@ pub(crate) struct Found {
     pub(crate) scan: Scan,
 }
 
-/// Finds the true point of divergence, and scans the target's WAL beyond it. `presumed` is the fork by the history files;
-/// `None` if both sides end on the same timeline. [`Scan::diverged`] is `None` if the target has not diverged.
+/// Finds the true point of divergence, and scans the target's WAL beyond it. `presumed` is the fork by the history
+/// files; `None` if both sides end on the same timeline. [`Scan::diverged`] is `None` if the target has not
+/// diverged.
 ///
 /// # Errors
 /// WAL is missing or invalid, or the point of divergence cannot be determined.
@@ -124,7 +125,8 @@ pub(crate) fn find(
     let scan_to = |wal: &TargetWal<'_>, fork: Lsn| scan_target(sides, wal, fork, required_end);
     let source_wal = SourceWal { source: sides.source, history: sides.source_history, geometry };
     let first = match (scan_to(wal, presumed.unwrap_or(Lsn(u64::MAX))), presumed) {
-        // WAL missing before the fork may be taken from the source, once the WAL of both is known to be the same there.
+        // WAL missing before the fork may be taken from the source, once the WAL of both is known to be the same
+        // there.
         (Err(missing @ DivergenceError::Wal(WalError::Missing { .. })), Some(fork)) => {
             let limit = fork.min(required_end);
             if !matches!(confirm(wal, &source_wal, limit)?, Confirmation::Same) {
@@ -169,8 +171,8 @@ pub(crate) fn find(
     Ok(Found { divergence, scan: scan_to(wal, lsn)? })
 }
 
-/// Scans a target that has not diverged from its last checkpoint on, as if it had diverged at `end`, the end of its WAL.
-/// Replay from that checkpoint on brings all later changes of the source.
+/// Scans a target that has not diverged from its last checkpoint on, as if it had diverged at `end`, the end of its
+/// WAL. Replay from that checkpoint on brings all later changes of the source.
 pub(crate) fn since_checkpoint(
     sides: &Sides<'_>,
     wal: &mut TargetWal<'_>,
@@ -191,8 +193,8 @@ pub(crate) fn check_end(wal: &mut TargetWal<'_>, clusters: &Clusters) -> Result<
     Ok(scan(wal, &request, &|_| {}).map(|_| ()).map_err(|error| scan_error(error, wal))?)
 }
 
-/// Whether the source's WAL goes on from `end`: its history reaches that far, and the WAL before it is the same as the
-/// target's.
+/// Whether the source's WAL goes on from `end`: its history reaches that far, and the WAL before it is the same as
+/// the target's.
 pub(crate) fn goes_on_from(
     wal: &TargetWal<'_>,
     source: &SourceWal<'_>,
@@ -240,8 +242,8 @@ fn timeline_before(wal: &TargetWal<'_>, lsn: Lsn) -> TimelineId {
     wal.history().timeline_at(Lsn(lsn.0.saturating_sub(1)))
 }
 
-/// Limits the WAL to the target's own, and returns how far it must exist. WAL of the source is not used in place of the
-/// target's before both have been compared.
+/// Limits the WAL to the target's own, and returns how far it must exist. WAL of the source is not used in place of
+/// the target's before both have been compared.
 fn require_own(wal: &mut TargetWal<'_>, control: &ControlFile) -> Result<Lsn, DivergenceError> {
     wal.set_limits(Lsn::INVALID, control.checkpoint_lsn().advance(1));
     let required_end = required_end(wal, control)?;
@@ -249,8 +251,8 @@ fn require_own(wal: &mut TargetWal<'_>, control: &ControlFile) -> Result<Lsn, Di
     Ok(required_end)
 }
 
-/// How far the target's WAL must exist: to the end of its last checkpoint record or to its minRecoveryPoint, whichever is
-/// later.
+/// How far the target's WAL must exist: to the end of its last checkpoint record or to its minRecoveryPoint,
+/// whichever is later.
 fn required_end(wal: &TargetWal<'_>, control: &ControlFile) -> Result<Lsn, DivergenceError> {
     let lsn = control.checkpoint_lsn();
     let mut reader = WalReader::new(wal, control.geometry(), lsn);
@@ -348,8 +350,8 @@ fn last_bytes(start: Lsn, end: Lsn) -> Lsn {
     start.max(Lsn(end.0.saturating_sub(COMPARED_BYTES)))
 }
 
-/// End of the target's last record that lies wholly before `limit`. It is searched from the segment before `segment` on,
-/// in which a record that goes on in `segment` may start.
+/// End of the target's last record that lies wholly before `limit`. It is searched from the segment before
+/// `segment` on, in which a record that goes on in `segment` may start.
 fn record_boundary(
     target: &TargetWal<'_>,
     segment: SegmentNo,
@@ -409,9 +411,9 @@ fn compare(
     Ok(differs.map_or(Compared::Same, |at| Compared::Differs { at }))
 }
 
-/// Bytes of a segment of the source's history; `None` if there are none. If the source no longer has the segment, it is
-/// searched where missing WAL of the target is searched. This requires that its name differs from that of the target's
-/// segment.
+/// Bytes of a segment of the source's history; `None` if there are none. If the source no longer has the segment,
+/// it is searched where missing WAL of the target is searched. This requires that its name differs from that of the
+/// target's segment.
 fn source_part(
     target: &TargetWal<'_>,
     source: &SourceWal<'_>,
@@ -433,7 +435,8 @@ fn source_part(
 
 /// The first byte at which two copies of the WAL from `at` on differ. `block` is the size of a WAL page in bytes.
 fn first_difference(ours: &[u8], theirs: &[u8], at: Lsn, block: u32) -> Option<Lsn> {
-    /// `XLP_BKP_REMOVABLE` in `xlp_info`, the third byte of a page (xlog_internal.h). It does not concern the contents.
+    /// `XLP_BKP_REMOVABLE` in `xlp_info`, the third byte of a page (xlog_internal.h). It does not concern the
+    /// contents.
     const REMOVABLE: u8 = 0x04;
     let mut pairs = ours.iter().zip(theirs).enumerate();
     let differs = pairs.find(|(index, (ours, theirs))| {

@@ -1,8 +1,9 @@
-//! Verifies that the WAL of a fork has the format of the PostgreSQL version it is based on. Nothing else is known of it.
+//! Verifies that the WAL of a fork has the format of the PostgreSQL version it is based on. Nothing else is known
+//! of it.
 //!
-//! Any magic number of WAL pages is accepted. From the last checkpoint on, every page header must be valid, every record
-//! must have the right checksum, link to the record before (`xl_prev`), and decode. The checkpoint record must have the
-//! contents that the control file has.
+//! Any magic number of WAL pages is accepted. From the last checkpoint on, every page header must be valid, every
+//! record must have the right checksum, link to the record before (`xl_prev`), and decode. The checkpoint record
+//! must have the contents that the control file has.
 
 use walparse::{ControlFile, Lsn, SegmentStore, WalFault, WalReadError, WalReader, rmgr};
 
@@ -11,7 +12,8 @@ use crate::wal::error::WalError;
 use crate::wal::source::{AroundRecord, SourceWal};
 use crate::wal::target::TargetWal;
 
-/// WAL pages fetched from the source for this: 1 MB. All WAL that the target must replay is verified before it is sealed.
+/// WAL pages fetched from the source for this: 1 MB. All WAL that the target must replay is verified before it is
+/// sealed.
 const SOURCE_PAGES: u64 = 128;
 
 /// Checks the WAL of both sides if they are clusters of a fork.

@@ -1,5 +1,5 @@
-//! The survey: reads both sides and returns facts. Nothing is written, unless the options request that the target's own
-//! server completes crash recovery.
+//! The survey: reads both sides and returns facts. Nothing is written, unless the options request that the target's
+//! own server completes crash recovery.
 
 pub(crate) mod preflight;
 pub(crate) mod divergence;
@@ -173,7 +173,9 @@ fn facts<'a>(
 ) -> Result<Survey<'a>, SurveyError> {
     let Found { divergence, scan } = found;
     let Checked { clusters, source_history, wal, .. } = checked;
-    let Some(diverged) = scan.diverged else { unreachable!("the caller has checked that there is a divergence") };
+    let Some(diverged) = scan.diverged else {
+        unreachable!("the caller has checked that there is a divergence")
+    };
     let common_checkpoint = CommonCheckpoint {
         lsn: diverged.checkpoint_lsn,
         redo: diverged.checkpoint.redo,
@@ -210,8 +212,8 @@ fn on_one_timeline(clusters: &Clusters) -> bool {
     clusters.source.timeline() == clusters.target.timeline()
 }
 
-/// Whether an earlier run has rewound the target, no server has been started since, and the source's WAL still goes on
-/// from the minRecoveryPoint of that run.
+/// Whether an earlier run has rewound the target, no server has been started since, and the source's WAL still goes
+/// on from the minRecoveryPoint of that run.
 fn already_rewound(source: &dyn Source, checked: &Checked<'_>) -> Result<bool, SurveyError> {
     let Checked { clusters, source_history, wal, presumed: left } = checked;
     let source_wal = SourceWal { source, history: source_history, geometry: clusters.source.geometry() };

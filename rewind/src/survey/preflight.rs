@@ -1,5 +1,5 @@
-//! Checks before anything is changed: whether target and source are clusters that can be rewound to each other, and in
-//! a state that allows it.
+//! Checks before anything is changed: whether target and source are clusters that can be rewound to each other, and
+//! in a state that allows it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -86,7 +86,8 @@ pub enum PreflightError {
         /// The state in its control file.
         state: ClusterState,
     },
-    /// The target is a base backup on which no server has been started: up to which LSN it must be recovered is not known.
+    /// The target is a base backup on which no server has been started: up to which LSN it must be recovered is not
+    /// known.
     #[error("file \"{}\" belongs to a base backup that has not been recovered", path.display())]
     PendingBackup {
         /// The file.
@@ -140,8 +141,8 @@ impl PreflightError {
     }
 }
 
-/// Checks that the target is a data directory on which no server runs; waits for a server that is shutting down. Returns
-/// its `backup_label`, if it has one.
+/// Checks that the target is a data directory on which no server runs; waits for a server that is shutting down.
+/// Returns its `backup_label`, if it has one.
 ///
 /// # Errors
 /// It is no data directory, a server runs on it, or it is a base backup that has not been recovered.
@@ -170,8 +171,8 @@ pub(crate) fn check_wal_directories(directories: &[PathBuf]) -> Result<(), Prefl
     })
 }
 
-/// Checks that the target can be rewound to the source: both are copies of one cluster with the same format, the target
-/// logs hint bits, and the source is in a usable state.
+/// Checks that the target can be rewound to the source: both are copies of one cluster with the same format, the
+/// target logs hint bits, and the source is in a usable state.
 ///
 /// # Errors
 /// The first check that fails.

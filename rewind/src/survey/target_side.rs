@@ -40,7 +40,9 @@ pub(super) fn settle_unclean(
         UncleanTarget::Recover(recovery) => recovery,
         UncleanTarget::Refuse => return Err(PreflightError::TargetNotClean { state }.into()),
         UncleanTarget::Accept => {
-            tracing::info!("target was not shut down cleanly (\"{state}\"): reading its WAL to the last valid record");
+            tracing::info!(
+                "target was not shut down cleanly (\"{state}\"): reading its WAL to the last valid record"
+            );
             return Ok(());
         }
     };
@@ -65,8 +67,8 @@ pub(super) fn settle_unclean(
     Ok(())
 }
 
-/// The rules for local files that are kept: those of the options and, if these include the standard ones, the target's
-/// `log_directory`.
+/// The rules for local files that are kept: those of the options and, if these include the standard ones, the
+/// target's `log_directory`.
 pub(super) fn keep(options: &Options, root: &Path, names: &Names) -> Result<Keep, KeepError> {
     let mut log_directory = None;
     if options.keep.has_standard() {
@@ -80,7 +82,8 @@ pub(super) fn keep(options: &Options, root: &Path, names: &Names) -> Result<Keep
     Keep::new(&options.keep, below.filter(|path| path.is_relative()))
 }
 
-/// The target's WAL, with all places where missing segments are searched. Its timeline history must be set before use.
+/// The target's WAL, with all places where missing segments are searched. Its timeline history must be set before
+/// use.
 pub(super) fn target_wal<'a>(
     options: &'a Options,
     target: &Target,

@@ -94,8 +94,8 @@ mod tests {
         peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
-    /// Builds what a run holds in memory at once: both listings, all changed blocks, the plan and the journal. Returns
-    /// the peak memory in MB.
+    /// Builds what a run holds in memory at once: both listings, all changed blocks, the plan and the journal.
+    /// Returns the peak memory in MB.
     fn hold_everything() -> u64 {
         let made = MadeUp::new(1_000_000, 10_000_000);
         assert_eq!(made.changed.named.len(), 10_000_000);
@@ -129,7 +129,8 @@ mod tests {
         if std::env::var_os(CHILD).is_some() {
             return println!("peak of {} MB", hold_everything());
         }
-        let name = "testing::benching::tests::a_million_files_and_ten_million_blocks_take_less_than_400_megabytes";
+        let name =
+            "testing::benching::tests::a_million_files_and_ten_million_blocks_take_less_than_400_megabytes";
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
         let printed = String::from_utf8_lossy(&output.stdout);

@@ -1,4 +1,4 @@
-//! Why WAL or a timeline history could not be had or read.
+//! Errors in finding and reading WAL and timeline histories.
 
 use std::error::Error;
 
@@ -9,11 +9,11 @@ use crate::datadir::data_path::DataPath;
 use crate::source::SourceError;
 use crate::wal::archive::ArchiveError;
 
-/// Why WAL or a timeline history could not be had or read.
+/// Why WAL or a timeline history could not be found or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WalError {
-    /// No history file of a timeline was found.
+    /// The history file of a timeline was not found.
     #[error("could not find the history file \"{name}\" of the {side}")]
     NoHistory {
         /// Its name.
@@ -30,36 +30,36 @@ pub enum WalError {
         #[source]
         source: HistoryError,
     },
-    /// WAL of the target is missing. HA managers look for these words.
+    /// WAL of the target is missing. HA tools match on this text, which is that of `pg_rewind`.
     #[error("could not open file \"{file}\": No such file or directory")]
     Missing {
-        /// The path where it would be.
+        /// The path of the first missing segment in the WAL directory.
         file: String,
-        /// The names of all segments known to be missing.
+        /// The file names of all segments known to be missing.
         all: Vec<String>,
         /// The position up to which the target's WAL is needed.
         needed: Lsn,
-        /// Where it was looked for.
+        /// The places that were searched, for display.
         places: String,
     },
-    /// Neither side has WAL that replay will need.
-    #[error("WAL that replay needs is neither on the target nor on the source: {}", name_list(names))]
+    /// Neither side has the WAL needed for replay.
+    #[error("WAL needed for replay is neither on the target nor on the source: {}", name_list(names))]
     MissingForReplay {
-        /// The names of the segments.
+        /// The file names of the missing segments.
         names: Vec<String>,
         /// Where replay starts.
         redo: Lsn,
-        /// Where they were looked for.
+        /// The places that were searched, for display.
         places: String,
     },
     /// The target's WAL could not be read.
     #[error("could not read the WAL of the target")]
     Scan(#[source] ScanError),
     /// The WAL on the rewound target does not reach from redo to minRecoveryPoint.
-    #[error("the WAL brought to the target is not complete")]
+    #[error("the WAL copied to the target is incomplete")]
     Incomplete(#[source] ScanError),
     /// A file of the WAL directory could not be fetched.
-    #[error("could not get WAL file \"{name}\"")]
+    #[error("could not fetch WAL file \"{name}\"")]
     Fetch {
         /// Its name.
         name: String,
@@ -67,52 +67,52 @@ pub enum WalError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The source's WAL would be impossibly long.
-    #[error("the source says that its WAL ends at {end}, which is too far from {redo}, where replay starts")]
+    /// The source reports more WAL than a server can have.
+    #[error("source reports that its WAL ends at {end}, too far from {redo}, where replay starts")]
     TooLong {
         /// Where replay starts.
         redo: Lsn,
         /// Where the source's WAL ends.
         end: Lsn,
     },
-    /// The WAL of a fork does not have the format of the version it was taken for.
+    /// The WAL of a fork does not have the format of the PostgreSQL version that its control file indicates.
     #[error(
-        "could not read the WAL of the {side} at {position} as that of {version}: page magic {magic:04X}, control file version {}, catalog version {}",
+        "could not read the WAL of the {side} at {position} in the format of {version}: page magic {magic:04X}, control file version {}, catalog version {}",
         version.control_version(),
         version.catalog_version()
     )]
     UnknownFormat {
         /// "source" or "target".
         side: &'static str,
-        /// The version it was taken for.
+        /// The version whose format was assumed.
         version: Version,
         /// The magic number of its pages.
         magic: u16,
         /// Where reading failed.
         position: Lsn,
-        /// What is wrong there.
+        /// What is wrong at that position.
         #[source]
         source: WalFault,
     },
     /// The source removed a segment before it was copied.
     #[error("WAL file \"{path}\" vanished from the source before it was copied")]
     Vanished {
-        /// Its path.
+        /// Its path below the data directory.
         path: DataPath,
     },
-    /// The end of the source's WAL could not be found.
-    #[error("could not read the end of the WAL of the source at {lsn}")]
+    /// The last checkpoint record of a stopped source could not be read, so the end of its WAL is unknown.
+    #[error("could not read the last checkpoint record of the source at {lsn}")]
     SourceEnd {
-        /// Where its last record should be.
+        /// The position of that record, from the control file.
         lsn: Lsn,
-        /// What stands there.
+        /// What is wrong at that position.
         #[source]
         source: WalFault,
     },
     /// A segment could not be read.
     #[error(transparent)]
     Read(#[from] WalReadError),
-    /// The archive cannot be used.
+    /// The `restore_command` could not be used.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     /// The source could not be read.
@@ -121,30 +121,30 @@ pub enum WalError {
 }
 
 impl WalError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             WalError::Source(error) => return error.hint(),
             WalError::Archive(error) => return error.hint(),
             WalError::Scan(error) => return scan_hint(error),
             WalError::NoHistory { .. } => {
-                "Copy it into the WAL directory of that side, for example from its archive.".into()
+                "Copy the file to the WAL directory of that server, for example from its archive.".into()
             }
             WalError::History { .. } => {
-                "The file is damaged. Restore it on that side, for example from the archive.".into()
+                "The file is damaged. Restore it on that server, for example from the archive.".into()
             }
             WalError::Missing { all, needed, places, .. } => format!(
-                "WAL of the target up to {needed} is needed, and {} is missing. Looked in {places}. Give -c to use the target's restore_command, --restore-command CMD, or --wal-dir DIR with copies.",
+                "WAL of the target is needed up to {needed}, and {} is missing. Searched {places}. Use -c for the target's restore_command, --restore-command CMD, or --wal-dir DIR with copies of the files.",
                 name_list(all)
             ),
             WalError::MissingForReplay { redo, places, .. } => format!(
-                "Replay will start at {redo}. Looked in {places}. Give -c, --restore-command CMD, or --wal-dir DIR with copies."
+                "Replay will start at {redo}. Searched {places}. Use -c, --restore-command CMD, or --wal-dir DIR with copies of the files."
             ),
             WalError::UnknownFormat { .. } => {
-                "Only the formats of PostgreSQL are known, and that of this server seems to be another. Without knowing what its WAL changed, the directory cannot be rewound. Take a new base backup.".into()
+                "This server's WAL format differs from the known PostgreSQL formats. Without reading the WAL, the changed blocks are unknown and the directory cannot be rewound. Take a new base backup.".into()
             }
             WalError::TooLong { .. } => {
-                "No disk holds so much WAL. Is this the right source? If it is, take a new base backup.".into()
+                "No server can have so much WAL. Is this the right source? If it is, take a new base backup.".into()
             }
             WalError::Incomplete(_)
             | WalError::Fetch { .. }
@@ -155,30 +155,30 @@ impl WalError {
     }
 }
 
-/// What to do about WAL of the target that cannot be read.
+/// What the operator can do if the target's WAL cannot be read.
 fn scan_hint(error: &ScanError) -> Option<String> {
     let hint = match error {
         ScanError::Damaged { .. } => {
-            "If the disk lost writes in the crash, --ensure-shutdown lets the target's own server recover first, up to the damage."
+            "If the disk lost writes in the crash, use --ensure-shutdown: the target's own server then recovers first, up to the damaged record."
         }
         ScanError::BreaksOff { .. } => {
-            "WAL that must be there is damaged or was never written. Restore the segment, for example from the archive, or take a new base backup."
+            "Required WAL is damaged or was never written. Restore the segment, for example from the archive, or take a new base backup."
         }
         ScanError::UnknownRelationChange { .. } => {
-            "What it changed cannot be known, so this directory cannot be rewound. Take a new base backup."
+            "The changes of that record are unknown, so this directory cannot be rewound. Take a new base backup."
         }
         ScanError::Read(WalReadError::Open { .. }) => {
-            "Run kbrecover as the user who owns the data directory, and see that the file is accessible."
+            "Run kbrecover as the user who owns the data directory, and check that the file is accessible."
         }
         ScanError::Read(WalReadError::Fetch { .. }) => {
-            "See that restore_command brings the whole segment to the path given as %p, and exits with 1 when the archive has none."
+            "Check that restore_command copies the complete segment to the path given as %p, and exits with status 1 if the archive does not have it."
         }
         _ => return None,
     };
     Some(hint.to_owned())
 }
 
-/// A list of names of segments in order, without the middle of a long one.
+/// The names of segments, in order, separated by commas. A long list is abbreviated to its first and last name.
 pub(crate) fn name_list(names: &[String]) -> String {
     match names {
         [first, .., last] if names.len() > 4 => format!("{first} to {last} ({} segments)", names.len()),

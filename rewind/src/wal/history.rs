@@ -7,7 +7,7 @@ use crate::source::Source;
 use crate::wal::error::WalError;
 use crate::wal::target::TargetWal;
 
-/// The history of the timeline the source is on.
+/// The history of the source's timeline.
 pub(crate) fn source_history(
     source: &dyn Source,
     control: &ControlFile,
@@ -21,7 +21,7 @@ pub(crate) fn source_history(
     checked_history(history, timeline, "source")
 }
 
-/// The history of the timeline the target is on.
+/// The history of the target's timeline.
 pub(crate) fn target_history(
     wal: &TargetWal<'_>,
     control: &ControlFile,
@@ -46,7 +46,8 @@ fn checked_history(
     history.ok_or_else(missing)?.map_err(|source| WalError::History { side, source })
 }
 
-/// The history of a timeline, from the file that `read` finds by name; timeline 1 has none.
+/// The history of a timeline, from the history file that `read` returns; `None` if there is none. Timeline 1 has no
+/// history file.
 fn read_history<E>(
     timeline: TimelineId,
     read: impl FnOnce(&str) -> Result<Option<Vec<u8>>, E>,

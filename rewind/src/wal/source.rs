@@ -1,4 +1,4 @@
-//! The source's WAL, read through the seam, and where it ends.
+//! The source's WAL, read through [`Source`], and its end.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use crate::datadir::data_path::DataPath;
 use crate::source::{Source, SourceError, WalPosition, read_part};
 use crate::wal::error::WalError;
 
-/// How long a standby may take to receive what the target has.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for a source that is a standby to receive WAL up to the target's end.
+const STANDBY_CATCH_UP: Duration = Duration::from_secs(2);
 
-/// The segments of the source in its own history, read through the seam.
+/// The source's segments in its own timeline history.
 pub(crate) struct SourceWal<'a> {
     pub(crate) source: &'a dyn Source,
     pub(crate) history: &'a TimelineHistory,
@@ -35,12 +35,13 @@ impl SourceWal<'_> {
     }
 }
 
-/// The pages from the one on in which a record of the source starts, and the first two of every segment, without
-/// fetching a segment of perhaps a gigabyte. All else reads as zeros, and so as no WAL.
+/// A few pages of the source's WAL: the first two of every segment, and `pages` pages starting with the one in which the
+/// record at `lsn` starts. All other pages read as zeros, which is not valid WAL. This avoids fetching whole segments,
+/// which may be a gigabyte each.
 pub(crate) struct AroundRecord<'a> {
     pub(crate) wal: &'a SourceWal<'a>,
     pub(crate) lsn: Lsn,
-    /// How many pages; two are enough for a record as short as a checkpoint's.
+    /// Number of pages. Two are enough for a checkpoint record.
     pub(crate) pages: u64,
 }
 
@@ -53,7 +54,7 @@ impl SegmentStore for AroundRecord<'_> {
         let geometry = &self.wal.geometry;
         let (size, block) = (geometry.segment_size, u64::from(geometry.wal_block_size));
         let path = self.wal.path(segment).map_err(failed)?;
-        // Memory that is never written to is not taken.
+        // Zeroed memory that is never written to is not allocated by the kernel.
         let mut bytes = vec![0; size.bytes() as usize];
         let mut stretches = vec![(0, 2)];
         if size.segment_of(self.lsn) == segment {
@@ -78,10 +79,10 @@ impl SegmentStore for AroundRecord<'_> {
     }
 }
 
-/// The end of the source's WAL, and how far of that is on its disk to be compared.
+/// The end of the source's WAL, and the end of the part that has been flushed and can be compared.
 ///
-/// A standby that still receives may be about to get what the target has, so it is given a moment; a
-/// target that is still ahead then could not follow it, whoever is right.
+/// A standby may be about to receive WAL that the target already has, so [`STANDBY_CATCH_UP`] is allowed for that. A
+/// target that is still ahead afterwards cannot follow this source.
 pub(crate) fn source_end(
     source: &dyn Source,
     control: &ControlFile,
@@ -89,13 +90,13 @@ pub(crate) fn source_end(
     target_end: Lsn,
 ) -> Result<(Lsn, Lsn), WalError> {
     let geometry = control.geometry();
-    let patience = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + STANDBY_CATCH_UP;
     loop {
         match source.position()? {
             WalPosition::Primary { insert, flush } => {
                 return Ok((before_page_header(insert, &geometry), flush.min(insert)));
             }
-            WalPosition::Standby { received, .. } if received >= target_end || Instant::now() >= patience => {
+            WalPosition::Standby { received, .. } if received >= target_end || Instant::now() >= deadline => {
                 let end = received.max(control.min_recovery_point());
                 return Ok((end, end));
             }
@@ -110,8 +111,8 @@ pub(crate) fn source_end(
     }
 }
 
-/// The end of the WAL that a stopped server's data directory depends on: of its last checkpoint record,
-/// or the minRecoveryPoint if that is later.
+/// The end of the WAL that the data directory of a stopped server depends on: the end of its last checkpoint record or
+/// its minRecoveryPoint, whichever is later.
 fn stopped_end<S: SegmentStore + ?Sized>(store: &S, control: &ControlFile) -> Result<Lsn, WalError> {
     let lsn = control.checkpoint_lsn();
     let mut reader = WalReader::new(store, control.geometry(), lsn);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use kbrecover_rewind::{FlavorError, flavor_of_directory, look_at_wal};
+use kbrecover_rewind::{FlavorError, flavor_of_directory, with_wal_magic_of_directory};
 use walparse::{
     ControlError, ControlFields, ControlFile, FileBytes, Flavor, PageHeader, RelSegment, SegmentNo,
     SegmentStore, TimelineHistory, TimelineId, WalFileName, WalGeometry, WalReadError,
@@ -227,7 +227,7 @@ fn cluster_control(directory: &Path, key: Key<'_>) -> Result<Option<ControlFile>
         return Ok(None);
     }
     let control = read_control(&path, flavor)?;
-    let flavor = look_at_wal(flavor, directory, &control);
+    let flavor = with_wal_magic_of_directory(flavor, directory, &control);
     read_control(&path, flavor).map(Some)
 }
 

@@ -1,4 +1,4 @@
-//! Where a cluster keeps its recovery settings: in `recovery.conf` up to 11, among the other settings from 12 on.
+//! Recovery settings of a cluster: in `recovery.conf` up to version 11, in the server's configuration from 12 on.
 
 use std::path::Path;
 
@@ -6,18 +6,19 @@ use walparse::Version;
 
 use super::{ConfigError, Configuration};
 
-/// The first version whose recovery settings are ordinary ones; a server before it reads `recovery.conf`,
-/// and one from here on does not start where that file is.
+/// The first version (`server_version_num`) without `recovery.conf`. From this version on a server does not start if
+/// that file exists.
 const SIGNAL_FILES: u32 = 120_000;
 
-/// Whether a cluster of this version is told by `standby.signal` and `recovery.signal` how to start.
+/// Whether a cluster of this version uses `standby.signal` and `recovery.signal`.
 pub(crate) fn has_signal_files(version: Version) -> bool {
     version.server_version_num() >= SIGNAL_FILES
 }
 
-/// Reads the files in which a cluster of this version has its `restore_command`: up to 11 `recovery.conf`,
-/// which a promotion renames to `recovery.done`; from 12 on the server's configuration, of which
-/// `config_file` is the main file if it is not to be looked for.
+/// Reads the configuration that contains the `restore_command` of a cluster of this version.
+///
+/// Up to version 11 this is `recovery.conf`, or `recovery.done` after a promotion. From 12 on it is the server's
+/// configuration, with `config_file` as in [`Configuration::read`].
 pub(crate) fn configuration(
     data_dir: &Path,
     version: Version,
@@ -30,7 +31,7 @@ pub(crate) fn configuration(
     Configuration::read_one(&if present.exists() { present } else { data_dir.join("recovery.done") })
 }
 
-/// A line of a configuration file: quotes and backslashes are doubled.
+/// A line of a configuration file that sets `name` to `value`. Quotes and backslashes in the value are doubled.
 pub(crate) fn setting(name: &str, value: &str) -> String {
     format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''"))
 }
@@ -50,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn the_restore_command_is_where_the_version_has_it() {
+    fn the_restore_command_is_read_from_the_file_of_the_version() {
         let directory = tempfile::tempdir().unwrap();
         let put = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
         let command = |name: &str| {
