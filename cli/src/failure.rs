@@ -199,7 +199,7 @@ mod tests {
             target: TargetState::Unfinished,
         };
         let lines = Lines::default();
-        let persona = persona::tests::pg_rewind(150_000);
+        let persona = persona::of("pg_rewind", 150_000);
         failed.show(&Screen::to_as(persona, lines.clone()));
         let text = lines.text();
         let [detail, hint, error] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(failed.status(persona), 1);
 
         let lines = Lines::default();
-        failed.show(&Screen::to_as(persona::tests::pg_rewind(110_000), lines.clone()));
+        failed.show(&Screen::to_as(persona::of("pg_rewind", 110_000), lines.clone()));
         assert!(lines.text().ends_with("\n\nbroke\nFailure, exiting\n"), "{}", lines.text());
     }
 

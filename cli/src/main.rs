@@ -6,21 +6,28 @@
 use std::process::ExitCode;
 
 mod process_list;
-mod args;
-mod persona;
+mod passwords;
+
+mod role;
+mod command_line;
 mod commands;
-mod faults;
+mod values;
 
-mod failure;
 mod report;
+mod failure;
 
+mod signals;
 mod logging;
 mod progress;
 mod screen;
-mod signals;
+mod persona;
 
-use args::{Command, Invocation};
-use persona::{KBRECOVER, Role};
+mod owner;
+mod faults;
+
+use command_line::{Command, Invocation};
+use persona::KBRECOVER;
+use role::Role;
 
 fn main() -> ExitCode {
     let words = process_list::arguments();
@@ -28,19 +35,16 @@ fn main() -> ExitCode {
         // Whatever happens: under these names there are two statuses only.
         return std::panic::catch_unwind(|| role.run(&words)).unwrap_or(ExitCode::FAILURE);
     }
-    match args::parse(words) {
+    match command_line::parse(words) {
         Invocation::Run(Command::Rewind(args)) => commands::rewind::run(&args, KBRECOVER),
         Invocation::Run(Command::Status(args)) => commands::status::run(&args),
-        Invocation::Run(Command::Grants(args)) => {
-            screen::to_stdout(&kbrecover_rewind::source::grants(args.source_version, &args.role));
-            ExitCode::SUCCESS
-        }
+        Invocation::Run(Command::Grants(args)) => commands::grants::run(&args),
         Invocation::Run(Command::Hook(args)) => commands::hook::run(&args),
         Invocation::Run(Command::Inspect(args)) => commands::inspect::run(&args),
         Invocation::Run(Command::Completions(args)) => {
-            commands::package::completions(&args, args::description())
+            commands::package::completions(&args, command_line::description())
         }
-        Invocation::Run(Command::Man(args)) => commands::package::man(&args, args::description()),
+        Invocation::Run(Command::Man(args)) => commands::package::man(&args, command_line::description()),
         Invocation::Help(text) => {
             screen::to_stdout(&text);
             ExitCode::SUCCESS

@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use crate::args::without_password;
+use crate::passwords::without_password;
 
 /// Stands first among the arguments when the true ones come through standard input.
 const MARK: &str = "--arguments-on-stdin";

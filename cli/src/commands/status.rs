@@ -3,12 +3,40 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::Args;
 use kbrecover_rewind::{Condition, Status};
 
-use crate::args::{Format, StatusArgs};
 use crate::failure::{Failed, SetupError};
 use crate::report;
 use crate::screen::{self, Screen};
+use crate::values::Format;
+
+/// The options of `kbrecover status`.
+#[derive(Args)]
+#[command(display_name = "kbrecover", after_help = STATUS_HELP)]
+pub(crate) struct StatusArgs {
+    /// Data directory to look at; a server may run on it
+    #[arg(short = 'D', long, value_name = "DIR", overrides_with = "target_data")]
+    #[arg(visible_alias = "target-pgdata", visible_alias = "target-kingbase-data")]
+    pub(crate) target_data: Option<PathBuf>,
+
+    /// What to print: lines, or one object
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", overrides_with = "format")]
+    pub(crate) format: Format,
+}
+
+const STATUS_HELP: &str = "\
+Only reads and takes no lock.
+
+Exit status, by the state of the directory:
+  0  clean
+  1  could not be told: no data directory, or one of its files cannot be read
+  2  a rewind has not finished: no server starts, run it again
+  3  a server runs on it
+  4  kbrecover works on it
+  5  rewound, and no server has been started since
+  6  not stopped in order: the next start begins with recovery
+  7  a base backup that no server has been started on";
 
 /// Runs the command. The exit status says the state.
 pub(crate) fn run(args: &StatusArgs) -> ExitCode {

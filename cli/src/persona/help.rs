@@ -37,7 +37,7 @@ const SYS_REWIND: [Entry; 9] = [
 ];
 
 /// The help of a program of this version.
-pub(super) fn text(name: &str, version: u32) -> String {
+pub(crate) fn text(name: &str, version: u32) -> String {
     let entries: &[Entry] = if name == "sys_rewind" { &SYS_REWIND } else { &PG_REWIND };
     let mut text = format!(
         "{name} makes a diverged data directory follow another server of its cluster again.\n\n\

@@ -11,10 +11,10 @@ use kbrecover_rewind::{
     Mode, Options, Outcome, RestoreCommand, SameTimeline, Silent, SourceChoice, TargetState,
 };
 
-use crate::commands::rewind::adopt_owner_of;
 use crate::failure::{Failed, SetupError};
 use crate::faults;
 use crate::logging::{self, Verbosity};
+use crate::owner::adopt_owner_of;
 use crate::persona::{IN_A_LOG, Narrator};
 use crate::report;
 use crate::screen::Screen;

@@ -9,8 +9,6 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use crate::failure::SetupError;
-
 /// The options of `kbrecover hook`.
 #[derive(Args)]
 pub(crate) struct HookArgs {
@@ -24,11 +22,6 @@ enum Flow {
     V8r3(Box<v8r3::V8r3Args>),
     /// Start, rejoin and look after the nodes of a KingbaseES V8R6 or repmgr cluster, in the place of kbha
     V8r6(Box<v8r6::V8r6Args>),
-}
-
-/// A flow run as root would leave a lock and a log that are root's.
-fn refuse_root() -> Result<(), SetupError> {
-    if rustix::process::geteuid().is_root() { Err(SetupError::Root) } else { Ok(()) }
 }
 
 /// Runs the command.

@@ -15,12 +15,13 @@ use kbrecover_hooks::v8r3::{Asked, HaModule, Request, recover};
 use kbrecover_rewind::command;
 
 use super::engine::{Engine, log_messages};
-use super::{refuse_root, report};
-use crate::args::Format;
+use super::report;
 use crate::failure::chain;
 use crate::faults;
+use crate::owner::refuse_root;
 use crate::screen::{self, Kind, Screen};
 use crate::signals;
+use crate::values::Format;
 
 /// The status of a run that failed, as the scripts have it.
 const FAILED: u8 = 66;

@@ -19,13 +19,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::engine::{Engine, log_messages};
-use super::{refuse_root, report};
-use crate::args::Format;
+use super::report;
 use crate::failure::chain;
 use crate::faults;
+use crate::owner::refuse_root;
 use crate::report as directory_report;
 use crate::screen::{self, Kind, Screen};
 use crate::signals;
+use crate::values::Format;
 
 /// The options of `kbrecover hook v8r6`.
 #[derive(Args)]

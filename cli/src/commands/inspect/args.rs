@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use walparse::{Fork, Lsn, Relation};
 
-use crate::args::{Format, flavor_names};
+use crate::values::{Format, flavor_names};
 
 /// What to look at.
 #[derive(Args)]

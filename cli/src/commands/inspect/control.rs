@@ -7,17 +7,20 @@ use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 use walparse::{ControlFields, FieldValue};
 
-use super::Noted;
 use super::args::ControlArgs;
 use super::error::InspectError;
 use super::open::{Key, control_bytes, control_path};
-use crate::args::Format;
+use crate::values::Format;
 
 /// Where values begin in pg_controldata's output.
 const COLUMN: usize = 38;
 
 /// Shows a control file; a wrong checksum is noted, and the file is shown all the same.
-pub(super) fn show(args: &ControlArgs, key: Key<'_>, out: &mut dyn Write) -> Result<Noted, InspectError> {
+pub(super) fn show(
+    args: &ControlArgs,
+    key: Key<'_>,
+    out: &mut dyn Write,
+) -> Result<Option<String>, InspectError> {
     let (path, flavor) = control_path(&args.path, key)?;
     let control = control_bytes(&path, flavor)?.1;
     let text = match args.format {
@@ -27,7 +30,7 @@ pub(super) fn show(args: &ControlArgs, key: Key<'_>, out: &mut dyn Write) -> Res
     out.write_all(text.as_bytes())?;
     let wrong = "calculated CRC checksum does not match value stored in file: the file is damaged, or a \
                  server is just writing it";
-    Ok(Noted((!control.is_checksum_valid).then(|| wrong.to_owned())))
+    Ok((!control.is_checksum_valid).then(|| wrong.to_owned()))
 }
 
 fn text(control: &ControlFields, zone: &TimeZone) -> String {

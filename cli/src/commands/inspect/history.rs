@@ -8,7 +8,7 @@ use walparse::{SegmentSize, TimelineHistory, TimelineId, WalFileName};
 use super::args::HistoryArgs;
 use super::error::InspectError;
 use super::open::{Key, history_place, read_file};
-use crate::args::Format;
+use crate::values::Format;
 
 /// Shows a history file, or the history of a cluster.
 pub(super) fn show(args: &HistoryArgs, key: Key<'_>, out: &mut dyn Write) -> Result<(), InspectError> {

@@ -27,9 +27,6 @@ use error::InspectError;
 use crate::failure::Failed;
 use crate::screen::{Kind, Screen};
 
-/// Something to say after the result.
-struct Noted(Option<String>);
-
 /// Runs the command. The exit status is 0, or 1 if not everything that was asked for could be shown.
 pub(crate) fn run(args: &InspectArgs) -> ExitCode {
     let screen = Screen::stderr();
@@ -38,7 +35,7 @@ pub(crate) fn run(args: &InspectArgs) -> ExitCode {
     // What was found before an error is shown before it.
     let flushed = out.flush().map_err(InspectError::from);
     match shown.and_then(|noted| flushed.map(|()| noted)) {
-        Ok(Noted(note)) => {
+        Ok(note) => {
             if let Some(note) = note {
                 let kind = if matches!(args.what, Subject::Control(_)) { Kind::Warning } else { Kind::Info };
                 screen.message(kind, &note);
@@ -51,11 +48,12 @@ pub(crate) fn run(args: &InspectArgs) -> ExitCode {
     }
 }
 
-fn show(subject: &Subject, key: open::Key<'_>, out: &mut dyn Write) -> Result<Noted, InspectError> {
+/// Shows the result; returns what is to be said after it.
+fn show(subject: &Subject, key: open::Key<'_>, out: &mut dyn Write) -> Result<Option<String>, InspectError> {
     match subject {
         Subject::Control(args) => control::show(args, key, out),
         Subject::Wal(args) => wal::show(args, key, out),
-        Subject::Pagemap(args) => pagemap::show(args, key, out).map(|()| Noted(None)),
-        Subject::History(args) => history::show(args, key, out).map(|()| Noted(None)),
+        Subject::Pagemap(args) => pagemap::show(args, key, out).map(|()| None),
+        Subject::History(args) => history::show(args, key, out).map(|()| None),
     }
 }

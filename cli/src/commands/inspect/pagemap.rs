@@ -10,7 +10,7 @@ use super::args::PagemapArgs;
 use super::error::InspectError;
 use super::open::{Key, Wal};
 use super::walk::walk;
-use crate::args::Format;
+use crate::values::Format;
 
 /// Shows the blocks that records between two positions name.
 pub(super) fn show(args: &PagemapArgs, key: Key<'_>, out: &mut dyn Write) -> Result<(), InspectError> {

@@ -9,13 +9,17 @@ use walparse::{Fork, Relation, TimelineId, Version, rmgr};
 use super::args::{FilterArgs, WalArgs};
 use super::error::InspectError;
 use super::open::{Key, Wal};
+use super::record;
 use super::stats::Stats;
 use super::walk::{Seen, Span, walk};
-use super::{Noted, record};
-use crate::args::Format;
+use crate::values::Format;
 
 /// Shows records, or their statistics; returns what there is to say about the end.
-pub(super) fn show(args: &WalArgs, key: Key<'_>, out: &mut dyn Write) -> Result<Noted, InspectError> {
+pub(super) fn show(
+    args: &WalArgs,
+    key: Key<'_>,
+    out: &mut dyn Write,
+) -> Result<Option<String>, InspectError> {
     let wal = Wal::open(&args.paths, args.timeline.map(TimelineId), key)?;
     let version = wal.geometry.version;
     let filter = Filter::new(&args.filter, version)?;
@@ -41,11 +45,11 @@ pub(super) fn show(args: &WalArgs, key: Key<'_>, out: &mut dyn Write) -> Result<
         (true, Format::Text) => out.write_all(stats.text(&span, version).as_bytes())?,
         (true, Format::Json) => out.write_all(stats.json(&span, version).as_bytes())?,
     }
-    Ok(Noted(end_note(&span)))
+    Ok(end_note(&span))
 }
 
 /// Why there are no more records, if that is not what was asked for.
-pub(super) fn end_note(span: &Span) -> Option<String> {
+fn end_note(span: &Span) -> Option<String> {
     span.wal_end.map(|end| format!("WAL ends at {}: {}", end.position, end.fault))
 }
 

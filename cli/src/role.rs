@@ -1,0 +1,198 @@
+//! Runs `kbrecover rewind` under another program's name.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::{env, fs};
+
+use crate::command_line::{self, Command, Invocation};
+use crate::commands::rewind::{self, RewindArgs};
+use crate::persona::options::{self, OptionRow, WrongOptions};
+use crate::persona::{self, EXTRA_OPTIONS, Persona, help};
+use crate::screen::{Kind, Screen, to_stdout, try_help};
+
+/// Another's name that this program was called by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    PgRewind,
+    SysRewind,
+}
+
+impl Role {
+    /// By the first word of a command line, as far as it names a file.
+    pub(crate) fn of(program: &OsStr) -> Option<Role> {
+        match Path::new(program).file_name()?.to_str()? {
+            "pg_rewind" => Some(Role::PgRewind),
+            "sys_rewind" => Some(Role::SysRewind),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Role::PgRewind => "pg_rewind",
+            Role::SysRewind => "sys_rewind",
+        }
+    }
+
+    fn rows(self) -> &'static [OptionRow] {
+        match self {
+            Role::PgRewind => options::PG_REWIND,
+            Role::SysRewind => options::SYS_REWIND,
+        }
+    }
+
+    fn persona(self, version: u32) -> &'static Persona {
+        persona::of(self.name(), version)
+    }
+
+    /// Does what the command line asks for.
+    pub(crate) fn run(self, arguments: &[OsString]) -> ExitCode {
+        let (program, arguments) = arguments.split_first().expect("there is a first word: it has the name");
+        let extra = match extra_options() {
+            Ok(extra) => extra,
+            Err(text) => return self.usage_error(self.persona(u32::MAX), Some(&text), true),
+        };
+        let server = || kbrecover_hooks::server_version(program, bindir(&extra).as_deref());
+        match arguments.first().and_then(|first| first.to_str()) {
+            Some("--help" | "-?") => {
+                let version = server().map_or(u32::MAX, |found| found.number);
+                to_stdout(&help::text(self.name(), version));
+                return ExitCode::SUCCESS;
+            }
+            Some("--version" | "-V") => {
+                to_stdout(&version_line(self, server()));
+                return ExitCode::SUCCESS;
+            }
+            _ => {}
+        }
+        let version = options::target(arguments, self.rows())
+            .and_then(|target| version_of(Path::new(&target)))
+            .or_else(|| server().map(|found| found.number))
+            .unwrap_or(u32::MAX);
+        let persona = self.persona(version);
+        match options::translate(arguments, self.rows(), version) {
+            Ok(ours) => self.rewind(persona, extra, ours),
+            Err(WrongOptions::Getopt(complaint)) => {
+                let text = format!("{}: {complaint}\n", program.to_string_lossy());
+                let _ = io::stderr().write_all(text.as_bytes());
+                self.usage_error(persona, None, true)
+            }
+            Err(WrongOptions::Misplaced) => self.usage_error(persona, None, true),
+            Err(WrongOptions::Said(text)) => self.usage_error(persona, Some(&text), true),
+            Err(WrongOptions::SaidOnly(text)) => self.usage_error(persona, Some(&text), false),
+        }
+    }
+
+    /// Translated options are in order by themselves; those of the environment may not be.
+    fn rewind(self, persona: &'static Persona, extra: Vec<OsString>, ours: Vec<OsString>) -> ExitCode {
+        if rustix::process::geteuid().is_root() {
+            let screen = Screen::of(persona);
+            screen.message(Kind::Error, "cannot be executed by \"root\"");
+            let hint = format!("You must run {} as the PostgreSQL superuser.", self.name());
+            screen.message(Kind::Hint, &hint);
+            return ExitCode::FAILURE;
+        }
+        match rewind_args(extra, ours) {
+            Ok(args) => rewind::run(&args, persona),
+            Err(text) => self.usage_error(persona, Some(&format!("{EXTRA_OPTIONS}: {text}")), true),
+        }
+    }
+
+    fn usage_error(self, persona: &Persona, text: Option<&str>, hint: bool) -> ExitCode {
+        let mut lines = String::new();
+        if let Some(text) = text {
+            // Where an error has no word of its own, the name stands before it all the same.
+            let kind = if persona.prefix.is_empty() { "" } else { "error: " };
+            lines = format!("{}: {kind}{text}\n", self.name());
+        }
+        if hint {
+            lines += &format!("{}{}\n", persona.usage_hint, try_help(self.name()));
+        }
+        let _ = io::stderr().write_all(lines.as_bytes());
+        ExitCode::FAILURE
+    }
+}
+
+fn extra_options() -> Result<Vec<OsString>, String> {
+    let text = env::var(EXTRA_OPTIONS).unwrap_or_default();
+    let words = shell_words::split(&text).map_err(|error| format!("{EXTRA_OPTIONS}: {error}"))?;
+    Ok(words.into_iter().map(OsString::from).collect())
+}
+
+/// What a command line of `kbrecover rewind` means: the later of two equal options counts. No files of the
+/// target are kept unless the environment says so: who runs these programs sees to that.
+fn rewind_args(extra: Vec<OsString>, ours: Vec<OsString>) -> Result<RewindArgs, String> {
+    let words =
+        ["kbrecover", "rewind", "--keep", "none"].map(OsString::from).into_iter().chain(extra).chain(ours);
+    match command_line::parse(words) {
+        Invocation::Run(Command::Rewind(args)) => Ok(*args),
+        Invocation::Wrong(wrong) => Err(wrong.message),
+        _ => Err("only options of \"kbrecover rewind\" can be given".to_owned()),
+    }
+}
+
+/// `--bindir` among the options of the environment.
+fn bindir(extra: &[OsString]) -> Option<PathBuf> {
+    rewind_args(extra.to_vec(), Vec::new()).ok()?.bindir
+}
+
+/// `pg_rewind (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`, as if it were of the server beside it. Where
+/// there is none, it says what it is instead.
+fn version_line(role: Role, server: Option<kbrecover_hooks::ServerVersion>) -> String {
+    let product = match role {
+        Role::PgRewind => "PostgreSQL",
+        Role::SysRewind => "KingbaseES",
+    };
+    match server {
+        Some(found) => format!("{} ({product}) {}\n", role.name(), found.text),
+        None => format!("{} (kbrecover) {}\n", role.name(), env!("CARGO_PKG_VERSION")),
+    }
+}
+
+/// The version a data directory says it is of, as a `server_version_num` without the minor version.
+fn version_of(target: &Path) -> Option<u32> {
+    let read = |name| fs::read_to_string(target.join(name)).ok();
+    kbrecover_hooks::major_number(read("PG_VERSION").or_else(|| read("SYS_VERSION"))?.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for (word, role) in [
+            ("pg_rewind", Some(Role::PgRewind)),
+            ("/usr/lib/postgresql/15/bin/pg_rewind", Some(Role::PgRewind)),
+            ("./sys_rewind", Some(Role::SysRewind)),
+            ("kbrecover", None),
+            ("pg_rewind2", None),
+            ("", None),
+        ] {
+            assert_eq!(Role::of(OsStr::new(word)), role, "{word}");
+        }
+    }
+
+    #[test]
+    fn only_options_of_a_rewind_can_be_added() {
+        let words = |line: &str| line.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+        let args = rewind_args(words("--jobs 3 -D /other"), words("--target-data=/d")).unwrap();
+        assert_eq!(args.target_data.as_deref(), Some(Path::new("/d")));
+        assert_eq!(args.jobs.map(usize::from), Some(3));
+        assert_eq!(args.keep, ["none"]);
+        let refused = |line| rewind_args(words(line), Vec::new()).err().unwrap_or_default();
+        assert!(refused("--help").contains("only options"));
+        assert!(refused("--nonsense").contains("--nonsense"));
+        assert_eq!(bindir(&words("--bindir /b")).as_deref(), Some(Path::new("/b")));
+    }
+
+    #[test]
+    fn the_version_line() {
+        let found =
+            |text: &str| Some(kbrecover_hooks::ServerVersion { number: 150_000, text: text.to_owned() });
+        assert_eq!(version_line(Role::PgRewind, found("15.3 (X)")), "pg_rewind (PostgreSQL) 15.3 (X)\n");
+        assert!(version_line(Role::SysRewind, None).starts_with("sys_rewind (kbrecover) "));
+    }
+}
