@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! Options have the names and the letters of pg_rewind and sys_rewind, and wrong usage has their words
-//! and their exit status.
+//! Options have the long and short names of pg_rewind and sys_rewind. Usage errors have their words and
+//! their exit status.
 
 use std::ffi::OsString;
 
@@ -18,24 +18,24 @@ use crate::passwords::without_password;
 
 /// What the command line asks for.
 pub(crate) enum Invocation {
-    /// To do something.
+    /// Run a command.
     Run(Command),
-    /// To print this and end.
+    /// Print this text and exit.
     Help(String),
-    /// Something that is not to be had.
+    /// Report a usage error.
     Wrong(WrongUsage),
 }
 
-/// A command line that was not understood.
+/// A usage error.
 #[derive(PartialEq, Debug)]
 pub(crate) struct WrongUsage {
-    /// What is wrong with it.
+    /// What is wrong.
     pub(crate) message: String,
-    /// The command whose `--help` says what is right.
+    /// The command whose `--help` the hint names.
     pub(crate) command: String,
 }
 
-/// Reads the command line, the program's name first.
+/// Parses the command line, which starts with the program's name.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let command = match arguments.get(1).and_then(|argument| argument.to_str()) {
@@ -59,13 +59,15 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation
             Invocation::Help(error.render().to_string())
         }
         Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            wrong("nothing to inspect specified (control, wal, pagemap or history)".to_owned())
+            let known =
+                if command == "kbrecover inspect" { " (control, wal, pagemap or history)" } else { "" };
+            wrong(format!("no subcommand specified{known}"))
         }
         Err(error) => wrong(message_of(&error)),
     }
 }
 
-/// Brings an old primary back as a standby of the new one.
+/// Brings a former primary back as a standby of the new primary
 #[derive(Parser)]
 #[command(name = "kbrecover", version, propagate_version = true, infer_long_args = true)]
 #[command(disable_help_subcommand = true, disable_help_flag = true, max_term_width = 100)]
@@ -81,24 +83,24 @@ struct Cli {
 /// The commands.
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Make a stopped, diverged data directory follow the source's history again
+    /// Rewind a stopped data directory so that it can follow the source
     Rewind(Box<RewindArgs>),
-    /// Print the SQL that gives a role the least it needs to be read from
+    /// Print the SQL that grants a role the privileges to read the source
     Grants(GrantsArgs),
-    /// Show what state a data directory is in
+    /// Show the state of a data directory
     Status(StatusArgs),
-    /// Show what is in a control file, in WAL or in a timeline history
+    /// Show the contents of a control file, of WAL or of a timeline history
     Inspect(Box<InspectArgs>),
-    /// Recover a node of a cluster: what cron and cluster managers call
+    /// Recover a node of a cluster; to be called by cron or a cluster manager
     Hook(Box<HookArgs>),
-    /// Print a script that makes a shell complete kbrecover's command line
+    /// Print a completion script for a shell
     Completions(CompletionsArgs),
-    /// Print the manual page, or write all pages
+    /// Print the manual page of kbrecover, or write a page for each command
     Man(ManArgs),
 }
 
-/// The whole command line, for what is made of its description. Each command is shown under its full
-/// name, while a version line has the program's alone.
+/// The definition of the command line, from which completions and manual pages are generated. Each
+/// command has its full name there, `kbrecover-rewind`; its `--version` shows the program's name only.
 pub(crate) fn description() -> clap::Command {
     fn named(command: clap::Command, name: &str) -> clap::Command {
         let name = name.to_owned();
@@ -110,7 +112,7 @@ pub(crate) fn description() -> clap::Command {
     named(Cli::command(), "kbrecover")
 }
 
-/// The error in one line, without clap's own usage text.
+/// The error on one line, without clap's usage text.
 fn message_of(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::UnknownArgument
         && let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
@@ -151,12 +153,12 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_command_definition_is_valid() {
         <Cli as clap::CommandFactory>::command().debug_assert();
     }
 
     #[test]
-    fn names_letters_and_spellings() {
+    fn options_have_aliases_letters_and_abbreviations() {
         for target in [
             "-D /d",
             "-D/d",
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn help_and_version_need_nothing_else() {
+    fn help_and_version_need_no_other_option() {
         for (arguments, expected) in [
             (vec!["kbrecover", "--version"], "kbrecover 0."),
             (vec!["kbrecover", "rewind", "-V"], "kbrecover 0."),
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_usage_has_the_original_words() {
+    fn usage_errors_have_the_words_of_pg_rewind() {
         let usage = wrong(&["kbrecover", "rewind", "-D", "/d", "extra"]);
         assert_eq!(usage.message, "too many command-line arguments (first is \"extra\")");
         assert_eq!(usage.command, "kbrecover rewind");
@@ -217,26 +219,27 @@ mod tests {
         );
         for jobs in ["0", "-1", "x", "99999999999999999999"] {
             let message = wrong(&["kbrecover", "rewind", &format!("-j{jobs}")]).message;
-            let expected = "for '--jobs <N>': it must be a whole number of at least 1";
+            let expected = "for '--jobs <N>': must be a positive integer";
             assert!(message.ends_with(expected) && message.contains(jobs), "{message}");
         }
         for rate in ["0", "M", "-1", "1.5M", "1T", "99999999999999999999", "18014398509481984k"] {
             let message = wrong(&["kbrecover", "rewind", &format!("--max-rate={rate}")]).message;
-            assert!(message.contains("for '--max-rate <RATE>': it must be a whole number"), "{message}");
+            assert!(message.contains("for '--max-rate <RATE>': must be a positive integer"), "{message}");
         }
         assert!(wrong(&["kbrecover", "rewind", "--format", "xml"]).message.contains("xml"));
         assert!(wrong(&["kbrecover", "rewind", "-D"]).message.contains("--target-data"));
         assert_eq!(wrong(&["kbrecover"]).message, "no command specified");
         assert_eq!(wrong(&["kbrecover", "undo"]).command, "kbrecover");
         let usage = wrong(&["kbrecover", "inspect"]);
-        assert_eq!(usage.message, "nothing to inspect specified (control, wal, pagemap or history)");
+        assert_eq!(usage.message, "no subcommand specified (control, wal, pagemap or history)");
         assert_eq!(usage.command, "kbrecover inspect");
+        assert_eq!(wrong(&["kbrecover", "hook"]).message, "no subcommand specified");
         assert!(wrong(&["kbrecover", "inspect", "wal", "f", "--block", "1"]).message.contains("--relation"));
         assert!(wrong(&["kbrecover", "inspect", "wal", "f", "--start", "1"]).message.contains("--start"));
     }
 
     #[test]
-    fn a_password_on_the_command_line_is_not_repeated() {
+    fn usage_errors_do_not_repeat_passwords() {
         let usage = wrong(&["kbrecover", "rewind", "--source-server=host=a", "password=s3cret"]);
         assert_eq!(usage.message, "too many command-line arguments (first is \"password=********\")");
     }

@@ -1,7 +1,7 @@
 //! The command `kbrecover`.
 //!
-//! Text goes to standard error, standard output carries results only: cluster managers take any line
-//! there for an answer.
+//! Messages go to standard error. Standard output carries results only, because cluster managers read
+//! every line there as an answer.
 
 use std::process::ExitCode;
 
@@ -30,12 +30,12 @@ use persona::KBRECOVER;
 use role::Role;
 
 fn main() -> ExitCode {
-    let words = process_list::arguments();
-    if let Some(role) = words.first().and_then(|program| Role::of(program)) {
-        // Whatever happens: under these names there are two statuses only.
-        return std::panic::catch_unwind(|| role.run(&words)).unwrap_or(ExitCode::FAILURE);
+    let arguments = process_list::arguments();
+    if let Some(role) = arguments.first().and_then(|program| Role::of(program)) {
+        // Under these names a failure of any kind, even a panic, exits with status 1.
+        return std::panic::catch_unwind(|| role.run(&arguments)).unwrap_or(ExitCode::FAILURE);
     }
-    match command_line::parse(words) {
+    match command_line::parse(arguments) {
         Invocation::Run(Command::Rewind(args)) => commands::rewind::run(&args, KBRECOVER),
         Invocation::Run(Command::Status(args)) => commands::status::run(&args),
         Invocation::Run(Command::Grants(args)) => commands::grants::run(&args),

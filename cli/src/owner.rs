@@ -1,4 +1,4 @@
-//! Whose files a run makes.
+//! Ownership and permissions of the files that a run creates.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,13 +8,13 @@ use rustix::fs::Mode;
 
 use crate::failure::SetupError;
 
-/// A flow run as root would leave a lock and a log that are root's.
+/// Refuses to run as root: the server's user could not write the files that root creates.
 pub(crate) fn refuse_root() -> Result<(), SetupError> {
     if rustix::process::geteuid().is_root() { Err(SetupError::Root) } else { Ok(()) }
 }
 
-/// Makes files that come into the data directory fit for its server: not root's, and readable for the group
-/// exactly where the directory is.
+/// Gives files created in the data directory the permissions that its server would give them: they are
+/// not owned by root, and readable for the group exactly if the directory is.
 pub(crate) fn adopt_owner_of(target: &Path) -> Result<(), SetupError> {
     refuse_root()?;
     let metadata =
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_group_may_read_what_it_may_read_already() {
+    fn group_access_is_that_of_the_data_directory() {
         for (mode, umask) in [(0o40700, 0o077), (0o40750, 0o027), (0o40740, 0o077), (0o40755, 0o027)] {
             assert_eq!(umask_for(mode).as_raw_mode(), umask);
         }

@@ -1,7 +1,10 @@
 //! Hides passwords in text that repeats the command line.
+//!
+//! A connection string that was not quoted properly arrives as several arguments, one of which is the
+//! password. So passwords are found by their spelling, not by the option that they belong to.
 
-/// Hides passwords in text that repeats the command line: a connection string that was not quoted well
-/// arrives in pieces, and one of them is its password.
+/// The text with asterisks in place of passwords: the value of each keyword that ends in `password`, and
+/// the password of a URI.
 pub(crate) fn without_password(text: &str) -> String {
     const HIDDEN: &str = "********";
     let mut text = text.to_owned();
@@ -27,13 +30,13 @@ pub(crate) fn without_password(text: &str) -> String {
     text
 }
 
-/// What separates the words of a connection string, or this character.
+/// Matches the white space of connection strings, and `other`.
 fn is_space_or(other: char) -> impl Fn(char) -> bool {
     move |character| character == other || character.is_ascii_whitespace() || character == '\x0b'
 }
 
-/// The length of the value at the beginning of `text`: quoted, or up to a space or what ends a URI's value. A
-/// backslash makes the next character part of it.
+/// The length of the value at the beginning of `text`: a quoted string, or everything up to white space
+/// or the end of a URI parameter. A backslash escapes the next character.
 fn value_length(text: &str) -> usize {
     let quoted = text.starts_with('\'');
     let mut characters = text.char_indices().skip(usize::from(quoted));

@@ -12,7 +12,7 @@ use crate::persona::options::{self, OptionRow, WrongOptions};
 use crate::persona::{self, EXTRA_OPTIONS, Persona, help};
 use crate::screen::{Kind, Screen, to_stdout, try_help};
 
-/// Another's name that this program was called by.
+/// Another program, by whose name this one was called.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Role {
     PgRewind,
@@ -20,7 +20,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// By the first word of a command line, as far as it names a file.
+    /// The role that the file name in the first argument stands for, if any.
     pub(crate) fn of(program: &OsStr) -> Option<Role> {
         match Path::new(program).file_name()?.to_str()? {
             "pg_rewind" => Some(Role::PgRewind),
@@ -47,9 +47,10 @@ impl Role {
         persona::of(self.name(), version)
     }
 
-    /// Does what the command line asks for.
+    /// Runs what the command line requests.
     pub(crate) fn run(self, arguments: &[OsString]) -> ExitCode {
-        let (program, arguments) = arguments.split_first().expect("there is a first word: it has the name");
+        let (program, arguments) =
+            arguments.split_first().expect("the role was taken from the first argument");
         let extra = match extra_options() {
             Ok(extra) => extra,
             Err(text) => return self.usage_error(self.persona(u32::MAX), Some(&text), true),
@@ -74,18 +75,18 @@ impl Role {
         let persona = self.persona(version);
         match options::translate(arguments, self.rows(), version) {
             Ok(ours) => self.rewind(persona, extra, ours),
-            Err(WrongOptions::Getopt(complaint)) => {
-                let text = format!("{}: {complaint}\n", program.to_string_lossy());
+            Err(WrongOptions::Getopt(message)) => {
+                let text = format!("{}: {message}\n", program.to_string_lossy());
                 let _ = io::stderr().write_all(text.as_bytes());
                 self.usage_error(persona, None, true)
             }
             Err(WrongOptions::Misplaced) => self.usage_error(persona, None, true),
-            Err(WrongOptions::Said(text)) => self.usage_error(persona, Some(&text), true),
-            Err(WrongOptions::SaidOnly(text)) => self.usage_error(persona, Some(&text), false),
+            Err(WrongOptions::Message(text)) => self.usage_error(persona, Some(&text), true),
+            Err(WrongOptions::MessageOnly(text)) => self.usage_error(persona, Some(&text), false),
         }
     }
 
-    /// Translated options are in order by themselves; those of the environment may not be.
+    /// Runs the rewind. The translated options have been checked; those of the environment may be invalid.
     fn rewind(self, persona: &'static Persona, extra: Vec<OsString>, ours: Vec<OsString>) -> ExitCode {
         if rustix::process::geteuid().is_root() {
             let screen = Screen::of(persona);
@@ -103,7 +104,7 @@ impl Role {
     fn usage_error(self, persona: &Persona, text: Option<&str>, hint: bool) -> ExitCode {
         let mut lines = String::new();
         if let Some(text) = text {
-            // Where an error has no word of its own, the name stands before it all the same.
+            // Up to 11 a usage error has the prefix `pg_rewind: `, unlike other errors.
             let kind = if persona.prefix.is_empty() { "" } else { "error: " };
             lines = format!("{}: {kind}{text}\n", self.name());
         }
@@ -121,8 +122,8 @@ fn extra_options() -> Result<Vec<OsString>, String> {
     Ok(words.into_iter().map(OsString::from).collect())
 }
 
-/// What a command line of `kbrecover rewind` means: the later of two equal options counts. No files of the
-/// target are kept unless the environment says so: who runs these programs sees to that.
+/// Parses the options as those of `kbrecover rewind`; the last of several equal options counts. By default
+/// no file of the target is kept, because users of these programs expect the source's files.
 fn rewind_args(extra: Vec<OsString>, ours: Vec<OsString>) -> Result<RewindArgs, String> {
     let words =
         ["kbrecover", "rewind", "--keep", "none"].map(OsString::from).into_iter().chain(extra).chain(ours);
@@ -133,13 +134,13 @@ fn rewind_args(extra: Vec<OsString>, ours: Vec<OsString>) -> Result<RewindArgs, 
     }
 }
 
-/// `--bindir` among the options of the environment.
+/// `--bindir` from the options of the environment.
 fn bindir(extra: &[OsString]) -> Option<PathBuf> {
     rewind_args(extra.to_vec(), Vec::new()).ok()?.bindir
 }
 
-/// `pg_rewind (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`, as if it were of the server beside it. Where
-/// there is none, it says what it is instead.
+/// `pg_rewind (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`, with the version of the server that it is
+/// installed with; without a server, the version of kbrecover.
 fn version_line(role: Role, server: Option<kbrecover_hooks::ServerVersion>) -> String {
     let product = match role {
         Role::PgRewind => "PostgreSQL",
@@ -151,7 +152,7 @@ fn version_line(role: Role, server: Option<kbrecover_hooks::ServerVersion>) -> S
     }
 }
 
-/// The version a data directory says it is of, as a `server_version_num` without the minor version.
+/// The major version of a data directory as a `server_version_num`.
 fn version_of(target: &Path) -> Option<u32> {
     let read = |name| fs::read_to_string(target.join(name)).ok();
     kbrecover_hooks::major_number(read("PG_VERSION").or_else(|| read("SYS_VERSION"))?.trim())
@@ -162,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names() {
+    fn roles_are_recognized_by_file_name() {
         for (word, role) in [
             ("pg_rewind", Some(Role::PgRewind)),
             ("/usr/lib/postgresql/15/bin/pg_rewind", Some(Role::PgRewind)),
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn only_options_of_a_rewind_can_be_added() {
+    fn only_options_of_rewind_can_be_added() {
         let words = |line: &str| line.split_whitespace().map(OsString::from).collect::<Vec<_>>();
         let args = rewind_args(words("--jobs 3 -D /other"), words("--target-data=/d")).unwrap();
         assert_eq!(args.target_data.as_deref(), Some(Path::new("/d")));
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_line() {
+    fn the_version_line_is_that_of_the_server() {
         let found =
             |text: &str| Some(kbrecover_hooks::ServerVersion { number: 150_000, text: text.to_owned() });
         assert_eq!(version_line(Role::PgRewind, found("15.3 (X)")), "pg_rewind (PostgreSQL) 15.3 (X)\n");

@@ -1,18 +1,18 @@
-//! Values that options of several commands take.
+//! Option values that several commands share.
 
 use clap::ValueEnum;
 use clap::builder::PossibleValuesParser;
 
-/// What standard output is for.
+/// The format of standard output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Format {
-    /// People.
+    /// Text for people
     Text,
-    /// Programs.
+    /// JSON for programs
     Json,
 }
 
-/// The flavors one may name.
+/// Accepts the name of a flavor.
 pub(crate) fn flavor_names() -> PossibleValuesParser {
     PossibleValuesParser::new(walparse::Flavor::keys())
 }

@@ -1,4 +1,4 @@
-//! `kbrecover grants`: the SQL that gives a role what a rewind needs to read from a server.
+//! `kbrecover grants`: the SQL that grants a role the privileges to read a source server.
 
 use std::process::ExitCode;
 
@@ -14,22 +14,23 @@ pub(crate) struct GrantsArgs {
     #[arg(long, value_name = "VERSION", value_parser = server_version, overrides_with = "source_version")]
     pub(crate) source_version: u32,
 
-    /// The role
+    /// Role that a rewind will connect as
     #[arg(long, value_name = "NAME", default_value = "rewind_user", overrides_with = "role")]
     pub(crate) role: String,
 }
 
 const GRANTS_HELP: &str = "\
-Connects to nothing. To be run by a superuser on the primary, in the database that the connection string names.";
+Does not connect to a server. Run the output as a superuser on the primary, in the database that the connection \
+string names.";
 
-/// The `server_version_num` of a version with or without its minor number.
+/// Converts a version, with or without its minor number, to a `server_version_num`.
 fn server_version(text: &str) -> Result<u32, String> {
     let major =
         |name: &str| text == name || text.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
     let known = walparse::Version::all().find(|version| major(version.name()));
     known
         .map(walparse::Version::server_version_num)
-        .ok_or_else(|| "no version of PostgreSQL from 9.6 to 18".to_owned())
+        .ok_or_else(|| "must be a PostgreSQL version from 9.6 to 18".to_owned())
 }
 
 /// Runs the command.

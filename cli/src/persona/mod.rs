@@ -1,9 +1,10 @@
-//! The names this program answers to.
+//! The names that this program can be called by.
 //!
-//! Cluster managers and scripts run `pg_rewind` or `sys_rewind`, give it that program's options and read its
-//! words. Called by one of these names (by a link or as a copy), this program behaves as it: the options,
-//! the messages of a normal run, their stream and their form, and the exit status. What differs from name
-//! to name and from version to version is in one [`TABLE`]; the work is `kbrecover rewind`'s.
+//! Cluster managers and scripts run `pg_rewind` or `sys_rewind`, pass it that program's options and parse
+//! its messages. Called by one of these names (through a link or as a copy), this program behaves like that
+//! program: its options, the messages of a normal run, their output stream and format, and the exit status.
+//! What differs between names and versions is in one [`TABLE`]. The rewind itself is that of
+//! `kbrecover rewind`.
 
 use kbrecover_rewind::conninfo::{ProcessEnvironment, WrittenPassword};
 use kbrecover_rewind::{Need, SameTimeline};
@@ -13,45 +14,45 @@ pub(crate) mod help;
 mod narration;
 pub(crate) mod options;
 
-pub(crate) use narration::{Narration, Narrator, Told};
+pub(crate) use narration::{Milestone, Narration, Narrator};
 
-/// Where messages go.
+/// The output stream of messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stream {
     Stdout,
     Stderr,
 }
 
-/// What a name stands for, from one version on.
+/// The behavior of a program, from one version on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Persona {
-    /// The name.
+    /// The name of the program.
     pub(crate) name: &'static str,
-    /// The `server_version_num` of the first version that is so.
+    /// The `server_version_num` of the first version that behaves so.
     since: u32,
-    /// Where messages go; usage errors always go to standard error.
+    /// The stream of messages; usage errors always go to standard error.
     pub(crate) stream: Stream,
-    /// What stands before each message.
+    /// Printed before each message.
     pub(crate) prefix: &'static str,
-    /// What stands before the text of an error.
+    /// Printed before the text of an error.
     pub(crate) error: &'static str,
-    /// What stands on the lines before and after it.
+    /// Printed before and after the whole error message.
     pub(crate) error_frame: (&'static str, &'static str),
-    /// Whether the error is the last that is said, behind details and hints.
+    /// Whether the error is printed last, after its detail and hint.
     pub(crate) error_is_last: bool,
-    /// What stands before the hint of a usage error.
+    /// Printed before the hint of a usage error.
     pub(crate) usage_hint: &'static str,
-    /// The exit status of a failure that has left an unfinished target.
+    /// The exit status of a failure that leaves the target unfinished.
     pub(crate) unfinished_status: u8,
     /// Which targets are rewound.
     pub(crate) need: Need,
-    /// What becomes of one that could follow on its timeline: V8R3's sys_rewind goes through with it.
+    /// What happens to a target that could follow on its own timeline: V8R3's sys_rewind rewinds it.
     pub(crate) same_timeline: SameTimeline,
-    /// What is told of a normal run.
+    /// The messages of a normal run.
     pub(crate) narration: Narration,
-    /// By which names it looks for what a connection string leaves out.
+    /// The environment variables that supply what a connection string omits.
     pub(crate) environment: ProcessEnvironment,
-    /// When `-R` writes the password.
+    /// When `-R` writes the password to the configuration.
     pub(crate) written_password: WrittenPassword,
 }
 
@@ -78,7 +79,7 @@ const fn persona(name: &'static str, since: u32, narration: Narration) -> Person
 }
 
 impl Persona {
-    /// A hint, with a word about options that this name does not have.
+    /// A hint; if it names an option, it tells how to give options that the program does not have.
     pub(crate) fn hint(&self, text: &str) -> String {
         let names_option = text.split_whitespace().any(|word| word.starts_with("--"));
         if self.narration == Narration::Kbrecover || !names_option {
@@ -88,9 +89,9 @@ impl Persona {
     }
 }
 
-/// What differs. Up to 11 the programs wrote everything to standard output, without a prefix; `fatal:` was
-/// the word for an error from 12 to 14. `sys_rewind` is of the version its server was made from: 9.6
-/// (V8R3) or 12 (V8R6).
+/// What differs. Up to version 11 the programs print everything to standard output, without a prefix. From
+/// 12 to 14 errors are labelled `fatal:`. `sys_rewind` counts as the version that its server is derived
+/// from: 9.6 (V8R3) or 12 (V8R6).
 #[rustfmt::skip]
 const TABLE: [Persona; 7] = [
     Persona { prefix: "kbrecover: ", error_is_last: false, usage_hint: "kbrecover: hint: ", unfinished_status: 2,
@@ -107,20 +108,21 @@ const TABLE: [Persona; 7] = [
               ..persona("sys_rewind", 0, Narration::SysRewind) },
     Persona { prefix: "sys_rewind: ", error: "fatal: ",
               ..persona("sys_rewind", 120_000, Narration::SysRewind) },
-    // The log of a recovery flow, in which sys_rewind's lines stand as they are.
+    // The log of a recovery flow has sys_rewind's messages without a prefix.
     persona("a recovery log", 0, Narration::SysRewind),
 ];
 
-/// The command by its own name.
+/// The program under its own name.
 pub(crate) static KBRECOVER: &Persona = &TABLE[0];
 
-/// The engine within a recovery flow.
+/// A rewind within a recovery flow.
 pub(crate) static IN_A_LOG: &Persona = &TABLE[6];
 
-/// Options of `kbrecover rewind` for a run under another name: split at spaces as by a shell.
+/// The environment variable with options of `kbrecover rewind` for a run under another name, split into
+/// words as by a shell.
 pub(crate) const EXTRA_OPTIONS: &str = "KBRECOVER_OPTIONS";
 
-/// The persona of the program of this name and version.
+/// The persona of a program of this name and version.
 pub(crate) fn of(name: &str, version: u32) -> &'static Persona {
     TABLE.iter().rfind(|persona| persona.name == name && persona.since <= version).unwrap_or(KBRECOVER)
 }

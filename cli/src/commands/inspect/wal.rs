@@ -1,4 +1,4 @@
-//! `kbrecover inspect wal`
+//! `kbrecover inspect wal`: WAL records, or their statistics.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -14,7 +14,7 @@ use super::stats::Stats;
 use super::walk::{Seen, Span, walk};
 use crate::values::Format;
 
-/// Shows records, or their statistics; returns what there is to say about the end.
+/// Shows records, or their statistics. Returns a message about the end of WAL.
 pub(super) fn show(
     args: &WalArgs,
     key: Key<'_>,
@@ -30,7 +30,7 @@ pub(super) fn show(
         if left == 0 {
             return Ok(ControlFlow::Break(()));
         }
-        if filter.takes(seen) {
+        if filter.matches(seen) {
             left -= 1;
             match (args.stats, args.format) {
                 (true, _) => stats.add(seen),
@@ -48,12 +48,12 @@ pub(super) fn show(
     Ok(end_note(&span))
 }
 
-/// Why there are no more records, if that is not what was asked for.
+/// Why there are no more records, if WAL ended before the requested end.
 fn end_note(span: &Span) -> Option<String> {
     span.wal_end.map(|end| format!("WAL ends at {}: {}", end.position, end.fault))
 }
 
-/// Which records are shown.
+/// Selects the records to show.
 struct Filter {
     rmid: Option<u8>,
     relation: Option<Relation>,
@@ -77,19 +77,19 @@ impl Filter {
         })
     }
 
-    fn takes(&self, seen: &Seen<'_>) -> bool {
+    fn matches(&self, seen: &Seen<'_>) -> bool {
         let header = &seen.record.header;
-        let fits = |wanted: Option<u32>, is: u32| wanted.is_none_or(|wanted| wanted == is);
-        let by_block = self.relation.is_some() || self.fork.is_some();
-        let names_block = || {
+        let equals = |wanted: Option<u32>, is: u32| wanted.is_none_or(|wanted| wanted == is);
+        let selects_blocks = self.relation.is_some() || self.fork.is_some();
+        let references_block = || {
             seen.blocks.iter().any(|block| {
                 self.relation.is_none_or(|relation| relation == block.relation)
                     && self.fork.is_none_or(|fork| fork == block.fork)
-                    && fits(self.block, block.block.0)
+                    && equals(self.block, block.block.0)
             })
         };
         self.rmid.is_none_or(|rmid| rmid == header.rmid)
-            && fits(self.xid, header.xid)
-            && (!by_block || names_block())
+            && equals(self.xid, header.xid)
+            && (!selects_blocks || references_block())
     }
 }

@@ -1,4 +1,4 @@
-//! `kbrecover rewind`: from options to the engine and from its outcome to the user.
+//! `kbrecover rewind`: passes the options to the engine and shows its outcome.
 
 mod args;
 
@@ -30,7 +30,7 @@ use crate::screen::{self, Kind, Screen};
 use crate::signals;
 use crate::values::Format;
 
-/// Runs the command and tells the user how it went.
+/// Runs the command and reports its outcome.
 pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
     let screen = Arc::new(Screen::of(persona));
     let narrator = Narrator { narration: persona.narration, progress: args.progress };
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
             let result = match (args.format, persona.narration) {
                 (Format::Json, _) => Some(report::json::of_outcome(&outcome)),
                 (Format::Text, Narration::Kbrecover) => report::plan_text(&outcome, &target),
-                // The others have no plan to show.
+                // pg_rewind and sys_rewind print no plan.
                 (Format::Text, _) => None,
             };
             screen::to_stdout(&result.unwrap_or_default());
@@ -69,7 +69,10 @@ fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
     Ok(kbrecover_rewind::run(&options, &*progress)?)
 }
 
-/// The engine's options; what contradicts itself ends here.
+/// The engine's options.
+///
+/// # Errors
+/// Options that are missing, contradict each other or cannot be parsed.
 fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> {
     let source = match (&args.source_data, &args.source_server) {
         (Some(_), Some(_)) => return Err(SetupError::TwoSources),
@@ -148,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_contradict_each_other_are_refused_in_the_original_words() {
+    fn contradictory_options_are_refused_in_the_words_of_pg_rewind() {
         for (arguments, message) in [
             ("-D /d", "no source specified (--source-data or --source-server)"),
             (
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn options_reach_the_engine() {
+    fn options_are_passed_to_the_engine() {
         let plain = of("-D /d --source-data /s").unwrap();
         assert_eq!((plain.mode, plain.recovery_conf), (Mode::Rewind, RecoveryConf::Leave));
         assert_eq!((plain.sync, plain.jobs), (SyncChoice::Fsync, None));
