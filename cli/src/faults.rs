@@ -8,7 +8,7 @@
 //! KBRECOVER_CHANGES=FILE         all changes are recorded in FILE: one JSON object per line, followed by
 //!                                the raw bytes of a write
 //! KBRECOVER_SOURCE_FAULT=17:5    the 17th request to the source, or piece of its answers, fails
-//! KBRECOVER_QUESTIONS=FILE       all of these are recorded in FILE, one per line
+//! KBRECOVER_QUESTIONS=FILE       all requests and pieces are recorded in FILE, one per line
 //! KBRECOVER_STEP_FAULT=start:begin   the process is killed before this step of a flow acts
 //! KBRECOVER_STEP_FAULT=start:done    the process is killed after the step has acted
 //! KBRECOVER_SKIP_SYNC=1          no fsync is performed, but all are counted

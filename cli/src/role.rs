@@ -104,7 +104,7 @@ impl Role {
     fn usage_error(self, persona: &Persona, text: Option<&str>, hint: bool) -> ExitCode {
         let mut lines = String::new();
         if let Some(text) = text {
-            // Up to 11 a usage error has the prefix `pg_rewind: `, unlike other errors.
+            // Up to version 11 a usage error begins with the program's name, unlike other errors.
             let kind = if persona.prefix.is_empty() { "" } else { "error: " };
             lines = format!("{}: {kind}{text}\n", self.name());
         }

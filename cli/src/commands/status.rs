@@ -35,7 +35,7 @@ Exit status, by the state of the directory:
   3  a server is running
   4  kbrecover is running
   5  rewound, and not started since
-  6  not shut down cleanly: the next start performs crash recovery
+  6  not shut down cleanly: the next start performs recovery
   7  a base backup that has not been started yet";
 
 /// Runs the command. The exit status tells the state.
@@ -64,7 +64,7 @@ fn data_directory(args: &StatusArgs) -> Result<PathBuf, SetupError> {
     args.target_data.clone().ok_or(SetupError::NoDirectory)
 }
 
-/// The exit status of each state. Scripts rely on them: they are documented in `--help` and the README.
+/// The exit status of each state. Scripts rely on it: it is documented in `--help` and the README.
 fn exit_status(status: &Status) -> u8 {
     match status.condition {
         Condition::Clean => 0,

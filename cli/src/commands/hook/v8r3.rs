@@ -81,7 +81,7 @@ struct CronArgs {
 pub(super) fn run(args: &V8r3Args) -> ExitCode {
     let screen = Screen::stderr();
     let Some(config) = &args.config else {
-        return screen.usage_error("no configuration specified (--config)", "kbrecover hook v8r3");
+        return screen.usage_error("no configuration file specified (--config)", "kbrecover hook v8r3");
     };
     match &args.action {
         Some(action) => cron(&screen, action, config),
@@ -156,7 +156,8 @@ fn flow(screen: &Screen, args: &V8r3Args, config: &Path) -> ExitCode {
     status(&report)
 }
 
-/// Runs the flow, and records its begin and its end. A run that fails has no end: the next one continues it.
+/// Runs the flow, and records when it begins and finishes. A failed run is not recorded as finished: the next
+/// run continues it.
 fn guarded(request: &Request<'_>, guard: Guard) -> Result<FlowReport, GuardError> {
     if request.run == Run::Dry {
         return Ok(recover(request));

@@ -31,7 +31,7 @@ pub(crate) struct RewindArgs {
     #[arg(help_heading = "Target")]
     pub(crate) flavor: Option<String>,
 
-    /// The target's postgresql.conf (default: searched for)
+    /// The target's postgresql.conf, if it is not found automatically
     #[arg(long, value_name = "FILE", overrides_with = "config_file", help_heading = "Target")]
     pub(crate) config_file: Option<PathBuf>,
 
