@@ -238,7 +238,7 @@ fn a_standby_of_another_name_is_left_alone() {
         run.arg(&odd).args(["install", "--user", owner.trim(), "--cron-file"]).arg(&file);
         let run = crate::harness::run_command(run);
         assert_eq!((run.code, file.exists()), (1, false), "{run}");
-        assert!(run.stderr.contains("no space and no \"%\" may be in its path"), "{run}");
+        assert!(run.stderr.contains("the path must not contain a space or \"%\""), "{run}");
     }
     let run = install(owner.trim());
     assert_eq!((run.code, file.exists()), (0, true), "{run}");

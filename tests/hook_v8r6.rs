@@ -98,7 +98,7 @@ fn an_old_primary_is_rejoined() {
     assert_eq!(status.code, 1, "{status}");
     assert_logged(
         &status.stdout,
-        &["daemon of this node: not running", "this node: 1 (node1)", "not stopped in order", "timeline "],
+        &["daemon of this node: not running", "this node: 1 (node1)", "not shut down cleanly", "timeline "],
     );
     assert!(status.stderr.contains("Connection refused"), "{status}");
     let status = cluster.hook(1, &["status", "--format", "json"]);

@@ -295,7 +295,7 @@ fn one_at_a_time_and_nothing_is_left_behind() {
         }
     });
     assert_ne!(status.code(), Some(0), "{said}");
-    assert!(said.contains("received SIGTERM: this run ends, the next one goes on"), "{said}");
+    assert!(said.contains("received SIGTERM, stopping; the next run continues"), "{said}");
 }
 
 /// Up to 11 a server stays in the group of the program that starts it: that one is not ended with the run.

@@ -77,10 +77,8 @@ fn usual_ones_stay() {
         "postgresql.conf",
     ];
     let plan = Rewind::of(&old).from(&new, SourceKind::Server).arg("--dry-run").run_leaving_target_alone();
-    let line = format!(
-        "kept as this node's own: {}\nnot taken from the source: standby.signal",
-        expected.join(", ")
-    );
+    let line =
+        format!("kept local files: {}\nnot copied from the source: standby.signal", expected.join(", "));
     assert!(plan.stdout.contains(&line), "{plan}");
 
     let configuration = read(&old.data, "postgresql.conf");
