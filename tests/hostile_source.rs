@@ -154,7 +154,7 @@ fn contents() {
     };
     let control = "$1 = 'global/pg_control'";
     for (lie, words) in [
-        (format!("{control} THEN NULL"), "there is no such file"),
+        (format!("{control} THEN NULL"), "No such file or directory"),
         (format!("{control} THEN ''"), "could not read the control file of the source"),
         (
             format!("{control} THEN pg_catalog.true_pg_read_binary_file($1, 0, 8192, true) || '\\x00'"),
