@@ -49,7 +49,7 @@ pub use engine::{is_unfinished, run};
 pub use error::{Failure, RewindError, TargetState};
 pub use observer::{Change, ChangeObserver, Verdict};
 pub use options::{
-    CrashRecovery, CrashRecoveryError, Delta, KeepDiverged, MissingWal, Mode, Need, Options, RebuiltBlocks,
+    CrashRecovery, CrashRecoveryError, Delta, KeepDiverged, MissingWal, Mode, Need, OlderSource, Options, RebuiltBlocks,
     RecoveryConf, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
 pub use outcome::{
@@ -60,6 +60,7 @@ pub use progress::{Progress, Silent, Stage};
 pub use status::{Condition, StartsAs, Status, StatusError, UnfinishedRewind, status};
 pub use stop::StopFlag;
 pub use survey::divergence::DivergenceError;
+pub use survey::content::ContentError;
 pub use survey::error::SurveyError;
 pub use survey::preflight::PreflightError;
 pub use target::external_files::ArchiveRewindError;

@@ -28,6 +28,8 @@ pub struct Options {
     pub mode: Mode,
     /// What to do about a target that is on the source's timeline and has not diverged.
     pub same_timeline: SameTimeline,
+    /// What to do about a source whose timeline is older than the target's.
+    pub older_source: OlderSource,
     /// Whether to make the target a standby of the source.
     pub recovery_conf: RecoveryConf,
     /// Which local files of the target are kept.
@@ -71,6 +73,7 @@ impl Options {
             source,
             mode: Mode::Rewind,
             same_timeline: SameTimeline::Follow,
+            older_source: OlderSource::Refuse,
             recovery_conf: RecoveryConf::Leave,
             keep: KeepRules::standard(),
             missing_wal: MissingWal { directories: Vec::new(), restore_command: RestoreCommand::Off },
@@ -91,6 +94,19 @@ impl Options {
             observer: None,
         }
     }
+}
+
+/// What to do about a source on a timeline from which the target's timeline branched off. Most likely the two sides are
+/// swapped: the new primary would be rewound to the old one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum OlderSource {
+    /// The run fails before the first change.
+    Refuse,
+    /// The run warns and continues, as `pg_rewind` would without a warning.
+    Warn,
+    /// The caller has asked for it.
+    Allow,
 }
 
 /// Where and to what extent discarded data is saved.

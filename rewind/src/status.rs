@@ -240,7 +240,7 @@ mod tests {
     use crate::target::journal::NewJournal;
     use crate::wal::changed::ChangedBlocks;
     use walparse::control::testing::ControlFields;
-    use walparse::{BlockNumber, Lsn, Relation, TimelineId, Version};
+    use walparse::{BlockNumber, Lsn, Relation, TimelineHistory, TimelineId, Version};
 
     fn version() -> Version {
         Version::find(1300, 202_209_061).unwrap()
@@ -269,7 +269,7 @@ mod tests {
         let journal = NewJournal {
             source: "server x".into(),
             control: &control,
-            history: String::new(),
+            history: &TimelineHistory::of_first(TimelineId(1)),
             divergence: Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) },
             checkpoint: CommonCheckpoint {
                 lsn: Lsn(0x400_0060),

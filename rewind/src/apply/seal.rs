@@ -306,12 +306,10 @@ fn current_history(
     control: &ControlFile,
     planned: &Planned<'_>,
 ) -> Result<TimelineHistory, ApplyError> {
-    let (before, after) = (planned.facts.clusters.source.timeline(), control.timeline());
-    if before == after {
-        return Ok(planned.facts.fork.source_history.clone());
-    }
+    let planned_history = &planned.facts.fork.source_history;
     let history = source_history(source, control)?;
-    let goes_on = planned.facts.fork.source_history.common_with(&history).is_some_and(|(common, left)| {
+    let (before, after) = (planned_history.timeline(), history.timeline());
+    let goes_on = planned_history.common_with(&history).is_some_and(|(common, left)| {
         common == before && left.is_none_or(|left| left > planned.facts.fork.divergence.lsn)
     });
     if goes_on { Ok(history) } else { Err(ApplyError::SourceForked { before, after }) }

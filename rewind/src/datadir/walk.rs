@@ -122,12 +122,16 @@ impl Walk<'_> {
         Ok((entries, below))
     }
 
-    /// One entry of the directory `parent`; `None` if it has been removed.
+    /// One entry of the directory `parent`; `None` if it has been removed, or is never listed.
     fn entry(
         &self,
         parent: Option<&DataPath>,
         name: &fs::DirEntry,
     ) -> Result<Option<(DataPath, EntryKind)>, WalkError> {
+        // Readable by root only, and never part of the data: see `exclude`.
+        if name.file_name() == "lost+found" {
+            return Ok(None);
+        }
         let path = match parent {
             None => DataPath::parse(name.file_name().as_bytes())?,
             Some(parent) => parent.child(&name.file_name())?,

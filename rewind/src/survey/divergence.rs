@@ -328,6 +328,9 @@ fn confirm(
         // Only the end of the segment has been compared, so the first difference may lie before it.
         if from > size.start_of(segment) {
             (from, end) = (size.start_of(segment), fork.unwrap_or(end).advance(1));
+        } else if fork.is_some_and(|at| has_whole_record(target, source, segment, at).unwrap_or(false)) {
+            // Each record is linked to the one before: equal records prove that all WAL before them is equal.
+            break;
         } else if segment.0 > 1 {
             segment = SegmentNo(segment.0 - 1);
             (from, end) = (size.start_of(segment), size.end_of(segment));

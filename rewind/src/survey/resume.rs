@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use jiff::Timestamp;
-use walparse::TimelineHistory;
+use walparse::{FileChanges, Lsn, TimelineHistory};
 
 use crate::clock::Clock;
 use crate::datadir::keep::Keep;
@@ -14,6 +14,7 @@ use crate::survey::announce::{announce_checkpoint, announce_fork, replay_start};
 use crate::survey::error::SurveyError;
 use crate::survey::files::both_sides;
 use crate::survey::input::Input;
+use crate::survey::replayed::Replayed;
 use crate::survey::{divergence, preflight, target_side};
 use crate::target::journal::Journal;
 use crate::wal::error::WalError;
@@ -32,7 +33,7 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     let clusters = Clusters { source: source.control_file()?, target: journal.control.clone(), label };
     preflight::check_clusters(source, &clusters)?;
     let source_history = source_history(source, &clusters.source)?;
-    let history = TimelineHistory::parse(clusters.target.timeline(), &journal.history)
+    let history = TimelineHistory::parse(journal.timeline, &journal.history)
         .map_err(|source| WalError::History { side: "target", source })?;
     let (timeline, left) = divergence::from_histories(&source_history, &history)?;
     let mut divergence = journal.divergence;
@@ -60,13 +61,28 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
         own_wal_files: journal.wal_files,
         keep_diverged: journal.keep_diverged,
     };
+    let replay_start = replay_start(common_checkpoint, &clusters.source);
+    let replayed = Replayed {
+        source,
+        source_history: &source_history,
+        clusters: &clusters,
+        wal: &wal,
+        start: replay_start.redo,
+        // The target's WAL may be gone: all is read from the source.
+        known_since: Lsn(u64::MAX),
+        fork: divergence.lsn,
+    };
+    // The first run has checked the target's own changes, and the journal has their blocks.
+    let whole = replayed.check(input, &original, &FileChanges::default(), true)?;
+    let mut changed = journal.changed;
+    changed.add_whole_files(&whole, &original, &clusters.target);
     let fork = Fork {
-        replay_start: replay_start(common_checkpoint, &clusters.source),
+        replay_start,
         source_history,
         divergence,
         common_checkpoint,
         search_time,
-        changed: journal.changed,
+        changed,
         verified: None,
         scanned: (0, 0),
     };

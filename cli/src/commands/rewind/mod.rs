@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use kbrecover_hooks::SingleUserServer;
 use kbrecover_rewind::conninfo::Conninfo;
 use kbrecover_rewind::{
-    Delta, KeepDiverged, KeepRules, MissingWal, Mode, Options, Outcome, RebuiltBlocks, RecoveryConf,
+    Delta, KeepDiverged, KeepRules, MissingWal, Mode, OlderSource, Options, Outcome, RebuiltBlocks, RecoveryConf,
     RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
 
@@ -110,6 +110,10 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         same_timeline: match args.same_timeline_resync {
             true => SameTimeline::Resync,
             false => persona.same_timeline,
+        },
+        older_source: match args.allow_older_source {
+            true => OlderSource::Allow,
+            false => persona.older_source,
         },
         recovery_conf: match args.write_recovery_conf {
             true => RecoveryConf::Write(persona.written_password),
