@@ -34,6 +34,9 @@ pub(crate) fn warn(options: &Options, root: &Path, control: &ControlFile) {
             "the target is not set up as a standby: before starting a server on it, set primary_conninfo and create standby.signal (up to version 11: recovery.conf)"
         );
     }
+    if options.recovery_conf == RecoveryConf::Leave {
+        warn_of_recovery_targets(options, root, control);
+    }
     if !options.keep.has_standard() {
         return;
     }
@@ -50,6 +53,19 @@ pub(crate) fn warn(options: &Options, root: &Path, control: &ControlFile) {
         let shown = Conninfo::parse(conninfo, &Nothing)
             .map_or_else(|_| "is set".to_owned(), |conninfo| format!("is \"{}\"", conninfo.redacted()));
         tracing::warn!("primary_conninfo of the target {shown}: make sure that this is the new primary");
+    }
+}
+
+/// Warns of settings with which the target would not follow for good.
+fn warn_of_recovery_targets(options: &Options, root: &Path, control: &ControlFile) {
+    let Ok(found) = recovery::configuration(root, control.version(), options.config_file.as_deref()) else { return };
+    for (name, value) in recovery::against_following(&found) {
+        tracing::warn!(
+            "{name} is \"{value}\" in the target's configuration: a server started with it does not follow the source for good; remove it before starting the server"
+        );
+    }
+    if let Some(delay) = found.get("recovery_min_apply_delay").filter(|delay| !matches!(*delay, "" | "0")) {
+        tracing::warn!("recovery_min_apply_delay is \"{delay}\" in the target's configuration: it replays that much later");
     }
 }
 
