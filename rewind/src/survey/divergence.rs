@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use walparse::scan::{EndOfWal, RebuiltBlocks, Scan, ScanError, ScanRequest, UnknownChanges, scan};
+use walparse::scan::{EndOfWal, RebuiltBlocks, Scan, ScanError, ScanRequest, scan};
 use walparse::{
     ClusterState, ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId,
     WalFault, WalGeometry, WalReadError, WalReader, before_page_header,
@@ -135,7 +135,9 @@ pub(crate) fn find(
         }
         _ if first.end <= common_end => {
             let divergence = Divergence { lsn: common_end, timeline: timeline_before(wal, common_end) };
-            return Ok(Found { divergence, scan: Scan { diverged: None, ..first } });
+            let mut scan = first;
+            scan.diverged = None;
+            return Ok(Found { divergence, scan });
         }
         _ if presumed == Some(common_end) => common_end,
         // The target wrote on where the source's WAL ends.
@@ -197,20 +199,15 @@ fn scan_target(
 
 fn request(clusters: &Clusters, fork: Lsn, required_end: Lsn, rebuilt: RebuiltBlocks) -> ScanRequest {
     let control = &clusters.target;
-    ScanRequest {
-        geometry: control.geometry(),
-        fork,
-        newest_checkpoint: clusters.newest_target_checkpoint(),
-        required_end,
-        end: match control.state() {
-            ClusterState::ShutDown => EndOfWal::Known,
-            ClusterState::ShutDownInRecovery => EndOfWal::Open,
-            _ if clusters.label.is_some() => EndOfWal::Open,
-            _ => EndOfWal::Crashed,
-        },
-        unknown_changes: UnknownChanges::Refuse,
-        rebuilt,
-    }
+    let end = match control.state() {
+        ClusterState::ShutDown => EndOfWal::Known,
+        ClusterState::ShutDownInRecovery => EndOfWal::Open,
+        _ if clusters.label.is_some() => EndOfWal::Open,
+        _ => EndOfWal::Crashed,
+    };
+    ScanRequest::new(control.geometry(), fork, clusters.newest_target_checkpoint(), required_end)
+        .with_end(end)
+        .with_rebuilt(rebuilt)
 }
 
 /// The timeline of the last byte before `lsn`.
