@@ -1,16 +1,16 @@
-//! Speed of the parts that read WAL.
+//! Benchmarks of the parts of walparse.
 //!
-//!     cargo bench -p kbrecover-walparse --features testing --bench wal [-- FILTER]
-//!     cargo test -p kbrecover-walparse --features testing --bench wal        # each once, with little data
+//!     cargo bench -p kbrecover-walparse --bench wal [-- FILTER]
+//!     cargo test -p kbrecover-walparse --bench wal                  runs each benchmark once, on little data
 //!
-//! The scan is measured on generated WAL files and compared with two baselines, each with two threads: reading the same
-//! files with one checksum per file; and reading them with one checksum per average record length, which is the upper
-//! limit for a scan because every record has its own checksum. The three alternate. Medians and ratios are printed for
-//! wall time and for CPU time, which is more meaningful on a busy machine.
+//! The scan reads files that are generated here. It is compared with two threads that read the same files and compute one
+//! checksum per file, and with two threads that compute one checksum per span of the average record length. The latter is
+//! an upper bound for the scan, because every record has a checksum. The three run alternately. The medians and their
+//! ratios are printed in wall time and in CPU time, which is more reliable on a busy machine.
 
-#![allow(clippy::disallowed_methods, reason = "a benchmark writes what it needs")]
+#![allow(clippy::disallowed_methods, reason = "a benchmark writes its input files")]
 #![allow(clippy::print_stdout, reason = "it prints its results")]
-#![allow(missing_docs, reason = "criterion_group makes public functions")]
+#![allow(missing_docs, reason = "criterion_group generates public functions")]
 
 use std::fs::File;
 use std::hint::black_box;
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
 use tempfile::TempDir;
-use walparse::scan::{EndOfWal, RebuiltBlocks, ScanRequest, UnknownChanges, scan};
+use walparse::scan::{RebuiltBlocks, ScanRequest, scan};
 use walparse::testing::{BlockChange, BlockSpec, RecordSpec, WalBuilder};
 use walparse::{
     BlockNumber, Lsn, PageMap, Relation, SegmentSize, TimelineHistory, TimelineId, Version, WalDir,
@@ -44,12 +44,12 @@ fn geometry(segment_size: u32) -> WalGeometry {
     }
 }
 
-/// Records as in typical WAL.
+/// A typical mixture of records.
 #[derive(Clone, Copy, Debug)]
 enum Load {
-    /// Updates of few blocks: records of 60 to 130 bytes, with a commit after every nine.
+    /// Updates of few blocks: records of 60 to 130 bytes, and a commit after every nine of them.
     Short,
-    /// Updates of many blocks: every eighth record has a full-page image.
+    /// The same for many blocks, with a full-page image in one of eight records.
     Images,
 }
 
@@ -79,7 +79,7 @@ impl Load {
     }
 }
 
-/// WAL files with a checkpoint, the fork, and records after it.
+/// WAL in files: a checkpoint, the fork, and then records of a given total size.
 struct Files {
     directory: TempDir,
     request: ScanRequest,
@@ -103,15 +103,8 @@ impl Files {
             let name = geometry.segment_size.file_name(TimelineId(1), walparse::SegmentNo(*number));
             std::fs::write(directory.path().join(name), bytes).expect("write a segment");
         }
-        let request = ScanRequest {
-            geometry,
-            fork,
-            newest_checkpoint: checkpoint,
-            required_end: wal.position(),
-            end: EndOfWal::Known,
-            unknown_changes: UnknownChanges::Refuse,
-            rebuilt: RebuiltBlocks::Prove { replay_limit: Lsn(u64::MAX) },
-        };
+        let request = ScanRequest::new(geometry, fork, checkpoint, wal.position())
+            .with_rebuilt(RebuiltBlocks::Prove { replay_limit: Lsn(u64::MAX) });
         Files { directory, request, bytes: wal.position().0 - start }
     }
 
@@ -130,7 +123,7 @@ impl Files {
         entries.map(|entry| entry.expect("entry").path()).collect()
     }
 
-    /// Reads the files and computes one checksum per file, or one per `length` bytes.
+    /// Only reads the files and computes a checksum of each, or of each span of `length` bytes.
     fn read_and_sum(&self, length: Option<usize>) -> u32 {
         self.paths().into_par_iter().map(|path| sum(&path, length)).reduce(|| 0, |a, b| a ^ b)
     }
@@ -181,7 +174,7 @@ fn scans(c: &mut Criterion) {
     group.finish();
 }
 
-/// Prints the speed of the scan relative to reading and computing checksums only, with two threads.
+/// Prints the speed of the scan and of reading alone, measured alternately, with two threads.
 fn compare_with_reading(load: Load, files: &Files) {
     let pool = pool(2);
     let time = |work: &(dyn Fn() + Sync)| {
@@ -209,15 +202,15 @@ fn compare_with_reading(load: Load, files: &Files) {
             files.bytes as f64 / 1e9 / times[times.len() / 2]
         });
         println!(
-            "  {what:<4}  scan {scan:.2} GB/s; one checksum per file {by_file:.2} GB/s, of which the scan reaches {:.0} %; \
-             one checksum per record {by_record:.2} GB/s, of which it reaches {:.0} %",
+            "  {what:<4}  scan {scan:.2} GB/s; reading and a checksum per file {by_file:.2} GB/s (scan: {:.0} % of it); \
+             reading and a checksum per record {by_record:.2} GB/s (scan: {:.0} % of it)",
             100.0 * scan / by_file,
             100.0 * scan / by_record
         );
     }
 }
 
-/// CPU time of all threads of this process, in seconds.
+/// The CPU time of all threads, in seconds.
 fn cpu_time() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
@@ -240,7 +233,7 @@ fn checksums(c: &mut Criterion) {
     group.finish();
 }
 
-/// Decoding of records, by the number and kind of their block references.
+/// Decoding of records with different contents.
 fn decoding(c: &mut Criterion) {
     let part = BlockSpec::part(TABLE, BlockNumber(7));
     let blocks = |count: u32, change| -> Vec<BlockSpec> {
@@ -282,7 +275,7 @@ fn page_maps(c: &mut Criterion) {
         map
     };
     group.bench_function("insert scattered", |b| b.iter(|| scattered(0)));
-    group.bench_function("insert sequential", |b| {
+    group.bench_function("insert in a row", |b| {
         b.iter(|| {
             let mut map = PageMap::new();
             (0..blocks).for_each(|block| _ = map.insert(TABLE, BlockNumber(block as u32)));

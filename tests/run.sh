@@ -50,7 +50,7 @@ if cargo clippy --version >/dev/null 2>&1; then
 fi
 step cargo test --workspace -- "$@"
 # That the benchmarks still run; what they measure says nothing here.
-[ $# -gt 0 ] || step cargo test -p kbrecover-walparse --features testing --bench wal
+[ $# -gt 0 ] || step cargo test -p kbrecover-walparse --bench wal
 [ $# -gt 0 ] || step cargo test -p kbrecover-rewind --bench plan
 [ $# -gt 0 ] || step cargo bench --profile dev --bench end_to_end -- --smoke
 # Page sizes and resource managers that no package has.

@@ -1,6 +1,6 @@
 //! Verifies the WAL that the rewound target will replay.
 
-use walparse::scan::{EndOfWal, RebuiltBlocks, ScanError, ScanRequest, UnknownChanges, scan};
+use walparse::scan::{EndOfWal, ScanError, ScanRequest, UnknownChanges, scan};
 use walparse::{
     ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, WalDir, WalGeometry, WalReadError,
     WalReader, before_page_header,
@@ -37,15 +37,10 @@ pub(super) fn verify_wal(
     };
     let start = first_unread(planned, plan, &store, geometry)?;
     let needed = control.checkpoint_lsn().advance(1).max(control.min_recovery_point());
-    let request = ScanRequest {
-        geometry,
-        fork: Lsn(u64::MAX),
-        newest_checkpoint: start,
-        required_end: before_page_header(needed, &geometry),
-        end: EndOfWal::Open,
-        unknown_changes: UnknownChanges::Ignore,
-        rebuilt: RebuiltBlocks::Ignore,
-    };
+    let required_end = before_page_header(needed, &geometry);
+    let request = ScanRequest::new(geometry, Lsn(u64::MAX), start, required_end)
+        .with_end(EndOfWal::Open)
+        .with_unknown_changes(UnknownChanges::Ignore);
     let found = scan(&store, &request, &|_| {}).map_err(WalError::Incomplete)?;
     // Only the record that the source was just writing may be incomplete.
     let last_byte = available.0.saturating_sub(1);

@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 
-use walparse::scan::{EndOfWal, RebuiltBlocks, Scan, ScanError, ScanRequest, UnknownChanges, scan};
+use walparse::scan::{EndOfWal, RebuiltBlocks, Scan, ScanError, ScanRequest, scan};
 use walparse::{
     ClusterState, ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId,
     WalFault, WalGeometry, WalReadError, WalReader, before_page_header,
@@ -157,7 +157,9 @@ pub(crate) fn find(
         }
         _ if first.end <= common_end => {
             let divergence = Divergence { lsn: common_end, timeline: timeline_before(wal, common_end) };
-            return Ok(Found { divergence, scan: Scan { diverged: None, ..first } });
+            let mut scan = first;
+            scan.diverged = None;
+            return Ok(Found { divergence, scan });
         }
         _ if presumed == Some(common_end) => common_end,
         // The target has WAL beyond the end of the source's.
@@ -221,20 +223,15 @@ fn scan_target(
 /// The request to scan the target's WAL from the last checkpoint before `fork` on.
 fn request(clusters: &Clusters, fork: Lsn, required_end: Lsn, rebuilt: RebuiltBlocks) -> ScanRequest {
     let control = &clusters.target;
-    ScanRequest {
-        geometry: control.geometry(),
-        fork,
-        newest_checkpoint: clusters.newest_target_checkpoint(),
-        required_end,
-        end: match control.state() {
-            ClusterState::ShutDown => EndOfWal::Known,
-            ClusterState::ShutDownInRecovery => EndOfWal::Open,
-            _ if clusters.label.is_some() => EndOfWal::Open,
-            _ => EndOfWal::Crashed,
-        },
-        unknown_changes: UnknownChanges::Refuse,
-        rebuilt,
-    }
+    let end = match control.state() {
+        ClusterState::ShutDown => EndOfWal::Known,
+        ClusterState::ShutDownInRecovery => EndOfWal::Open,
+        _ if clusters.label.is_some() => EndOfWal::Open,
+        _ => EndOfWal::Crashed,
+    };
+    ScanRequest::new(control.geometry(), fork, clusters.newest_target_checkpoint(), required_end)
+        .with_end(end)
+        .with_rebuilt(rebuilt)
 }
 
 /// The timeline of the last byte before `lsn`.

@@ -91,6 +91,7 @@ fn effect_text(effect: &Effect, header: &RecordHeader, version: Version, zone: &
                 if *wal_log_hints { "on" } else { "off" }
             )
         }
+        _ => String::new(),
     }
 }
 
@@ -246,5 +247,6 @@ fn effect_json(effect: &Effect, version: Version) -> Value {
         Effect::ParameterChange { wal_level, wal_log_hints } => {
             json!({"kind": "parameter_change", "wal_level": level(*wal_level), "wal_log_hints": wal_log_hints})
         }
+        _ => Value::Null,
     }
 }
