@@ -49,8 +49,9 @@ pub use engine::{is_unfinished, run};
 pub use error::{Failure, RewindError, TargetState};
 pub use observer::{Change, ChangeObserver, Verdict};
 pub use options::{
-    CrashRecovery, CrashRecoveryError, Delta, KeepDiverged, MissingWal, Mode, Need, OlderSource, Options, RebuiltBlocks,
-    RecoveryConf, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
+    CrashRecovery, CrashRecoveryError, Delta, KeepDiverged, MissingWal, Mode, Need, OlderSource, Options,
+    RebuiltBlocks, RecoveryConf, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice,
+    UncleanTarget,
 };
 pub use outcome::{
     CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, SpaceNeed, StageTime, WalSpan,
@@ -59,8 +60,8 @@ pub use plan::error::PlanError;
 pub use progress::{Progress, Silent, Stage};
 pub use status::{Condition, StartsAs, Status, StatusError, UnfinishedRewind, status};
 pub use stop::StopFlag;
-pub use survey::divergence::DivergenceError;
 pub use survey::content::ContentError;
+pub use survey::divergence::DivergenceError;
 pub use survey::error::SurveyError;
 pub use survey::preflight::PreflightError;
 pub use target::external_files::ArchiveRewindError;

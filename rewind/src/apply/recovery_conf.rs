@@ -62,7 +62,9 @@ fn overrides(target: &Target, version: Version, config_file: Option<&Path>) -> S
     let mut lines = String::new();
     for (name, value) in against_following(&configuration) {
         let new = if name == "recovery_target_timeline" { "latest" } else { "" };
-        tracing::info!("{name} of the target was \"{value}\": set to \"{new}\", so that it follows the source");
+        tracing::info!(
+            "{name} of the target was \"{value}\": set to \"{new}\", so that it follows the source"
+        );
         lines += &setting(name, new);
     }
     lines

@@ -58,14 +58,18 @@ pub(crate) fn warn(options: &Options, root: &Path, control: &ControlFile) {
 
 /// Warns of settings with which the target would not follow for good.
 fn warn_of_recovery_targets(options: &Options, root: &Path, control: &ControlFile) {
-    let Ok(found) = recovery::configuration(root, control.version(), options.config_file.as_deref()) else { return };
+    let Ok(found) = recovery::configuration(root, control.version(), options.config_file.as_deref()) else {
+        return;
+    };
     for (name, value) in recovery::against_following(&found) {
         tracing::warn!(
             "{name} is \"{value}\" in the target's configuration: a server started with it does not follow the source for good; remove it before starting the server"
         );
     }
     if let Some(delay) = found.get("recovery_min_apply_delay").filter(|delay| !matches!(*delay, "" | "0")) {
-        tracing::warn!("recovery_min_apply_delay is \"{delay}\" in the target's configuration: it replays that much later");
+        tracing::warn!(
+            "recovery_min_apply_delay is \"{delay}\" in the target's configuration: it replays that much later"
+        );
     }
 }
 

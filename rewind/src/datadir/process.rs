@@ -33,7 +33,12 @@ pub(super) fn may_be_server(pid: u32, root: &Path, names: &Names) -> bool {
         Ok(directory) => root.canonicalize().is_ok_and(|root| root == directory),
         Err(error) if error.kind() == io::ErrorKind::NotFound && has_proc() => false,
         // Without /proc, or where it hides the processes of others.
-        Err(_) => is_alive(pid) && !is_own(pid) && !is_of_another_user(pid, root) && !runs_another_program(pid, names),
+        Err(_) => {
+            is_alive(pid)
+                && !is_own(pid)
+                && !is_of_another_user(pid, root)
+                && !runs_another_program(pid, names)
+        }
     }
 }
 

@@ -171,7 +171,11 @@ fn is_kept_link(
     let is_kept = matches!((source, target), (Some(EntryKind::Other), _) | (Some(_), Some(EntryKind::Other)));
     // The statistics directory may be a link to a file system in memory. Its contents are never copied.
     let is_statistics = path.as_bytes() == version.names().stat_tmp_dir.as_bytes();
-    if is_kept && is_data(path) && !is_statistics { Err(PlanError::DifferentType { path: path.clone() }) } else { Ok(is_kept) }
+    if is_kept && is_data(path) && !is_statistics {
+        Err(PlanError::DifferentType { path: path.clone() })
+    } else {
+        Ok(is_kept)
+    }
 }
 
 /// Removes directories that contain kept files from the list of entries to remove.

@@ -76,7 +76,9 @@ pub enum ContentError {
         recorded: PathBuf,
     },
     /// The source is on a timeline from which the target's branched off: most likely the sides are swapped.
-    #[error("the source is on timeline {source_timeline}, which is older than timeline {target_timeline} of the target")]
+    #[error(
+        "the source is on timeline {source_timeline}, which is older than timeline {target_timeline} of the target"
+    )]
     OlderSource {
         /// The source's timeline.
         source_timeline: TimelineId,
@@ -191,7 +193,10 @@ pub(crate) fn check_hints(
         }
         // A server that stays at minimal writes no such record when other settings change.
         if wal_level == MINIMAL {
-            return refuse(lsn, "wal_level was minimal, so that WAL does not tell whether wal_log_hints was on");
+            return refuse(
+                lsn,
+                "wal_level was minimal, so that WAL does not tell whether wal_log_hints was on",
+            );
         }
     }
     let Some(first) = first else { return Ok(()) };
@@ -222,9 +227,8 @@ pub(crate) fn check_source_settings(
     if let Some(event) = since.replayed().find(off) {
         return Err(ContentError::FullPageWrites { lsn: event.lsn, start });
     }
-    let minimal = |event: &FileEvent| {
-        matches!(event.kind, FileEventKind::Settings { wal_level: MINIMAL, .. })
-    };
+    let minimal =
+        |event: &FileEvent| matches!(event.kind, FileEventKind::Settings { wal_level: MINIMAL, .. });
     if clusters.source.wal_level() == Some(WalLevel::Minimal) || since.replayed().any(minimal) {
         return Err(ContentError::WalLevelMinimal { start });
     }

@@ -345,6 +345,21 @@ fn confirm(
     }
 }
 
+/// Whether a whole record starts in `segment` and ends before `at`.
+fn has_whole_record(
+    target: &TargetWal<'_>,
+    source: &SourceWal<'_>,
+    segment: SegmentNo,
+    at: Lsn,
+) -> Result<bool, WalReadError> {
+    let size = source.geometry.segment_size;
+    let mut reader = WalReader::new(target, source.geometry, size.start_of(segment));
+    if !matches!(reader.seek_first_in(segment)?, Ok(Some(_))) {
+        return Ok(false);
+    }
+    Ok(reader.read()?.is_ok_and(|record| record.end <= at))
+}
+
 /// Start of the last [`COMPARED_BYTES`] before `end`, but not before `start`.
 fn last_bytes(start: Lsn, end: Lsn) -> Lsn {
     start.max(Lsn(end.0.saturating_sub(COMPARED_BYTES)))

@@ -54,7 +54,7 @@ pub(crate) struct WholeFiles {
 
 impl WholeFiles {
     /// The first block of a relation from which on all may differ.
-    fn from_block(&self, relation: Relation) -> Option<u32> {
+    fn first_block(&self, relation: Relation) -> Option<u32> {
         let directory = DatabaseDir { tablespace: relation.tablespace, database: relation.database };
         if self.relations.contains(&relation) || self.directories.contains(&directory) {
             return Some(0);
@@ -71,7 +71,8 @@ impl ChangedBlocks {
         for (path, kind) in files.entries() {
             let EntryKind::File { size } = kind else { continue };
             let file = path.as_str().and_then(|path| RelSegment::parse(path, control.version()));
-            let Some((file, from)) = file.and_then(|file| Some((file, whole.from_block(file.relation)?))) else {
+            let Some((file, from)) = file.and_then(|file| Some((file, whole.first_block(file.relation)?)))
+            else {
                 continue;
             };
             let first = file.segment.saturating_mul(per_segment);

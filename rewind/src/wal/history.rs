@@ -83,9 +83,7 @@ fn newest_followed(
 
 /// Whether one of the files is a segment of a timeline of `history` after `timeline`.
 fn has_segment(names: &[String], history: &TimelineHistory, timeline: TimelineId, size: SegmentSize) -> bool {
-    let later = |of: TimelineId| {
-        of > timeline && history.entries().iter().any(|entry| entry.timeline == of)
-    };
+    let later = |of: TimelineId| of > timeline && history.entries().iter().any(|entry| entry.timeline == of);
     names.iter().any(|name| match WalFileName::parse(name, size) {
         Some(WalFileName::Segment(of, _)) => later(of),
         _ => false,

@@ -54,7 +54,11 @@ impl ReplayWal<'_> {
                 let segment = geometry.segment_size.segment_of(found.stop.fault_at);
                 return Err(self.missing(&[segment], from));
             }
-            return Err(WalError::ScanSource(ScanError::BreaksOff { position, needed: self.available, fault }));
+            return Err(WalError::ScanSource(ScanError::BreaksOff {
+                position,
+                needed: self.available,
+                fault,
+            }));
         }
         Ok(found)
     }
@@ -99,7 +103,8 @@ impl SegmentStore for ReplayWal<'_> {
         }
         let name = self.source.describe(segment);
         let elsewhere = self.target.find_elsewhere(&name, false);
-        let elsewhere = elsewhere.map_err(|error| WalReadError::Fetch { segment: name, source: Box::new(error) })?;
+        let elsewhere =
+            elsewhere.map_err(|error| WalReadError::Fetch { segment: name, source: Box::new(error) })?;
         let Some(path) = elsewhere else { return Ok(None) };
         FileBytes::open(&path).map(Some).map_err(|source| WalReadError::Open { path, source })
     }

@@ -12,8 +12,8 @@ use jiff::tz::TimeZone;
 use kbrecover_hooks::SingleUserServer;
 use kbrecover_rewind::conninfo::Conninfo;
 use kbrecover_rewind::{
-    Delta, KeepDiverged, KeepRules, MissingWal, Mode, OlderSource, Options, Outcome, RebuiltBlocks, RecoveryConf,
-    RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
+    Delta, KeepDiverged, KeepRules, MissingWal, Mode, OlderSource, Options, Outcome, RebuiltBlocks,
+    RecoveryConf, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
 
 use args::SyncMethod;
