@@ -31,7 +31,6 @@ const PROVE: RebuiltBlocks = RebuiltBlocks::Prove { replay_limit: Lsn(u64::MAX) 
 
 /// A request without positions.
 fn request() -> ScanRequest {
-    files_since: Lsn::INVALID,
     ScanRequest {
         files_since: Lsn::INVALID,
         geometry: geometry(),
