@@ -19,11 +19,13 @@ mod installation;
 mod program;
 mod sandbox;
 mod server;
+mod template;
 
 // What scenarios begin with.
 mod failover;
 mod feature;
 mod load;
+mod seed;
 
 // The program under test, and what it must leave.
 mod compare;
@@ -66,6 +68,8 @@ pub use load::Load;
 pub use program::{AsServerUser, bindir, give_to_server_user, is_root, run, server_program};
 pub use proxy::{Proxy, Then};
 pub use sandbox::{Sandbox, copy_tree};
+#[allow(unused_imports, reason = "the benchmark, which uses this harness, too, picks nothing")]
+pub use seed::pick;
 pub use server::Server;
 #[allow(unused_imports, reason = "the benchmark, which uses this harness, too, has no use for it")]
 pub use server::children_of;

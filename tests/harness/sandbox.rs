@@ -1,4 +1,4 @@
-//! A directory of its own for each scenario, and the one `initdb` of the whole test process.
+//! A directory of its own for each scenario, below one for the whole test process.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use super::installation::Installation;
 use super::kbrecover::binary;
 use super::program::{bindir, give_to_server_user, run, server_program};
 use super::server::Server;
+use super::template::{self, copy_template};
 
 /// Settings of every server, chosen for speed and for tests that repeat.
 const SETTINGS: &str = "
@@ -30,16 +31,6 @@ timezone = UTC
 log_timezone = UTC
 log_line_prefix = '%m [%p] '
 ";
-
-/// initdb's options for every cluster.
-const INITDB: [&str; 6] = [
-    "--data-checksums",
-    "--no-sync",
-    "--no-locale",
-    "--encoding=UTF8",
-    "--auth=trust",
-    "--username=postgres",
-];
 
 /// One scenario's directory. Declare it first, so that it is dropped after the servers in it.
 pub struct Sandbox {
@@ -80,17 +71,22 @@ impl Sandbox {
 
     /// A new, stopped cluster with checksums: a copy of the one that `initdb` made.
     pub fn server(&self, name: &str) -> Server {
-        copy_tree(template(), &self.path(name));
-        Server::new(self.dir.path(), name, Installation::usual())
+        let server = Server::new(self.dir.path(), name, Installation::usual());
+        copy_template(server.installation, &[], SETTINGS, &server.data);
+        server
     }
 
-    /// A new, stopped cluster with checksums, made by other programs than those of version 15. `options` are initdb's.
+    /// The same, made by other programs than those of version 15. `options` are initdb's.
     pub fn initdb(&self, name: &str, installation: &'static Installation, options: &[&str]) -> Server {
         let server = Server::new(self.dir.path(), name, installation);
-        let mut initdb = installation.program("initdb");
-        run(initdb.args(INITDB).args(options).arg("-D").arg(&server.data));
-        server.configure(&installation.settings());
-        put_settings_into_control(installation, &server.data);
+        copy_template(installation, options, &installation.settings(), &server.data);
+        server
+    }
+
+    /// A new, stopped cluster with a system identifier of its own: all others are copies of one that `initdb` made.
+    pub fn stranger(&self, name: &str) -> Server {
+        let server = Server::new(self.dir.path(), name, Installation::usual());
+        template::initdb(server.installation, &[], SETTINGS, &server.data);
         server
     }
 
@@ -184,26 +180,6 @@ fn make_workshop(parent: &Path) -> (PathBuf, Child) {
         .spawn()
         .expect("run sh");
     (path, janitor)
-}
-
-/// The cluster all others are copies of; made once in a test process.
-fn template() -> &'static Path {
-    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
-    TEMPLATE.get_or_init(|| {
-        let data = workshop().join("template");
-        run(server_program("initdb").args(INITDB).arg("-D").arg(&data));
-        let conf = data.join("postgresql.conf");
-        let text = std::fs::read_to_string(&conf).expect("read postgresql.conf") + SETTINGS;
-        std::fs::write(&conf, text).expect("write postgresql.conf");
-        put_settings_into_control(Installation::usual(), &data);
-        data
-    })
-}
-
-/// pg_control learns max_connections and the like at a start; a standby of a fresh copy compares them with its own.
-fn put_settings_into_control(installation: &Installation, data: &Path) {
-    let mut server = installation.program("postgres");
-    run(server.args(["--single", "-D"]).arg(data).arg("postgres").stdin(Stdio::null()));
 }
 
 fn open_to_server_user(dir: &Path) {
