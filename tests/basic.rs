@@ -46,7 +46,7 @@ fn kept(new: &Server) {
 }
 
 fn rewind(kind: SourceKind, end_of_target: fn(&mut Server)) {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::on_disk();
     let failover = Failover::new(&sandbox, shared, lost, kept);
     let fork = failover.fork();
     let Failover { mut old, mut new } = failover;
@@ -104,7 +104,7 @@ fn crashed_target_stopped_source() {
 /// Hint bits are logged by `wal_log_hints` where there are no checksums.
 #[test]
 fn without_checksums() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::on_disk();
     let primary = sandbox.server_without_checksums("old");
     primary.configure("wal_log_hints = on");
     let (old, new) = sandbox.pair_of(primary);

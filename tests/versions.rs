@@ -231,7 +231,7 @@ fn segments_of_64_megabytes() {
 #[test]
 fn segments_of_1_gigabyte() {
     // Files with holes: what is never written need not be read either.
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::on_disk();
     let options = ["--set", "wal_init_zero=off"];
     let Failover { mut old, new } = with_segments_of(&sandbox, 1024, 18, &options);
     old.kill();
