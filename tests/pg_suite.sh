@@ -30,7 +30,7 @@ if [ ! -e "$source/src/bin/pg_rewind/t" ]; then
 fi
 
 if [ -z "${KBRECOVER:-}" ]; then
-    cargo build -q -p kbrecover-cli
+    cargo build --locked --quiet --workspace
     KBRECOVER=target/debug/kbrecover
 fi
 

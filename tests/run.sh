@@ -74,7 +74,7 @@ need_servers() {
 
 # Scenarios on servers: those whose names contain one of these words.
 scenarios() {
-    cargo test --locked -p kbrecover-cli --test suite -- "$@"
+    cargo test --locked --workspace --test suite -- "$@"
 }
 
 lint() {
@@ -88,7 +88,7 @@ lint() {
 
 t0() {
     step cargo test --locked --workspace --lib --bins --examples
-    step cargo test --locked -p kbrecover-cli --test architecture
+    step cargo test --locked --workspace --test architecture
     step cargo test --locked --workspace --doc
 }
 
@@ -120,9 +120,9 @@ managers() {
 # All that is neither a unit test nor a scenario.
 beyond_scenarios() {
     # That the benchmarks still run; what they measure says nothing here.
-    step cargo test --locked -p kbrecover-walparse --features testing --bench wal
-    step cargo test --locked -p kbrecover-rewind --bench plan
-    step cargo bench --locked --profile dev --bench end_to_end -- --smoke
+    step cargo test --locked --workspace --features kbrecover-walparse/testing --bench wal
+    step cargo test --locked --workspace --bench plan
+    step cargo bench --locked --workspace --profile dev --bench end_to_end -- --smoke
     # Page sizes and resource managers that no package has.
     step bash tests/other_sizes.sh
     # PostgreSQL's own tests of pg_rewind, with this program in its place.

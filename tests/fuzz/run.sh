@@ -27,7 +27,7 @@ export RUSTFLAGS="-Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
     -Ccodegen-units=1 --cfg fuzzing"
 # With --target, build scripts and macros are built without these flags.
-cargo build --quiet --release --target "$host"
+cargo build --locked --quiet --release --target "$host"
 
 [ $# -gt 0 ] || set -- $(basename -s .rs targets/*.rs)
 for target in "$@"; do

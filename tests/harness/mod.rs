@@ -42,11 +42,13 @@ mod patroni_cluster;
 mod pool_cluster;
 mod repmgr_cluster;
 mod sample_scripts;
+mod sshd;
 
 // What scenarios say of pg_control and of WAL.
 mod control;
 mod disguise;
 mod wal;
+mod waldump;
 
 pub use compare::assert_same_content;
 pub use control::{ControlData, PG_CONTROL_VERSION, SYSTEM_IDENTIFIER, patch_control_file};
@@ -79,6 +81,8 @@ pub use wal::{
     Lsn, SEGMENT_SIZE, Segment, WAL_PAGE_SIZE, fill_page, history_switch, insert_position, next_segment,
     record_starts, segments,
 };
+#[allow(unused_imports, reason = "the benchmark, which uses this harness, too, compares no records")]
+pub use waldump::{record_line, waldump_line};
 #[allow(unused_imports, reason = "the benchmark, which uses this harness, too, has no cluster manager")]
 pub use {
     autoctl_cluster::AutoctlCluster, nodes::assert_logged, nodes::kill_at_each,

@@ -165,7 +165,8 @@ fn has_room(memory: &Path) -> bool {
     let Ok(space) = rustix::fs::statvfs(memory) else { return false };
     let is_executable = !space.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC);
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let available = info.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
+    let available =
+        info.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
     let available = available.and_then(|kilobytes| kilobytes.parse::<u64>().ok()).unwrap_or(0) << 10;
     let room = available.min(space.f_bavail * space.f_frsize);
     is_executable && room >= 6 << 30 && std::env::var_os("KBRECOVER_TEST_FULL").is_none()
