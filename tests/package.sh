@@ -23,7 +23,10 @@ if [ -z "${CARGO_DEB:-}" ]; then
 fi
 
 echo "Building"
-cargo build --locked --quiet --profile "$profile" --workspace
+# With all targets, as the tests are built, nothing is left to build after them.
+targets=()
+[ "$profile" != dev ] || targets=(--all-targets)
+cargo build --locked --quiet --profile "$profile" --workspace "${targets[@]}"
 rm -rf "$package"/{man,completions,bin,deb}
 mkdir -p "$package"/{man,completions,bin,deb}
 "$built/kbrecover" man --out "$package/man"

@@ -39,6 +39,17 @@ apt_install() {
     )
 }
 
+# Where tests put servers and what is built for them: in memory, if there is room, as the scenarios do.
+scratch() {
+    local directory=/dev/shm free available
+    free=$(df --output=avail -BG "$directory" 2>/dev/null | tr -dc '0-9\n' | tail -n 1)
+    available=$(awk '/^MemAvailable:/ { print int($2 / 1048576) }' /proc/meminfo)
+    if [ "${free:-0}" -lt 6 ] || [ "${available:-0}" -lt 6 ] || findmnt -no OPTIONS -T "$directory" | grep -qw noexec; then
+        directory=/tmp
+    fi
+    echo "$directory"
+}
+
 # What the crate openssl is built against, and the command the tests make certificates with.
 need_openssl() {
     command -v pkg-config >/dev/null || apt_install pkg-config

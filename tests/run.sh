@@ -162,6 +162,7 @@ export KBRECOVER_TEST_SEED=${KBRECOVER_TEST_SEED:-$(($(date +%s) % 100000))}
 echo "seed:       KBRECOVER_TEST_SEED=$KBRECOVER_TEST_SEED"
 
 [ $# -gt 0 ] || set -- everything
+names=()
 for word in "$@"; do
     case $word in
     everything | lint | t0 | t1 | t2 | t3) "$word" ;;
@@ -169,8 +170,9 @@ for word in "$@"; do
         export KBRECOVER_TEST_FULL=1
         everything
         ;;
-    *) only "$word" ;;
+    *) names+=("$word") ;;
     esac
 done
+[ ${#names[@]} = 0 ] || only "${names[@]}"
 printf '\nAll tests passed, in %d s:\n' $((SECONDS - started))
 printf '%s\n' "${times[@]}"

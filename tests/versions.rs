@@ -21,7 +21,7 @@ use crate::harness::{
 };
 use crate::least_privilege::{conninfo, printed_grants};
 
-fn shared(primary: &Server) {
+pub fn shared(primary: &Server) {
     primary.sql(
         "CREATE TABLE document (id serial, body text, words tsvector, place point);
          INSERT INTO document (body, words, place)
@@ -40,7 +40,7 @@ fn shared(primary: &Server) {
     basic::shared(primary);
 }
 
-fn lost(old: &Server) {
+pub fn lost(old: &Server) {
     basic::lost(old);
     old.sql(
         "UPDATE document SET body = body || 'lost', words = to_tsvector('simple', 'lost'), place = point(0, id);
@@ -54,7 +54,7 @@ fn lost(old: &Server) {
     old.sql("VACUUM");
 }
 
-fn kept(new: &Server) {
+pub fn kept(new: &Server) {
     basic::kept(new);
     new.sql(
         "INSERT INTO document (body, words, place)

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 /// One of these choices; with `KBRECOVER_TEST_FULL` all of them, in turn. `name` is the scenario's, and what is chosen.
 ///
-///     for kind in pick("keep source", &[SourceKind::Server, SourceKind::Directory]) { ... }
+///     for kind in pick("modes: source", &[SourceKind::Server, SourceKind::Directory]) { ... }
 pub fn pick<T: Clone + Debug>(name: &str, choices: &[T]) -> Vec<T> {
     if std::env::var_os("KBRECOVER_TEST_FULL").is_some() {
         return choices.to_vec();
@@ -17,7 +17,10 @@ pub fn pick<T: Clone + Debug>(name: &str, choices: &[T]) -> Vec<T> {
     let seed = seed();
     let chosen = choices[index(seed, name, choices.len())].clone();
     // Shown where the test fails.
-    println!("KBRECOVER_TEST_SEED={seed}: {name}: {chosen:?} of {choices:?}");
+    #[expect(clippy::print_stdout, reason = "what was picked is part of the result")]
+    {
+        println!("KBRECOVER_TEST_SEED={seed}: {name}: {chosen:?} of {choices:?}");
+    }
     vec![chosen]
 }
 
