@@ -120,7 +120,7 @@ managers() {
 # All that is neither a unit test nor a scenario.
 beyond_scenarios() {
     # That the benchmarks still run; what they measure says nothing here.
-    step cargo test --locked --workspace --features kbrecover-walparse/testing --bench wal
+    step cargo test --locked --workspace --bench wal
     step cargo test --locked --workspace --bench plan
     step cargo bench --locked --workspace --profile dev --bench end_to_end -- --smoke
     # Page sizes and resource managers that no package has.
@@ -143,8 +143,12 @@ everything() {
     lint
     step cargo build --locked --workspace --all-targets
     t0
-    t2
-    t3
+    # The scenarios of t2 and of t3 at once: some compute while others wait for a cluster manager.
+    need_servers
+    need_other_versions
+    need_cluster_managers
+    step scenarios --test-threads="$manager_threads"
+    beyond_scenarios
 }
 
 only() {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use walparse::scan::{Diverged, EndOfWal, RebuiltBlocks, ScanRequest, UnknownChanges, scan};
+use walparse::scan::{Diverged, EndOfWal, RebuiltBlocks, ScanRequest, scan};
 use walparse::{
     ControlFile, Fork, Lsn, PageMap, Record, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalDir,
     WalReader, rmgr,
@@ -158,15 +158,7 @@ fn the_parallel_scan_finds_what_the_reader_finds() {
     let mut rebuilt = 0;
     for (index, fork) in forks.enumerate() {
         for newest in [checkpoints[checkpoints.len() - 1], checkpoints[index % checkpoints.len()]] {
-            let request = ScanRequest {
-                geometry: control.geometry(),
-                fork,
-                newest_checkpoint: newest,
-                required_end: end,
-                end: EndOfWal::Crashed,
-                unknown_changes: UnknownChanges::Refuse,
-                rebuilt: RebuiltBlocks::Ignore,
-            };
+            let request = ScanRequest::new(control.geometry(), fork, newest, end).with_end(EndOfWal::Crashed);
             let found = scan(&wal, &request, &|_| {}).expect("scan");
             let diverged =
                 found.diverged.map(|Diverged { checkpoint_lsn, page_map, .. }| (checkpoint_lsn, page_map));
@@ -179,7 +171,7 @@ fn the_parallel_scan_finds_what_the_reader_finds() {
                 continue;
             }
             let prove = RebuiltBlocks::Prove { replay_limit: Lsn(u64::MAX) };
-            let found = scan(&wal, &ScanRequest { rebuilt: prove, ..request }, &|_| {}).expect("scan");
+            let found = scan(&wal, &request.with_rebuilt(prove), &|_| {}).expect("scan");
             if let Some(found) = found.diverged {
                 assert_eq!(found.since, found.checkpoint.redo);
                 let expected = first_records(&wal, &control, fork, found.since);
