@@ -27,31 +27,31 @@ impl CrashRecovery for SingleUserServer {
     fn recover(&self, target: &Path, control: &ControlFile) -> Result<(), CrashRecoveryError> {
         let version = control.version();
         if let Some(file) = recovery_request(target) {
-            return Err(CrashRecoveryError {
-                message: format!(
+            return Err(CrashRecoveryError::new(
+                format!(
                     "could not complete crash recovery of the target server: file \"{}\" exists",
                     file.display()
                 ),
-                hint: Some(
+                Some(
                     "A single-user server cannot be a standby, and would end an archive recovery on a timeline of \
                      its own. Run again without --ensure-shutdown: the WAL of the target is then read as it is."
                         .to_owned(),
                 ),
-            });
+            ));
         }
         let program = find_server(version, self.bindir.as_deref()).map_err(program_hint)?;
         let mut command = self.command(&program, target, version.names());
         tracing::info!("executing \"{}\" for target server to complete crash recovery", program.display());
         // Recovery may take hours; there is nothing better to do than to wait for it.
         let failed = |why: &dyn std::fmt::Display| {
-            CrashRecoveryError {
-            message: format!("{} single-user mode in target cluster failed: {why}", version.names().server_program),
-            hint: Some(
+            CrashRecoveryError::new(
+            format!("{} single-user mode in target cluster failed: {why}", version.names().server_program),
+            Some(
                 "See what the server said. If it is configuration that it lacks, name the file with --config-file; or \
                  start the server, let it recover and stop it."
                     .to_owned(),
             ),
-        }
+        )
         };
         let finished = command::run(&mut command, None).map_err(|error| failed(&chain(&error)))?;
         if finished.status.success() {
@@ -89,10 +89,10 @@ fn recovery_request(target: &Path) -> Option<PathBuf> {
 }
 
 fn program_hint(error: ProgramError) -> CrashRecoveryError {
-    CrashRecoveryError {
-        message: error.to_string(),
-        hint: Some("Name the directory of the server's programs with --bindir.".to_owned()),
-    }
+    CrashRecoveryError::new(
+        error.to_string(),
+        Some("Name the directory of the server's programs with --bindir.".to_owned()),
+    )
 }
 
 #[cfg(test)]

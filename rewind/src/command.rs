@@ -26,6 +26,7 @@ pub const CHILD: &str = "kbrecover::child";
 
 /// A child that has ended.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Finished {
     /// How.
     pub status: ExitStatus,
@@ -94,6 +95,7 @@ impl fmt::Display for ExitReason {
 
 /// Why a program could not be run to its end.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CommandError {
     /// It cannot be started.
     #[error("could not execute \"{program}\"")]
