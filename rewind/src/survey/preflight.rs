@@ -118,7 +118,7 @@ impl PreflightError {
                 "The system identifier of the source is {source_identifier}, that of the target is {target_identifier}. Only copies of one cluster can be rewound to each other."
             ),
             PreflightError::DifferentKinds { .. } => {
-                "Both clusters must have been created by the same product and major version, with the same sizes.".into()
+                "Both clusters must be of the same product and version, with the same sizes.".into()
             }
             PreflightError::HintsNotLogged => {
                 "Without them, changes to the target could be missed. Take a new base backup. To be able to rewind in the future, set wal_log_hints = on or enable checksums with pg_checksums.".into()
