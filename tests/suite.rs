@@ -77,6 +77,7 @@ mod inspect;
 // Versions: real servers, and what programs of versions left of which there are none.
 mod fixtures;
 mod kingbase;
+mod modes;
 mod versions;
 #[cfg(feature = "other_sizes")]
 mod custom_rmgr;
