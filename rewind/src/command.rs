@@ -164,7 +164,7 @@ pub fn end_all() {
 }
 
 /// Waits for the end of the children after [`end_all`], with what they started. Whoever waits for a child kills what takes
-/// longer than [`STOP_GRACE`]; in case nobody does, it is killed here.
+/// longer than `STOP_GRACE`; in case nobody does, it is killed here.
 pub fn wait_for_end() {
     let is_over = || running().groups.is_empty();
     if !wait_until(Instant::now() + STOP_GRACE + KILL_GRACE, is_over) {
