@@ -7,7 +7,6 @@ mod outcome;
 mod error;
 mod progress;
 mod observer;
-pub mod milestone;
 mod stop;
 mod clock;
 mod status;
@@ -53,7 +52,7 @@ pub use outcome::{
     CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, SpaceNeed, StageTime, WalSpan,
 };
 pub use plan::error::PlanError;
-pub use progress::{Progress, Silent, Stage};
+pub use progress::{Event, Progress, Silent, Stage};
 pub use status::{Condition, StartsAs, Status, StatusError, UnfinishedRewind, status};
 pub use stop::StopFlag;
 pub use survey::content::ContentError;

@@ -14,7 +14,7 @@ pub(crate) mod help;
 mod narration;
 pub(crate) mod options;
 
-pub(crate) use narration::{Milestone, Narration, Narrator};
+pub(crate) use narration::{Narration, Narrator};
 
 /// The output stream of messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

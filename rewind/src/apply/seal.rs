@@ -31,12 +31,11 @@ use crate::clock::Clock;
 use crate::datadir::data_path::wal_path;
 use crate::datadir::label::{label, label_path};
 use crate::datadir::server;
-use crate::milestone;
 use crate::options::{Options, SourceLife, SyncChoice};
 use crate::outcome::WalSpan;
 use crate::plan::wal::WalPlan;
 use crate::plan::{Planned, available_wal, plan_wal};
-use crate::progress::Stage;
+use crate::progress::{Event, Stage};
 use crate::source::Source;
 use crate::target::external_files::Branches;
 use crate::target::for_files;
@@ -63,7 +62,7 @@ pub(crate) fn seal(
     planned: &Planned<'_>,
     early: &EarlyWal,
 ) -> Result<Sealed, ApplyError> {
-    tracing::debug!(milestone = milestone::SEALING, "all data has been copied");
+    transfer.progress.event(&Event::Sealing);
     let sealing = Sealing::new(options, transfer, planned, early)?;
     let (bytes, end) = sealing.complete_wal()?;
     clock.end_stage("wal");

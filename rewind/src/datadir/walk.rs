@@ -187,7 +187,7 @@ pub(crate) fn plain_files(dir: &Path) -> Result<Vec<(String, u64)>, WalkError> {
     Ok(files)
 }
 
-/// What the operator can do if a file cannot be read for lack of permission.
+/// A hint for the operator if `error` is a lack of permission.
 pub(crate) fn permission_hint(error: &std::io::Error) -> Option<String> {
     let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
     denied.then(|| "Run kbrecover as the user who owns the data directory.".to_owned())

@@ -21,13 +21,12 @@ use crate::clock::Clock;
 use crate::datadir::label::BackupLabel;
 use crate::datadir::server;
 use crate::error::{Failure, RewindError, TargetState};
-use crate::milestone;
 use crate::options::{KeepDiverged, Mode, Options};
 use crate::outcome::{Outcome, Report, SpaceNeed};
 use crate::plan::error::PlanError;
 use crate::plan::{self, Facts, Planned, plan_wal_for_replay};
-use crate::progress::Progress;
-use crate::source::Source;
+use crate::progress::{Event, Progress};
+use crate::source::{Connected, Source};
 use crate::survey::input::Input;
 use crate::survey::{Survey, survey};
 use crate::target::Target;
@@ -66,8 +65,11 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
     let OpenTarget { target, flavor, label } = open::open_target(options).map_err(failed)?;
     let source = open::open_source(options, &target, flavor).map_err(|error| failed(error.into()))?;
     let source = source.as_ref();
+    if let Some(Connected { server, version, connections }) = source.connected() {
+        progress.event(&Event::Connected { server, version, connections });
+    }
     if let Some(directory) = source.data_directory() {
-        tracing::debug!(milestone = milestone::SOURCE_DIRECTORY, "datadir_source = {directory}");
+        progress.event(&Event::SourceDirectory { directory });
     }
     let input = Input { options, progress, target: &target, flavor, label, source };
     match survey(input, &mut clock).map_err(|error| failed(error.into()))? {
@@ -116,7 +118,7 @@ impl Run<'_> {
         let failed = |error: RewindError| Failure { error: Box::new(error), target: self.state };
         let planned = plan::make(facts, source, target.root(), options.rebuilt_blocks);
         let mut planned = planned.map_err(|error| failed(error.into()))?;
-        announce_plan(&planned);
+        announce_plan(self.progress, &planned);
         clock.end_stage("plan");
         archive_ready::announce(options, &planned);
         if options.mode == Mode::DryRun {
@@ -130,7 +132,7 @@ impl Run<'_> {
         self.mark(&planned, saved.as_ref())?;
         match apply(options, self.progress, clock, target, source, &planned) {
             Ok(report) => {
-                startup_warnings::warn(options, target.root(), &planned.facts.clusters.source);
+                startup_warnings::warn(options, self.progress, target.root(), &planned.facts.clusters.source);
                 Ok(Outcome::Rewound(Report { space, ..report }))
             }
             Err(error) => {
@@ -199,17 +201,11 @@ struct Ready {
     saved: Option<KeepDiverged>,
 }
 
-fn announce_plan(planned: &Planned<'_>) {
+fn announce_plan(progress: &dyn Progress, planned: &Planned<'_>) {
     let facts = &planned.facts;
     let summary = planned.plan.summary(&facts.files.source, facts.clusters.target.block_size());
-    tracing::debug!(
-        milestone = milestone::PLANNED,
-        fetch_bytes = summary.fetch_bytes(),
-        total_bytes = summary.source_bytes,
-        "{} bytes to copy, of {} bytes in the source's data directory",
-        summary.fetch_bytes(),
-        summary.source_bytes
-    );
+    let (fetch_bytes, total_bytes) = (summary.fetch_bytes(), summary.source_bytes);
+    progress.event(&Event::Planned { fetch_bytes, total_bytes });
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use walparse::{ControlFile, Lsn};
 
 use super::error::SourceError;
-use super::seam::{ChunkSink, Comparand, FetchError, FetchRange, Source, WalPosition};
+use super::seam::{ChunkSink, Comparand, Connected, FetchError, FetchRange, Source, WalPosition};
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::Inventory;
 use crate::observer::ChangeObserver;
@@ -26,6 +26,10 @@ impl ObservedSource {
 impl Source for ObservedSource {
     fn name(&self) -> String {
         self.source.name()
+    }
+
+    fn connected(&self) -> Option<Connected> {
+        self.source.connected()
     }
 
     fn data_directory(&self) -> Option<String> {

@@ -163,7 +163,7 @@ fn find_divergence(input: Input<'_>, checked: &mut Checked<'_>) -> Result<Found,
     let found = divergence::find(&sides, &mut checked.wal, checked.presumed)?;
     let on_one_timeline = checked.is_on_one_timeline();
     if found.scan.diverged.is_some() || !on_one_timeline {
-        announce_fork(found.divergence);
+        announce_fork(progress, found.divergence);
         return Ok(found);
     }
     tracing::info!("source and target cluster are on the same timeline");
@@ -201,7 +201,7 @@ fn facts<'a>(
         redo: diverged.checkpoint.redo,
         timeline: diverged.checkpoint.timeline,
     };
-    announce_checkpoint(&common_checkpoint, search_time);
+    announce_checkpoint(input.progress, &common_checkpoint, search_time);
     let files = files?;
     let replay_start = replay_start(common_checkpoint, &clusters.source);
     let were_full_pages_on = diverged.checkpoint.full_page_writes || replay_start != common_checkpoint;

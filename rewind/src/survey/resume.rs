@@ -53,8 +53,8 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     let found = both_sides(Delta::Off, target, version, source, keep, &AtomicBool::new(false))?;
     clock.end_stage("preflight");
     let search_time = (searched_since, Timestamp::now());
-    announce_fork(divergence);
-    announce_checkpoint(&common_checkpoint, search_time);
+    announce_fork(input.progress, divergence);
+    announce_checkpoint(input.progress, &common_checkpoint, search_time);
     let original = journal.original(found.target.clone(), &found.source, version);
     let resumed = Resumed {
         present_files: found.target,

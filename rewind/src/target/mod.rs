@@ -50,7 +50,7 @@ pub(crate) struct Target {
     file_mode: u32,
     directory_mode: u32,
     written: Arc<Mutex<Written>>,
-    /// When [`Target::check_no_server`] last looked for a server.
+    /// Time of the last check by [`Target::check_no_server`].
     last_server_check: Mutex<Instant>,
 }
 

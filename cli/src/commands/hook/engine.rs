@@ -7,23 +7,21 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use kbrecover_hooks::recovery_log::RecoveryLog;
 use kbrecover_hooks::{RewindFailed, RewindJob, RewindPlan, RewindResult, Rewinder};
-use kbrecover_rewind::{
-    Mode, Options, Outcome, RestoreCommand, SameTimeline, Silent, SourceChoice, TargetState,
-};
+use kbrecover_rewind::{Mode, Options, Outcome, RestoreCommand, SameTimeline, SourceChoice, TargetState};
 
 use crate::failure::{Failed, SetupError};
 use crate::faults;
 use crate::logging::{self, Verbosity};
 use crate::owner::adopt_owner_of;
-use crate::persona::{IN_A_LOG, Narrator};
+use crate::persona::IN_A_LOG;
+use crate::progress;
 use crate::report;
 use crate::screen::Screen;
 
 /// Writes the messages of this process to the log of a flow, in sys_rewind's words.
 pub(super) fn log_messages(log: &Arc<RecoveryLog>) {
     let screen = Screen::to_as(IN_A_LOG, LogFile(Arc::clone(log)));
-    let narrator = Narrator { narration: IN_A_LOG.narration, progress: false };
-    logging::init(Arc::new(screen), Verbosity::Normal, narrator);
+    logging::init(Arc::new(screen), Verbosity::Normal);
 }
 
 /// A flow's log as a writer. Each write has to be a whole line.
@@ -86,7 +84,7 @@ fn run(job: &RewindJob, mode: Mode) -> Result<Outcome, Failed> {
     }
     options.observer = faults::from_environment();
     options.missing_wal.restore_command = restore_command(&job.data);
-    Ok(kbrecover_rewind::run(&options, &Silent)?)
+    Ok(kbrecover_rewind::run(&options, &progress::events(IN_A_LOG.narration))?)
 }
 
 /// Fetches missing WAL with the node's own `restore_command`, if it has one.

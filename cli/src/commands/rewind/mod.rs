@@ -33,9 +33,8 @@ use crate::values::Format;
 /// Runs the command and reports its outcome.
 pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
     let screen = Arc::new(Screen::of(persona));
-    let narrator = Narrator { narration: persona.narration, progress: args.progress };
     let verbosity = if args.debug { Verbosity::Debug } else { Verbosity::Normal };
-    logging::init(Arc::clone(&screen), verbosity, narrator);
+    logging::init(Arc::clone(&screen), verbosity);
     let started = Timestamp::now();
     match rewind(args, &screen) {
         Ok(outcome) => {
@@ -65,7 +64,8 @@ fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
     let options = options(args, screen.persona())?;
     adopt_owner_of(&options.target)?;
     signals::listen(&options.stop, &options.target, screen)?;
-    let progress = progress::progress(screen, args.progress);
+    let narrator = Narrator { narration: screen.persona().narration, progress: args.progress };
+    let progress = progress::progress(screen, narrator);
     Ok(kbrecover_rewind::run(&options, &*progress)?)
 }
 

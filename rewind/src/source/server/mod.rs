@@ -35,7 +35,9 @@ use self::link::Link;
 use self::session::Expected;
 use self::sql::DigestOf;
 use super::error::SourceError;
-use super::seam::{ChunkSink, Comparand, FetchError, FetchRange, Source, WalPosition, assert_valid};
+use super::seam::{
+    ChunkSink, Comparand, Connected, FetchError, FetchRange, Source, WalPosition, assert_valid,
+};
 use crate::conninfo::Conninfo;
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::Inventory;
@@ -110,6 +112,10 @@ impl ServerSource {
 impl Source for ServerSource {
     fn name(&self) -> String {
         self.runtime.block_on(self.link.name())
+    }
+
+    fn connected(&self) -> Option<Connected> {
+        Some(self.link.connected.clone())
     }
 
     fn data_directory(&self) -> Option<String> {
