@@ -46,9 +46,10 @@ impl Watcher {
     fn count(&self, stage: Stage) -> &Count {
         match stage {
             Stage::Scan => &self.counts[0],
-            Stage::Inventory => &self.counts[1],
-            Stage::Copy => &self.counts[2],
-            Stage::Sync => &self.counts[3],
+            Stage::Copy => &self.counts[1],
+            Stage::Sync => &self.counts[2],
+            // Stages without a count.
+            _ => &self.counts[3],
         }
     }
 
@@ -111,9 +112,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn words(stage: Stage) -> Option<(u64, &'static str, &'static str)> {
     match stage {
         Stage::Scan => Some((1024, "kB", "of WAL read")),
-        Stage::Inventory => None,
         Stage::Copy => Some((1024, "kB", "copied")),
         Stage::Sync => Some((1, "files", "synced")),
+        _ => None,
     }
 }
 

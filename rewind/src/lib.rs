@@ -1,9 +1,4 @@
-//! The rewind engine: makes a diverged data directory one that can follow its new primary again.
-//!
-//! One straight line of stages, each a module: [`run`] calls them in this order.
-//!
-//! preflight -> divergence, scan and inventory -> plan -> journal and mark -> copy -> seal
-
+#![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests write what they need"))]
 
@@ -44,8 +39,9 @@ pub use datadir::inventory::{EntryKind, Inventory};
 pub use datadir::keep::{KeepError, KeepRules};
 pub use datadir::label::is_mark;
 pub use datadir::server::{DataDirectoryError, lock_file_process};
+pub use engine::entry::{run, run_async};
+pub use engine::is_unfinished;
 pub use engine::precheck::PrecheckError;
-pub use engine::{is_unfinished, run};
 pub use error::{Failure, RewindError, TargetState};
 pub use observer::{Change, ChangeObserver, Verdict};
 pub use options::{

@@ -15,6 +15,7 @@ use crate::stop::StopFlag;
 
 /// All input of a run. The engine reads no environment variables.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// The data directory to rewind.
     pub target: PathBuf,
@@ -64,7 +65,16 @@ pub struct Options {
 }
 
 impl Options {
-    /// The default options for rewinding the data directory `target`.
+    /// The default options for rewinding the data directory `target`. Other choices are made by setting fields.
+    ///
+    /// ```
+    /// use kbrecover_rewind::{Mode, Options, SourceChoice};
+    ///
+    /// let source = SourceChoice::Directory("/backup/new_primary".into());
+    /// let mut options = Options::new("/var/lib/postgresql/18/main".into(), source);
+    /// options.mode = Mode::Check;
+    /// options.archive_ready = true;
+    /// ```
     pub fn new(target: PathBuf, source: SourceChoice) -> Options {
         Options {
             target,
@@ -95,6 +105,7 @@ impl Options {
 
 /// Where and to what extent discarded data is saved.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct KeepDiverged {
     /// A directory outside the data directory that is empty or does not exist yet.
     pub directory: PathBuf,
@@ -102,8 +113,16 @@ pub struct KeepDiverged {
     pub blocks: bool,
 }
 
+impl KeepDiverged {
+    /// Discarded data is saved in `directory`: WAL and, with `blocks`, also the bytes of other files.
+    pub fn new(directory: PathBuf, blocks: bool) -> KeepDiverged {
+        KeepDiverged { directory, blocks }
+    }
+}
+
 /// The source: a server or a directory.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum SourceChoice {
     /// A running server.
     Server(Box<Conninfo>),
@@ -130,6 +149,7 @@ impl SourceChoice {
 
 /// How far a run goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Mode {
     /// Rewind the target.
     Rewind,
@@ -141,6 +161,7 @@ pub enum Mode {
 
 /// What to do about a target on the source's timeline whose WAL is a part of the source's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum SameTimeline {
     /// Nothing: it can follow the source as it is.
     Follow,
@@ -150,6 +171,7 @@ pub enum SameTimeline {
 
 /// What to do about the target's recovery configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum RecoveryConf {
     /// Nothing.
     Leave,
@@ -159,6 +181,7 @@ pub enum RecoveryConf {
 
 /// Where to search for WAL of the target that is not in its WAL directory; the directories come first.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct MissingWal {
     /// Directories with copies of segments, in the order in which they are searched.
     pub directories: Vec<PathBuf>,
@@ -166,8 +189,16 @@ pub struct MissingWal {
     pub restore_command: RestoreCommand,
 }
 
+impl MissingWal {
+    /// WAL is searched for in `directories`, then fetched with `restore_command`.
+    pub fn new(directories: Vec<PathBuf>, restore_command: RestoreCommand) -> MissingWal {
+        MissingWal { directories, restore_command }
+    }
+}
+
 /// Which `restore_command` to use for missing WAL.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum RestoreCommand {
     /// None.
     Off,
@@ -179,6 +210,7 @@ pub enum RestoreCommand {
 
 /// What to do if a file system has too little free space for the rewind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum SpaceCheck {
     /// Stop before the first change.
     Enforce,
@@ -188,6 +220,7 @@ pub enum SpaceCheck {
 
 /// What to do about changed blocks that replay of the common WAL rebuilds whatever their contents are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum RebuiltBlocks {
     /// Do not copy them: replay restores them.
     Leave,
@@ -197,6 +230,7 @@ pub enum RebuiltBlocks {
 
 /// How changes are made durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum SyncChoice {
     /// fsync every file and directory that was changed.
     Fsync,
@@ -208,6 +242,7 @@ pub enum SyncChoice {
 
 /// Which targets are rewound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Need {
     /// Those with WAL that the source does not have.
     Diverged,
@@ -219,6 +254,7 @@ pub enum Need {
 
 /// Whether files that would be copied whole are compared first, so that only the ranges that differ are copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Delta {
     /// Yes, unless there is much to compare and a sample shows that copying is faster.
     Auto,
@@ -230,6 +266,7 @@ pub enum Delta {
 
 /// What to do about a target that was not shut down cleanly.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum UncleanTarget {
     /// Read its WAL to the last valid record.
     Accept,
@@ -252,9 +289,17 @@ pub trait CrashRecovery: std::fmt::Debug + Send + Sync {
 /// Why the target's own server could not complete crash recovery.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
+#[non_exhaustive]
 pub struct CrashRecoveryError {
     /// What failed, with the path.
     pub message: String,
     /// A hint for the operator.
     pub hint: Option<String>,
+}
+
+impl CrashRecoveryError {
+    /// An error with the text `message`, and a hint for the operator.
+    pub fn new(message: String, hint: Option<String>) -> CrashRecoveryError {
+        CrashRecoveryError { message, hint }
+    }
 }

@@ -2,6 +2,7 @@
 
 /// The stages whose progress is reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Stage {
     /// Reading the target's WAL; counted in bytes.
     Scan,

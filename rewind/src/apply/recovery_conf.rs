@@ -12,6 +12,7 @@ use crate::target::{Target, TargetError};
 
 /// Why the recovery configuration could not be written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RecoveryConfError {
     /// The existing settings could not be read.
     #[error("could not open file \"{}\" for reading", path.display())]

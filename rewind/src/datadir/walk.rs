@@ -20,6 +20,7 @@ const FILES_PER_THREAD: usize = 256;
 
 /// Why a data directory could not be listed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WalkError {
     /// A directory could not be read.
     #[error("could not read directory \"{}\"", path.display())]

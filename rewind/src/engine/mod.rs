@@ -3,6 +3,7 @@
 //! [`survey`](crate::survey) reads both sides and [`plan`](crate::plan) decides; the target is untouched until both
 //! have succeeded. [`apply`](crate::apply) then changes the target in one marked stretch.
 
+pub(crate) mod entry;
 mod open;
 pub(crate) mod precheck;
 mod space;
@@ -36,12 +37,8 @@ use open::OpenTarget;
 
 pub use open::is_unfinished;
 
-/// Rewinds the target as far as [`Options::mode`] says. A rewind that an earlier run left unfinished is resumed. If
-/// no rewind is required, no data is changed.
-///
-/// # Errors
-/// [`Failure::error`] is the error of the stage that failed, [`Failure::target`] the state of the target then.
-pub fn run(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failure> {
+/// The run, on this thread, which must not be one that runs asynchronous tasks.
+fn run_here(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failure> {
     let outcome = match options.jobs {
         None => run_stages(options, progress),
         Some(jobs) => match rayon::ThreadPoolBuilder::new().num_threads(jobs.get()).build() {

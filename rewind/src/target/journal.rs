@@ -31,6 +31,7 @@ const MAGIC: &[u8; 8] = b"KBRJRNL1";
 
 /// Why the journal of an unfinished rewind, `kbrecover.journal`, cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum JournalError {
     /// The file is missing or cannot be read.
     #[error("could not open journal \"{}\" of the unfinished rewind", path.display())]

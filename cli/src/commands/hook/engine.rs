@@ -60,7 +60,7 @@ impl Rewinder for Engine {
         }
         Ok(match outcome {
             Outcome::Rewound(_) | Outcome::AlreadyRewound(_) => RewindResult::Rewound,
-            Outcome::NotNeeded(_) | Outcome::Planned(_) | Outcome::Checked(_) => RewindResult::NotNeeded,
+            _ => RewindResult::NotNeeded,
         })
     }
 }
