@@ -151,11 +151,7 @@ impl House {
                 && let Some(import) = self.binding(&module, name)
             {
                 let rest: Vec<String> = names.cloned().collect();
-<<<<<<< HEAD
-                return self.resolve(&module, &[import, &rest].concat(), depth + 1);
-=======
                 return self.resolve(&module, &[import, &rest[..]].concat(), depth + 1);
->>>>>>> main
             }
             let file = self.defining_file(&module, name, depth).unwrap_or_else(|| self.file_of(&module));
             return Some(Found::Item(file, name.clone()));
