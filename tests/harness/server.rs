@@ -11,6 +11,7 @@ use postgres::{Client, NoTls};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::installation::Installation;
+use super::ports::free_port;
 use super::program::{give_to_server_user, run};
 use super::sandbox::copy_tree;
 use super::wal::Lsn;
@@ -139,8 +140,7 @@ impl Server {
 
     /// Listens on 127.0.0.1 as well, on a port that is free.
     pub fn listen_on_loopback(&mut self) {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("bind 127.0.0.1");
-        self.port = free.local_addr().expect("address of the socket").port();
+        self.port = free_port();
         self.set("listen_addresses", "127.0.0.1");
     }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::Sandbox;
-use super::nodes::{address, free_port};
+use super::nodes::address;
+use super::ports::free_port;
 use super::program::{AsServerUser, run};
 
 /// It listens on the addresses of all nodes. Dropping it stops it.
