@@ -174,13 +174,8 @@ pub fn end_all() {
     }
 }
 
-<<<<<<< HEAD
 /// Waits for the end of all children after [`end_all`]. The calls that wait for a child kill its process group after a
 /// grace period; groups for which no call is waiting are killed here.
-=======
-/// Waits for the end of the children after [`end_all`], with what they started. Whoever waits for a child kills what takes
-/// longer than `STOP_GRACE`; in case nobody does, it is killed here.
->>>>>>> words2
 pub fn wait_for_end() {
     let is_over = || running().groups.is_empty();
     if !wait_until(Instant::now() + STOP_GRACE + KILL_GRACE, is_over) {
