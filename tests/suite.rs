@@ -112,3 +112,8 @@ mod status;
 mod bad_source;
 mod bad_target;
 mod bad_wal;
+
+// What exit status 0 means: the node's content is the source's, also where WAL says less than what changed on disk.
+mod truth_proof;
+mod truth_databases;
+mod truth_file_numbers;
