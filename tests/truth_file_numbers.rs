@@ -25,6 +25,8 @@ fn failover(sandbox: &Sandbox, major: u32) -> Failover {
     old.start();
     let mut failover = Failover { old, new };
     failover.fail_over();
+    // Replay is to start at the common checkpoint, not at the source's last restartpoint.
+    failover.new.sql("CHECKPOINT");
     failover
 }
 
@@ -38,7 +40,10 @@ fn keep(new: &Server) {
     }
     let path = new.data.join(new.value::<String>("SELECT pg_relation_filepath('kept')"));
     let file = read(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
-    assert!(file.chunks(8192).any(|page| page.iter().all(|byte| *byte == 0)), "the scenario needs zero pages");
+    assert!(
+        file.chunks(8192).any(|page| page.iter().all(|byte| *byte == 0)),
+        "the scenario needs zero pages"
+    );
 }
 
 /// More pages than `kept` has. They are read once, so that their rows are known to be committed.
