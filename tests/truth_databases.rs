@@ -68,11 +68,25 @@ fn settle(new: &Server) {
     commit_often(new);
 }
 
-/// `kept` copies or moves on the source. The refusal names the directory that replay would make.
+/// What the target changed in the templates is fetched as the source has it in the end, and replay starts with that.
+fn change_templates(old: &Server) {
+    old.sql("INSERT INTO entry VALUES ('lost')");
+    for database in ["pattern", "other", "app"] {
+        old.sql_in(
+            database,
+            "UPDATE entry SET origin = 'lost' WHERE id % 7 = 0; CREATE TABLE lost AS SELECT 1 AS n",
+        );
+    }
+}
+
+/// `kept` copies or moves on the source, and all that it wrote is in its files. The refusal names the directory that replay
+/// would make.
 fn source_copies(kept: impl Fn(&Server), copied: &str) {
     let sandbox = Sandbox::new();
-    let lost = |old: &Server| old.sql("INSERT INTO entry VALUES ('lost')");
-    let Failover { mut old, new } = failover(&sandbox, lost, kept);
+    let Failover { mut old, new } = failover(&sandbox, change_templates, |new| {
+        kept(new);
+        new.sql("CHECKPOINT");
+    });
     let copied = oid(&new, copied);
     assert_rewinds_or_refuses(&mut old, &new, &[&copied]);
 }
@@ -97,17 +111,17 @@ fn template_gets_and_loses_rows_on_the_source() {
     );
 }
 
+/// What it wrote then is in its memory and in WAL only.
 #[test]
-fn template_changes_on_the_source_before_its_next_checkpoint() {
-    source_copies(
-        |new| {
-            copy_files(new, "made", "pattern", "");
-            new.sql_in("pattern", "INSERT INTO entry SELECT n, 'later' FROM generate_series(1, 3000) n");
-            new.sql("CHECKPOINT");
-            new.sql_in("pattern", "DELETE FROM entry WHERE origin = 'pattern'");
-        },
-        "made",
-    );
+fn template_changes_on_the_source_since_its_last_checkpoint() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = failover(&sandbox, change_templates, |new| {
+        copy_files(new, "made", "pattern", "");
+        new.sql_in("pattern", "INSERT INTO entry SELECT n, 'later' FROM generate_series(1, 3000) n");
+        new.sql_in("pattern", "DELETE FROM entry WHERE origin = 'pattern'");
+    });
+    let made = oid(&new, "made");
+    assert_rewinds_or_refuses(&mut old, &new, &[&made]);
 }
 
 #[test]
@@ -211,8 +225,7 @@ fn copied_before_the_fork_and_behind_the_sources_restartpoint() {
             "CREATE TABLE many AS SELECT n AS id, repeat('shared', 100) FROM generate_series(1, 20000) n",
         );
     };
-    let lost = |old: &Server| old.sql("INSERT INTO entry VALUES ('lost')");
-    let Failover { mut old, new } = Failover::of(old, new, copy, lost, commit_often);
+    let Failover { mut old, new } = Failover::of(old, new, copy, change_templates, commit_often);
     old.stop();
     let is_older = format!("SELECT timeline_id = 1 AND redo_lsn <= '{before}' FROM pg_control_checkpoint()");
     assert!(new.value::<bool>(&is_older), "the scenario needs a source without a checkpoint since the copy");
