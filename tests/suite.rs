@@ -113,3 +113,14 @@ mod status;
 mod bad_source;
 mod bad_target;
 mod bad_wal;
+
+// What exit status 0 means: the node's content is the source's, also where WAL says less than what changed on disk.
+mod truth_proof;
+mod truth_databases;
+mod truth_file_numbers;
+mod truth_hints;
+mod truth_histories;
+mod truth_direction;
+mod truth_next_start;
+mod truth_refusals;
+mod truth_tablespaces;
