@@ -439,7 +439,7 @@ mod tests {
         write(&files, |journal| journal.write(&target).unwrap());
         let read = Journal::read(target.root(), flavor()).unwrap();
         assert_eq!((read.changed, read.control), (changed(), control()));
-        assert_eq!((read.source.as_str(), read.history.as_slice()), ("somewhere", b"1\t0/1\tx\n".as_slice()));
+        assert_eq!((read.source.as_str(), read.history.as_slice()), ("somewhere", b"1\t0/1\n".as_slice()));
         assert_eq!((read.divergence.lsn, read.checkpoint.lsn), (Lsn(0x500_0000), Lsn(0x400_0060)));
         assert_eq!((read.checkpoint.redo, read.divergence.timeline), (Lsn(0x400_0028), TimelineId(1)));
         assert_eq!((read.fetch_bytes, read.keep), (Some(1 << 20), vec!["x".to_owned()]));
