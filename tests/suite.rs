@@ -41,6 +41,7 @@ mod faulty_source;
 mod changing_files;
 mod hostile_source;
 mod source_away;
+mod one_server;
 mod standby_source;
 
 // How the histories may lie: many timelines, a fork at a boundary, nothing to rewind.

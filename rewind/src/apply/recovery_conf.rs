@@ -9,6 +9,7 @@ use crate::datadir::config::Configuration;
 use crate::datadir::config::recovery::{against_following, has_signal_files, setting};
 use crate::datadir::data_path::DataPath;
 use crate::options::{Options, RecoveryConf, SourceChoice};
+use crate::source::{SlotState, Source, SourceError};
 use crate::target::{Target, TargetError};
 
 /// Why the recovery configuration could not be written.
@@ -24,6 +25,9 @@ pub enum RecoveryConfError {
         #[source]
         source: io::Error,
     },
+    /// The source could not be asked for a slot.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// A file could not be written.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -36,11 +40,12 @@ pub enum RecoveryConfError {
 pub(crate) fn write_if_asked(
     options: &Options,
     target: &Target,
+    server: &dyn Source,
     version: Version,
 ) -> Result<(), RecoveryConfError> {
     match (options.recovery_conf, &options.source) {
         (RecoveryConf::Write(password), SourceChoice::Server(source)) => {
-            let settings = overrides(target, version, options.config_file.as_deref());
+            let settings = overrides(target, server, version, options.config_file.as_deref())?;
             write(target, version, &settings, &source.primary_conninfo(version, password))
         }
         _ => Ok(()),
@@ -49,15 +54,20 @@ pub(crate) fn write_if_asked(
 
 /// Lines that undo what would keep the target from following the source. Up to 11 there are none: `recovery.conf` is
 /// replaced.
-fn overrides(target: &Target, version: Version, config_file: Option<&Path>) -> String {
+fn overrides(
+    target: &Target,
+    server: &dyn Source,
+    version: Version,
+    config_file: Option<&Path>,
+) -> Result<String, RecoveryConfError> {
     if !has_signal_files(version) {
-        return String::new();
+        return Ok(String::new());
     }
     let configuration = match Configuration::read(target.root(), version.names(), config_file) {
         Ok(configuration) => configuration,
         Err(error) => {
             tracing::warn!("could not look for recovery targets in the target's configuration: {error}");
-            return String::new();
+            return Ok(String::new());
         }
     };
     let mut lines = String::new();
@@ -68,7 +78,15 @@ fn overrides(target: &Target, version: Version, config_file: Option<&Path>) -> S
         );
         lines += &setting(name, new);
     }
-    lines
+    if let Some(slot) = configuration.get("primary_slot_name").filter(|slot| !slot.is_empty())
+        && matches!(server.replication_slot(slot)?, Some(SlotState::Missing | SlotState::Logical))
+    {
+        tracing::info!(
+            "primary_slot_name of the target was \"{slot}\", which is no physical slot of the source: set to \"\""
+        );
+        lines += &setting("primary_slot_name", "");
+    }
+    Ok(lines)
 }
 
 /// Up to 11, replaces `recovery.conf`. From 12 on, appends the overrides and `primary_conninfo` to the file of `ALTER SYSTEM` and

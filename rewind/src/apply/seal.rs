@@ -73,7 +73,7 @@ pub(crate) fn seal(
     sealing.remove_diverged_wal()?;
     let now = Zoned::now();
     sealing.write_control_file(end, &now)?;
-    recovery_conf::write_if_asked(options, transfer.target, sealing.control.version())?;
+    recovery_conf::write_if_asked(options, transfer.target, transfer.source, sealing.control.version())?;
     sealing.sync()?;
     sealing.check_not_running()?;
     sealing.commit(&now)?;

@@ -75,7 +75,7 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
     match survey(input, &mut clock).map_err(|error| failed(error.into()))? {
         Survey::Follows(version, outcome) => {
             if options.mode == Mode::Rewind {
-                clean_up(options, &target, version).map_err(|error| failed(error.into()))?;
+                clean_up(options, &target, source, version).map_err(|error| failed(error.into()))?;
             }
             Ok(*outcome)
         }
@@ -93,10 +93,15 @@ fn state_of(target: &Path) -> TargetState {
 
 /// Finishes a run that requires no rewind. Removes a journal left by a run that was interrupted right after its
 /// commit, and writes the recovery configuration if that is requested.
-fn clean_up(options: &Options, target: &Target, version: Version) -> Result<(), ApplyError> {
+fn clean_up(
+    options: &Options,
+    target: &Target,
+    source: &dyn Source,
+    version: Version,
+) -> Result<(), ApplyError> {
     Journal::remove(target)?;
     target.sync(&|| {})?;
-    Ok(recovery_conf::write_if_asked(options, target, version)?)
+    Ok(recovery_conf::write_if_asked(options, target, source, version)?)
 }
 
 /// A run whose target has to be rewound.

@@ -11,6 +11,7 @@ use crate::datadir::label::BackupLabel;
 use crate::datadir::server::{
     DataDirectoryError, LockFile, backup_label, check_data_directory, check_has_stopped,
 };
+use crate::options::{Options, RecoveryConf};
 use crate::plan::Clusters;
 use crate::source::{Source, SourceError, WalPosition};
 use crate::stop::StopFlag;
@@ -93,6 +94,9 @@ pub enum PreflightError {
         /// The file.
         path: PathBuf,
     },
+    /// The role cannot be used by a standby.
+    #[error("role of the source connection may not replicate, which --write-recovery-conf needs")]
+    MayNotReplicate,
     /// The product that created the target was not recognized.
     #[error("could not find out the flavor of the target")]
     Flavor(#[from] FlavorError),
@@ -135,6 +139,9 @@ impl PreflightError {
             PreflightError::WalDirectory { .. } => "With --wal-dir, name a directory that contains copies of WAL segments.".into(),
             PreflightError::PendingBackup { .. } => {
                 "Start a server on it as a standby instead of rewinding it, or take a new base backup.".into()
+            }
+            PreflightError::MayNotReplicate => {
+                "The standby will connect with the same role. Run ALTER ROLE ... REPLICATION on the source, or leave out -R and set primary_conninfo for another role.".into()
             }
             PreflightError::SourceState { .. } | PreflightError::SameDirectory { .. } => return None,
         })
@@ -212,6 +219,17 @@ pub(crate) fn check_clusters(source: &dyn Source, clusters: &Clusters) -> Result
     // The checkpoint, unlike a standby's own setting, shows what the primary does.
     if !theirs.checkpoint().full_page_writes {
         return Err(PreflightError::SourceFullPageWrites);
+    }
+    Ok(())
+}
+
+/// Checks that a standby can connect with the role of the source connection, if the options make the target one.
+///
+/// # Errors
+/// The role may not replicate, or the source cannot be asked.
+pub(crate) fn check_role(options: &Options, source: &dyn Source) -> Result<(), PreflightError> {
+    if options.recovery_conf != RecoveryConf::Leave && source.may_replicate()? == Some(false) {
+        return Err(PreflightError::MayNotReplicate);
     }
     Ok(())
 }
