@@ -93,7 +93,7 @@ fn one_path_on_two_machines() {
     old.stop();
     rewind(&old, &new).run().expect_done();
     assert_follows(&mut old, &new);
-    assert_eq!(places(&old), [space.clone()]);
+    assert_eq!(places(&old), std::slice::from_ref(&space));
     assert_sound(&mut old);
 }
 

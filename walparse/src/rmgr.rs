@@ -76,7 +76,7 @@ pub(crate) fn concerns_files(header: &RecordHeader) -> bool {
 }
 
 /// Whether the record is a full-page image that was logged because a hint bit was set (`XLOG_FPI_FOR_HINT`).
-pub(crate) fn is_hint_image(header: &RecordHeader) -> bool {
+pub fn is_hint_image(header: &RecordHeader) -> bool {
     header.rmid == XLOG && header.info & 0xF0 == FULL_PAGE_IMAGE_FOR_HINT
 }
 

@@ -1,6 +1,6 @@
 //! What the source has written since the fork: its WAL is read before the target is marked.
 
-use walparse::{DatabaseDir, Effect, FileEventKind, Lsn, WalReadError, WalReader};
+use walparse::{DatabaseDir, Effect, FileEventKind, Lsn, WalReadError, WalReader, rmgr};
 
 use crate::survey::content::{ContentError, Since};
 use crate::survey::error::SurveyError;
@@ -36,7 +36,8 @@ fn is_changed(wal: &ReplayWal<'_>, lsn: Lsn, end: Lsn, directory: DatabaseDir) -
         let payload = record
             .decode(&geometry, &mut blocks)
             .map_err(|source| WalReadError::Undecodable { lsn: record.lsn, source })?;
-        if blocks.iter().any(|block| is_in(&block.relation)) {
+        // An image that was logged for hint bits only changes no content.
+        if !rmgr::is_hint_image(&record.header) && blocks.iter().any(|block| is_in(&block.relation)) {
             return Ok(true);
         }
         let concerns = match Effect::of(&record.header, payload.main_data, geometry.version) {
