@@ -7,7 +7,9 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use kbrecover_hooks::recovery_log::RecoveryLog;
 use kbrecover_hooks::{RewindFailed, RewindJob, RewindPlan, RewindResult, Rewinder};
-use kbrecover_rewind::{Mode, Options, Outcome, RestoreCommand, SameTimeline, SourceChoice, TargetState};
+use kbrecover_rewind::{
+    Mode, OlderSource, Options, Outcome, RestoreCommand, SameTimeline, SourceChoice, TargetState,
+};
 
 use crate::failure::{Failed, SetupError};
 use crate::faults;
@@ -79,6 +81,8 @@ fn run(job: &RewindJob, mode: Mode) -> Result<Outcome, Failed> {
     adopt_owner_of(&job.data)?;
     let mut options = Options::new(job.data.clone(), SourceChoice::Server(Box::new(conninfo)));
     options.mode = mode;
+    // The flows have rules of their own about which node is the primary, and a person may have chosen this one.
+    options.older_source = OlderSource::Warn;
     if job.always {
         options.same_timeline = SameTimeline::Resync;
     }
