@@ -35,12 +35,14 @@ pub enum ContentError {
         reason: &'static str,
     },
     /// Pages that are torn by reading them from the running source could not be repaired.
-    #[error("full_page_writes was off on the source at {lsn}, after {start}, where replay would start")]
+    #[error(
+        "full_page_writes was off on the source at {lsn}, after its last checkpoint, whose redo is {checkpoint}"
+    )]
     FullPageWrites {
         /// The record that says so.
         lsn: Lsn,
-        /// Where replay would start.
-        start: Lsn,
+        /// The redo position of that checkpoint.
+        checkpoint: Lsn,
     },
     /// The source wrote data without WAL.
     #[error("wal_level was minimal on the source after {start}, where replay would start")]
@@ -98,7 +100,7 @@ impl ContentError {
                 "Changes of the target can be missed without them. Take a new base backup; for the next time, keep wal_log_hints = on or enable data checksums.".into()
             }
             ContentError::FullPageWrites { .. } => {
-                "Keep full_page_writes = on on the source. Take a new base backup.".into()
+                "Set full_page_writes = on on the source, run CHECKPOINT there, and run again.".into()
             }
             ContentError::WalLevelMinimal { .. } => {
                 "Set wal_level = replica on the source, and take a new base backup.".into()
@@ -214,18 +216,15 @@ pub(crate) fn check_hints(
 }
 
 /// Checks that pages read from the source can be repaired by replay, and that its WAL has all changes.
-pub(crate) fn check_source_settings(
-    clusters: &Clusters,
-    since: &Since<'_>,
-    were_full_pages_on: bool,
-) -> Result<(), ContentError> {
-    let start = since.start;
-    if !were_full_pages_on {
-        return Err(ContentError::FullPageWrites { lsn: start, start });
-    }
-    let off = |event: &&FileEvent| event.kind == FileEventKind::FullPageWrites { are_on: false };
-    if let Some(event) = since.replayed().find(off) {
-        return Err(ContentError::FullPageWrites { lsn: event.lsn, start });
+///
+/// A page that is torn by reading it was being written, and so was changed after the source's last checkpoint: the first
+/// record since then must carry an image of it. That the last checkpoint itself saw full-page writes on is checked
+/// before.
+pub(crate) fn check_source_settings(clusters: &Clusters, since: &Since<'_>) -> Result<(), ContentError> {
+    let (start, checkpoint) = (since.start, clusters.source.checkpoint().redo);
+    let off = FileEventKind::FullPageWrites { are_on: false };
+    if let Some(event) = since.replayed().find(|event| event.lsn >= checkpoint && event.kind == off) {
+        return Err(ContentError::FullPageWrites { lsn: event.lsn, checkpoint });
     }
     let minimal =
         |event: &FileEvent| matches!(event.kind, FileEventKind::Settings { wal_level: MINIMAL, .. });

@@ -205,7 +205,6 @@ fn facts<'a>(
     announce_checkpoint(input.progress, &common_checkpoint, search_time);
     let files = files?;
     let replay_start = replay_start(common_checkpoint, &clusters.source);
-    let were_full_pages_on = diverged.checkpoint.full_page_writes || replay_start != common_checkpoint;
     let replayed = Replayed {
         source: input.source,
         source_history: &source_history,
@@ -215,7 +214,7 @@ fn facts<'a>(
         known_since: diverged.since,
         fork: divergence.lsn,
     };
-    let whole = replayed.check(input, &files.target, &scan.files, were_full_pages_on)?;
+    let whole = replayed.check(input, &files.target, &scan.files)?;
     let mut changed = ChangedBlocks {
         named: diverged.page_map,
         rebuilt: diverged.rebuilt,

@@ -41,12 +41,11 @@ impl Replayed<'_> {
         input: Input<'_>,
         target_files: &Inventory,
         ours: &FileChanges,
-        were_full_pages_on: bool,
     ) -> Result<WholeFiles, SurveyError> {
         let theirs = self.read()?;
         let since = Since { start: self.start, fork: self.fork, target: ours, source: &theirs };
         content::check_hints(self.clusters, &since, self.own_setting(input))?;
-        content::check_source_settings(self.clusters, &since, were_full_pages_on)?;
+        content::check_source_settings(self.clusters, &since)?;
         let names = self.clusters.target.version().names();
         content::check_tablespaces(&since, target_files, names.tablespace_dir)?;
         check_copied_databases(&self.replay_wal()?, &since)?;

@@ -74,7 +74,7 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
         fork: divergence.lsn,
     };
     // The first run has checked the target's own changes, and the journal has their blocks.
-    let whole = replayed.check(input, &original, &FileChanges::default(), true)?;
+    let whole = replayed.check(input, &original, &FileChanges::default())?;
     let mut changed = journal.changed;
     changed.add_whole_files(&whole, &original, &clusters.target);
     let fork = Fork {
