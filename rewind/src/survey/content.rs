@@ -34,35 +34,9 @@ pub enum ContentError {
         /// How that is known.
         reason: &'static str,
     },
-    /// Pages that are torn by reading them from the running source could not be repaired.
-    #[error(
-        "full_page_writes was off on the source at {lsn}, after its last checkpoint, whose redo is {checkpoint}"
-    )]
-    FullPageWrites {
-        /// The record that says so.
-        lsn: Lsn,
-        /// The redo position of that checkpoint.
-        checkpoint: Lsn,
-    },
     /// The source wrote data without WAL.
-    #[error("wal_level was minimal on the source after {start}, where replay would start")]
-    WalLevelMinimal {
-        /// Where replay would start.
-        start: Lsn,
-    },
-    /// Replay would copy a database from files that have changed since the source copied them.
-    #[error(
-        "the source copied database {} in tablespace {} to database {} in tablespace {} at {lsn}, and the copied files have changed since",
-        from.database, from.tablespace, to.database, to.tablespace
-    )]
-    CopiedDatabase {
-        /// The record of the copy.
-        lsn: Lsn,
-        /// The directory that was copied.
-        from: DatabaseDir,
-        /// The new directory.
-        to: DatabaseDir,
-    },
+    #[error("wal_level is minimal on the source")]
+    WalLevelMinimal,
     /// Replay would point a tablespace's link to another directory.
     #[error(
         "tablespace {tablespace} is at {link:?} on the target, and replay of the WAL record at {lsn} would point it to {recorded:?}"
@@ -99,14 +73,8 @@ impl ContentError {
             ContentError::HintsNotLogged { .. } => {
                 "Changes of the target can be missed without them. Take a new base backup; for the next time, keep wal_log_hints = on or enable data checksums.".into()
             }
-            ContentError::FullPageWrites { .. } => {
-                "Set full_page_writes = on on the source, run CHECKPOINT there, and run again.".into()
-            }
-            ContentError::WalLevelMinimal { .. } => {
+            ContentError::WalLevelMinimal => {
                 "Set wal_level = replica on the source, and take a new base backup.".into()
-            }
-            ContentError::CopiedDatabase { .. } => {
-                "Replay from there would give the new database later contents. Take a new base backup.".into()
             }
             ContentError::Tablespace { .. } => {
                 "Two servers must not share a directory. Point the target's link to the directory in the record if that is the target's own, or take a new base backup.".into()
@@ -118,39 +86,26 @@ impl ContentError {
     }
 }
 
-/// What WAL says about files and settings on both sides since replay's start.
+/// What the target's WAL says about files and settings since replay's start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Since<'a> {
     /// Where replay starts.
     pub(crate) start: Lsn,
     /// Where the histories part.
     pub(crate) fork: Lsn,
-    /// The target's WAL: common up to the fork, its own beyond.
+    /// Common up to the fork, the target's own beyond.
     pub(crate) target: &'a FileChanges,
-    /// The source's WAL from the fork on, or from replay's start if the target's could not be read from there.
-    pub(crate) source: &'a FileChanges,
 }
 
 impl Since<'_> {
     /// Events that both histories share.
     fn common(&self) -> impl Iterator<Item = &FileEvent> {
-        let all = self.target.events.iter().chain(&self.source.events);
-        all.filter(|event| event.lsn >= self.start && event.end <= self.fork)
-    }
-
-    /// Events of the source's own history.
-    fn theirs(&self) -> impl Iterator<Item = &FileEvent> {
-        self.source.events.iter().filter(|event| event.end > self.fork)
+        self.target.events.iter().filter(|event| event.lsn >= self.start && event.end <= self.fork)
     }
 
     /// Events of the target's own history.
     fn ours(&self) -> impl Iterator<Item = &FileEvent> {
         self.target.events.iter().filter(|event| event.end > self.fork)
-    }
-
-    /// Events that replay on the rewound target goes through.
-    pub(crate) fn replayed(&self) -> impl Iterator<Item = &FileEvent> {
-        self.common().chain(self.theirs())
     }
 
     /// Database directories that the target copied as files after the fork.
@@ -205,8 +160,8 @@ pub(crate) fn check_hints(
     // What held from the fork to the first record of the target's own.
     let before = match since.common().filter_map(setting).last() {
         Some((_, _, wal_log_hints)) => Some(wal_log_hints),
-        None if since.theirs().all(|event| setting(event).is_none()) => Some(source.wal_log_hints()),
-        None => since.target.first_hint_image.filter(|lsn| *lsn < first).map(|_| true),
+        // The source's control file has its setting since its start, which usually is that at the fork.
+        None => Some(source.wal_log_hints() || since.target.first_hint_image.is_some_and(|lsn| lsn < first)),
     };
     match before {
         Some(true) => Ok(()),
@@ -215,23 +170,12 @@ pub(crate) fn check_hints(
     }
 }
 
-/// Checks that pages read from the source can be repaired by replay, and that its WAL has all changes.
-///
-/// A page that is torn by reading it was being written, and so was changed after the source's last checkpoint: the first
-/// record since then must carry an image of it. That the last checkpoint itself saw full-page writes on is checked
-/// before.
-pub(crate) fn check_source_settings(clusters: &Clusters, since: &Since<'_>) -> Result<(), ContentError> {
-    let (start, checkpoint) = (since.start, clusters.source.checkpoint().redo);
-    let off = FileEventKind::FullPageWrites { are_on: false };
-    if let Some(event) = since.replayed().find(|event| event.lsn >= checkpoint && event.kind == off) {
-        return Err(ContentError::FullPageWrites { lsn: event.lsn, checkpoint });
+/// Checks that the source's WAL has all of its changes.
+pub(crate) fn check_wal_level(clusters: &Clusters) -> Result<(), ContentError> {
+    match clusters.source.wal_level() {
+        Some(WalLevel::Minimal) => Err(ContentError::WalLevelMinimal),
+        _ => Ok(()),
     }
-    let minimal =
-        |event: &FileEvent| matches!(event.kind, FileEventKind::Settings { wal_level: MINIMAL, .. });
-    if clusters.source.wal_level() == Some(WalLevel::Minimal) || since.replayed().any(minimal) {
-        return Err(ContentError::WalLevelMinimal { start });
-    }
-    Ok(())
 }
 
 /// Checks that replay leaves the target's tablespace links as they are. Replay of a record that creates a tablespace
@@ -242,7 +186,7 @@ pub(crate) fn check_tablespaces(
     tablespace_dir: &str,
 ) -> Result<(), ContentError> {
     let mut created: BTreeMap<u32, (Lsn, &str)> = BTreeMap::new();
-    for event in since.replayed() {
+    for event in since.common() {
         match &event.kind {
             FileEventKind::CreateTablespace { tablespace, path } => {
                 created.insert(*tablespace, (event.lsn, path));

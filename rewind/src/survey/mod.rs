@@ -10,9 +10,8 @@ pub(crate) mod content;
 mod announce;
 mod files;
 pub(crate) mod input;
-mod replayed;
+mod check_content;
 mod resume;
-mod source_wal;
 mod target_side;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,12 +29,12 @@ use crate::plan::{Clusters, Facts, Files, Fork};
 use crate::progress::Stage;
 use crate::source::Source;
 use crate::survey::announce::{announce_checkpoint, announce_fork, replay_start};
-use crate::survey::content::ContentError;
+use crate::survey::check_content::check_content;
+use crate::survey::content::{ContentError, Since};
 use crate::survey::divergence::{Found, Sides};
 use crate::survey::error::SurveyError;
 use crate::survey::files::{both_sides, join};
 use crate::survey::input::Input;
-use crate::survey::replayed::Replayed;
 use crate::target::external_files::ExternalFiles;
 use crate::wal::changed::ChangedBlocks;
 use crate::wal::history::{source_history, target_history};
@@ -205,16 +204,8 @@ fn facts<'a>(
     announce_checkpoint(input.progress, &common_checkpoint, search_time);
     let files = files?;
     let replay_start = replay_start(common_checkpoint, &clusters.source);
-    let replayed = Replayed {
-        source: input.source,
-        source_history: &source_history,
-        clusters: &clusters,
-        wal: &wal,
-        start: replay_start.redo,
-        known_since: diverged.since,
-        fork: divergence.lsn,
-    };
-    let whole = replayed.check(input, &files.target, &scan.files)?;
+    let since = Since { start: replay_start.redo, fork: divergence.lsn, target: &scan.files };
+    let whole = check_content(input, &clusters, &since, &files.target)?;
     let mut changed = ChangedBlocks {
         named: diverged.page_map,
         rebuilt: diverged.rebuilt,

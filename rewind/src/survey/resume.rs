@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use jiff::Timestamp;
-use walparse::{FileChanges, Lsn, TimelineHistory};
+use walparse::TimelineHistory;
 
 use crate::clock::Clock;
 use crate::datadir::keep::Keep;
@@ -14,7 +14,6 @@ use crate::survey::announce::{announce_checkpoint, announce_fork, replay_start};
 use crate::survey::error::SurveyError;
 use crate::survey::files::both_sides;
 use crate::survey::input::Input;
-use crate::survey::replayed::Replayed;
 use crate::survey::{divergence, preflight, target_side};
 use crate::target::journal::Journal;
 use crate::wal::error::WalError;
@@ -63,27 +62,13 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
         keep_diverged: journal.keep_diverged,
     };
     let replay_start = replay_start(common_checkpoint, &clusters.source);
-    let replayed = Replayed {
-        source,
-        source_history: &source_history,
-        clusters: &clusters,
-        wal: &wal,
-        start: replay_start.redo,
-        // The target's WAL may be gone: all is read from the source.
-        known_since: Lsn(u64::MAX),
-        fork: divergence.lsn,
-    };
-    // The first run has checked the target's own changes, and the journal has their blocks.
-    let whole = replayed.check(input, &original, &FileChanges::default())?;
-    let mut changed = journal.changed;
-    changed.add_whole_files(&whole, &original, &clusters.target);
     let fork = Fork {
         replay_start,
         source_history,
         divergence,
         common_checkpoint,
         search_time,
-        changed,
+        changed: journal.changed,
         verified: None,
         scanned: (0, 0),
     };

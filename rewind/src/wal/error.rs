@@ -55,9 +55,6 @@ pub enum WalError {
     /// The target's WAL could not be read.
     #[error("could not read the WAL of the target")]
     Scan(#[source] ScanError),
-    /// The source's WAL from the fork on could not be read.
-    #[error("could not read the WAL of the source")]
-    ScanSource(#[source] ScanError),
     /// The WAL on the rewound target does not reach from redo to minRecoveryPoint.
     #[error("the WAL copied to the target is incomplete")]
     Incomplete(#[source] ScanError),
@@ -130,7 +127,6 @@ impl WalError {
             WalError::Source(error) => return error.hint(),
             WalError::Archive(error) => return error.hint(),
             WalError::Scan(error) => return scan_hint(error),
-            WalError::ScanSource(ScanError::UnknownRelationChange { .. }) => "What it changed cannot be known, so replay cannot be relied on. Take a new base backup.".into(),
             WalError::NoHistory { .. } => {
                 "Copy the file to the WAL directory of that server, for example from its archive.".into()
             }
@@ -151,7 +147,6 @@ impl WalError {
                 "No server can have so much WAL. Is this the right source? If it is, take a new base backup.".into()
             }
             WalError::Incomplete(_)
-            | WalError::ScanSource(_)
             | WalError::Fetch { .. }
             | WalError::Vanished { .. }
             | WalError::SourceEnd { .. }
