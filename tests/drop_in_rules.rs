@@ -66,7 +66,8 @@ fn with_fault(mut command: Command, fault: &str) -> Command {
 /// R1: by whichever name the file is called; under any other name it is kbrecover.
 #[test]
 fn r1_the_name_decides() {
-    let sandbox = Sandbox::new();
+    // Where the program is, too: it is linked.
+    let sandbox = Sandbox::on_disk();
     let directory = sandbox.make_dir("bin");
     for (name, expected) in
         [("pg_rewind", "pg_rewind: "), ("sys_rewind", "sys_rewind: "), ("renamed", "kbrecover: ")]
@@ -276,7 +277,8 @@ fn r13_and_r14_connection_strings_and_rights() {
 /// on `PATH`; one of another major version is passed over. `--bindir` alone counts if it is given.
 #[test]
 fn r15_the_server_program_is_found_and_fits_the_target() {
-    let sandbox = Sandbox::new();
+    // Where the program is, too: it is linked.
+    let sandbox = Sandbox::on_disk();
     let Failover { mut old, new } = diverged(&sandbox);
     old.kill();
     let [called, real, configured, path, named] =
