@@ -100,17 +100,6 @@ fn target_copies(lost: impl Fn(&Server)) {
 
 // The source's copies.
 
-#[test]
-fn template_gets_and_loses_rows_on_the_source() {
-    source_copies(
-        |new| {
-            copy_files(new, "made", "pattern", "");
-            new.sql_in("pattern", "DELETE FROM entry WHERE id % 3 = 0; INSERT INTO entry SELECT n, 'later' FROM generate_series(1, 3000) n");
-        },
-        "made",
-    );
-}
-
 /// What it wrote then is in its memory and in WAL only.
 #[test]
 fn template_changes_on_the_source_since_its_last_checkpoint() {
@@ -125,46 +114,6 @@ fn template_changes_on_the_source_since_its_last_checkpoint() {
 }
 
 #[test]
-fn template_gets_a_table_on_the_source() {
-    source_copies(
-        |new| {
-            copy_files(new, "made", "pattern", "");
-            new.sql_in("pattern", "CREATE TABLE later AS SELECT n FROM generate_series(1, 1000) n");
-        },
-        "made",
-    );
-}
-
-#[test]
-fn template_is_dropped_on_the_source() {
-    source_copies(
-        |new| {
-            copy_files(new, "made", "pattern", "");
-            new.sql("DROP DATABASE pattern");
-        },
-        "made",
-    );
-}
-
-#[test]
-fn template_is_moved_on_the_source() {
-    source_copies(
-        |new| {
-            copy_files(new, "made", "pattern", "");
-            move_to_new_tablespace(new, "pattern");
-            new.sql_in("pattern", "DELETE FROM entry WHERE id > 1000");
-        },
-        "made",
-    );
-}
-
-/// Nothing else happens: but the directory it was copied from is gone.
-#[test]
-fn moved_on_the_source() {
-    source_copies(|new| move_to_new_tablespace(new, "app"), "app");
-}
-
-#[test]
 fn moved_there_and_back_on_the_source() {
     source_copies(
         |new| {
@@ -172,19 +121,6 @@ fn moved_there_and_back_on_the_source() {
             new.sql_in("app", "UPDATE entry SET origin = 'kept' WHERE id % 2 = 0");
             move_to(new, "app", "pg_default");
             new.sql_in("app", "DELETE FROM entry WHERE id % 3 = 0");
-        },
-        "app",
-    );
-}
-
-#[test]
-fn dropped_and_made_anew_under_its_number_on_the_source() {
-    source_copies(
-        |new| {
-            let number = oid(new, "app");
-            new.sql("DROP DATABASE app");
-            copy_files(new, "app", "other", &format!("OID = {number}"));
-            new.sql_in("other", "INSERT INTO entry SELECT n, 'later' FROM generate_series(1, 3000) n");
         },
         "app",
     );
@@ -203,72 +139,6 @@ fn template_untouched_on_the_source() {
         new.sql_in("made", "UPDATE entry SET origin = 'kept' WHERE id % 2 = 0");
     });
     assert_rewinds(&mut old, &new);
-}
-
-/// The copy is older than the fork, but the source's last restartpoint is older still. Replay starts there until the source
-/// has made a checkpoint; a rewind that is refused must go through then.
-#[test]
-fn copied_before_the_fork_and_behind_the_sources_restartpoint() {
-    let sandbox = Sandbox::new();
-    let mut old = sandbox.server("old");
-    // The checkpoint that follows a promotion takes long: it has many pages to write, each after a pause.
-    old.configure("shared_buffers = 64MB\ncheckpoint_timeout = 1h\nbgwriter_lru_maxpages = 0");
-    old.start();
-    shared(&old);
-    old.stop();
-    let (old, new) = sandbox.pair_of(old);
-    let before = old.wal_end();
-    let copy = |old: &Server| {
-        copy_files(old, "made", "pattern", "");
-        old.sql_in("pattern", "INSERT INTO entry SELECT n, 'later' FROM generate_series(1, 3000) n");
-        old.sql(
-            "CREATE TABLE many AS SELECT n AS id, repeat('shared', 100) FROM generate_series(1, 20000) n",
-        );
-    };
-    let Failover { mut old, new } = Failover::of(old, new, copy, change_templates, commit_often);
-    old.stop();
-    let is_older = format!("SELECT timeline_id = 1 AND redo_lsn <= '{before}' FROM pg_control_checkpoint()");
-    assert!(new.value::<bool>(&is_older), "the scenario needs a source without a checkpoint since the copy");
-    let made = oid(&new, "made");
-    if !assert_rewinds_or_refuses(&mut old, &new, &[&made, "CHECKPOINT"]) {
-        new.sql("CHECKPOINT");
-        assert_rewinds(&mut old, &new);
-    }
-}
-
-/// Up to 14 every CREATE DATABASE is a copy of files, and the usual template is template1.
-fn everyday(major: u32) {
-    let sandbox = Sandbox::new();
-    let old = sandbox.initdb("old", Installation::of(major), &[]);
-    let (old, new) = sandbox.pair_of(old);
-    let shared = |old: &Server| {
-        old.sql("CREATE TABLE entry (origin text)");
-        old.sql_in("template1", "CREATE TABLE inherited AS SELECT n FROM generate_series(1, 100) n");
-        old.sql("CHECKPOINT");
-    };
-    let lost = |old: &Server| {
-        old.sql_in("template1", "CREATE TABLE lost (n int); DELETE FROM inherited WHERE n > 50");
-    };
-    let kept = |new: &Server| {
-        settle(new);
-        new.sql("CREATE DATABASE made");
-        new.sql_in("template1", "INSERT INTO inherited VALUES (1001); CREATE TABLE later (n int)");
-        new.sql("CHECKPOINT");
-    };
-    let Failover { mut old, new } = Failover::of(old, new, shared, lost, kept);
-    old.stop();
-    let made = oid(&new, "made");
-    assert_rewinds_or_refuses(&mut old, &new, &[&made]);
-}
-
-#[test]
-fn everyday_on_13() {
-    everyday(13);
-}
-
-#[test]
-fn everyday_on_14() {
-    everyday(14);
 }
 
 // The target's copies.
