@@ -1,16 +1,16 @@
-//! The parts that read WAL, one by one.
+//! Benchmarks of the parts of walparse.
 //!
-//!     cargo bench -p kbrecover-walparse --features testing --bench wal [-- FILTER]
-//!     cargo test -p kbrecover-walparse --features testing --bench wal        each once, quickly
+//!     cargo bench -p kbrecover-walparse --bench wal [-- FILTER]
+//!     cargo test -p kbrecover-walparse --bench wal                  runs each benchmark once, on little data
 //!
-//! The scan is measured on files made here. What it is compared with: two threads that only read the same files
-//! and compute one checksum over each; and two that compute one for each stretch as long as a record is on the
-//! average, which is the most that a scan could reach: every record has its own. They run by turns; printed are the
-//! medians and their ratio, in wall time and in processor time, which says more on a busy machine.
+//! The scan reads files that are generated here. It is compared with two threads that read the same files and compute one
+//! checksum per file, and with two threads that compute one checksum per span of the average record length. The latter is
+//! an upper bound for the scan, because every record has a checksum. The three run alternately. The medians and their
+//! ratios are printed in wall time and in CPU time, which is more reliable on a busy machine.
 
-#![allow(clippy::disallowed_methods, reason = "a benchmark writes what it needs")]
+#![allow(clippy::disallowed_methods, reason = "a benchmark writes its input files")]
 #![allow(clippy::print_stdout, reason = "it prints its results")]
-#![allow(missing_docs, reason = "criterion_group makes public functions")]
+#![allow(missing_docs, reason = "criterion_group generates public functions")]
 
 use std::fs::File;
 use std::hint::black_box;
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
 use tempfile::TempDir;
-use walparse::scan::{EndOfWal, RebuiltBlocks, ScanRequest, UnknownChanges, scan};
+use walparse::scan::{RebuiltBlocks, ScanRequest, scan};
 use walparse::testing::{BlockChange, BlockSpec, RecordSpec, WalBuilder};
 use walparse::{
     BlockNumber, Lsn, PageMap, Relation, SegmentSize, TimelineHistory, TimelineId, Version, WalDir,
@@ -44,12 +44,12 @@ fn geometry(segment_size: u32) -> WalGeometry {
     }
 }
 
-/// The records of a load: what most WAL consists of.
+/// A typical mixture of records.
 #[derive(Clone, Copy, Debug)]
 enum Load {
-    /// Updates of few blocks: records of 60 to 130 bytes, a commit now and then.
+    /// Updates of few blocks: records of 60 to 130 bytes, and a commit after every nine of them.
     Short,
-    /// The same over many blocks, each with its image first.
+    /// The same for many blocks, with a full-page image in one of eight records.
     Images,
 }
 
@@ -79,7 +79,7 @@ impl Load {
     }
 }
 
-/// WAL in files: a checkpoint, the fork, and so many megabytes.
+/// WAL in files: a checkpoint, the fork, and then records of a given total size.
 struct Files {
     directory: TempDir,
     request: ScanRequest,
@@ -103,15 +103,8 @@ impl Files {
             let name = geometry.segment_size.file_name(TimelineId(1), walparse::SegmentNo(*number));
             std::fs::write(directory.path().join(name), bytes).expect("write a segment");
         }
-        let request = ScanRequest {
-            geometry,
-            fork,
-            newest_checkpoint: checkpoint,
-            required_end: wal.position(),
-            end: EndOfWal::Known,
-            unknown_changes: UnknownChanges::Refuse,
-            rebuilt: RebuiltBlocks::Prove { replay_limit: Lsn(u64::MAX) },
-        };
+        let request = ScanRequest::new(geometry, fork, checkpoint, wal.position())
+            .with_rebuilt(RebuiltBlocks::Prove { replay_limit: Lsn(u64::MAX) });
         Files { directory, request, bytes: wal.position().0 - start }
     }
 
@@ -130,7 +123,7 @@ impl Files {
         entries.map(|entry| entry.expect("entry").path()).collect()
     }
 
-    /// Only reads the files and computes a checksum over each, or over each so many bytes.
+    /// Only reads the files and computes a checksum of each, or of each span of `length` bytes.
     fn read_and_sum(&self, length: Option<usize>) -> u32 {
         self.paths().into_par_iter().map(|path| sum(&path, length)).reduce(|| 0, |a, b| a ^ b)
     }
@@ -181,13 +174,13 @@ fn scans(c: &mut Criterion) {
     group.finish();
 }
 
-/// Prints how the scan stands to reading alone, by turns, with two threads.
+/// Prints the speed of the scan and of reading alone, measured alternately, with two threads.
 fn compare_with_reading(load: Load, files: &Files) {
     let pool = pool(2);
     let time = |work: &(dyn Fn() + Sync)| {
-        let (started, used) = (Instant::now(), processor_time());
+        let (started, used) = (Instant::now(), cpu_time());
         pool.install(work);
-        [started.elapsed().as_secs_f64(), processor_time() - used]
+        [started.elapsed().as_secs_f64(), cpu_time() - used]
     };
     let record = files.bytes as f64 / files.scan() as f64;
     let works: [&(dyn Fn() + Sync); 3] = [
@@ -201,24 +194,24 @@ fn compare_with_reading(load: Load, files: &Files) {
             times.push(time(work));
         }
     }
-    println!("{load:?}, {record:.0} bytes a record, segments of {} MB:", files.segment_size() >> 20);
-    for (index, what) in ["wall", "processor"].into_iter().enumerate() {
+    println!("{load:?}, {record:.0} bytes per record, segments of {} MB:", files.segment_size() >> 20);
+    for (index, what) in ["wall", "CPU"].into_iter().enumerate() {
         let [by_file, by_record, scan] = times.each_ref().map(|times| {
             let mut times: Vec<_> = times.iter().map(|time| time[index]).collect();
             times.sort_by(f64::total_cmp);
             files.bytes as f64 / 1e9 / times[times.len() / 2]
         });
         println!(
-            "  {what:<9}  scan {scan:.2} GB/s; reading and a checksum a file {by_file:.2} GB/s, the scan reaches {:.0} % of it; \
-             and a checksum a record {by_record:.2} GB/s, {:.0} %",
+            "  {what:<4}  scan {scan:.2} GB/s; reading and a checksum per file {by_file:.2} GB/s (scan: {:.0} % of it); \
+             reading and a checksum per record {by_record:.2} GB/s (scan: {:.0} % of it)",
             100.0 * scan / by_file,
             100.0 * scan / by_record
         );
     }
 }
 
-/// Of all threads, in seconds.
-fn processor_time() -> f64 {
+/// The CPU time of all threads, in seconds.
+fn cpu_time() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
@@ -240,7 +233,7 @@ fn checksums(c: &mut Criterion) {
     group.finish();
 }
 
-/// Records by what they consist of.
+/// Decoding of records with different contents.
 fn decoding(c: &mut Criterion) {
     let part = BlockSpec::part(TABLE, BlockNumber(7));
     let blocks = |count: u32, change| -> Vec<BlockSpec> {

@@ -37,7 +37,7 @@ fn what_would_fail_is_found_before_the_first_change() {
 
     // A file the source's own server cannot read.
     set_mode(&failover.new.data.join("extra/file"), 0);
-    refused(&failover, "could not open file \"extra/file\"", "leave it out with --keep");
+    refused(&failover, "could not open file \"extra/file\"", "exclude it with --keep");
     set_mode(&failover.new.data.join("extra/file"), 0o600);
 
     // A file of 8 TB, nearly all of it a hole.
@@ -63,7 +63,7 @@ fn what_would_fail_is_found_before_the_first_change() {
     let (needed, available) = (space[0]["needed"].as_u64(), space[0]["available"].as_u64());
     assert!(needed > Some(0) && needed < Some(fetched + (64 << 20)) && available > needed, "{run}");
     let text = Rewind::of(&failover.old).from(&failover.new, SourceKind::Server).arg("--check").run();
-    assert!(text.stdout.contains("A rewind can be run."), "{text}");
+    assert!(text.stdout.contains("All checks passed; ready to rewind."), "{text}");
 
     Rewind::of(&failover.old).from(&failover.new, SourceKind::Server).run().expect_done();
     assert_follows(&mut failover.old, &failover.new);

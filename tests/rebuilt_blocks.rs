@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use walparse::scan::{EndOfWal, RebuiltBlocks, ScanRequest, UnknownChanges, scan};
+use walparse::scan::{EndOfWal, RebuiltBlocks, ScanRequest, scan};
 use walparse::{
     BlockNumber, ControlFile, Lsn, PageMap, RelSegment, Relation, TimelineHistory, TimelineId, WalDir,
 };
@@ -50,7 +50,9 @@ fn hint_bits_after_the_fork(full_page_writes: &str) -> (u64, u64) {
 
     let planned = |argument: &str| {
         let run = Rewind::of(&old).from(&new, SourceKind::Server).args(["-n", "--format=json", argument]);
-        let files = run.run_leaving_target_alone().json()["files"].clone();
+        let run = run.run_leaving_target_alone();
+        assert_eq!(run.code, 0, "{run}");
+        let files = run.json()["files"].clone();
         let number = |name: &str| files[name].as_u64().expect("a number");
         (number("changed_blocks"), number("left_to_replay"))
     };
@@ -87,15 +89,10 @@ fn proven(old: &Server, new: &Server, fork: Lsn) -> (ControlFile, PageMap) {
     let geometry = target.geometry();
     let history = TimelineHistory::of_first(TimelineId(1));
     let wal = WalDir::new(old.data.join("pg_wal"), history, geometry.segment_size);
-    let request = ScanRequest {
-        geometry,
-        fork,
-        newest_checkpoint: target.checkpoint_lsn(),
-        required_end: target.checkpoint_lsn(),
-        end: EndOfWal::Crashed,
-        unknown_changes: UnknownChanges::Refuse,
-        rebuilt: RebuiltBlocks::Prove { replay_limit: control(new).checkpoint().redo },
-    };
+    let checkpoint = target.checkpoint_lsn();
+    let request = ScanRequest::new(geometry, fork, checkpoint, checkpoint)
+        .with_end(EndOfWal::Crashed)
+        .with_rebuilt(RebuiltBlocks::Prove { replay_limit: control(new).checkpoint().redo });
     let found = scan(&wal, &request, &|_| {}).expect("scan").diverged.expect("WAL beyond the fork");
     (target, found.rebuilt)
 }

@@ -5,15 +5,14 @@
 //!                └─────────── pg_waldump == WalReader == scan ────────────────┘
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
-use walparse::scan::{Diverged, EndOfWal, RebuiltBlocks, ScanRequest, UnknownChanges, scan};
+use walparse::scan::{Diverged, EndOfWal, RebuiltBlocks, ScanRequest, scan};
 use walparse::{
     ControlFile, Fork, Lsn, PageMap, Record, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalDir,
     WalReader, rmgr,
 };
 
-use crate::harness::{Sandbox, Server, run, server_program};
+use crate::harness::{Sandbox, Server, record_line, run, server_program, waldump_line};
 use crate::{databases, index_types, large_objects, prepared_transactions, sizes, unlogged_tables};
 
 const FEATURES: [&crate::harness::Feature; 6] = [
@@ -69,67 +68,13 @@ fn read_all(wal: &WalDir, control: &ControlFile, mut see: impl FnMut(&Record<'_>
     }
 }
 
-/// A record as pg_waldump prints its fixed part and its block references.
-fn as_pg_waldump(record: &Record<'_>, control: &ControlFile) -> String {
-    let wide = |lsn: Lsn| format!("{:X}/{:08X}", lsn.0 >> 32, lsn.0 & 0xFFFF_FFFF);
-    let mut blocks = Vec::new();
-    record.decode(&control.geometry(), &mut blocks).expect("decode a record");
-    let total = record.header.total_length;
-    let images: u32 =
-        blocks.iter().filter_map(|block| block.image).map(|image| u32::from(image.length)).sum();
-    let mut line = format!(
-        "{} {}/{total} tx {} lsn {} prev {}",
-        rmgr::name(record.header.rmid, control.version()),
-        total - images,
-        record.header.xid,
-        wide(record.lsn),
-        wide(record.header.previous),
-    );
-    for block in &blocks {
-        let fork =
-            if block.fork == Fork::Main { String::new() } else { format!(" fork {}", block.fork.name()) };
-        write!(line, " #{} rel {}{fork} blk {}", block.id, block.relation, block.block)
-            .expect("write to a string");
-        match block.image {
-            Some(image) if image.is_applied => line.push_str(" FPW"),
-            Some(_) => line.push_str(" FPW for WAL verification"),
-            None => {}
-        }
-    }
-    line
-}
-
-/// The same parts of a line of pg_waldump.
-fn of_pg_waldump(line: &str) -> String {
-    let (fixed, rest) = line.split_once(", desc: ").expect("a description");
-    let words: Vec<&str> = fixed.split([' ', ',', ':']).filter(|word| !word.is_empty()).collect();
-    let after = |name: &str| words[words.iter().position(|word| *word == name).expect(name) + 1];
-    // `len (rec/tot):     54/    54`
-    let lengths: String = fixed
-        .split_once("len (rec/tot):")
-        .expect("lengths")
-        .1
-        .split(',')
-        .next()
-        .expect("lengths")
-        .replace(' ', "");
-    let mut known =
-        format!("{} {lengths} tx {} lsn {} prev {}", words[1], after("tx"), after("lsn"), after("prev"));
-    for block in rest.split("blkref #").skip(1) {
-        let block = block.trim_end().trim_end_matches([',', ';']);
-        let (id, block) = block.split_once(": ").expect("a block reference");
-        write!(known, " #{id} {}", block.trim_end_matches(", ")).expect("write to a string");
-    }
-    known
-}
-
 fn compare_with_pg_waldump(settings: &str) {
     let sandbox = Sandbox::new();
     let (server, wal, control) = with_much_wal(&sandbox, settings);
     let mut ours = Vec::new();
     let mut kinds: BTreeMap<String, u32> = BTreeMap::new();
     read_all(&wal, &control, |record| {
-        ours.push(as_pg_waldump(record, &control));
+        ours.push(record_line(record, &control, false));
         *kinds.entry(rmgr::name(record.header.rmid, control.version())).or_default() += 1;
     });
     let first =
@@ -139,7 +84,7 @@ fn compare_with_pg_waldump(settings: &str) {
     // It ends with an error where the WAL ends, which is how it should end.
     let output = waldump.output().expect("run pg_waldump");
     let text = String::from_utf8_lossy(&output.stdout);
-    let theirs: Vec<String> = text.lines().map(of_pg_waldump).collect();
+    let theirs: Vec<String> = text.lines().map(waldump_line).collect();
     for (index, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
         assert_eq!(ours, theirs, "record {index}");
     }
@@ -213,15 +158,7 @@ fn the_parallel_scan_finds_what_the_reader_finds() {
     let mut rebuilt = 0;
     for (index, fork) in forks.enumerate() {
         for newest in [checkpoints[checkpoints.len() - 1], checkpoints[index % checkpoints.len()]] {
-            let request = ScanRequest {
-                geometry: control.geometry(),
-                fork,
-                newest_checkpoint: newest,
-                required_end: end,
-                end: EndOfWal::Crashed,
-                unknown_changes: UnknownChanges::Refuse,
-                rebuilt: RebuiltBlocks::Ignore,
-            };
+            let request = ScanRequest::new(control.geometry(), fork, newest, end).with_end(EndOfWal::Crashed);
             let found = scan(&wal, &request, &|_| {}).expect("scan");
             let diverged =
                 found.diverged.map(|Diverged { checkpoint_lsn, page_map, .. }| (checkpoint_lsn, page_map));
@@ -234,7 +171,7 @@ fn the_parallel_scan_finds_what_the_reader_finds() {
                 continue;
             }
             let prove = RebuiltBlocks::Prove { replay_limit: Lsn(u64::MAX) };
-            let found = scan(&wal, &ScanRequest { rebuilt: prove, ..request }, &|_| {}).expect("scan");
+            let found = scan(&wal, &request.with_rebuilt(prove), &|_| {}).expect("scan");
             if let Some(found) = found.diverged {
                 assert_eq!(found.since, found.checkpoint.redo);
                 let expected = first_records(&wal, &control, fork, found.since);

@@ -1,28 +1,56 @@
-//! Progress for people: bars on a terminal, else a line now and then.
+//! Progress reports: bars on a terminal, else a line every second.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use kbrecover_rewind::{Progress, Silent, Stage};
+use kbrecover_rewind::{Event, Progress, Stage};
 
-use crate::persona::Narration;
+use crate::persona::{Narration, Narrator};
 use crate::screen::Screen;
 
-/// What `-P` shows on this screen; nothing without it.
-pub(crate) fn progress(screen: &Arc<Screen>, wanted: bool) -> Box<dyn Progress> {
-    match (wanted, screen.bars()) {
-        (false, _) => Box::new(Silent),
-        (true, Some(bars)) => Box::new(Watcher::new(screen, Some(bars.clone()))),
-        (true, None) => Box::new(Watcher::new(screen, None)),
+/// Reports a run: its events in the words of the narrator, and with `-P` its progress.
+pub(crate) fn progress(screen: &Arc<Screen>, narrator: Narrator) -> Box<dyn Progress> {
+    let watcher = narrator.progress.then(|| Watcher::new(screen, screen.bars().cloned()));
+    Box::new(Narrated { narrator, watcher })
+}
+
+/// Reports the events of a run only.
+pub(crate) fn events(narration: Narration) -> impl Progress {
+    Narrated { narrator: Narrator { narration, progress: false }, watcher: None }
+}
+
+struct Narrated {
+    narrator: Narrator,
+    watcher: Option<Watcher>,
+}
+
+impl Progress for Narrated {
+    fn begin(&self, stage: Stage, total: Option<u64>) {
+        self.watcher.iter().for_each(|watcher| watcher.begin(stage, total));
+    }
+
+    fn advance(&self, stage: Stage, amount: u64) {
+        self.watcher.iter().for_each(|watcher| watcher.advance(stage, amount));
+    }
+
+    fn finish(&self, stage: Stage) {
+        self.watcher.iter().for_each(|watcher| watcher.finish(stage));
+    }
+
+    fn event(&self, event: &Event) {
+        match self.narrator.lines(event) {
+            Some(lines) => lines.iter().for_each(|line| tracing::info!("{line}")),
+            None => event.log(),
+        }
     }
 }
 
-/// How often a line is written where there is no terminal.
+/// The interval between lines if the output is not a terminal.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Counts, and shows the counts.
+/// Counts the progress and shows it.
 struct Watcher {
     screen: Arc<Screen>,
     bars: Option<MultiProgress>,
@@ -33,7 +61,7 @@ struct Watcher {
 struct Count {
     done: AtomicU64,
     total: Mutex<Option<u64>>,
-    /// When the last line was written.
+    /// When the last line was printed.
     shown: Mutex<Option<Instant>>,
     bar: Mutex<Option<ProgressBar>>,
 }
@@ -46,14 +74,15 @@ impl Watcher {
     fn count(&self, stage: Stage) -> &Count {
         match stage {
             Stage::Scan => &self.counts[0],
-            Stage::Inventory => &self.counts[1],
-            Stage::Copy => &self.counts[2],
-            Stage::Sync => &self.counts[3],
+            Stage::Copy => &self.counts[1],
+            Stage::Sync => &self.counts[2],
+            // Stages without a count.
+            _ => &self.counts[3],
         }
     }
 
     fn show_line(&self, stage: Stage, is_last: bool) {
-        // Under other names only what those programs show.
+        // pg_rewind and sys_rewind show the progress of the copy only.
         if self.screen.persona().narration != Narration::Kbrecover && stage != Stage::Copy {
             return;
         }
@@ -67,7 +96,7 @@ impl Watcher {
     }
 }
 
-impl Progress for Watcher {
+impl Watcher {
     fn begin(&self, stage: Stage, total: Option<u64>) {
         let count = self.count(stage);
         count.done.store(0, Ordering::Relaxed);
@@ -87,7 +116,7 @@ impl Progress for Watcher {
             }
             return;
         }
-        // Whoever finds the clock in use has a neighbour that looks at it right now.
+        // If the lock is held, another thread is checking the interval already.
         let Ok(mut shown) = count.shown.try_lock() else { return };
         if shown.is_none_or(|shown| shown.elapsed() >= INTERVAL) {
             *shown = Some(Instant::now());
@@ -107,21 +136,21 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// What is counted and what is done with it; `None` for a stage without a count.
+/// The unit of a stage's count, its name, and what has been done; `None` for a stage without a count.
 fn words(stage: Stage) -> Option<(u64, &'static str, &'static str)> {
     match stage {
         Stage::Scan => Some((1024, "kB", "of WAL read")),
-        Stage::Inventory => None,
         Stage::Copy => Some((1024, "kB", "copied")),
         Stage::Sync => Some((1, "files", "synced")),
+        _ => None,
     }
 }
 
-/// The line of pg_rewind: `  12345/67890 kB (18%) copied`.
+/// A line of pg_rewind's form: `  12345/67890 kB (18%) copied`.
 fn line(stage: Stage, done: u64, total: Option<u64>) -> Option<String> {
     let (unit, name, verb) = words(stage)?;
     let Some(total) = total else { return Some(format!("{} {name} {verb}", done / unit)) };
-    // A file that has grown meanwhile brings more than was counted on.
+    // A file that has grown since it was listed makes the count exceed the total.
     let total = total.max(done);
     let percent = if total == 0 { 100 } else { u128::from(done) * 100 / u128::from(total) };
     let (done, total) = (done / unit, (total / unit).to_string());
@@ -154,10 +183,11 @@ fn template(stage: Stage, total: Option<u64>) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logging;
     use crate::screen::Lines;
 
     #[test]
-    fn lines_are_those_of_the_original() {
+    fn lines_have_the_form_of_pg_rewind() {
         let line = |stage, done, total| line(stage, done, total).unwrap();
         assert_eq!(line(Stage::Copy, 12_345 << 10, Some(67_890 << 10)), "12345/67890 kB (18%) copied");
         assert_eq!(line(Stage::Copy, 5 << 10, Some(67_890 << 10)), "    5/67890 kB (0%) copied");
@@ -169,9 +199,12 @@ mod tests {
     }
 
     #[test]
-    fn few_lines_and_always_the_last_one() {
+    fn few_lines_are_printed_but_always_the_last_one() {
         let lines = Lines::default();
-        let progress = progress(&Arc::new(Screen::to(lines.clone())), true);
+        let progress = progress(
+            &Arc::new(Screen::to(lines.clone())),
+            Narrator { narration: Narration::Kbrecover, progress: true },
+        );
         progress.begin(Stage::Inventory, None);
         progress.finish(Stage::Inventory);
         progress.begin(Stage::Copy, Some(4 << 10));
@@ -181,7 +214,33 @@ mod tests {
     }
 
     #[test]
-    fn every_bar_has_a_valid_form() {
+    fn events_are_shown_in_the_words_of_the_persona() {
+        let events = [
+            Event::Connected { server: "x".to_owned(), version: 150_000, connections: 2 },
+            Event::Planned { fetch_bytes: 3 << 20, total_bytes: 4 << 20 },
+            Event::Copying { fetch_bytes: 3 << 20 },
+        ];
+        let shown = |narration| {
+            let lines = Lines::default();
+            let screen = Arc::new(Screen::to(lines.clone()));
+            logging::with_messages_on(Arc::clone(&screen), || {
+                let progress = progress(&screen, Narrator { narration, progress: true });
+                events.iter().for_each(|event| progress.event(event));
+            });
+            lines.text()
+        };
+        assert_eq!(
+            shown(Narration::Kbrecover),
+            "kbrecover: connected to x, version 150000, 2 connection(s)\nkbrecover: copying 3072 kB from the source\n"
+        );
+        assert_eq!(
+            shown(Narration::PgRewind),
+            "kbrecover: connected to server\nkbrecover: need to copy 3 MB (total source directory size is 4 MB)\n"
+        );
+    }
+
+    #[test]
+    fn every_bar_has_a_valid_template() {
         for stage in [Stage::Scan, Stage::Inventory, Stage::Copy, Stage::Sync] {
             for total in [None, Some(10)] {
                 assert!(ProgressStyle::with_template(template(stage, total)).is_ok());

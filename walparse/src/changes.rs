@@ -1,39 +1,43 @@
-//! What records changed, in their order: which blocks they name, and which of these replay makes anew.
+//! The blocks that the records of a range of WAL refer to, and which of them replay rebuilds.
 //!
-//! It keeps one invariant: a block is rebuilt only if the *first* record that names it rebuilds it, so that
-//! replay of the whole stretch never looks at what stood there before. Stretches are joined in their order.
+//! Invariant: a block counts as rebuilt only if the *first* record that refers to it rebuilds it. Then replay of the range
+//! never reads its previous contents. Adjacent ranges can be joined.
 
+use crate::file_changes::FileChanges;
 use crate::lsn::BlockNumber;
 use crate::page_map::PageMap;
 use crate::relation::Relation;
 
-/// Blocks remembered to be in the map already: most records name one that another has named not long ago.
+/// The size of the cache of blocks that are in the map already. Most records refer to a block that a recent record has
+/// referred to.
 const RECENT: usize = 1 << RECENT_BITS;
 
-/// 64 kB for each segment at work: those of the one being read stay in the processor's cache.
+/// 64 kB for each segment being read, which fit into the processor's cache.
 const RECENT_BITS: u32 = 12;
 
-/// Relation and block in one number.
+/// A relation and a block, as one number.
 type Key = u128;
 
-/// The key of no block: its number would be `InvalidBlockNumber`.
+/// No block: the block number in this key is `InvalidBlockNumber`.
 const NO_BLOCK: Key = Key::MAX;
 
-/// The changes of a stretch of WAL.
+/// The changes of a range of WAL.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Changes {
     named: PageMap,
-    /// A subset of these.
+    /// A subset of `named`.
     rebuilt: PageMap,
-    /// Files were copied as they stood: what is named only later could have been copied before replay
-    /// rebuilds it.
+    /// Replay copies relation files in this range. Blocks that are first referred to later may be copied before they are
+    /// rebuilt, so they do not count as rebuilt.
     proves_no_more: bool,
-    /// Some of the blocks named, each at the place its hash says. Empty until the first.
+    /// What the records say about files besides.
+    pub(crate) files: FileChanges,
+    /// A cache of blocks in `named`, indexed by hash. Allocated for the first block.
     recent: Vec<Key>,
 }
 
 impl Changes {
-    /// Adds a block that the next record names; `is_rebuilt` says that replay of that record rebuilds it.
+    /// Adds a block that the next record refers to. `is_rebuilt`: replay of that record rebuilds the block.
     #[inline]
     pub(crate) fn insert(&mut self, relation: Relation, block: BlockNumber, is_rebuilt: bool) {
         if self.recent.is_empty() {
@@ -50,36 +54,37 @@ impl Changes {
         }
     }
 
-    /// From here on no block counts as rebuilt.
+    /// Blocks added from here on do not count as rebuilt.
     pub(crate) fn prove_no_more(&mut self) {
         self.proves_no_more = true;
     }
 
-    /// Not even those so far.
+    /// No block counts as rebuilt, not even those added so far.
     pub(crate) fn forget_proofs(&mut self) {
         self.rebuilt.clear();
         self.proves_no_more = true;
     }
 
-    /// Adds the changes of the stretch that follows.
-    pub(crate) fn go_on_with(&mut self, mut later: Changes) {
+    /// Adds the changes of the range that follows.
+    pub(crate) fn append(&mut self, mut later: Changes) {
         if !self.proves_no_more {
             later.rebuilt.subtract(&self.named);
             self.rebuilt.merge(later.rebuilt);
         }
         self.named.merge(later.named);
+        self.files.append(later.files);
         self.proves_no_more |= later.proves_no_more;
     }
 
-    /// Adds the changes of the stretch before.
-    pub(crate) fn go_behind(&mut self, mut earlier: Changes) {
+    /// Adds the changes of the range before.
+    pub(crate) fn prepend(&mut self, mut earlier: Changes) {
         std::mem::swap(self, &mut earlier);
-        self.go_on_with(earlier);
+        self.append(earlier);
     }
 
-    /// All blocks named, and those among them that are rebuilt.
-    pub(crate) fn into_maps(self) -> (PageMap, PageMap) {
-        (self.named, self.rebuilt)
+    /// All blocks, those of them that are rebuilt, and the changes of files.
+    pub(crate) fn into_parts(self) -> (PageMap, PageMap, FileChanges) {
+        (self.named, self.rebuilt, self.files)
     }
 }
 
@@ -89,7 +94,7 @@ fn key(relation: Relation, block: BlockNumber) -> Key {
     Key::from(high) << 64 | Key::from(low)
 }
 
-/// By relation number and block.
+/// Hashes the relation number and the block.
 fn hash(key: Key) -> usize {
     ((key as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - RECENT_BITS)) as usize
 }
@@ -102,7 +107,7 @@ mod tests {
 
     const TABLE: Relation = Relation { tablespace: 1663, database: 5, number: 16384 };
 
-    /// Blocks of two relations, each named by a record that rebuilds it or not; `None` copies files.
+    /// A record that refers to a block of a relation and may rebuild it; `None` is a record that copies files.
     type Step = Option<(u32, u32, bool)>;
 
     fn changes(steps: &[Step]) -> Changes {
@@ -118,9 +123,9 @@ mod tests {
         changes
     }
 
-    /// Their blocks have the same place among those remembered.
+    /// Their blocks have the same place in the cache.
     #[test]
-    fn relations_with_the_same_number_are_told_apart() {
+    fn relations_with_the_same_number_are_distinguished() {
         let other_database = Relation { database: 6, ..TABLE };
         let other_tablespace = Relation { tablespace: 1664, ..TABLE };
         let relations = [TABLE, other_database, other_tablespace];
@@ -128,18 +133,18 @@ mod tests {
         for relation in relations.into_iter().cycle().take(9) {
             changes.insert(relation, BlockNumber(7), true);
         }
-        // The number of no block, in the place of one that was never used.
+        // The key of no block, at an unused place in the cache.
         let last = Relation { tablespace: u32::MAX, database: u32::MAX, number: u32::MAX };
         changes.insert(last, BlockNumber(u32::MAX), false);
-        let (named, rebuilt) = changes.into_maps();
+        let (named, rebuilt, _) = changes.into_parts();
         assert_eq!((named.len(), rebuilt.len()), (4, 3));
         assert!(relations.iter().all(|relation| rebuilt.contains(*relation, BlockNumber(7))));
     }
 
     proptest! {
-        /// However a stretch is cut, its parts together say what it says.
+        /// However a range is divided, its parts joined are equal to the whole.
         #[test]
-        fn joined_parts_are_the_whole(
+        fn joined_parts_are_equal_to_the_whole(
             steps in prop::collection::vec(
                 prop_oneof![30 => (1u32..3, 0u32..40, any::<bool>()).prop_map(Some), 1 => Just(None)], 0..120
             ),
@@ -151,11 +156,11 @@ mod tests {
             cuts.sort_unstable();
             let parts = cuts.windows(2).map(|pair| changes(&steps[pair[0]..pair[1]]));
             let joined = if is_upwards {
-                parts.fold(Changes::default(), |mut all, part| { all.go_on_with(part); all })
+                parts.fold(Changes::default(), |mut all, part| { all.append(part); all })
             } else {
-                parts.rev().fold(Changes::default(), |mut all, part| { all.go_behind(part); all })
+                parts.rev().fold(Changes::default(), |mut all, part| { all.prepend(part); all })
             };
-            let (named, rebuilt) = joined.into_maps();
+            let (named, rebuilt, _) = joined.into_parts();
             let mut first = std::collections::BTreeMap::new();
             let mut copied = false;
             for step in &steps {

@@ -1,31 +1,31 @@
-//! The `CheckPoint` struct: the payload of a checkpoint record, and a part of the control file.
+//! The C struct `CheckPoint`: the main data of a checkpoint record, and part of the control file.
 
 use byteorder::{ByteOrder, LittleEndian};
 
-use crate::lsn::Lsn;
-use crate::timeline::TimelineId;
+use crate::lsn::{Lsn, TimelineId};
 
-/// The parts of a `CheckPoint` that a rewind needs.
+/// The fields of `CheckPoint` that a rewind needs.
 ///
 /// ```text
 ///  0 u64 redo    8 u32 ThisTimeLineID    12 u32 PrevTimeLineID    16 u8 fullPageWrites    ...
 /// ```
 ///
-/// These stand at the same offsets in every version from 9.6 to 18; what follows differs.
+/// Their offsets are the same in every version from 9.6 to 18; those of later fields are not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Checkpoint {
-    /// Where replay starts: for an online checkpoint before the record itself.
+    /// Where replay starts: before the record for an online checkpoint, at the record for a shutdown checkpoint.
     pub redo: Lsn,
-    /// The timeline in force.
+    /// The current timeline.
     pub timeline: TimelineId,
-    /// The timeline before, different only in the record that starts a new timeline.
+    /// The timeline before, which differs only if the record starts a new timeline.
     pub previous_timeline: TimelineId,
     /// Whether full-page writes were on.
     pub full_page_writes: bool,
 }
 
 impl Checkpoint {
-    /// Reads the front part of a `CheckPoint`; `None` if `bytes` is too short to be one.
+    /// Parses the start of a `CheckPoint`; `None` if there are fewer than 17 bytes.
     pub fn parse(bytes: &[u8]) -> Option<Checkpoint> {
         let bytes = bytes.get(..17)?;
         Some(Checkpoint {

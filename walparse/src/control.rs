@@ -1,104 +1,29 @@
-//! The control file: read, check, change.
+//! The control file: parse, verify and modify it.
 //!
-//! The bytes read are kept and only patched, so what this program does not know of a version (or of a
-//! fork) goes through unchanged. The checksum is CRC-32C over everything before it, padding included. A fork
-//! has fields of its own before it, nobody knows how many: where it stands is found by trying.
+//! The bytes are kept and patched, so that fields unknown to this program are preserved. The checksum is the CRC-32C
+//! of all bytes before it, padding included. A fork may have an unknown number of additional fields before it, so its
+//! offset is found by trying.
 
 use std::fmt;
 
 use byteorder::{ByteOrder, LittleEndian};
 
 use crate::checkpoint::Checkpoint;
+use crate::control_layout::ControlLayout;
 use crate::error::ControlError;
 use crate::flavor::Flavor;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, TimelineId};
 use crate::segment::SegmentSize;
-use crate::timeline::TimelineId;
 use crate::version::{Version, WalGeometry};
 
-/// The size of the file (`PG_CONTROL_FILE_SIZE`); what follows the struct is zero.
+/// The size of the file in bytes (`PG_CONTROL_FILE_SIZE`). The bytes after the struct are zero.
 pub const CONTROL_FILE_SIZE: usize = 8192;
-
-/// The offsets of the fields of `ControlFileData`, named after its C fields.
-///
-/// ```text
-///  0 u64 system_identifier   8 u32 pg_control_version   12 u32 catalog_version_no
-/// 16 u32 state              24 i64 time                 32 u64 checkPoint
-/// ```
-///
-/// stand first in every version; the rest moves and is given here.
-#[derive(Debug)]
-pub(crate) struct ControlLayout {
-    check_point_copy: usize,
-    min_recovery_point: usize,
-    min_recovery_point_tli: usize,
-    backup_start_point: usize,
-    backup_end_point: usize,
-    backup_end_required: usize,
-    wal_level: usize,
-    wal_log_hints: usize,
-    blcksz: usize,
-    relseg_size: usize,
-    xlog_blcksz: usize,
-    xlog_seg_size: usize,
-    data_checksum_version: usize,
-    crc: usize,
-}
-
-impl ControlLayout {
-    // All offsets are those of `offsetof` on the released headers.
-
-    /// 9.6. There is no `mock_authentication_nonce` before the checksum.
-    pub(crate) const V960: ControlLayout = ControlLayout { crc: 256, ..ControlLayout::V1002 };
-
-    /// 10. `prevCheckPoint` stands before the checkpoint's copy, which is shorter than that of 12 by as much.
-    pub(crate) const V1002: ControlLayout = ControlLayout { check_point_copy: 48, ..ControlLayout::V1201 };
-
-    /// 11. `prevCheckPoint` is gone.
-    pub(crate) const V1100: ControlLayout = ControlLayout {
-        check_point_copy: 40,
-        min_recovery_point: 128,
-        min_recovery_point_tli: 136,
-        backup_start_point: 144,
-        backup_end_point: 152,
-        backup_end_required: 160,
-        wal_level: 164,
-        wal_log_hints: 168,
-        blcksz: 208,
-        relseg_size: 212,
-        xlog_blcksz: 216,
-        xlog_seg_size: 220,
-        data_checksum_version: 244,
-        crc: 280,
-    };
-
-    /// 12 to 17 (1201, 1300 and 1700, which differ in fields that no one asks for here).
-    pub(crate) const V1201: ControlLayout = ControlLayout {
-        check_point_copy: 40,
-        min_recovery_point: 136,
-        min_recovery_point_tli: 144,
-        backup_start_point: 152,
-        backup_end_point: 160,
-        backup_end_required: 168,
-        wal_level: 172,
-        wal_log_hints: 176,
-        blcksz: 216,
-        relseg_size: 220,
-        xlog_blcksz: 224,
-        xlog_seg_size: 228,
-        data_checksum_version: 252,
-        crc: 288,
-    };
-
-    /// 18. `default_char_signedness` moves what follows the checksum version.
-    pub(crate) const V1800: ControlLayout = ControlLayout { crc: 292, ..ControlLayout::V1201 };
-}
 
 const STATE: usize = 16;
 const TIME: usize = 24;
 const CHECK_POINT: usize = 32;
 
-/// `DBState`: what the server last said of itself.
+/// The state of the server when it last updated the control file (`DBState`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ClusterState {
     /// `DB_STARTUP`
@@ -131,14 +56,14 @@ impl ClusterState {
         })
     }
 
-    /// Whether the server was stopped in an orderly way.
+    /// Whether the server was shut down cleanly.
     pub fn is_clean(self) -> bool {
         matches!(self, ClusterState::ShutDown | ClusterState::ShutDownInRecovery)
     }
 }
 
 impl fmt::Display for ClusterState {
-    /// The words of pg_controldata.
+    /// As printed by pg_controldata.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             ClusterState::StartingUp => "starting up",
@@ -152,10 +77,10 @@ impl fmt::Display for ClusterState {
     }
 }
 
-/// `wal_level`, as recorded at the last start of the server.
+/// `wal_level`, as of the last start of the server.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum WalLevel {
-    /// Too little for a standby.
+    /// Not enough for a standby.
     Minimal,
     /// Enough for a standby.
     Replica,
@@ -164,11 +89,24 @@ pub enum WalLevel {
 }
 
 /// A control file whose checksum and sizes have been verified.
+///
+/// ```
+/// use walparse::ControlFile;
+/// # use walparse::{Version, control::testing::ControlFields};
+/// # let bytes = ControlFields::clean(Version::find(1800, 202_506_291).unwrap()).build();
+///
+/// // `bytes` are the contents of `global/pg_control`.
+/// let control = ControlFile::parse(&bytes)?;
+/// println!("{}: {}", control.version(), control.state());
+/// println!("latest checkpoint {} with redo {}", control.checkpoint_lsn(), control.checkpoint().redo);
+/// # assert!(control.state().is_clean());
+/// # Ok::<(), walparse::ControlError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct ControlFile {
     bytes: Vec<u8>,
     version: Version,
-    /// Where the checksum stands.
+    /// The offset of the checksum.
     crc_at: usize,
     state: ClusterState,
     checkpoint: Checkpoint,
@@ -177,21 +115,21 @@ pub struct ControlFile {
 }
 
 impl ControlFile {
-    /// Reads and checks a control file of PostgreSQL; see [`ControlFile::parse_as`].
+    /// Parses and verifies a control file of PostgreSQL.
     ///
     /// # Errors
-    /// The same.
+    /// See [`ControlFile::parse_as`].
     pub fn parse(bytes: &[u8]) -> Result<ControlFile, ControlError> {
         let version = Version::find;
         ControlFile::parse_of(bytes, version)
     }
 
-    /// Reads and checks a control file of this flavor.
+    /// Parses and verifies a control file of this flavor.
     ///
     /// # Errors
-    /// Too short, a version that is not in the table (also when the bytes are of the other endianness),
-    /// a wrong checksum (a file read from a running server can be torn: read it again), or sizes that no
-    /// server can have.
+    /// The file is too short or too long; its version is not supported (or its byte order is not little-endian); its
+    /// checksum does not match (if a server is running, read the file again: it may have been read while being
+    /// written); or a size is out of range.
     pub fn parse_as(bytes: &[u8], flavor: Flavor) -> Result<ControlFile, ControlError> {
         ControlFile::parse_of(bytes, |control_version, catalog_version| {
             flavor.version(control_version, catalog_version)
@@ -250,17 +188,17 @@ impl ControlFile {
         })
     }
 
-    /// The server version that wrote it.
+    /// The version of the server.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// The sizes and the identity needed to read the cluster's WAL.
+    /// The sizes and the system identifier needed to read the cluster's WAL.
     pub fn geometry(&self) -> WalGeometry {
         self.geometry
     }
 
-    /// The number `initdb` gave the cluster; shared by all its copies.
+    /// The identifier that initdb assigned to the cluster. All its copies share it.
     pub fn system_identifier(&self) -> u64 {
         self.geometry.system_identifier
     }
@@ -270,25 +208,25 @@ impl ControlFile {
         self.state
     }
 
-    /// `checkPoint`: where the latest checkpoint record starts.
+    /// `checkPoint`: the start of the latest checkpoint record.
     pub fn checkpoint_lsn(&self) -> Lsn {
         self.lsn_at(CHECK_POINT)
     }
 
-    /// `checkPointCopy`: what that record says.
+    /// `checkPointCopy`: the contents of that record.
     pub fn checkpoint(&self) -> Checkpoint {
         self.checkpoint
     }
 
-    /// Whether this is the main data of the record of that checkpoint, by its length and all that is read of it.
+    /// Whether `main_data` is that of the latest checkpoint record: its length and its fields are those of the copy.
     pub fn is_checkpoint(&self, main_data: &[u8]) -> bool {
         let layout = self.layout();
-        // Between the copy and `minRecoveryPoint` stands `unloggedLSN`.
+        // `unloggedLSN` is between the copy and `minRecoveryPoint`.
         let length = layout.min_recovery_point - 8 - layout.check_point_copy;
         main_data.len() == length && Checkpoint::parse(main_data) == Some(self.checkpoint)
     }
 
-    /// `minRecoveryPoint`: how far replay must come before the data is consistent; `0/0` if it is.
+    /// `minRecoveryPoint`: the position up to which WAL must be replayed for consistency; 0/0 on a primary.
     pub fn min_recovery_point(&self) -> Lsn {
         self.lsn_at(self.layout().min_recovery_point)
     }
@@ -298,13 +236,13 @@ impl ControlFile {
         TimelineId(self.u32_at(self.layout().min_recovery_point_tli))
     }
 
-    /// The timeline the cluster is on: the larger of the checkpoint's and `minRecoveryPointTLI`, because
-    /// just after a promotion only the latter names the new one.
+    /// The current timeline: the larger of the checkpoint's timeline and `minRecoveryPointTLI`, because immediately
+    /// after a promotion only the latter is the new timeline.
     pub fn timeline(&self) -> TimelineId {
         self.checkpoint.timeline.max(self.min_recovery_point_timeline())
     }
 
-    /// `wal_level`; `None` for a number no server writes.
+    /// `wal_level`; `None` if the number is unknown.
     pub fn wal_level(&self) -> Option<WalLevel> {
         match self.u32_at(self.layout().wal_level) {
             0 => Some(WalLevel::Minimal),
@@ -314,27 +252,27 @@ impl ControlFile {
         }
     }
 
-    /// `wal_log_hints`, as of the last start.
+    /// `wal_log_hints`, as of the last start of the server.
     pub fn wal_log_hints(&self) -> bool {
         self.bytes[self.layout().wal_log_hints] != 0
     }
 
-    /// Whether data pages carry checksums, of whatever kind.
+    /// Whether data pages have checksums, of any version.
     pub fn has_data_checksums(&self) -> bool {
         self.u32_at(self.layout().data_checksum_version) != 0
     }
 
-    /// `blcksz`: bytes of a data page.
+    /// `blcksz`: the size of a data page in bytes.
     pub fn block_size(&self) -> u32 {
         self.geometry.block_size
     }
 
-    /// `relseg_size`: blocks of a relation's segment file.
+    /// `relseg_size`: the number of blocks in a segment file of a relation.
     pub fn relation_segment_blocks(&self) -> u32 {
         self.relation_segment_blocks
     }
 
-    /// `backupStartPoint`: set while a base backup has not been replayed to its end.
+    /// `backupStartPoint`: set until recovery from a base backup has reached the end of the backup.
     pub fn backup_start_point(&self) -> Lsn {
         self.lsn_at(self.layout().backup_start_point)
     }
@@ -349,14 +287,14 @@ impl ControlFile {
         self.bytes[self.layout().backup_end_required] != 0
     }
 
-    /// The file as read, without the zeros a shorter read may lack.
+    /// The bytes that were parsed.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The whole file that makes a server replay up to `min_recovery_point` before it lets anyone in:
-    /// this control file with the state "in archive recovery", that point, and the time `now` (seconds
-    /// since 1970), checksum and length made right. Nothing else is changed.
+    /// The contents of a control file that makes the server replay WAL up to `min_recovery_point` before it accepts
+    /// connections: a copy of this one with the state "in archive recovery", the given minimum recovery point and
+    /// the modification time `now` (seconds since 1970), with a correct checksum, padded to 8192 bytes.
     pub fn recovering_to(&self, min_recovery_point: Lsn, timeline: TimelineId, now: i64) -> Vec<u8> {
         let layout = self.layout();
         let mut bytes = self.bytes.clone();
@@ -370,7 +308,7 @@ impl ControlFile {
         bytes
     }
 
-    /// Where the checksum stands: behind all fields, of which a fork has more than this program knows.
+    /// The offset of the checksum, which follows all other fields. A fork may have fields unknown to this crate.
     pub fn checksum_offset(&self) -> usize {
         self.crc_at
     }
@@ -406,7 +344,7 @@ fn seal_control_bytes(bytes: &mut Vec<u8>, crc_at: usize) {
     bytes.resize(CONTROL_FILE_SIZE, 0);
 }
 
-/// Where the checksum stands, if it is right.
+/// The offset of the checksum, if it matches.
 fn checked_crc(bytes: &[u8], layout: &ControlLayout, flavor: Flavor) -> Result<usize, ControlError> {
     if flavor.is_fork() {
         let known_end = layout.data_checksum_version + 4;
@@ -417,8 +355,9 @@ fn checked_crc(bytes: &[u8], layout: &ControlLayout, flavor: Flavor) -> Result<u
     if stored == computed { Ok(layout.crc) } else { Err(ControlError::Checksum { stored, computed }) }
 }
 
-/// The first place from `from` on where four bytes are the checksum of all before them. C aligns the field,
-/// so every fourth offset is tried; one of the two thousand would fit by chance in one of two million files.
+/// The first offset, in steps of four from `from`, at which there is the checksum of all bytes before it. The field is
+/// aligned to four bytes. There are about two thousand such offsets, so a chance match occurs in one of two million
+/// files.
 pub(crate) fn find_crc(bytes: &[u8], from: usize) -> Option<usize> {
     let mut crc = crc32c::crc32c(bytes.get(..from)?);
     bytes[from..].chunks_exact(4).zip((from..).step_by(4)).find_map(|(word, at)| {
@@ -430,12 +369,12 @@ pub(crate) fn find_crc(bytes: &[u8], from: usize) -> Option<usize> {
     })
 }
 
-/// Control files made up for tests.
+/// Builds control files, for tests.
 #[cfg(any(test, feature = "testing"))]
 pub mod testing {
     use super::*;
 
-    /// The fields a test may choose.
+    /// The fields that a test can choose.
     #[derive(Clone, Debug)]
     pub struct ControlFields {
         /// The version.
@@ -446,9 +385,9 @@ pub mod testing {
         pub raw_state: u32,
         /// `checkPoint`
         pub checkpoint_lsn: Lsn,
-        /// redo of the checkpoint.
+        /// `checkPointCopy.redo`
         pub redo: Lsn,
-        /// its timeline.
+        /// `checkPointCopy.ThisTimeLineID`
         pub timeline: TimelineId,
         /// `minRecoveryPoint`
         pub min_recovery_point: Lsn,
@@ -462,12 +401,12 @@ pub mod testing {
         pub data_checksum_version: u32,
         /// `blcksz`
         pub block_size: u32,
-        /// What a fork has between its last known field and the checksum.
+        /// Additional fields of a fork, between the last known field and the checksum.
         pub tail: Vec<u8>,
     }
 
     impl ControlFields {
-        /// A cleanly stopped cluster with small segments and checksums.
+        /// A cluster that was shut down, with segments of 1 MiB and data checksums.
         pub fn clean(version: Version) -> ControlFields {
             ControlFields {
                 version,
@@ -486,7 +425,7 @@ pub mod testing {
             }
         }
 
-        /// The file with these fields and a right checksum.
+        /// The contents of a control file with these fields and a correct checksum.
         pub fn build(&self) -> Vec<u8> {
             let layout = self.version.control_layout();
             let crc_at = layout.crc + self.tail.len();
@@ -527,7 +466,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded_and_a_patch_changes_nothing_else(
+        fn fields_round_trip_and_a_patch_changes_nothing_else(
             version in prop::sample::select(Version::of_all_flavors().collect::<Vec<_>>()),
             (block_shift, tail) in (13u32..=15, prop::collection::vec(any::<u32>(), 0..8)),
             ids: (u64, u32, u32, u32),
@@ -582,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fields_a_fork_has_more_are_carried_and_covered_by_its_checksum() {
+    fn additional_fields_of_a_fork_are_preserved_and_covered_by_the_checksum() {
         let version =
             Version::of_all_flavors().find(|version| version.flavor().key() == "kingbase-v8r6").unwrap();
         let tail = words(&[1, 0, 0xDEAD_BEEF]);
@@ -600,7 +539,7 @@ mod tests {
                 "{at}"
             );
         }
-        // PostgreSQL's own has no such fields.
+        // PostgreSQL has no such fields.
         assert!(ControlFile::parse(&bytes).is_err());
     }
 
@@ -623,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_before_the_checksum_is_noticed() {
+    fn every_flipped_bit_before_the_checksum_is_detected() {
         for version in Version::all() {
             let bytes = ControlFields::clean(version).build();
             for at in 0..version.control_layout().crc {
@@ -635,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn short_input_is_refused() {
+    fn short_input_is_rejected() {
         for version in Version::all() {
             let bytes = ControlFields::clean(version).build();
             for length in [0, 1, 15, 16, 100, version.control_layout().crc + 3] {

@@ -1,7 +1,7 @@
-//! Every field of `global/pg_control`, for showing it: a table of names and offsets for each layout.
+//! All fields of the control file, to display them: a table with the name and the offsets of each field.
 //!
-//! Nothing is decided from these fields: that is [`ControlFile`](crate::ControlFile)'s. So a file can be
-//! shown whose checksum is wrong, or whose catalog version nobody knows.
+//! Decisions are made with [`ControlFile`](crate::ControlFile) only. Here a file can be displayed even if its checksum
+//! does not match or its catalog version is unknown.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,72 +11,88 @@ use byteorder::{ByteOrder, LittleEndian};
 use crate::control::{CONTROL_FILE_SIZE, find_crc};
 use crate::error::ControlError;
 use crate::flavor::Flavor;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, TimelineId};
 use crate::segment::SegmentSize;
-use crate::timeline::TimelineId;
 
-/// The layouts (`pg_control_version`) in the order of the table's columns: 9.6, 10, 11, 12, 13 to 16, 17, 18.
+/// The layouts (`pg_control_version`), in the order of the table's columns: 9.6, 10, 11, 12, 13 to 16, 17, 18.
 const LAYOUTS: [u32; 7] = [960, 1002, 1100, 1201, 1300, 1700, 1800];
 
-/// The field is not there in this layout.
+/// The layout does not have the field.
 const NONE: u16 = u16::MAX;
 
-/// What is in a control file.
+/// The fields of a control file.
+///
+/// ```
+/// use walparse::ControlFields;
+/// # use walparse::{Version, control::testing::ControlFields as Made};
+/// # let bytes = Made::clean(Version::find(1800, 202_506_291).unwrap()).build();
+///
+/// // `bytes` are the contents of `global/pg_control`.
+/// let control = ControlFields::read(&bytes)?;
+/// for field in &control.fields {
+///     println!("{:<40}{}", format!("{}:", field.label), field.value);
+/// }
+/// assert!(control.is_checksum_valid);
+/// assert_eq!(control.get("state").map(ToString::to_string), Some("shut down".to_owned()));
+/// # Ok::<(), walparse::ControlError>(())
+/// ```
 #[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
 pub struct ControlFields {
-    /// The fields, in the order in which pg_controldata shows them.
+    /// The fields, in the order in which pg_controldata prints them.
     pub fields: Vec<ControlField>,
-    /// Whether the checksum is that of the bytes before it. It is wrong in a file that was read while a
-    /// server wrote it.
+    /// Whether the checksum matches. It may not if a server was writing the file while it was read.
     pub is_checksum_valid: bool,
 }
 
-/// One field.
+/// A field of a control file.
 #[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
 pub struct ControlField {
-    /// Its name in C; for those that are computed or unknown, a name like those.
+    /// Its name in C, or a similar name if it is computed or unknown.
     pub name: Cow<'static, str>,
-    /// What pg_controldata calls it, if it shows it; else in the same style.
+    /// Its label in the output of pg_controldata, or a similar one if pg_controldata does not print it.
     pub label: Cow<'static, str>,
-    /// What it holds.
+    /// Its value.
     pub value: FieldValue,
 }
 
-/// What a field holds.
+/// The value of a field.
 #[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
 pub enum FieldValue {
     /// A number.
     Number(i64),
-    /// The system identifier: a number too large for programs that count with floating point.
+    /// The system identifier, which may be too large to be represented as a floating-point number.
     Identifier(u64),
     /// A floating-point number.
     Float(f64),
     /// Seconds since 1970-01-01 UTC.
     Time(i64),
-    /// A position.
+    /// A WAL location.
     Lsn(Lsn),
-    /// A 64-bit transaction id, as epoch and xid.
+    /// A 64-bit transaction ID, as epoch and xid.
     Xid {
-        /// How often the xid has wrapped around.
+        /// The number of wraparounds.
         epoch: u32,
         /// The xid.
         xid: u32,
     },
     /// Yes or no.
     Flag {
-        /// Which of the two.
+        /// The value.
         is_set: bool,
-        /// pg_controldata's words for yes and no.
+        /// The words of pg_controldata for true and false.
         words: [&'static str; 2],
     },
-    /// One of several words; `unrecognized` and the number if it is none of them.
+    /// One of several words; `unrecognized` and the number if there is no word for it.
     Word(String),
-    /// Bytes of no other meaning.
+    /// Uninterpreted bytes.
     Bytes(Vec<u8>),
 }
 
 impl fmt::Display for FieldValue {
-    /// As pg_controldata has it, but for times, which are shown in seconds.
+    /// As printed by pg_controldata, except for times, which are printed in seconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FieldValue::Number(number) | FieldValue::Time(number) => number.fmt(f),
@@ -92,20 +108,20 @@ impl fmt::Display for FieldValue {
 }
 
 impl ControlFields {
-    /// Reads the bytes of a control file of PostgreSQL; see [`ControlFields::read_as`].
+    /// Parses a control file of PostgreSQL.
     ///
     /// # Errors
-    /// The same.
+    /// See [`ControlFields::read_as`].
     pub fn read(bytes: &[u8]) -> Result<ControlFields, ControlError> {
         ControlFields::read_with(bytes, false)
     }
 
-    /// Reads the bytes of a control file of this flavor. What a fork has before the checksum and nobody knows
-    /// is shown in words of four bytes.
+    /// Parses a control file of this flavor. Additional fields of a fork, which are unknown, are returned as numbers
+    /// of four bytes.
     ///
     /// # Errors
-    /// Too short or too long, or a `pg_control_version` that is not in the table (also when the bytes are
-    /// of the other endianness).
+    /// The file is too short or too long, or its `pg_control_version` is unknown (or its byte order is not
+    /// little-endian).
     pub fn read_as(bytes: &[u8], flavor: Flavor) -> Result<ControlFields, ControlError> {
         ControlFields::read_with(bytes, flavor.is_fork())
     }
@@ -142,7 +158,7 @@ impl ControlFields {
     }
 }
 
-/// How the bytes of a field are read.
+/// How the bytes of a field are interpreted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     U32,
@@ -151,10 +167,10 @@ enum Kind {
     Float,
     Time,
     Lsn,
-    /// The file that holds the position.
+    /// The name of the WAL file that contains the location.
     WalFile,
-    /// `nextXid`: in the layouts up to 1100 the epoch stands in the four bytes before the xid, from 1201 on
-    /// both are one number of 64 bits.
+    /// `nextXid`: in the layouts up to 1100 the epoch is in the four bytes before the xid; since 1201 both are one
+    /// 64-bit number.
     Xid,
     State,
     WalLevel,
@@ -162,7 +178,7 @@ enum Kind {
     YesNo,
     ByValue,
     Signed,
-    /// `enableIntTimes`, a constant since 10.
+    /// `enableIntTimes`, constant since 10.
     IntTimes,
     Nonce,
     Crc,
@@ -172,12 +188,12 @@ struct Row {
     name: &'static str,
     label: &'static str,
     kind: Kind,
-    /// For each layout, where the field is.
+    /// The offset in each layout.
     offsets: [u16; 7],
 }
 
 impl Row {
-    /// pg_controldata has gone on to show how times are stored, though there is no choice any more.
+    /// pg_controldata prints the storage type of times even for layouts without that field.
     fn is_shown(&self, column: usize) -> bool {
         self.offsets[column] != NONE || self.kind == Kind::IntTimes
     }
@@ -187,8 +203,8 @@ const fn row(name: &'static str, label: &'static str, kind: Kind, offsets: [u16;
     Row { name, label, kind, offsets }
 }
 
-/// `ControlFileData`; what belongs to `checkPointCopy` is of the type `CheckPoint`. Offsets from `offsetof`
-/// on the released headers, labels from the output of pg_controldata.
+/// The fields of `ControlFileData`; those of `checkPointCopy` are fields of `CheckPoint`. The offsets were computed by
+/// `offsetof` from the released headers; the labels are those of pg_controldata.
 #[rustfmt::skip]
 static ROWS: &[Row] = &[
     row("pg_control_version", "pg_control version number", Kind::U32, [8; 7]),
@@ -248,11 +264,11 @@ static ROWS: &[Row] = &[
     row("mock_authentication_nonce", "Mock authentication nonce", Kind::Nonce, [NONE, 256, 248, 256, 256, 256, 257]),
     row("crc", "Checksum of these data", Kind::Crc, [256, 288, 280, 288, 288, 288, 292]),];
 
-/// The bytes of a control file, and which layout they have.
+/// The bytes of a control file and its layout.
 struct Layout<'a> {
     bytes: &'a [u8],
     column: usize,
-    /// Where the checksum stands.
+    /// The offset of the checksum.
     crc_at: usize,
 }
 
@@ -292,7 +308,7 @@ impl Layout<'_> {
         Some(FieldValue::Flag { is_set: *self.bytes.get(at)? != 0, words })
     }
 
-    /// The name of the segment file that holds a position of the checkpoint's timeline.
+    /// The name of the segment file that contains `lsn` on the checkpoint's timeline.
     fn wal_file(&self, lsn: Lsn) -> Option<String> {
         let size = SegmentSize::new(self.u32(self.offset_of("xlog_seg_size")?)?);
         let timeline = TimelineId(self.u32(self.offset_of("checkPointCopy.ThisTimeLineID")?)?);
@@ -306,7 +322,7 @@ impl Layout<'_> {
         self.bytes.get(..self.crc_at).map(crc32c::crc32c) == self.u32(self.crc_at)
     }
 
-    /// Four bytes of which nothing is known.
+    /// An unknown field of four bytes.
     fn unknown(&self, at: usize) -> Option<ControlField> {
         Some(ControlField {
             name: format!("unknown_{at}").into(),
@@ -328,7 +344,7 @@ impl Layout<'_> {
     }
 }
 
-/// `DBState`, in pg_controldata's words.
+/// The words of pg_controldata for `DBState`.
 const STATES: [&str; 7] = [
     "starting up",
     "shut down",
@@ -350,7 +366,7 @@ mod tests {
     use crate::version::Version;
 
     #[test]
-    fn fields_stand_where_the_control_file_has_them() {
+    fn fields_are_read_at_the_offsets_of_each_layout() {
         for version in Version::all() {
             let made = Made {
                 raw_state: 5,
@@ -383,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn the_unknown_fields_of_a_fork_are_shown_before_the_checksum() {
+    fn unknown_fields_of_a_fork_are_listed_before_the_checksum() {
         let fork =
             Version::of_all_flavors().find(|version| version.flavor().key() == "kingbase-v8r6").unwrap();
         let made = Made { tail: [1, 0, 0, 0, 9, 2, 0, 0].into(), ..Made::clean(fork) }.build();
@@ -395,9 +411,9 @@ mod tests {
         assert!(!ControlFields::read(&made).unwrap().is_checksum_valid);
     }
 
-    /// Real files, and what pg_controldata of their versions says of them.
+    /// Files made by real servers, compared with the output of their pg_controldata.
     #[test]
-    fn files_of_other_versions_are_read() {
+    fn files_of_real_servers_are_read() {
         let file = |bytes: &[u8]| {
             let control = ControlFields::read(bytes).unwrap();
             assert!(control.is_checksum_valid);
@@ -423,7 +439,7 @@ mod tests {
         );
     }
 
-    /// No two fields of a layout overlap, and none reaches behind the checksum.
+    /// No two fields of a layout overlap, and the checksum is the last field.
     #[test]
     fn fields_do_not_overlap() {
         for (column, layout) in LAYOUTS.iter().enumerate() {
@@ -451,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_checksum_is_told_and_what_is_no_control_file_is_refused() {
+    fn a_checksum_mismatch_is_reported_and_other_files_are_rejected() {
         let mut bytes = Made::clean(Version::all().next().unwrap()).build();
         bytes[100] ^= 1;
         assert!(!ControlFields::read(&bytes).unwrap().is_checksum_valid);

@@ -1,28 +1,35 @@
-//! CRC-32C, as records carry it.
+//! CRC-32C, the checksum of records.
 //!
-//! Most records have about a hundred bytes. For spans that short the `crc32c` crate's preparations cost
-//! more than its work, so on x86-64 they go through the processor's instruction directly.
+//! Most records have about a hundred bytes. For such short inputs the setup of the `crc32c` crate takes longer than its
+//! computation, so on x86-64 they are processed with the CRC32 instruction directly.
 
 #![expect(unsafe_code)]
 
 use byteorder::{ByteOrder, LittleEndian};
 
-/// From this length on the `crc32c` crate is faster.
+/// The length from which the `crc32c` crate is faster.
 #[cfg(target_arch = "x86_64")]
 const LONG: usize = 512;
 
-/// The CRC-32C of what has the checksum `crc` so far and goes on with `bytes`; 0 is that of nothing.
+/// Extends the CRC-32C `crc` of some bytes by `bytes` that follow them. The CRC-32C of no bytes is 0.
+///
+/// ```
+/// use walparse::crc32c_append;
+///
+/// assert_eq!(crc32c_append(0, b"123456789"), 0xE306_9283);
+/// assert_eq!(crc32c_append(crc32c_append(0, b"1234"), b"56789"), 0xE306_9283);
+/// ```
 #[inline]
 pub fn crc32c_append(crc: u32, bytes: &[u8]) -> u32 {
     #[cfg(target_arch = "x86_64")]
     if bytes.len() < LONG && is_x86_feature_detected!("sse4.2") {
-        // SAFETY: the processor has SSE 4.2, which is all that the function asks for.
+        // SAFETY: the processor supports SSE 4.2, the only requirement of the function.
         return unsafe { short(crc, bytes) };
     }
     crc32c::crc32c_append(crc, bytes)
 }
 
-/// The same for a span that is short.
+/// [`crc32c_append`] for short inputs.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "sse4.2")]
@@ -44,24 +51,24 @@ fn short(crc: u32, bytes: &[u8]) -> u32 {
     !crc
 }
 
-/// Whether the checksum of a whole record is right: over all behind the header, then over the header before
-/// it (`xl_crc` is the last of its 24 bytes).
+/// Whether the checksum of a complete record matches. It covers the bytes after the header, followed by the header up
+/// to `xl_crc`, its last field.
 #[inline]
-pub(crate) fn is_right(record: &[u8]) -> bool {
+pub(crate) fn is_valid(record: &[u8]) -> bool {
     let Some((header, body)) = record.split_first_chunk::<24>() else { return false };
     #[cfg(target_arch = "x86_64")]
     if body.len() < LONG && is_x86_feature_detected!("sse4.2") {
-        // SAFETY: the processor has SSE 4.2, which is all that the function asks for.
-        return unsafe { is_right_short(header, body) };
+        // SAFETY: the processor supports SSE 4.2, the only requirement of the function.
+        return unsafe { is_valid_short(header, body) };
     }
     let crc = crc32c_append(crc32c_append(0, body), &header[..20]);
     crc == LittleEndian::read_u32(&header[20..])
 }
 
-/// The same for a record that is short: asked for once instead of for each part.
+/// [`is_valid`] for short records: detects the processor's features once instead of for each part.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse4.2")]
-fn is_right_short(header: &[u8; 24], body: &[u8]) -> bool {
+fn is_valid_short(header: &[u8; 24], body: &[u8]) -> bool {
     short(short(0, body), &header[..20]) == LittleEndian::read_u32(&header[20..])
 }
 
@@ -72,14 +79,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_known_value() {
+    fn the_check_value_of_crc32c() {
         assert_eq!(crc32c_append(0, b"123456789"), 0xE306_9283);
         assert_eq!(crc32c_append(0, b""), 0);
     }
 
     proptest! {
         #[test]
-        fn every_span_has_the_checksum_of_the_crate(
+        fn every_input_has_the_checksum_of_the_crate(
             crc: u32,
             bytes in prop::collection::vec(any::<u8>(), 0..1200),
             cut in any::<prop::sample::Index>(),

@@ -1,66 +1,78 @@
-//! What records do besides changing blocks, as far as one wants to see it around a rewind: transactions
-//! that end, relations, databases and tablespaces that come and go, checkpoints, timelines.
+//! What records do besides changing blocks: they end transactions; create and drop relations, databases and tablespaces;
+//! and mark checkpoints and timelines.
 //!
-//! For showing records only. What a rewind decides by is in [`rmgr`](crate::rmgr).
+//! To display records only. What a rewind's decisions depend on is in [`rmgr`](crate::rmgr).
 
 use crate::checkpoint::Checkpoint;
 use crate::error::WalFault;
-use crate::lsn::{BlockNumber, Lsn};
+use crate::lsn::{BlockNumber, Lsn, TimelineId};
 use crate::record::{Fields, RecordHeader};
 use crate::relation::{Fork, Relation};
 use crate::rmgr;
-use crate::timeline::TimelineId;
 use crate::version::Version;
 
-/// A moment, in microseconds since 1970-01-01 UTC.
+/// A time, in microseconds since 1970-01-01 UTC.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Microseconds(pub i64);
 
-/// The effect of one record.
+/// The effect of a record.
+///
+/// ```
+/// use walparse::{Effect, Lsn, RecordHeader, Version};
+///
+/// let version = Version::find(1300, 202_209_061).expect("PostgreSQL 15");
+/// // A `COMMIT` (resource manager 1, opcode 0x00) with nothing but its time.
+/// let header = RecordHeader { total_length: 34, xid: 731, previous: Lsn(0x16B_0374), info: 0x00, rmid: 1, crc: 0 };
+/// match Effect::of(&header, &[0; 8], version) {
+///     Some(Effect::Finish(finish)) => assert!(finish.is_commit && finish.xid == 731),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
 pub enum Effect {
     /// A checkpoint.
     Checkpoint(Checkpoint),
     /// A transaction ends.
     Finish(Finish),
-    /// A relation's file is made.
+    /// The file of a relation fork is created.
     CreateRelation {
         /// The relation.
         relation: Relation,
-        /// Which fork of it.
+        /// The fork.
         fork: Fork,
     },
-    /// A relation gets shorter.
+    /// A relation is truncated.
     TruncateRelation {
         /// The relation.
         relation: Relation,
-        /// The blocks it keeps.
+        /// Its new length in blocks.
         blocks: BlockNumber,
     },
-    /// A database is made as a copy of another's directory.
+    /// A database is created by copying the directory of another one.
     CopyDatabase {
-        /// The new one.
+        /// The directory of the new database.
         to: DatabaseDir,
-        /// The other.
+        /// The directory that is copied.
         from: DatabaseDir,
     },
-    /// A database is made, empty: its blocks follow.
+    /// The directory of a database is created, empty; other records fill it.
     CreateDatabase(DatabaseDir),
-    /// A database's directories are removed.
+    /// The directories of a database are removed.
     DropDatabase(Vec<DatabaseDir>),
-    /// A tablespace is made.
+    /// A tablespace is created.
     CreateTablespace {
         /// Its OID.
         tablespace: u32,
-        /// Where it is.
+        /// Its location.
         path: String,
     },
-    /// A tablespace is removed.
+    /// A tablespace is dropped.
     DropTablespace {
         /// Its OID.
         tablespace: u32,
     },
-    /// A database's map of relation files changes.
+    /// The relation map file (`pg_filenode.map`) of a database is replaced.
     UpdateRelationMap(DatabaseDir),
     /// A new timeline starts.
     EndOfRecovery {
@@ -68,29 +80,29 @@ pub enum Effect {
         time: Microseconds,
         /// The new timeline.
         timeline: TimelineId,
-        /// The one before.
+        /// The timeline before.
         previous: TimelineId,
     },
-    /// A restore point.
+    /// A named restore point.
     RestorePoint {
         /// When.
         time: Microseconds,
         /// Its name.
         name: String,
     },
-    /// A record torn by a crash is declared void.
+    /// A record torn by a crash is marked as overwritten.
     OverwriteContrecord {
-        /// Where that one starts.
+        /// Where the torn record starts.
         torn: Lsn,
         /// When.
         time: Microseconds,
     },
-    /// Full-page writes are switched.
+    /// `full_page_writes` changes.
     FullPageWrites {
-        /// On from here on.
+        /// Whether they are on from here on.
         are_on: bool,
     },
-    /// Settings that a standby must know changed.
+    /// Settings that affect standbys have changed.
     ParameterChange {
         /// `wal_level`
         wal_level: u32,
@@ -104,28 +116,29 @@ pub enum Effect {
 pub struct DatabaseDir {
     /// The tablespace.
     pub tablespace: u32,
-    /// The database; 0 for what all databases share.
+    /// The database; 0 for shared relations.
     pub database: u32,
 }
 
 /// The end of a transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Finish {
-    /// Whether its changes count.
+    /// Whether it commits; otherwise it aborts.
     pub is_commit: bool,
-    /// The transaction, which the record's header does not name if it had been prepared.
+    /// The transaction ID. If the transaction was prepared, this is not the one in the record header.
     pub xid: u32,
     /// When.
     pub time: Microseconds,
-    /// Its subtransactions that end with it.
+    /// The subtransactions that end with it.
     pub subtransactions: Vec<u32>,
     /// The relations whose files are removed with it.
     pub dropped: Vec<Relation>,
 }
 
 impl Effect {
-    /// What a record with this header and main data does; `None` if that is none of the above, or if the
-    /// data is not what it should be.
+    /// The effect of a record with this header and main data; `None` if it has no such effect or if the main data is
+    /// malformed.
     pub fn of(header: &RecordHeader, main_data: &[u8], version: Version) -> Option<Effect> {
         let mut data = Fields { bytes: main_data };
         match rmgr::postgresql_id(header.rmid, version)? {
@@ -143,14 +156,14 @@ impl Effect {
 
 type Parsed<T> = Result<T, WalFault>;
 
-/// No record of ours: the same as data that is too short, for there is nobody to tell.
+/// The record has no such effect. Handled like malformed data, as [`Effect::of`] does not tell them apart.
 const OTHER: WalFault = WalFault::Fragment("no such effect");
 
 fn of_xlog(opcode: u8, data: &mut Fields<'_>) -> Parsed<Effect> {
     Ok(match opcode {
         0x00 | 0x10 => Effect::Checkpoint(Checkpoint::parse(data.bytes).ok_or(OTHER)?),
         0x60 => {
-            // wal_level is the last of five or, from 12 on, six numbers; two flags follow in the last four bytes.
+            // wal_level is the last of five (before 12) or six numbers; it is followed by two flags, padded to four bytes.
             let numbers = data.bytes.len().saturating_sub(8);
             data.take(numbers)?;
             Effect::ParameterChange { wal_level: data.u32()?, wal_log_hints: data.u8()? != 0 }
@@ -167,8 +180,8 @@ fn of_xlog(opcode: u8, data: &mut Fields<'_>) -> Parsed<Effect> {
     })
 }
 
-/// The parts of the main data of a commit or abort, in this order; each is there if its bit is set in
-/// `xinfo`, which itself is there if the highest bit of the info byte is.
+/// The main data of a commit or abort has these parts, in this order. A part is present if its bit is set in `xinfo`,
+/// which is present if the highest bit of the info byte is set.
 ///
 /// ```text
 /// i64 xact_time, u32 xinfo, [0x01] u32 db, u32 ts, [0x02] i32 n, n * u32 xid,
@@ -233,7 +246,7 @@ fn of_database(opcode: u8, data: &mut Fields<'_>, version: Version) -> Parsed<Ef
     })
 }
 
-/// Up to 12 a database and a tablespace, from 13 on a database and a list of tablespaces.
+/// A database and a tablespace up to 12, a database and a list of tablespaces since 13.
 fn drop_database(data: &mut Fields<'_>, version: Version) -> Parsed<Effect> {
     if version.server_version_num() < 130_000 {
         return Ok(Effect::DropDatabase(vec![database_dir(data)?]));
@@ -264,19 +277,19 @@ fn relation(data: &mut Fields<'_>) -> Parsed<Relation> {
     Ok(Relation { tablespace: data.u32()?, database: data.u32()?, number: data.u32()? })
 }
 
-/// The bytes of a list: its number of items, then the items, `size` bytes each.
+/// The bytes of a list: the number of items, followed by the items of `size` bytes each.
 fn items<'a>(data: &mut Fields<'a>, size: usize) -> Parsed<&'a [u8]> {
     let count = data.u32()? as usize;
     data.take(count.checked_mul(size).ok_or(OTHER)?)
 }
 
-/// `TimestampTz`: microseconds since 2000-01-01 UTC.
+/// A `TimestampTz`: microseconds since 2000-01-01 UTC.
 fn time(data: &mut Fields<'_>) -> Parsed<Microseconds> {
     const EPOCH: i64 = 946_684_800_000_000;
     data.u64().map(|since| Microseconds(since.cast_signed().saturating_add(EPOCH)))
 }
 
-/// Text up to its NUL.
+/// Text terminated by a NUL.
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
@@ -297,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_names_its_subtransactions_and_dropped_relations() {
+    fn a_commit_lists_its_subtransactions_and_dropped_relations() {
         let all = [
             0, 0, 0x11F, 16384, 1663, // time, xinfo, database
             2, 7, 8, // subtransactions
@@ -325,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn databases_and_files() {
+    fn records_of_databases_and_relation_files() {
         let dir = |tablespace, database| DatabaseDir { tablespace, database };
         assert_eq!(
             effect(4, 0x01, &[5, 1663, 1, 1664]),

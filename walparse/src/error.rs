@@ -1,66 +1,56 @@
-//! What can be wrong with bytes and names.
+//! What can be wrong with a control file, a history file or WAL.
 
-use crate::lsn::Lsn;
-use crate::timeline::TimelineId;
+use crate::lsn::{Lsn, TimelineId};
 
-/// Text that should have been a name or a position.
+/// Why a timeline history file is invalid.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NameError {
-    /// No LSN.
-    #[error("invalid WAL location \"{text}\"")]
-    Lsn {
-        /// What stood there.
-        text: String,
-    },
-}
-
-/// A history file that cannot be right.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum HistoryError {
-    /// Not a timeline and a position.
+    /// A line does not start with a timeline and a WAL location.
     #[error("syntax error in history file of timeline {timeline}, line {line_number}: \"{line}\"")]
     Syntax {
-        /// Whose file it is.
+        /// The timeline whose history file this is.
         timeline: TimelineId,
-        /// Counted from 1.
+        /// The number of the line, starting at 1.
         line_number: usize,
         /// The line.
         line: String,
     },
-    /// Timelines must increase.
+    /// The timelines do not increase from line to line.
     #[error(
         "invalid data in history file of timeline {timeline}, line {line_number}: timelines must be in increasing sequence"
     )]
     Order {
-        /// Whose file it is.
+        /// The timeline whose history file this is.
         timeline: TimelineId,
-        /// Counted from 1.
+        /// The number of the line, starting at 1.
         line_number: usize,
     },
-    /// An ancestor must be older than its child.
+    /// An ancestor's number is not less than that of its descendant.
     #[error(
         "invalid data in history file of timeline {timeline}, line {line_number}: timeline {parent} is not older than {timeline}"
     )]
     NotOlder {
-        /// Whose file it is.
+        /// The timeline whose history file this is.
         timeline: TimelineId,
-        /// What it names as an ancestor.
+        /// The ancestor.
         parent: TimelineId,
-        /// Counted from 1.
+        /// The number of the line, starting at 1.
         line_number: usize,
     },
 }
 
-/// A control file that cannot be used.
+/// Why a control file cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ControlError {
-    /// Not the length of a control file.
+    /// The bytes are too few or too many to be a control file.
     #[error("unexpected control file size {length}, expected 8192")]
     TooShort {
-        /// Bytes found.
+        /// The number of bytes.
         length: usize,
     },
-    /// No row of the version table fits.
+    /// The version table has no such version.
     #[error("control file version {control_version} with catalog version {catalog_version} is not supported")]
     UnknownVersion {
         /// `pg_control_version`
@@ -68,24 +58,24 @@ pub enum ControlError {
         /// `catalog_version_no`
         catalog_version: u32,
     },
-    /// The checksum is wrong.
+    /// The checksum does not match.
     #[error("incorrect checksum in control file: stored {stored:08X}, computed {computed:08X}")]
     Checksum {
-        /// What the file says.
+        /// The checksum in the file.
         stored: u32,
-        /// What its bytes give.
+        /// The checksum of its contents.
         computed: u32,
     },
-    /// Nowhere in a fork's file stands the checksum of what is before it.
-    #[error("incorrect checksum in control file: no place in it holds the checksum of what stands before")]
+    /// No four bytes of a fork's file are the checksum of the bytes before them.
+    #[error("incorrect checksum in control file: no field matches the checksum of the preceding bytes")]
     NoChecksum,
-    /// `state` is none of the server's.
+    /// `state` is not a known `DBState`.
     #[error("unrecognized cluster state {raw} in control file")]
     State {
-        /// The number.
+        /// The stored number.
         raw: u32,
     },
-    /// A size no server can have.
+    /// A size is out of range.
     #[error("invalid {field} in control file: {value}")]
     Size {
         /// Which size.
@@ -96,116 +86,118 @@ pub enum ControlError {
 }
 
 impl ControlError {
-    /// Whether the file may have been read while a server wrote it.
+    /// Whether the cause may be that a server was writing the file while it was read.
     pub fn may_be_torn(&self) -> bool {
         matches!(self, ControlError::Checksum { .. } | ControlError::NoChecksum)
     }
 }
 
-/// Why bytes are no valid WAL. At the end of the WAL this is no error: it is how one knows the end.
+/// Why some bytes are not valid WAL. Every WAL ends with such a fault; it is an error only if more WAL is needed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WalFault {
-    /// No segment file goes on from here.
-    #[error("there is no segment file")]
+    /// The next segment file does not exist.
+    #[error("segment file does not exist")]
     NoSegment,
-    /// The file ends before the page or record does.
-    #[error("the file is too short")]
+    /// The file ends in the middle of a page or a record.
+    #[error("segment file is too short")]
     FileTooShort,
-    /// A page of another version, or no page at all.
+    /// The page belongs to another version, or is not a WAL page.
     #[error("invalid magic number {found:04X} in page header")]
     PageMagic {
-        /// What stands there.
+        /// `xlp_magic`
         found: u16,
     },
-    /// A flag that no server sets.
+    /// The page header has flags that no server sets.
     #[error("invalid info bits {found:04X} in page header")]
     PageFlags {
-        /// What stands there.
+        /// `xlp_info`
         found: u16,
     },
-    /// The page was written for another position: a recycled file.
-    #[error("page header says {found}: an old page of a recycled file")]
+    /// The page was written for another position: the file is a recycled segment.
+    #[error("unexpected page address {found} in page header")]
     PageAddress {
-        /// The position in the header.
+        /// `xlp_pageaddr`
         found: Lsn,
     },
     /// The segment belongs to another cluster.
-    #[error("the segment is of a different database system")]
+    #[error("segment file is from a different database system")]
     ForeignSystem,
-    /// Segment or page size are not the cluster's.
-    #[error("segment size or page size in the page header are not those of the cluster")]
+    /// The segment size or the page size is not that of the cluster.
+    #[error("incorrect segment size or block size in page header")]
     PageSizes,
-    /// The first page of a segment lacks its long header.
-    #[error("the first page of the segment has no long header")]
+    /// The first page of a segment has no long header.
+    #[error("first page of the segment has no long header")]
     NoLongHeader,
-    /// The page and the record before it disagree about what is continued.
-    #[error("the page does not continue the record before it as it should")]
+    /// The page header and the record before it disagree about what the page continues.
+    #[error("page does not continue the preceding record")]
     Continuation,
-    /// Timelines only grow along the WAL.
-    #[error("timeline {found} in page header after timeline {after}")]
+    /// The timeline is older than on an earlier page.
+    #[error("out-of-sequence timeline ID {found} (after {after}) in page header")]
     PageTimeline {
-        /// In this header.
+        /// The timeline of this page.
         found: TimelineId,
-        /// In an earlier one.
+        /// The timeline of an earlier page.
         after: TimelineId,
     },
-    /// No record is shorter than its header; zero is how the end usually looks.
+    /// The length is less than that of a record header. It is usually 0 at the end of the WAL.
     #[error("invalid record length {found}")]
     RecordLength {
         /// `xl_tot_len`
         found: u32,
     },
-    /// No such resource manager.
+    /// There is no such resource manager.
     #[error("invalid resource manager {found}")]
     ResourceManager {
         /// `xl_rmid`
         found: u8,
     },
-    /// The record does not follow the one before it.
+    /// The record is not the successor of the one before it.
     #[error("incorrect prev-link {found}")]
     PreviousLink {
         /// `xl_prev`
         found: Lsn,
     },
-    /// The record's checksum is wrong.
+    /// The checksum of the record does not match.
     #[error("incorrect record checksum")]
     Checksum,
-    /// A page declares another record void than the one it interrupts.
-    #[error("a different torn record is declared void at {found}")]
+    /// The record after a torn one marks a different record as overwritten.
+    #[error("overwrite record refers to {found}, which is not the torn record")]
     Overwrite {
-        /// What the record says.
+        /// The record that is marked as overwritten.
         found: Lsn,
     },
-    /// The parts of a record do not fit together.
+    /// The parts of a record are inconsistent.
     #[error("invalid record: {0}")]
     Fragment(&'static str),
 }
 
-/// WAL could not be read.
+/// Why WAL could not be read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WalReadError {
-    /// A segment file could not be opened or mapped.
+    /// A segment file or the WAL directory could not be read.
     #[error("could not open file \"{}\"", path.display())]
     Open {
-        /// The file.
+        /// The path.
         path: std::path::PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// A place outside the directory that should hand out a segment failed.
-    #[error("could not get WAL segment {segment}")]
+    /// A segment that is not in the WAL directory could not be fetched.
+    #[error("could not fetch WAL segment {segment}")]
     Fetch {
         /// The name of the segment file.
         segment: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A record with a right checksum that cannot be taken apart: not the format it should be.
+    /// A record has a valid checksum but not the expected format.
     #[error("could not decode WAL record at {lsn}")]
     Undecodable {
-        /// Where it starts.
+        /// Where the record starts.
         lsn: Lsn,
         /// What is wrong with it.
         #[source]

@@ -1,14 +1,11 @@
 //! The table of flavors: how PostgreSQL and its forks name their files and number their resource managers.
 //!
-//! A row is found by looking at a data directory, never assumed. Adding a fork means adding a row here; what
-//! a version of it puts into its files it has from the PostgreSQL it was made from, whose row is in
-//! [`crate::version`].
+//! The flavor of a data directory is detected, never assumed. To support a fork, add a row here. Its file formats are
+//! those of the PostgreSQL version it is based on, whose row is in `version.rs`.
 
 use std::fmt;
 
-use crate::version::Version;
-
-/// One way to name files: a row of the table, and what was found besides. Copies are cheap.
+/// PostgreSQL or a fork: a row of the table, and the WAL magic number if it was read from WAL. Cheap to copy.
 #[derive(Clone, Copy)]
 pub struct Flavor {
     row: &'static FlavorRow,
@@ -18,9 +15,9 @@ pub struct Flavor {
 struct FlavorRow {
     key: &'static str,
     product: &'static str,
-    /// The PostgreSQL versions it comes in, or was made from.
+    /// The major versions of PostgreSQL that have this flavor, or on which the fork is based.
     majors: &'static [&'static str],
-    /// What stands in its version string, for a fork.
+    /// Strings of which a fork's version string contains one.
     marks: &'static [&'static str],
     is_fork: bool,
     version_dir: VersionDir,
@@ -29,61 +26,62 @@ struct FlavorRow {
     rmgrs: &'static [&'static str],
 }
 
-/// How a tablespace's directory of one version is called (`TABLESPACE_VERSION_DIRECTORY`).
+/// The form of the directory name in a tablespace (`TABLESPACE_VERSION_DIRECTORY`).
 #[derive(Clone, Copy)]
 enum VersionDir {
-    /// Prefix, major version, catalog version.
+    /// Prefix, major version and catalog version.
     Major(&'static str),
-    /// Prefix, the product's own version, catalog version; the second is what it usually is.
+    /// Prefix, product version and catalog version; with the usual product version.
     Product(&'static str, &'static str),
 }
 
-/// The names in a data directory, and of the programs that work on it. Paths are below the data directory.
+/// The names of the files in a data directory and of the server's programs. Paths are relative to the data directory.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Names {
     /// The WAL directory.
     pub wal_dir: &'static str,
-    /// The directory of the links to tablespaces.
+    /// The directory of the symbolic links to tablespaces.
     pub tablespace_dir: &'static str,
     /// The control file.
     pub control_file: &'static str,
-    /// The file with the version, in the data directory and in that of each database.
+    /// The file with the major version, in the data directory and in the directory of each database.
     pub version_file: &'static str,
-    /// What the names of most of the server's own directories begin with.
+    /// The prefix of the names of most of the server's directories.
     pub prefix: &'static str,
-    /// Where logs go if they go into the data directory and the name has that prefix.
+    /// The log directory, if it is in the data directory and its name has that prefix.
     pub log_dir: &'static str,
-    /// The lock file, which names the server's process.
+    /// The lock file, with the process ID of the server.
     pub lock_file: &'static str,
-    /// The command line of the last start.
+    /// The file with the command line of the last start.
     pub opts_file: &'static str,
     /// The main configuration file.
     pub config_file: &'static str,
-    /// What `ALTER SYSTEM` writes.
+    /// The file that `ALTER SYSTEM` writes.
     pub auto_config_file: &'static str,
-    /// The same while it is being written.
+    /// The temporary file that replaces it.
     pub auto_config_draft: &'static str,
-    /// A cache of the catalogs; those being written have longer names.
+    /// The relation cache file; temporary ones have a suffix.
     pub catalog_cache: &'static str,
-    /// Statistics on their way between processes.
+    /// The directory of temporary statistics files.
     pub stat_tmp_dir: &'static str,
-    /// Replication slots.
+    /// The directory of replication slots.
     pub slot_dir: &'static str,
-    /// Shared memory in files.
+    /// The directory of dynamic shared memory.
     pub shared_memory_dir: &'static str,
-    /// `NOTIFY`.
+    /// The directory of `LISTEN`/`NOTIFY` state.
     pub notify_dir: &'static str,
-    /// Serializable transactions.
+    /// The directory of serializable transactions.
     pub serial_dir: &'static str,
-    /// Exported snapshots.
+    /// The directory of exported snapshots.
     pub snapshot_dir: &'static str,
-    /// Subtransactions.
+    /// The directory of subtransaction state.
     pub subtrans_dir: &'static str,
     /// The server program.
     pub server_program: &'static str,
     /// The program that starts and stops a server.
     pub ctl_program: &'static str,
-    /// The program that shows a control file.
+    /// The program that prints the control file.
     pub controldata_program: &'static str,
 }
 
@@ -112,8 +110,8 @@ const POSTGRESQL_NAMES: Names = Names {
     controldata_program: "pg_controldata",
 };
 
-/// As listings of V8R6 and V9 data directories and the vendor's scripts have them. There is `sys_csnlog`
-/// besides; nothing says that a server makes it anew at a start, so it is copied like the commit log.
+/// From listings of V8R6 and V9 data directories and from the vendor's scripts. There is also `sys_csnlog`; it is
+/// copied like the commit log, because nothing shows that a server recreates it at startup.
 const KINGBASE_NAMES: Names = Names {
     wal_dir: "sys_wal",
     tablespace_dir: "sys_tblspc",
@@ -139,7 +137,7 @@ const KINGBASE_NAMES: Names = Names {
     controldata_program: "sys_controldata",
 };
 
-/// The built-in resource managers of PostgreSQL 9.6 to 18, in the order of their numbers (rmgrlist.h).
+/// The built-in resource managers of PostgreSQL 9.6 to 18, indexed by ID (rmgrlist.h).
 pub(crate) static POSTGRESQL_RMGRS: [&str; 22] = [
     "XLOG",
     "Transaction",
@@ -165,7 +163,7 @@ pub(crate) static POSTGRESQL_RMGRS: [&str; 22] = [
     "LogicalMessage",
 ];
 
-/// Two more from the seventh on, as `sys_waldump --rmgr=list` of V8R6 shows them.
+/// As printed by `sys_waldump --rmgr=list` of V8R6: two more than PostgreSQL, with the IDs 6 and 7.
 const KINGBASE_V8R6_RMGRS: [&str; 24] = [
     "XLOG",
     "Transaction",
@@ -217,12 +215,12 @@ const KINGBASE_V8R3: FlavorRow = FlavorRow {
     rmgrs: &POSTGRESQL_RMGRS,
 };
 
-/// The flavors. Rows of one key are the same to the user, who need not know which directory it is.
+/// The flavors. Rows with the same key are one flavor to the user; they differ in the WAL directory.
 static FLAVORS: &[FlavorRow] = &[
     POSTGRESQL,
     FlavorRow { majors: &["9.6"], names: &Names { wal_dir: "pg_xlog", ..POSTGRESQL_NAMES }, ..POSTGRESQL },
     KINGBASE_V8R3,
-    // Texts about V8R3 name either directory.
+    // Documents about V8R3 mention both names of the WAL directory.
     FlavorRow { names: &KINGBASE_NAMES, ..KINGBASE_V8R3 },
     FlavorRow {
         key: "kingbase-v8r6",
@@ -238,91 +236,74 @@ static FLAVORS: &[FlavorRow] = &[
 ];
 
 impl Flavor {
-    /// All rows of the table.
+    /// All flavors. Two of them may have the same key and differ in the WAL directory.
     pub fn all() -> impl Iterator<Item = Flavor> {
         FLAVORS.iter().map(|row| Flavor { row, wal_magic: None })
     }
 
-    /// The keys of the table, each once.
+    /// The distinct keys.
     pub fn keys() -> Vec<&'static str> {
         let mut keys: Vec<_> = FLAVORS.iter().map(|row| row.key).collect();
         keys.dedup();
         keys
     }
 
-    /// What users and programs call it, for example `kingbase-v8r6`.
+    /// The name for users and programs, for example `kingbase-v8r6`.
     pub fn key(self) -> &'static str {
         self.row.key
     }
 
-    /// The product, for example `KingbaseES V8R6`.
+    /// The name of the product, for example `KingbaseES V8R6`.
     pub fn product(self) -> &'static str {
         self.row.product
     }
 
-    /// Whether its formats are known only from the PostgreSQL it was made from.
+    /// Whether it is a fork, whose formats are known only from the PostgreSQL version it is based on.
     pub fn is_fork(self) -> bool {
         self.row.is_fork
     }
 
-    /// Its names.
+    /// The names of its files and programs.
     pub fn names(self) -> &'static Names {
         self.row.names
     }
 
-    /// The name of its WAL directory.
+    /// The name of the WAL directory.
     pub fn wal_dir(self) -> &'static str {
         self.row.names.wal_dir
     }
 
-    /// Whether its server archives into a directory by itself (`archive_dest`).
+    /// Whether the server can archive WAL into a directory on its own (`archive_dest`).
     pub fn has_archive_dest(self) -> bool {
         self.row.has_archive_dest
     }
 
-    /// What its version string contains, one of these; nothing for PostgreSQL.
+    /// Strings of which the version string contains one; empty for PostgreSQL.
     pub fn marks(self) -> &'static [&'static str] {
         self.row.marks
     }
 
-    /// The version of this flavor whose control file carries this pair of numbers. PostgreSQL has one catalog
-    /// version to each; a fork counts its own.
-    pub fn version(self, control_version: u32, catalog_version: u32) -> Option<Version> {
-        let version = self.versions().find(|version| version.control_version() == control_version)?;
-        if self.row.is_fork {
-            return Some(version.with_catalog(catalog_version));
-        }
-        self.versions().find(|version| {
-            (version.control_version(), version.catalog_version()) == (control_version, catalog_version)
-        })
-    }
-
-    /// Whether one of its versions has control files of this version.
-    pub fn has_control_version(self, control_version: u32) -> bool {
-        self.versions().any(|version| version.control_version() == control_version)
-    }
-
-    /// Its versions, a fork's with the catalog version of PostgreSQL.
-    pub(crate) fn versions(self) -> impl Iterator<Item = Version> {
-        self.row.majors.iter().filter_map(move |name| Version::of(self, name))
-    }
-
-    /// The same with this magic number in its WAL pages, which was found there.
+    /// The same flavor with the WAL magic number found in its WAL.
     pub fn with_wal_magic(self, wal_magic: u16) -> Flavor {
         Flavor { wal_magic: Some(wal_magic), ..self }
     }
 
-    /// The magic number that was found.
+    /// The major versions of PostgreSQL that have this flavor, or on which the fork is based.
+    pub(crate) fn majors(self) -> &'static [&'static str] {
+        self.row.majors
+    }
+
+    /// The WAL magic number that was found, if it was looked for.
     pub(crate) fn wal_magic(self) -> Option<u16> {
         self.wal_magic
     }
 
-    /// The names of its resource managers, by number.
+    /// The names of its built-in resource managers, indexed by ID.
     pub(crate) fn rmgrs(self) -> &'static [&'static str] {
         self.row.rmgrs
     }
 
-    /// The usual name of a tablespace's directory of a version.
+    /// The usual name of the directory of a version in a tablespace.
     pub(crate) fn tablespace_version_dir(self, major: &str, catalog: u32) -> String {
         match self.row.version_dir {
             VersionDir::Major(prefix) => format!("{prefix}_{major}_{catalog}"),
@@ -330,7 +311,7 @@ impl Flavor {
         }
     }
 
-    /// Whether this is such a name.
+    /// Whether `name` is the name of such a directory.
     pub(crate) fn is_tablespace_version_dir(self, name: &str, major: &str, catalog: u32) -> bool {
         let (prefix, middle) = match self.row.version_dir {
             VersionDir::Major(prefix) => (prefix, Some(major)),
@@ -370,45 +351,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_has_versions_and_keys_stand_together() {
+    fn every_flavor_has_versions_and_rows_of_a_key_are_adjacent() {
         for flavor in Flavor::all() {
             assert_eq!(flavor.versions().count(), flavor.row.majors.len(), "{flavor:?}");
             let names = flavor.names();
             assert!(
                 names.wal_dir.starts_with(names.prefix) && names.tablespace_dir.starts_with(names.prefix)
             );
-            assert_eq!(flavor.rmgrs()[..6], POSTGRESQL_RMGRS[..6], "what a rewind interprets");
+            assert_eq!(
+                flavor.rmgrs()[..6],
+                POSTGRESQL_RMGRS[..6],
+                "the resource managers that a rewind interprets"
+            );
         }
         assert_eq!(Flavor::keys(), ["postgresql", "kingbase-v8r3", "kingbase-v8r6"]);
-    }
-
-    #[test]
-    fn a_fork_counts_its_own_catalog_versions() {
-        let flavor = |key: &str| Flavor::all().find(|flavor| flavor.key() == key).unwrap();
-        assert!(flavor("postgresql").version(1201, 202_211_151).is_none());
-        let version = flavor("kingbase-v8r6").version(1201, 202_211_151).unwrap();
-        assert_eq!((version.name(), version.catalog_version()), ("12", 202_211_151));
-        assert_eq!(version.tablespace_version_dir(), "SYS_12_202211151");
-        assert!(flavor("kingbase-v8r6").version(960, 201_608_131).is_none());
-        assert_eq!(flavor("kingbase-v8r3").version(960, 201_608_131).unwrap().name(), "9.6");
-    }
-
-    #[test]
-    fn a_tablespace_directory_need_not_have_the_usual_name() {
-        let is_one = |key: &str, control, catalog, name: &str| {
-            let flavor =
-                Flavor::all().find(|row| row.key() == key && row.has_control_version(control)).unwrap();
-            flavor.version(control, catalog).unwrap().is_tablespace_version_dir(name)
-        };
-        for name in ["SYS_V008R002_201608131", "SYS_V008R003_201608131"] {
-            assert!(is_one("kingbase-v8r3", 960, 201_608_131, name));
-            assert!(!is_one("kingbase-v8r3", 960, 201_608_132, name));
-        }
-        assert!(is_one("kingbase-v8r6", 1201, 202_404_121, "SYS_12_202404121"));
-        assert!(!is_one("kingbase-v8r6", 1201, 202_404_121, "SYS_V008_202404121"));
-        assert!(is_one("postgresql", 960, 201_608_131, "PG_9.6_201608131"));
-        for name in ["PG_12_201909212", "SYS_9.6_201608131", "PG_9.6_0201608131", "PG_9.6", "PG_"] {
-            assert!(!is_one("postgresql", 960, 201_608_131, name), "{name}");
-        }
     }
 }

@@ -1,31 +1,40 @@
-//! Positions: in the WAL ([`Lsn`]) and in a relation ([`BlockNumber`]).
+//! Positions: in the WAL ([`Lsn`], [`TimelineId`]) and in a relation ([`BlockNumber`]).
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::NameError;
-
-/// A log sequence number: the byte position in the WAL since the cluster was made.
+/// A log sequence number (`XLogRecPtr`): a byte position in the WAL, counted from the creation of the cluster.
 ///
-/// Written `%X/%X` (high half, low half), as every PostgreSQL up to 18 does.
+/// It is printed as `%X/%X` (high half, low half), like PostgreSQL up to 18 does; PostgreSQL 19 pads the low half
+/// with zeros to eight digits. Both forms are parsed.
+///
+/// ```
+/// use walparse::Lsn;
+///
+/// let lsn: Lsn = "16B/374D848".parse()?;
+/// assert_eq!(lsn, Lsn(0x16B_0374_D848));
+/// assert_eq!("16B/0374D848".parse(), Ok(lsn));
+/// assert_eq!(lsn.to_string(), "16B/374D848");
+/// # Ok::<(), walparse::NameError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lsn(pub u64);
 
 impl Lsn {
-    /// `InvalidXLogRecPtr`: no position at all.
+    /// `InvalidXLogRecPtr`, 0/0: no position.
     pub const INVALID: Lsn = Lsn(0);
 
-    /// Whether this is a position, and not `0/0`.
+    /// Whether this is a position other than 0/0.
     pub fn is_valid(self) -> bool {
         self.0 != 0
     }
 
-    /// This position moved on by `bytes`; stays at the end of the range instead of wrapping.
+    /// The position `bytes` later; saturates at the largest position.
     pub fn advance(self, bytes: u64) -> Lsn {
         Lsn(self.0.saturating_add(bytes))
     }
 
-    /// Rounded up to the 8-byte alignment at which records start.
+    /// The position rounded up to a multiple of 8, the alignment of records (`MAXALIGN`).
     pub fn aligned(self) -> Lsn {
         Lsn(self.0.saturating_add(7) & !7)
     }
@@ -46,7 +55,10 @@ impl fmt::Debug for Lsn {
 impl FromStr for Lsn {
     type Err = NameError;
 
-    /// Reads `%X/%X` with any number (1 to 8) of hexadecimal digits in each half.
+    /// Parses two hexadecimal numbers of 1 to 8 digits, separated by a slash.
+    ///
+    /// # Errors
+    /// The text is anything else.
     fn from_str(text: &str) -> Result<Lsn, NameError> {
         let bad = || NameError::Lsn { text: text.to_owned() };
         let (high, low) = text.split_once('/').ok_or_else(bad)?;
@@ -60,7 +72,17 @@ impl FromStr for Lsn {
     }
 }
 
-/// The number of a block in a relation fork, counted over all its segment files.
+/// The number of a timeline. Every promotion starts a new timeline.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TimelineId(pub u32);
+
+impl fmt::Display for TimelineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The number of a block in a relation fork, counted across all its segment files.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct BlockNumber(pub u32);
 
@@ -68,6 +90,18 @@ impl fmt::Display for BlockNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// Why text could not be parsed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// The text is not an LSN.
+    #[error("invalid WAL location \"{text}\"")]
+    Lsn {
+        /// The text.
+        text: String,
+    },
 }
 
 #[cfg(test)]
@@ -78,15 +112,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_lsn_reads_back(value: u64) {
+        fn every_lsn_round_trips(value: u64) {
             let lsn = Lsn(value);
             prop_assert_eq!(lsn.to_string().parse(), Ok(lsn));
-            // As pg_waldump writes it.
+            // As pg_waldump prints it.
             prop_assert_eq!(format!("{:X}/{:08X}", value >> 32, value & 0xFFFF_FFFF).parse(), Ok(lsn));
         }
 
         #[test]
-        fn what_is_read_is_the_only_lsn_it_can_be(text in "[0-9A-Fa-f/ +x]{0,19}") {
+        fn parsed_text_is_the_printed_lsn_up_to_case_and_zeros(text in "[0-9A-Fa-f/ +x]{0,19}") {
             if let Ok(lsn) = text.parse::<Lsn>() {
                 let digits = |half: &str| half.trim_start_matches('0').to_ascii_uppercase();
                 let (high, low) = text.split_once('/').unwrap();
@@ -98,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn lsn_text_round_trips_and_bad_text_is_refused() {
+    fn lsn_text_round_trips_and_invalid_text_is_rejected() {
         for value in [0, 1, 0x1_0000_0000, 0x16_9000_0028, u64::MAX] {
             assert_eq!(Lsn(value).to_string().parse::<Lsn>().unwrap(), Lsn(value));
         }

@@ -1,11 +1,10 @@
-//! The bytes of a file, mapped into memory where that is safe.
+//! The bytes of a file, mapped into memory if that is safe.
 //!
-//! A file that somebody truncates while it is mapped would end the program with SIGBUS, which no code here
-//! could catch. So a file is mapped only under a read lease (`F_SETLEASE`): while we hold it, the kernel
-//! makes anyone wait who opens the file for writing or truncates it, for as long as
-//! `/proc/sys/fs/lease-break-time` says (45 seconds, far longer than a segment is in use). There is no
-//! lease on a file that is open for writing already, on one that belongs to another user, and on some
-//! file systems; such a file is read.
+//! Reading a mapped file that has been truncated raises SIGBUS, which would terminate the program. So a file is mapped
+//! only under a read lease (`F_SETLEASE`): while the lease is held, the kernel delays every open for writing and every
+//! truncation of the file, for up to `/proc/sys/fs/lease-break-time` seconds (45 by default, far longer than a segment
+//! is in use). No lease can be taken on a file that is open for writing or belongs to another user, or on some file
+//! systems. Such a file is read into memory.
 
 #![expect(unsafe_code)]
 
@@ -17,39 +16,39 @@ use std::path::Path;
 
 use memmap2::{Advice, Mmap, UncheckedAdvice};
 
-/// Bytes of a mapped file that are asked for at once. When they are given back, all processors that run this program
-/// must be told, which takes longer the more often it is done.
+/// How many bytes of a mapping are populated, and later released, at a time. Every release interrupts all processors
+/// that run this program, so it must not be done too often.
 const WINDOW: usize = 1 << 20;
 
-/// The bytes of a whole file.
+/// The contents of a file.
 #[derive(Debug)]
 pub enum FileBytes {
-    /// A mapping.
+    /// A memory mapping.
     Mapped(LeasedMap),
     /// A copy in memory.
     Owned(Vec<u8>),
 }
 
-/// A mapping of a file on which we hold a lease.
+/// A mapping of a file on which a lease is held.
 #[derive(Debug)]
 pub struct LeasedMap {
     map: Mmap,
-    /// Holds the lease; closed after the mapping is gone.
+    /// Holds the lease; closed after the mapping is removed, as fields are dropped in order.
     _file: File,
 }
 
 impl FileBytes {
-    /// The file at `path`, to be read from front to back.
+    /// Opens the file at `path` for sequential reading.
     ///
     /// # Errors
-    /// It cannot be opened, is no file, or cannot be read.
+    /// The file cannot be opened or read, or is a directory.
     pub fn open(path: &Path) -> io::Result<FileBytes> {
         let mut file = File::open(path)?;
         if take_lease(&file) && file.metadata()?.len() > 0 {
-            // SAFETY: the mapping is read-only and private to this value, and is not longer than the file,
-            // which the lease keeps from being written to or cut as long as the mapping lives.
+            // SAFETY: the mapping is read-only, private to this value, and not longer than the file. The lease
+            // prevents writing to and truncating the file as long as the mapping exists.
             let map = unsafe { Mmap::map(&file)? };
-            // Only a hint: without it the scan is slower, not wrong.
+            // A hint only: without it the scan is slower but still correct.
             let _ = map.advise(Advice::Sequential);
             return Ok(FileBytes::Mapped(LeasedMap { map, _file: file }));
         }
@@ -58,9 +57,9 @@ impl FileBytes {
         Ok(FileBytes::Owned(bytes))
     }
 
-    /// Asks for the bytes from `at` on, which costs less than one fault for each page, and gives back those that
-    /// were asked for before: however large the file, only a window of it takes memory. Returns where the
-    /// window ends. An error is no harm.
+    /// Populates a window of the mapping that starts at `at`, which is cheaper than a fault for each page, and releases
+    /// the window before it, so that a large file does not take much memory. Returns the end of the window. Errors
+    /// are ignored, because this only affects speed.
     pub(crate) fn move_window(&self, at: usize) -> usize {
         let end = at.saturating_add(WINDOW);
         if let FileBytes::Mapped(leased) = self
@@ -69,8 +68,8 @@ impl FileBytes {
             let map = &leased.map;
             let _ = map.advise_range(Advice::PopulateRead, at, WINDOW.min(map.len() - at));
             if let Some(before) = at.checked_sub(WINDOW) {
-                // SAFETY: nobody writes to this mapping, so its pages have nothing that the file has not; one
-                // that is still looked at is read from the file again.
+                // SAFETY: nothing writes to this mapping, so its pages are those of the file; a released page that
+                // is still used is read from the file again.
                 let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, before, WINDOW) };
             }
         }
@@ -89,15 +88,15 @@ impl Deref for FileBytes {
     }
 }
 
-/// `F_SETSIG` of Linux's `fcntl.h`, which the libc crate does not have on every platform.
+/// `F_SETSIG` from Linux's `fcntl.h`, which the libc crate does not define on every platform.
 const F_SETSIG: libc::c_int = 10;
 
-/// Takes a read lease on a file that is open for reading only; it ends when the file is closed.
+/// Takes a read lease on a file that is open for reading only. Closing the file releases the lease.
 fn take_lease(file: &File) -> bool {
     let fd = file.as_raw_fd();
-    // Whoever waits for the lease is announced by a signal, which would end the program if it were the
-    // usual SIGIO. SIGURG is ignored.
-    // SAFETY: both calls take integers only, and the descriptor is open.
+    // The kernel sends a signal when another process waits for the lease. The default, SIGIO, would terminate the
+    // program; SIGURG is ignored.
+    // SAFETY: both calls take integers only, and the file descriptor is open.
     unsafe {
         libc::fcntl(fd, F_SETSIG, libc::SIGURG) == 0 && libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) == 0
     }
@@ -125,16 +124,16 @@ mod tests {
     }
 
     #[test]
-    fn who_truncates_a_mapped_file_waits_until_it_is_unmapped() {
+    fn truncating_a_mapped_file_waits_until_it_is_unmapped() {
         let (_directory, path) = file();
         let bytes = FileBytes::open(&path).unwrap();
         let is_mapped = matches!(bytes, FileBytes::Mapped(_));
         thread::scope(|scope| {
             let truncating = scope.spawn(|| truncate(&path));
             thread::sleep(Duration::from_millis(200));
-            // Without the lease this would be the end of the whole program.
+            // Without the lease this would raise SIGBUS.
             assert_eq!(bytes.iter().map(|&byte| usize::from(byte)).sum::<usize>(), 7 * LENGTH);
-            assert_eq!(truncating.is_finished(), !is_mapped, "a file that is not mapped stops nobody");
+            assert_eq!(truncating.is_finished(), !is_mapped, "only a mapped file delays truncation");
             drop(bytes);
             truncating.join().unwrap();
         });
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_open_for_writing_is_read() {
+    fn a_file_open_for_writing_is_read_into_memory() {
         let (_directory, path) = file();
         let writer = OpenOptions::new().write(true).open(&path).unwrap();
         let bytes = FileBytes::open(&path).unwrap();
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_an_error() {
+    fn a_directory_or_a_missing_file_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         assert!(FileBytes::open(directory.path()).is_err());
         assert!(FileBytes::open(&directory.path().join("none")).is_err());

@@ -1,4 +1,4 @@
-//! The names of record kinds, as pg_waldump prints them. For showing records only: nothing depends on them.
+//! The names of record types, as printed by pg_waldump. To display records only; no decision depends on them.
 
 use std::borrow::Cow;
 
@@ -6,8 +6,8 @@ use crate::record::RecordHeader;
 use crate::rmgr;
 use crate::version::Version;
 
-/// One kind of record: resource manager, opcode, name, and the versions (`server_version_num` without its
-/// minor part) that have it under this name.
+/// A record type: resource manager ID, opcode, name, and the range of versions (`server_version_num` of the major
+/// version) in which it has this name.
 struct Kind {
     rmid: u8,
     opcode: u8,
@@ -38,7 +38,7 @@ const HEAP: u8 = 10;
 const BRIN: u8 = 17;
 const GENERIC: u8 = 20;
 
-/// The bit beside the opcode of some heap and BRIN records: replay makes the page anew.
+/// A flag next to the opcode of some heap and BRIN records: replay initializes the page.
 const INIT_PAGE: u8 = 0x80;
 
 #[rustfmt::skip]
@@ -118,15 +118,15 @@ static KINDS: &[Kind] = &[
     kind(21, 0x00, "MESSAGE"),
 ];
 
-/// What kind of record this is, for example `INSERT+INIT`; `UNKNOWN` and the info byte if it has no name.
+/// The name of the record type, for example `INSERT+INIT`; `UNKNOWN` and the info byte if the type is unknown.
 pub fn operation(header: &RecordHeader, version: Version) -> Cow<'static, str> {
     let Some(rmid) = rmgr::postgresql_id(header.rmid, version) else {
         return Cow::Owned(format!("UNKNOWN ({:x})", header.info & 0xF0));
     };
     let (opcode, init) = match rmid {
-        // Every such record is the same.
+        // There is only one type.
         GENERIC => return Cow::Borrowed("Generic"),
-        // The highest bit says that the record has more data.
+        // The highest bit indicates additional data.
         TRANSACTION => (header.info & 0x70, false),
         HEAP | HEAP2 | BRIN => (header.info & 0x70, header.info & INIT_PAGE != 0),
         _ => (header.info & 0xF0, false),
@@ -150,13 +150,13 @@ mod tests {
     use crate::lsn::Lsn;
 
     #[test]
-    fn kinds_have_the_names_of_pg_waldump() {
+    fn names_match_pg_waldump() {
         let version = Version::find(1300, 202_209_061).unwrap();
         let name = |rmid, info| {
             let header = RecordHeader { total_length: 24, xid: 0, previous: Lsn(0), info, rmid, crc: 0 };
             operation(&header, version)
         };
-        // Seen in the output of pg_waldump 15, with these info bytes.
+        // Observed in the output of pg_waldump 15, for these info bytes.
         for (rmid, info, expected) in [
             (0, 0x10, "CHECKPOINT_ONLINE"),
             (1, 0x81, "COMMIT"),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn no_kind_has_two_names_in_one_version() {
+    fn no_record_type_has_two_names_in_one_version() {
         for (index, one) in KINDS.iter().enumerate() {
             for other in &KINDS[index + 1..] {
                 let same = (one.rmid, one.opcode) == (other.rmid, other.opcode);

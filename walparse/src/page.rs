@@ -14,9 +14,8 @@ use byteorder::{ByteOrder, LittleEndian};
 
 use crate::error::WalFault;
 use crate::flavor::Flavor;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, TimelineId};
 use crate::segment::SegmentSize;
-use crate::timeline::TimelineId;
 use crate::version::{Version, WalGeometry};
 
 const SHORT_HEADER: usize = 24;
@@ -25,25 +24,29 @@ const LONG_HEADER: usize = 40;
 const FIRST_IS_CONTRECORD: u16 = 0x0001;
 const LONG: u16 = 0x0002;
 const FIRST_IS_OVERWRITE_CONTRECORD: u16 = 0x0008;
-/// All flags a server writes; 0x0004 (`XLP_BKP_REMOVABLE`) means nothing here.
+/// All flags that a server sets. 0x0004 is `XLP_BKP_REMOVABLE`, which does not matter here.
 const ALL_FLAGS: u16 = 0x000F;
 
-/// A page header that passed every check.
+/// A verified page header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct PageHeader {
-    /// Bytes the header takes: 24, or 40 on the first page of a segment.
+    /// The length of the header: 24 bytes, or 40 on the first page of a segment.
     pub length: usize,
-    /// The timeline in force when the page was begun.
+    /// `xlp_tli`: the timeline on which the page was started.
     pub timeline: TimelineId,
-    /// Bytes of a record begun on an earlier page that are still to come, from this page on; 0 if none.
+    /// `xlp_rem_len`: how many bytes remain of a record that started on an earlier page; 0 if none.
     pub continued: u32,
-    /// The page replaces the continuation of a record that a crash tore.
+    /// `XLP_FIRST_IS_OVERWRITE_CONTRECORD`: the page replaces the continuation of a record torn by a crash.
     pub overwrites_torn_record: bool,
 }
 
 impl PageHeader {
-    /// Reads and checks the header of the page at `address`; the rules of the server's
-    /// `XLogReaderValidatePageHeader`, but for the one that compares timelines of successive pages.
+    /// Parses and verifies the header of the page at `address`, by the rules of `XLogReaderValidatePageHeader`
+    /// (xlogreader.c), except that the timelines of successive pages are not compared.
+    ///
+    /// # Errors
+    /// The first rule that is violated.
     pub fn check(page: &[u8], address: Lsn, geometry: &WalGeometry) -> Result<PageHeader, WalFault> {
         let front = page.get(..SHORT_HEADER).ok_or(WalFault::FileTooShort)?;
         let magic = LittleEndian::read_u16(&front[0..2]);
@@ -85,14 +88,27 @@ impl PageHeader {
         })
     }
 
-    /// Reads from the first page of a segment what one must know to read that segment, and where it
-    /// starts. For WAL that comes without its control file.
+    /// What is needed to read a segment, and where it starts, from its first page. For WAL without a control file.
     ///
-    /// PostgreSQL's version is found by its magic number; a fork, which may have any, must be named by its
-    /// flavor. The size of data pages is not written there: it is taken to be 8192 bytes.
+    /// The version of PostgreSQL is determined by the magic number. A fork may have any magic number and must be
+    /// specified by its flavor. WAL pages do not contain the size of data pages, which is assumed to be 8192 bytes.
     ///
     /// # Errors
-    /// No page, one of an unknown version, or sizes that no server can have.
+    /// The page is invalid, its version is unknown, or a size is out of range.
+    ///
+    /// # Examples
+    /// ```
+    /// use walparse::{Lsn, PageHeader};
+    /// # use walparse::{Version, testing::{RecordSpec, WalBuilder, small_geometry}};
+    /// # let mut wal = WalBuilder::new(small_geometry(Version::find(1800, 202_506_291).unwrap()));
+    /// # wal.append(&RecordSpec::default());
+    /// # let segment = &wal.segments()[&1];
+    ///
+    /// // `segment` are the bytes of a segment file.
+    /// let (geometry, start) = PageHeader::describe_segment(segment, None)?;
+    /// assert_eq!((geometry.version.name(), start), ("18", Lsn(0x10_0000)));
+    /// # Ok::<(), walparse::WalFault>(())
+    /// ```
     pub fn describe_segment(page: &[u8], flavor: Option<Flavor>) -> Result<(WalGeometry, Lsn), WalFault> {
         let page = page.get(..LONG_HEADER).ok_or(WalFault::FileTooShort)?;
         let magic = LittleEndian::read_u16(&page[0..2]);
@@ -118,8 +134,8 @@ impl PageHeader {
         PageHeader::check(page, start, &geometry).map(|_| (geometry, start))
     }
 
-    /// The magic number of the segment that starts at `start`, if its first page is this cluster's in all
-    /// else. For a fork whose magic number is not known.
+    /// The magic number of the segment that starts at `start`, if its first page belongs to this cluster in every
+    /// other respect. For forks, whose magic number is unknown.
     pub fn magic_of_segment(page: &[u8], start: Lsn, geometry: &WalGeometry) -> Option<u16> {
         let page = page.get(..LONG_HEADER)?;
         let magic = LittleEndian::read_u16(&page[0..2]);
@@ -129,7 +145,7 @@ impl PageHeader {
         PageHeader::check(page, start, &geometry).ok().filter(|_| is_long).map(|_| magic)
     }
 
-    /// The length of the header of the page that begins at `address`.
+    /// The length of the header of the page at `address`.
     pub fn length_at(address: Lsn, geometry: &WalGeometry) -> usize {
         if geometry.segment_size.offset_of(address) == 0 { LONG_HEADER } else { SHORT_HEADER }
     }
@@ -138,15 +154,27 @@ impl PageHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{RecordSpec, WalBuilder, small_geometry};
+    use crate::version::small_geometry;
+
+    /// The header of the first page of a segment.
+    fn first_page(geometry: &WalGeometry, start: Lsn) -> Vec<u8> {
+        let mut page = Vec::new();
+        page.extend_from_slice(&geometry.version.wal_magic().to_le_bytes());
+        page.extend_from_slice(&LONG.to_le_bytes());
+        page.extend_from_slice(&1u32.to_le_bytes());
+        page.extend_from_slice(&start.0.to_le_bytes());
+        page.extend_from_slice(&0u64.to_le_bytes());
+        page.extend_from_slice(&geometry.system_identifier.to_le_bytes());
+        page.extend_from_slice(&(geometry.segment_size.bytes() as u32).to_le_bytes());
+        page.extend_from_slice(&geometry.wal_block_size.to_le_bytes());
+        page
+    }
 
     #[test]
-    fn a_segment_says_how_it_is_to_be_read() {
+    fn the_first_page_describes_the_segment() {
         for version in Version::all() {
             let geometry = small_geometry(version);
-            let mut wal = WalBuilder::new(geometry);
-            wal.append(&RecordSpec::default());
-            let mut page = wal.segments()[&1][..8192].to_vec();
+            let mut page = first_page(&geometry, Lsn(1 << 20));
             assert_eq!(PageHeader::describe_segment(&page, None), Ok((geometry, Lsn(1 << 20))));
             assert_eq!(PageHeader::describe_segment(&page[..39], None), Err(WalFault::FileTooShort));
             page[34] = 0x30;

@@ -1,8 +1,8 @@
-//! Which blocks of which relations were changed.
+//! Sets of changed blocks.
 //!
-//! One compressed bitmap for each relation's main fork: at most 8 kB for every 65,536 neighbouring
-//! blocks (half a gigabyte of data), 2 bytes for a block that stands alone, and about 100 bytes for a
-//! relation. Ten million changed blocks take at most 20 MB.
+//! The main fork of each relation has a compressed bitmap, which takes at most 8 kB for 65,536 consecutive blocks (half a
+//! gigabyte of data), 2 bytes for an isolated block, and about 100 bytes for the relation. Ten million changed blocks
+//! take at most 20 MB.
 
 use std::collections::HashMap;
 
@@ -11,16 +11,30 @@ use roaring::RoaringBitmap;
 use crate::lsn::BlockNumber;
 use crate::relation::{RelSegment, Relation};
 
-/// A set of blocks of many relations (main fork only).
+/// A set of blocks of the main forks of relations.
+///
+/// ```
+/// use walparse::{BlockNumber, PageMap, RelSegment, Relation};
+///
+/// let table = Relation { tablespace: 1663, database: 5, number: 16384 };
+/// let mut changed = PageMap::new();
+/// for block in [7, 131_075, 7] {
+///     changed.insert(table, BlockNumber(block));
+/// }
+/// assert_eq!(changed.len(), 2);
+/// // The blocks in the relation's second file, `16384.1`.
+/// let file = RelSegment { relation: table, segment: 1 };
+/// assert_eq!(changed.blocks_in(file, 131_072).collect::<Vec<_>>(), [BlockNumber(131_075)]);
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct PageMap {
     relations: Vec<(Relation, RoaringBitmap)>,
     places: HashMap<Relation, usize>,
-    /// Where the last block went: neighbouring records mostly touch the same relation.
+    /// The index of the relation last used: consecutive records often refer to the same relation.
     last: usize,
 }
 
-/// The changed blocks of one relation, numbered over all its segment files.
+/// The blocks of one relation, numbered across all its segment files.
 pub type RelationBlocks = RoaringBitmap;
 
 impl PageMap {
@@ -29,7 +43,7 @@ impl PageMap {
         PageMap::default()
     }
 
-    /// Adds a block; whether it is new.
+    /// Adds a block. Returns whether it was not in the map before.
     pub fn insert(&mut self, relation: Relation, block: BlockNumber) -> bool {
         if self.relations.get(self.last).is_none_or(|(last, _)| *last != relation) {
             self.last = self.place_of(relation);
@@ -51,7 +65,7 @@ impl PageMap {
         }
     }
 
-    /// Takes away everything in `other`.
+    /// Removes everything in `other`.
     pub fn subtract(&mut self, other: &PageMap) {
         for (relation, blocks) in &mut self.relations {
             if let Some(others) = other.blocks(*relation) {
@@ -60,7 +74,7 @@ impl PageMap {
         }
     }
 
-    /// Forgets everything.
+    /// Removes everything.
     pub fn clear(&mut self) {
         *self = PageMap::default();
     }
@@ -75,8 +89,8 @@ impl PageMap {
         self.places.get(&relation).map(|&place| &self.relations[place].1)
     }
 
-    /// The blocks of one segment file, as numbers within the relation; `blocks_per_segment` is the
-    /// control file's `relseg_size`.
+    /// The blocks in one segment file, numbered across all files of the relation. `blocks_per_segment` is `relseg_size`
+    /// of the control file.
     pub fn blocks_in(
         &self,
         file: RelSegment,
@@ -90,7 +104,7 @@ impl PageMap {
         blocks.into_iter().flatten().map(BlockNumber)
     }
 
-    /// All relations with their blocks, ordered.
+    /// All relations with their blocks, in order.
     pub fn relations(&self) -> Vec<(Relation, &RelationBlocks)> {
         let blocks = self.relations.iter().filter(|(_, blocks)| !blocks.is_empty());
         let mut all: Vec<_> = blocks.map(|(relation, blocks)| (*relation, blocks)).collect();
@@ -130,7 +144,7 @@ mod tests {
     const INDEX: Relation = Relation { tablespace: 1663, database: 5, number: 16390 };
 
     #[test]
-    fn merging_is_union_whatever_the_order() {
+    fn merging_is_a_union_in_any_order() {
         let (mut left, mut right) = (PageMap::new(), PageMap::new());
         left.insert(TABLE, BlockNumber(3));
         left.insert(INDEX, BlockNumber(1));
@@ -145,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_cut_into_segment_files() {
+    fn blocks_are_divided_into_segment_files() {
         let mut map = PageMap::new();
         for block in [0, 131_071, 131_072, 262_143, u32::MAX - 1] {
             map.insert(TABLE, BlockNumber(block));

@@ -1,13 +1,13 @@
-//! WAL records: the header, and the fragments behind it.
+//! WAL records: the header, and the fragments after it.
 //!
 //! ```text
-//! header (24 bytes)          fragment headers, unaligned, until the payload begins
+//! header (24 bytes)          fragment headers, unaligned, up to the payload
 //!  0 u32 xl_tot_len           0..=32  block reference
-//!  4 u32 xl_xid               252     top-level transaction: u32 (14+)
+//!  4 u32 xl_xid               252     top-level transaction ID: u32 (14+)
 //!  8 u64 xl_prev              253     replication origin: u16
 //! 16 u8  xl_info              254     main data, long: u32 length
 //! 17 u8  xl_rmid              255     main data, short: u8 length
-//! 18     padding             payload: for each block its image, then its data; then the main data
+//! 18     padding             payload: image and data of each block, then the main data
 //! 20 u32 xl_crc
 //!
 //! block reference: u8 id, u8 fork_flags, u16 data_length
@@ -21,9 +21,9 @@ use byteorder::{ByteOrder, LittleEndian};
 use crate::error::WalFault;
 use crate::lsn::{BlockNumber, Lsn};
 use crate::relation::{Fork, Relation};
-use crate::version::{Version, WalGeometry};
+use crate::version::WalGeometry;
 
-/// The length of a record's header, and so of the shortest record.
+/// The length of a record header, and of the shortest record.
 pub(crate) const RECORD_HEADER: usize = 24;
 
 const MAX_BLOCK_ID: u8 = 32;
@@ -38,28 +38,28 @@ const HAS_DATA: u8 = 0x20;
 const WILL_INIT: u8 = 0x40;
 const SAME_REL: u8 = 0x80;
 
-/// `xl_info` bit: the record changes relation files in a way its block references do not show.
+/// `XLR_SPECIAL_REL_UPDATE`: the record changes relation files beyond its block references.
 const SPECIAL_REL_UPDATE: u8 = 0x01;
 
-/// The fixed front of a record (`XLogRecord`).
+/// The header of a record (`XLogRecord`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RecordHeader {
-    /// `xl_tot_len`: bytes of the whole record.
+    /// `xl_tot_len`: the length of the whole record in bytes.
     pub total_length: u32,
-    /// `xl_xid`: the transaction, 0 if none.
+    /// `xl_xid`: the transaction ID; 0 if none.
     pub xid: u32,
-    /// `xl_prev`: where the previous record starts.
+    /// `xl_prev`: the start of the previous record.
     pub previous: Lsn,
-    /// `xl_info`: the high four bits belong to the resource manager.
+    /// `xl_info`: the high four bits are the resource manager's.
     pub info: u8,
     /// `xl_rmid`
     pub rmid: u8,
-    /// `xl_crc`: CRC-32C over the rest of the record, then over the header before it.
+    /// `xl_crc`: the CRC-32C of the rest of the record, followed by the header up to this field.
     pub crc: u32,
 }
 
 impl RecordHeader {
-    /// Reads a header; `None` if there are fewer than 24 bytes.
+    /// Parses a header; `None` if there are fewer than 24 bytes.
     #[inline]
     pub fn parse(bytes: &[u8]) -> Option<RecordHeader> {
         let bytes: &[u8; RECORD_HEADER] = bytes.first_chunk()?;
@@ -73,80 +73,83 @@ impl RecordHeader {
         })
     }
 
-    /// Whether the record changes relation files beyond its block references.
+    /// Whether the record changes relation files beyond its block references (`XLR_SPECIAL_REL_UPDATE`).
     pub fn is_special_relation_update(&self) -> bool {
         self.info & SPECIAL_REL_UPDATE != 0
     }
 }
 
-/// A whole record whose checksum is right.
+/// A complete record with a valid checksum.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     /// Where it starts.
     pub lsn: Lsn,
-    /// Where it ends: aligned, and possibly a page boundary, where the next header has yet to be skipped.
+    /// Where it ends, aligned to 8 bytes. This may be a page boundary, before the header of the next page.
     pub end: Lsn,
     /// Its header.
     pub header: RecordHeader,
-    /// All its bytes, header included, page headers in between left out.
+    /// Its bytes, including the record header, without the page headers in between.
     pub bytes: &'a [u8],
 }
 
-/// One block that a record names.
+/// A block reference of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct BlockRef {
-    /// Its number in the record.
+    /// The block ID, its number in the record.
     pub id: u8,
     /// The relation.
     pub relation: Relation,
-    /// Which fork of it.
+    /// The fork.
     pub fork: Fork,
     /// The block.
     pub block: BlockNumber,
-    /// Replay makes the page anew (`BKPBLOCK_WILL_INIT`).
+    /// Replay initializes the page (`BKPBLOCK_WILL_INIT`).
     pub will_init: bool,
-    /// A full-page image, if there is one.
+    /// The full-page image, if there is one.
     pub image: Option<BlockImage>,
-    /// Bytes of data that belong to the block, image not counted.
+    /// The length of the data that belongs to the block, without the image.
     pub data_length: u16,
 }
 
 /// A full-page image in a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct BlockImage {
-    /// Bytes stored.
+    /// The number of bytes stored.
     pub length: u16,
-    /// Where the left-out middle of the page begins.
+    /// Where the hole starts, the part of the page that is not stored.
     pub hole_offset: u16,
-    /// Its length; 0 if nothing was left out.
+    /// The length of the hole; 0 if there is none.
     pub hole_length: u16,
-    /// `bimg_info` as stored.
+    /// `bimg_info`
     pub info: u8,
-    /// Stored compressed.
+    /// Whether the image is compressed.
     pub is_compressed: bool,
-    /// Replay restores the page from it (it may be there for checking only).
+    /// Whether replay restores the page from the image. If not, it serves `wal_consistency_checking` only.
     pub is_applied: bool,
 }
 
-/// What a record carries besides its blocks.
+/// The contents of a record besides its block references.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct Payload<'a> {
-    /// The resource manager's own data.
+    /// The main data, which only the resource manager interprets.
     pub main_data: &'a [u8],
-    /// Images and data of all blocks, one after the other.
+    /// The images and data of all blocks, in order.
     pub block_data: &'a [u8],
-    /// The replication origin, 0 if local.
+    /// The replication origin; 0 if none.
     pub origin: u16,
-    /// The top-level transaction, 0 if not given.
+    /// The top-level transaction ID; 0 if none is given.
     pub toplevel_xid: u32,
 }
 
 impl<'a> Record<'a> {
-    /// Takes the record apart, with every cross-check of the server's `DecodeXLogRecord`: puts its block
-    /// references into `blocks` (what was there before is dropped) and returns the rest.
+    /// Decodes the record, with all checks of `DecodeXLogRecord` (xlogreader.c). Replaces the contents of `blocks` with
+    /// the block references, and returns the rest.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with the record.
     pub fn decode(
         &self,
         geometry: &WalGeometry,
@@ -156,8 +159,8 @@ impl<'a> Record<'a> {
         self.visit(geometry, |block| blocks.push(block))
     }
 
-    /// The same, with each block reference shown to `see` as soon as it is found: before it is known whether
-    /// the rest of the record is right.
+    /// Like [`Record::decode`], but calls `see` for each block reference as soon as it is decoded, before the rest of
+    /// the record is known to be valid.
     #[inline]
     pub(crate) fn visit(
         &self,
@@ -166,11 +169,12 @@ impl<'a> Record<'a> {
     ) -> Result<Payload<'a>, WalFault> {
         let mut last: Option<(u8, Relation)> = None;
         let mut payload = Payload::default();
-        let mut rest =
-            Fields { bytes: self.bytes.get(RECORD_HEADER..).ok_or(WalFault::Fragment("no header"))? };
+        let mut rest = Fields {
+            bytes: self.bytes.get(RECORD_HEADER..).ok_or(WalFault::Fragment("record header missing"))?,
+        };
         let mut block_total = 0usize;
         let mut main_length = None;
-        // The payload begins where the headers have announced all that is left.
+        // The payload starts when the headers account for all remaining bytes.
         while main_length.is_none() && rest.bytes.len() > block_total {
             match rest.u8()? {
                 ID_DATA_SHORT => main_length = Some(usize::from(rest.u8()?)),
@@ -186,36 +190,36 @@ impl<'a> Record<'a> {
                     last = Some((id, block.relation));
                     see(block);
                 }
-                _ => return Err(WalFault::Fragment("invalid block id")),
+                _ => return Err(WalFault::Fragment("invalid block ID")),
             }
         }
         let main_length = main_length.unwrap_or(0);
         if block_total.checked_add(main_length) != Some(rest.bytes.len()) {
-            return Err(WalFault::Fragment("lengths do not add up"));
+            return Err(WalFault::Fragment("data lengths do not match the record length"));
         }
         (payload.block_data, payload.main_data) = rest.bytes.split_at(block_total);
         Ok(payload)
     }
 }
 
-const CUT_SHORT: WalFault = WalFault::Fragment("header cut short");
+const TRUNCATED: WalFault = WalFault::Fragment("fragment header truncated");
 
-/// Takes little-endian fields off the front of a slice.
+/// Takes little-endian fields from the start of a slice.
 pub(crate) struct Fields<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
     pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], WalFault> {
-        let (taken, rest) = self.bytes.split_at_checked(length).ok_or(CUT_SHORT)?;
+        let (taken, rest) = self.bytes.split_at_checked(length).ok_or(TRUNCATED)?;
         self.bytes = rest;
         Ok(taken)
     }
 
-    /// The same for a length known beforehand: several fields in one go need one check.
+    /// Takes a constant number of bytes: one bounds check for several fields.
     #[inline]
     fn array<const LENGTH: usize>(&mut self) -> Result<&'a [u8; LENGTH], WalFault> {
-        let (taken, rest) = self.bytes.split_first_chunk().ok_or(CUT_SHORT)?;
+        let (taken, rest) = self.bytes.split_first_chunk().ok_or(TRUNCATED)?;
         self.bytes = rest;
         Ok(taken)
     }
@@ -239,7 +243,7 @@ impl<'a> Fields<'a> {
         self.array().map(|bytes| u64::from_le_bytes(*bytes))
     }
 
-    /// The block reference behind its id; `last` are those of the one before.
+    /// The rest of a block reference after its ID; `last` are the ID and the relation of the one before.
     #[inline]
     fn block(
         &mut self,
@@ -248,7 +252,7 @@ impl<'a> Fields<'a> {
         geometry: &WalGeometry,
     ) -> Result<BlockRef, WalFault> {
         if last.is_some_and(|(last, _)| last >= id) {
-            return Err(WalFault::Fragment("block ids out of order"));
+            return Err(WalFault::Fragment("block IDs out of order"));
         }
         let &[flags, low, high] = self.array()?;
         let data_length = u16::from_le_bytes([low, high]);
@@ -258,7 +262,7 @@ impl<'a> Fields<'a> {
         }
         let image = if flags & HAS_IMAGE != 0 { Some(self.image(geometry)?) } else { None };
         let (relation, block) = if flags & SAME_REL != 0 {
-            (last.ok_or(WalFault::Fragment("same relation as none"))?.1, self.u32()?)
+            (last.ok_or(WalFault::Fragment("first block reference without a relation"))?.1, self.u32()?)
         } else {
             let numbers = self.array::<16>()?.as_chunks().0;
             let [tablespace, database, number, block] =
@@ -280,7 +284,7 @@ impl<'a> Fields<'a> {
         let hole_length = match (has_hole, is_compressed) {
             (true, true) => self.u16()?,
             (true, false) => u16::try_from(geometry.block_size.saturating_sub(stored))
-                .map_err(|_| WalFault::Fragment("image longer than a page"))?,
+                .map_err(|_| WalFault::Fragment("full-page image longer than a page"))?,
             (false, _) => 0,
         };
         let is_whole = stored == geometry.block_size;
@@ -290,43 +294,23 @@ impl<'a> Fields<'a> {
             (false, false) => hole_offset == 0 && is_whole,
         };
         if !fits {
-            return Err(WalFault::Fragment("image and hole disagree"));
+            return Err(WalFault::Fragment("full-page image and its hole disagree"));
         }
         let is_applied = bits.apply.is_none_or(|apply| info & apply != 0);
         Ok(BlockImage { length, hole_offset, hole_length, info, is_compressed, is_applied })
     }
 }
 
-/// The checks a header must pass before its length is trusted.
-pub(crate) fn check_header(
-    header: &RecordHeader,
-    lsn: Lsn,
-    previous: Option<Lsn>,
-    version: Version,
-) -> Result<(), WalFault> {
-    if (header.total_length as usize) < RECORD_HEADER {
-        return Err(WalFault::RecordLength { found: header.total_length });
-    }
-    if !crate::rmgr::is_valid_id(header.rmid, version) {
-        return Err(WalFault::ResourceManager { found: header.rmid });
-    }
-    let links = previous.map_or(header.previous < lsn, |previous| header.previous == previous);
-    if !links {
-        return Err(WalFault::PreviousLink { found: header.previous });
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::small_geometry;
+    use crate::version::{Version, small_geometry};
 
     fn geometry(version: &str) -> WalGeometry {
         small_geometry(Version::all().find(|row| row.name() == version).unwrap())
     }
 
-    /// A record of nothing but these fragments and payload.
+    /// Decodes a record with these fragments and payload.
     fn decode(version: &str, bytes: &[u8]) -> Result<Vec<BlockRef>, WalFault> {
         let bytes = [&[0; RECORD_HEADER], bytes].concat();
         let header = RecordHeader::parse(&bytes).unwrap();
@@ -335,7 +319,7 @@ mod tests {
         record.decode(&geometry(version), &mut blocks).map(|_| blocks)
     }
 
-    /// Block 7 of a relation, with an image of 100 bytes that leaves out a hole.
+    /// A reference to block 7 of a relation, with an image of 100 bytes and a hole.
     fn with_image(info: u8, hole_length: Option<u16>) -> Vec<u8> {
         let mut bytes = vec![0, HAS_IMAGE, 0, 0, 100, 0, 50, 0, info];
         bytes.extend(hole_length.into_iter().flat_map(u16::to_le_bytes));
@@ -345,8 +329,8 @@ mod tests {
     }
 
     #[test]
-    fn the_bits_of_an_image_changed_twice() {
-        // version, bimg_info, whether the length of the hole is stored, compressed, applied
+    fn the_bits_of_bimg_info_depend_on_the_version() {
+        // version, bimg_info, whether the length of the hole is stored, is_compressed, is_applied
         for (version, info, stores_hole, is_compressed, is_applied) in [
             ("9.6", 0x01, false, false, true),
             ("9.6", 0x03, true, true, true),
@@ -366,14 +350,14 @@ mod tests {
             let image = blocks[0].image.unwrap();
             assert_eq!((image.length, image.hole_offset, image.hole_length), (100, 50, hole));
             assert_eq!((image.is_compressed, image.is_applied), (is_compressed, is_applied));
-            // Taken for the other kind, it does not add up.
+            // With the other kind of hole, the lengths do not match.
             let wrong = decode(version, &with_image(info, (!stores_hole).then_some(4000)));
             assert!(wrong.is_err(), "{version} {info:x}");
         }
     }
 
     #[test]
-    fn the_same_relation_is_that_of_the_block_before() {
+    fn same_rel_refers_to_the_preceding_block() {
         let relation = |number: u32| [1663, 5, number].into_iter().flat_map(u32::to_le_bytes);
         let block = |number: u32| number.to_le_bytes();
         let mut bytes = Vec::new();
@@ -385,7 +369,7 @@ mod tests {
         let found: Vec<_> =
             blocks.iter().map(|block| (block.id, block.relation.number, block.block.0)).collect();
         assert_eq!(found, [(0, 16384, 1), (1, 16384, 2), (4, 16390, 3), (5, 16390, 4)]);
-        // There is none before the first, and ids only grow.
+        // The first block has no predecessor, and IDs must increase.
         assert!(decode("15", &bytes[20..28]).is_err());
         let mut again = bytes.clone();
         again[20] = 0;
@@ -393,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn the_top_level_transaction_came_with_14() {
+    fn the_top_level_transaction_is_valid_since_14() {
         let bytes = [ID_TOPLEVEL_XID, 9, 0, 0, 0, ID_DATA_SHORT, 1, 0xEE];
         assert!(decode("13", &bytes).is_err() && decode("9.6", &bytes).is_err());
         assert!(decode("14", &bytes).is_ok() && decode("18", &bytes).is_ok());

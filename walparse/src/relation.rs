@@ -1,4 +1,4 @@
-//! Relations and the files they are stored in.
+//! Relations and the names of their files.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use crate::version::Version;
 const DEFAULT_TABLESPACE: u32 = 1663;
 const GLOBAL_TABLESPACE: u32 = 1664;
 
-/// `RelFileLocator` (`RelFileNode` before 16): what names a relation's storage. The derived order is by
-/// tablespace, database and relation number.
+/// The physical identity of a relation (`RelFileLocator`, `RelFileNode` before 16), ordered by tablespace, database and
+/// relation number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Relation {
     /// `spcOid`: 1663 is pg_default, 1664 pg_global.
@@ -20,22 +20,22 @@ pub struct Relation {
 }
 
 impl fmt::Display for Relation {
-    /// As pg_waldump prints it: `1663/5/16384`.
+    /// As printed by pg_waldump: `1663/5/16384`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.tablespace, self.database, self.number)
     }
 }
 
-/// The fork of a relation.
+/// A fork of a relation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Fork {
-    /// The data.
+    /// The main fork, with the data.
     Main,
     /// The free space map.
     FreeSpaceMap,
     /// The visibility map.
     VisibilityMap,
-    /// What an unlogged relation is reset from.
+    /// The initialization fork of an unlogged relation.
     Init,
 }
 
@@ -50,7 +50,7 @@ impl Fork {
         })
     }
 
-    /// The name pg_waldump and file names use: `main`, `fsm`, `vm`, `init`.
+    /// The name in file names and in the output of pg_waldump: `main`, `fsm`, `vm` or `init`.
     pub fn name(self) -> &'static str {
         match self {
             Fork::Main => "main",
@@ -61,17 +61,26 @@ impl Fork {
     }
 }
 
-/// One segment file of a relation's main fork.
+/// A segment file of a relation's main fork.
+///
+/// ```
+/// use walparse::{RelSegment, Relation, Version};
+///
+/// let version = Version::find(1300, 202_209_061).expect("PostgreSQL 15");
+/// let file = RelSegment::parse("base/5/16384.1", version).expect("a relation's file");
+/// assert_eq!(file.relation, Relation { tablespace: 1663, database: 5, number: 16384 });
+/// assert_eq!((file.segment, file.path(version)), (1, "base/5/16384.1".to_owned()));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RelSegment {
     /// The relation.
     pub relation: Relation,
-    /// The number of the file: 0 has no suffix, 1 is `.1`, and so on.
+    /// The number of the file, which is the suffix of its name; the file 0 has no suffix.
     pub segment: u32,
 }
 
 impl RelSegment {
-    /// The path below the data directory, with `/` between its parts.
+    /// The path relative to the data directory, with slashes.
     pub fn path(&self, version: Version) -> String {
         let Relation { tablespace, database, number } = self.relation;
         let mut path = match tablespace {
@@ -89,10 +98,9 @@ impl RelSegment {
         path
     }
 
-    /// Reads a path below the data directory; `None` if it is not a main fork's segment file.
+    /// Parses a path relative to the data directory; `None` if it is not a segment file of a main fork.
     ///
-    /// Only the exact spelling the server uses counts: no leading zeros, no `.0`, no other fork, no
-    /// temporary relation.
+    /// Only names that the server generates are accepted: no leading zeros, no suffix `.0`, no temporary relations.
     pub fn parse(path: &str, version: Version) -> Option<RelSegment> {
         let mut parts = path.split('/');
         let (tablespace, database) = match parts.next()? {
@@ -120,7 +128,7 @@ impl RelSegment {
     }
 }
 
-/// A decimal number spelled as the server prints it.
+/// Parses a decimal number without sign and leading zeros.
 fn canonical_number(text: &str) -> Option<u32> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if plain { text.parse().ok() } else { None }
@@ -134,7 +142,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_relation_path_reads_back(
+        fn every_relation_path_round_trips(
             tablespace in prop_oneof![Just(DEFAULT_TABLESPACE), Just(GLOBAL_TABLESPACE), 16_384u32..],
             database: u32,
             number: u32,
@@ -148,7 +156,7 @@ mod tests {
         }
 
         #[test]
-        fn a_path_that_is_read_is_the_one_that_is_written(path in "(base|global|pg_tblspc)(/[0-9._]{1,6}){1,4}") {
+        fn a_parsed_path_is_the_generated_path(path in "(base|global|pg_tblspc)(/[0-9._]{1,6}){1,4}") {
             if let Some(file) = RelSegment::parse(&path, v15()) {
                 prop_assert_eq!(file.path(v15()), path);
             }
@@ -169,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn only_main_fork_files_count() {
+    fn only_main_fork_files_are_accepted() {
         for path in [
             "base/5/16384_fsm",
             "base/5/16384.0",

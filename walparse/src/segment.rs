@@ -1,16 +1,15 @@
-//! WAL segments: their size, their numbers and the names of the files in the WAL directory.
+//! WAL segments: their size, their numbers, and the names of the files in the WAL directory.
 
 use std::fmt;
 
-use crate::lsn::Lsn;
-use crate::timeline::TimelineId;
+use crate::lsn::{Lsn, TimelineId};
 
 /// The size of a WAL segment file in bytes: a power of two from 1 MiB to 1 GiB (`xlog_seg_size`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SegmentSize(u32);
 
 impl SegmentSize {
-    /// Takes the size the control file gives, if a server can have it.
+    /// The size given by a control file; `None` if it is not a power of two from 1 MiB to 1 GiB.
     pub fn new(bytes: u32) -> Option<SegmentSize> {
         (bytes.is_power_of_two() && (1 << 20..=1 << 30).contains(&bytes)).then_some(SegmentSize(bytes))
     }
@@ -40,20 +39,20 @@ impl SegmentSize {
         self.start_of(segment).advance(self.bytes())
     }
 
-    /// How far `lsn` lies from the start of its segment.
+    /// The offset of `lsn` in its segment.
     pub fn offset_of(self, lsn: Lsn) -> usize {
-        // A power of two: this is asked for each record, and a division takes as long as its checksum.
+        // Masked, because this is called for every record and a division is as slow as its checksum.
         (lsn.0 & (self.bytes() - 1)) as usize
     }
 
-    /// The name of the file of a segment: 8 hexadecimal digits each for the timeline and the two
-    /// halves of the number (`XLogFileName`).
+    /// The name of a segment file (`XLogFileName`): the timeline and the two halves of the segment number, 8
+    /// hexadecimal digits each.
     pub fn file_name(self, timeline: TimelineId, segment: SegmentNo) -> String {
         let per_id = (1u64 << 32) / self.bytes();
         format!("{:08X}{:08X}{:08X}", timeline.0, segment.0 / per_id, segment.0 % per_id)
     }
 
-    /// Reads a name made by [`SegmentSize::file_name`]; `None` for any other name.
+    /// Parses the name of a segment file; `None` for any other name.
     pub fn parse_file_name(self, name: &str) -> Option<(TimelineId, SegmentNo)> {
         let [timeline, high, low] = hex_words::<3>(name)?;
         let per_id = (1u64 << 32) / self.bytes();
@@ -62,7 +61,7 @@ impl SegmentSize {
     }
 }
 
-/// The number of a WAL segment, counted from the first byte of the WAL. Segment 0 is never used.
+/// The number of a WAL segment, counted from the first byte of the WAL. Segment 0 is never written.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SegmentNo(pub u64);
 
@@ -79,22 +78,34 @@ impl fmt::Display for SegmentNo {
     }
 }
 
-/// What a file name in the WAL directory means.
+/// The meaning of a file name in the WAL directory.
+///
+/// ```
+/// use walparse::{Lsn, SegmentSize, TimelineId, WalFileName};
+///
+/// let size = SegmentSize::new(16 << 20).expect("16 MiB is a valid segment size");
+/// let Some(WalFileName::Segment(timeline, segment)) = WalFileName::parse("0000000D0000000100000069", size) else {
+///     panic!("the name of a segment file");
+/// };
+/// assert_eq!(timeline, TimelineId(13));
+/// assert_eq!(size.start_of(segment), Lsn(0x1_6900_0000));
+/// assert_eq!(WalFileName::parse("archive_status", size), None);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WalFileName {
-    /// A segment: 24 hexadecimal digits.
+    /// A segment file: 24 hexadecimal digits.
     Segment(TimelineId, SegmentNo),
-    /// The last, incomplete segment of a timeline left by a promotion: `<segment>.partial`.
+    /// The last, incomplete segment of a timeline, renamed at a promotion: `<segment>.partial`.
     Partial(TimelineId, SegmentNo),
-    /// A timeline history: `%08X.history`.
+    /// A timeline history file: `%08X.history`.
     History(TimelineId),
-    /// Notes of a base backup: `<segment>.%08X.backup`.
+    /// A backup history file: `<segment>.%08X.backup`.
     Backup(TimelineId, SegmentNo),
 }
 
 impl WalFileName {
-    /// Reads the base name of a file in the WAL directory (or in `archive_status`, without the
-    /// `.ready` or `.done` at its end); `None` for every other name.
+    /// Parses the name of a file in the WAL directory, or in `archive_status` without its suffix `.ready` or
+    /// `.done`; `None` for any other name.
     pub fn parse(name: &str, size: SegmentSize) -> Option<WalFileName> {
         let Some((stem, rest)) = name.split_once('.') else {
             return size.parse_file_name(name).map(|(tli, no)| WalFileName::Segment(tli, no));
@@ -118,7 +129,7 @@ impl TimelineId {
     }
 }
 
-/// `N` words of exactly eight upper-case hexadecimal digits and nothing else.
+/// Parses exactly `N` times eight upper-case hexadecimal digits.
 fn hex_words<const N: usize>(name: &str) -> Option<[u32; N]> {
     if name.len() != N * 8 || !name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F')) {
         return None;
@@ -138,7 +149,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_segment_name_reads_back(shift in 20u32..=30, timeline: u32, lsn: u64) {
+        fn every_segment_name_round_trips(shift in 20u32..=30, timeline: u32, lsn: u64) {
             let size = SegmentSize::new(1 << shift).unwrap();
             let at = (TimelineId(timeline), size.segment_of(Lsn(lsn)));
             let name = size.file_name(at.0, at.1);
@@ -152,7 +163,7 @@ mod tests {
         }
 
         #[test]
-        fn a_name_that_is_read_is_the_one_that_is_written(shift in 20u32..=30, name in "[0-9A-Fa-f]{23,25}") {
+        fn a_parsed_name_is_the_generated_name(shift in 20u32..=30, name in "[0-9A-Fa-f]{23,25}") {
             let size = SegmentSize::new(1 << shift).unwrap();
             if let Some((timeline, segment)) = size.parse_file_name(&name) {
                 prop_assert_eq!(size.file_name(timeline, segment), name);
@@ -161,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn names_round_trip_for_every_size() {
+    fn names_round_trip_for_every_segment_size() {
         for shift in 20..=30 {
             let size = SegmentSize::new(1 << shift).unwrap();
             for number in [1, 2, 255, 256, 4095, 4096, 1 << 20] {
@@ -173,8 +184,8 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_the_server() {
-        // 64 MB segments put 64 of them into one id; seen on a real cluster.
+    fn names_match_the_servers() {
+        // 64 segments of 64 MB share the high half of their names; observed on a real cluster.
         let size = SegmentSize::new(64 << 20).unwrap();
         assert_eq!(
             size.file_name(TimelineId(1), size.segment_of(Lsn(0x400_0000))),
@@ -189,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_told_apart() {
+    fn kinds_of_file_names_are_distinguished() {
         let size = SegmentSize::new(16 << 20).unwrap();
         let seg = "00000002000000010000000A";
         let at = (TimelineId(2), SegmentNo(0x10A));

@@ -1,23 +1,24 @@
-//! WAL made to order, for tests: [`WalBuilder`] writes records into segments as a server would.
+//! Builds WAL for tests: [`WalBuilder`] writes records into segments like a server does.
 
 use std::collections::BTreeMap;
 
 use crate::error::WalReadError;
-use crate::lsn::{BlockNumber, Lsn};
+use crate::lsn::{BlockNumber, Lsn, TimelineId};
 use crate::mapped::FileBytes;
 use crate::page::PageHeader;
 use crate::reader::after_page_header;
 use crate::relation::Relation;
-use crate::segment::{SegmentNo, SegmentSize};
-use crate::timeline::TimelineId;
-use crate::version::{Version, WalGeometry};
+use crate::segment::SegmentNo;
+use crate::version::WalGeometry;
 use crate::wal_dir::SegmentStore;
 
-/// Segments in memory, and the place where the next record goes.
+pub use crate::version::small_geometry;
+
+/// WAL segments in memory, to which records can be appended.
 #[derive(Clone, Debug)]
 pub struct WalBuilder {
     geometry: WalGeometry,
-    /// Page headers get this timeline.
+    /// The timeline in the headers of new pages.
     pub timeline: TimelineId,
     segments: BTreeMap<u64, Vec<u8>>,
     position: Lsn,
@@ -31,82 +32,71 @@ pub struct RecordSpec {
     pub rmid: u8,
     /// `xl_info`
     pub info: u8,
-    /// The blocks it names.
+    /// Its block references.
     pub blocks: Vec<BlockSpec>,
-    /// The main data.
+    /// Its main data.
     pub main_data: Vec<u8>,
 }
 
-/// A block that a record names.
+/// A block reference.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockSpec {
     /// The relation.
     pub relation: Relation,
-    /// Which fork of it, as stored: 0 is the main one.
+    /// The fork, as stored: 0 is the main fork.
     pub fork: u8,
     /// The block.
     pub block: BlockNumber,
-    /// What replay does to it.
+    /// What replay does to the block.
     pub change: BlockChange,
 }
 
 /// What replay does to a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BlockChange {
-    /// It changes the page as it stands there.
+    /// It modifies the page.
     Part,
-    /// It makes the page anew.
+    /// It initializes the page (`BKPBLOCK_WILL_INIT`).
     Init,
-    /// It restores the page from an image (of a single byte, all else left out).
+    /// It restores the page from a full-page image, which consists of one byte and a hole.
     Image,
-    /// The same as `Part`: there is an image, but for checking only (10 and later).
+    /// As `Part`, but there is an image that serves `wal_consistency_checking` only (since 10).
     ImageForChecking,
 }
 
 impl BlockSpec {
-    /// A change of a part of a page of the main fork.
+    /// A modification of a page of the main fork.
     pub fn part(relation: Relation, block: BlockNumber) -> BlockSpec {
         BlockSpec { relation, fork: 0, block, change: BlockChange::Part }
     }
 }
 
-/// The geometry of a cluster with the smallest segments (1 MiB).
-pub fn small_geometry(version: Version) -> WalGeometry {
-    WalGeometry {
-        version,
-        system_identifier: 0x1234_5678_9ABC_DEF0,
-        segment_size: SegmentSize::new(1 << 20).unwrap_or_else(|| unreachable!("1 MiB is a segment size")),
-        wal_block_size: 8192,
-        block_size: 8192,
-    }
-}
-
 impl WalBuilder {
-    /// Empty WAL from the start of segment 1 on.
+    /// Empty WAL that starts with segment 1.
     pub fn new(geometry: WalGeometry) -> WalBuilder {
         let position = geometry.segment_size.start_of(SegmentNo(1));
         let (timeline, previous) = (TimelineId(1), Lsn::INVALID);
         WalBuilder { geometry, timeline, segments: BTreeMap::new(), position, previous }
     }
 
-    /// Where the next record will start, or the page boundary before it.
+    /// The start of the next record, or the page boundary before it.
     pub fn position(&self) -> Lsn {
         self.position
     }
 
-    /// Writes a record; returns where it starts.
+    /// Appends a record and returns its start.
     pub fn append(&mut self, spec: &RecordSpec) -> Lsn {
         self.put(&encode(spec, self.previous, &self.geometry))
     }
 
-    /// Writes a record of any content: everything behind its header is `fragments`.
+    /// Appends a record with arbitrary bytes after its header, and returns its start.
     pub fn append_raw(&mut self, rmid: u8, info: u8, fragments: &[u8]) -> Lsn {
         let mut record = vec![0; 24];
         record.extend_from_slice(fragments);
         self.put(&sealed(record, rmid, info, self.previous))
     }
 
-    /// Writes a checkpoint record with this redo position.
+    /// Appends an online checkpoint with this redo position, and returns its start.
     pub fn checkpoint(&mut self, redo: Lsn) -> Lsn {
         let length = if self.geometry.version.server_version_num() < 120_000 { 80 } else { 88 };
         let mut main_data = vec![0; length];
@@ -117,7 +107,7 @@ impl WalBuilder {
         self.append(&RecordSpec { rmid: 0, info: 0x10, main_data, ..RecordSpec::default() })
     }
 
-    /// Writes `XLOG_SWITCH`: the next record goes into the next segment.
+    /// Appends an `XLOG_SWITCH`, after which the next record starts in the next segment, and returns its start.
     pub fn switch(&mut self) -> Lsn {
         let start = self.append(&RecordSpec { rmid: 0, info: 0x40, ..RecordSpec::default() });
         let size = self.geometry.segment_size;
@@ -125,8 +115,8 @@ impl WalBuilder {
         start
     }
 
-    /// Writes the pages of a record up to the end of its first page only, and then, as a server does
-    /// after a crash there, a page that declares it void. Nothing if the record fits on its page.
+    /// Appends a torn record, of which only the first page exists, followed by the page that a server writes after
+    /// such a crash, which marks the record as overwritten. Does nothing if the record fits on its page.
     pub fn tear(&mut self, spec: &RecordSpec) {
         let previous = self.previous;
         let bytes = encode(spec, previous, &self.geometry);
@@ -139,15 +129,15 @@ impl WalBuilder {
         let page = self.write(self.position, &bytes[..left], bytes.len());
         let mut main_data = start.0.to_le_bytes().to_vec();
         main_data.extend_from_slice(&[0; 8]);
-        let void = RecordSpec { rmid: 0, info: 0xD0, main_data, ..RecordSpec::default() };
-        let record = encode(&void, previous, &self.geometry);
+        let overwrite = RecordSpec { rmid: 0, info: 0xD0, main_data, ..RecordSpec::default() };
+        let record = encode(&overwrite, previous, &self.geometry);
         self.previous = after_page_header(page, &self.geometry);
         self.position = self.write(page, &record, record.len()).aligned();
         let at = self.geometry.segment_size.offset_of(page);
         self.segment_mut(page)[at + 2] |= 0x08;
     }
 
-    /// Changes one byte, if it is in a segment that exists.
+    /// Flips the bits `mask` of the byte at `lsn`, if its segment exists.
     pub fn damage(&mut self, lsn: Lsn, mask: u8) {
         let at = self.geometry.segment_size.offset_of(lsn);
         if let Some(byte) = self.segments.get_mut(&self.number(lsn)).and_then(|bytes| bytes.get_mut(at)) {
@@ -181,7 +171,7 @@ impl WalBuilder {
         start
     }
 
-    /// Writes the front `bytes` of a record of `total` bytes, page headers in between; where it stopped.
+    /// Writes the first `bytes` of a record of `total` bytes, with page headers in between. Returns the end.
     fn write(&mut self, from: Lsn, bytes: &[u8], total: usize) -> Lsn {
         let block = u64::from(self.geometry.wal_block_size);
         let (mut at, mut done) = (from, 0);
@@ -250,7 +240,7 @@ fn encode(spec: &RecordSpec, previous: Lsn, geometry: &WalGeometry) -> Vec<u8> {
     sealed(record, spec.rmid, spec.info, previous)
 }
 
-/// Fills in the header of a record whose rest is there.
+/// Fills in the header of a record whose other bytes are complete.
 fn sealed(mut record: Vec<u8>, rmid: u8, info: u8, previous: Lsn) -> Vec<u8> {
     let total = record.len() as u32;
     record[0..4].copy_from_slice(&total.to_le_bytes());

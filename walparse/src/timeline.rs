@@ -1,6 +1,6 @@
 //! Timelines and their history files.
 //!
-//! A history file `%08X.history` lists the ancestors of a timeline, one line each:
+//! A history file, `%08X.history`, lists the ancestors of a timeline, one per line:
 //!
 //! ```text
 //! 1<TAB>0/7159CB8<TAB>no recovery target specified
@@ -8,53 +8,54 @@
 //! 2<TAB>0/71C5160<TAB>no recovery target specified
 //! ```
 //!
-//! Blank lines occur (the server copies the parent's file and puts a newline before its own line) and
-//! `#` starts a comment. Timeline 1 has no file.
-
-use std::fmt;
+//! Blank lines are common, because the server copies its parent's file and writes a newline before its own line.
+//! Lines that start with `#` are comments. Timeline 1 has no history file.
 
 use crate::error::HistoryError;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, TimelineId};
 use crate::segment::{SegmentNo, SegmentSize};
 
-/// The number of a timeline. A promotion starts a new one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct TimelineId(pub u32);
-
-impl fmt::Display for TimelineId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// One stretch of a history: timeline `timeline` was in force from `begin` to `end`.
+/// One entry of a history: `timeline` was the current timeline from `begin` to `end`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct TimelineEntry {
-    /// The timeline of this stretch.
+    /// The timeline.
     pub timeline: TimelineId,
-    /// Where it began; `0/0` for the first.
+    /// Where it began; 0/0 for the first timeline.
     pub begin: Lsn,
-    /// Where the next one forked off; `None` for the last, which is still open.
+    /// Where the next timeline of the history branched off; `None` for the last entry.
     pub end: Option<Lsn>,
 }
 
-/// The ancestry of a timeline, oldest first; never empty, and only the last entry is open.
+/// The history of a timeline: its ancestors, oldest first, and itself. Never empty; only the last entry has no end.
+///
+/// ```
+/// use walparse::{Lsn, TimelineHistory, TimelineId};
+///
+/// let one = TimelineHistory::of_first(TimelineId(1));
+/// let two = TimelineHistory::parse(TimelineId(2), b"1\t0/7159CB8\tno recovery target specified\n")?;
+/// assert_eq!(two.timeline_at(Lsn(0x7159CB7)), TimelineId(1));
+/// assert_eq!(two.timeline_at(Lsn(0x7159CB8)), TimelineId(2));
+/// // Where a server that stayed on timeline 1 has diverged from one promoted to timeline 2.
+/// assert_eq!(one.common_with(&two), Some((TimelineId(1), Some(Lsn(0x7159CB8)))));
+/// # Ok::<(), walparse::HistoryError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TimelineHistory {
     entries: Vec<TimelineEntry>,
 }
 
 impl TimelineHistory {
-    /// The history of a timeline that has no history file: one open stretch.
+    /// The history of a timeline that has no history file.
     pub fn of_first(timeline: TimelineId) -> TimelineHistory {
         TimelineHistory { entries: vec![TimelineEntry { timeline, begin: Lsn::INVALID, end: None }] }
     }
 
-    /// Reads the history file of `timeline`.
+    /// Parses the history file of `timeline`.
     ///
     /// # Errors
-    /// A line that is no `timeline<TAB>LSN` pair, timelines that do not increase, or one not below
-    /// `timeline` itself: the rules of the server's `readTimeLineHistory`.
+    /// A line does not start with a timeline and an LSN, the timelines do not increase, or one of them is not less
+    /// than `timeline`. These are the rules of `readTimeLineHistory` (timeline.c).
     pub fn parse(timeline: TimelineId, text: &[u8]) -> Result<TimelineHistory, HistoryError> {
         let mut entries: Vec<TimelineEntry> = Vec::new();
         let mut begin = Lsn::INVALID;
@@ -83,13 +84,13 @@ impl TimelineHistory {
         Ok(TimelineHistory { entries })
     }
 
-    /// The text of a history file that says this.
+    /// The contents of a history file with these entries, without the reasons.
     pub fn to_text(&self) -> String {
         let closed = self.entries.iter().filter_map(|entry| Some((entry.timeline, entry.end?)));
         closed.map(|(timeline, end)| format!("{timeline}\t{end}\n")).collect()
     }
 
-    /// All stretches, oldest first.
+    /// All entries, oldest first.
     pub fn entries(&self) -> &[TimelineEntry] {
         &self.entries
     }
@@ -99,26 +100,24 @@ impl TimelineHistory {
         self.entries[self.entries.len() - 1].timeline
     }
 
-    /// The stretch in which `lsn` lies; a switch point belongs to the older timeline's end, so the byte
-    /// at the switch point belongs to the newer one.
+    /// The timeline that was current at `lsn`. The byte at a switch point belongs to the newer timeline.
     pub fn timeline_at(&self, lsn: Lsn) -> TimelineId {
         let newest = self.entries.iter().rev().find(|entry| entry.begin <= lsn);
         newest.unwrap_or(&self.entries[0]).timeline
     }
 
-    /// The timeline whose file holds the complete copy of `segment` in this history: the newest one that
-    /// begins before the segment's end, because a promotion copies the segment of the switch point.
+    /// The timeline whose file holds all of `segment` in this history: the newest one that begins before the end of
+    /// the segment, because a promotion copies the segment of the switch point up to there.
     pub fn timeline_of_segment(&self, segment: SegmentNo, size: SegmentSize) -> TimelineId {
         let end = size.end_of(segment);
         let newest = self.entries.iter().rev().find(|entry| entry.begin < end);
         newest.unwrap_or(&self.entries[0]).timeline
     }
 
-    /// The last point up to which two histories are one, and its timeline; `None` if they never were.
+    /// The last position that two histories share, and its timeline; `None` if they share no timeline.
     ///
-    /// Stretches are the same while timeline **and** begin agree; the point is where the first of the
-    /// two leaves the last common stretch. [`None`] as the position means that neither left it: both
-    /// histories end on the same open timeline.
+    /// Entries are the same if timeline **and** begin agree. The position is where the first of the two histories
+    /// leaves the last common entry. It is [`None`] if both end with that entry: they are on the same timeline.
     pub fn common_with(&self, other: &TimelineHistory) -> Option<(TimelineId, Option<Lsn>)> {
         let pairs = self.entries.iter().zip(&other.entries);
         let (ours, theirs) =
@@ -139,7 +138,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_history_reads_back(
+        fn every_history_round_trips(
             steps in prop::collection::vec((1u32..1000, any::<u64>(), "[ -~]{0,20}", 0usize..3), 0..12),
         ) {
             let (mut text, mut timeline, mut expected) = (String::new(), 0, Vec::new());
@@ -153,7 +152,7 @@ mod tests {
             let history = TimelineHistory::parse(own, text.as_bytes()).unwrap();
             let entries = history.entries();
             prop_assert_eq!(entries.iter().map(|e| (e.timeline, e.end)).collect::<Vec<_>>(), expected);
-            // Each begins where the one before it ends.
+            // Each entry begins where the one before it ends.
             prop_assert!(entries.windows(2).all(|pair| pair[0].end == Some(pair[1].begin)));
             prop_assert_eq!(history.common_with(&history), Some((own, None)));
         }
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_files_are_refused() {
+    fn invalid_files_are_rejected() {
         for bad in
             ["x\t0/1\n", "1\n", "1\t01\n", "2\t0/1\n1\t0/2\n", "1\t0/1\n1\t0/2\n", "3\t0/1\n", "0\t0/1\n"]
         {
@@ -195,14 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn common_point_is_the_first_departure() {
+    fn the_common_position_is_where_the_first_history_leaves() {
         let one = TimelineHistory::of_first(TimelineId(1));
         let two = history(2, "1\t0/500\tx\n");
         assert_eq!(one.common_with(&two), Some((TimelineId(1), Some(Lsn(0x500)))));
         // Both promoted to timeline 2, at different points.
         let other_two = history(2, "1\t0/480\tx\n");
         assert_eq!(other_two.common_with(&two), Some((TimelineId(1), Some(Lsn(0x480)))));
-        // Timeline 2 forked off twice.
+        // Two timelines branched off timeline 2.
         let three = history(3, "1\t0/500\tx\n2\t0/900\tx\n");
         let four = history(4, "1\t0/500\tx\n2\t0/800\tx\n");
         assert_eq!(three.common_with(&four), Some((TimelineId(2), Some(Lsn(0x800)))));
@@ -216,7 +215,7 @@ mod tests {
         let h = history(2, "1\t0/580000\tx\n");
         assert_eq!(h.timeline_of_segment(SegmentNo(4), size), TimelineId(1));
         assert_eq!(h.timeline_of_segment(SegmentNo(5), size), TimelineId(2));
-        // A switch exactly at a segment boundary leaves the segment before it to the old timeline.
+        // If the switch point is a segment boundary, the segment before it belongs to the old timeline.
         let h = history(2, "1\t0/500000\tx\n");
         assert_eq!(h.timeline_of_segment(SegmentNo(4), size), TimelineId(1));
         assert_eq!(h.timeline_of_segment(SegmentNo(5), size), TimelineId(2));

@@ -1,15 +1,15 @@
-//! The table of PostgreSQL versions: everything that differs between them on disk, one row each.
+//! The table of PostgreSQL versions: everything that differs between them on disk, one row per major version.
 //!
-//! A row is found from the control file, never assumed. A fork has the row of the version it was made from,
-//! with its own names and numbers, which are in [`crate::flavor`].
+//! The version of a cluster is read from its control file, never assumed. A fork has the row of the version it is
+//! based on; its names and resource managers are in `flavor.rs`.
 
 use std::fmt;
 
-use crate::control::ControlLayout;
+use crate::control_layout::ControlLayout;
 use crate::flavor::{Flavor, Names};
 use crate::segment::SegmentSize;
 
-/// One supported server version: a row of the table in its flavor. Copies are cheap.
+/// A supported server version: a row of the table, and its flavor. Cheap to copy.
 #[derive(Clone, Copy)]
 pub struct Version {
     flavor: Flavor,
@@ -17,7 +17,7 @@ pub struct Version {
     catalog_version: u32,
 }
 
-/// What one major version puts on disk.
+/// The on-disk formats of one major version.
 struct VersionRow {
     name: &'static str,
     server_version_num: u32,
@@ -31,12 +31,12 @@ struct VersionRow {
     database_drop_info: u8,
 }
 
-/// The meaning of `bimg_info`, which changed twice.
+/// The bits of `bimg_info`, which changed in 10 and in 15.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ImageBits {
     pub(crate) has_hole: u8,
     pub(crate) compressed: u8,
-    /// `None`: every image is applied, as in the versions before the flag was there.
+    /// `None` in versions without this flag, in which every image is applied.
     pub(crate) apply: Option<u8>,
 }
 
@@ -48,7 +48,7 @@ const IMAGE_15: ImageBits = ImageBits { has_hole: 0x01, compressed: 0x04 | 0x08 
 ///
 /// Sources: `XLOG_PAGE_MAGIC` (xlog_internal.h), `PG_CONTROL_VERSION` (pg_control.h),
 /// `CATALOG_VERSION_NO` (catversion.h), `BKPIMAGE_*` (xlogrecord.h), `XLOG_DBASE_*` (dbcommands_xlog.h).
-/// None of these numbers changes between the minor releases of a version.
+/// These numbers do not change between the minor releases of a version.
 static VERSIONS: &[VersionRow] = &[
     VersionRow {
         name: "9.6",
@@ -172,8 +172,38 @@ static VERSIONS: &[VersionRow] = &[
     },
 ];
 
+impl Flavor {
+    /// The version of this flavor with these numbers in its control file. Each version of PostgreSQL has one
+    /// catalog version; a fork may have any.
+    pub fn version(self, control_version: u32, catalog_version: u32) -> Option<Version> {
+        let version = self.versions().find(|version| version.control_version() == control_version)?;
+        if self.is_fork() {
+            return Some(version.with_catalog(catalog_version));
+        }
+        self.versions().find(|version| {
+            (version.control_version(), version.catalog_version()) == (control_version, catalog_version)
+        })
+    }
+
+    /// Whether one of its versions has this control file version.
+    pub fn has_control_version(self, control_version: u32) -> bool {
+        self.versions().any(|version| version.control_version() == control_version)
+    }
+
+    /// Its versions; those of a fork have the catalog version of PostgreSQL.
+    pub(crate) fn versions(self) -> impl Iterator<Item = Version> {
+        self.majors().iter().filter_map(move |name| Version::of(self, name))
+    }
+}
+
 impl Version {
-    /// The PostgreSQL version whose control file carries this pair of numbers.
+    /// The version of PostgreSQL with these numbers in its control file.
+    ///
+    /// ```
+    /// let version = walparse::Version::find(1300, 202_209_061).expect("a supported version");
+    /// assert_eq!(version.to_string(), "PostgreSQL 15");
+    /// assert_eq!(version.tablespace_version_dir(), "PG_15_202209061");
+    /// ```
     pub fn find(control_version: u32, catalog_version: u32) -> Option<Version> {
         Flavor::all()
             .filter(|flavor| !flavor.is_fork())
@@ -185,14 +215,14 @@ impl Version {
         VERSIONS.iter().filter_map(|row| Version::find(row.control_version, row.catalog_version))
     }
 
-    /// All versions of all flavors, forks with a catalog version of their own.
+    /// All versions of all flavors. Those of a fork get a catalog version that no version of PostgreSQL has.
     pub fn of_all_flavors() -> impl Iterator<Item = Version> {
         let forks = Flavor::all().filter(|flavor| flavor.is_fork());
         Version::all()
             .chain(forks.flat_map(Flavor::versions).map(|version| version.with_catalog(202_211_151)))
     }
 
-    /// The version of this name in a flavor.
+    /// The version with this name and flavor.
     pub(crate) fn of(flavor: Flavor, name: &str) -> Option<Version> {
         let row = VERSIONS.iter().find(|row| row.name == name)?;
         Some(Version { flavor, row, catalog_version: row.catalog_version })
@@ -202,17 +232,17 @@ impl Version {
         Version { catalog_version, ..self }
     }
 
-    /// Whose version it is.
+    /// The flavor.
     pub fn flavor(self) -> Flavor {
         self.flavor
     }
 
-    /// The names of its files and programs.
+    /// The names of the files and programs.
     pub fn names(self) -> &'static Names {
         self.flavor.names()
     }
 
-    /// The major version of PostgreSQL as `PG_VERSION` has it, for example `15`.
+    /// The major version of PostgreSQL as in `PG_VERSION`, for example `15`.
     pub fn name(self) -> &'static str {
         self.row.name
     }
@@ -232,34 +262,33 @@ impl Version {
         self.catalog_version
     }
 
-    /// The magic number of every WAL page: the one that was found, or that of the PostgreSQL version.
+    /// The magic number of WAL pages: the one found in the WAL of a fork, or that of the PostgreSQL version.
     pub fn wal_magic(self) -> u16 {
         self.flavor.wal_magic().unwrap_or(self.row.wal_magic)
     }
 
-    /// The same with another magic number.
+    /// The same version with another magic number in its WAL pages.
     pub fn with_wal_magic(self, wal_magic: u16) -> Version {
         Version { flavor: self.flavor.with_wal_magic(wal_magic), ..self }
     }
 
-    /// Whether that magic number is the PostgreSQL version's.
+    /// Whether [`Version::wal_magic`] is that of the PostgreSQL version.
     pub fn has_known_wal_magic(self) -> bool {
         self.wal_magic() == self.row.wal_magic
     }
 
-    /// The name of the WAL directory below the data directory.
+    /// The name of the WAL directory in the data directory.
     pub fn wal_dir(self) -> &'static str {
         self.flavor.wal_dir()
     }
 
-    /// The usual name of the directory a tablespace keeps this version's files in, for example
+    /// The usual name of the directory that holds this version's files in a tablespace, for example
     /// `PG_15_202209061` (`TABLESPACE_VERSION_DIRECTORY`).
     pub fn tablespace_version_dir(self) -> String {
         self.flavor.tablespace_version_dir(self.row.name, self.catalog_version)
     }
 
-    /// Whether this is the name of such a directory. A fork may have the product's version in it, of which
-    /// there are many.
+    /// Whether `name` is the name of such a directory. That of a fork may contain any version of the product.
     pub fn is_tablespace_version_dir(self, name: &str) -> bool {
         self.flavor.is_tablespace_version_dir(name, self.row.name, self.catalog_version)
     }
@@ -272,17 +301,17 @@ impl Version {
         self.row.image_bits
     }
 
-    /// Whether a record may carry the top-level transaction (fragment id 252; from 14 on).
+    /// Whether a record may contain the top-level transaction ID (`XLR_BLOCK_ID_TOPLEVEL_XID`, since 14).
     pub(crate) fn has_toplevel_xid(self) -> bool {
         self.row.has_toplevel_xid
     }
 
-    /// Whether resource managers 128 to 255 may be those of extensions (from 15 on).
+    /// Whether extensions may have the resource manager IDs 128 to 255 (since 15).
     pub(crate) fn has_custom_rmgrs(self) -> bool {
         self.row.has_custom_rmgrs
     }
 
-    /// `XLOG_DBASE_DROP`, whose code moved in 15.
+    /// `XLOG_DBASE_DROP`, which changed in 15.
     pub(crate) fn database_drop_info(self) -> u8 {
         self.row.database_drop_info
     }
@@ -313,12 +342,16 @@ impl fmt::Display for Version {
     }
 }
 
-/// What one must know of a cluster to read its WAL; all of it comes from the control file.
+/// What is needed to read the WAL of a cluster. All of it is in the control file ([`ControlFile::geometry`]) and,
+/// except for the size of data pages, in the first page of every segment ([`PageHeader::describe_segment`]).
+///
+/// [`ControlFile::geometry`]: crate::ControlFile::geometry
+/// [`PageHeader::describe_segment`]: crate::PageHeader::describe_segment
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WalGeometry {
     /// The version that wrote the WAL.
     pub version: Version,
-    /// The cluster's system identifier, repeated in the first page of every segment.
+    /// The system identifier of the cluster.
     pub system_identifier: u64,
     /// The size of a segment file.
     pub segment_size: SegmentSize,
@@ -326,4 +359,51 @@ pub struct WalGeometry {
     pub wal_block_size: u32,
     /// The size of a data page in bytes (`blcksz`).
     pub block_size: u32,
+}
+
+/// The geometry of a cluster with the smallest segment size, 1 MiB. For tests.
+#[cfg(any(test, feature = "testing"))]
+pub fn small_geometry(version: Version) -> WalGeometry {
+    WalGeometry {
+        version,
+        system_identifier: 0x1234_5678_9ABC_DEF0,
+        segment_size: SegmentSize::new(1 << 20).unwrap_or_else(|| unreachable!("1 MiB is a segment size")),
+        wal_block_size: 8192,
+        block_size: 8192,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fork_may_have_any_catalog_version() {
+        let flavor = |key: &str| Flavor::all().find(|flavor| flavor.key() == key).unwrap();
+        assert!(flavor("postgresql").version(1201, 202_211_151).is_none());
+        let version = flavor("kingbase-v8r6").version(1201, 202_211_151).unwrap();
+        assert_eq!((version.name(), version.catalog_version()), ("12", 202_211_151));
+        assert_eq!(version.tablespace_version_dir(), "SYS_12_202211151");
+        assert!(flavor("kingbase-v8r6").version(960, 201_608_131).is_none());
+        assert_eq!(flavor("kingbase-v8r3").version(960, 201_608_131).unwrap().name(), "9.6");
+    }
+
+    #[test]
+    fn the_tablespace_directory_of_a_fork_may_contain_any_product_version() {
+        let is_one = |key: &str, control, catalog, name: &str| {
+            let flavor =
+                Flavor::all().find(|row| row.key() == key && row.has_control_version(control)).unwrap();
+            flavor.version(control, catalog).unwrap().is_tablespace_version_dir(name)
+        };
+        for name in ["SYS_V008R002_201608131", "SYS_V008R003_201608131"] {
+            assert!(is_one("kingbase-v8r3", 960, 201_608_131, name));
+            assert!(!is_one("kingbase-v8r3", 960, 201_608_132, name));
+        }
+        assert!(is_one("kingbase-v8r6", 1201, 202_404_121, "SYS_12_202404121"));
+        assert!(!is_one("kingbase-v8r6", 1201, 202_404_121, "SYS_V008_202404121"));
+        assert!(is_one("postgresql", 960, 201_608_131, "PG_9.6_201608131"));
+        for name in ["PG_12_201909212", "SYS_9.6_201608131", "PG_9.6_0201608131", "PG_9.6", "PG_"] {
+            assert!(!is_one("postgresql", 960, 201_608_131, name), "{name}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Where the segments of one history come from.
+//! Where the WAL segments of a history are found.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,22 +8,25 @@ use crate::mapped::FileBytes;
 use crate::segment::{SegmentNo, SegmentSize};
 use crate::timeline::TimelineHistory;
 
-/// Hands out the segments of one history by number; called from many threads.
+/// Provides the segments of one history by number. It is called from several threads at once.
 pub trait SegmentStore: Sync {
-    /// The bytes of the file that holds `segment` in this history; `None` if there is none anywhere.
+    /// The contents of the file that holds `segment` in this history; `None` if there is no such file.
     ///
     /// # Errors
-    /// The file is there but cannot be read.
+    /// The file exists but cannot be read.
     fn open(&self, segment: SegmentNo) -> Result<Option<FileBytes>, WalReadError>;
 
-    /// The highest segment whose file stands in the WAL directory itself, valid or not.
+    /// The highest segment that has a file in the WAL directory, whether the file is valid or not.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
     fn newest(&self) -> Result<Option<SegmentNo>, WalReadError>;
 
-    /// What to call the segment in a message: the path of its file.
+    /// The name of the segment for messages, usually the path of its file.
     fn describe(&self, segment: SegmentNo) -> String;
 }
 
-/// The segments of a history in one directory.
+/// The segments of a history in a directory, for example `pg_wal`.
 #[derive(Clone, Debug)]
 pub struct WalDir {
     directory: PathBuf,
@@ -32,7 +35,7 @@ pub struct WalDir {
 }
 
 impl WalDir {
-    /// The segments of `history` among the files of `directory`.
+    /// The segments of `history` in `directory`.
     pub fn new(directory: impl Into<PathBuf>, history: TimelineHistory, segment_size: SegmentSize) -> WalDir {
         WalDir { directory: directory.into(), history, segment_size }
     }

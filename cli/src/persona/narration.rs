@@ -1,78 +1,68 @@
-//! What is told of a normal run under each name. What is out of the ordinary is said under all of them.
+//! The messages of a normal run under each name. All other messages are the same under every name.
 
-use kbrecover_rewind::milestone;
+use kbrecover_rewind::Event;
 
-/// Whose words are used.
+/// The program whose messages are used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Narration {
-    /// Our own: every message as it comes.
+    /// kbrecover: every message of the engine as it is.
     Kbrecover,
-    /// The lines of `pg_rewind`, which says more with `-P`.
+    /// The messages of `pg_rewind`, of which `-P` shows more.
     PgRewind,
-    /// The lines of `sys_rewind`.
+    /// The messages of `sys_rewind`.
     SysRewind,
 }
 
-/// A narration of one run.
+/// Narrates one run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Narrator {
-    /// Whose words.
+    /// The program whose messages are used.
     pub(crate) narration: Narration,
     /// Whether `-P` was given.
     pub(crate) progress: bool,
 }
 
-/// What is known of a milestone.
-#[derive(Default, Debug)]
-pub(crate) struct Told {
-    /// Our own words for it.
-    pub(crate) message: String,
-    /// Bytes to be copied.
-    pub(crate) fetch_bytes: u64,
-    /// Bytes there are.
-    pub(crate) total_bytes: u64,
-}
-
 const READING: [&str; 3] = ["reading source file list", "reading target file list", "reading WAL in target"];
 
 impl Narrator {
-    /// The lines for a milestone; `None` if our own words are to be shown as any other message.
-    pub(crate) fn lines(self, name: &str, told: &Told) -> Option<Vec<String>> {
-        let own = || vec![told.message.clone()];
+    /// The messages for an event; `None` to show our own.
+    pub(crate) fn lines(self, event: &Event) -> Option<Vec<String>> {
+        let own = || vec![event.to_string()];
         let with_progress = |lines: &[&str]| {
             if self.progress { lines.iter().map(|&line| line.to_owned()).collect() } else { Vec::new() }
         };
-        let need = || {
-            let megabytes = |bytes: u64| bytes >> 20;
-            format!(
-                "need to copy {} MB (total source directory size is {} MB)",
-                megabytes(told.fetch_bytes),
-                megabytes(told.total_bytes)
-            )
-        };
-        Some(match (self.narration, name) {
+        Some(match (self.narration, event) {
             (Narration::Kbrecover, _) => return None,
-            (_, milestone::CONNECTED) => with_progress(&["connected to server"]),
-            (_, milestone::PLANNED) => with_progress(&[&need()]),
-            (Narration::PgRewind, milestone::COMMON_CHECKPOINT) => {
+            (_, Event::Connected { .. }) => with_progress(&["connected to server"]),
+            (_, Event::Planned { fetch_bytes, total_bytes }) => {
+                let (fetch, total) = (fetch_bytes >> 20, total_bytes >> 20);
+                with_progress(&[&format!(
+                    "need to copy {fetch} MB (total source directory size is {total} MB)"
+                )])
+            }
+            (Narration::PgRewind, Event::CommonCheckpoint(_)) => {
                 own().into_iter().chain(with_progress(&READING)).collect()
             }
-            (Narration::PgRewind, milestone::SEALING) => with_progress(&[
+            (Narration::PgRewind, Event::Sealing) => with_progress(&[
                 "creating backup label and updating control file",
                 "syncing target data directory",
             ]),
-            (Narration::PgRewind, milestone::SOURCE_DIRECTORY | milestone::CHECKPOINT_SEARCH) => Vec::new(),
-            (Narration::SysRewind, milestone::CHECKPOINT_SEARCH) => {
+            (Narration::PgRewind, Event::SourceDirectory { .. } | Event::CheckpointSearch { .. }) => {
+                Vec::new()
+            }
+            (Narration::SysRewind, Event::CheckpointSearch { .. }) => {
                 own().into_iter().chain(READING.map(str::to_owned)).collect()
             }
-            (Narration::SysRewind, milestone::COPYING) => vec!["Rewind datadir file from source".to_owned()],
-            (Narration::SysRewind, milestone::SEALING) => {
+            (Narration::SysRewind, Event::Copying { .. }) => {
+                vec!["Rewind datadir file from source".to_owned()]
+            }
+            (Narration::SysRewind, Event::Sealing) => {
                 ["Get archive xlog list from source", "Rewind archive log from source"]
                     .map(str::to_owned)
                     .to_vec()
             }
-            (Narration::SysRewind, milestone::DIVERGED) => Vec::new(),
-            (_, milestone::COPYING | milestone::NO_STANDBY) => Vec::new(),
+            (Narration::SysRewind, Event::Diverged(_)) => Vec::new(),
+            (_, Event::Copying { .. } | Event::NotAStandby) => Vec::new(),
             _ => own(),
         })
     }
@@ -80,38 +70,48 @@ impl Narrator {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+    use kbrecover_rewind::{CommonCheckpoint, Divergence};
+    use walparse::{Lsn, TimelineId};
+
     use super::*;
 
-    /// Everything that a normal run passes, in its order.
-    const ALL: [&str; 9] = [
-        milestone::SOURCE_DIRECTORY,
-        milestone::CONNECTED,
-        milestone::DIVERGED,
-        milestone::COMMON_CHECKPOINT,
-        milestone::CHECKPOINT_SEARCH,
-        milestone::PLANNED,
-        milestone::COPYING,
-        milestone::SEALING,
-        milestone::NO_STANDBY,
-    ];
+    /// All events of a normal run, in order.
+    fn events() -> [Event; 9] {
+        let timeline = TimelineId(1);
+        let now = Timestamp::UNIX_EPOCH;
+        [
+            Event::Connected { server: "h".to_owned(), version: 150_000, connections: 2 },
+            Event::SourceDirectory { directory: "/d".to_owned() },
+            Event::Diverged(Divergence { lsn: Lsn(2), timeline }),
+            Event::CommonCheckpoint(CommonCheckpoint { lsn: Lsn(1), redo: Lsn(1), timeline }),
+            Event::CheckpointSearch { since: now, until: now },
+            Event::Planned { fetch_bytes: 7 << 20, total_bytes: 9 << 20 },
+            Event::Copying { fetch_bytes: 7 << 20 },
+            Event::Sealing,
+            Event::NotAStandby,
+        ]
+    }
 
-    fn told(narration: Narration, progress: bool) -> Vec<String> {
-        let tell = |name: &&str| {
-            let told = Told { message: format!("<{name}>"), fetch_bytes: 7 << 20, total_bytes: 9 << 20 };
-            Narrator { narration, progress }.lines(name, &told).unwrap()
-        };
-        ALL.iter().flat_map(tell).collect()
+    /// The messages under a name.
+    fn narrated(narration: Narration, progress: bool) -> Vec<String> {
+        let lines = |event: &Event| Narrator { narration, progress }.lines(event).unwrap();
+        events().iter().flat_map(lines).collect()
     }
 
     #[test]
-    fn pg_rewind_is_brief() {
-        assert_eq!(told(Narration::PgRewind, false), ["<diverged>", "<common checkpoint>"]);
+    fn pg_rewind_has_more_messages_with_progress() {
+        let (diverged, checkpoint) = (
+            "servers diverged at WAL location 0/2 on timeline 1",
+            "rewinding from last common checkpoint at 0/1 on timeline 1",
+        );
+        assert_eq!(narrated(Narration::PgRewind, false), [diverged, checkpoint]);
         assert_eq!(
-            told(Narration::PgRewind, true),
+            narrated(Narration::PgRewind, true),
             [
                 "connected to server",
-                "<diverged>",
-                "<common checkpoint>",
+                diverged,
+                checkpoint,
                 "reading source file list",
                 "reading target file list",
                 "reading WAL in target",
@@ -123,13 +123,23 @@ mod tests {
     }
 
     #[test]
-    fn sys_rewind_tells_what_its_logs_have() {
+    fn sys_rewind_has_the_messages_of_its_logs() {
+        let narrated = narrated(Narration::SysRewind, false);
+        let search =
+            narrated.iter().position(|line| line.starts_with("find last common checkpoint")).unwrap();
+        assert!(narrated[search].ends_with(", in \"0.000000\" seconds."), "{}", narrated[search]);
+        let others: Vec<_> = narrated
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| *at != search)
+            .map(|(_, line)| line.as_str())
+            .collect();
+        assert_eq!(search, 2);
         assert_eq!(
-            told(Narration::SysRewind, false),
+            others,
             [
-                "<source directory>",
-                "<common checkpoint>",
-                "<checkpoint search>",
+                "datadir_source = /d",
+                "rewinding from last common checkpoint at 0/1 on timeline 1",
                 "reading source file list",
                 "reading target file list",
                 "reading WAL in target",
@@ -141,8 +151,8 @@ mod tests {
     }
 
     #[test]
-    fn our_own_words_pass_through() {
+    fn kbrecover_shows_the_messages_of_the_engine() {
         let narrator = Narrator { narration: Narration::Kbrecover, progress: true };
-        assert!(ALL.iter().all(|name| narrator.lines(name, &Told::default()).is_none()));
+        assert!(events().iter().all(|event| narrator.lines(event).is_none()));
     }
 }

@@ -18,7 +18,7 @@ use super::tcp::{TcpOptions, positive};
 /// The default of `connect_timeout`. libpq has none, and would wait for ever.
 pub(super) const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A connection string, completed and checked. See the [module](self) for an example.
+/// A connection string, completed and checked. See the [crate::conninfo] module for an example.
 ///
 /// Neither `Debug` nor [`Conninfo::redacted`] shows passwords.
 #[derive(Clone)]

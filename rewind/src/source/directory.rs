@@ -59,7 +59,7 @@ impl DirectorySource {
         }
         let flavor = flavor::flavor_of_directory(root, key)?;
         let source = DirectorySource { root: root.to_owned(), flavor };
-        let flavor = flavor::look_at_wal(flavor, root, &source.control_file()?);
+        let flavor = flavor::with_wal_magic_of_directory(flavor, root, &source.control_file()?);
         Ok(DirectorySource { flavor, ..source })
     }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use walparse::{ControlFile, Lsn};
 
 use super::error::SourceError;
-use super::seam::{ChunkSink, Comparand, FetchError, FetchRange, SlotState, Source, WalPosition};
+use super::seam::{ChunkSink, Comparand, Connected, FetchError, FetchRange, SlotState, Source, WalPosition};
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::Inventory;
-use crate::target::disk::ChangeObserver;
+use crate::observer::ChangeObserver;
 
 /// A source and its observer.
 pub(crate) struct ObservedSource {
@@ -26,6 +26,10 @@ impl ObservedSource {
 impl Source for ObservedSource {
     fn name(&self) -> String {
         self.source.name()
+    }
+
+    fn connected(&self) -> Option<Connected> {
+        self.source.connected()
     }
 
     fn data_directory(&self) -> Option<String> {

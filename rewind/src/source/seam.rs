@@ -16,6 +16,11 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// The connections to a running server, as they were opened.
+    fn connected(&self) -> Option<Connected> {
+        None
+    }
+
     /// Reads the control file. A copy torn by a concurrent write is read again.
     fn control_file(&self) -> Result<ControlFile, SourceError>;
 
@@ -95,6 +100,17 @@ pub trait Source: Send + Sync {
         ranges: &[FetchRange],
         with: &dyn Comparand,
     ) -> Result<(), FetchError>;
+}
+
+/// The connections to a server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Connected {
+    /// Host and port, or the socket; never a password.
+    pub server: String,
+    /// `server_version_num`.
+    pub version: u32,
+    /// The number of connections.
+    pub connections: usize,
 }
 
 /// The end of a source's WAL.

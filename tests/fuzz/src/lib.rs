@@ -130,16 +130,10 @@ pub fn compare<S: SegmentStore>(store: &S) {
             map.insert(block.relation, block.block);
         }
     };
-    let request = ScanRequest {
-        geometry: geometry(),
-        fork,
-        newest_checkpoint: fork,
-        required_end: start,
-        end: EndOfWal::Open,
-        // So that more scans come to an end.
-        unknown_changes: UnknownChanges::Ignore,
-        rebuilt: RebuiltBlocks::Ignore,
-    };
+    // Unknown changes are ignored so that fewer scans fail.
+    let request = ScanRequest::new(geometry(), fork, fork, start)
+        .with_end(EndOfWal::Open)
+        .with_unknown_changes(UnknownChanges::Ignore);
     let Ok(found) = scan(store, &request, &|_| {}) else { return };
     // Where no record was read, one of them may stand behind the page header.
     let boundary = |lsn| before_page_header(lsn, &geometry());
@@ -148,7 +142,7 @@ pub fn compare<S: SegmentStore>(store: &S) {
         assert_eq!(Some(diverged.checkpoint_lsn), checkpoint, "the checkpoint");
         assert_eq!(diverged.page_map, map, "the blocks");
         let prove = RebuiltBlocks::Prove { replay_limit: Lsn(u64::MAX) };
-        let proven = scan(store, &ScanRequest { rebuilt: prove, ..request }, &|_| {}).expect("the same WAL");
+        let proven = scan(store, &request.with_rebuilt(prove), &|_| {}).expect("the same WAL");
         let mut named = proven.diverged.expect("the same checkpoint");
         named.rebuilt.subtract(&named.page_map);
         assert!(named.rebuilt.is_empty(), "blocks that no record names are rebuilt");

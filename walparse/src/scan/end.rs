@@ -1,16 +1,23 @@
-//! Whether the end that a scan came to may be the end.
+//! Decides whether the end that a scan found can be the end of the WAL.
 
-use super::{EndOfWal, ScanError, Scanner};
+use super::error::ScanError;
+use super::request::{EndOfWal, ScanRequest};
 use crate::error::WalFault;
 use crate::lsn::Lsn;
 use crate::reader::{WalEnd, WalReader, before_page_header};
 use crate::segment::SegmentNo;
 use crate::wal_dir::SegmentStore;
 
-/// Of missing segments so many are named.
-const MOST_NAMED: usize = 10_000;
+/// At most this many missing segments are listed.
+const MAX_LISTED: usize = 10_000;
 
-impl<S: SegmentStore + ?Sized> Scanner<'_, S> {
+/// The store and the request, to look for WAL after an apparent end.
+pub(super) struct EndFinder<'a, S: SegmentStore + ?Sized> {
+    pub(super) store: &'a S,
+    pub(super) request: &'a ScanRequest,
+}
+
+impl<S: SegmentStore + ?Sized> EndFinder<'_, S> {
     /// The highest segment that can be part of the WAL.
     pub(super) fn highest(&self, lowest: SegmentNo) -> Result<SegmentNo, ScanError> {
         let needed = self.request.geometry.segment_size.segment_before(self.request.required_end).max(lowest);
@@ -26,8 +33,8 @@ impl<S: SegmentStore + ?Sized> Scanner<'_, S> {
         Ok(needed)
     }
 
-    /// Decides whether the end found may be the end.
-    pub(super) fn judge_end(&self, end: &WalEnd, highest: SegmentNo) -> Result<(), ScanError> {
+    /// Fails if the WAL cannot end where the scan stopped.
+    pub(super) fn check(&self, end: &WalEnd, highest: SegmentNo) -> Result<(), ScanError> {
         let request = self.request;
         let size = request.geometry.segment_size;
         if end.position < before_page_header(request.required_end, &request.geometry) {
@@ -35,14 +42,10 @@ impl<S: SegmentStore + ?Sized> Scanner<'_, S> {
                 let segment = size.segment_of(end.fault_at);
                 return Err(self.missing(segment, request.required_end)?);
             }
-            return Err(ScanError::BreaksOff {
-                position: end.position,
-                needed: request.required_end,
-                fault: end.fault,
-            });
+            return Err(self.broken_off(end, request.required_end));
         }
         if request.end == EndOfWal::Crashed
-            && let Some(later) = self.valid_wal_behind(end, highest)?
+            && let Some(later) = self.valid_wal_after(end, highest)?
         {
             if end.fault == WalFault::NoSegment {
                 return Err(self.missing(size.segment_of(end.fault_at), later)?);
@@ -52,11 +55,21 @@ impl<S: SegmentStore + ?Sized> Scanner<'_, S> {
         Ok(())
     }
 
-    /// Names every missing segment from the first missing one to where WAL is needed.
+    /// The error for WAL that ends before `needed`.
+    pub(super) fn broken_off(&self, end: &WalEnd, needed: Lsn) -> ScanError {
+        if end.fault == WalFault::NoSegment {
+            let segment = self.request.geometry.segment_size.segment_of(end.fault_at);
+            let file = self.store.describe(segment);
+            return ScanError::Missing { segment, file, needed, all: vec![segment] };
+        }
+        ScanError::BreaksOff { position: end.position, needed, fault: end.fault }
+    }
+
+    /// The error that lists every missing segment from `segment` up to `needed`.
     fn missing(&self, segment: SegmentNo, needed: Lsn) -> Result<ScanError, ScanError> {
         let last = self.request.geometry.segment_size.segment_before(needed).max(segment);
         let mut all = vec![segment];
-        for other in (segment.0 + 1..=last.0).take(MOST_NAMED).map(SegmentNo) {
+        for other in (segment.0 + 1..=last.0).take(MAX_LISTED).map(SegmentNo) {
             if self.store.open(other)?.is_none() {
                 all.push(other);
             }
@@ -71,11 +84,12 @@ impl<S: SegmentStore + ?Sized> Scanner<'_, S> {
         Ok(reader.seek_first_in(segment)?.ok().flatten())
     }
 
-    /// A valid record behind the end that follows others behind it: proof that the end is none.
+    /// A valid record after the apparent end whose predecessor is after that end, too: proof that the WAL
+    /// does not end there.
     ///
-    /// Pages alone prove nothing: those of a record that a crash tore, or left from an earlier crash,
-    /// look valid too.
-    fn valid_wal_behind(&self, end: &WalEnd, highest: SegmentNo) -> Result<Option<Lsn>, ScanError> {
+    /// Valid pages alone prove nothing: the pages of a torn record, and those left by an earlier crash, are
+    /// valid as well.
+    fn valid_wal_after(&self, end: &WalEnd, highest: SegmentNo) -> Result<Option<Lsn>, ScanError> {
         let geometry = &self.request.geometry;
         let size = geometry.segment_size;
         let block = u64::from(geometry.wal_block_size);
@@ -97,7 +111,8 @@ impl<S: SegmentStore + ?Sized> Scanner<'_, S> {
         Ok(None)
     }
 
-    /// The record at (or on the page at) `lsn`, if it is valid and follows one behind `end`.
+    /// The record at `lsn`, or the first one on the page at `lsn`, if it is valid and its predecessor is
+    /// after `end`.
     fn linked_record(&self, lsn: Lsn, end: &WalEnd) -> Result<Option<Lsn>, ScanError> {
         let mut reader = WalReader::new(self.store, self.request.geometry, lsn);
         let Some(start) = reader.seek_on_page(lsn)? else { return Ok(None) };

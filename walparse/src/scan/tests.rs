@@ -6,11 +6,10 @@ use super::*;
 use crate::lsn::BlockNumber;
 use crate::reader::WalReader;
 use crate::record::{BlockRef, Record};
-use crate::relation::Fork;
-use crate::relation::Relation;
-use crate::testing::BlockChange;
-use crate::testing::{BlockSpec, RecordSpec, WalBuilder, small_geometry};
-use crate::version::Version;
+use crate::relation::{Fork, Relation};
+use crate::rmgr;
+use crate::testing::{BlockChange, BlockSpec, RecordSpec, WalBuilder};
+use crate::version::{Version, WalGeometry, small_geometry};
 
 fn geometry() -> WalGeometry {
     small_geometry(Version::find(1300, 202_209_061).unwrap())
@@ -30,9 +29,10 @@ fn quiet(_: u64) {}
 
 const PROVE: RebuiltBlocks = RebuiltBlocks::Prove { replay_limit: Lsn(u64::MAX) };
 
-/// The usual request; what it is about is filled in.
+/// A request without positions.
 fn request() -> ScanRequest {
     ScanRequest {
+        files_since: Lsn::INVALID,
         geometry: geometry(),
         fork: Lsn::INVALID,
         newest_checkpoint: Lsn::INVALID,
@@ -43,7 +43,7 @@ fn request() -> ScanRequest {
     }
 }
 
-/// What a scan says, to be compared.
+/// The results of a scan that are compared.
 #[derive(PartialEq, Debug)]
 struct Answer {
     end: Lsn,
@@ -103,7 +103,7 @@ fn sequential(wal: &WalBuilder, request: &ScanRequest, start: Lsn) -> Answer {
     Answer { end, last_record, diverged: Some(Beyond { checkpoint: lsn, since, named, rebuilt }) }
 }
 
-/// Shows every record from `start` on; the end of the WAL, and where the last record starts.
+/// Calls `see` for every record from `start`. Returns the end of the WAL and the start of the last record.
 fn read_all(
     wal: &WalBuilder,
     request: &ScanRequest,
@@ -145,7 +145,7 @@ enum Step {
         fork: u8,
         rmid: u8,
     },
-    /// With its redo so many records before it.
+    /// With its redo this many records before it.
     Checkpoint {
         behind: usize,
     },
@@ -157,7 +157,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    // Few blocks, so that records meet; many, so that maps grow.
+    // Few blocks, so that several records refer to the same block; and many, so that maps grow.
     let block = prop_oneof![4 => 0u32..6, 1 => 0u32..200_000];
     let length = prop_oneof![0usize..300, 4_000usize..30_000, 700_000usize..1_500_000];
     let change = prop_oneof![
@@ -188,7 +188,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// Writes the steps behind a first checkpoint; the checkpoints and all record starts.
+/// Writes a checkpoint and the steps. Returns the checkpoints and the starts of all records.
 fn write(steps: &[Step]) -> (WalBuilder, Vec<Lsn>, Vec<Lsn>) {
     let mut wal = WalBuilder::new(geometry());
     let first = wal.checkpoint(Lsn((1 << 20) + 40));
@@ -233,6 +233,7 @@ proptest! {
         let newest = *newest.get(&checkpoints);
         let replay_limit = limit.map_or(Lsn(u64::MAX), |limit| *limit.get(&starts));
         let request = ScanRequest {
+            files_since: Lsn::INVALID,
             fork,
             newest_checkpoint: newest,
             required_end: newest,
@@ -243,7 +244,7 @@ proptest! {
     }
 
     #[test]
-    fn damage_is_found_as_the_sequential_reader_finds_it(
+    fn damage_is_found_where_the_sequential_reader_finds_it(
         steps in steps(),
         at in 0u64..6_000_000,
         mask in 1u8..,
@@ -255,6 +256,7 @@ proptest! {
             wal.remove(SegmentNo(missing));
         }
         let request = ScanRequest {
+            files_since: Lsn::INVALID,
             fork: checkpoints[0].advance(8),
             newest_checkpoint: checkpoints[0],
             required_end: checkpoints[0],
@@ -278,10 +280,11 @@ fn long_wal() -> (WalBuilder, Vec<Lsn>) {
 }
 
 #[test]
-fn the_common_checkpoint_is_before_the_fork_and_not_beyond_the_newest_flushed_one() {
+fn the_common_checkpoint_is_before_the_fork_and_not_after_the_newest_one() {
     let (wal, checkpoints) = long_wal();
     let find = |fork: Lsn, newest: Lsn| {
         let request = ScanRequest {
+            files_since: Lsn::INVALID,
             geometry: geometry(),
             fork,
             newest_checkpoint: newest,
@@ -294,14 +297,15 @@ fn the_common_checkpoint_is_before_the_fork_and_not_beyond_the_newest_flushed_on
     };
     assert_eq!(find(checkpoints[3], checkpoints[5]), checkpoints[2]);
     assert_eq!(find(checkpoints[3].advance(1), checkpoints[5]), checkpoints[3]);
-    // A standby has received checkpoints that it never made its own: its data may be older.
+    // A standby may have received checkpoint records for which it has made no restartpoint.
     assert_eq!(find(checkpoints[5], checkpoints[1]), checkpoints[1]);
 }
 
 #[test]
-fn valid_wal_behind_a_damaged_record_is_damage_after_a_crash_only() {
+fn valid_wal_after_a_damaged_record_is_an_error_only_after_a_crash() {
     let (mut wal, checkpoints) = long_wal();
     let request = |end| ScanRequest {
+        files_since: Lsn::INVALID,
         geometry: geometry(),
         fork: checkpoints[0].advance(1),
         newest_checkpoint: checkpoints[0],
@@ -322,9 +326,10 @@ fn valid_wal_behind_a_damaged_record_is_damage_after_a_crash_only() {
 }
 
 #[test]
-fn missing_and_broken_segments_are_named() {
+fn missing_and_damaged_segments_are_reported() {
     let (wal, checkpoints) = long_wal();
     let request = ScanRequest {
+        files_since: Lsn::INVALID,
         geometry: geometry(),
         fork: checkpoints[1],
         newest_checkpoint: checkpoints[5],
@@ -343,7 +348,7 @@ fn missing_and_broken_segments_are_named() {
         }
         other => panic!("{other:?}"),
     }
-    // Below the fork, too, where the checkpoint is looked for.
+    // Also before the fork, where the checkpoint is searched for.
     let mut without = wal.clone();
     without.remove(SegmentNo(1));
     assert!(matches!(
@@ -355,11 +360,12 @@ fn missing_and_broken_segments_are_named() {
     assert!(matches!(scan(&broken, &request, &quiet), Err(ScanError::BreaksOff { .. })));
 }
 
-/// It is lost, and must be found: what follows it was flushed, and pages with it.
+/// The missing segment is needed: the WAL after it was flushed, and data pages with it.
 #[test]
-fn a_hole_in_the_wal_of_a_crashed_server_is_no_end() {
+fn a_missing_segment_of_a_crashed_server_is_not_the_end() {
     let (mut wal, checkpoints) = long_wal();
     let request = ScanRequest {
+        files_since: Lsn::INVALID,
         geometry: geometry(),
         fork: checkpoints[0].advance(1),
         newest_checkpoint: checkpoints[0],
@@ -379,9 +385,10 @@ fn a_hole_in_the_wal_of_a_crashed_server_is_no_end() {
 }
 
 #[test]
-fn relation_changes_of_an_unknown_kind_stop_the_scan() {
+fn unknown_relation_changes_stop_the_scan() {
     let (mut wal, checkpoints) = long_wal();
     let request = |wal: &WalBuilder| ScanRequest {
+        files_since: Lsn::INVALID,
         geometry: geometry(),
         fork: checkpoints[1],
         newest_checkpoint: checkpoints[0],
@@ -400,7 +407,7 @@ fn relation_changes_of_an_unknown_kind_stop_the_scan() {
     }
 }
 
-/// Three segments: redo in the first, the checkpoint's record in the third, then the fork.
+/// Three segments: redo is in the first, the checkpoint record and the fork are in the third.
 fn spread_checkpoint() -> (WalBuilder, ScanRequest) {
     let mut wal = WalBuilder::new(geometry());
     wal.checkpoint(wal.position());
@@ -425,7 +432,7 @@ fn spread_checkpoint() -> (WalBuilder, ScanRequest) {
 }
 
 #[test]
-fn what_replay_rebuilds_is_looked_for_from_its_start() {
+fn rebuilt_blocks_are_determined_from_the_start_of_replay() {
     let (wal, request) = spread_checkpoint();
     let found = scan(&wal, &request, &quiet).unwrap().diverged.unwrap();
     assert_eq!(found.since, found.checkpoint.redo);
@@ -434,15 +441,15 @@ fn what_replay_rebuilds_is_looked_for_from_its_start() {
     for (block, is_rebuilt) in [(0, true), (7, true), (8, true), (1_000, true), (2_000, false)] {
         assert_eq!(found.rebuilt.contains(table, BlockNumber(block)), is_rebuilt, "{block}");
     }
-    // The source's own checkpoint is older: replay starts there.
+    // If the source's checkpoint is older, replay starts at its redo position.
     let older =
         ScanRequest { rebuilt: RebuiltBlocks::Prove { replay_limit: Lsn((1 << 20) + 40) }, ..request };
     assert_eq!(scan(&wal, &older, &quiet).unwrap().diverged.unwrap().since, Lsn((1 << 20) + 40));
 }
 
-/// The WAL below the checkpoint is not needed for anything else.
+/// The WAL before the checkpoint is not needed for anything else.
 #[test]
-fn without_the_wal_to_prove_it_nothing_is_rebuilt() {
+fn without_the_wal_before_the_checkpoint_no_block_counts_as_rebuilt() {
     let (mut wal, request) = spread_checkpoint();
     let whole = scan(&wal, &request, &quiet).unwrap();
     let ignored = ScanRequest { rebuilt: RebuiltBlocks::Ignore, ..request };

@@ -24,8 +24,8 @@ use super::proof::{Problem, Seen};
 use super::queries::Witness;
 use super::session::{Expected, Facts, Session};
 use crate::conninfo::Conninfo;
-use crate::milestone;
 use crate::source::error::SourceError;
+use crate::source::seam::Connected;
 use crate::stop::StopFlag;
 
 /// The connection for everything but fetching, and the one that must not be missing.
@@ -48,6 +48,8 @@ pub(super) struct Link {
     /// How long to try to re-establish a lost connection; zero disables it.
     patience: Duration,
     stop: StopFlag,
+    /// The connections at the start.
+    pub(super) connected: Connected,
     pub(super) facts: Facts,
     lines: Vec<tokio::sync::Mutex<Line>>,
     /// Where all connections lead to. If each connection tried the list of hosts by itself, blocks could come from another
@@ -98,12 +100,11 @@ impl Link {
     ) -> Result<Link, SourceError> {
         let opened = unless_stopped(&stop, open_first(conninfo, &expected, wanted, patience)).await?;
         let Opened { endpoint, sessions, facts, seen, instance, wait } = opened;
-        let (version, count) = (sessions[0].version, sessions.len());
-        tracing::info!(
-            milestone = milestone::CONNECTED,
-            "connected to {}, version {version}, {count} connection(s)",
-            endpoint.name
-        );
+        let connected = Connected {
+            server: endpoint.name.clone(),
+            version: sessions[0].version,
+            connections: sessions.len(),
+        };
         let line =
             |session| tokio::sync::Mutex::new(Line { session: Some(Arc::new(session)), attempt_after: None });
         Ok(Link {
@@ -111,6 +112,7 @@ impl Link {
             expected,
             patience,
             stop,
+            connected,
             facts,
             lines: sessions.into_iter().map(line).collect(),
             place: tokio::sync::Mutex::new(Arc::new(Place { endpoint: Arc::new(endpoint), instance })),

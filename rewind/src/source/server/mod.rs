@@ -38,7 +38,7 @@ use self::session::Expected;
 use self::sql::DigestOf;
 use super::error::SourceError;
 use super::seam::{
-    ChunkSink, Comparand, FetchError, FetchRange, SlotState, Source, WalPosition, assert_valid,
+    ChunkSink, Comparand, Connected, FetchError, FetchRange, SlotState, Source, WalPosition, assert_valid,
 };
 use crate::conninfo::Conninfo;
 use crate::datadir::data_path::DataPath;
@@ -110,6 +110,10 @@ impl ServerSource {
 impl Source for ServerSource {
     fn name(&self) -> String {
         self.runtime.block_on(self.link.name())
+    }
+
+    fn connected(&self) -> Option<Connected> {
+        Some(self.link.connected.clone())
     }
 
     fn data_directory(&self) -> Option<String> {

@@ -239,18 +239,20 @@ impl Dialect {
     ///
     /// The server follows symbolic links, so a link to a directory is listed as a directory. Files removed meanwhile have
     /// no size and are omitted.
+    // The directory lost+found is readable by root only: listing it would fail, and with it the whole query.
     pub(super) fn list(&self, names: &Names) -> String {
         let Dialect { ls_dir, stat_file, tablespace_location, tablespaces, .. } = self;
         format!(
             "WITH RECURSIVE entry (path, isdir, size) AS ( \
                  SELECT d.name, s.isdir, s.size \
                  FROM {ls_dir}('.', true, false) AS d (name), LATERAL {stat_file}(d.name, true) AS s \
+                 WHERE d.name <> 'lost+found' \
                  UNION ALL \
                  SELECT e.path || '/' || d.name, s.isdir, s.size \
                  FROM entry AS e, \
                       LATERAL {ls_dir}(e.path, true, false) AS d (name), \
                       LATERAL {stat_file}(e.path || '/' || d.name, true) AS s \
-                 WHERE e.isdir \
+                 WHERE e.isdir AND d.name <> 'lost+found' \
              ) \
              SELECT e.path, e.isdir, e.size, {tablespace_location}(t.oid) \
              FROM entry AS e \

@@ -1,7 +1,7 @@
-//! `kbrecover rewind`: from options to the engine and from its outcome to the user.
+//! `kbrecover rewind`: passes the options to the engine and shows its outcome.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+mod args;
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,27 +12,29 @@ use jiff::tz::TimeZone;
 use kbrecover_hooks::SingleUserServer;
 use kbrecover_rewind::conninfo::Conninfo;
 use kbrecover_rewind::{
-    Delta, KeepDiverged, KeepRules, MissingWal, Mode, Options, Outcome, RebuiltBlocks, RecoveryConf,
-    RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
+    Delta, KeepDiverged, KeepRules, MissingWal, Mode, OlderSource, Options, Outcome, RebuiltBlocks,
+    RecoveryConf, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
-use rustix::fs::Mode as FileMode;
 
-use crate::args::{DeltaChoice, Format, RewindArgs, SyncMethod};
+use args::SyncMethod;
+pub(crate) use args::{DeltaChoice, RewindArgs};
+
 use crate::failure::{Failed, SetupError};
 use crate::faults;
 use crate::logging::{self, Verbosity};
+use crate::owner::adopt_owner_of;
 use crate::persona::{Narration, Narrator, Persona};
 use crate::progress;
 use crate::report;
 use crate::screen::{self, Kind, Screen};
 use crate::signals;
+use crate::values::Format;
 
-/// Runs the command and tells the user how it went.
+/// Runs the command and reports its outcome.
 pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
     let screen = Arc::new(Screen::of(persona));
-    let narrator = Narrator { narration: persona.narration, progress: args.progress };
     let verbosity = if args.debug { Verbosity::Debug } else { Verbosity::Normal };
-    logging::init(Arc::clone(&screen), verbosity, narrator);
+    logging::init(Arc::clone(&screen), verbosity);
     let started = Timestamp::now();
     match rewind(args, &screen) {
         Ok(outcome) => {
@@ -43,7 +45,7 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
             let result = match (args.format, persona.narration) {
                 (Format::Json, _) => Some(report::json::of_outcome(&outcome)),
                 (Format::Text, Narration::Kbrecover) => report::plan_text(&outcome, &target),
-                // The others have no plan to show.
+                // pg_rewind and sys_rewind print no plan.
                 (Format::Text, _) => None,
             };
             screen::to_stdout(&result.unwrap_or_default());
@@ -62,11 +64,15 @@ fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
     let options = options(args, screen.persona())?;
     adopt_owner_of(&options.target)?;
     signals::listen(&options.stop, &options.target, screen)?;
-    let progress = progress::progress(screen, args.progress);
+    let narrator = Narrator { narration: screen.persona().narration, progress: args.progress };
+    let progress = progress::progress(screen, narrator);
     Ok(kbrecover_rewind::run(&options, &*progress)?)
 }
 
-/// The engine's options; what contradicts itself ends here.
+/// The engine's options.
+///
+/// # Errors
+/// Options that are missing, contradict each other or cannot be parsed.
 fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> {
     let source = match (&args.source_data, &args.source_server) {
         (Some(_), Some(_)) => return Err(SetupError::TwoSources),
@@ -81,72 +87,61 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         None if args.restore_target_wal => RestoreCommand::FromTarget,
         None => RestoreCommand::Off,
     };
-    let server = || SingleUserServer { bindir: args.bindir.clone(), config_file: args.config_file.clone() };
+    let server = || {
+        let mut server = SingleUserServer::default();
+        server.bindir.clone_from(&args.bindir);
+        server.config_file.clone_from(&args.config_file);
+        server
+    };
     let unclean_target = match (args.ensure_shutdown, args.no_ensure_shutdown) {
         (true, _) => UncleanTarget::Recover(Box::new(server())),
         (false, true) => UncleanTarget::Refuse,
         (false, false) => UncleanTarget::Accept,
     };
-    Ok(Options {
-        flavor: args.flavor.clone(),
-        retry_timeout: Duration::from_secs(args.retry_timeout),
-        mode: match (args.check, args.dry_run) {
-            (true, _) => Mode::Check,
-            (false, true) => Mode::DryRun,
-            (false, false) => Mode::Rewind,
-        },
-        need: persona.need,
-        same_timeline: match args.same_timeline_resync {
-            true => SameTimeline::Resync,
-            false => persona.same_timeline,
-        },
-        recovery_conf: match args.write_recovery_conf {
-            true => RecoveryConf::Write(persona.written_password),
-            false => RecoveryConf::Leave,
-        },
-        keep: KeepRules::parse(&args.keep)?,
-        missing_wal: MissingWal { directories: args.wal_dir.clone(), restore_command },
-        config_file: args.config_file.clone(),
-        space: if args.ignore_free_space { SpaceCheck::Ignore } else { SpaceCheck::Enforce },
-        keep_diverged: args
-            .keep_diverged
-            .clone()
-            .map(|directory| KeepDiverged { directory, blocks: args.keep_diverged_blocks }),
-        archive_ready: args.archive_ready,
-        rebuilt_blocks: if args.copy_all_changed { RebuiltBlocks::Copy } else { RebuiltBlocks::Leave },
-        sync: match args.sync_method {
-            _ if args.no_sync => SyncChoice::Off,
-            SyncMethod::Fsync => SyncChoice::Fsync,
-            SyncMethod::Syncfs => SyncChoice::Syncfs,
-        },
-        jobs: args.jobs,
-        delta: match args.delta {
-            DeltaChoice::Auto => Delta::Auto,
-            DeltaChoice::On => Delta::On,
-            DeltaChoice::Off => Delta::Off,
-        },
-        max_rate: args.max_rate,
-        unclean_target,
-        observer: faults::from_environment(),
-        ..Options::new(target, source)
-    })
-}
-
-/// Makes files that come into the data directory fit for its server: not root's, and readable for the group
-/// exactly where the directory is.
-pub(crate) fn adopt_owner_of(target: &Path) -> Result<(), SetupError> {
-    if rustix::process::geteuid().is_root() {
-        return Err(SetupError::Root);
-    }
-    let metadata =
-        fs::metadata(target).map_err(|source| SetupError::Permissions { path: target.to_owned(), source })?;
-    rustix::process::umask(umask_for(metadata.mode()));
-    Ok(())
-}
-
-fn umask_for(mode: u32) -> FileMode {
-    let group_may_read = mode & 0o050 == 0o050;
-    FileMode::from_raw_mode(if group_may_read { 0o027 } else { 0o077 })
+    let mut options = Options::new(target, source);
+    options.flavor = args.flavor.clone();
+    options.retry_timeout = Duration::from_secs(args.retry_timeout);
+    options.mode = match (args.check, args.dry_run) {
+        (true, _) => Mode::Check,
+        (false, true) => Mode::DryRun,
+        (false, false) => Mode::Rewind,
+    };
+    options.need = persona.need;
+    options.same_timeline = match args.same_timeline_resync {
+        true => SameTimeline::Resync,
+        false => persona.same_timeline,
+    };
+    options.older_source = match args.allow_older_source {
+        true => OlderSource::Allow,
+        false => persona.older_source,
+    };
+    options.recovery_conf = match args.write_recovery_conf {
+        true => RecoveryConf::Write(persona.written_password),
+        false => RecoveryConf::Leave,
+    };
+    options.keep = KeepRules::parse(&args.keep)?;
+    options.missing_wal = MissingWal::new(args.wal_dir.clone(), restore_command);
+    options.config_file = args.config_file.clone();
+    options.space = if args.ignore_free_space { SpaceCheck::Ignore } else { SpaceCheck::Enforce };
+    options.keep_diverged =
+        args.keep_diverged.clone().map(|directory| KeepDiverged::new(directory, args.keep_diverged_blocks));
+    options.archive_ready = args.archive_ready;
+    options.rebuilt_blocks = if args.copy_all_changed { RebuiltBlocks::Copy } else { RebuiltBlocks::Leave };
+    options.sync = match args.sync_method {
+        _ if args.no_sync => SyncChoice::Off,
+        SyncMethod::Fsync => SyncChoice::Fsync,
+        SyncMethod::Syncfs => SyncChoice::Syncfs,
+    };
+    options.jobs = args.jobs;
+    options.delta = match args.delta {
+        DeltaChoice::Auto => Delta::Auto,
+        DeltaChoice::On => Delta::On,
+        DeltaChoice::Off => Delta::Off,
+    };
+    options.max_rate = args.max_rate;
+    options.unclean_target = unclean_target;
+    options.observer = faults::from_environment();
+    Ok(options)
 }
 
 #[cfg(test)]
@@ -154,7 +149,7 @@ mod tests {
     use super::*;
     use kbrecover_rewind::conninfo::WrittenPassword;
 
-    use crate::args::rewind_args;
+    use super::args::rewind_args;
     use crate::persona::KBRECOVER;
 
     fn of(arguments: &str) -> Result<Options, SetupError> {
@@ -162,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_contradict_each_other_are_refused_in_the_original_words() {
+    fn contradictory_options_are_refused_in_the_words_of_pg_rewind() {
         for (arguments, message) in [
             ("-D /d", "no source specified (--source-data or --source-server)"),
             (
@@ -187,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn options_reach_the_engine() {
+    fn options_are_passed_to_the_engine() {
         let plain = of("-D /d --source-data /s").unwrap();
         assert_eq!((plain.mode, plain.recovery_conf), (Mode::Rewind, RecoveryConf::Leave));
         assert_eq!((plain.sync, plain.jobs), (SyncChoice::Fsync, None));
@@ -227,12 +222,5 @@ mod tests {
 
         let given = of("-D /d --source-data /s -c --restore-command fetch").unwrap();
         assert_eq!(given.missing_wal.restore_command, RestoreCommand::Given("fetch".to_owned()));
-    }
-
-    #[test]
-    fn the_group_may_read_what_it_may_read_already() {
-        for (mode, umask) in [(0o40700, 0o077), (0o40750, 0o027), (0o40740, 0o077), (0o40755, 0o027)] {
-            assert_eq!(umask_for(mode).as_raw_mode(), umask);
-        }
     }
 }
