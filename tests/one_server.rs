@@ -41,6 +41,8 @@ impl Site {
                     "CREATE TABLE quiet AS SELECT n, 'shared' AS origin, repeat('x', 1000) AS filler
                      FROM generate_series(1, 25000) n",
                 );
+                // Replay starts here, so it does not make these blocks anew.
+                old.sql("CHECKPOINT");
             },
             |old| old.sql("UPDATE quiet SET origin = 'lost'"),
             |new| new.sql("CREATE TABLE kept AS SELECT n FROM generate_series(1, 1000) n"),
