@@ -94,9 +94,6 @@ pub enum PreflightError {
         /// The file.
         path: PathBuf,
     },
-    /// The role cannot be used by a standby.
-    #[error("role of the source connection may not replicate, which --write-recovery-conf needs")]
-    MayNotReplicate,
     /// The product that created the target was not recognized.
     #[error("could not find out the flavor of the target")]
     Flavor(#[from] FlavorError),
@@ -139,9 +136,6 @@ impl PreflightError {
             PreflightError::WalDirectory { .. } => "With --wal-dir, name a directory that contains copies of WAL segments.".into(),
             PreflightError::PendingBackup { .. } => {
                 "Start a server on it as a standby instead of rewinding it, or take a new base backup.".into()
-            }
-            PreflightError::MayNotReplicate => {
-                "The standby will connect with the same role. Run ALTER ROLE ... REPLICATION on the source, or leave out -R and set primary_conninfo for another role.".into()
             }
             PreflightError::SourceState { .. } | PreflightError::SameDirectory { .. } => return None,
         })
@@ -223,13 +217,16 @@ pub(crate) fn check_clusters(source: &dyn Source, clusters: &Clusters) -> Result
     Ok(())
 }
 
-/// Checks that a standby can connect with the role of the source connection, if the options make the target one.
+/// Warns if the options make the target a standby whose role may not replicate. It is no error: like `pg_rewind`, this is
+/// used with roles whose connection string is replaced before the start.
 ///
 /// # Errors
-/// The role may not replicate, or the source cannot be asked.
+/// The source cannot be asked.
 pub(crate) fn check_role(options: &Options, source: &dyn Source) -> Result<(), PreflightError> {
     if options.recovery_conf != RecoveryConf::Leave && source.may_replicate()? == Some(false) {
-        return Err(PreflightError::MayNotReplicate);
+        tracing::warn!(
+            "the role of the source connection may not replicate, so a standby cannot use it: run ALTER ROLE ... REPLICATION on the source, or set primary_conninfo for another role"
+        );
     }
     Ok(())
 }
