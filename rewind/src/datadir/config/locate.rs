@@ -7,11 +7,15 @@ use std::path::{Path, PathBuf};
 
 use walparse::Names;
 
-use super::Configuration;
-
 /// Searches the data directory, the file named by the last start command, and Debian's
-/// `<etc>/<version>/<cluster>/postgresql.conf`, in this order.
-pub(super) fn locate(data_dir: &Path, names: &Names, etc: &Path) -> Option<PathBuf> {
+/// `<etc>/<version>/<cluster>/postgresql.conf`, in this order. `data_directory` returns the setting of that name in a
+/// configuration file.
+pub(super) fn locate(
+    data_dir: &Path,
+    names: &Names,
+    etc: &Path,
+    data_directory: impl Fn(&Path) -> Option<PathBuf>,
+) -> Option<PathBuf> {
     let inside = data_dir.join(names.config_file);
     let opts = || {
         let text = fs::read(data_dir.join(names.opts_file)).ok()?;
@@ -22,7 +26,7 @@ pub(super) fn locate(data_dir: &Path, names: &Names, etc: &Path) -> Option<PathB
         .chain(std::iter::once_with(opts))
         .flatten()
         .find(|file| file.is_file())
-        .or_else(|| below_etc(data_dir, names, etc))
+        .or_else(|| below_etc(data_dir, names, etc, data_directory))
 }
 
 /// The configuration file named by the start command in `postmaster.opts`: the program, then each argument in double
@@ -70,7 +74,12 @@ fn setting_value(text: &[u8]) -> Option<PathBuf> {
     name.eq_ignore_ascii_case("config_file").then(|| PathBuf::from(OsStr::from_bytes(&text[at + 1..])))
 }
 
-fn below_etc(data_dir: &Path, names: &Names, etc: &Path) -> Option<PathBuf> {
+fn below_etc(
+    data_dir: &Path,
+    names: &Names,
+    etc: &Path,
+    data_directory: impl Fn(&Path) -> Option<PathBuf>,
+) -> Option<PathBuf> {
     let version = fs::read_to_string(data_dir.join(names.version_file)).ok()?;
     let data_dir = data_dir.canonicalize().ok()?;
     let clusters = fs::read_dir(etc.join(version.trim())).ok()?;
@@ -78,16 +87,19 @@ fn below_etc(data_dir: &Path, names: &Names, etc: &Path) -> Option<PathBuf> {
         clusters.flatten().map(|cluster| cluster.path().join(names.config_file)).collect();
     files.sort_unstable();
     files.into_iter().find(|file| {
-        // Configuration files of other clusters that cannot be read are ignored.
-        let Ok(configuration) = Configuration::read_one(file) else { return false };
-        let named = configuration.get("data_directory").map(Path::new);
-        named.and_then(|named| named.canonicalize().ok()).is_some_and(|named| named == data_dir)
+        let named = data_directory(file).and_then(|named| named.canonicalize().ok());
+        named.is_some_and(|named| named == data_dir)
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datadir::config::Configuration;
+
+    fn located(data_dir: &Path, names: &Names, etc: &Path) -> Option<PathBuf> {
+        locate(data_dir, names, etc, Configuration::data_directory_of)
+    }
 
     #[test]
     fn the_start_command_names_the_file() {
@@ -121,7 +133,7 @@ mod tests {
             fs::write(path, text).unwrap();
         };
         put(&data.join("PG_VERSION"), "15\n");
-        assert_eq!(locate(&data, names, &etc), None);
+        assert_eq!(located(&data, names, &etc), None);
 
         // `data_directory` may name a link to the directory.
         let link = dir.path().join("link");
@@ -129,19 +141,19 @@ mod tests {
         put(&etc.join("15/broken/postgresql.conf"), "= = =");
         put(&etc.join("15/other/postgresql.conf"), "data_directory = '/elsewhere'");
         put(&etc.join("15/main/postgresql.conf"), &format!("data_directory = '{}'", link.display()));
-        assert_eq!(locate(&data, names, &etc), Some(etc.join("15/main/postgresql.conf")));
+        assert_eq!(located(&data, names, &etc), Some(etc.join("15/main/postgresql.conf")));
 
         let started_with = dir.path().join("started.conf");
         put(&data.join("postmaster.opts"), &format!("pg \"-c\" \"config_file={}\"", started_with.display()));
         assert_eq!(
-            locate(&data, names, &etc),
+            located(&data, names, &etc),
             Some(etc.join("15/main/postgresql.conf")),
             "the file named by the start command is missing"
         );
         put(&started_with, "");
-        assert_eq!(locate(&data, names, &etc), Some(started_with));
+        assert_eq!(located(&data, names, &etc), Some(started_with));
 
         put(&data.join("postgresql.conf"), "");
-        assert_eq!(locate(&data, names, &etc), Some(data.join("postgresql.conf")));
+        assert_eq!(located(&data, names, &etc), Some(data.join("postgresql.conf")));
     }
 }

@@ -79,7 +79,12 @@ impl Configuration {
     /// command (`postmaster.opts`), then as Debian places it: `/etc/postgresql/VERSION/CLUSTER/postgresql.conf` whose
     /// `data_directory` is this one. `None` if there is none.
     pub fn locate(data_dir: &Path, names: &Names) -> Option<PathBuf> {
-        locate::locate(data_dir, names, Path::new("/etc/postgresql"))
+        locate::locate(data_dir, names, Path::new("/etc/postgresql"), Configuration::data_directory_of)
+    }
+
+    /// `data_directory` in a file. A file that cannot be read, such as another cluster's, has none.
+    fn data_directory_of(file: &Path) -> Option<PathBuf> {
+        Configuration::read_one(file).ok()?.get("data_directory").map(PathBuf::from)
     }
 
     /// The main configuration file, if there is one.
