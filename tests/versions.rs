@@ -209,6 +209,11 @@ fn pg18() {
     rewind_in_every_way(18);
 }
 
+#[test]
+fn pg19() {
+    rewind_in_every_way(19);
+}
+
 /// A failover of a cluster whose segments have another size than the usual 16 MB, in megabytes.
 fn with_segments_of(sandbox: &Sandbox, megabytes: u32, major: u32, options: &[&str]) -> Failover {
     let size = format!("--wal-segsize={megabytes}");

@@ -23,9 +23,6 @@ const LONG_HEADER: usize = 40;
 
 const FIRST_IS_CONTRECORD: u16 = 0x0001;
 const LONG: u16 = 0x0002;
-const FIRST_IS_OVERWRITE_CONTRECORD: u16 = 0x0008;
-/// All flags that a server sets. 0x0004 is `XLP_BKP_REMOVABLE`, which does not matter here.
-const ALL_FLAGS: u16 = 0x000F;
 
 /// A verified page header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,7 +51,8 @@ impl PageHeader {
             return Err(WalFault::PageMagic { found: magic });
         }
         let info = LittleEndian::read_u16(&front[2..4]);
-        if info & !ALL_FLAGS != 0 {
+        let flags = geometry.version.page_flags();
+        if info & !flags.all != 0 {
             return Err(WalFault::PageFlags { found: info });
         }
         let is_long = info & LONG != 0;
@@ -84,7 +82,7 @@ impl PageHeader {
             length: if is_long { LONG_HEADER } else { SHORT_HEADER },
             timeline: TimelineId(LittleEndian::read_u32(&front[4..8])),
             continued: remaining,
-            overwrites_torn_record: info & FIRST_IS_OVERWRITE_CONTRECORD != 0 && !is_continued,
+            overwrites_torn_record: info & flags.overwrite != 0 && !is_continued,
         })
     }
 
