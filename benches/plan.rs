@@ -1,4 +1,4 @@
-//! The plan: both listings and the changed blocks, by their number.
+//! Speed of planning, by the number of files and of changed blocks.
 //!
 //!     cargo bench -p kbrecover-rewind --bench plan
 

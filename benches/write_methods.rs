@@ -1,9 +1,9 @@
-//! How changed blocks are best written into a file: `pwrite`, `pwritev`, or a mapping.
+//! Compares methods of writing changed blocks to a file: `pwrite`, `pwritev` and `mmap`.
 //!
 //!     cargo bench --bench write_methods -- [--megabytes 1024] [--blocks 8192] [--runs 3]
 //!
-//! The engine writes each range with one `pwrite`, sorted, and makes the file durable at the end. A target is cold:
-//! its server has been stopped, and it was the source that worked meanwhile. Without arguments this is tiny.
+//! The engine writes each range with one `pwrite`, in ascending order, and syncs the file at the end. A real target is
+//! usually not in the page cache ("cold"), because its server has been stopped. The default sizes are only a smoke test.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark writes what it needs")]
 #![allow(clippy::print_stdout, reason = "it prints its results")]
@@ -19,7 +19,7 @@ use rustix::fs::{Advice, fadvise};
 
 const BLOCK: u64 = 8192;
 
-/// What is written: the first block of each run, and blocks in a run.
+/// The blocks to write: the first block of each run, and the number of blocks in a run.
 struct Pattern {
     name: &'static str,
     starts: Vec<u64>,
@@ -28,12 +28,8 @@ struct Pattern {
 
 type Method = fn(&File, &Pattern, &[u8]) -> io::Result<()>;
 
-const METHODS: [(&str, Method); 4] = [
-    ("pwrite, a block each", blocks),
-    ("pwrite, a run each", runs),
-    ("pwritev, a run each", vectored),
-    ("mapping", mapped),
-];
+const METHODS: [(&str, Method); 4] =
+    [("pwrite per block", blocks), ("pwrite per run", runs), ("pwritev per run", vectored), ("mmap", mapped)];
 
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -65,7 +61,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// `count` of the numbers below `total`, sorted and without a pattern.
+/// `count` pseudo-random numbers below `total`, in ascending order.
 fn spread(total: u64, count: u64) -> Vec<u64> {
     // The high bits of a multiplicative hash (Knuth), which visits every slot once.
     let mut chosen: Vec<u64> = (0..total)
@@ -80,7 +76,7 @@ fn spread(total: u64, count: u64) -> Vec<u64> {
     chosen
 }
 
-/// MB/s of one go.
+/// Measures one method once, in MB/s.
 fn measure(file: &File, pattern: &Pattern, method: Method, cold: bool) -> io::Result<f64> {
     file.sync_all()?;
     if cold {
@@ -131,7 +127,7 @@ fn vectored(file: &File, pattern: &Pattern, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn mapped(file: &File, pattern: &Pattern, bytes: &[u8]) -> io::Result<()> {
-    // SAFETY: the file has no name, so nobody else changes or truncates it.
+    // SAFETY: the file has no name, so no other process can change or truncate it.
     let mut map = unsafe { MmapMut::map_mut(file)? };
     for start in &pattern.starts {
         let at = (start * BLOCK) as usize;

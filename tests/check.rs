@@ -63,7 +63,7 @@ fn what_would_fail_is_found_before_the_first_change() {
     let (needed, available) = (space[0]["needed"].as_u64(), space[0]["available"].as_u64());
     assert!(needed > Some(0) && needed < Some(fetched + (64 << 20)) && available > needed, "{run}");
     let text = Rewind::of(&failover.old).from(&failover.new, SourceKind::Server).arg("--check").run();
-    assert!(text.stdout.contains("A rewind can be run."), "{text}");
+    assert!(text.stdout.contains("All checks passed; ready to rewind."), "{text}");
 
     Rewind::of(&failover.old).from(&failover.new, SourceKind::Server).run().expect_done();
     assert_follows(&mut failover.old, &failover.new);

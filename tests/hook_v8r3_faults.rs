@@ -37,14 +37,17 @@ fn what_must_not_go_on_stops_nothing() {
 
     // The primary may just have been restarted: the first run only takes note, and a dry run not even that.
     assert_eq!(cluster.hook(2, &["--dry-run"]).code, 1);
-    refused(&cluster, 1, "does not receive from the primary, it is looked at again by the next run");
+    refused(&cluster, 1, "does not receive WAL from the primary, the next run checks it again");
     // Another position than the run before saw.
     let note = cluster.home(2).join("run/KB_RECOVERY_STANDSTILL");
     let seen = std::fs::read_to_string(&note).expect("read the note");
     cluster.write(&note, &seen.replace("0/", "1/"));
     let log = cluster.log(2);
     let run = cluster.hook(2, &["--format", "json"]);
-    assert!(run.code == 1 && run.stdout.contains("but it has moved since the run before"), "{run}");
+    assert!(
+        run.code == 1 && run.stdout.contains("but its replay position has changed since the previous run"),
+        "{run}"
+    );
     assert_eq!((cluster.process(2), cluster.log(2)), (process, log), "it was told before");
     assert_eq!(std::fs::read_to_string(&note).expect("read the note"), seen);
 
@@ -61,7 +64,7 @@ fn what_must_not_go_on_stops_nothing() {
     let log = cluster.log(2);
     let run = cluster.hook(2, &["--format", "json"]);
     assert_eq!(run.code, 1, "{run}");
-    assert!(run.stdout.contains("recovering has failed 2 times in a row: the next try is in"), "{run}");
+    assert!(run.stdout.contains("recovery has failed 2 times in a row: the next attempt is in"), "{run}");
     assert_eq!(cluster.log(2), log);
     assert_eq!(cluster.process(2), process);
     std::fs::rename(&aside, &template).expect("put the template back");
@@ -70,7 +73,7 @@ fn what_must_not_go_on_stops_nothing() {
     let beside = cluster.home(2).join("db");
     let allow = |mode| std::fs::set_permissions(&beside, Permissions::from_mode(mode)).expect("chmod");
     allow(0o555);
-    refused_with(&["--force"], &cluster, 66, "the slots of this node could not be noted");
+    refused_with(&["--force"], &cluster, 66, "could not record the replication slots of this node");
     allow(0o755);
 
     // Whether the primary is this very server is not told to everybody.
@@ -79,7 +82,7 @@ fn what_must_not_go_on_stops_nothing() {
     cluster.set(2, "KB_USER", "postgres");
 
     cluster.set(2, "KB_GATEWAY_IP", "not-a-host.invalid");
-    refused(&cluster, 1, "none of the trusted gateways answers");
+    refused(&cluster, 1, "none of the trusted gateways responds");
     cluster.set(2, "KB_GATEWAY_IP", "127.0.0.1");
 
     cluster.set(2, "ALL_NODE_NAME", "");
@@ -132,7 +135,7 @@ fn addresses_of_another_node(cluster: &PoolCluster) {
     let run = cluster.hook(1, &["--force"]);
     std::fs::write(&lock_file, old).expect("write the lock file");
     let log = cluster.log(1);
-    assert!(run.code == 1 && log.contains("is the very server of this node"), "{run}\n{log}");
+    assert!(run.code == 1 && log.contains("is this node's own server"), "{run}\n{log}");
 
     for node in [1, 2] {
         let programs = cluster.fake_ip(node).display().to_string();
@@ -183,7 +186,7 @@ fn a_server_is_stopped_only_if_that_is_configured() {
     assert_eq!(cluster.hook(2, &[]).code, 66);
     assert_eq!(cluster.process(2), None, "{}", cluster.log(2));
     assert!(
-        cluster.log(2).contains("could not write in directory \"/nonexistent/mount\""),
+        cluster.log(2).contains("could not write to directory \"/nonexistent/mount\""),
         "{}",
         cluster.log(2)
     );
@@ -235,7 +238,7 @@ fn a_standby_of_another_name_is_left_alone() {
         run.arg(&odd).args(["install", "--user", owner.trim(), "--cron-file"]).arg(&file);
         let run = crate::harness::run_command(run);
         assert_eq!((run.code, file.exists()), (1, false), "{run}");
-        assert!(run.stderr.contains("no space and no \"%\" may be in its path"), "{run}");
+        assert!(run.stderr.contains("the path must not contain a space or \"%\""), "{run}");
     }
     let run = install(owner.trim());
     assert_eq!((run.code, file.exists()), (0, true), "{run}");
@@ -313,7 +316,7 @@ fn a_killed_run_is_run_again() {
 fn kill_while_it_does_not_stream(cluster: &PoolCluster) {
     let hba = cluster.data(2).join("pg_hba.conf");
     let old = std::fs::read_to_string(&hba).expect("read pg_hba.conf");
-    let told = "streaming: wait until this node receives from the primary";
+    let told = "streaming: wait until this node receives WAL from the primary";
     for moment in ["begin", "done"] {
         cluster.stop_node(1);
         // Else it would notice in the middle of what follows, and answer nobody for a while.
@@ -340,14 +343,14 @@ fn rewind_ends_early(cluster: &PoolCluster) {
     assert_eq!(output.status.code(), Some(66), "{}", cluster.log(1));
     let log = cluster.log(1);
     assert!(log.contains("No space left on device"), "{log}");
-    assert!(log.contains("the data directory is as it was: the server is not started"), "{log}");
+    assert!(log.contains("the data directory is unchanged: the server is not started"), "{log}");
     before.assert_unchanged(&cluster.data(1), &log);
 
     let mut run = cluster.hook_command(1, &["--force"]);
     let output = run.env("KBRECOVER_FAULT", "40+:28").output().expect("run kbrecover hook");
     assert_eq!(output.status.code(), Some(66), "{}", cluster.log(1));
     let log = cluster.log(1);
-    assert!(log.contains("the data directory is half rewound: the server is not started"), "{log}");
+    assert!(log.contains("the rewind is unfinished: the server is not started"), "{log}");
     let mut run = cluster.hook_command(1, &["--force"]);
     let output = run.env("KBRECOVER_FAULT", "5:kill").output().expect("run kbrecover hook");
     assert_eq!(output.status.code(), None, "{}", cluster.log(1));

@@ -30,7 +30,7 @@ fn a_standby_that_is_down_is_started() {
     cluster.kill_node(2);
     cluster.wait("the primary to see it", || cluster.streaming(1) == ["node3"]);
     assert_eq!(cluster.look(1).code, 0);
-    assert!(cluster.log(1).contains("it is left to a person"), "{}", cluster.log(1));
+    assert!(cluster.log(1).contains("manual recovery is required"), "{}", cluster.log(1));
     assert_eq!(cluster.process(2), None);
     // A standby looks after nobody.
     assert_eq!(cluster.look(3).code, 0);
@@ -98,7 +98,7 @@ fn an_old_primary_is_rejoined() {
     assert_eq!(status.code, 1, "{status}");
     assert_logged(
         &status.stdout,
-        &["daemon of this node: not running", "this node: 1 (node1)", "not stopped in order", "timeline "],
+        &["daemon of this node: not running", "this node: 1 (node1)", "not shut down cleanly", "timeline "],
     );
     assert!(status.stderr.contains("Connection refused"), "{status}");
     let status = cluster.hook(1, &["status", "--format", "json"]);

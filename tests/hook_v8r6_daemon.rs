@@ -84,7 +84,7 @@ fn daemons_look_after_the_cluster() {
     std::fs::rename(&log, log.with_extension("1")).expect("move the log");
     cluster.set(2, "remote_command", "sleep 4321");
     daemons.signal(1, "HUP");
-    cluster.wait("the new log", || cluster.log(2).contains("has read its configuration again"));
+    cluster.wait("the new log", || cluster.log(2).contains("reloaded its configuration"));
     cluster.set(2, "recovery", "always");
     daemons.signal(1, "HUP");
     cluster

@@ -37,7 +37,7 @@ fn all_nodes_down_and_two_primaries() {
     cluster.set(1, "conninfo", &conninfo("nobody_here"));
     assert_eq!(cluster.look(1).code, 0);
     assert_eq!(cluster.addresses(1), held);
-    assert!(cluster.log(1).contains("but does not answer: nothing is done"), "{}", cluster.log(1));
+    assert!(cluster.log(1).contains("but does not respond: no action is taken"), "{}", cluster.log(1));
     cluster.set(1, "conninfo", &conninfo("postgres"));
 
     for node in [2, 3, 1] {
@@ -52,7 +52,7 @@ fn all_nodes_down_and_two_primaries() {
     cluster.set(1, "remote_command", "exit 255");
     cluster.set(1, "recovery_max_attempts", "1");
     assert_eq!(cluster.look_times(1, 3).code, 0);
-    let told = "the cluster could not be brought up 1 times: the server of this node is left to a person";
+    let told = "could not start the cluster in 1 attempt(s): manual recovery is required";
     assert_eq!(cluster.log(1).matches(told).count(), 1, "{}", cluster.log(1));
     assert_eq!([1, 2, 3].map(|node| cluster.process(node)), [None; 3]);
     cluster.write(&cluster.conf(1), &configuration);
@@ -71,10 +71,14 @@ fn all_nodes_down_and_two_primaries() {
     cluster.write(&cluster.data(3).join("postmaster.pid"), &format!("{}\n", server.id()));
     assert_eq!(cluster.look(1).code, 0);
     server.kill().and_then(|()| server.wait()).expect("end sleep");
-    assert!(cluster.log(1).contains("but that of node \"node3\" (ID: 3) runs"), "{}", cluster.log(1));
+    assert!(
+        cluster.log(1).contains("but the server of node \"node3\" (ID: 3) is running"),
+        "{}",
+        cluster.log(1)
+    );
     assert_eq!([1, 2, 3].map(|node| cluster.process(node)), [None; 3]);
     assert_eq!(cluster.look_times(1, 2).code, 0);
-    assert!(cluster.log(1).contains("the cluster is brought up"), "{}", cluster.log(1));
+    assert!(cluster.log(1).contains("starting the cluster"), "{}", cluster.log(1));
     cluster.wait("the standbys to stream", || cluster.streaming(1) == ["node2", "node3"]);
     assert_eq!([1, 2, 3].map(|node| cluster.addresses(node)), [held, "", ""]);
 
@@ -97,7 +101,7 @@ fn all_nodes_down_and_two_primaries() {
         assert!(log.contains("there may be multiple nodes running as primary"), "{log}");
         assert!(!log.contains("auto-recovery: "), "{log}");
     }
-    assert!(second.contains("is not taken: node \"node1\" (ID: 1) is a primary, too"), "{second}");
+    assert!(second.contains("is not added: node \"node1\" (ID: 1) is also a primary"), "{second}");
     assert_eq!([1, 2].map(|node| cluster.process(node)), processes);
     assert_eq!((cluster.process(3), cluster.addresses(2).as_str()), (None, ""));
 
@@ -161,12 +165,12 @@ fn rewind_ends_early(cluster: &RepmgrCluster, rejoin: &[&str], before: &Tree) {
     assert_eq!(faulty("1+:28"), Some(1), "{}", cluster.log(1));
     let log = cluster.log(1);
     assert!(
-        log.contains("No space left on device") && log.contains("the data directory is as it was"),
+        log.contains("No space left on device") && log.contains("the data directory is unchanged"),
         "{log}"
     );
     before.assert_unchanged(&cluster.data(1), &log);
     assert_eq!(faulty("40+:28"), Some(1), "{}", cluster.log(1));
-    assert!(cluster.log(1).contains("half rewound, run this again"), "{}", cluster.log(1));
+    assert!(cluster.log(1).contains("the rewind is unfinished, run the rejoin again"), "{}", cluster.log(1));
     assert_eq!(faulty("5:kill"), None, "{}", cluster.log(1));
     let run = cluster.hook(1, &["startdb"]);
     assert_eq!((run.code, cluster.process(1)), (1, None), "{run}");
@@ -189,13 +193,13 @@ fn failures_are_counted() {
         &[
             "unable to connect via ES to host \"127.0.0.2\", can't confirm if it's a standby node",
             "can not do auto-recovery because not confirmed a standby node",
-            "next try in 2 seconds",
-            "next try in 4 seconds",
-            "[ERROR] node \"node2\" (ID: 2) could not be recovered 2 times: it is left to a person",
+            "next attempt in 2 seconds",
+            "next attempt in 4 seconds",
+            "[ERROR] node \"node2\" (ID: 2) could not be recovered in 2 attempt(s): manual recovery is required",
         ],
     );
     assert_eq!(log.matches("auto-recovery failed").count(), 2, "{log}");
-    assert_eq!(log.matches("it is left to a person").count(), 1, "{log}");
+    assert_eq!(log.matches("manual recovery is required").count(), 1, "{log}");
     assert_eq!(log.matches("child node: 2; attached: no").count(), 1, "{log}");
 
     // A standby that the primary knows by another name is left as it is.
@@ -206,7 +210,7 @@ fn failures_are_counted() {
     let process = cluster.process(3);
     assert_eq!(cluster.look_times(1, 3).code, 0);
     let log = cluster.log(1);
-    let told = "node \"node3\" (ID: 3) runs as a standby but is not attached: it is left as it is";
+    let told = "node \"node3\" (ID: 3) is running as a standby but is not attached: no action is taken";
     assert_eq!((log.matches(told).count(), cluster.process(3)), (1, process), "{log}");
 
     // A node without the program is not taken for one that is no standby.
@@ -215,7 +219,8 @@ fn failures_are_counted() {
     assert_eq!(cluster.look(1).code, 0);
     let log = cluster.log(1);
     assert!(
-        log.contains("could not tell whether it is a standby") || log.contains("unable to connect"),
+        log.contains("could not determine whether the node is a standby")
+            || log.contains("unable to connect"),
         "{log}"
     );
     assert!(!log.contains("NODE REJOIN"), "{log}");
@@ -278,7 +283,7 @@ fn one_at_a_time_and_nothing_is_left_behind() {
         run
     };
     let started = call(&["startdb"]).spawn().expect("run kbrecover hook");
-    let holder = format!("a start or rejoin of this node is under way already (process {})", started.id());
+    let holder = format!("a start or rejoin of this node is already running (process {})", started.id());
     let (status, said) = crate::harness::end_with_children(started, &mark, || {
         for (arguments, is_kept_away) in [
             (&["startdb"][..], true),
@@ -290,7 +295,7 @@ fn one_at_a_time_and_nothing_is_left_behind() {
         }
     });
     assert_ne!(status.code(), Some(0), "{said}");
-    assert!(said.contains("received SIGTERM: this run ends, the next one goes on"), "{said}");
+    assert!(said.contains("received SIGTERM, stopping; the next run continues"), "{said}");
 }
 
 /// Up to 11 a server stays in the group of the program that starts it: that one is not ended with the run.

@@ -33,7 +33,7 @@ fn one_start_at_a_time_and_nodes_known_by_hostaddr() {
     let mut startdb = startdb.stderr(Stdio::null()).spawn().expect("run kbrecover hook");
     cluster.wait("the start to be under way", || mark.exists());
     assert_eq!(cluster.look(1).code, 0);
-    let taken = format!("a start or rejoin of this node is under way already (process {})", startdb.id());
+    let taken = format!("a start or rejoin of this node is already running (process {})", startdb.id());
     assert_logged(
         &cluster.log(1),
         &[

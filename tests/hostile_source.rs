@@ -154,7 +154,7 @@ fn contents() {
     };
     let control = "$1 = 'global/pg_control'";
     for (lie, words) in [
-        (format!("{control} THEN NULL"), "there is no such file"),
+        (format!("{control} THEN NULL"), "No such file or directory"),
         (format!("{control} THEN ''"), "could not read the control file of the source"),
         (
             format!("{control} THEN pg_catalog.true_pg_read_binary_file($1, 0, 8192, true) || '\\x00'"),
@@ -208,7 +208,7 @@ fn contents_during_the_copy() {
         ),
         (
             "$1 LIKE 'pg_wal/0%' AND $1 NOT LIKE '%.history' AND $3 > 100000 THEN ''",
-            "the WAL brought to the target is not complete",
+            "the WAL copied to the target is incomplete",
         ),
     ]
     .into_iter()
@@ -253,8 +253,8 @@ fn tablespaces() {
         ("/etc".to_owned(), "in use on this machine"),
         (format!("{}/base/inside", at(data)), "inside the data directory"),
         (format!("{}/inside", at(&way)), "inside the data directory"),
-        (format!("{}/x/../y", at(&sandbox.path("a"))), "has a \"..\" in it"),
-        (format!("{}/missing/parent", at(&sandbox.path("a"))), "cannot be made"),
+        (format!("{}/x/../y", at(&sandbox.path("a"))), "contains \"..\""),
+        (format!("{}/missing/parent", at(&sandbox.path("a"))), "cannot be created"),
     ] {
         let lie = format!("SELECT '{location}'::text");
         liar.expect_refusal("pg_tablespace_location", &lie, words);
@@ -262,7 +262,7 @@ fn tablespaces() {
     assert_eq!(std::fs::read(full.join("precious")).expect("read"), b"yes");
     let free = sandbox.path("free");
     let run = liar.lie_and_run("pg_tablespace_location", &format!("SELECT '{}'::text", at(&free)));
-    run.expect_done().expect_said(&format!("is made at \"{}\"", at(&free)));
+    run.expect_done().expect_said(&format!("\" in \"{}\", as on the source", at(&free)));
     assert!(free.is_dir());
 }
 

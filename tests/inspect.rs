@@ -235,10 +235,10 @@ fn what_cannot_be_shown_is_said() {
     refused(&["wal", "--start", "5/0"], data, "0000000100000005000000");
     refused(&["wal", "--end", "5/0", "--rmgr", "CLOG"], data, "WAL");
     refused(&["wal", "--rmgr", "none"], data, "unknown resource manager \"none\"");
-    refused(&["wal"], &data.join("PG_VERSION"), "is no WAL segment");
+    refused(&["wal"], &data.join("PG_VERSION"), "is not a WAL segment");
     refused(&["control"], &data.join("PG_VERSION"), "unexpected control file size");
     refused(&["history"], &data.join("PG_VERSION"), "is not the name of a history file");
-    refused(&["wal"], &data.join("base"), "has no WAL segment");
+    refused(&["wal"], &data.join("base"), "contains no readable WAL segment");
     std::fs::remove_file(data.join("pg_wal/000000010000000000000001")).expect("remove a segment");
     refused(&["wal", "--start", "0/1000028"], data, "could not find WAL segment");
 }

@@ -77,10 +77,8 @@ fn usual_ones_stay() {
         "postgresql.conf",
     ];
     let plan = Rewind::of(&old).from(&new, SourceKind::Server).arg("--dry-run").run_leaving_target_alone();
-    let line = format!(
-        "kept as this node's own: {}\nnot taken from the source: standby.signal",
-        expected.join(", ")
-    );
+    let line =
+        format!("kept local files: {}\nnot copied from the source: standby.signal", expected.join(", "));
     assert!(plan.stdout.contains(&line), "{plan}");
 
     let configuration = read(&old.data, "postgresql.conf");
@@ -91,7 +89,7 @@ fn usual_ones_stay() {
     assert_eq!(object["files"]["kept"], expected.len(), "{run}");
     let run = run
         .expect_said(
-            "warning: max_connections of the target is 15, of the source 20: a hot standby does not start",
+            "warning: max_connections is 15 on the target and 20 on the source: a hot standby does not start",
         )
         .expect_said(
             "warning: primary_conninfo of the target is \"user=repl password=******** host=dead.invalid\"",

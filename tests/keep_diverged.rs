@@ -177,11 +177,11 @@ fn places_that_will_not_do() {
     let Failover { old, new } = &failover;
     let rewind = |kept: &Path| Rewind::of(old).from(new, SourceKind::Server).arg("--keep-diverged").arg(kept);
     let refused = |kept: &Path, problem: &str| {
-        rewind(kept).expect_refusal(problem, "empty or not there yet, outside the data directory");
+        rewind(kept).expect_refusal(problem, "outside the data directory that is empty or does not exist");
     };
     refused(&old.data.join("kept"), "it is inside the data directory");
     refused(&old.data.join("pg_wal/kept"), "it is inside the data directory");
-    refused(&sandbox.path("none/kept"), "the directory above it is not there");
+    refused(&sandbox.path("none/kept"), "its parent directory does not exist");
     let filled = sandbox.make_dir("filled");
     std::fs::write(filled.join("x"), "x").expect("write");
     refused(&filled, "it is not empty");
@@ -192,19 +192,19 @@ fn places_that_will_not_do() {
     assert_eq!(rewind(&kept).arg("--check").run_leaving_target_alone().code, 0);
     assert!(!kept.exists());
     let copy = old.copy("copy");
-    rewind(&kept).run().expect_done().expect_said("of what the rewind gives up in");
+    rewind(&kept).run().expect_done().expect_said("of discarded data in");
     assert!(!kept.join("files/base").exists(), "blocks were kept without being asked for");
     assert_eq!(names(&manifest(&kept)["made"]), ["backup_label"]);
     let again = |target: &Server, kept: &Path| {
         Rewind::of(target).from(new, SourceKind::Server).arg("--keep-diverged").arg(kept)
     };
-    again(&copy, &kept).expect_refusal("it holds what another rewind gave up", "empty or not there yet");
+    again(&copy, &kept).expect_refusal("it contains data saved by another rewind", "empty or does not exist");
 
     // What an unfinished run did not keep is gone.
     let run = Rewind::of(&copy).from(new, SourceKind::Server).env("KBRECOVER_FAULT", "40:kill");
     assert!(run.run_unless_killed().is_none() && kbrecover_rewind::is_unfinished(&copy.data));
     let run = again(&copy, &sandbox.make_dir("late")).run();
     assert_eq!(run.code, 2, "{run}");
-    run.expect_said("begun without --keep-diverged").expect_said("Leave out --keep-diverged");
+    run.expect_said("started without --keep-diverged").expect_said("Leave out --keep-diverged");
     Rewind::of(&copy).from(new, SourceKind::Server).run().expect_done();
 }

@@ -133,8 +133,16 @@ fn source_restarted_killed_and_sessions_ended() {
         let (mut target, proxy, run) = held(&failover, name, total, &[]);
         happens(&mut failover.new);
         proxy.go_on();
-        let run = run.wait().expect_done().expect_said("lost the source").expect_said("the source is back");
-        assert_eq!(run.stderr.matches("lost the source").count(), 1, "more than one word per outage\n{run}");
+        let run = run
+            .wait()
+            .expect_done()
+            .expect_said("lost connection to the source")
+            .expect_said("connection to the source re-established");
+        assert_eq!(
+            run.stderr.matches("lost connection to the source").count(),
+            1,
+            "more than one message per outage\n{run}"
+        );
         assert_follows(&mut target, &failover.new);
         target.stop();
     }
@@ -193,7 +201,7 @@ fn another_host_of_the_string_takes_over() {
     failover.new.stop();
     proxy.go_on();
     let run = run.wait().expect_done();
-    run.expect_said(&format!("going on with server at \"127.0.0.1\", port {}", spare.port()));
+    run.expect_said(&format!("continuing with server at \"127.0.0.1\", port {}", spare.port()));
     third.promote();
     assert_follows(&mut target, &third);
 }
@@ -215,7 +223,7 @@ fn a_server_that_is_behind_or_another_one_is_refused() {
 
     for (name, server, words) in [
         ("is-behind", &behind, "its WAL ends at"),
-        ("is-other", &other, "it is of another system"),
+        ("is-other", &other, "it belongs to another database system"),
         ("is-diverged", &diverged, "it is on timeline 1, not 2"),
     ] {
         let (target, proxy, run) = held(&failover, name, total, &["--retry-timeout", "1"]);

@@ -42,11 +42,11 @@ fn every_state_is_told() {
         |old| old.sql("UPDATE entry SET origin = 'lost'"),
         |new| new.sql("INSERT INTO entry SELECT n, 'kept' FROM generate_series(1, 1000) n"),
     );
-    let running = expect(&failover.old, "server_runs", 3, "a server runs on it (process ");
+    let running = expect(&failover.old, "server_runs", 3, "a server is running (process ");
     assert!(running["server_pid"].is_u64() && running["kbrecover_pid"].is_null(), "{running}");
     failover.old.kill();
     let killed =
-        expect_unchanged(&failover.old, "needs_recovery", 6, "not stopped in order (\"in production\")");
+        expect_unchanged(&failover.old, "needs_recovery", 6, "not shut down cleanly (\"in production\")");
     assert_eq!(
         (&killed["stale_lock_file"], &killed["cluster_state"]),
         (&true.into(), &"in production".into())
@@ -61,12 +61,8 @@ fn every_state_is_told() {
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    let at_work = expect(
-        &failover.old,
-        "kbrecover_runs",
-        4,
-        &format!("kbrecover works on it (process {})", child.id()),
-    );
+    let at_work =
+        expect(&failover.old, "kbrecover_runs", 4, &format!("kbrecover is running (process {})", child.id()));
     assert_eq!(at_work["kbrecover_pid"], child.id());
     child.kill().expect("kill kbrecover");
     child.wait().expect("wait for kbrecover");
@@ -111,7 +107,7 @@ fn a_base_backup_and_damage() {
         .arg(server.port.to_string())
         .arg("-D")
         .arg(&backup.data));
-    expect_unchanged(&backup, "base_backup", 7, "a base backup that no server has been started on");
+    expect_unchanged(&backup, "base_backup", 7, "a base backup that has not been started yet");
 
     for (file, content, words) in [
         ("backup_label", "nonsense", "invalid data in file"),

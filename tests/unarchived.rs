@@ -109,7 +109,9 @@ fn stays_and_is_archived_by_the_standby() {
     let mut all = Unarchived::new(&sandbox);
     let Failover { old, new } = &all.failover;
     let run = Rewind::of(old).from(new, SourceKind::Server).run().expect_done();
-    run.expect_said("2 WAL files that only the target has wait for archiving and stay in \"pg_wal\": ");
+    run.expect_said(
+        "2 WAL files that exist only on the target are not archived yet and stay in \"pg_wal\": ",
+    );
     let ready = notes(old, ".ready");
     for (name, content) in &all.waiting {
         assert!(ready.contains(name), "{name} of {ready:?}");

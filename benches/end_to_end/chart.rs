@@ -1,4 +1,4 @@
-//! The chart of the README: per case, how many times as long pg_rewind takes.
+//! The chart in the README: the times of both programs for each case, and their ratio.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ const ROW: f64 = 46.0;
 const LEFT: f64 = 150.0;
 const WIDTH: f64 = 480.0;
 
-/// Bars for both programs, those of one case as long as their share of the longer; the ratio beside them.
+/// Draws two bars for each case, scaled to the longer one, with the ratio next to them.
 pub fn svg(results: &Results) -> String {
     let cases: Vec<_> = results
         .cases()
@@ -24,7 +24,7 @@ pub fn svg(results: &Results) -> String {
     );
     text(&mut svg, LEFT, 20.0, "start", "#888", "pg_rewind");
     text(&mut svg, LEFT + 80.0, 20.0, "start", "#0a6", "kbrecover");
-    text(&mut svg, 750.0, 20.0, "end", "#888", "each case to its own scale");
+    text(&mut svg, 750.0, 20.0, "end", "#888", "each case has its own scale");
     for (at, (name, theirs, ours)) in cases.iter().enumerate() {
         let top = 34.0 + ROW * at as f64;
         let longest = theirs.max(*ours);

@@ -1,8 +1,8 @@
-//! What the machine allows: the same WAL read, as many bytes brought and made durable, the same files made and removed, with
-//! nothing found out or compared on the way.
+//! The floor: the time the machine needs for the input and output of a rewind alone. The same WAL is read, as many bytes
+//! are fetched and made durable, and the same files are created and removed, without any analysis or comparison.
 //!
-//! The parts run one after the other, each with several threads. A program that rewinds does some of them at the same
-//! time, so it may come close to their sum, or even below it.
+//! The parts run one after another, each with several threads. A rewind does some of them concurrently, so its time may
+//! be close to their sum, or even less.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -16,43 +16,43 @@ use walparse::{Lsn, SegmentSize};
 use super::programs::Sample;
 use super::workload::Scene;
 
-/// Bytes asked for, and written, at once.
+/// Bytes per request and per write.
 const PIECE: u64 = 256 << 10;
 
-/// Pieces, or small files, in a batch.
+/// Limits for a batch of requests: bytes, and pieces or small files.
 const BATCH_BYTES: u64 = 2 << 20;
 const BATCH_PIECES: usize = 500;
 
 const PAGE: usize = 8192;
 
-/// Connections: so many that a distance of 5 ms does not keep the source waiting.
+/// Number of connections: enough to keep the source busy with a latency of 5 ms.
 const CONNECTIONS: usize = 8;
 
-/// Threads that wait for the disk.
+/// Number of concurrent fsync calls.
 const SYNCS: usize = 16;
 
-/// Seconds of each part.
+/// The time of each part, in seconds.
 pub struct Floor {
-    /// Two threads read the segments that were scanned, and compute one checksum for each 256 kB.
+    /// Reading the scanned segments with two threads, with one checksum per 256 kB.
     pub scan: f64,
-    /// As many bytes as were fetched come from the source, and are dropped.
+    /// Fetching as many bytes from the source, without storing them.
     pub fetch: f64,
-    /// The same files are made, as many bytes written, and all of it is made durable.
+    /// Creating the same files, writing as many bytes, and making them durable.
     pub store: f64,
-    /// The same files are removed.
+    /// Removing the same files.
     pub remove: f64,
-    /// Bytes of the pages of 8 kB in which the rewound target differs from what it was.
+    /// Bytes in pages (8 kB) in which the rewound target differs from the original one.
     pub different_bytes: u64,
 }
 
-/// A stretch of a file below the data directory.
+/// A range of a file; the path is relative to the data directory.
 struct Piece {
     path: String,
     offset: u64,
     length: u64,
 }
 
-/// Measures it once, for what kbrecover did: `rewound` is what came of a copy of the scene's old primary.
+/// Measures the floor once, for a run of kbrecover. `rewound` is the copy of the scene's old primary that it rewound.
 pub fn measure(scene: &Scene, rewound: &Path, port: u16, sample: &Sample) -> Floor {
     let (before, after) = (files(&scene.old.data), files(rewound));
     let only_in = |these: &BTreeMap<String, u64>, those: &BTreeMap<String, u64>| {
@@ -78,7 +78,7 @@ pub fn measure(scene: &Scene, rewound: &Path, port: u16, sample: &Sample) -> Flo
     Floor { scan, fetch, store, remove, different_bytes }
 }
 
-/// A file that was not there counts as one of zeros.
+/// Bytes in pages that differ. A file missing in `before` counts as one of zeros.
 fn different_bytes(before: &Path, after: &Path) -> u64 {
     let mut bytes = 0;
     for path in files(after).into_keys() {
@@ -100,12 +100,12 @@ fn different_bytes(before: &Path, after: &Path) -> u64 {
     bytes
 }
 
-/// The files that were made, and stretches of the table until there are as many bytes as were fetched.
+/// Ranges with `bytes` bytes in total: the files that were created, then parts of the table.
 fn pieces(made: Vec<(String, u64)>, table: &str, table_size: u64, bytes: u64) -> Vec<Piece> {
     let (mut pieces, mut left) = (Vec::new(), bytes);
     for (path, size) in made {
         let length = size.min(left);
-        // Where WAL is, most of a file may be zeros that nobody fetches.
+        // Less than the size if the fetched bytes run out: WAL files may be mostly zeros, which are not fetched.
         let steps = (0..length.max(1)).step_by(PIECE as usize);
         pieces.extend(steps.map(|offset| Piece {
             path: path.clone(),
@@ -124,12 +124,12 @@ fn pieces(made: Vec<(String, u64)>, table: &str, table_size: u64, bytes: u64) ->
     pieces
 }
 
-/// The segments that hold WAL from there on.
+/// The segments that hold WAL from `from` on.
 fn scanned_segments(wal: &Path, from: Lsn) -> Vec<PathBuf> {
-    let size = SegmentSize::new(16 << 20).expect("the usual size");
+    let size = SegmentSize::new(16 << 20).expect("the default size");
     let is_scanned = |name: &String| {
         let Some((_, segment)) = size.parse_file_name(name) else { return false };
-        // A segment that is kept for later has the address of the one it once was.
+        // The header of a recycled segment still has its previous address.
         let mut address = [0; 8];
         let file = File::open(wal.join(name)).expect("open WAL");
         file.read_exact_at(&mut address, 8).expect("read WAL");
@@ -178,7 +178,7 @@ fn fetch(port: u16, pieces: &[Piece]) {
     });
 }
 
-/// Cuts them as it would be done to fetch them.
+/// Divides the pieces into batches, as a rewind does.
 fn batches(pieces: &[Piece]) -> Vec<&[Piece]> {
     let (mut batches, mut rest) = (Vec::new(), pieces);
     while !rest.is_empty() {
@@ -200,7 +200,7 @@ fn store(target: &Path, pieces: &[Piece]) {
         for piece in *batch {
             let mut options = OpenOptions::new();
             let file = options.write(true).create(true).truncate(false).open(target.join(&piece.path));
-            let file = file.expect("make a file");
+            let file = file.expect("create a file");
             file.write_all_at(&bytes[..piece.length as usize], piece.offset).expect("write");
         }
     });
@@ -212,7 +212,7 @@ fn store(target: &Path, pieces: &[Piece]) {
     sync_directories(target, paths.into_iter());
 }
 
-/// Makes the names durable that came or went.
+/// Syncs the directories of the files that were created or removed.
 fn sync_directories<'a>(target: &Path, paths: impl Iterator<Item = &'a str>) {
     let directories: BTreeSet<_> = paths.filter_map(|path| Path::new(path).parent()).collect();
     for directory in directories {
@@ -220,7 +220,7 @@ fn sync_directories<'a>(target: &Path, paths: impl Iterator<Item = &'a str>) {
     }
 }
 
-/// Sizes of all files below a directory.
+/// All files below a directory, by relative path, with their sizes in bytes.
 pub fn files(root: &Path) -> BTreeMap<String, u64> {
     let (mut found, mut pending) = (BTreeMap::new(), vec![root.to_owned()]);
     while let Some(directory) = pending.pop() {

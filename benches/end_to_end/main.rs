@@ -1,13 +1,13 @@
-//! kbrecover against pg_rewind on the same failovers, by turns.
+//! Compares kbrecover with pg_rewind on the same failovers.
 //!
-//!     bash benches/postgresql18.sh                      # once: pg_rewind 18 and its server
+//!     bash benches/postgresql18.sh                      # once: installs pg_rewind 18 and its server
 //!     cargo bench --bench end_to_end -- --case all --runs 5 --scale 1 --json FILE --svg FILE
 //!     cargo bench --bench end_to_end -- --sweep wal --points 256,512,1024
 //!
-//! Each case is a failover between real servers: [`workload`] says which. Both programs rewind fresh copies of the
-//! old primary, by turns, from the running new one over TCP on loopback, with fsync as by default. What is printed are
-//! medians and ratios: times on their own say little on a machine that does other work as well. After the last run of
-//! each program the rewound target is started and must follow the source; how long that takes is printed, too.
+//! Each case is a failover between real servers, described in [`workload`]. The two programs alternate. Each run rewinds
+//! a fresh copy of the old primary from the running new primary, over TCP on the loopback interface, with fsync as by
+//! default. Medians and ratios are printed, because absolute times depend on the load of the machine. After the last run
+//! of each program the rewound target is started and must catch up with the source; the time for that is printed, too.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark writes what it needs")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints its results")]
@@ -15,20 +15,20 @@
     dead_code,
     unused_imports,
     unreachable_pub,
-    reason = "the harness of the tests has more than is used here"
+    reason = "the test harness has items that are not used here"
 )]
 
 #[path = "../../tests/harness/mod.rs"]
 mod harness;
 
-// What is measured: the failovers, and the programs that undo them.
+// The measurements: failovers, and the programs that rewind their targets.
 mod workload;
 mod programs;
 mod proxy;
 mod plan;
 mod floor;
 
-// What comes of it.
+// The results.
 mod results;
 mod chart;
 
@@ -45,36 +45,36 @@ use programs::{Program, Sample};
 use results::Results;
 use workload::{Scene, Workload};
 
-/// How often the [`floor`] of a case is measured, at the most.
+/// The maximum number of times the [`floor`] of a case is measured.
 const FLOORS: usize = 3;
 
-/// Replay of gigabytes takes minutes.
-const REPLAY_PATIENCE: Duration = Duration::from_secs(1200);
+/// How long replay may take; several gigabytes take minutes.
+const REPLAY_TIMEOUT: Duration = Duration::from_secs(1200);
 
-/// kbrecover against pg_rewind on the same failovers, by turns
+/// Compare kbrecover with pg_rewind on the same failovers
 #[derive(Parser)]
 pub struct Settings {
     /// Cases to measure, or "all"
     #[arg(long, value_enum, value_delimiter = ',', default_value = "all")]
     case: Vec<CaseName>,
 
-    /// Size of the cases; 1 are those of the README
+    /// Scale factor for the sizes of the cases; 1 gives those in the README
     #[arg(long, default_value_t = 0.1)]
     scale: f64,
 
-    /// Instead of the cases: one of them at several sizes
+    /// Run one case at several sizes instead
     #[arg(long, value_enum)]
     sweep: Option<SweepName>,
 
-    /// The sizes of a sweep
+    /// Sizes for the sweep
     #[arg(long, value_delimiter = ',', requires = "sweep")]
     points: Vec<u64>,
 
-    /// Runs of each program
+    /// Number of runs of each program
     #[arg(long, default_value_t = 3)]
     runs: usize,
 
-    /// Major versions to run: 15, 18
+    /// Major versions of PostgreSQL: 15, 18
     #[arg(long, value_delimiter = ',', default_value = "18")]
     version: Vec<u32>,
 
@@ -82,23 +82,23 @@ pub struct Settings {
     #[arg(long)]
     alone: bool,
 
-    /// More options for kbrecover, separated by spaces
+    /// Additional options for kbrecover, separated by spaces
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     with: String,
 
-    /// Write all samples to this file, as JSON
+    /// Write all samples to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Draw the seconds and the ratios into this file
+    /// Write a chart of the times and ratios to this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 
-    /// Only prove that everything here runs: every case, tiny, once, with version 15
+    /// Only check that the benchmark works: run each tiny case once, with version 15
     #[arg(long)]
     smoke: bool,
 
-    /// What cargo says to every benchmark
+    /// Passed by cargo to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -114,16 +114,16 @@ fn main() {
         let installation = match major {
             15 => Installation::usual(),
             18 => Installation::with_tools_18(),
-            other => panic!("no pg_rewind of version {other} here: 15 or 18"),
+            other => panic!("no pg_rewind of version {other}: use 15 or 18"),
         };
         let mut scene: Option<Scene> = None;
         for measurement in plan::measurements(&settings) {
-            // What was made for the case before may serve this one, too.
+            // The scene of the previous case is reused if the workload is the same.
             let made = match scene.take() {
                 Some(scene) if scene.workload == measurement.workload => scene,
                 other => {
                     drop(other);
-                    eprintln!("{major}, {}: making {:?}", measurement.name, measurement.workload);
+                    eprintln!("{major}, {}: preparing {:?}", measurement.name, measurement.workload);
                     Scene::make(&sandbox, installation, measurement.workload)
                 }
             };
@@ -141,7 +141,7 @@ fn main() {
     }
 }
 
-/// Runs both programs by turns on copies of the old primary.
+/// Runs the programs alternately on copies of the old primary.
 fn measure(settings: &Settings, scene: &Scene, measurement: &Measurement, results: &mut Results) {
     let proxy = (measurement.delay > Duration::ZERO).then(|| proxy::start(scene.new.port, measurement.delay));
     let port = proxy.unwrap_or(scene.new.port);
@@ -150,14 +150,15 @@ fn measure(settings: &Settings, scene: &Scene, measurement: &Measurement, result
     let floors = if settings.sweep.is_some() { 0 } else { FLOORS };
     for run in 0..settings.runs {
         for turn in 0..programs.len() {
-            // Neither is always the one that goes first.
+            // The program that goes first alternates, too.
             let program = programs[(turn + run) % programs.len()];
             let mut target = scene.old.copy("target");
             flush_disks();
             let mut sample = programs::run(program, &target, port, settings, measurement);
             eprintln!("{:<12} {:<10} {:>8.3} s", measurement.name, program.name(), sample.seconds);
             let is_last = run + 1 == settings.runs;
-            // In the last run the target is started: not after others have read it, if there are more runs.
+            // The floor is not measured in the last run, unless it is the only one: reading the target's files would
+            // affect the time of its start.
             if program == Program::Kbrecover && run < floors && (!is_last || run == 0) {
                 results.add_floor(&target, measurement, floor::measure(scene, &target.data, port, &sample));
             }
@@ -168,40 +169,40 @@ fn measure(settings: &Settings, scene: &Scene, measurement: &Measurement, result
             retire(&target);
         }
     }
-    sweep_up(&scene.old);
+    remove_retired(&scene.old);
 }
 
-/// Empties the files of a target that is done with and puts it aside until [`sweep_up`].
+/// Truncates the files of a target that is no longer needed, and renames its directory until [`remove_retired`].
 ///
-/// It is not removed at once because of ext4: an inode that was freed is not given away again for some seconds, and whoever
-/// makes a file meanwhile looks at every such inode first. Whichever program ran next would pay for that.
+/// The directory is not removed yet because of ext4. ext4 does not reuse a freed inode for some seconds, and in that time
+/// the creation of a file scans all such inodes. That would slow down the next program.
 fn retire(target: &Server) {
     for path in floor::files(&target.data).keys() {
         let file = File::options().write(true).truncate(true).open(target.data.join(path));
-        file.expect("empty a file");
+        file.expect("truncate a file");
     }
-    let number = USED.fetch_add(1, Ordering::Relaxed);
-    std::fs::rename(&target.data, target.beside(&format!("used-{number}"))).expect("put a target aside");
+    let number = RETIRED.fetch_add(1, Ordering::Relaxed);
+    std::fs::rename(&target.data, target.beside(&format!("used-{number}"))).expect("rename a target");
 }
 
-/// Removes what was put aside.
-fn sweep_up(server: &Server) {
-    for number in 0..USED.swap(0, Ordering::Relaxed) {
+/// Removes the retired targets.
+fn remove_retired(server: &Server) {
+    for number in 0..RETIRED.swap(0, Ordering::Relaxed) {
         std::fs::remove_dir_all(server.beside(&format!("used-{number}"))).expect("remove a target");
     }
 }
 
-/// How many targets are put aside.
-static USED: AtomicUsize = AtomicUsize::new(0);
+/// The number of retired targets.
+static RETIRED: AtomicUsize = AtomicUsize::new(0);
 
-/// Starts the rewound target; returns the seconds until it has replayed what the source has.
+/// Starts the rewound target. Returns the seconds until it has replayed all WAL of the source.
 fn follow(target: &mut Server, source: &Server) -> f64 {
-    // What pg_rewind has made of a target is consistent only when its source, idle since, has written another record:
-    // if its WAL ended at a page's beginning.
+    // If the source's WAL ends at a page boundary, a target rewound by pg_rewind becomes consistent only after another
+    // record has been written.
     source.sql("SELECT pg_logical_emit_message(true, 'bench', 'one more record')");
     let started = Instant::now();
     target.follow(source);
-    if let Err(log) = target.try_start_within(REPLAY_PATIENCE) {
+    if let Err(log) = target.try_start_within(REPLAY_TIMEOUT) {
         panic!("the rewound target did not start:\n{log}");
     }
     target.catch_up(source);
@@ -210,7 +211,7 @@ fn follow(target: &mut Server, source: &Server) -> f64 {
     seconds
 }
 
-/// Writes of the preparation must not be paid for by whoever calls fsync first.
+/// Flushes pending writes of the preparation, so that they do not slow down the first fsync of a program.
 fn flush_disks() {
     let status = std::process::Command::new("sync").status().expect("run sync");
     assert!(status.success(), "sync failed");

@@ -1,4 +1,4 @@
-//! Which failovers are measured, at which sizes.
+//! The failovers to measure, and their sizes.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use clap::ValueEnum;
 use super::Settings;
 use super::workload::Workload;
 
-/// One line of the results.
+/// One row of the results.
 pub struct Measurement {
     /// Its name.
     pub name: String,
     /// The failover.
     pub workload: Workload,
-    /// What a proxy between program and source adds each way.
+    /// Latency that a proxy between the program and the source adds in each direction.
     pub delay: Duration,
-    /// `--jobs` of kbrecover, if not its own choice.
+    /// Value of `--jobs` for kbrecover; `None` for its default.
     pub jobs: Option<u64>,
-    /// How much work it is, in a sweep: time may grow as this does, and no faster.
+    /// The amount of work, in a sweep. The time should grow at most in proportion to it.
     pub work: Option<u64>,
 }
 
@@ -32,11 +32,11 @@ pub enum CaseName {
     Scattered,
     /// 41,000 files
     Files,
-    /// Scattered, through a proxy that adds 5 ms each way
+    /// Scattered, through a proxy that adds 5 ms in each direction
     Far,
-    /// Scattered, but all 75,000 blocks changed: by hint bits
+    /// Scattered, but all 75,000 blocks changed, by hint bits
     Hinted,
-    /// 2.2 GB of WAL over a table of 1.1 GB between the common checkpoint and the fork, next to nothing after it
+    /// 2.2 GB of WAL over a table of 1.1 GB between the common checkpoint and the fork, almost none after it
     Late,
     /// One changed block, and 2 GB in the source's pg_wal
     OneBlock,
@@ -51,13 +51,13 @@ pub enum SweepName {
     Blocks,
     /// Files
     Files,
-    /// Milliseconds each way
+    /// Milliseconds of latency in each direction
     Latency,
     /// Threads and connections
     Jobs,
 }
 
-/// What to measure, those of one workload next to each other.
+/// The measurements, with those of the same workload in sequence.
 pub fn measurements(settings: &Settings) -> Vec<Measurement> {
     match settings.sweep {
         Some(sweep) => sweep_of(sweep, settings),
@@ -89,14 +89,14 @@ fn cases(settings: &Settings) -> Vec<Measurement> {
 }
 
 fn sweep_of(sweep: SweepName, settings: &Settings) -> Vec<Measurement> {
-    let usual: &[u64] = match sweep {
+    let default_points: &[u64] = match sweep {
         SweepName::Wal => &[256, 512, 1024, 2048, 4096, 8192],
         SweepName::Blocks => &[1000, 10_000, 100_000, 1_000_000],
         SweepName::Files => &[1000, 10_000, 100_000],
         SweepName::Latency => &[0, 1, 5, 10, 20],
         SweepName::Jobs => &[1, 2, 4, 8],
     };
-    let points = if settings.points.is_empty() { usual } else { &settings.points };
+    let points = if settings.points.is_empty() { default_points } else { &settings.points };
     let scattered = Workload::Scattered { blocks: (25_000.0 * settings.scale).ceil() as u64 };
     let measurement = |&point: &u64| {
         let (workload, unit) = match sweep {

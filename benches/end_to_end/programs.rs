@@ -1,4 +1,4 @@
-//! The two programs, run and watched.
+//! Running the two programs and measuring them.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -11,12 +11,12 @@ use super::Settings;
 use super::plan::Measurement;
 use crate::harness::{Server, command};
 
-/// What is compared.
+/// The programs that are compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Program {
-    /// The original, of the servers' version.
+    /// PostgreSQL's program, of the servers' version.
     PgRewind,
-    /// This one.
+    /// This project's program.
     Kbrecover,
 }
 
@@ -30,25 +30,25 @@ impl Program {
     }
 }
 
-/// What one run took.
+/// The measurements of one run.
 pub struct Sample {
-    /// Wall time.
+    /// Wall time, in seconds.
     pub seconds: f64,
-    /// Time of the processors, spent in the program.
+    /// User and system CPU time, in seconds.
     pub cpu_seconds: f64,
-    /// The most memory it had at one time, with the parts of files it had mapped.
+    /// Peak resident memory in bytes, including mapped files.
     pub peak_bytes: u64,
-    /// What came from the source.
+    /// Bytes fetched from the source.
     pub fetched_bytes: u64,
-    /// Where kbrecover's scan of WAL began.
+    /// Where kbrecover's WAL scan started.
     pub scanned_from: Lsn,
-    /// From the start of the rewound server until it has replayed what the source has, if it was started.
+    /// Seconds from the start of the rewound server until it has replayed all WAL of the source, if it was started.
     pub follow_seconds: Option<f64>,
-    /// What kbrecover says of its stages: name and seconds.
+    /// The stages that kbrecover reports: name and seconds.
     pub stages: Vec<(String, f64)>,
 }
 
-/// Rewinds `target` from the server on that port of 127.0.0.1.
+/// Rewinds `target` from the server on this port of 127.0.0.1.
 pub fn run(
     program: Program,
     target: &Server,
@@ -59,7 +59,7 @@ pub fn run(
     let mut command = match program {
         Program::PgRewind => {
             let mut command = target.installation.program("pg_rewind");
-            // Its progress says at the end how much it has copied.
+            // The progress report ends with the number of bytes copied.
             command.arg("--progress").arg("--target-pgdata").arg(&target.data);
             command
         }
@@ -93,7 +93,7 @@ pub fn run(
     sample
 }
 
-/// Runs a program to its end; it must have rewound something.
+/// Runs a program and measures it. It must succeed, and must have rewound the target.
 fn watch(command: &mut Command) -> (Sample, String, String) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let started = Instant::now();
@@ -105,12 +105,12 @@ fn watch(command: &mut Command) -> (Sample, String, String) {
         stdout.read_to_string(&mut text).expect("read standard output");
         text
     });
-    let mut said = Vec::new();
-    stderr.read_to_end(&mut said).expect("read standard error");
+    let mut messages = Vec::new();
+    stderr.read_to_end(&mut messages).expect("read standard error");
     let ended = child.wait4().expect("wait for it");
     let seconds = started.elapsed().as_secs_f64();
     let (stdout, stderr) =
-        (out.join().expect("standard output"), String::from_utf8_lossy(&said).into_owned());
+        (out.join().expect("standard output"), String::from_utf8_lossy(&messages).into_owned());
     assert!(ended.status.success() && stderr.contains("Done!"), "{command:?} failed:\n{stdout}\n{stderr}");
     let sample = Sample {
         seconds,
@@ -124,9 +124,9 @@ fn watch(command: &mut Command) -> (Sample, String, String) {
     (sample, stdout, stderr)
 }
 
-/// The last `N/M kB (100%) copied`.
-fn copied_kilobytes(said: &str) -> u64 {
-    let before = said.rsplit_once(" kB (").unwrap_or_else(|| panic!("no progress in:\n{said}")).0;
+/// The total in the last progress report, `N/M kB (100%) copied`.
+fn copied_kilobytes(messages: &str) -> u64 {
+    let before = messages.rsplit_once(" kB (").unwrap_or_else(|| panic!("no progress in:\n{messages}")).0;
     let number = before.rsplit_once('/').expect("a total").1;
     number.trim().parse().expect("a number of kB")
 }

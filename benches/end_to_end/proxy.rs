@@ -1,19 +1,19 @@
-//! Distance: a proxy on loopback that hands everything on later by a fixed time, each way.
+//! Simulates network latency: a proxy on the loopback interface that forwards data in each direction with a fixed delay.
 //!
-//! Only latency is added. As much may be under way as the source sends in that time.
+//! Bandwidth is not limited: any amount of data may be in transit, up to [`CHUNKS`] chunks.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// The most chunks that are under way in one direction of one connection.
+/// The maximum number of chunks in transit in one direction of a connection.
 const CHUNKS: usize = 1024;
 
-/// The most bytes in a chunk.
+/// The maximum size of a chunk in bytes.
 const CHUNK_SIZE: usize = 64 << 10;
 
-/// Listens on a port of 127.0.0.1, which is returned, and hands on to `port` until the process ends.
+/// Listens on a port of 127.0.0.1, which is returned, and forwards connections to `port` until the process ends.
 pub fn start(port: u16, delay: Duration) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind 127.0.0.1");
     let own = listener.local_addr().expect("address of the socket").port();
@@ -22,17 +22,17 @@ pub fn start(port: u16, delay: Duration) -> u16 {
             let client = client.expect("a connection");
             let server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect to the source");
             for stream in [&client, &server] {
-                stream.set_nodelay(true).expect("switch Nagle's algorithm off");
+                stream.set_nodelay(true).expect("disable Nagle's algorithm");
             }
             let other = |stream: &TcpStream| stream.try_clone().expect("second handle of a socket");
-            hand_on(other(&client), other(&server), delay);
-            hand_on(server, client, delay);
+            forward(other(&client), other(&server), delay);
+            forward(server, client, delay);
         }
     });
     own
 }
 
-fn hand_on(from: TcpStream, to: TcpStream, delay: Duration) {
+fn forward(from: TcpStream, to: TcpStream, delay: Duration) {
     let (sender, receiver) = sync_channel(CHUNKS);
     std::thread::spawn(move || receive(from, &sender, delay));
     std::thread::spawn(move || send(to, &receiver));
@@ -40,7 +40,7 @@ fn hand_on(from: TcpStream, to: TcpStream, delay: Duration) {
 
 fn receive(mut from: TcpStream, sender: &SyncSender<(Instant, Vec<u8>)>, delay: Duration) {
     let mut buffer = vec![0; CHUNK_SIZE];
-    // A connection that breaks ends as one that is closed: the other side is told below.
+    // A broken connection is treated like a closed one: `send` closes the other side.
     while let Ok(length) = from.read(&mut buffer) {
         if length == 0 || sender.send((Instant::now() + delay, buffer[..length].to_vec())).is_err() {
             return;

@@ -1,4 +1,4 @@
-//! What was measured: samples, their medians, and how they are shown.
+//! The results: samples, medians and their output.
 
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ pub struct Case {
 }
 
 impl Results {
-    /// Nothing yet.
+    /// No samples yet.
     pub fn new(settings: &Settings) -> Results {
         let arguments: Vec<String> =
             std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -38,7 +38,7 @@ impl Results {
         }
     }
 
-    /// One more sample.
+    /// Adds a sample.
     pub fn add(&mut self, target: &Server, measurement: &Measurement, program: Program, sample: Sample) {
         let case = self.case(target, measurement);
         match program {
@@ -47,15 +47,15 @@ impl Results {
         }
     }
 
-    /// What the machine allows.
+    /// Adds a measurement of the floor.
     pub fn add_floor(&mut self, target: &Server, measurement: &Measurement, floor: Floor) {
         self.case(target, measurement).floors.push(floor);
     }
 
     fn case(&mut self, target: &Server, measurement: &Measurement) -> &mut Case {
         let major = target.installation.major;
-        let is_it = |case: &Case| case.name == measurement.name && case.major == major;
-        let at = self.cases.iter().position(is_it).unwrap_or_else(|| {
+        let is_same = |case: &Case| case.name == measurement.name && case.major == major;
+        let at = self.cases.iter().position(is_same).unwrap_or_else(|| {
             let (theirs, ours, floors) = (Vec::new(), Vec::new(), Vec::new());
             let (name, work) = (measurement.name.clone(), measurement.work);
             self.cases.push(Case { name, major, work, theirs, ours, floors });
@@ -69,7 +69,7 @@ impl Results {
         &self.cases
     }
 
-    /// The tables, on standard output.
+    /// Prints the tables to standard output.
     pub fn print(&self) {
         println!("\n{}\n{}\n", self.command, machine());
         println!(
@@ -88,15 +88,15 @@ impl Results {
         self.print_growth();
     }
 
-    /// What the machine allows, and how far from it kbrecover is.
+    /// Prints the floor of each case, and kbrecover's time for comparison.
     fn print_floors(&self) {
         let mut cases = self.cases.iter().filter(|case| !case.floors.is_empty()).peekable();
         if cases.peek().is_none() {
             return;
         }
-        println!("\nWhat the machine allows: as many bytes, the same files, nothing found out; seconds:\n");
+        println!("\nFloor: the same bytes and files, without finding out which; seconds:\n");
         println!(
-            "| case | WAL read, with checksums | fetched | written, synced | removed | together | kbrecover | pages that differ now | fetched |"
+            "| case | WAL read, with checksums | fetched | written, synced | removed | total | kbrecover | changed pages | fetched |"
         );
         println!("|---|---|---|---|---|---|---|---|---|");
         for case in cases {
@@ -116,7 +116,7 @@ impl Results {
         }
     }
 
-    /// In a sweep: how much longer a run takes, for how much more work.
+    /// Prints for a sweep how the time grows with the amount of work.
     fn print_growth(&self) {
         for pair in self.cases.windows(2).filter(|pair| pair[0].major == pair[1].major) {
             let (Some(less), Some(more)) = (pair[0].work, pair[1].work) else { continue };
@@ -129,7 +129,7 @@ impl Results {
         }
     }
 
-    /// Every sample, for programs.
+    /// All samples as JSON.
     pub fn json(&self) -> String {
         let cases: Vec<Value> = self.cases.iter().map(Case::json).collect();
         let value = json!({ "command": self.command, "machine": machine(), "cases": cases });
@@ -138,7 +138,7 @@ impl Results {
 }
 
 impl Case {
-    /// Medians: pg_rewind's seconds (if it was run) and kbrecover's.
+    /// Median seconds of pg_rewind, if it was run, and of kbrecover.
     pub fn seconds(&self) -> (Option<f64>, f64) {
         let theirs = (!self.theirs.is_empty()).then(|| median(&self.theirs, |sample| sample.seconds));
         (theirs, median(&self.ours, |sample| sample.seconds))
@@ -147,7 +147,7 @@ impl Case {
     fn row(&self) -> String {
         let (theirs, ours) = self.seconds();
         let fetched = |samples: &[Sample]| megabytes(median(samples, |sample| sample.fetched_bytes as f64));
-        // The peak is the highest, not the median.
+        // The maximum of all runs, not the median.
         let peak = |samples: &[Sample]| {
             megabytes(samples.iter().map(|sample| sample.peak_bytes).max().unwrap_or(0) as f64)
         };
@@ -210,7 +210,7 @@ impl Case {
     }
 }
 
-/// The middle one; 0 of nothing.
+/// The median; 0 if there are no samples.
 fn median<T>(samples: &[T], of: impl Fn(&T) -> f64) -> f64 {
     let mut values: Vec<f64> = samples.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
@@ -229,7 +229,7 @@ fn megabytes(bytes: f64) -> String {
     }
 }
 
-/// What this was measured on.
+/// A description of the machine and its load.
 fn machine() -> String {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

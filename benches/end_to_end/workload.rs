@@ -1,40 +1,42 @@
 //! The failovers that are measured.
 //!
-//!     old  ──── shared ────┬──── lost ────╳     the target: stopped in order
-//!     new  ┄┄┄ streams ┄┄┄ └──── kept ────▶     the source: runs
+//!     old  ──── shared ────┬──── lost ────╳     the target: shut down cleanly
+//!     new  ┄┄┄ streams ┄┄┄ └──── kept ────▶     the source: running
 
 use crate::harness::{Installation, Sandbox, Server};
 
-/// What happened around a failover, and how much of it.
+/// The changes before and after a failover.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Workload {
-    /// WAL after the fork, over few blocks, in records of a hundred bytes; and a sixth as much in the source's `pg_wal`.
+    /// Many records of about 100 bytes after the fork, which change few blocks. A sixth as much WAL from before the fork
+    /// is in `pg_wal`.
     Wal { megabytes: u64 },
-    /// So many blocks of a table three times as large changed after the fork, five times each with checkpoints in
-    /// between; and twice as much in the source's `pg_wal`.
+    /// `blocks` blocks of a table with three times as many, each changed five times after the fork, with checkpoints in
+    /// between. `pg_wal` has WAL of twice their size from before the fork.
     Scattered { blocks: u64 },
-    /// The same, and the old primary has read the whole table for the first time after the fork: hint bits.
+    /// As `Scattered`, but all blocks of the table change: the old primary reads it for the first time after the fork and
+    /// sets hint bits.
     Hinted { blocks: u64 },
-    /// So many files of small tables: half are on both sides, a quarter on the source only, and as many on the target
-    /// only.
+    /// `files` files of small tables: half of them on both sides, a quarter only on the source, and a quarter only on the
+    /// target.
     Files { files: u64 },
-    /// WAL over a table half its size, between the common checkpoint and the fork; after it one row on each side.
+    /// WAL between the common checkpoint and the fork, over a table half its size; after the fork one row on each side.
     Late { megabytes: u64 },
-    /// WAL in both `pg_wal` from before the fork, and after it one row on each side.
+    /// WAL from before the fork in `pg_wal` of both sides; after the fork one row on each side.
     OneBlock { megabytes: u64 },
 }
 
 /// A failover that has taken place.
 pub struct Scene {
-    /// What it was.
+    /// The workload.
     pub workload: Workload,
-    /// The old primary, stopped; it is copied for every run.
+    /// The old primary, stopped. It is copied for each run.
     pub old: Server,
     /// The new primary, running.
     pub new: Server,
 }
 
-/// Servers that make their own checkpoints only when told to, and keep all WAL.
+/// Settings with which servers checkpoint only on request and keep all WAL.
 const SETTINGS: &str = "
 shared_buffers = 256MB
 max_wal_size = 100GB
@@ -46,12 +48,12 @@ max_locks_per_transaction = 1000
 ";
 
 impl Scene {
-    /// Makes it: this takes longer than what is measured.
+    /// Prepares the failover, which takes longer than the measurements.
     pub fn make(sandbox: &Sandbox, installation: &'static Installation, workload: Workload) -> Scene {
         for name in ["old", "new"] {
             let _ = std::fs::remove_dir_all(sandbox.path(name));
         }
-        // Of the tests' version there is a cluster to copy.
+        // The sandbox has a template cluster of version 15.
         let mut old = match installation.major {
             15 => sandbox.server("old"),
             _ => sandbox.initdb("old", installation, &[]),
@@ -77,7 +79,7 @@ impl Scene {
     }
 }
 
-/// What both sides have.
+/// The changes before the fork.
 fn shared(old: &Server, workload: Workload) {
     match workload {
         Workload::Wal { megabytes } => {
@@ -88,7 +90,7 @@ fn shared(old: &Server, workload: Workload) {
         Workload::Scattered { blocks } | Workload::Hinted { blocks } => {
             fill(old, 3 * blocks, 3600);
             if matches!(workload, Workload::Scattered { .. }) {
-                // Otherwise whoever reads the table next changes all its blocks.
+                // Otherwise the next read of the table sets hint bits in all its blocks.
                 old.sql("VACUUM (FREEZE) entry");
             }
             emit_wal(old, blocks * 8192 * 2 / (1 << 20));
@@ -115,7 +117,7 @@ fn shared(old: &Server, workload: Workload) {
     }
 }
 
-/// What each side has of its own.
+/// The changes of each side after the fork.
 fn apart(old: &Server, new: &Server, workload: Workload) {
     match workload {
         Workload::Wal { megabytes } => {
@@ -141,7 +143,7 @@ fn apart(old: &Server, new: &Server, workload: Workload) {
     }
 }
 
-/// So many rows with so many bytes of text. With 3600 bytes each fills a block that is half full.
+/// Inserts `rows` rows with `width` bytes of text. Rows of 3600 bytes take one block each, with a fill factor of 50.
 fn fill(server: &Server, rows: u64, width: u64) {
     server.sql("ALTER TABLE entry ALTER filler SET STORAGE plain");
     server.sql(&format!(
@@ -149,7 +151,7 @@ fn fill(server: &Server, rows: u64, width: u64) {
     ));
 }
 
-/// Tables of four files each: table, primary key, TOAST table and its index.
+/// Creates tables with four files each: table, primary key, TOAST table and its index.
 fn create_tables(server: &Server, name: &str, files: u64) {
     for first in (0..files / 4).step_by(500) {
         let last = (first + 500).min(files / 4) - 1;
@@ -162,7 +164,7 @@ fn create_tables(server: &Server, name: &str, files: u64) {
     }
 }
 
-/// WAL that changes no block.
+/// Writes WAL that changes no blocks.
 fn emit_wal(server: &Server, megabytes: u64) {
     let emit = "SELECT pg_logical_emit_message(false, 'bench', repeat('x', 1000000))";
     server.sql(&format!("{emit} FROM generate_series(1, {megabytes})"));

@@ -1,4 +1,4 @@
-//! From an error to what the user sees: one message, a hint, an exit status.
+//! Turns an error into what the user sees: a message, a hint and an exit status.
 
 use std::error::Error;
 use std::io;
@@ -11,19 +11,19 @@ use kbrecover_rewind::{Failure, KeepError, TargetState};
 use crate::persona::Persona;
 use crate::screen::{Kind, Screen, try_help};
 
-/// A failed command, ready to be told.
+/// The failure of a command, ready to be shown.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Failed {
-    /// What went wrong and why, in one line.
+    /// What went wrong and why, on one line.
     pub(crate) message: String,
     /// What to do about it.
     pub(crate) hint: Option<String>,
-    /// What state the target is in.
+    /// The state of the target.
     pub(crate) target: TargetState,
 }
 
 impl Failed {
-    /// The exit status: 1 if the target is as it was; if it is not, what that is under this name.
+    /// The exit status: 1 if the target is unchanged, else that of the persona.
     pub(crate) fn status(&self, persona: &Persona) -> u8 {
         match self.target {
             TargetState::Untouched => 1,
@@ -31,31 +31,32 @@ impl Failed {
         }
     }
 
-    /// Of a command that changes nothing.
+    /// The failure of a command that changes nothing.
     pub(crate) fn untouched(error: &dyn Error, hint: Option<String>) -> Failed {
         Failed { message: chain(error), hint, target: TargetState::Untouched }
     }
 
-    /// Tells the user.
+    /// Shows the failure, and returns the exit status.
     pub(crate) fn show(&self, screen: &Screen) -> ExitCode {
         let persona = screen.persona();
-        let tell_error = || screen.message(Kind::Error, &self.message);
+        let show_error = || screen.message(Kind::Error, &self.message);
         if !persona.error_is_last {
-            tell_error();
+            show_error();
         }
         if self.target == TargetState::Unfinished {
             screen.message(
                 Kind::Detail,
-                "The target data directory has been rewound only in part, and no server starts on it.",
+                "The target data directory has been rewound only partly, and no server starts on it.",
             );
         }
         if let Some(hint) = &self.hint {
             screen.message(Kind::Hint, &persona.hint(hint));
         } else if self.target == TargetState::Unfinished {
-            screen.message(Kind::Hint, "Run the same command again to finish; another source will do, too.");
+            screen
+                .message(Kind::Hint, "Run the same command again to finish; a different source can be used.");
         }
         if persona.error_is_last {
-            tell_error();
+            show_error();
         }
         ExitCode::from(self.status(persona))
     }
@@ -73,43 +74,43 @@ impl From<SetupError> for Failed {
     }
 }
 
-/// What can be wrong before the engine is asked for anything.
+/// Errors that are found before the engine runs.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SetupError {
-    /// No `-D`.
+    /// `-D` is missing.
     #[error("no target data directory specified (--target-data)")]
     NoTarget,
-    /// `status` without `-D`.
+    /// `-D` is missing for `status`.
     #[error("no data directory specified (--target-data)")]
     NoDirectory,
-    /// Neither kind of source.
+    /// No source was specified.
     #[error("no source specified (--source-data or --source-server)")]
     NoSource,
-    /// Both kinds of source.
+    /// Both a server and a directory were specified as the source.
     #[error("only one of --source-data or --source-server can be specified")]
     TwoSources,
-    /// `-R` has no server to point to.
+    /// `-R` without a server to follow.
     #[error("no source server information (--source-server) specified for --write-recovery-conf")]
     NoServerForRecoveryConf,
-    /// Files of root in a data directory keep its server from starting.
+    /// Running as root: a server cannot use files that are owned by root.
     #[error("cannot be executed by \"root\"")]
     Root,
-    /// The target is not there or out of reach.
+    /// The target does not exist or is not accessible.
     #[error("could not read permissions of directory \"{}\"", path.display())]
     Permissions {
         /// The target.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// `--keep` names what cannot be kept.
+    /// `--keep` matches files that cannot be kept.
     #[error(transparent)]
     Keep(#[from] KeepError),
-    /// Signals cannot be caught.
-    #[error("could not set up the handling of signals")]
+    /// Signal handlers cannot be installed.
+    #[error("could not set up signal handlers")]
     Signals(#[source] io::Error),
-    /// `--source-server` is no connection string.
+    /// `--source-server` is not a valid connection string.
     #[error(transparent)]
     Conninfo(#[from] ConninfoError),
 }
@@ -118,7 +119,7 @@ impl SetupError {
     fn hint(&self) -> Option<String> {
         match self {
             SetupError::NoTarget | SetupError::NoDirectory if std::env::var_os("PGDATA").is_some() => {
-                Some("PGDATA is not used: name the data directory with -D.".to_owned())
+                Some("PGDATA is not used; specify the data directory with -D.".to_owned())
             }
             SetupError::NoDirectory => Some(try_help("kbrecover status")),
             SetupError::NoTarget
@@ -126,9 +127,9 @@ impl SetupError {
             | SetupError::TwoSources
             | SetupError::NoServerForRecoveryConf => Some(try_help("kbrecover rewind")),
             SetupError::Signals(_) => None,
-            SetupError::Root => Some("Run it as the user that owns the target's data directory.".to_owned()),
+            SetupError::Root => Some("Run it as the user that owns the data directory.".to_owned()),
             SetupError::Permissions { .. } => {
-                Some("Name the data directory of the server to rewind with -D.".to_owned())
+                Some("Specify the data directory to rewind with -D.".to_owned())
             }
             SetupError::Keep(error) => Some(error.hint()),
             SetupError::Conninfo(error) => error.hint(),
@@ -136,10 +137,10 @@ impl SetupError {
     }
 }
 
-/// An error and why, and why that: joined by colons.
+/// An error and the chain of its causes, joined by colons.
 ///
-/// Our own errors never repeat their source. Those of other crates do now and then: what was said already
-/// is not said again.
+/// Our own errors never repeat their cause. Some errors of other crates do, so a cause that the text
+/// already ends with is left out.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = without_error_numbers(&error.to_string());
     let mut next = error.source();
@@ -153,7 +154,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// `No such file or directory (os error 2)` without the parenthesis: cluster managers look for messages as
+/// Removes ` (os error 2)` from `No such file or directory (os error 2)`: cluster managers match messages as
 /// the server's programs write them.
 fn without_error_numbers(text: &str) -> String {
     const START: &str = " (os error ";
@@ -163,7 +164,7 @@ fn without_error_numbers(text: &str) -> String {
         let number = &rest[at + START.len()..];
         let digits = number.bytes().take_while(u8::is_ascii_digit).count();
         let end = if number[digits..].starts_with(')') { START.len() + digits + 1 } else { 0 };
-        // What only looks like one is kept.
+        // Keeps text that only starts like an error number.
         result.push_str(&rest[..if end == 0 { at + START.len() } else { at }]);
         rest = &rest[at + end.max(START.len())..];
     }
@@ -177,7 +178,7 @@ mod tests {
     use crate::screen::Lines;
 
     #[test]
-    fn a_failure_is_one_line_with_its_reasons() {
+    fn a_failure_is_one_line_with_its_causes() {
         let source = io::Error::from_raw_os_error(2);
         let failed = Failed::from(SetupError::Permissions { path: "/nix".into(), source });
         let lines = Lines::default();
@@ -185,21 +186,21 @@ mod tests {
         assert_eq!(
             lines.text(),
             "kbrecover: error: could not read permissions of directory \"/nix\": No such file or \
-             directory\nkbrecover: hint: Name the data directory of the server to rewind with -D.\n"
+             directory\nkbrecover: hint: Specify the data directory to rewind with -D.\n"
         );
         assert_eq!(failed.status(KBRECOVER), 1);
     }
 
-    /// PostgreSQL's own tests look for the error on the last line.
+    /// PostgreSQL's own tests expect the error on the last line.
     #[test]
-    fn under_another_name_the_error_is_the_last_word() {
+    fn under_another_name_the_error_is_the_last_line() {
         let failed = Failed {
             message: "broke".to_owned(),
             hint: Some("Try --wal-dir.".to_owned()),
             target: TargetState::Unfinished,
         };
         let lines = Lines::default();
-        let persona = persona::tests::pg_rewind(150_000);
+        let persona = persona::of("pg_rewind", 150_000);
         failed.show(&Screen::to_as(persona, lines.clone()));
         let text = lines.text();
         let [detail, hint, error] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
@@ -212,26 +213,26 @@ mod tests {
         assert_eq!(failed.status(persona), 1);
 
         let lines = Lines::default();
-        failed.show(&Screen::to_as(persona::tests::pg_rewind(110_000), lines.clone()));
+        failed.show(&Screen::to_as(persona::of("pg_rewind", 110_000), lines.clone()));
         assert!(lines.text().ends_with("\n\nbroke\nFailure, exiting\n"), "{}", lines.text());
     }
 
     #[test]
-    fn an_unfinished_target_is_pointed_out() {
+    fn an_unfinished_target_is_reported() {
         let failed = Failed { message: "broke".to_owned(), hint: None, target: TargetState::Unfinished };
         let lines = Lines::default();
         failed.show(&Screen::to(lines.clone()));
         assert_eq!(
             lines.text(),
-            "kbrecover: error: broke\nkbrecover: detail: The target data directory has been rewound only in \
-             part, and no server starts on it.\nkbrecover: hint: Run the same command again to finish; another \
-             source will do, too.\n"
+            "kbrecover: error: broke\nkbrecover: detail: The target data directory has been rewound only \
+             partly, and no server starts on it.\nkbrecover: hint: Run the same command again to finish; a \
+             different source can be used.\n"
         );
         assert_eq!(failed.status(KBRECOVER), 2);
     }
 
     #[test]
-    fn what_was_said_is_not_said_again() {
+    fn causes_are_not_repeated() {
         #[derive(Debug, thiserror::Error)]
         #[error("could not connect: refused")]
         struct Chatty(#[source] io::Error);

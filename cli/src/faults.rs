@@ -1,17 +1,17 @@
-//! Faults of the target's disk and of the source for the tests; in release builds there are none.
+//! Injects faults of the target's disk and of the source, for tests. Release builds have none of it.
 //!
 //! ```text
-//! KBRECOVER_FAULT=17:28          the 17th change fails with error number 28
-//! KBRECOVER_FAULT=17+:28         that one and all after it
+//! KBRECOVER_FAULT=17:28          the 17th change fails with errno 28
+//! KBRECOVER_FAULT=17+:28         the 17th change and all later ones fail
 //! KBRECOVER_FAULT=17:kill        the process is killed before the 17th change
-//! KBRECOVER_FAULT=17:sh COMMAND  a shell command is run before it
-//! KBRECOVER_CHANGES=FILE         all changes are recorded there, one JSON object in a line each, the bytes
-//!                                written raw behind the line
-//! KBRECOVER_SOURCE_FAULT=17:5    the 17th question to the source fails, or the 17th piece that came from it
-//! KBRECOVER_QUESTIONS=FILE       all of these are recorded there, one in a line
-//! KBRECOVER_STEP_FAULT=start:begin   the process is killed before this step of a flow begins its action
-//! KBRECOVER_STEP_FAULT=start:done    and when that has been done
-//! KBRECOVER_SKIP_SYNC=1          no fsync is done, though all are counted
+//! KBRECOVER_FAULT=17:sh COMMAND  a shell command is run before the 17th change
+//! KBRECOVER_CHANGES=FILE         all changes are recorded in FILE: one JSON object per line, followed by
+//!                                the raw bytes of a write
+//! KBRECOVER_SOURCE_FAULT=17:5    the 17th request to the source, or piece of its answers, fails
+//! KBRECOVER_QUESTIONS=FILE       all requests and pieces are recorded in FILE, one per line
+//! KBRECOVER_STEP_FAULT=start:begin   the process is killed before this step of a flow acts
+//! KBRECOVER_STEP_FAULT=start:done    the process is killed after the step has acted
+//! KBRECOVER_SKIP_SYNC=1          no fsync is performed, but all are counted
 //! ```
 
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use std::sync::Arc;
 use kbrecover_hooks::flow::Moment;
 use kbrecover_rewind::ChangeObserver;
 
-/// The faults that the environment asks for.
+/// The faults that the environment requests.
 #[cfg(not(debug_assertions))]
 pub(crate) fn from_environment() -> Option<Arc<dyn ChangeObserver>> {
     None
 }
 
-/// The faults of recovery flows.
+/// Injects the fault of a recovery flow's step, if it is due.
 #[cfg(not(debug_assertions))]
 pub(crate) fn at_step(_: &'static str, _: Moment) {}
 
@@ -45,16 +45,16 @@ mod debug {
 
     use super::*;
 
-    /// The faults that the environment asks for.
+    /// The faults that the environment requests.
     pub(crate) fn from_environment() -> Option<Arc<dyn ChangeObserver>> {
         let fault = std::env::var("KBRECOVER_FAULT").ok();
         let record = std::env::var_os("KBRECOVER_CHANGES");
         let source_fault = std::env::var("KBRECOVER_SOURCE_FAULT").ok();
         let questions = std::env::var_os("KBRECOVER_QUESTIONS");
         let skips_sync = std::env::var_os("KBRECOVER_SKIP_SYNC").is_some();
-        let is_asked_for =
+        let is_requested =
             fault.is_some() || record.is_some() || source_fault.is_some() || questions.is_some();
-        if !is_asked_for && !skips_sync {
+        if !is_requested && !skips_sync {
             return None;
         }
         let parse = |text: String| Fault::parse(&text).unwrap_or_else(|| panic!("no fault: {text}"));
@@ -65,14 +65,11 @@ mod debug {
         Some(Arc::new(Faults { fault, source_fault, skips_sync, state, source }))
     }
 
-    /// The faults of recovery flows.
+    /// Injects the fault of a recovery flow's step, if it is due.
     pub(crate) fn at_step(name: &'static str, moment: Moment) {
-        let moment = match moment {
-            Moment::Begin => "begin",
-            Moment::Done => "done",
-        };
+        let moment = moment.name();
         if std::env::var("KBRECOVER_STEP_FAULT").is_ok_and(|wanted| wanted == format!("{name}:{moment}")) {
-            // Nothing of this process is left to hear that it failed.
+            // If it succeeds, the process ends here.
             let _ = kill_process(getpid(), Signal::KILL);
         }
     }
@@ -94,7 +91,7 @@ mod debug {
 
     #[derive(Clone, PartialEq, Eq, Debug)]
     struct Fault {
-        /// Changes are counted from 1.
+        /// The number of the change, counted from 1.
         at: u64,
         is_lasting: bool,
         effect: Effect,
@@ -123,10 +120,10 @@ mod debug {
 
     impl ChangeObserver for Faults {
         fn before(&self, change: Change<'_>) -> io::Result<Verdict> {
-            // Held meanwhile, so that nothing else happens at the same time.
+            // The lock is held while the fault happens, so that no other change is made meanwhile.
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.count += 1;
-            happen_if_due(self.fault.as_ref(), state.count)?;
+            inject_if_due(self.fault.as_ref(), state.count)?;
             if let Some(record) = &mut state.record {
                 let bytes = if let Change::Write { bytes, .. } = change { bytes } else { b"" };
                 record.write_all(format!("{}\n", describe(change)).as_bytes())?;
@@ -145,19 +142,19 @@ mod debug {
             if let Some(record) = &mut state.record {
                 record.write_all(format!("{question}\n").as_bytes())?;
             }
-            happen_if_due(self.source_fault.as_ref(), state.count)
+            inject_if_due(self.source_fault.as_ref(), state.count)
         }
     }
 
-    fn happen_if_due(fault: Option<&Fault>, count: u64) -> io::Result<()> {
+    fn inject_if_due(fault: Option<&Fault>, count: u64) -> io::Result<()> {
         match fault {
-            Some(fault) if count == fault.at || fault.is_lasting && count > fault.at => fault.effect.happen(),
+            Some(fault) if count == fault.at || fault.is_lasting && count > fault.at => fault.effect.inject(),
             _ => Ok(()),
         }
     }
 
     impl Effect {
-        fn happen(&self) -> io::Result<()> {
+        fn inject(&self) -> io::Result<()> {
             match self {
                 Effect::Errno(number) => Err(io::Error::from_raw_os_error(*number)),
                 Effect::Kill => {

@@ -1,4 +1,4 @@
-//! The libraries' events as lines on the screen.
+//! Shows the tracing events of the libraries as messages on the screen.
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -7,22 +7,22 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use crate::persona::{Narrator, Told};
+use crate::persona::{Milestone, Narrator};
 use crate::screen::{Kind, Screen};
 
-/// How much is said.
+/// Which messages are shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verbosity {
-    /// What an operator wants to know.
+    /// Messages for an operator.
     Normal,
-    /// Everything our own code says.
+    /// Debug messages of our own crates, too.
     Debug,
 }
 
 /// Shows the events of this process from now on.
 pub(crate) fn init(screen: Arc<Screen>, verbosity: Verbosity, narrator: Narrator) {
     let subscriber = tracing_subscriber::registry().with(Lines { screen, verbosity, narrator });
-    // Fails only where a subscriber is set already; then that one has the events.
+    // Fails only if a subscriber is set already; that one stays in use.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
@@ -38,54 +38,55 @@ impl<S: Subscriber> Layer<S> for Lines {
         let mut message = Message::default();
         event.record(&mut message);
         if let Some(lines) =
-            message.milestone.as_deref().and_then(|name| self.narrator.lines(name, &message.told))
+            message.name.as_deref().and_then(|name| self.narrator.lines(name, &message.milestone))
         {
             return lines.iter().for_each(|line| self.screen.message(Kind::Info, line));
         }
         let crate_name = metadata.target().split("::").next().unwrap_or_default();
         let ours = matches!(crate_name, "kbrecover" | "kbrecover_hooks" | "kbrecover_rewind" | "walparse");
         let least = if self.verbosity == Verbosity::Debug && ours { Level::DEBUG } else { Level::INFO };
-        // Other crates have nothing to say to an operator short of a warning.
+        // Of other crates only warnings and errors are of interest to an operator.
         if *metadata.level() > least || (!ours && *metadata.level() > Level::WARN) {
             return;
         }
         if metadata.target() == kbrecover_rewind::command::CHILD {
-            return self.screen.line(&message.told.message);
+            return self.screen.line(&message.milestone.message);
         }
         let kind = match *metadata.level() {
             Level::ERROR => Kind::Error,
             Level::WARN => Kind::Warning,
             _ => Kind::Info,
         };
-        self.screen.message(kind, &message.told.message);
+        self.screen.message(kind, &message.milestone.message);
     }
 }
 
-/// The text of an event, and what a narrator makes use of; other fields are for other readers.
+/// The message of an event, and the fields that the narrator uses.
 #[derive(Default)]
 struct Message {
-    milestone: Option<String>,
-    told: Told,
+    /// The name of the milestone, if the event is one.
+    name: Option<String>,
+    milestone: Milestone,
 }
 
 impl Visit for Message {
     fn record_u64(&mut self, field: &Field, value: u64) {
         match field.name() {
-            "fetch_bytes" => self.told.fetch_bytes = value,
-            "total_bytes" => self.told.total_bytes = value,
+            "fetch_bytes" => self.milestone.fetch_bytes = value,
+            "total_bytes" => self.milestone.total_bytes = value,
             _ => {}
         }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "milestone" {
-            self.milestone = Some(value.to_owned());
+            self.name = Some(value.to_owned());
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            let _ = write!(self.told.message, "{value:?}");
+            let _ = write!(self.milestone.message, "{value:?}");
         }
     }
 }
@@ -96,11 +97,11 @@ mod tests {
     use crate::persona::Narration;
     use crate::screen;
 
-    fn lines_of(verbosity: Verbosity, events: impl FnOnce()) -> String {
-        told(Narration::Kbrecover, verbosity, events)
+    fn messages_of(verbosity: Verbosity, events: impl FnOnce()) -> String {
+        narrated(Narration::Kbrecover, verbosity, events)
     }
 
-    fn told(narration: Narration, verbosity: Verbosity, events: impl FnOnce()) -> String {
+    fn narrated(narration: Narration, verbosity: Verbosity, events: impl FnOnce()) -> String {
         let lines = screen::Lines::default();
         let screen = Arc::new(Screen::to(lines.clone()));
         let narrator = Narrator { narration, progress: true };
@@ -109,7 +110,7 @@ mod tests {
         lines.text()
     }
 
-    fn say_things() {
+    fn emit_events() {
         tracing::info!(target: "kbrecover_rewind::divergence", bytes = 1, "servers diverged at {}", "0/1");
         tracing::warn!(target: "kbrecover_rewind", "odd");
         tracing::debug!(target: "kbrecover_rewind", "a detail");
@@ -122,16 +123,16 @@ mod tests {
     }
 
     #[test]
-    fn events_become_lines() {
+    fn events_are_shown_as_messages() {
         assert_eq!(
-            lines_of(Verbosity::Normal, say_things),
+            messages_of(Verbosity::Normal, emit_events),
             "kbrecover: servers diverged at 0/1\nkbrecover: warning: odd\nkbrecover: error: bad\n\
              kbrecover: ours\na child's line\n"
         );
     }
 
     #[test]
-    fn milestones_are_told_in_the_words_of_the_name() {
+    fn milestones_are_shown_in_the_words_of_the_persona() {
         use kbrecover_rewind::milestone;
         let events = || {
             tracing::info!(target: "kbrecover_rewind", milestone = milestone::CONNECTED, "connected to x");
@@ -141,19 +142,19 @@ mod tests {
             tracing::info!(target: "kbrecover_rewind", milestone = milestone::DIVERGED, "servers diverged");
         };
         assert_eq!(
-            told(Narration::Kbrecover, Verbosity::Normal, events),
+            narrated(Narration::Kbrecover, Verbosity::Normal, events),
             "kbrecover: connected to x\nkbrecover: servers diverged\n"
         );
         assert_eq!(
-            told(Narration::PgRewind, Verbosity::Normal, events),
+            narrated(Narration::PgRewind, Verbosity::Normal, events),
             "kbrecover: connected to server\nkbrecover: need to copy 3 MB (total source directory size is 4 MB)\n\
              kbrecover: servers diverged\n"
         );
     }
 
     #[test]
-    fn details_only_when_asked_for() {
-        let text = lines_of(Verbosity::Debug, say_things);
+    fn debug_messages_are_shown_on_request() {
+        let text = messages_of(Verbosity::Debug, emit_events);
         assert!(
             text.contains("kbrecover: a detail\n") && !text.contains("too much") && !text.contains("noise")
         );

@@ -1,46 +1,50 @@
 //! The command `kbrecover`.
 //!
-//! Text goes to standard error, standard output carries results only: cluster managers take any line
-//! there for an answer.
+//! Messages go to standard error. Standard output carries results only, because cluster managers read
+//! every line there as an answer.
 
 use std::process::ExitCode;
 
 mod process_list;
-mod args;
-mod persona;
+mod passwords;
+
+mod role;
+mod command_line;
 mod commands;
-mod faults;
+mod values;
 
-mod failure;
 mod report;
+mod failure;
 
+mod signals;
 mod logging;
 mod progress;
 mod screen;
-mod signals;
+mod persona;
 
-use args::{Command, Invocation};
-use persona::{KBRECOVER, Role};
+mod owner;
+mod faults;
+
+use command_line::{Command, Invocation};
+use persona::KBRECOVER;
+use role::Role;
 
 fn main() -> ExitCode {
-    let words = process_list::arguments();
-    if let Some(role) = words.first().and_then(|program| Role::of(program)) {
-        // Whatever happens: under these names there are two statuses only.
-        return std::panic::catch_unwind(|| role.run(&words)).unwrap_or(ExitCode::FAILURE);
+    let arguments = process_list::arguments();
+    if let Some(role) = arguments.first().and_then(|program| Role::of(program)) {
+        // Under these names a failure of any kind, even a panic, exits with status 1.
+        return std::panic::catch_unwind(|| role.run(&arguments)).unwrap_or(ExitCode::FAILURE);
     }
-    match args::parse(words) {
+    match command_line::parse(arguments) {
         Invocation::Run(Command::Rewind(args)) => commands::rewind::run(&args, KBRECOVER),
         Invocation::Run(Command::Status(args)) => commands::status::run(&args),
-        Invocation::Run(Command::Grants(args)) => {
-            screen::to_stdout(&kbrecover_rewind::source::grants(args.source_version, &args.role));
-            ExitCode::SUCCESS
-        }
+        Invocation::Run(Command::Grants(args)) => commands::grants::run(&args),
         Invocation::Run(Command::Hook(args)) => commands::hook::run(&args),
         Invocation::Run(Command::Inspect(args)) => commands::inspect::run(&args),
         Invocation::Run(Command::Completions(args)) => {
-            commands::package::completions(&args, args::description())
+            commands::package::completions(&args, command_line::description())
         }
-        Invocation::Run(Command::Man(args)) => commands::package::man(&args, args::description()),
+        Invocation::Run(Command::Man(args)) => commands::package::man(&args, command_line::description()),
         Invocation::Help(text) => {
             screen::to_stdout(&text);
             ExitCode::SUCCESS

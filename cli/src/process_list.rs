@@ -1,8 +1,8 @@
 //! Keeps passwords out of the process list.
 //!
-//! The arguments of a process can be read by every user of the machine. A program cannot change its own safely,
-//! but it can begin anew with others: the true ones then come through a pipe, or a file in memory, in the
-//! place of standard input, which is not read for anything else.
+//! Every user of the machine can read the arguments of a process. A program cannot change its own arguments
+//! safely, but it can execute itself again with others. The real arguments are then passed on standard
+//! input, through a pipe or an in-memory file. Standard input has no other use.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -16,16 +16,16 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use crate::args::without_password;
+use crate::passwords::without_password;
 
-/// Stands first among the arguments when the true ones come through standard input.
+/// The first argument if the real arguments are on standard input.
 const MARK: &str = "--arguments-on-stdin";
 
-/// What any pipe takes without a reader, also that of a user who has too many.
+/// The capacity that every pipe has, even if the user has exceeded the limit of pipe buffers.
 const PIPE_SIZE: usize = 4096;
 
-/// The words of the command line, the program's name first. If a password is among them the process list
-/// does not show it any more after this.
+/// The arguments, starting with the program's name. If they contain a password, the process list no longer
+/// shows it after this call.
 pub(crate) fn arguments() -> Vec<OsString> {
     let shown: Vec<OsString> = env::args_os().collect();
     if shown.get(1).is_some_and(|first| first == MARK) {
@@ -33,8 +33,8 @@ pub(crate) fn arguments() -> Vec<OsString> {
     }
     let hidden: Vec<OsString> = shown.iter().map(|word| hide(word)).collect();
     if hidden != shown {
-        // Returns only if it is impossible; then the password stays where the user has put it.
-        let _ = begin_anew(&shown, &hidden);
+        // Returns only on failure. The password then stays visible.
+        let _ = execute_again(&shown, &hidden);
     }
     shown
 }
@@ -42,18 +42,23 @@ pub(crate) fn arguments() -> Vec<OsString> {
 fn hide(word: &OsStr) -> OsString {
     let text = word.to_string_lossy();
     let hidden = without_password(&text);
-    // What is not UTF-8 is only changed where there is something to hide.
+    // An argument without a password stays as it is, even if it is not UTF-8.
     if hidden == text { word.to_owned() } else { hidden.into() }
 }
 
-fn begin_anew(arguments: &[OsString], hidden: &[OsString]) -> io::Result<()> {
+fn execute_again(arguments: &[OsString], hidden: &[OsString]) -> io::Result<()> {
     let (Some(name), Some(shown)) = (arguments.first(), hidden.get(1..)) else { return Ok(()) };
     let text = arguments.get(1..).unwrap_or_default().join(OsStr::new("\0"));
-    Err(Command::new(program(name)?).arg0(name).arg(MARK).args(shown).stdin(holding(text.as_bytes())?).exec())
+    Err(Command::new(program(name)?)
+        .arg0(name)
+        .arg(MARK)
+        .args(shown)
+        .stdin(stdin_with(text.as_bytes())?)
+        .exec())
 }
 
-/// Something from which this text can be read: a pipe, or a file in memory if no pipe surely takes it.
-fn holding(text: &[u8]) -> io::Result<Stdio> {
+/// Standard input with this text: a pipe, or an in-memory file if the text may exceed a pipe's capacity.
+fn stdin_with(text: &[u8]) -> io::Result<Stdio> {
     if text.len() <= PIPE_SIZE {
         let (reader, mut writer) = io::pipe()?;
         writer.write_all(text)?;
@@ -65,8 +70,8 @@ fn holding(text: &[u8]) -> io::Result<Stdio> {
     Ok(file.into())
 }
 
-/// The file to run: by the name it was called by, if that leads to this program, so that the name of the
-/// process stays.
+/// The file to execute: the one that the program was called by, if it is this program, so that the process
+/// keeps its name.
 fn program(name: &OsStr) -> io::Result<PathBuf> {
     let this = env::current_exe()?;
     let identity = |path: &PathBuf| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
@@ -91,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_that_is_no_utf8_is_hidden_too() {
+    fn passwords_are_hidden_in_arguments_that_are_not_utf8() {
         let word = OsString::from_vec(b"host=\xff password=s3cret".to_vec());
         assert!(!hide(&word).to_string_lossy().contains("s3cret"));
         let plain = OsString::from_vec(b"/data/\xff".to_vec());

@@ -1,4 +1,4 @@
-//! Progress for people: bars on a terminal, else a line now and then.
+//! Progress reports: bars on a terminal, else a line every second.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use kbrecover_rewind::{Progress, Silent, Stage};
 use crate::persona::Narration;
 use crate::screen::Screen;
 
-/// What `-P` shows on this screen; nothing without it.
+/// The progress reports of `-P`; none without it.
 pub(crate) fn progress(screen: &Arc<Screen>, wanted: bool) -> Box<dyn Progress> {
     match (wanted, screen.bars()) {
         (false, _) => Box::new(Silent),
@@ -19,10 +19,10 @@ pub(crate) fn progress(screen: &Arc<Screen>, wanted: bool) -> Box<dyn Progress> 
     }
 }
 
-/// How often a line is written where there is no terminal.
+/// The interval between lines if the output is not a terminal.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Counts, and shows the counts.
+/// Counts the progress and shows it.
 struct Watcher {
     screen: Arc<Screen>,
     bars: Option<MultiProgress>,
@@ -33,7 +33,7 @@ struct Watcher {
 struct Count {
     done: AtomicU64,
     total: Mutex<Option<u64>>,
-    /// When the last line was written.
+    /// When the last line was printed.
     shown: Mutex<Option<Instant>>,
     bar: Mutex<Option<ProgressBar>>,
 }
@@ -53,7 +53,7 @@ impl Watcher {
     }
 
     fn show_line(&self, stage: Stage, is_last: bool) {
-        // Under other names only what those programs show.
+        // pg_rewind and sys_rewind show the progress of the copy only.
         if self.screen.persona().narration != Narration::Kbrecover && stage != Stage::Copy {
             return;
         }
@@ -87,7 +87,7 @@ impl Progress for Watcher {
             }
             return;
         }
-        // Whoever finds the clock in use has a neighbour that looks at it right now.
+        // If the lock is held, another thread is checking the interval already.
         let Ok(mut shown) = count.shown.try_lock() else { return };
         if shown.is_none_or(|shown| shown.elapsed() >= INTERVAL) {
             *shown = Some(Instant::now());
@@ -107,7 +107,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// What is counted and what is done with it; `None` for a stage without a count.
+/// The unit of a stage's count, its name, and what has been done; `None` for a stage without a count.
 fn words(stage: Stage) -> Option<(u64, &'static str, &'static str)> {
     match stage {
         Stage::Scan => Some((1024, "kB", "of WAL read")),
@@ -117,11 +117,11 @@ fn words(stage: Stage) -> Option<(u64, &'static str, &'static str)> {
     }
 }
 
-/// The line of pg_rewind: `  12345/67890 kB (18%) copied`.
+/// A line of pg_rewind's form: `  12345/67890 kB (18%) copied`.
 fn line(stage: Stage, done: u64, total: Option<u64>) -> Option<String> {
     let (unit, name, verb) = words(stage)?;
     let Some(total) = total else { return Some(format!("{} {name} {verb}", done / unit)) };
-    // A file that has grown meanwhile brings more than was counted on.
+    // A file that has grown since it was listed makes the count exceed the total.
     let total = total.max(done);
     let percent = if total == 0 { 100 } else { u128::from(done) * 100 / u128::from(total) };
     let (done, total) = (done / unit, (total / unit).to_string());
@@ -157,7 +157,7 @@ mod tests {
     use crate::screen::Lines;
 
     #[test]
-    fn lines_are_those_of_the_original() {
+    fn lines_have_the_form_of_pg_rewind() {
         let line = |stage, done, total| line(stage, done, total).unwrap();
         assert_eq!(line(Stage::Copy, 12_345 << 10, Some(67_890 << 10)), "12345/67890 kB (18%) copied");
         assert_eq!(line(Stage::Copy, 5 << 10, Some(67_890 << 10)), "    5/67890 kB (0%) copied");
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn few_lines_and_always_the_last_one() {
+    fn few_lines_are_printed_but_always_the_last_one() {
         let lines = Lines::default();
         let progress = progress(&Arc::new(Screen::to(lines.clone())), true);
         progress.begin(Stage::Inventory, None);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bar_has_a_valid_form() {
+    fn every_bar_has_a_valid_template() {
         for stage in [Stage::Scan, Stage::Inventory, Stage::Copy, Stage::Sync] {
             for total in [None, Some(10)] {
                 assert!(ProgressStyle::with_template(template(stage, total)).is_ok());

@@ -1,4 +1,4 @@
-//! The two outputs. Neither can stop a run: nobody may be reading any more.
+//! Standard error and standard output. Write errors are ignored: a reader that goes away does not stop a run.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use indicatif::MultiProgress;
 
 use crate::persona::{KBRECOVER, Narration, Persona, Stream};
 
-/// Where messages go: whole lines, and progress bars that stay out of their way.
+/// Prints messages line by line, and progress bars below them.
 pub(crate) struct Screen {
     out: Mutex<Box<dyn Write + Send>>,
     bars: Option<MultiProgress>,
@@ -17,7 +17,7 @@ pub(crate) struct Screen {
 }
 
 impl Screen {
-    /// Where the program of this name writes.
+    /// The screen of a program of this name.
     pub(crate) fn of(persona: &'static Persona) -> Screen {
         let (out, is_terminal): (Box<dyn Write + Send>, _) = match persona.stream {
             Stream::Stdout => (Box::new(io::stdout()), io::stdout().is_terminal()),
@@ -32,22 +32,22 @@ impl Screen {
         Screen::of(KBRECOVER)
     }
 
-    /// The name that is spoken under.
+    /// The name and the message format in use.
     pub(crate) fn persona(&self) -> &'static Persona {
         self.persona
     }
 
-    /// Where bars may be drawn, if that is a terminal.
+    /// The progress bars, if the output is a terminal.
     pub(crate) fn bars(&self) -> Option<&MultiProgress> {
         self.bars.as_ref()
     }
 
-    /// Writes a line as it is.
+    /// Prints a line without a prefix.
     pub(crate) fn line(&self, text: &str) {
         self.write(&format!("{text}\n"));
     }
 
-    /// Writes a line that, on a terminal, the next one is to take the place of.
+    /// Prints a line that the next one overwrites on a terminal.
     pub(crate) fn passing_line(&self, text: &str) {
         self.write(&format!("{text}{}", if self.is_terminal { '\r' } else { '\n' }));
     }
@@ -55,7 +55,7 @@ impl Screen {
     fn write(&self, text: &str) {
         let write = || {
             let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-            // In one piece, so that lines of other processes do not get into it.
+            // In one write, so that output of other processes is not mixed into it.
             let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         };
         match &self.bars {
@@ -64,14 +64,14 @@ impl Screen {
         }
     }
 
-    /// Writes a message.
+    /// Prints a message.
     pub(crate) fn message(&self, kind: Kind, text: &str) {
         let persona = self.persona;
         let (before, after) = if kind == Kind::Error { persona.error_frame } else { ("", "") };
-        self.line(&format!("{before}{}{}{text}{after}", persona.prefix, kind.word(persona)));
+        self.line(&format!("{before}{}{}{text}{after}", persona.prefix, kind.label(persona)));
     }
 
-    /// Says what is wrong with the command line, and where to read what is right.
+    /// Reports a usage error, with a hint at the command's `--help`.
     pub(crate) fn usage_error(&self, message: &str, command: &str) -> ExitCode {
         self.message(Kind::Error, message);
         self.message(Kind::Hint, &try_help(command));
@@ -83,7 +83,7 @@ impl Screen {
         Screen::to_as(KBRECOVER, out)
     }
 
-    /// Somewhere that is no terminal.
+    /// A screen that writes to `out`, which is not a terminal.
     pub(crate) fn to_as(persona: &'static Persona, out: impl Write + Send + 'static) -> Screen {
         Screen { out: Mutex::new(Box::new(out)), bars: None, persona, is_terminal: false }
     }
@@ -94,23 +94,23 @@ pub(crate) fn try_help(command: &str) -> String {
     format!("Try \"{command} --help\" for more information.")
 }
 
-/// What a message is, in the order and with the words of the server's programs.
+/// The kind of a message, with the labels of the server's programs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
-    /// Said as it is.
+    /// No label.
     Info,
-    /// Something odd that stops nothing.
+    /// A problem that does not stop the run.
     Warning,
-    /// The end of a run.
+    /// The reason why the run failed.
     Error,
-    /// More about the error before.
+    /// More about the error.
     Detail,
-    /// What to do about the error before.
+    /// What to do about the error.
     Hint,
 }
 
 impl Kind {
-    fn word(self, persona: &Persona) -> &'static str {
+    fn label(self, persona: &Persona) -> &'static str {
         match self {
             Kind::Info => "",
             Kind::Warning => "warning: ",
@@ -121,13 +121,13 @@ impl Kind {
     }
 }
 
-/// Writes a result to standard output, if anyone still reads it.
+/// Writes a result to standard output, ignoring write errors.
 pub(crate) fn to_stdout(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// A place for lines that a test can look at.
+/// Collects output for tests.
 #[cfg(test)]
 #[derive(Clone, Default)]
 pub(crate) struct Lines(std::sync::Arc<Mutex<Vec<u8>>>);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_went_away_stops_nothing() {
+    fn write_errors_are_ignored() {
         struct Closed;
         impl Write for Closed {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {

@@ -1,11 +1,11 @@
 //! Signals that end a run.
 //!
-//! The first one asks the engine to stop at the next safe point. A second one ends the program without that, and
-//! so does the engine when it finds no safe point for a while, waiting for a source that does not answer:
-//! that is as harmless as kill -9. Programs that the run waits for are asked to end at once, with what they started, and
-//! killed if they have not within seconds; only an `archive_command` is let finish. Of the other signals that would end
-//! the program, SIGPIPE is ignored from the start, and SIGXFSZ (a file grew over `ulimit -f`) becomes an error of the
-//! write.
+//! The first signal asks the engine to stop at the next safe point. A second signal ends the program at
+//! once, and so does a timeout if the engine reaches no safe point, because a source does not answer for
+//! example. That is as safe as kill -9. Child processes of the run are terminated with their own children,
+//! and killed if they do not exit within seconds; only an `archive_command` may finish.
+//!
+//! SIGPIPE is ignored from the start. SIGXFSZ (a file exceeds `ulimit -f`) becomes an error of the write.
 
 use std::io;
 use std::os::raw::c_int;
@@ -25,15 +25,15 @@ use kbrecover_hooks::recovery_log::RecoveryLog;
 use crate::failure::{Failed, SetupError};
 use crate::screen::{Kind, Screen};
 
-/// How long the engine may take to come to a safe point.
+/// How long the engine may take to reach a safe point.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Handles signals from now on, until the program ends.
+/// Handles signals from now on.
 pub(crate) fn listen(stop: &StopFlag, target: &Path, screen: &Arc<Screen>) -> Result<(), SetupError> {
-    // Having any handler is what matters: the write that was too much then fails.
+    // With any handler installed the write fails instead of ending the program.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map_err(SetupError::Signals)?;
     let mut wanted = vec![SIGINT, SIGTERM];
-    // `nohup` means what it says.
+    // Respects `nohup`.
     if !is_ignored(SIGHUP) {
         wanted.push(SIGHUP);
     }
@@ -44,7 +44,7 @@ pub(crate) fn listen(stop: &StopFlag, target: &Path, screen: &Arc<Screen>) -> Re
         let asked = AtomicBool::new(false);
         for signal in signals.forever() {
             if asked.swap(true, Ordering::SeqCst) {
-                ender.end("ended by a second signal");
+                ender.end("terminated by a second signal");
             }
             Ender::ask(&ender, signal);
         }
@@ -60,31 +60,32 @@ struct Ender {
 }
 
 impl Ender {
-    /// Asks the engine to stop; ends the program if it does not.
+    /// Asks the engine to stop, and ends the program if it does not.
     fn ask(ender: &Arc<Ender>, signal: c_int) {
         let name = name_of(signal);
         if !ender.stop.request() {
-            ender
-                .screen
-                .message(Kind::Info, &format!("received {name}, but the rewind is done but for cleaning up"));
+            ender.screen.message(
+                Kind::Info,
+                &format!("received {name}, but the rewind is complete except for cleanup"),
+            );
             return;
         }
         command::end_all();
         ender.screen.message(
             Kind::Info,
-            &format!("received {name}, stopping at the next safe point (a second signal ends at once)"),
+            &format!("received {name}, stopping at the next safe point (a second signal stops immediately)"),
         );
         let ender = Arc::clone(ender);
-        // Without this thread only the second signal would help.
+        // If this thread cannot be started, a second signal still ends the program.
         let _ = thread::Builder::new().spawn(move || {
             thread::sleep(GRACE);
-            ender.end("ended by a signal: no safe point was reached in time");
+            ender.end("terminated by a signal: no safe point was reached in time");
         });
     }
 
-    /// Ends the program with the word that the run itself would have had.
+    /// Ends the program, with the messages and the exit status of a run that was stopped.
     fn end(&self, message: &str) -> ! {
-        // Two may come here at once; one speaks.
+        // Two threads may get here at once; only one reports.
         let _ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
         command::end_all();
         command::wait_for_end();
@@ -97,16 +98,16 @@ impl Ender {
     }
 }
 
-/// Has SIGTERM, SIGINT and SIGHUP (unless they are ignored) end the programs that a flow runs, and then the flow as if it
-/// had no handler: a flow that is ended anywhere is simply run again.
+/// On SIGTERM, SIGINT and SIGHUP, unless ignored, terminates the child processes of a flow and then the
+/// flow itself, with the default action of the signal. A flow that was ended at any point can be run again.
 pub(crate) fn end_with_children(log: &Arc<RecoveryLog>) -> io::Result<()> {
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal)))?;
     let log = Arc::clone(log);
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
-            log.speak();
-            log.line(&format!("received {}: this run ends, the next one goes on", name_of(signal)));
+            log.release();
+            log.line(&format!("received {}, stopping; the next run continues", name_of(signal)));
             command::end_all();
             command::wait_for_end();
             let _ = signal_hook::low_level::emulate_default_handler(signal);
@@ -119,7 +120,7 @@ fn name_of(signal: c_int) -> &'static str {
     signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
 }
 
-/// Whether whoever started us had this signal ignored.
+/// Whether this signal was ignored when the program was started.
 fn is_ignored(signal: c_int) -> bool {
     let mask = || -> io::Result<Option<u64>> {
         let status = std::fs::read_to_string("/proc/self/status")?;

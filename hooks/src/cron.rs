@@ -1,39 +1,55 @@
-//! The line by which cron calls a flow each minute, in a file of `/etc/cron.d`.
+//! The entry in a file of `/etc/cron.d` that runs a flow every minute.
 //!
-//! Lines of others stay as they are. The line of the script whose place the flow takes is made a comment when
-//! the flow is installed: both at work on one node would undo each other's work.
+//! Installing the flow comments out the entry of the script that it replaces, because two recovery programs on one node
+//! would undo each other's work. All other entries are left unchanged.
+//!
+//! ```
+//! use kbrecover_hooks::cron::{CronFile, CronState};
+//!
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("KINGBASECRON");
+//! # std::fs::write(&path, "*/1 * * * * kingbase  /home/kingbase/db/bin/network_rewind.sh\n")?;
+//! let cron = CronFile::new(&path, "kingbase", "/usr/bin/kbrecover hook v8r3 --config HAmodule.conf")
+//!     .replacing("network_rewind.sh");
+//! let has_replaced = cron.install()?;
+//! assert!(has_replaced);
+//! assert_eq!(cron.state()?, CronState::Enabled);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// A cron file and what is to be called from it.
+/// A cron file and the entry that it is to have.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct CronFile {
     /// The file, for example `/etc/cron.d/KINGBASECRON`.
     pub path: PathBuf,
-    /// The user that cron is to run it as.
+    /// The user that runs the command.
     pub user: String,
     /// The command.
     pub command: String,
-    /// What a line of the script contains whose place this takes.
-    pub replaces: &'static str,
+    /// A part of the entry that [`CronFile::install`] comments out.
+    pub replaces: Option<&'static str>,
 }
 
-/// What stands in the file.
+/// The state of the entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum CronState {
-    /// No line calls the command.
+    /// There is none.
     Absent,
-    /// A line calls it.
+    /// There is one.
     Enabled,
-    /// Such a line is a comment.
+    /// There is one, but it is commented out.
     Disabled,
 }
 
 impl CronState {
-    /// One word for it.
+    /// The state in words: `not installed`, `enabled` or `disabled`.
     pub fn name(self) -> &'static str {
         match self {
             CronState::Absent => "not installed",
@@ -43,24 +59,35 @@ impl CronState {
     }
 }
 
-/// A cron file that could not be used.
+/// A cron file that could not be read or written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 #[error("could not {action} cron file \"{}\"", path.display())]
 pub struct CronError {
     /// What was being done.
     pub action: &'static str,
     /// The file.
     pub path: PathBuf,
-    /// Why it failed.
+    /// The reason.
     #[source]
     pub source: io::Error,
 }
 
 impl CronFile {
-    /// What stands in the file.
+    /// The entry that runs `command` as `user` every minute.
+    pub fn new(path: impl Into<PathBuf>, user: impl Into<String>, command: impl Into<String>) -> CronFile {
+        CronFile { path: path.into(), user: user.into(), command: command.into(), replaces: None }
+    }
+
+    /// Has [`CronFile::install`] comment out the entries that contain this text.
+    pub fn replacing(self, text: &'static str) -> CronFile {
+        CronFile { replaces: Some(text), ..self }
+    }
+
+    /// The state of the entry.
     ///
     /// # Errors
-    /// It is there but cannot be read.
+    /// The file exists but cannot be read.
     pub fn state(&self) -> Result<CronState, CronError> {
         let text = self.read()?;
         let of = |line: &str| self.is_ours(line).then(|| is_comment(line));
@@ -72,7 +99,7 @@ impl CronFile {
         })
     }
 
-    /// Adds the line, or makes it no comment; lines of the script become comments. Says whether any did.
+    /// Adds or enables the entry, and comments out the entries that it replaces. Returns whether there were any to replace.
     ///
     /// # Errors
     /// The file cannot be read or written.
@@ -80,7 +107,7 @@ impl CronFile {
         let mut replaced = false;
         let mut text = String::new();
         for line in self.read()?.lines().filter(|line| !self.is_ours(line)) {
-            if line.contains(self.replaces) && !is_comment(line) {
+            if self.replaces.is_some_and(|text| line.contains(text)) && !is_comment(line) {
                 text.push_str("##");
                 replaced = true;
             }
@@ -92,7 +119,7 @@ impl CronFile {
         Ok(replaced)
     }
 
-    /// Makes the line a comment, in the way the scripts do it. Says whether there was one to make.
+    /// Comments out the entry with `##`, as the KingbaseES scripts do. Returns whether it was enabled before.
     ///
     /// # Errors
     /// The file cannot be read or written.
@@ -100,7 +127,7 @@ impl CronFile {
         self.change(|line| (!is_comment(line)).then(|| format!("##{line}")))
     }
 
-    /// Makes the line none. Says whether there was one.
+    /// Removes the comment characters before the entry. Returns whether it was disabled before.
     ///
     /// # Errors
     /// The file cannot be read or written.
@@ -133,11 +160,12 @@ impl CronFile {
         }
     }
 
-    /// As a whole: cron must not see half a file. It ignores files that others may write.
+    /// Replaces the file atomically: cron must not read an incomplete file. Mode 0644, because cron ignores files that are
+    /// writable by group or others.
     fn write(&self, text: &str) -> Result<(), CronError> {
         let write = || {
             let directory = self.path.parent().unwrap_or(Path::new("/"));
-            // A name with a dot is ignored by cron.
+            // Cron ignores names that contain a dot.
             let file = tempfile::Builder::new().prefix(".kbrecover.").tempfile_in(directory)?;
             fs::write(file.path(), text)?;
             fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644))?;
@@ -160,14 +188,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_comes_goes_and_takes_the_place_of_the_script() {
+    fn the_entry_is_installed_disabled_and_enabled() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("KINGBASECRON");
         let others = "*/1 * * * * root  /c/bin/restartcluster.sh\n";
         fs::write(&path, format!("*/1 * * * * kingbase  /c/db/bin/network_rewind.sh\n{others}")).unwrap();
-        let command = "/usr/bin/kbrecover hook v8r3 --config /c/db/etc/HAmodule.conf".to_owned();
-        let cron =
-            CronFile { path: path.clone(), user: "kingbase".into(), command, replaces: "network_rewind.sh" };
+        let command = "/usr/bin/kbrecover hook v8r3 --config /c/db/etc/HAmodule.conf";
+        let cron = CronFile::new(&path, "kingbase", command).replacing("network_rewind.sh");
         let line = "*/1 * * * * kingbase  /usr/bin/kbrecover hook v8r3 --config /c/db/etc/HAmodule.conf\n";
         let script = "##*/1 * * * * kingbase  /c/db/bin/network_rewind.sh\n";
         let text = || fs::read_to_string(&path).unwrap();
@@ -176,7 +203,7 @@ mod tests {
         assert!(!cron.disable().unwrap());
         assert!(cron.install().unwrap());
         assert_eq!((text(), cron.state().unwrap()), (format!("{script}{others}{line}"), CronState::Enabled));
-        assert!(!cron.install().unwrap(), "the script was made a comment already");
+        assert!(!cron.install().unwrap(), "the script was commented out before");
         assert!(cron.disable().unwrap() && !cron.disable().unwrap());
         assert_eq!(
             (text(), cron.state().unwrap()),

@@ -1,4 +1,4 @@
-//! Small files of a data directory that a flow writes.
+//! The small files that a flow reads and writes: configuration, state between two runs, locks.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -8,16 +8,15 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use crate::flow::StepError;
-use crate::server::file_error;
 
-/// Puts a file in place as a whole, durably: the old one or the new one is there, nothing else.
+/// Replaces or creates a file atomically and durably.
 ///
 /// # Errors
 /// It cannot be written.
 pub(crate) fn replace(path: &Path, text: impl AsRef<[u8]>) -> Result<(), StepError> {
     let write = || -> io::Result<()> {
         let directory = path.parent().unwrap_or(Path::new("."));
-        // Made with mode 0600, as a server has its files.
+        // tempfile creates it with mode 0600, the usual mode in a data directory.
         let mut file = tempfile::Builder::new().prefix(".kbrecover-").tempfile_in(directory)?;
         file.write_all(text.as_ref())?;
         file.as_file().sync_all()?;
@@ -27,53 +26,55 @@ pub(crate) fn replace(path: &Path, text: impl AsRef<[u8]>) -> Result<(), StepErr
     write().map_err(|error| file_error("write", path, &error))
 }
 
-/// Opens a file for writing and makes it if need be, with mode 0600. A link is not followed: the directory may be
-/// one in which anybody may make files.
+/// Opens a file for writing, and creates it with mode 0600 if necessary. The directory may be world-writable, so a
+/// symbolic link is not followed.
 pub(crate) fn open_for_lock(path: &Path) -> io::Result<File> {
     let flags = UNTRUSTED.bits() as i32;
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
 }
 
-/// For a file in a directory in which anybody may make files: a link is not followed, a pipe not waited for.
+/// Flags for opening a file in a world-writable directory: fail on a symbolic link, and do not wait for the other end of
+/// a FIFO.
 const UNTRUSTED: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
 
-/// The text of a note in such a directory; `None` if there is none. One that is not this user's own file is ignored.
-pub(crate) fn read_note(path: &Path) -> Option<String> {
+/// The text of a state file in such a directory; `None` if there is none. Ignores, with a warning, a file that is not a
+/// regular file of this user.
+pub(crate) fn read_state_file(path: &Path) -> Option<String> {
     let read = || -> io::Result<String> {
         let file = OpenOptions::new().read(true).custom_flags(UNTRUSTED.bits() as i32).open(path)?;
         let found = file.metadata()?;
         if !found.is_file() || found.uid() != rustix::process::geteuid().as_raw() {
-            return Err(io::Error::other("it is no file of this user"));
+            return Err(io::Error::other("it is not a regular file of this user"));
         }
         let mut text = String::new();
-        file.take(NOTE_SIZE).read_to_string(&mut text)?;
+        file.take(STATE_FILE_SIZE).read_to_string(&mut text)?;
         Ok(text)
     };
     match read() {
         Ok(text) => Some(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
-            tracing::warn!("file \"{}\" is ignored: {error}", path.display());
+            tracing::warn!("ignoring file \"{}\": {error}", path.display());
             None
         }
     }
 }
 
-/// More is in no note.
-const NOTE_SIZE: u64 = 4096;
+/// No state file is larger.
+const STATE_FILE_SIZE: u64 = 4096;
 
-/// The text of a file that is only looked at; `None` if there is none.
+/// The text of a file that is not going to be changed; `None` if it does not exist.
 ///
 /// # Errors
-/// It is there but cannot be read.
+/// It exists but cannot be read.
 pub(crate) fn read(path: &Path) -> Result<Option<String>, StepError> {
     Ok(read_bytes(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// The bytes of a file that is changed: comments and values may be in any encoding. `None` if there is none.
+/// The bytes of a file that may be changed: its comments and values can be in any encoding. `None` if it does not exist.
 ///
 /// # Errors
-/// It is there but cannot be read.
+/// It exists but cannot be read.
 pub(crate) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, StepError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -82,10 +83,10 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, StepError> {
     }
 }
 
-/// Removes a file, if it is there.
+/// Removes a file if it exists.
 ///
 /// # Errors
-/// It is there but cannot be removed.
+/// It exists but cannot be removed.
 pub(crate) fn remove(path: &Path) -> Result<(), StepError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -93,24 +94,24 @@ pub(crate) fn remove(path: &Path) -> Result<(), StepError> {
     }
 }
 
-/// Whether a rewind of a data directory was begun and not finished.
+/// Whether a rewind of a data directory is unfinished.
 ///
 /// # Errors
-/// Its backup label is there but cannot be read.
+/// Its backup label exists but cannot be read.
 pub(crate) fn is_half_rewound(data: &Path) -> Result<bool, StepError> {
     let label = read(&data.join("backup_label"))?;
     Ok(label.is_some_and(|text| kbrecover_rewind::is_mark(text.as_bytes())))
 }
 
-/// Whether a line of a configuration file is about this setting.
-pub(crate) fn is_about(line: &[u8], setting: &str) -> bool {
+/// Whether a line of a configuration file sets this parameter.
+pub(crate) fn sets(line: &[u8], setting: &str) -> bool {
     let name = line.trim_ascii_start().split(|byte| b"= \t".contains(byte)).next().unwrap_or_default();
     name.eq_ignore_ascii_case(setting.as_bytes())
 }
 
-/// A configuration file with these settings in the place of what it says of them.
+/// A configuration file in which these settings replace all earlier lines that set the same parameters.
 pub(crate) fn with_settings(old: &[u8], settings: &[(&str, String)]) -> Vec<u8> {
-    let is_replaced = |line: &[u8]| settings.iter().any(|(name, _)| is_about(line, name));
+    let is_replaced = |line: &[u8]| settings.iter().any(|(name, _)| sets(line, name));
     let mut new = Vec::new();
     for line in old.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_replaced(line)) {
         new.extend_from_slice(line);
@@ -125,34 +126,39 @@ pub(crate) fn with_settings(old: &[u8], settings: &[(&str, String)]) -> Vec<u8> 
     new
 }
 
+/// The error of a file that could not be used.
+pub(crate) fn file_error(action: &str, path: &Path, error: &io::Error) -> StepError {
+    StepError::new(format!("could not {action} file \"{}\": {error}", path.display()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_note_is_this_users_own_file_or_none() {
+    fn only_a_regular_file_of_this_user_is_read_as_state() {
         let dir = tempfile::tempdir().unwrap();
-        let note = dir.path().join("note");
-        assert_eq!(read_note(&note), None);
-        std::os::unix::fs::symlink("/etc/passwd", &note).unwrap();
-        assert_eq!(read_note(&note), None);
-        fs::remove_file(&note).unwrap();
-        // Nobody writes into it.
-        assert!(std::process::Command::new("mkfifo").arg(&note).status().unwrap().success());
-        assert_eq!(read_note(&note), None);
-        open_for_lock(&note).unwrap_err();
-        fs::remove_file(&note).unwrap();
-        fs::write(&note, "1\n").unwrap();
-        assert_eq!(read_note(&note).as_deref(), Some("1\n"));
+        let path = dir.path().join("state");
+        assert_eq!(read_state_file(&path), None);
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        assert_eq!(read_state_file(&path), None);
+        fs::remove_file(&path).unwrap();
+        // A FIFO without a writer.
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert_eq!(read_state_file(&path), None);
+        open_for_lock(&path).unwrap_err();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "1\n").unwrap();
+        assert_eq!(read_state_file(&path).as_deref(), Some("1\n"));
         if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::chown(&note, Some(1), None).unwrap();
-            assert_eq!(read_note(&note), None);
+            std::os::unix::fs::chown(&path, Some(1), None).unwrap();
+            assert_eq!(read_state_file(&path), None);
         }
     }
 
     #[test]
     fn settings_are_replaced_and_quoted() {
-        // A comment in GBK, and a last line without an end.
+        // A comment in GBK, and no newline at the end.
         let old =
             b"port = 1 # \xb6\xcb\nprimary_conninfo = 'a'\n#primary_conninfo\nPrimary_Conninfo='b'\nx = 1";
         let settings = [("primary_conninfo", r"password='it\'s'".to_owned())];

@@ -1,6 +1,19 @@
-//! The file that names a process and keeps a second one away: the daemon, or a command that changes the node.
+//! A pid file: names the one process that may do a task, such as the daemon of a node, and excludes others.
 //!
-//! It is locked as long as that process runs, so one that was killed leaves nothing that has to be cleaned up.
+//! The file is locked while that process runs, so a process that was killed leaves nothing to clean up.
+//!
+//! ```
+//! use kbrecover_hooks::pid_file::{PidFile, PidFileError};
+//!
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("kbha.pid");
+//! let held = PidFile::take(&path, "a daemon of this node")?;
+//! let second = PidFile::take(&path, "a daemon of this node");
+//! assert!(matches!(second, Err(PidFileError::Taken { .. })));
+//! drop(held);
+//! assert_eq!(PidFile::holder(&path)?, None);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -10,45 +23,46 @@ use std::time::Duration;
 
 use crate::files::open_for_lock;
 
-/// Held by the process.
+/// The locked file. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct PidFile {
     file: File,
 }
 
-/// Why a process may not run.
+/// Why the file was not taken.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PidFileError {
-    /// There is one.
-    #[error("{what} already{} (pid file \"{}\")", shown(*process), path.display())]
+    /// Another process holds it.
+    #[error("{what} is already running{} (pid file \"{}\")", shown(*process), path.display())]
     Taken {
-        /// What is so: `a daemon of this node runs`.
+        /// The task of that process, such as `a daemon of this node`.
         what: &'static str,
-        /// Its process, if that is known.
+        /// Its process ID, if that can be read.
         process: Option<u32>,
         /// The file.
         path: PathBuf,
     },
-    /// The file could not be used.
+    /// The file could not be opened, locked or written.
     #[error("could not use pid file \"{}\"", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
 }
 
 impl PidFile {
-    /// Takes the file and writes this process into it; `what` says what is so if another has it.
+    /// Locks the file and writes this process's ID to it. `what` names the task in an error.
     ///
     /// # Errors
-    /// Another process has it, or it cannot be used.
+    /// Another process holds the file, or it cannot be opened, locked or written.
     pub fn take(path: &Path, what: &'static str) -> Result<PidFile, PidFileError> {
         let failed = |source| PidFileError::File { path: path.to_owned(), source };
         let mut file = open_for_lock(path).map_err(failed)?;
-        // Who only asks whether it is taken holds it for a moment.
+        // Retried because PidFile::holder in another process locks the file for a moment.
         for _ in 0..5 {
             match file.try_lock() {
                 Ok(()) => {
@@ -66,10 +80,10 @@ impl PidFile {
         Err(PidFileError::Taken { what, process: read(path), path: path.to_owned() })
     }
 
-    /// Whether a daemon holds the file, and its process if it has written that.
+    /// The process that holds the file: `None` if there is none, `Some(None)` if its ID cannot be read.
     ///
     /// # Errors
-    /// The file is there but cannot be opened.
+    /// The file exists but cannot be opened or locked.
     pub fn holder(path: &Path) -> Result<Option<Option<u32>>, PidFileError> {
         let failed = |source| PidFileError::File { path: path.to_owned(), source };
         let file = match File::open(path) {
@@ -86,7 +100,7 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // Removed it could be one that the next daemon has just opened.
+        // Not removed: another process may have opened the file and be about to lock it.
         let _ = self.file.set_len(0);
     }
 }
@@ -104,15 +118,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_daemon_has_it_until_it_ends() {
+    fn one_process_holds_the_file_until_it_ends() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kbha.pid");
-        let take = || PidFile::take(&path, "a daemon of this node runs");
+        let take = || PidFile::take(&path, "a daemon of this node");
         assert_eq!(PidFile::holder(&path).unwrap(), None);
         let held = take().unwrap();
         assert_eq!(PidFile::holder(&path).unwrap(), Some(Some(std::process::id())));
-        let taken = take().unwrap_err().to_string();
-        assert!(taken.contains(&format!("(process {})", std::process::id())), "{taken}");
+        let error = take().unwrap_err().to_string();
+        assert!(error.contains(&format!("(process {})", std::process::id())), "{error}");
         drop(held);
         assert_eq!(PidFile::holder(&path).unwrap(), None);
         take().unwrap();

@@ -1,4 +1,4 @@
-//! Finding the programs of a server that fit a data directory.
+//! Finds the programs of the server version that fits a data directory.
 
 use std::collections::HashSet;
 use std::env;
@@ -13,11 +13,13 @@ use std::time::Duration;
 use kbrecover_rewind::command;
 use walparse::Version;
 
-/// Finds the server program of a version (`postgres`, or what a fork calls it): in `bindir` only, if that is
-/// given; else beside this program, where `pg_config` says, on `PATH` and in the places packages use.
+/// Finds the server program of a version (`postgres`, or the fork's name for it).
+///
+/// Only `bindir` is searched if it is given. Otherwise, the directory of this program, the output of
+/// `pg_config --bindir`, `PATH` and the installation directories of the usual packages are searched in this order.
 ///
 /// # Errors
-/// None of these has the program, or only ones of other versions.
+/// No directory has the program, or its version is another one.
 pub fn find_server(version: Version, bindir: Option<&Path>) -> Result<PathBuf, ProgramError> {
     let directories = match bindir {
         Some(bindir) => vec![bindir.to_owned()],
@@ -26,35 +28,37 @@ pub fn find_server(version: Version, bindir: Option<&Path>) -> Result<PathBuf, P
     find_in(&directories, version)
 }
 
-/// Why there is no program to run.
+/// Why no program can be run.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProgramError {
-    /// None found.
+    /// No program of the right version was found.
     #[error(
         "program \"{}\" of {version} is needed but was not found{}",
         version.names().server_program,
-        looked_at(tried)
+        list(tried)
     )]
     NotFound {
-        /// The version wanted.
+        /// The version that is needed.
         version: Version,
-        /// The programs that were found and what they are instead.
+        /// The programs that were found, each with the reason why it does not fit.
         tried: Vec<(PathBuf, String)>,
     },
 }
 
-/// Which server a program belongs to.
+/// The version of an installed server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServerVersion {
-    /// Its `server_version_num`, without the minor version.
+    /// The major version in the form of `server_version_num`: 150000 for 15.
     pub number: u32,
-    /// As the server says it: `15.18 (Debian 15.18-0+deb12u1)`
+    /// The version as the server prints it: `15.18 (Debian 15.18-0+deb12u1)`
     pub text: String,
 }
 
-/// The version of the server that is installed in `bindir`, if that is given; else beside the program that
-/// was called as `program`, before and after links are followed, or on `PATH`. It is asked of `postgres`
-/// or `kingbase` there, or of `pg_config`.
+/// The version of an installed server, as `postgres`, `kingbase` or `pg_config` prints it.
+///
+/// Only `bindir` is searched if it is given. Otherwise, the directory of the program that was called as `program` is
+/// searched, before and after resolving symbolic links, and then `PATH`.
 pub fn server_version(program: &OsStr, bindir: Option<&Path>) -> Option<ServerVersion> {
     let path: Vec<_> = env::var_os("PATH").iter().flat_map(env::split_paths).collect();
     let directories = match bindir {
@@ -75,7 +79,7 @@ pub fn server_version(program: &OsStr, bindir: Option<&Path>) -> Option<ServerVe
     })
 }
 
-/// Where a program is that was called by this word, and where its file is.
+/// The directory of the program that was called by this name, and that of its file after resolving symbolic links.
 fn directories_of(program: &Path, path: &[PathBuf]) -> Vec<PathBuf> {
     let called = match program.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => Some(program.to_owned()),
@@ -86,8 +90,15 @@ fn directories_of(program: &Path, path: &[PathBuf]) -> Vec<PathBuf> {
     programs.iter().flatten().filter_map(|program| program.parent()).map(Path::to_path_buf).collect()
 }
 
-/// The major version at the start of a text as a `server_version_num`: `15.18` is 150000, `9.6` is 90600.
-/// KingbaseES V8R3 is made from 9.6, V8R6 and V9 from 12.
+/// The major version at the beginning of a text, in the form of `server_version_num`: 150000 for `15.18`, 90600 for
+/// `9.6`. KingbaseES V8R3 is based on 9.6; V8R6 and V9 are based on 12.
+///
+/// ```
+/// use kbrecover_hooks::major_number;
+///
+/// assert_eq!(major_number("15.18 (Debian 15.18-0+deb12u1)"), Some(150_000));
+/// assert_eq!(major_number("V008R006C005B0041"), Some(120_000));
+/// ```
 pub fn major_number(text: &str) -> Option<u32> {
     if let Some(release) = text.strip_prefix('V') {
         return Some(if release.starts_with("008R003") { 90_600 } else { 120_000 });
@@ -101,7 +112,7 @@ pub fn major_number(text: &str) -> Option<u32> {
     Some(major * 10_000 + minor * 100)
 }
 
-fn looked_at(tried: &[(PathBuf, String)]) -> String {
+fn list(tried: &[(PathBuf, String)]) -> String {
     let mut text = String::new();
     for (index, (path, what)) in tried.iter().enumerate() {
         let separator = if index == 0 { " (" } else { ", " };
@@ -122,16 +133,16 @@ fn find_in(directories: &[PathBuf], version: Version) -> Result<PathBuf, Program
         match version_line(&program) {
             Some(line) if is_version(&line, version) => return Ok(program),
             Some(line) => tried.push((program, format!("is \"{line}\""))),
-            None => tried.push((program, "does not tell its version".to_owned())),
+            None => tried.push((program, "does not print its version".to_owned())),
         }
     }
     Err(ProgramError::NotFound { version, tried })
 }
 
-/// Where servers are installed, the likeliest place first.
+/// The directories where servers are installed, in the order in which they are searched.
 fn usual_directories(version: Version) -> Vec<PathBuf> {
     let mut directories = Vec::new();
-    // As it was called and as it really lies: either may be in the server's directory.
+    // Before and after resolving symbolic links: either may be the server's directory.
     for program in [env::args_os().next().map(PathBuf::from), env::current_exe().ok()].into_iter().flatten() {
         let called_in =
             program.parent().filter(|parent| !parent.as_os_str().is_empty()).map(Path::to_path_buf);
@@ -161,14 +172,14 @@ fn version_line(program: &Path) -> Option<String> {
     first_line(Command::new(program).arg("--version"))
 }
 
-/// The first line a quick program prints, if it succeeds.
+/// The first line that a program prints, if it succeeds within ten seconds.
 fn first_line(command: &mut Command) -> Option<String> {
     let finished = command::run_quietly(command, Some(Duration::from_secs(10))).ok()?;
     let line = finished.output.lines().next()?.trim();
     finished.status.success().then(|| line.to_owned())
 }
 
-/// Whether a program that says this of itself is of this version. A fork's says which product it is of.
+/// Whether the output of `--version` is that of this version. A fork's program prints the name of its product.
 fn is_version(line: &str, version: Version) -> bool {
     let names = version.names();
     if version.flavor().is_fork() {
@@ -178,8 +189,7 @@ fn is_version(line: &str, version: Version) -> bool {
     major_version(line) == Some(version.name())
 }
 
-/// The major version in a line such as `postgres (PostgreSQL) 15.18 (Debian ...)`: `15`; before 10 it has
-/// two numbers.
+/// The major version in a line such as `postgres (PostgreSQL) 15.18 (Debian ...)`: `15`, or two numbers before 10.
 fn major_version(line: &str) -> Option<&str> {
     let number = line.strip_prefix("postgres (PostgreSQL) ")?.split(' ').next()?;
     let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
@@ -233,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_beside_a_program_is_asked() {
+    fn the_version_of_the_server_in_the_same_directory_is_found() {
         let dir = tempfile::tempdir().unwrap();
         let place = |name: &str| dir.path().join(name);
         fake_server(&place("server"), "echo 'postgres (PostgreSQL) 14.2 (X)'");
@@ -247,7 +257,7 @@ mod tests {
         assert_eq!(beside("config"), version(130_000, "13.1"));
         assert_eq!(beside("kingbase"), version(90_600, "V008R003C002B0100"));
 
-        // A link from elsewhere is followed; what lies beside the link itself comes first.
+        // The directory of the symbolic link comes first, then that of its target.
         fs::write(place("server").join("pg_rewind"), "").unwrap();
         fs::create_dir(place("links")).unwrap();
         std::os::unix::fs::symlink(place("server").join("pg_rewind"), place("links").join("pg_rewind"))
@@ -277,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fork_has_a_program_of_its_own() {
+    fn the_program_of_a_fork_is_found_by_its_own_name() {
         let fork = |key: &str| Version::of_all_flavors().find(|v| v.flavor().key() == key).unwrap();
         let (v8r3, v8r6) = (fork("kingbase-v8r3"), fork("kingbase-v8r6"));
         for (line, version, is_one) in [
@@ -316,7 +326,7 @@ mod tests {
         let error = find_in(&directories[..5], version()).unwrap_err().to_string();
         let expected = format!(
             "program \"postgres\" of PostgreSQL 15 is needed but was not found (\"{0}/old/postgres\" is \"postgres \
-             (PostgreSQL) 9.6.1\", \"{0}/broken/postgres\" does not tell its version)",
+             (PostgreSQL) 9.6.1\", \"{0}/broken/postgres\" does not print its version)",
             dir.path().display()
         );
         assert_eq!(error, expected);

@@ -1,7 +1,21 @@
 //! The log file of a flow: whole lines, appended.
 //!
-//! Lines are held back until it is clear that the run has something to say: a run that only finds that it has
-//! to wait, minute after minute, leaves no trace.
+//! Lines are held back until the run has something to report. A run that only finds that it has to wait, as happens
+//! every minute from cron, writes nothing.
+//!
+//! ```
+//! use kbrecover_hooks::recovery_log::{Echo, RecoveryLog};
+//!
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("recovery.log");
+//! let log = RecoveryLog::open(Some(&path), Echo::Off)?;
+//! log.line("first");
+//! assert_eq!(std::fs::read_to_string(&path)?, "");
+//! log.release();
+//! log.line("second");
+//! assert_eq!(std::fs::read_to_string(&path)?, "first\nsecond\n");
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -10,7 +24,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-/// A log file, and standard error if somebody is there to read it.
+/// A log file, whose lines may also go to standard error.
 #[derive(Debug)]
 pub struct RecoveryLog {
     echo: Echo,
@@ -19,42 +33,44 @@ pub struct RecoveryLog {
 
 /// Whether lines also go to standard error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Echo {
-    /// Only to the file, as from cron.
+    /// Only to the file: for a run from cron.
     Off,
-    /// Also to standard error, as for a person.
+    /// Also to standard error: for a run by hand.
     On,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Standard error if there is none.
+    /// `None` means standard error.
     file: Option<File>,
+    /// The lines that are held back; `None` after they have been released.
     held: Option<VecDeque<String>>,
 }
 
 impl RecoveryLog {
-    /// Opens the file, and makes it if there is none. Without a path lines go to standard error, which is not opened:
-    /// it may be a socket, or another user's.
+    /// Opens or creates the file. Without a path, lines go to the open standard error: opening that by name fails if it is
+    /// a socket or belongs to another user.
     ///
     /// # Errors
-    /// It cannot be opened for appending.
+    /// The file cannot be opened for appending.
     pub fn open(path: Option<&Path>, echo: Echo) -> io::Result<RecoveryLog> {
         let state = Mutex::new(State { file: path.map(append_to).transpose()?, held: Some(VecDeque::new()) });
         Ok(RecoveryLog { echo, state })
     }
 
-    /// Goes on in the file of this name, which may be another one now: the old one was moved away, say.
+    /// Continues in the file of this name, which may be a new one after log rotation.
     ///
     /// # Errors
-    /// It cannot be opened for appending; the log goes on where it was.
+    /// The file cannot be opened for appending. The log then continues in the old file.
     pub fn reopen(&self, path: Option<&Path>) -> io::Result<()> {
         let file = path.map(append_to).transpose()?;
         self.state.lock().unwrap_or_else(PoisonError::into_inner).file = file;
         Ok(())
     }
 
-    /// Adds a line. A log that cannot be written stops nothing.
+    /// Appends a line. Errors are ignored: a log that cannot be written must not stop a recovery.
     pub fn line(&self, text: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut state.held {
@@ -63,8 +79,8 @@ impl RecoveryLog {
         }
     }
 
-    /// Writes what was held back, and holds nothing back from now on.
-    pub fn speak(&self) {
+    /// Writes the lines that were held back. From now on, lines are written as they come.
+    pub fn release(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         for line in state.held.take().unwrap_or_default() {
             self.write(&mut state.file, &line);
@@ -72,7 +88,7 @@ impl RecoveryLog {
     }
 
     fn write(&self, file: &mut Option<File>, text: &str) {
-        // In one piece, so that lines of other processes do not get into it.
+        // One write, so that lines of other processes do not come in between.
         let line = format!("{text}\n");
         if let Some(file) = file {
             let _ = file.write_all(line.as_bytes());
@@ -87,7 +103,7 @@ fn append_to(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
-/// The time now as the scripts write it.
+/// The current time in the format of the KingbaseES scripts.
 pub fn timestamp() -> String {
     jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
@@ -97,13 +113,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_written_before_there_is_something_to_say() {
+    fn lines_are_held_back_until_released() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("recovery.log");
         let log = RecoveryLog::open(Some(&path), Echo::Off).unwrap();
         log.line("one");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
-        log.speak();
+        log.release();
         log.line("two");
         RecoveryLog::open(Some(&path), Echo::Off).unwrap().line("never");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");

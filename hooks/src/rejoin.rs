@@ -1,71 +1,124 @@
-//! The seam to the engine: a flow says what is to be rewound to what, the caller does it.
+//! The interface to the engine: a flow requests rewinds, and its caller performs them.
 
 use std::path::PathBuf;
 
 use crate::flow::StepError;
 use crate::sql::Server;
 
-/// A rewind that a flow asks for.
+/// A rewind that a flow requests.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RewindJob {
-    /// The data directory; its server is stopped.
+    /// The data directory of a stopped server.
     pub data: PathBuf,
     /// The new primary.
     pub source: Server,
-    /// Makes the node's files the source's even if it has not diverged.
+    /// Rewinds the node even if it has not diverged.
     pub always: bool,
 }
 
-/// What a rewind would do.
+/// Whether a rewind is needed.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum RewindPlan {
-    /// The node can follow as it is.
+    /// The node has not diverged and can follow the source as it is.
     NotNeeded,
-    /// The histories part here; what the node has written since is lost by a rewind.
+    /// The node has diverged. A rewind discards its changes after the fork.
     Needed {
-        /// The fork, as a message shows it.
+        /// The position of the fork, for messages.
         fork: String,
     },
 }
 
-/// How a rewind ended.
+/// The result of a rewind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum RewindResult {
-    /// The node can follow as it is.
+    /// The node has not diverged and can follow the source as it is.
     NotNeeded,
     /// The data directory has been rewound.
     Rewound,
 }
 
-/// A rewind that failed.
+/// The failure of a rewind.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct RewindFailed {
     /// What failed, and why.
     pub message: String,
     /// What the operator can do.
     pub hint: Option<String>,
-    /// Whether the data directory is half rewound: no server starts on it, and another rewind finishes it.
+    /// Whether the rewind is unfinished: no server can start on the data directory until another rewind has finished it.
+    /// Otherwise, the data directory is unchanged.
     pub is_unfinished: bool,
 }
 
 impl RewindFailed {
-    /// The failure as that of a step, with the hint that came with it.
+    /// A failure that left the data directory unchanged.
+    pub fn unchanged(message: impl Into<String>) -> RewindFailed {
+        RewindFailed { message: message.into(), hint: None, is_unfinished: false }
+    }
+
+    /// A failure that left the data directory partly rewound.
+    pub fn unfinished(message: impl Into<String>) -> RewindFailed {
+        RewindFailed { is_unfinished: true, ..RewindFailed::unchanged(message) }
+    }
+
+    /// The same failure with a hint.
+    pub fn hint(self, hint: impl Into<String>) -> RewindFailed {
+        RewindFailed { hint: Some(hint.into()), ..self }
+    }
+
+    /// The failure of the step that requested the rewind, with the same hint.
     pub(crate) fn into_step(self, message: impl FnOnce(&str) -> String) -> StepError {
         StepError { message: message(&self.message), hint: self.hint }
     }
 }
 
-/// Does rewinds.
+/// Performs the rewinds that a flow requests.
+///
+/// ```no_run
+/// use kbrecover_hooks::{RewindFailed, RewindJob, RewindPlan, RewindResult, Rewinder};
+/// use kbrecover_rewind::{Failure, Mode, Options, Outcome, Silent, SourceChoice, TargetState, run};
+///
+/// struct Engine;
+///
+/// impl Rewinder for Engine {
+///     fn plan(&self, job: &RewindJob) -> Result<RewindPlan, RewindFailed> {
+///         Ok(match rewind(job, Mode::DryRun)? {
+///             Outcome::Planned(_) => RewindPlan::Needed { fork: "the fork".to_owned() },
+///             _ => RewindPlan::NotNeeded,
+///         })
+///     }
+///
+///     fn rewind(&self, job: &RewindJob) -> Result<RewindResult, RewindFailed> {
+///         Ok(match rewind(job, Mode::Rewind)? {
+///             Outcome::NotNeeded(_) => RewindResult::NotNeeded,
+///             _ => RewindResult::Rewound,
+///         })
+///     }
+/// }
+///
+/// fn rewind(job: &RewindJob, mode: Mode) -> Result<Outcome, RewindFailed> {
+///     let source = job.source.conninfo().map_err(|error| RewindFailed::unchanged(error.to_string()))?;
+///     let mut options = Options::new(job.data.clone(), SourceChoice::Server(Box::new(source)));
+///     options.mode = mode;
+///     run(&options, &Silent).map_err(|failure: Failure| match failure.target {
+///         TargetState::Unfinished => RewindFailed::unfinished(failure.error.to_string()),
+///         _ => RewindFailed::unchanged(failure.error.to_string()),
+///     })
+/// }
+/// ```
 pub trait Rewinder {
-    /// Finds out what a rewind would do; changes nothing.
+    /// Determines whether a rewind is needed. Changes nothing.
     ///
     /// # Errors
-    /// It could not be done.
+    /// That cannot be determined, or the rewind is not possible.
     fn plan(&self, job: &RewindJob) -> Result<RewindPlan, RewindFailed>;
 
-    /// Rewinds a data directory. What there is to say is said through `tracing`.
+    /// Rewinds a data directory if that is needed. Messages are emitted as `tracing` events.
     ///
     /// # Errors
-    /// It was not rewound, or only in part.
+    /// The data directory was not rewound, or only partly.
     fn rewind(&self, job: &RewindJob) -> Result<RewindResult, RewindFailed>;
 }

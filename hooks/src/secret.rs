@@ -1,23 +1,23 @@
-//! A password: it can be used, but not printed.
+//! Passwords that are not printed by mistake.
 
 use std::fmt;
 
-/// Text that no log, message or debug output shows.
+/// A text that debug output does not show.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes the text.
+    /// Wraps the text.
     pub fn new(text: impl Into<String>) -> Secret {
         Secret(text.into())
     }
 
-    /// The text, for the one place that needs it.
+    /// The text, for the place that needs it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is none.
+    /// Whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,7 +1,6 @@
-//! The server of this node: is it running, start it, stop it, with its own control program.
+//! The server of this node: whether it is running, and starting and stopping it by its own control program.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -9,56 +8,65 @@ use std::time::Duration;
 use kbrecover_rewind::command::{self, CommandError, ExitReason, Finished};
 use walparse::{Flavor, Names};
 
-use crate::files;
+use crate::files::{self, file_error};
 use crate::flow::StepError;
 
-/// How long starting and stopping may take, as the scripts have it.
+/// Limit for starting and stopping, as in the KingbaseES scripts.
 const CONTROL_SECONDS: u64 = 90;
 
 /// The server of a data directory.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LocalServer {
     /// The data directory.
     pub data: PathBuf,
-    /// Where its programs are.
+    /// The directory of its programs, or the one above their `bin`.
     pub programs: PathBuf,
-    /// Where its libraries are, if the system does not find them.
+    /// The directory of its libraries, if the system does not find them.
     pub libraries: Option<PathBuf>,
 }
 
 impl LocalServer {
-    /// The flavor of the data directory, found by looking. Where it looks like several the engine will say so.
+    /// The server of this data directory, with these programs.
+    pub fn new(data: impl Into<PathBuf>, programs: impl Into<PathBuf>) -> LocalServer {
+        LocalServer { data: data.into(), programs: programs.into(), libraries: None }
+    }
+
+    /// The flavor of the data directory, detected from its files. If that is ambiguous, the first flavor is assumed here;
+    /// the engine reports it.
     pub fn flavor(&self) -> Flavor {
         let found = kbrecover_rewind::flavor_of_directory(&self.data, None).ok();
         found.or_else(|| Flavor::all().next()).unwrap_or_else(|| unreachable!("the table has rows"))
     }
 
-    /// What its files and programs are called.
+    /// The names of its files and programs.
     pub fn names(&self) -> &'static Names {
         self.flavor().names()
     }
 
-    /// What the names of its system functions and views may begin with, the likeliest first.
+    /// The possible prefixes of the names of its system functions and views, the most likely one first.
     pub fn prefixes(&self) -> &'static [&'static str] {
         if self.flavor().is_fork() { &["sys", "pg"] } else { &["pg"] }
     }
 
-    /// The major version: 9 for all before 10.
+    /// The first number of the version: 15 for 15.2, 9 for 9.6.
     ///
     /// # Errors
-    /// There is no version file, or it holds no number.
+    /// The version file does not exist or contains no number.
     pub fn major_version(&self) -> Result<u32, StepError> {
         let path = self.data.join(self.names().version_file);
         let text = fs::read_to_string(&path).map_err(|error| file_error("read", &path, &error))?;
         let number = text.trim().split('.').next().unwrap_or_default();
-        number.parse().map_err(|_| StepError::new(format!("file \"{}\" names no version", path.display())))
+        number
+            .parse()
+            .map_err(|_| StepError::new(format!("file \"{}\" does not contain a version", path.display())))
     }
 
-    /// Whether the directory says that its server is a standby: by `standby.signal` or, up to 11, by a
+    /// Whether the server is a standby according to its data directory: there is a `standby.signal` or, up to version 11, a
     /// `recovery.conf` that sets `primary_conninfo`.
     ///
     /// # Errors
-    /// `recovery.conf` is there but cannot be read.
+    /// `recovery.conf` exists but cannot be read.
     pub fn is_standby(&self) -> Result<bool, StepError> {
         if self.data.join("standby.signal").exists() {
             return Ok(true);
@@ -66,11 +74,11 @@ impl LocalServer {
         let text = files::read(&self.data.join("recovery.conf"))?.unwrap_or_default();
         let settings =
             kbrecover_rewind::config::parse(text.as_bytes()).map_err(|error| StepError::of(&error))?;
-        // A line that is a comment does not count.
+        // Parsed, because a setting that is commented out does not count.
         Ok(settings.iter().any(|setting| setting.name == "primary_conninfo"))
     }
 
-    /// The process of the running server that the lock file names.
+    /// The process ID of the running server, from its lock file; `None` if it is not running.
     ///
     /// # Errors
     /// The lock file cannot be read.
@@ -78,25 +86,26 @@ impl LocalServer {
         kbrecover_rewind::lock_file_process(&self.data, self.names()).map_err(|error| StepError::of(&error))
     }
 
-    /// Starts the server and waits until it is up. What it says goes to `log`.
+    /// Starts the server and waits until it is up. Its output goes to `log`.
     ///
     /// # Errors
-    /// The program is missing, or the server does not come up in time.
+    /// The control program is missing, or the server does not start in time.
     pub fn start(&self, log: &Path) -> Result<(), StepError> {
         let mut command = self.control_program("start");
         command.arg("-l").arg(log);
-        // Up to 11 the server stays in the group of the program that starts it: to end that one is to end the server.
+        // Up to version 11, the server stays in the process group of the control program. Ending that group would end the
+        // server.
         self.run(
             command,
             command::run_to_its_end,
-            Some(format!("the server's words are in \"{}\"", log.display())),
+            Some(format!("See the server's log \"{}\".", log.display())),
         )
     }
 
-    /// Stops the server and waits until it is down: orderly at first, then at once.
+    /// Stops the server and waits until it is down: first in mode `fast`, then in mode `immediate`.
     ///
     /// # Errors
-    /// It is still running then.
+    /// It is still running afterwards.
     pub fn stop(&self) -> Result<(), StepError> {
         for mode in ["fast", "immediate"] {
             let mut command = self.control_program("stop");
@@ -110,7 +119,7 @@ impl LocalServer {
             }
         }
         Err(StepError::new(format!("the server in \"{}\" could not be stopped", self.data.display()))
-            .hint("Stop it by hand. Nothing else has been done."))
+            .hint("Stop it manually. Nothing else has been changed."))
     }
 
     /// The path of one of the server's programs.
@@ -119,7 +128,7 @@ impl LocalServer {
         if direct.exists() { direct } else { self.programs.join("bin").join(name) }
     }
 
-    /// A command with the environment of the server's programs.
+    /// A command with the environment that the server's programs need.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         if let Some(libraries) = &self.libraries {
@@ -147,13 +156,8 @@ impl LocalServer {
     }
 }
 
-/// A way to run a program to its end, within a limit.
+/// Runs a program to its end, within a limit.
 type Runner = fn(&mut Command, Option<Duration>) -> Result<Finished, CommandError>;
-
-/// A file that could not be used.
-pub(crate) fn file_error(action: &str, path: &Path, error: &io::Error) -> StepError {
-    StepError::new(format!("could not {action} file \"{}\": {error}", path.display()))
-}
 
 #[cfg(test)]
 mod tests {
@@ -161,17 +165,17 @@ mod tests {
     use crate::testing::fake_program;
 
     fn server(dir: &Path) -> LocalServer {
-        LocalServer { data: dir.join("data"), programs: dir.to_owned(), libraries: None }
+        LocalServer::new(dir.join("data"), dir)
     }
 
     #[test]
-    fn a_lock_file_counts_if_its_process_works_there() {
+    fn a_lock_file_counts_if_its_process_works_in_the_directory() {
         let dir = tempfile::tempdir().unwrap();
         let server = server(dir.path());
         fs::create_dir(&server.data).unwrap();
         assert_eq!(server.running().unwrap(), None);
         fs::write(server.data.join("postmaster.pid"), format!("{}\n", std::process::id())).unwrap();
-        assert_eq!(server.running().unwrap(), None, "this process works elsewhere");
+        assert_eq!(server.running().unwrap(), None, "this process works in another directory");
         let mut child = Command::new("sleep").arg("60").current_dir(&server.data).spawn().unwrap();
         fs::write(server.data.join("postmaster.pid"), format!("{}\nx\n", child.id())).unwrap();
         assert_eq!(server.running().unwrap(), Some(child.id()));
@@ -181,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_product_is_found_by_looking() {
+    fn the_product_is_detected_from_the_data_directory() {
         let dir = tempfile::tempdir().unwrap();
         let server = server(dir.path());
         fs::create_dir_all(server.data.join("global")).unwrap();
@@ -198,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_control_program_is_called_and_its_failure_told() {
+    fn the_control_program_is_run_and_its_failure_reported() {
         let dir = tempfile::tempdir().unwrap();
         let server = server(dir.path());
         fs::create_dir_all(&server.data).unwrap();

@@ -1,26 +1,27 @@
-//! What can be wrong with the settings of a flow, whichever file they are from.
+//! Errors in the settings of a flow.
 
 use std::path::PathBuf;
 
-/// A configuration that was read but cannot be used.
+/// Why a configuration that was parsed cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SettingsError {
-    /// Settings without which nothing can be done.
+    /// Required settings are missing.
     #[error("configuration file \"{}\" does not set {}", path.display(), names.join(", "))]
     Missing {
         /// The file.
         path: PathBuf,
-        /// All that are missing.
+        /// All settings that are missing.
         names: Vec<&'static str>,
     },
-    /// A value that does not fit its setting. The value is not shown: it may be a password.
+    /// A value is not valid. It is not shown because it may be a password.
     #[error("configuration file \"{}\": {name} is not {wanted}", path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
         /// The setting.
         name: &'static str,
-        /// What it should be.
+        /// What the value must be.
         wanted: &'static str,
     },
 }

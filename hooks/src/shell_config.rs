@@ -1,4 +1,4 @@
-//! Files of `NAME=value` lines that a shell would read, such as `HAmodule.conf`.
+//! Files of `NAME=value` lines in shell syntax, such as `HAmodule.conf`.
 //!
 //! ```text
 //! file   = { line }
@@ -6,24 +6,36 @@
 //! word   = { plain | 'literal' | "text with $NAME and \escapes" | $NAME | ${NAME} }
 //! ```
 //!
-//! An array may go over several lines. Nothing is executed: a command substitution is an error, not a
-//! call. `#` starts a comment wherever it is not quoted, as the scripts that read such files have it.
+//! An array may extend over several lines. Nothing is executed: a command substitution is an error. `#` starts a comment
+//! wherever it is not quoted, as in the scripts that read such files.
+//!
+//! ```
+//! use kbrecover_hooks::shell_config::parse;
+//!
+//! let values = parse("KB_PATH=$HOME/db # programs\nALL_NODE_NAME=(node1 node2)", &|name| {
+//!     (name == "HOME").then(|| "/home/kingbase".to_owned())
+//! })?;
+//! assert_eq!(values["KB_PATH"].words(), ["/home/kingbase/db"]);
+//! assert_eq!(values["ALL_NODE_NAME"].words(), ["node1", "node2"]);
+//! # Ok::<(), kbrecover_hooks::shell_config::ShellConfigError>(())
+//! ```
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::str::CharIndices;
 
-/// What a name is set to.
+/// The value of a name.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Value {
-    /// One word.
+    /// A single word.
     Word(String),
-    /// A list of words.
+    /// An array of words.
     Array(Vec<String>),
 }
 
 impl Value {
-    /// Its words: one, or those of the list.
+    /// The single word, or the words of the array.
     pub fn words(&self) -> &[String] {
         match self {
             Value::Word(word) => std::slice::from_ref(word),
@@ -32,20 +44,22 @@ impl Value {
     }
 }
 
-/// Why a file cannot be read.
+/// Why a text cannot be parsed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 #[error("line {line}: {problem}")]
 pub struct ShellConfigError {
-    /// Counted from 1.
+    /// The line number, counted from 1.
     pub line: usize,
-    /// What is wrong there.
+    /// The problem in that line.
     pub problem: &'static str,
 }
 
-/// Reads the text of a file. `outside` knows the names that it uses but does not set: the environment.
+/// Parses the text of a file. `outside` returns the value of a name that the text uses but does not set: an environment
+/// variable.
 ///
 /// # Errors
-/// The first line that is no assignment, does not end its quotes, or would run a program.
+/// A line is not an assignment, has an unterminated quote or array, or would run a command.
 pub fn parse(
     text: &str,
     outside: &dyn Fn(&str) -> Option<String>,
@@ -63,7 +77,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads one assignment; false at the end of the text.
+    /// Reads one assignment. Returns `false` at the end of the text.
     fn line(&mut self) -> Result<bool, ShellConfigError> {
         self.skip_blank();
         if self.rest.peek().is_none() {
@@ -81,7 +95,7 @@ impl Reader<'_> {
             Some(_) => Value::Array(self.array()?),
             None => Value::Word(self.word()?.unwrap_or_default()),
         };
-        // In a comment of another encoding it does no harm; here it would be the path of something else.
+        // Accepted in comments, but a value with replaced characters would be a different path or name.
         if value.words().iter().any(|word| word.contains(char::REPLACEMENT_CHARACTER)) {
             return Err(self.error("the value is not UTF-8"));
         }
@@ -89,7 +103,7 @@ impl Reader<'_> {
         self.skip_spaces();
         match self.rest.peek() {
             None | Some((_, '\n' | '#' | ';')) => Ok(true),
-            Some(_) => Err(self.error("unexpected text behind the value")),
+            Some(_) => Err(self.error("unexpected text after the value")),
         }
     }
 
@@ -112,12 +126,12 @@ impl Reader<'_> {
             }
             match self.word()? {
                 Some(word) => words.push(word),
-                None => return Err(self.error("array is not closed")),
+                None => return Err(self.error("unterminated array")),
             }
         }
     }
 
-    /// A word; `None` if there is nothing of one.
+    /// A word; `None` if there is none at this position.
     fn word(&mut self) -> Result<Option<String>, ShellConfigError> {
         let mut word = None;
         while let Some(&(_, c)) = self.rest.peek() {
@@ -131,7 +145,7 @@ impl Reader<'_> {
                 '"' => self.quoted(word)?,
                 '$' => self.variable(word)?,
                 '\\' => word.extend(self.rest.next().map(|(_, c)| c).filter(|c| *c != '\n')),
-                '`' => return Err(self.error("commands are not run (`...`)")),
+                '`' => return Err(self.error("command substitution is not supported (`...`)")),
                 '(' | '&' | '|' | '<' | '>' => return Err(self.error("unexpected shell operator")),
                 plain => word.push(plain),
             }
@@ -144,7 +158,7 @@ impl Reader<'_> {
             match self.rest.next() {
                 Some((_, '\'')) => return Ok(()),
                 Some((_, c)) => word.push(c),
-                None => return Err(self.error("quote is not closed")),
+                None => return Err(self.error("unterminated quoted string")),
             }
         }
     }
@@ -154,28 +168,28 @@ impl Reader<'_> {
             match self.rest.next() {
                 Some((_, '"')) => return Ok(()),
                 Some((_, '$')) => self.variable(word)?,
-                Some((_, '`')) => return Err(self.error("commands are not run (`...`)")),
+                Some((_, '`')) => return Err(self.error("command substitution is not supported (`...`)")),
                 Some((_, '\\')) => match self.rest.next() {
                     Some((_, '\n')) => {}
                     Some((_, c @ ('"' | '\\' | '$' | '`'))) => word.push(c),
                     Some((_, c)) => word.extend(['\\', c]),
-                    None => return Err(self.error("quote is not closed")),
+                    None => return Err(self.error("unterminated quoted string")),
                 },
                 Some((_, c)) => word.push(c),
-                None => return Err(self.error("quote is not closed")),
+                None => return Err(self.error("unterminated quoted string")),
             }
         }
     }
 
-    /// What stands behind a `$`.
+    /// The rest of a variable after its `$`.
     fn variable(&mut self, word: &mut String) -> Result<(), ShellConfigError> {
         if self.rest.next_if(|(_, c)| *c == '(').is_some() {
-            return Err(self.error("commands are not run ($(...))"));
+            return Err(self.error("command substitution is not supported ($(...))"));
         }
         let braced = self.rest.next_if(|(_, c)| *c == '{').is_some();
         let name = self.name();
         if braced && (name.is_empty() || self.rest.next_if(|(_, c)| *c == '}').is_none()) {
-            return Err(self.error("only ${NAME} is understood"));
+            return Err(self.error("only ${NAME} is supported"));
         }
         if name.is_empty() {
             word.push('$');
@@ -189,7 +203,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// White space, line ends and comments.
+    /// Skips white space, newlines and comments.
     fn skip_blank(&mut self) {
         loop {
             while self.rest.next_if(|(_, c)| c.is_whitespace() || *c == ';').is_some() {}
@@ -223,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_as_the_installer_writes_it() {
+    fn the_file_of_the_installer_is_parsed() {
         let values = read(
             "#the ip of the gateway, comma list\n\
              KB_GATEWAY_IP=\"192.168.1.1,192.168.1.2\"   # any of them\n\
@@ -246,19 +260,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_assignment_names_its_line() {
+    fn errors_have_the_line_number() {
         for (text, line, problem) in [
             ("A=1\nif true\n", 2, "expected NAME=value"),
-            ("A=1 B=2", 1, "unexpected text behind the value"),
+            ("A=1 B=2", 1, "unexpected text after the value"),
             ("A=(1 # \u{FFFD}\n2)\nB=(3 '/\u{FFFD}') # x\n", 3, "the value is not UTF-8"),
             ("A=\"\u{FFFD}\"\n", 1, "the value is not UTF-8"),
-            ("A='x\n", 2, "quote is not closed"),
-            ("A=1\n\nB=\"x", 3, "quote is not closed"),
-            ("A=(1 2", 1, "array is not closed"),
-            ("A=$(rm -rf /)", 1, "commands are not run ($(...))"),
-            ("A=\"`id`\"", 1, "commands are not run (`...`)"),
-            ("A=${B:-x}", 1, "only ${NAME} is understood"),
-            ("A=1 | cat", 1, "unexpected text behind the value"),
+            ("A='x\n", 2, "unterminated quoted string"),
+            ("A=1\n\nB=\"x", 3, "unterminated quoted string"),
+            ("A=(1 2", 1, "unterminated array"),
+            ("A=$(rm -rf /)", 1, "command substitution is not supported ($(...))"),
+            ("A=\"`id`\"", 1, "command substitution is not supported (`...`)"),
+            ("A=${B:-x}", 1, "only ${NAME} is supported"),
+            ("A=1 | cat", 1, "unexpected text after the value"),
             ("A=x|cat", 1, "unexpected shell operator"),
             ("9A=1", 1, "expected NAME=value"),
         ] {

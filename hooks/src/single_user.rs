@@ -1,7 +1,6 @@
-//! Crash recovery of a target by its own server.
+//! Crash recovery of a target by its own server, as `pg_rewind` does it.
 //!
-//! Not needed for a rewind, which reads the WAL to its real end by itself; it is what `pg_rewind` does,
-//! and the way out when that WAL is damaged.
+//! A rewind does not need it, since the engine reads the WAL up to the last valid record. It helps if that WAL is damaged.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,15 +10,31 @@ use kbrecover_rewind::config::Configuration;
 use kbrecover_rewind::{CrashRecovery, CrashRecoveryError};
 use walparse::{ControlFile, Names};
 
-use crate::chain;
+use crate::error_chain::chain;
 use crate::programs::{ProgramError, find_server};
 
-/// Runs the server program with `--single` on a target: it recovers, finds its input at an end and shuts down cleanly.
+/// Runs the server program in single-user mode (`--single`) on a target. The server performs crash recovery, reads the end
+/// of its empty input and shuts down cleanly.
+///
+/// ```no_run
+/// use kbrecover_hooks::SingleUserServer;
+/// use kbrecover_rewind::conninfo::{Conninfo, ProcessEnvironment};
+/// use kbrecover_rewind::{Options, Silent, SourceChoice, UncleanTarget, run};
+///
+/// let source = Conninfo::parse("host=db2 user=postgres dbname=postgres", &ProcessEnvironment::PostgreSql)?;
+/// let mut server = SingleUserServer::default();
+/// server.bindir = Some("/usr/lib/postgresql/15/bin".into());
+/// let mut options = Options::new("/var/lib/postgresql/15/main".into(), SourceChoice::Server(Box::new(source)));
+/// options.unclean_target = UncleanTarget::Recover(Box::new(server));
+/// run(&options, &Silent)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct SingleUserServer {
-    /// Where the server's programs are; `None` looks for them.
+    /// The directory of the server's programs; if `None`, it is searched for.
     pub bindir: Option<PathBuf>,
-    /// The target's `postgresql.conf`, if it is not in the data directory; `None` looks for it.
+    /// The target's `postgresql.conf`; if `None`, it is searched for in the usual places.
     pub config_file: Option<PathBuf>,
 }
 
@@ -33,8 +48,8 @@ impl CrashRecovery for SingleUserServer {
                     file.display()
                 ),
                 hint: Some(
-                    "A single-user server cannot be a standby, and would end an archive recovery on a timeline of \
-                     its own. Run again without --ensure-shutdown: the WAL of the target is then read as it is."
+                    "A server in single-user mode cannot be a standby, and would end archive recovery on a new timeline. \
+                     Run again without --ensure-shutdown: the WAL of the target is then read without crash recovery."
                         .to_owned(),
                 ),
             });
@@ -42,13 +57,13 @@ impl CrashRecovery for SingleUserServer {
         let program = find_server(version, self.bindir.as_deref()).map_err(program_hint)?;
         let mut command = self.command(&program, target, version.names());
         tracing::info!("executing \"{}\" for target server to complete crash recovery", program.display());
-        // Recovery may take hours; there is nothing better to do than to wait for it.
+        // No limit: recovery may take hours.
         let failed = |why: &dyn std::fmt::Display| {
             CrashRecoveryError {
             message: format!("{} single-user mode in target cluster failed: {why}", version.names().server_program),
             hint: Some(
-                "See what the server said. If it is configuration that it lacks, name the file with --config-file; or \
-                 start the server, let it recover and stop it."
+                "See the messages of the server. If it did not find its configuration, specify the file with --config-file; \
+                 or start the server normally and stop it after recovery."
                     .to_owned(),
             ),
         }
@@ -68,7 +83,7 @@ impl CrashRecovery for SingleUserServer {
 impl SingleUserServer {
     fn command(&self, program: &Path, target: &Path, names: &Names) -> Command {
         let mut command = Command::new(program);
-        // -F: nothing this server writes has to survive a crash, the recovery could be done again.
+        // -F: no fsync is needed, because an interrupted recovery can be repeated.
         command.args(["--single", "-F", "-D"]).arg(target);
         let config_file = self.config_file.clone().or_else(|| Configuration::locate(target, names));
         if let Some(file) = config_file.filter(|file| *file != target.join(names.config_file)) {
@@ -81,8 +96,8 @@ impl SingleUserServer {
     }
 }
 
-/// A file that asks the server for more than crash recovery. Up to 11 that is `recovery.conf`, later
-/// servers do not start at all where one is.
+/// A file that requests more than crash recovery. Up to version 11 that is `recovery.conf`; later servers do not start if
+/// it exists.
 fn recovery_request(target: &Path) -> Option<PathBuf> {
     let names = ["standby.signal", "recovery.signal", "recovery.conf"];
     names.iter().map(|name| target.join(name)).find(|file| file.exists())
@@ -91,7 +106,7 @@ fn recovery_request(target: &Path) -> Option<PathBuf> {
 fn program_hint(error: ProgramError) -> CrashRecoveryError {
     CrashRecoveryError {
         message: error.to_string(),
-        hint: Some("Name the directory of the server's programs with --bindir.".to_owned()),
+        hint: Some("Specify the directory of the server's programs with --bindir.".to_owned()),
     }
 }
 
@@ -102,7 +117,7 @@ mod tests {
     use super::*;
     use crate::testing::fake_program;
 
-    /// A control file of version 15: as much of one as the reader asks for.
+    /// A control file of version 15, with only the fields that the reader requires.
     fn control() -> ControlFile {
         let mut bytes = vec![0; 8192];
         let mut put =
@@ -125,7 +140,7 @@ mod tests {
         })
     }
 
-    /// A data directory and a fake server that does `script` when it is not asked for its version.
+    /// A data directory, and a fake server that runs `script` unless it is called with `--version`.
     fn setup(script: &str) -> (tempfile::TempDir, SingleUserServer) {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("data")).unwrap();
@@ -136,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_is_run_on_the_target() {
+    fn the_server_runs_in_single_user_mode_on_the_target() {
         let (dir, mut server) = setup("echo \"$@\" > \"$(dirname \"$0\")/args\"; cat");
         let data = dir.path().join("data");
         let args = || fs::read_to_string(dir.path().join("args")).unwrap();
@@ -153,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_recovery_says_why() {
+    fn the_error_of_a_failed_recovery_has_the_servers_message() {
         let (dir, server) = setup("echo '2026-01-01 FATAL:  no such thing' >&2; echo bye; exit 1");
         let error = server.recover(&dir.path().join("data"), &control()).unwrap_err();
         assert_eq!(
@@ -165,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_standby_is_refused_before_anything_is_run() {
+    fn a_standby_is_refused_without_running_the_server() {
         for name in ["standby.signal", "recovery.signal", "recovery.conf"] {
             let (dir, server) = setup("touch \"$(dirname \"$0\")/ran\"");
             let data = dir.path().join("data");
@@ -177,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_server_is_explained() {
+    fn a_missing_server_program_is_reported_with_a_hint() {
         let dir = tempfile::tempdir().unwrap();
         let server = SingleUserServer { bindir: Some(dir.path().to_owned()), config_file: None };
         let error = server.recover(dir.path(), &control()).unwrap_err();

@@ -1,18 +1,19 @@
-//! Physical replication slots, on a running server and in the directory of a stopped one.
+//! Physical replication slots, on a running server and in the data directory of a stopped one.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
+use crate::files::file_error;
 use crate::flow::StepError;
-use crate::server::{LocalServer, file_error};
+use crate::server::LocalServer;
 use crate::sql::{Server, literal};
 
-/// Offset of `ReplicationSlotPersistentData.database` in a slot's state file: four numbers and the name stand
-/// before it (slot.h, the same from 9.6 to 18). Only a logical slot has a database.
+/// Offset of `ReplicationSlotPersistentData.database` in a slot's state file (slot.c, slot.h; unchanged from 9.6 to 18).
+/// Four `uint32` and the name precede it. Only a logical slot has a database.
 const DATABASE: usize = 16 + 64;
 
-/// Makes a physical slot on a server, if it is not there.
+/// Creates a physical slot on a server if it does not exist.
 pub(crate) fn create(server: &Server, name: &str) -> Result<(), StepError> {
     let name = literal(name);
     let count =
@@ -25,7 +26,7 @@ pub(crate) fn create(server: &Server, name: &str) -> Result<(), StepError> {
     server.ask_named(create).map(|_| ()).map_err(|error| StepError::of(&error))
 }
 
-/// Removes a slot of a stopped server.
+/// Removes a slot from the data directory of a stopped server.
 pub(crate) fn drop_stopped(server: &LocalServer, name: &str) -> Result<(), StepError> {
     let slot = server.data.join(server.names().slot_dir).join(name);
     fs::remove_dir_all(&slot).map_err(|error| file_error("remove", &slot, &error))
@@ -42,7 +43,7 @@ pub(crate) fn physical(server: &LocalServer) -> Result<BTreeSet<String>, StepErr
     for entry in entries {
         let entry = entry.map_err(|error| file_error("list", &directory, &error))?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        // A slot whose state cannot be read is none that could be made again.
+        // A slot whose state cannot be read could not be created again either.
         let Ok(state) = fs::read(entry.path().join("state")) else { continue };
         if state.get(DATABASE..DATABASE + 4) == Some(&[0; 4]) && is_slot_name(&name) {
             names.insert(name);
@@ -51,7 +52,7 @@ pub(crate) fn physical(server: &LocalServer) -> Result<BTreeSet<String>, StepErr
     Ok(names)
 }
 
-/// Whether a name is one that a server gives a slot.
+/// Whether a name is valid for a slot.
 pub(crate) fn is_slot_name(name: &str) -> bool {
     !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')

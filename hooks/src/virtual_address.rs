@@ -1,4 +1,4 @@
-//! The address that moves with the primary: on a device of this machine or not, added and removed by `ip`.
+//! The address that moves with the primary. It is added to and removed from a network device by `ip`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,8 +8,9 @@ use kbrecover_rewind::command::{self, ExitReason};
 
 use crate::flow::StepError;
 
-/// An address, and how this machine takes and leaves it.
+/// A virtual address and the programs that change it.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct VirtualAddress {
     /// `address/mask`
     pub address: String,
@@ -22,7 +23,7 @@ pub struct VirtualAddress {
 }
 
 impl VirtualAddress {
-    /// An address on a device; the programs are in these directories, or found by themselves.
+    /// An address on a device. The programs are searched for on `PATH` unless a directory is given.
     pub(crate) fn new(
         address: String,
         device: String,
@@ -35,7 +36,7 @@ impl VirtualAddress {
         VirtualAddress { address, device, ip: program(ip, "ip"), arping: program(arping, "arping") }
     }
 
-    /// Whether this machine has it, on whichever device.
+    /// Whether a device of this machine has the address.
     ///
     /// # Errors
     /// `ip` cannot be run.
@@ -45,33 +46,33 @@ impl VirtualAddress {
         Ok(shown.split_whitespace().any(|word| word.split('/').next() == Some(address)))
     }
 
-    /// Takes it, and tells the neighbours.
+    /// Adds the address, and announces it to other hosts by `arping`.
     ///
     /// # Errors
-    /// `ip` did not do it.
+    /// `ip` failed.
     pub(crate) fn add(&self) -> Result<(), StepError> {
         let VirtualAddress { address, device, .. } = self;
         let label = format!("{device}:2");
         let mut ip = Command::new(&self.ip);
         ip.args(["addr", "add", address, "dev", device]);
-        // A longer one is refused; it only helps those who look for it.
+        // A longer label is not allowed. The label is not needed, only convenient.
         if label.len() <= 15 {
             ip.args(["label", &label]);
         }
         run(&mut ip)?;
         let mut arping = Command::new(&self.arping);
         arping.args(["-U", "-c", "3", "-w", "3", "-I", device, self.host()]);
-        // The address is there; neighbours that were not told learn it a little later.
+        // Only a warning: without the announcement, other hosts learn the new place of the address a little later.
         if let Err(error) = run(&mut arping) {
             tracing::warn!("{error}");
         }
         Ok(())
     }
 
-    /// Leaves it.
+    /// Removes the address.
     ///
     /// # Errors
-    /// `ip` did not do it.
+    /// `ip` failed.
     pub(crate) fn remove(&self) -> Result<(), StepError> {
         run(Command::new(&self.ip).args(["addr", "del", &self.address, "dev", &self.device])).map(drop)
     }
@@ -91,6 +92,6 @@ fn run(command: &mut Command) -> Result<String, StepError> {
     }
     let why = ExitReason(finished.status);
     Err(StepError::new(format!("\"{program}\" failed: {why} ({})", finished.output.trim())).hint(
-        "Changing addresses needs rights: set the set-user-ID bit of this program, or name no virtual address.",
+        "Changing addresses requires privileges: set the set-user-ID bit of this program, or configure no virtual address.",
     ))
 }

@@ -1,4 +1,4 @@
-//! How long each stage takes.
+//! Times the stages of a run.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::outcome::{Report, StageTime};
 
-/// Times the stages of one run.
+/// The start of a run, and the time that each stage took so far.
 #[derive(Debug)]
 pub(crate) struct Clock {
     started: Timestamp,
@@ -15,17 +15,18 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
+    /// Starts the clock with the first stage.
     pub(crate) fn start() -> Clock {
         Clock { started: Timestamp::now(), stage: Instant::now(), stages: Vec::new() }
     }
 
-    /// The stage called `name` ends here, and the next begins.
+    /// Ends the stage `name`, a lower-case word that appears in reports, and starts timing the next one.
     pub(crate) fn end_stage(&mut self, name: &'static str) {
         self.stages.push(StageTime { name, elapsed: self.stage.elapsed() });
         self.stage = Instant::now();
     }
 
-    /// A report with the times of all stages so far.
+    /// A report of a run that ends now. It has the stages ended so far; all other figures are absent or zero.
     pub(crate) fn report(&self) -> Report {
         Report {
             started: self.started,

@@ -1,10 +1,21 @@
-//! Running another program to its end.
+//! Running other programs, with time limits.
 //!
-//! A child gets nothing on its standard input and none of our standard output: whoever reads that may be
-//! a cluster manager that takes any line for an answer. What a child says becomes `tracing` events of
-//! the target [`CHILD`], line by line, and the end of it is kept for an error message. Each child leads
-//! its own process group, so that a time limit ends what it started as well. That also keeps a signal to this
-//! program's group away from it: whoever ends this program calls [`end_all`].
+//! A child has an empty standard input and does not inherit our standard output, which a cluster manager may parse. Its
+//! output lines become `tracing` events with the target [`CHILD`], and the last ones are kept for error messages. Each
+//! child leads a process group of its own, so that a time limit also ends the processes it has started. Signals to our own
+//! process group therefore do not reach children: a program that ends calls [`end_all`].
+//!
+//! ```
+//! use std::process::Command;
+//! use std::time::Duration;
+//!
+//! use kbrecover_rewind::command;
+//!
+//! let finished = command::run(Command::new("echo").arg("ready"), Some(Duration::from_secs(10)))?;
+//! assert!(finished.status.success());
+//! assert_eq!(finished.output, "ready");
+//! # Ok::<(), command::CommandError>(())
+//! ```
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -21,29 +32,28 @@ use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use crate::stop::StopFlag;
 
-/// The `tracing` target of lines that a child wrote.
+/// The `tracing` target of output lines of children.
 pub const CHILD: &str = "kbrecover::child";
 
 /// A child that has ended.
 #[derive(Clone, Debug)]
 pub struct Finished {
-    /// How.
+    /// Its exit status.
     pub status: ExitStatus,
-    /// The last lines it wrote to standard output and standard error, mixed as they came.
+    /// The last lines of its standard output and standard error, in order of arrival.
     pub output: String,
 }
 
-/// Starts `command`, waits for its end and takes what it writes meanwhile.
-///
-/// Programs that it leaves running in the background are not waited for.
+/// Runs `command`, collects its output, and waits until it ends. Processes that it leaves running in the background are
+/// not waited for.
 ///
 /// # Errors
-/// It cannot be started, or runs longer than `limit` and is ended then.
+/// It cannot be started; it runs longer than `limit`, and was terminated; [`end_all`] was called.
 pub fn run(command: &mut Command, limit: Option<Duration>) -> Result<Finished, CommandError> {
     run_with(command, limit, Telling::Lines, None)
 }
 
-/// As [`run`], for a child that must not be cut off in the middle: [`end_all`] leaves it alone, with what it starts.
+/// As [`run`], for a child that must not be interrupted: [`end_all`] does not terminate it.
 ///
 /// # Errors
 /// As [`run`].
@@ -56,7 +66,7 @@ pub fn run_to_its_end(command: &mut Command, limit: Option<Duration>) -> Result<
     watch(child, program, limit, Telling::Lines, &|| false)
 }
 
-/// As [`run`], for a child that is only asked something: what it writes is not passed on.
+/// As [`run`], for a child that is only queried: its output is not passed on as events.
 ///
 /// # Errors
 /// As [`run`].
@@ -64,7 +74,7 @@ pub fn run_quietly(command: &mut Command, limit: Option<Duration>) -> Result<Fin
     run_with(command, limit, Telling::Nothing, None)
 }
 
-/// As [`run`], but the child and what it started are ended as soon as a stop is asked for.
+/// As [`run`], but the child and its process group are also terminated when `stop` is requested.
 ///
 /// # Errors
 /// As [`run`], and [`CommandError::Stopped`].
@@ -77,7 +87,7 @@ pub fn run_until(
     run_with(command, Some(limit), telling, Some(stop))
 }
 
-/// How a child ended, in the words of the server's programs.
+/// How a child ended, in the words of PostgreSQL's programs.
 pub struct ExitReason(pub ExitStatus);
 
 impl fmt::Display for ExitReason {
@@ -92,36 +102,37 @@ impl fmt::Display for ExitReason {
     }
 }
 
-/// Why a program could not be run to its end.
+/// Why a program did not run to its end.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CommandError {
-    /// It cannot be started.
+    /// It could not be started.
     #[error("could not execute \"{program}\"")]
     Start {
         /// The program.
         program: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The operating system lost it.
+    /// Its exit status could not be obtained.
     #[error("could not wait for \"{program}\"")]
     Wait {
         /// The program.
         program: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// It took too long.
+    /// It exceeded its time limit.
     #[error("\"{program}\" did not end within {} seconds and was stopped", limit.as_secs())]
     TimedOut {
         /// The program.
         program: String,
-        /// What it was given.
+        /// The time limit.
         limit: Duration,
     },
-    /// Somebody asked for an end of everything.
+    /// It was terminated by a request to stop, or not started because of one.
     #[error("\"{program}\" was stopped")]
     Stopped {
         /// The program.
@@ -129,16 +140,17 @@ pub enum CommandError {
     },
 }
 
-/// What becomes of the lines that a child writes.
+/// What happens to the output lines of a child.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Telling {
-    /// They are passed on as events.
+    /// They become events, and the last ones are kept.
     Lines,
-    /// Only the last of them are kept.
+    /// The last ones are kept.
     Nothing,
 }
 
-/// The children that run, and whether there are to be none any more.
+/// The running children, and whether new ones may be started.
 struct Running {
     groups: Vec<Pid>,
     is_over: bool,
@@ -150,19 +162,19 @@ fn running() -> MutexGuard<'static, Running> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has every child asked to end, with what it started, and starts no other: this program was told to stop. Calls
-/// that wait for a child make it end if it does not by itself, and return [`CommandError::Stopped`].
+/// Sends SIGTERM to the process group of every child, and prevents the start of new ones, because this program was asked
+/// to stop. Calls that wait for a child kill it if it does not end in time, and return [`CommandError::Stopped`].
 pub fn end_all() {
     let mut running = running();
     running.is_over = true;
     for group in &running.groups {
-        // A group that is gone already needs no signal.
+        // An error means that the group has already ended.
         let _ = kill_process_group(*group, Signal::TERM);
     }
 }
 
-/// Waits for the end of the children after [`end_all`], with what they started. Whoever waits for a child kills what takes
-/// longer than [`STOP_GRACE`]; in case nobody does, it is killed here.
+/// Waits for the end of all children after [`end_all`]. The calls that wait for a child kill its process group after a
+/// grace period; groups for which no call is waiting are killed here.
 pub fn wait_for_end() {
     let is_over = || running().groups.is_empty();
     if !wait_until(Instant::now() + STOP_GRACE + KILL_GRACE, is_over) {
@@ -173,7 +185,7 @@ pub fn wait_for_end() {
     }
 }
 
-/// A child's place among those that run.
+/// The registration of a running child.
 struct Registered(Pid);
 
 impl Drop for Registered {
@@ -182,9 +194,9 @@ impl Drop for Registered {
     }
 }
 
-/// Starts a child, unless there are to be none any more.
+/// Starts and registers a child, unless [`end_all`] was called.
 fn start(command: &mut Command, program: &str) -> Result<(Child, Registered), CommandError> {
-    // Held, so that no child can be missed by who ends them all.
+    // The lock is held until the child is registered, so that end_all cannot miss it.
     let mut running = running();
     if running.is_over {
         return Err(CommandError::Stopped { program: program.to_owned() });
@@ -195,9 +207,9 @@ fn start(command: &mut Command, program: &str) -> Result<(Child, Registered), Co
     Ok((child, Registered(group)))
 }
 
-/// Starts a child in a process group of its own.
+/// Starts a child in its own process group.
 fn spawn(command: &mut Command, program: &str) -> Result<Child, CommandError> {
-    // Not with its arguments: a restore_command may carry a password.
+    // Without the arguments: a restore_command may contain a password.
     tracing::debug!("executing \"{program}\"");
     command
         .stdin(Stdio::null())
@@ -219,7 +231,7 @@ fn run_with(
     let is_stopped = || stop.is_some_and(StopFlag::is_requested) || running().is_over;
     let finished = watch(child, program.clone(), limit, telling, &is_stopped)?;
     if is_stopped() {
-        // It ended by itself, or when everybody was asked to. What it started need not have.
+        // The child has ended, but processes that it started may still run.
         end(registered.0, &mut || true);
         if !finished.status.success() {
             return Err(CommandError::Stopped { program });
@@ -228,7 +240,7 @@ fn run_with(
     Ok(finished)
 }
 
-/// Waits for a child, and takes what it writes.
+/// Waits for a child and collects its output.
 fn watch(
     mut child: Child,
     program: String,
@@ -260,19 +272,19 @@ fn watch(
             return Err(CommandError::TimedOut { program, limit });
         }
     };
-    // A background process may hold the pipes open for as long as it likes.
+    // A background process may hold the pipes open for an unlimited time.
     wait_for_close(&pipes, Instant::now() + Duration::from_millis(500));
     let output = tail.lock().unwrap_or_else(PoisonError::into_inner).text();
     Ok(Finished { status, output })
 }
 
-/// How long a child may take to end after it was asked to, with what it started.
+/// How long a process group may take to end after SIGTERM.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// How long it may take to be gone after it was killed.
+/// How long it may take to disappear after SIGKILL.
 const KILL_GRACE: Duration = Duration::from_secs(1);
 
-/// Waits for the child to end; `None` if the deadline or a stop comes first.
+/// Waits until the child ends; `None` if the deadline or a request to stop comes first.
 fn wait(
     child: &mut Child,
     pipes: &Receiver<()>,
@@ -288,7 +300,7 @@ fn wait(
         if is_stopped() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Ok(None);
         }
-        // A child's pipes close when it ends, which wakes us earlier than the pause would.
+        // The pipes close when the child ends, so waiting for that notices the end sooner than sleeping.
         if open {
             open = wait_for_close(pipes, Instant::now() + pause);
         } else {
@@ -298,7 +310,7 @@ fn wait(
     }
 }
 
-/// Waits until all pipes are closed, at most until then; says whether one is still open.
+/// Waits until all pipes are closed or `until` is reached. Returns whether one is still open.
 fn wait_for_close(pipes: &Receiver<()>, until: Instant) -> bool {
     use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
     loop {
@@ -310,21 +322,21 @@ fn wait_for_close(pipes: &Receiver<()>, until: Instant) -> bool {
     }
 }
 
-/// Asks a whole group to end, then makes it, and returns when it is gone: all that a child has started, and the child,
-/// which `is_reaped` looks after.
+/// Terminates a process group, at first with SIGTERM, then with SIGKILL, and returns when it is gone. `is_reaped` returns
+/// whether the child itself has been waited for.
 fn end(group: Pid, is_reaped: &mut dyn FnMut() -> bool) {
-    // A group has its number for as long as one of its processes is there, so this is no other one's.
+    // The group's number is not reused as long as one of its processes exists.
     let mut is_gone = || is_reaped() && test_kill_process_group(group).is_err();
     // A group that is gone already needs no signal.
     let _ = kill_process_group(group, Signal::TERM);
     if !wait_until(Instant::now() + STOP_GRACE, &mut is_gone) {
         let _ = kill_process_group(group, Signal::KILL);
-        // Only one that the kernel does not let go, or whose parent does not ask for its end, is there yet.
+        // What remains is in an uninterruptible system call, or a zombie whose parent does not wait for it.
         wait_until(Instant::now() + KILL_GRACE, &mut is_gone);
     }
 }
 
-/// Waits until something is so; says whether it was in time.
+/// Polls a condition until the deadline. Returns whether it became true.
 fn wait_until(deadline: Instant, mut is_so: impl FnMut() -> bool) -> bool {
     loop {
         if is_so() {
@@ -339,11 +351,11 @@ fn wait_until(deadline: Instant, mut is_so: impl FnMut() -> bool) -> bool {
 
 fn take_lines(stream: Box<dyn Read + Send>, telling: Telling, tail: Arc<Mutex<Tail>>, closed: Sender<()>) {
     thread::spawn(move || {
-        // Sent when the thread ends, by dropping it: that closes this pipe's half of the channel.
+        // Dropped when the thread ends, which closes this pipe's end of the channel.
         let _closed = closed;
         let mut stream = BufReader::new(stream);
         let mut line = Vec::new();
-        // A line without end is passed on in pieces instead of being collected.
+        // A very long line is passed on in pieces.
         while let Ok(1..) = stream.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
             let text = String::from_utf8_lossy(line.trim_ascii_end());
             if telling == Telling::Lines {
@@ -357,7 +369,7 @@ fn take_lines(stream: Box<dyn Read + Send>, telling: Telling, tail: Arc<Mutex<Ta
 
 const MAX_LINE: u64 = 8192;
 
-/// The last lines of an output.
+/// The last lines of the output.
 #[derive(Default)]
 struct Tail(VecDeque<String>);
 
@@ -435,7 +447,7 @@ mod tests {
         assert_eq!(error.to_string(), "could not execute \"/nonexistent/program\"");
     }
 
-    /// Whether the process whose number `file` holds has ended.
+    /// Whether the process whose ID is in `file` has ended.
     fn has_ended(file: &Path) -> bool {
         let process: u32 = std::fs::read_to_string(file).unwrap().trim().parse().expect("it was started");
         let state = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
@@ -450,7 +462,7 @@ mod tests {
         let (limit, started) = (Duration::from_secs(1), Instant::now());
         let error = shell(&script, Some(limit)).unwrap_err();
         assert!(matches!(error, CommandError::TimedOut { .. }));
-        // Who ends when asked is not waited for any longer; it may take seconds until an orphan is reaped.
+        // Processes that end on SIGTERM are not waited for any longer, but reaping an orphan may take seconds.
         assert!(started.elapsed() < limit + STOP_GRACE, "{:?}", started.elapsed());
         assert!(has_ended(&process));
     }

@@ -11,6 +11,7 @@ mod options;
 mod outcome;
 mod error;
 mod progress;
+mod observer;
 pub mod milestone;
 mod stop;
 mod clock;
@@ -32,17 +33,21 @@ pub mod testing;
 
 pub use apply::archive_ready::ArchiveReadyError;
 pub use apply::copy::CopyError;
+pub use apply::error::ApplyError;
 pub use apply::recovery_conf::RecoveryConfError;
-pub use apply::save_diverged::KeepDivergedError;
+pub use apply::save_diverged::SaveDivergedError;
 pub use datadir::config;
 pub use datadir::data_path::{DataPath, PathError};
 pub use datadir::exclude::{Disposition, disposition};
-pub use datadir::flavor::{FlavorError, flavor_of_directory, look_at_wal};
+pub use datadir::flavor::{FlavorError, flavor_of_directory, with_wal_magic_of_directory};
 pub use datadir::inventory::{EntryKind, Inventory};
 pub use datadir::keep::{KeepError, KeepRules};
 pub use datadir::label::is_mark;
+pub use datadir::server::{DataDirectoryError, lock_file_process};
+pub use engine::precheck::PrecheckError;
 pub use engine::{is_unfinished, run};
 pub use error::{Failure, RewindError, TargetState};
+pub use observer::{Change, ChangeObserver, Verdict};
 pub use options::{
     CrashRecovery, CrashRecoveryError, Delta, KeepDiverged, MissingWal, Mode, Need, Options, RebuiltBlocks,
     RecoveryConf, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
@@ -50,15 +55,16 @@ pub use options::{
 pub use outcome::{
     CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, SpaceNeed, StageTime, WalSpan,
 };
-pub use plan::files::PlanError;
+pub use plan::error::PlanError;
 pub use progress::{Progress, Silent, Stage};
-pub use status::{Condition, StartsAs, Status, UnfinishedRewind, status};
+pub use status::{Condition, StartsAs, Status, StatusError, UnfinishedRewind, status};
 pub use stop::StopFlag;
 pub use survey::divergence::DivergenceError;
-pub use survey::preflight::{PreflightError, lock_file_process};
-pub use target::disk::{Change, ChangeObserver, Verdict};
+pub use survey::error::SurveyError;
+pub use survey::preflight::PreflightError;
 pub use target::external_files::ArchiveRewindError;
 pub use target::journal::JournalError;
 pub use target::lock_holder::Holder;
 pub use target::{LockError, TargetError};
 pub use wal::archive;
+pub use wal::error::WalError;

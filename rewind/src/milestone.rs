@@ -1,24 +1,24 @@
-//! The events of a normal run, by name: for programs that tell it in words of their own.
+//! Names of the log events of a normal run, for programs that report them in their own words.
 //!
-//! Such an event has a field `milestone` with one of these values. All are passed once, in this order, by
-//! a run that rewinds; what is out of the ordinary has no name.
+//! A named event carries its name in the `tracing` field `milestone`. A run logs each of them at most once.
+//! Warnings and errors have no name, except [`NO_STANDBY`].
 
-/// Where the source's data is (debug; not every role may know that of a server).
+/// The data directory of the source (level debug; a server reports it to privileged roles only).
 pub const SOURCE_DIRECTORY: &str = "source directory";
-/// The source is a server, and connections to it are open.
+/// The connections to a running source are open.
 pub const CONNECTED: &str = "connected";
-/// Where the histories part.
+/// The point of divergence was found.
 pub const DIVERGED: &str = "diverged";
-/// The last checkpoint both histories share.
+/// The last common checkpoint was found.
 pub const COMMON_CHECKPOINT: &str = "common checkpoint";
-/// When it was looked for.
+/// When the search for the last common checkpoint began and ended.
 pub const CHECKPOINT_SEARCH: &str = "checkpoint search";
-/// Everything is decided (debug). The fields `fetch_bytes` and `total_bytes` say how much will be copied of
-/// how much there is.
+/// The plan is complete (level debug). The fields `fetch_bytes` and `total_bytes` are the bytes to fetch from the
+/// source and the bytes in its data directory.
 pub const PLANNED: &str = "planned";
 /// Copying begins.
 pub const COPYING: &str = "copying";
-/// All data is there; WAL, control file and label are next (debug).
+/// All data has been copied; WAL, control file and `backup_label` follow (level debug).
 pub const SEALING: &str = "sealing";
-/// The rewound target is not set up to follow anyone.
+/// The rewound target is not configured as a standby (level warning).
 pub const NO_STANDBY: &str = "no standby";

@@ -1,4 +1,4 @@
-//! What a caller asks of the engine.
+//! The input of a run.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -10,60 +10,61 @@ use walparse::ControlFile;
 
 use crate::conninfo::{Conninfo, WrittenPassword};
 use crate::datadir::keep::KeepRules;
+use crate::observer::ChangeObserver;
 use crate::stop::StopFlag;
-use crate::target::disk::ChangeObserver;
 
-/// Everything the engine is told. Nothing is read from the environment below this.
+/// All input of a run. The engine reads no environment variables.
 #[derive(Debug)]
 pub struct Options {
     /// The data directory to rewind.
     pub target: PathBuf,
-    /// Where the good history is.
+    /// The cluster whose history the target will have.
     pub source: SourceChoice,
-    /// The key of both sides' flavor; `None` finds it by looking.
+    /// Key of the product that created both clusters ([`walparse::Flavor::key`]); `None`: detected from their files.
     pub flavor: Option<String>,
-    /// How long a lost connection to a running server is tried to be made again; zero: not at all.
+    /// How long reconnecting to a running source is tried after a connection is lost; zero: not at all.
     pub retry_timeout: Duration,
-    /// Whether to change anything.
+    /// Whether to rewind, to check, or only to plan.
     pub mode: Mode,
-    /// What to do about a target that is on the source's own timeline and has not diverged.
+    /// What to do about a target that is on the source's timeline and has not diverged.
     pub same_timeline: SameTimeline,
     /// Whether to make the target a standby of the source.
     pub recovery_conf: RecoveryConf,
-    /// Which files of the target stay its own.
+    /// Which local files of the target are kept.
     pub keep: KeepRules,
-    /// Where to look for WAL that the target no longer has.
+    /// Where to search for WAL that the target no longer has.
     pub missing_wal: MissingWal,
     /// The target's `postgresql.conf`, if it is not in the data directory.
     pub config_file: Option<PathBuf>,
-    /// What to do if free space is short.
+    /// What to do if there is too little free space.
     pub space: SpaceCheck,
-    /// What to do about changed blocks that replay makes anew.
+    /// What to do about changed blocks that replay rebuilds.
     pub rebuilt_blocks: RebuiltBlocks,
-    /// Where what the rewind gives up is copied to before the first change.
+    /// Where discarded data is saved before the first change; `None`: it is not saved.
     pub keep_diverged: Option<KeepDiverged>,
-    /// Whether WAL of the target that waits for archiving is archived before the first change.
+    /// Whether WAL of the target that is not archived yet (`archive_status/*.ready`) is archived before the first
+    /// change.
     pub archive_ready: bool,
-    /// Whether what was written is made durable.
+    /// How changes are made durable.
     pub sync: SyncChoice,
-    /// Connections and threads; `None` leaves the choice to the engine.
+    /// Number of connections, and of threads; `None`: the engine's choice.
     pub jobs: Option<NonZeroUsize>,
     /// Which targets are rewound.
     pub need: Need,
     /// Whether files are compared before they are copied whole.
     pub delta: Delta,
-    /// The most bytes to fetch per second.
+    /// Limit on the bytes fetched from the source per second; `None`: no limit.
     pub max_rate: Option<NonZeroU64>,
-    /// What to do about a target that was not stopped cleanly.
+    /// What to do about a target that was not shut down cleanly.
     pub unclean_target: UncleanTarget,
-    /// Asks the run to stop before it is done.
+    /// Requests the run to stop early.
     pub stop: StopFlag,
-    /// Is told of every change to the target before it is made: for tests.
+    /// Called before every change to the target; for tests.
     pub observer: Option<Arc<dyn ChangeObserver>>,
 }
 
 impl Options {
-    /// A rewind with nothing said beyond what it needs.
+    /// The default options for rewinding the data directory `target`.
     pub fn new(target: PathBuf, source: SourceChoice) -> Options {
         Options {
             target,
@@ -92,21 +93,21 @@ impl Options {
     }
 }
 
-/// A copy of what a rewind gives up.
+/// Where and to what extent discarded data is saved.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct KeepDiverged {
-    /// Where: a directory that is empty or not there yet.
+    /// A directory outside the data directory that is empty or does not exist yet.
     pub directory: PathBuf,
-    /// Whether not only WAL is copied, but also all bytes of other files that will be overwritten or removed.
+    /// Whether all bytes of other files that will be overwritten or removed are saved, too, and not only WAL.
     pub blocks: bool,
 }
 
-/// The two kinds of source.
+/// The source: a server or a directory.
 #[derive(Debug)]
 pub enum SourceChoice {
     /// A running server.
     Server(Box<Conninfo>),
-    /// The data directory of a stopped one.
+    /// The data directory of a stopped server.
     Directory(PathBuf),
 }
 
@@ -118,6 +119,7 @@ pub(crate) enum SourceLife {
 }
 
 impl SourceChoice {
+    /// Whether the source may change during the run.
     pub(crate) fn life(&self) -> SourceLife {
         match self {
             SourceChoice::Server(_) => SourceLife::Running,
@@ -126,23 +128,23 @@ impl SourceChoice {
     }
 }
 
-/// Do it, or only say what would be done.
+/// How far a run goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     /// Rewind the target.
     Rewind,
-    /// Make the plan and stop; no data is moved.
+    /// Make the plan and stop; nothing is changed and no data is copied.
     DryRun,
-    /// Besides, try all that a rewind could fail with before its first change.
+    /// Make the plan, check everything that can fail, and stop.
     Check,
 }
 
-/// What to do about a target on the source's timeline whose WAL is part of the source's.
+/// What to do about a target on the source's timeline whose WAL is a part of the source's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SameTimeline {
-    /// Nothing: it can follow as it is.
+    /// Nothing: it can follow the source as it is.
     Follow,
-    /// Make its files the source's all the same, as sys_rewind of KingbaseES V8R3 does.
+    /// Rewind it from its last checkpoint on all the same, as `sys_rewind` of KingbaseES V8R3 does.
     Resync,
 }
 
@@ -155,12 +157,12 @@ pub enum RecoveryConf {
     Write(WrittenPassword),
 }
 
-/// Where to look for WAL of the target that is not in its WAL directory, in this order.
+/// Where to search for WAL of the target that is not in its WAL directory; the directories come first.
 #[derive(Clone, Debug)]
 pub struct MissingWal {
-    /// Directories with copies of segments.
+    /// Directories with copies of segments, in the order in which they are searched.
     pub directories: Vec<PathBuf>,
-    /// A command that fetches a segment.
+    /// The command that fetches a segment from an archive.
     pub restore_command: RestoreCommand,
 }
 
@@ -171,11 +173,11 @@ pub enum RestoreCommand {
     Off,
     /// The one in the target's configuration (`-c`).
     FromTarget,
-    /// This one.
+    /// This command.
     Given(String),
 }
 
-/// What to do if a file system seems too full for the rewind.
+/// What to do if a file system has too little free space for the rewind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SpaceCheck {
     /// Stop before the first change.
@@ -184,41 +186,41 @@ pub enum SpaceCheck {
     Ignore,
 }
 
-/// What to do about changed blocks that replay of the common WAL makes anew, whatever stands there.
+/// What to do about changed blocks that replay of the common WAL rebuilds whatever their contents are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RebuiltBlocks {
-    /// Leave them to replay.
+    /// Do not copy them: replay restores them.
     Leave,
     /// Copy them like all others.
     Copy,
 }
 
-/// Whether to make writes durable before the run ends.
+/// How changes are made durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SyncChoice {
     /// fsync every file and directory that was changed.
     Fsync,
     /// Sync the whole file systems of the data directory, the WAL directory and the tablespaces.
     Syncfs,
-    /// Leave it to the operating system (`-N`).
+    /// Not at all: when data reaches the disk is left to the operating system (`-N`).
     Off,
 }
 
 /// Which targets are rewound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Need {
-    /// Those with WAL that the source has not.
+    /// Those with WAL that the source does not have.
     Diverged,
-    /// Also those that were not stopped cleanly while the source went to another timeline. `pg_rewind` does
-    /// so: it lets them recover first, and the checkpoint at the end of that is WAL of their own. Then all
-    /// files become the source's.
+    /// Also those that were not shut down cleanly, if the source is on another timeline. `pg_rewind` does so:
+    /// it completes crash recovery first, and the checkpoint at the end of recovery is WAL that the source
+    /// does not have.
     DivergedOrUnclean,
 }
 
-/// Whether files that would be copied whole are compared first, so that only what differs is copied.
+/// Whether files that would be copied whole are compared first, so that only the ranges that differ are copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Delta {
-    /// Yes, unless there is much to compare and a try shows that copying takes less time.
+    /// Yes, unless there is much to compare and a sample shows that copying is faster.
     Auto,
     /// Always.
     On,
@@ -226,32 +228,33 @@ pub enum Delta {
     Off,
 }
 
-/// What to do about a target that was not stopped cleanly.
+/// What to do about a target that was not shut down cleanly.
 #[derive(Debug)]
 pub enum UncleanTarget {
-    /// Nothing: its WAL is read to the real end.
+    /// Read its WAL to the last valid record.
     Accept,
-    /// Let its own server recover it first.
+    /// Run its own server to complete crash recovery first.
     Recover(Box<dyn CrashRecovery>),
-    /// End the run.
+    /// Fail.
     Refuse,
 }
 
-/// Brings a data directory that was not stopped cleanly to a clean stop by running its own server.
+/// Completes crash recovery of a data directory by running its own server, and shuts that down cleanly.
 pub trait CrashRecovery: std::fmt::Debug + Send + Sync {
-    /// Recovers `target`, whose control file is `control`; afterwards its state must be clean.
+    /// Recovers the data directory `target`, whose control file is `control`. After success the state in the
+    /// control file must be clean.
     ///
     /// # Errors
-    /// The server program was not found, is of another version, or failed.
+    /// The server program was not found, has another version, or failed.
     fn recover(&self, target: &Path, control: &ControlFile) -> Result<(), CrashRecoveryError>;
 }
 
-/// Why the target's own server could not finish its recovery.
+/// Why the target's own server could not complete crash recovery.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct CrashRecoveryError {
-    /// What failed, on which path.
+    /// What failed, with the path.
     pub message: String,
-    /// What the operator can do.
+    /// A hint for the operator.
     pub hint: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What a run found and did: the data of every report.
+//! The result of a run: the figures that reports are made from.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use walparse::{Lsn, TimelineId};
 
-/// Where the target's history left the source's.
+/// The point where the histories of source and target diverge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Divergence {
-    /// The first byte of WAL that is not common.
+    /// The first byte of WAL that is not common to both.
     pub lsn: Lsn,
     /// The last common timeline.
     pub timeline: TimelineId,
@@ -18,9 +18,9 @@ pub struct Divergence {
 /// The last checkpoint of the target that both histories share.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CommonCheckpoint {
-    /// Where its record starts.
+    /// Start of its record.
     pub lsn: Lsn,
-    /// Where replay from it starts.
+    /// Its redo location, where replay starts.
     pub redo: Lsn,
     /// Its timeline.
     pub timeline: TimelineId,
@@ -29,20 +29,20 @@ pub struct CommonCheckpoint {
 /// How a successful run ended.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Outcome {
-    /// The target's history is part of the source's: it can follow as it is.
+    /// The target's history is a part of the source's: it can follow the source as it is.
     NotNeeded(Report),
-    /// An earlier run has finished this rewind and the server has not been started since.
+    /// An earlier run has finished this rewind, and no server has been started since.
     AlreadyRewound(Report),
-    /// A dry run: this would have been done.
+    /// A dry run: the report says what a rewind would do.
     Planned(Report),
-    /// A check: this would have been done, and nothing was found that it would fail with.
+    /// A check: the report says what a rewind would do, and all checks have passed.
     Checked(Report),
-    /// Done.
+    /// The target has been rewound.
     Rewound(Report),
 }
 
 impl Outcome {
-    /// What was found on the way, whatever the end.
+    /// The figures of the run, whatever its outcome.
     pub fn report(&self) -> &Report {
         match self {
             Outcome::NotNeeded(report)
@@ -54,71 +54,71 @@ impl Outcome {
     }
 }
 
-/// The figures of a run; what a run did not come to is absent.
+/// The figures of a run. Those of stages that it did not reach are `None`, empty or zero.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Report {
     /// When the run began.
     pub started: Timestamp,
     /// When it ended.
     pub finished: Timestamp,
-    /// The stages in order, with the time each took (stages may overlap).
+    /// The stages in their order, with the time that each took.
     pub stages: Vec<StageTime>,
-    /// Where the histories part.
+    /// The point of divergence.
     pub divergence: Option<Divergence>,
-    /// The checkpoint that replay will start from.
+    /// The last common checkpoint.
     pub checkpoint: Option<CommonCheckpoint>,
-    /// When the search for it began and ended.
+    /// When the search for that checkpoint began and ended.
     pub checkpoint_search: Option<(Timestamp, Timestamp)>,
-    /// From where to where the source's WAL must be replayed; its end is the minRecoveryPoint.
+    /// The source's WAL that the target must replay; its end is the minRecoveryPoint.
     pub replay: Option<WalSpan>,
-    /// What was planned (and, after a rewind, done).
+    /// Files and bytes of the plan.
     pub plan: Option<PlanSummary>,
-    /// Paths of entries that are the target's own and stay.
+    /// Local files and directories of the target that are kept: paths below the data directory.
     pub kept: Vec<String>,
-    /// Paths of such entries that only the source has, and that are not taken from there.
+    /// Files and directories that match the same patterns but exist only on the source: they are not copied.
     pub not_taken: Vec<String>,
-    /// What each file system needs, if that was looked at.
+    /// Space needed on each file system; empty if it was not checked.
     pub space: Vec<SpaceNeed>,
-    /// Bytes that came from the source.
+    /// Bytes fetched from the source.
     pub bytes_fetched: u64,
-    /// WAL of the target that was read, in bytes and in records.
+    /// Bytes of the target's WAL that were read.
     pub wal_bytes_scanned: u64,
-    /// Records in it.
+    /// Records in these bytes.
     pub wal_records_scanned: u64,
 }
 
-/// A stretch of WAL, with the segment files its ends lie in.
+/// A range of WAL, with the names of the segment files of its ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WalSpan {
-    /// Redo of the checkpoint replay starts from.
+    /// Redo location of the checkpoint that replay starts from.
     pub start: Lsn,
-    /// The segment file of `start`.
+    /// Name of the segment file that contains `start`.
     pub start_file: String,
     /// The minRecoveryPoint: the end of a record.
     pub end: Lsn,
-    /// Its timeline.
+    /// The timeline of the last byte before `end`.
     pub end_timeline: TimelineId,
-    /// The segment file of the last byte before `end`.
+    /// Name of the segment file that contains the last byte before `end`.
     pub end_file: String,
 }
 
-/// Free space that a rewind needs on one file system.
+/// Space that a rewind needs on one file system, and what is free there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SpaceNeed {
-    /// A directory on it.
+    /// A directory on this file system.
     pub directory: PathBuf,
-    /// Bytes that will be added, with a margin.
+    /// Bytes that the rewind adds, with a margin.
     pub needed: u64,
-    /// Bytes that are free for this user.
+    /// Bytes available to this user.
     pub available: u64,
 }
 
-/// The time one stage took.
+/// The time that one stage took.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StageTime {
     /// Its name: a single lower-case word.
     pub name: &'static str,
-    /// Wall time.
+    /// Wall-clock time.
     pub elapsed: Duration,
 }
 
@@ -135,27 +135,27 @@ pub struct PlanSummary {
     pub wal: u64,
     /// Their bytes.
     pub wal_bytes: u64,
-    /// Relation files whose missing end is copied.
+    /// Relation files of which the part that the target lacks is copied.
     pub copy_tail: u64,
-    /// The bytes of these ends.
+    /// The bytes of these parts.
     pub copy_tail_bytes: u64,
     /// Relation files of which single blocks are copied.
     pub changed_files: u64,
-    /// These blocks.
+    /// The number of these blocks.
     pub blocks: u64,
     /// Their bytes.
     pub block_bytes: u64,
-    /// Changed blocks that are not copied, because replay of the common WAL makes them anew.
+    /// Changed blocks that are not copied, because replay of the common WAL restores them.
     pub left_to_replay: u64,
-    /// Relation files to cut to the source's length.
+    /// Relation files to truncate to their length on the source.
     pub truncate: u64,
-    /// Entries that are the target's own; a directory counts once.
+    /// Local files and directories that are kept; a directory counts once.
     pub kept: u64,
     /// Files, directories and links to remove.
     pub remove: u64,
-    /// Files that stay as they are.
+    /// Files, directories and links that need no change.
     pub unchanged: u64,
-    /// All bytes of the source's data directory, for comparison.
+    /// Bytes of all files in the source's data directory, for comparison.
     pub source_bytes: u64,
 }
 

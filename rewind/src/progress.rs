@@ -1,29 +1,29 @@
-//! How far the run is, for whoever watches.
+//! Reports the progress of a run to its caller.
 
-/// The stages a watcher hears of.
+/// The stages whose progress is reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
     /// Reading the target's WAL; counted in bytes.
     Scan,
-    /// Listing the files of both sides; no count.
+    /// Listing the files of both sides; not counted.
     Inventory,
-    /// Fetching from the source; counted in bytes.
+    /// Copying from the source; counted in bytes.
     Copy,
-    /// Making it durable; counted in files.
+    /// Making the changes durable; counted in files.
     Sync,
 }
 
-/// Receives the progress of a run. Calls come from many threads.
+/// Receives the progress of a run. Its methods are called from many threads at once.
 pub trait Progress: Send + Sync {
-    /// A stage begins; `total` is in the stage's unit, if it is known.
+    /// A stage begins. `total` is its size in the stage's unit, if that is known.
     fn begin(&self, stage: Stage, total: Option<u64>);
-    /// This much more is done.
+    /// `amount` more is done, in the stage's unit.
     fn advance(&self, stage: Stage, amount: u64);
     /// The stage has ended.
     fn finish(&self, stage: Stage);
 }
 
-/// Tells nobody.
+/// Reports nothing.
 #[derive(Debug)]
 pub struct Silent;
 

@@ -1,6 +1,6 @@
-//! What state a data directory is in, told by its files alone.
+//! Determines the state of a data directory from its files alone.
 //!
-//! Only reads, and takes no lock: it may be asked while a server or another run works on the directory.
+//! Nothing is written and no lock is taken: this is safe while a server or another run uses the directory.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -8,79 +8,106 @@ use std::time::Duration;
 
 use walparse::{ControlFile, Flavor};
 
-use crate::datadir::flavor::flavor_of_directory;
+use crate::datadir::config::recovery::has_signal_files;
+use crate::datadir::config::{ConfigError, Configuration};
+use crate::datadir::flavor::{FlavorError, flavor_of_directory};
 use crate::datadir::label::BackupLabel;
-use crate::error::RewindError;
+use crate::datadir::server::{self, DataDirectoryError, LockFile};
 use crate::outcome::{CommonCheckpoint, Divergence};
-use crate::survey::preflight::{self, LockFile, PreflightError};
 use crate::target::journal::{Journal, JournalError};
 use crate::target::lock_holder;
 
-/// What is known of a data directory.
+/// Why the state of a data directory cannot be determined.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StatusError {
+    /// The directory cannot be read.
+    #[error(transparent)]
+    DataDirectory(#[from] DataDirectoryError),
+    /// The product that created it was not recognized.
+    #[error("could not find out the flavor of the target")]
+    Flavor(#[from] FlavorError),
+    /// Its recovery settings cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+impl StatusError {
+    /// A hint for the operator: what to do next, if there is anything to suggest.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            StatusError::DataDirectory(error) => error.hint(),
+            StatusError::Flavor(error) => Some(error.hint()),
+            StatusError::Config(error) => error.hint(),
+        }
+    }
+}
+
+/// The state of a data directory.
 #[derive(Debug)]
 pub struct Status {
     /// The directory, as an absolute path.
     pub directory: PathBuf,
-    /// What it is fit for.
+    /// What can be done with it.
     pub condition: Condition,
     /// Its control file.
     pub control: ControlFile,
-    /// The process of the server that runs on it.
+    /// Process ID of the server that runs on it.
     pub server: Option<u32>,
-    /// A lock file of a server that no longer runs.
+    /// Whether there is a lock file of a server that no longer runs.
     pub has_stale_lock_file: bool,
-    /// The process of the kbrecover that works on it.
+    /// Process ID of the kbrecover that has locked it.
     pub kbrecover: Option<u32>,
-    /// The rewind that has not finished; `None` with [`Condition::Unfinished`] if its journal is unusable.
+    /// The unfinished rewind; `None` with [`Condition::Unfinished`] if its journal cannot be used.
     pub unfinished: Option<UnfinishedRewind>,
     /// Why the journal of an unfinished rewind cannot be used.
     pub journal_problem: Option<JournalError>,
-    /// How the next start will go on.
+    /// The role that a server will have after its next start.
     pub starts_as: StartsAs,
 }
 
-/// What a data directory is fit for.
+/// What can be done with a data directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Condition {
-    /// Stopped in order.
+    /// Shut down cleanly.
     Clean,
     /// A server runs on it.
     ServerRuns,
-    /// Another kbrecover works on it.
+    /// A kbrecover has locked it.
     KbrecoverRuns,
-    /// A rewind has not finished: no server starts.
+    /// A rewind has not finished: no server starts on it.
     Unfinished,
     /// Rewound, and no server has been started since.
     Rewound,
-    /// Not stopped in order: the next start begins with recovery.
+    /// Not shut down cleanly: the next start begins with recovery.
     NeedsRecovery,
-    /// A base backup on which no server has been started.
+    /// A base backup; no server has been started on it yet.
     BaseBackup,
 }
 
-/// What the journal says of a rewind that has not finished.
+/// An unfinished rewind, as its journal describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UnfinishedRewind {
-    /// When it began, in local time.
+    /// When it began: local time with its zone, as text.
     pub begun: String,
-    /// The source it began with.
+    /// The name of the source it began with.
     pub source: String,
-    /// Where the histories part.
+    /// The point of divergence.
     pub divergence: Divergence,
-    /// Where replay will start.
+    /// The last common checkpoint.
     pub checkpoint: CommonCheckpoint,
-    /// What the next run fetches again: the plan's bytes, as of the first run. Absent in older journals.
+    /// Bytes that the next run fetches again, by the plan of the first run; `None` in journals of older versions.
     pub bytes_left: Option<u64>,
-    /// Relations with blocks to be fetched again.
+    /// Relations that have blocks named in the target's WAL after the fork.
     pub relations: u64,
-    /// These blocks.
+    /// The number of these blocks.
     pub blocks: u64,
 }
 
-/// What a server does after its start, by the files that tell it.
+/// The role of a server after its start, as the files in the data directory determine it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StartsAs {
-    /// It lets sessions write.
+    /// It is a primary.
     Primary,
     /// It follows another server (`standby.signal`; up to 11 `standby_mode` in `recovery.conf`).
     Standby,
@@ -92,17 +119,17 @@ pub enum StartsAs {
 ///
 /// # Errors
 /// It is no data directory, or one of the files that tell its state cannot be read.
-pub fn status(directory: &Path) -> Result<Status, RewindError> {
-    let open = |source| PreflightError::Open { path: directory.to_owned(), source };
+pub fn status(directory: &Path) -> Result<Status, StatusError> {
+    let open = |source| DataDirectoryError::Open { path: directory.to_owned(), source };
     let root = directory.canonicalize().map_err(open)?;
-    let flavor = flavor_of_directory(&root, None).map_err(PreflightError::from)?;
-    preflight::check_data_directory(&root, flavor.names())?;
+    let flavor = flavor_of_directory(&root, None)?;
+    server::check_data_directory(&root, flavor.names())?;
     let (label, journal) = label_and_journal(&root, flavor)?;
     let control = control_file(&root, flavor)?;
     let kbrecover = lock_holder::find(&root);
-    let (server, has_stale_lock_file) = match preflight::check_not_running(&root, flavor.names()) {
+    let (server, has_stale_lock_file) = match server::check_not_running(&root, flavor.names()) {
         Ok(lock_file) => (None, lock_file == LockFile::Stale),
-        Err(PreflightError::Running { pid, .. } | PreflightError::ServerProcess { pid, .. }) => {
+        Err(DataDirectoryError::Running { pid, .. } | DataDirectoryError::ServerProcess { pid, .. }) => {
             (Some(pid), false)
         }
         Err(error) => return Err(error.into()),
@@ -150,39 +177,40 @@ impl UnfinishedRewind {
     }
 }
 
-/// The label, and the journal if the label says that there is one. A run may finish between the two looks.
+/// `backup_label`, and the journal if the label carries our mark. A run may finish between the two reads, so the
+/// label is read again afterwards.
 fn label_and_journal(
     root: &Path,
     flavor: Flavor,
-) -> Result<(Option<BackupLabel>, Option<Result<Journal, JournalError>>), PreflightError> {
-    let label = preflight::label(root)?;
+) -> Result<(Option<BackupLabel>, Option<Result<Journal, JournalError>>), DataDirectoryError> {
+    let label = server::backup_label(root)?;
     if label != Some(BackupLabel::Unfinished) {
         return Ok((label, None));
     }
     let journal = Journal::read(root, flavor);
-    match preflight::label(root)? {
+    match server::backup_label(root)? {
         Some(BackupLabel::Unfinished) => Ok((label, Some(journal))),
         finished => Ok((finished, None)),
     }
 }
 
-/// The control file; one that a running server is writing may be torn, and is read again.
-fn control_file(root: &Path, flavor: Flavor) -> Result<ControlFile, PreflightError> {
+/// The control file. A torn read, because a running server is writing it, is repeated.
+fn control_file(root: &Path, flavor: Flavor) -> Result<ControlFile, DataDirectoryError> {
     for _ in 0..5 {
-        match preflight::target_control(root, flavor) {
-            Err(PreflightError::Control { source, .. }) if source.may_be_torn() => {
+        match server::target_control(root, flavor) {
+            Err(DataDirectoryError::Control { source, .. }) if source.may_be_torn() => {
                 thread::sleep(Duration::from_millis(20));
             }
             other => return other,
         }
     }
-    preflight::target_control(root, flavor)
+    server::target_control(root, flavor)
 }
 
-/// What the next start will make of the directory.
-fn starts_as(root: &Path, control: &ControlFile) -> Result<StartsAs, RewindError> {
+/// The role after the next start: by signal files, or up to 11 by `recovery.conf`.
+fn starts_as(root: &Path, control: &ControlFile) -> Result<StartsAs, StatusError> {
     let exists = |name: &str| root.join(name).symlink_metadata().is_ok();
-    if crate::apply::recovery_conf::has_signal_files(control.version()) {
+    if has_signal_files(control.version()) {
         return Ok(match (exists("standby.signal"), exists("recovery.signal")) {
             (true, _) => StartsAs::Standby,
             (false, true) => StartsAs::Recovery,
@@ -192,8 +220,8 @@ fn starts_as(root: &Path, control: &ControlFile) -> Result<StartsAs, RewindError
     if !exists("recovery.conf") {
         return Ok(StartsAs::Primary);
     }
-    let settings = crate::datadir::config::Configuration::read_one(&root.join("recovery.conf"))?;
-    // Any beginning of "on", "true", "yes" and "1" is true for the server.
+    let settings = Configuration::read_one(&root.join("recovery.conf"))?;
+    // The server takes any unambiguous prefix of "on", "true", "yes" and "1" as true (bool.c).
     let is_standby = settings.get("standby_mode").is_some_and(|value| {
         let value = value.to_ascii_lowercase();
         !value.is_empty()
@@ -208,7 +236,7 @@ mod tests {
     use crate::datadir::inventory::Inventory;
     use crate::datadir::label;
     use crate::target::Target;
-    use crate::target::external_files::Outside;
+    use crate::target::external_files::ExternalFiles;
     use crate::target::journal::NewJournal;
     use crate::wal::changed::ChangedBlocks;
     use walparse::control::testing::ControlFields;
@@ -218,7 +246,7 @@ mod tests {
         Version::find(1300, 202_209_061).unwrap()
     }
 
-    /// A directory with as much as tells its state.
+    /// A directory with the files that determine its state.
     fn directory() -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("global")).unwrap();
@@ -233,7 +261,7 @@ mod tests {
     }
 
     fn write_journal(directory: &tempfile::TempDir, target: &Target) {
-        let control = preflight::target_control(directory.path(), version().flavor()).unwrap();
+        let control = server::target_control(directory.path(), version().flavor()).unwrap();
         let mut changed = ChangedBlocks::default();
         for (number, block) in [(16384, 0), (16384, 7), (16385, 1)] {
             changed.named.insert(Relation { tablespace: 1663, database: 5, number }, BlockNumber(block));
@@ -249,7 +277,7 @@ mod tests {
                 timeline: TimelineId(1),
             },
             changed: &changed,
-            outside: &Outside::default(),
+            outside: &ExternalFiles::default(),
             files: &Inventory::default(),
             fetch_bytes: 4711,
             keep: &[],
@@ -259,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_files_say() {
+    fn condition_and_role_follow_from_the_files() {
         let directory = directory();
         let state = || status(directory.path()).unwrap();
         let clean = state();
@@ -280,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_rewind_says_what_is_left() {
+    fn an_unfinished_rewind_reports_what_is_left() {
         let directory = directory();
         put(&directory, "backup_label", label::mark());
         let lost = status(directory.path()).unwrap();
@@ -299,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn asking_takes_no_lock_and_names_who_has_it() {
+    fn status_takes_no_lock_and_names_the_holder() {
         let directory = directory();
         let target = Target::lock(directory.path()).unwrap();
         assert_eq!(status(directory.path()).unwrap().kbrecover, Some(std::process::id()));
@@ -309,14 +337,14 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_something_else_is_an_error() {
+    fn a_directory_that_is_no_data_directory_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         assert!(status(directory.path()).is_err());
         assert!(status(&directory.path().join("none")).is_err());
     }
 
     #[test]
-    fn recovery_conf_tells_before_12() {
+    fn before_12_recovery_conf_determines_the_role() {
         let directory = directory();
         let old = Version::all().find(|version| version.name() == "11").unwrap();
         let control = ControlFile::parse(&ControlFields::clean(old).build()).unwrap();

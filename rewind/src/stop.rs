@@ -1,7 +1,7 @@
-//! A request to stop, from outside the run.
+//! A request to stop a run.
 //!
-//! Before the commit every change is a safe point: it may be the last one, and the next run goes on from
-//! there. From the commit on the run is finished sooner than stopped.
+//! Until the commit a run may stop after any change, and the next run resumes the rewind. After the commit a run
+//! is finished rather than stopped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -10,7 +10,7 @@ const GO_ON: u8 = 0;
 const STOP: u8 = 1;
 const TOO_LATE: u8 = 2;
 
-/// Asks a run to stop; copies ask the same run.
+/// Requests a run to stop. Clones belong to the same run.
 #[derive(Clone, Debug, Default)]
 pub struct StopFlag(Arc<AtomicU8>);
 
@@ -20,22 +20,23 @@ pub struct StopFlag(Arc<AtomicU8>);
 pub(crate) struct Stopped;
 
 impl StopFlag {
-    /// Makes the run end at the next safe point. Says whether it will: after the commit it is too late.
+    /// Requests the run to stop at the next safe point. Returns whether it will: after the commit it is too late.
     pub fn request(&self) -> bool {
         let before = self.0.compare_exchange(GO_ON, STOP, Ordering::SeqCst, Ordering::SeqCst);
         before != Err(TOO_LATE)
     }
 
-    /// Whether the run has been asked in time.
+    /// Whether a stop has been requested in time.
     pub fn is_requested(&self) -> bool {
         self.0.load(Ordering::SeqCst) == STOP
     }
 
+    /// Fails if a stop has been requested.
     pub(crate) fn check(&self) -> Result<(), Stopped> {
         if self.is_requested() { Err(Stopped) } else { Ok(()) }
     }
 
-    /// From now on a request comes too late; one that came before is still an error.
+    /// Accepts no request any more. Fails if a stop has been requested before.
     pub(crate) fn close(&self) -> Result<(), Stopped> {
         match self.0.compare_exchange(GO_ON, TOO_LATE, Ordering::SeqCst, Ordering::SeqCst) {
             Err(STOP) => Err(Stopped),

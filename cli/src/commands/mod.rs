@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+pub(crate) mod grants;
 pub(crate) mod hook;
 pub(crate) mod inspect;
 pub(crate) mod package;

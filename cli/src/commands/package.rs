@@ -1,4 +1,4 @@
-//! `kbrecover completions` and `kbrecover man`: what a package has besides the program.
+//! `kbrecover completions` and `kbrecover man`: files that a package installs beside the program.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::screen::{Screen, to_stdout};
 #[derive(Args)]
 #[command(display_name = "kbrecover")]
 pub(crate) struct CompletionsArgs {
-    /// The shell
+    /// Shell to print the script for
     #[arg(value_enum, value_name = "SHELL")]
     shell: Shell,
 }
@@ -24,12 +24,12 @@ pub(crate) struct CompletionsArgs {
 #[derive(Args)]
 #[command(display_name = "kbrecover")]
 pub(crate) struct ManArgs {
-    /// Write a page for each command into this directory, instead of one to standard output
+    /// Write a page for each command to this directory, instead of one page to standard output
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
-/// Prints a script that makes a shell complete the command line.
+/// Prints the completion script of a shell.
 pub(crate) fn completions(args: &CompletionsArgs, mut command: clap::Command) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "kbrecover", &mut script);
@@ -37,7 +37,7 @@ pub(crate) fn completions(args: &CompletionsArgs, mut command: clap::Command) ->
     ExitCode::SUCCESS
 }
 
-/// Prints the manual page of the program, or writes all pages.
+/// Prints the manual page of the program, or writes the pages of all commands.
 pub(crate) fn man(args: &ManArgs, command: clap::Command) -> ExitCode {
     let Some(directory) = &args.out else {
         let mut page = Vec::new();
@@ -55,7 +55,7 @@ pub(crate) fn man(args: &ManArgs, command: clap::Command) -> ExitCode {
     }
 }
 
-/// The pages could not be written.
+/// The manual pages could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("could not write manual pages to \"{}\"", directory.display())]
 struct PagesError {

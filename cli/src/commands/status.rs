@@ -1,16 +1,44 @@
-//! `kbrecover status`: what state a data directory is in.
+//! `kbrecover status`: the state of a data directory.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::Args;
 use kbrecover_rewind::{Condition, Status};
 
-use crate::args::{Format, StatusArgs};
 use crate::failure::{Failed, SetupError};
 use crate::report;
 use crate::screen::{self, Screen};
+use crate::values::Format;
 
-/// Runs the command. The exit status says the state.
+/// The options of `kbrecover status`.
+#[derive(Args)]
+#[command(display_name = "kbrecover", after_help = STATUS_HELP)]
+pub(crate) struct StatusArgs {
+    /// Data directory to examine; its server may be running
+    #[arg(short = 'D', long, value_name = "DIR", overrides_with = "target_data")]
+    #[arg(visible_alias = "target-pgdata", visible_alias = "target-kingbase-data")]
+    pub(crate) target_data: Option<PathBuf>,
+
+    /// Output format: text, or one JSON object
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", overrides_with = "format")]
+    pub(crate) format: Format,
+}
+
+const STATUS_HELP: &str = "\
+Only reads the directory, without locking it.
+
+Exit status, by the state of the directory:
+  0  cleanly shut down
+  1  unknown: not a data directory, or a file that is needed cannot be read
+  2  a rewind has not finished: no server starts, run the rewind again
+  3  a server is running
+  4  kbrecover is running
+  5  rewound, and not started since
+  6  not shut down cleanly: the next start performs recovery
+  7  a base backup that has not been started yet";
+
+/// Runs the command. The exit status tells the state.
 pub(crate) fn run(args: &StatusArgs) -> ExitCode {
     let looked = data_directory(args).map_err(Failed::from).and_then(|directory| {
         kbrecover_rewind::status(&directory).map_err(|error| Failed::untouched(&error, error.hint()))
@@ -36,11 +64,11 @@ fn data_directory(args: &StatusArgs) -> Result<PathBuf, SetupError> {
     args.target_data.clone().ok_or(SetupError::NoDirectory)
 }
 
-/// Promised to scripts: documented in the help and the README.
+/// The exit status of each state. Scripts rely on it: it is documented in `--help` and the README.
 fn exit_status(status: &Status) -> u8 {
     match status.condition {
         Condition::Clean => 0,
-        // 1 is for what cannot be told. 2 means the same as at the end of a rewind.
+        // 1 is left to errors. 2 has the meaning that it has as the exit status of a rewind.
         Condition::Unfinished => 2,
         Condition::ServerRuns => 3,
         Condition::KbrecoverRuns => 4,

@@ -1,35 +1,35 @@
-//! Command lines as the server's programs read them: `getopt_long` of the GNU C library.
+//! Parses command lines as the server's programs do, with `getopt_long` of the GNU C library.
 //!
-//! Scripts that were written for those programs rely on it: `-Dvalue`, `-PD value`, `--opt value` and
-//! `--opt=value`, any beginning of a long name that fits one option only, options behind operands, `--`.
+//! Scripts written for those programs rely on its rules: `-Dvalue`, `-PD value`, `--opt value`,
+//! `--opt=value`, unambiguous abbreviations of long names, options after operands, and `--`.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// An option there is.
+/// A known option.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spec {
-    /// Its letter.
+    /// Its short name.
     pub(crate) short: Option<u8>,
-    /// Its name.
+    /// Its long name.
     pub(crate) long: &'static str,
-    /// Whether a value comes with it.
+    /// Whether it takes a value.
     pub(crate) takes_value: bool,
 }
 
-/// What a command line consists of.
+/// A parsed command line.
 #[derive(Default, PartialEq, Eq, Debug)]
 pub(crate) struct Parsed {
     /// The long names of the options given, in order, with their values.
     pub(crate) options: Vec<(&'static str, Option<OsString>)>,
-    /// All else.
+    /// The other arguments.
     pub(crate) operands: Vec<OsString>,
 }
 
-/// Reads arguments, without the program's name.
+/// Parses arguments, without the program's name.
 ///
 /// # Errors
-/// The first argument that is wrong, in the C library's words.
+/// The first invalid argument, in the words of the C library.
 pub(crate) fn parse(arguments: &[OsString], specs: &[Spec]) -> Result<Parsed, String> {
     let mut parsed = Parsed::default();
     let mut rest = arguments.iter();
@@ -57,10 +57,10 @@ fn long<'a>(
         Some(at) => (&text[..at], Some(OsString::from_vec(text[at + 1..].to_vec()))),
         None => (text, None),
     };
-    let fitting: Vec<_> = specs.iter().filter(|spec| spec.long.as_bytes().starts_with(name)).collect();
-    let exact = fitting.iter().find(|spec| spec.long.as_bytes() == name);
+    let matching: Vec<_> = specs.iter().filter(|spec| spec.long.as_bytes().starts_with(name)).collect();
+    let exact = matching.iter().find(|spec| spec.long.as_bytes() == name);
     let shown = OsStr::from_bytes(text).to_string_lossy();
-    let spec = match (exact, &fitting[..]) {
+    let spec = match (exact, &matching[..]) {
         (Some(spec), _) | (None, [spec]) => *spec,
         (None, []) => return Err(format!("unrecognized option '--{shown}'")),
         (None, several) => {
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling() {
+    fn every_spelling_is_accepted() {
         let target = ("target", Some(OsString::from("/d")));
         let dry_run = ("dry-run", None);
         for line in ["-nD /d", "-nD/d", "-n --target /d", "-n --tar=/d", "--dry --t /d"] {
@@ -136,8 +136,8 @@ mod tests {
     }
 
     #[test]
-    fn complaints_are_the_c_library_s() {
-        for (line, complaint) in [
+    fn errors_have_the_words_of_the_c_library() {
+        for (line, error) in [
             ("-nx", "invalid option -- 'x'"),
             ("-nD", "option requires an argument -- 'D'"),
             ("--foo=1", "unrecognized option '--foo=1'"),
@@ -145,7 +145,7 @@ mod tests {
             ("--target", "option '--target' requires an argument"),
             ("--so x", "option '--so' is ambiguous; possibilities: '--source-dir' '--source-server'"),
         ] {
-            assert_eq!(read(line).unwrap_err(), complaint);
+            assert_eq!(read(line).unwrap_err(), error);
         }
     }
 }

@@ -1,8 +1,8 @@
-//! `--help` of the programs this one stands in for: their options in their order and their form.
+//! The `--help` output of `pg_rewind` and `sys_rewind`: their options, in their order and format.
 
 use std::fmt::Write;
 
-/// The options as they are listed: since which version, how they are written, what they do.
+/// An option: the first version that has it, its spelling, and the lines that describe it.
 type Entry = (u32, &'static str, &'static [&'static str]);
 
 #[rustfmt::skip]
@@ -37,7 +37,7 @@ const SYS_REWIND: [Entry; 9] = [
 ];
 
 /// The help of a program of this version.
-pub(super) fn text(name: &str, version: u32) -> String {
+pub(crate) fn text(name: &str, version: u32) -> String {
     let entries: &[Entry] = if name == "sys_rewind" { &SYS_REWIND } else { &PG_REWIND };
     let mut text = format!(
         "{name} makes a diverged data directory follow another server of its cluster again.\n\n\
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_version_has_its_options() {
+    fn each_version_lists_its_own_options() {
         let lines = |version| text("pg_rewind", version).lines().filter(|line| line.contains("--")).count();
         assert_eq!([90_600, 120_000, 130_000, 150_000, 170_000].map(lines), [8, 9, 13, 14, 15]);
         assert!(text("pg_rewind", u32::MAX).lines().all(|line| line.len() <= 95));

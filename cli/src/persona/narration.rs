@@ -1,44 +1,44 @@
-//! What is told of a normal run under each name. What is out of the ordinary is said under all of them.
+//! The messages of a normal run under each name. All other messages are the same under every name.
 
 use kbrecover_rewind::milestone;
 
-/// Whose words are used.
+/// The program whose messages are used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Narration {
-    /// Our own: every message as it comes.
+    /// kbrecover: every message of the engine as it is.
     Kbrecover,
-    /// The lines of `pg_rewind`, which says more with `-P`.
+    /// The messages of `pg_rewind`, of which `-P` shows more.
     PgRewind,
-    /// The lines of `sys_rewind`.
+    /// The messages of `sys_rewind`.
     SysRewind,
 }
 
-/// A narration of one run.
+/// Narrates one run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Narrator {
-    /// Whose words.
+    /// The program whose messages are used.
     pub(crate) narration: Narration,
     /// Whether `-P` was given.
     pub(crate) progress: bool,
 }
 
-/// What is known of a milestone.
+/// What an event tells about a milestone of the run.
 #[derive(Default, Debug)]
-pub(crate) struct Told {
-    /// Our own words for it.
+pub(crate) struct Milestone {
+    /// Our own message for it.
     pub(crate) message: String,
-    /// Bytes to be copied.
+    /// The number of bytes to copy.
     pub(crate) fetch_bytes: u64,
-    /// Bytes there are.
+    /// The size of the source's data directory in bytes.
     pub(crate) total_bytes: u64,
 }
 
 const READING: [&str; 3] = ["reading source file list", "reading target file list", "reading WAL in target"];
 
 impl Narrator {
-    /// The lines for a milestone; `None` if our own words are to be shown as any other message.
-    pub(crate) fn lines(self, name: &str, told: &Told) -> Option<Vec<String>> {
-        let own = || vec![told.message.clone()];
+    /// The messages for a milestone; `None` to show our own like any other message.
+    pub(crate) fn lines(self, name: &str, milestone: &Milestone) -> Option<Vec<String>> {
+        let own = || vec![milestone.message.clone()];
         let with_progress = |lines: &[&str]| {
             if self.progress { lines.iter().map(|&line| line.to_owned()).collect() } else { Vec::new() }
         };
@@ -46,8 +46,8 @@ impl Narrator {
             let megabytes = |bytes: u64| bytes >> 20;
             format!(
                 "need to copy {} MB (total source directory size is {} MB)",
-                megabytes(told.fetch_bytes),
-                megabytes(told.total_bytes)
+                megabytes(milestone.fetch_bytes),
+                megabytes(milestone.total_bytes)
             )
         };
         Some(match (self.narration, name) {
@@ -82,7 +82,7 @@ impl Narrator {
 mod tests {
     use super::*;
 
-    /// Everything that a normal run passes, in its order.
+    /// All milestones of a normal run, in order.
     const ALL: [&str; 9] = [
         milestone::SOURCE_DIRECTORY,
         milestone::CONNECTED,
@@ -95,19 +95,20 @@ mod tests {
         milestone::NO_STANDBY,
     ];
 
-    fn told(narration: Narration, progress: bool) -> Vec<String> {
-        let tell = |name: &&str| {
-            let told = Told { message: format!("<{name}>"), fetch_bytes: 7 << 20, total_bytes: 9 << 20 };
-            Narrator { narration, progress }.lines(name, &told).unwrap()
+    fn narrated(narration: Narration, progress: bool) -> Vec<String> {
+        let lines = |name: &&str| {
+            let milestone =
+                Milestone { message: format!("<{name}>"), fetch_bytes: 7 << 20, total_bytes: 9 << 20 };
+            Narrator { narration, progress }.lines(name, &milestone).unwrap()
         };
-        ALL.iter().flat_map(tell).collect()
+        ALL.iter().flat_map(lines).collect()
     }
 
     #[test]
-    fn pg_rewind_is_brief() {
-        assert_eq!(told(Narration::PgRewind, false), ["<diverged>", "<common checkpoint>"]);
+    fn pg_rewind_has_more_messages_with_progress() {
+        assert_eq!(narrated(Narration::PgRewind, false), ["<diverged>", "<common checkpoint>"]);
         assert_eq!(
-            told(Narration::PgRewind, true),
+            narrated(Narration::PgRewind, true),
             [
                 "connected to server",
                 "<diverged>",
@@ -123,9 +124,9 @@ mod tests {
     }
 
     #[test]
-    fn sys_rewind_tells_what_its_logs_have() {
+    fn sys_rewind_has_the_messages_of_its_logs() {
         assert_eq!(
-            told(Narration::SysRewind, false),
+            narrated(Narration::SysRewind, false),
             [
                 "<source directory>",
                 "<common checkpoint>",
@@ -141,8 +142,8 @@ mod tests {
     }
 
     #[test]
-    fn our_own_words_pass_through() {
+    fn kbrecover_shows_the_messages_of_the_engine() {
         let narrator = Narrator { narration: Narration::Kbrecover, progress: true };
-        assert!(ALL.iter().all(|name| narrator.lines(name, &Told::default()).is_none()));
+        assert!(ALL.iter().all(|name| narrator.lines(name, &Milestone::default()).is_none()));
     }
 }

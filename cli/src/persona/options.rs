@@ -1,10 +1,10 @@
-//! The options of `pg_rewind` and `sys_rewind`, version by version, and what each is for us.
+//! The options of `pg_rewind` and `sys_rewind` by version, and their equivalents in `kbrecover rewind`.
 
 use std::ffi::{OsStr, OsString};
 
 use super::getopt::{self, Parsed, Spec};
 
-/// An option of one of the two.
+/// An option of one of these programs.
 pub(crate) struct OptionRow {
     spec: Spec,
     /// The `server_version_num` of the first version that has it.
@@ -13,20 +13,20 @@ pub(crate) struct OptionRow {
 }
 
 impl OptionRow {
-    /// Whether it is this option of ours.
+    /// Whether it is equivalent to this option of `kbrecover rewind`.
     fn is(&self, ours: &str) -> bool {
         matches!(self.meaning, Meaning::Same(name) if name == ours)
     }
 }
 
-/// What an option is for us.
+/// The equivalent of an option.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Meaning {
-    /// The same as this long option of `kbrecover rewind`.
+    /// This long option of `kbrecover rewind`.
     Same(&'static str),
-    /// `fsync` or `syncfs`.
+    /// `--sync-method` with a value that has to be checked: `fsync` or `syncfs`.
     SyncMethod,
-    /// `--help` and `--version` count as the first argument only; elsewhere they are wrong usage.
+    /// `--help` and `--version`, which are valid as the first argument only.
     FirstOnly,
 }
 
@@ -35,7 +35,7 @@ const fn row(letter: u8, long: &'static str, takes_value: bool, since: u32, mean
     OptionRow { spec: Spec { short, long, takes_value }, since, meaning }
 }
 
-/// In the original's order: it is the order in which an ambiguous name is explained.
+/// In the original's order, in which the candidates for an ambiguous name are listed.
 #[rustfmt::skip]
 pub(crate) const PG_REWIND: &[OptionRow] = &[
     row(0,    "help",                false, 0,       Meaning::FirstOnly),
@@ -54,8 +54,8 @@ pub(crate) const PG_REWIND: &[OptionRow] = &[
     row(0,    "sync-method",         true,  170_000, Meaning::SyncMethod),
 ];
 
-/// Those known from use (`-D`, `--target-data`, `--source-server`, `-P`, `-n`), and what follows from the
-/// version it was made from. The other spellings are those of the vendor's other programs.
+/// The options known from use (`-D`, `--target-data`, `--source-server`, `-P`, `-n`), and those of the
+/// version that it is derived from. The other spellings are those of the vendor's other programs.
 #[rustfmt::skip]
 pub(crate) const SYS_REWIND: &[OptionRow] = &[
     row(0,    "help",                 false, 0,       Meaning::FirstOnly),
@@ -72,20 +72,20 @@ pub(crate) const SYS_REWIND: &[OptionRow] = &[
     row(0,    "debug",                false, 0,       Meaning::Same("--debug")),
 ];
 
-/// Why a command line is wrong usage.
+/// A usage error.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum WrongOptions {
-    /// As the C library says it: behind the name the program was called by.
+    /// In the words of the C library, which come after the name that the program was called by.
     Getopt(String),
-    /// `--help` or `--version` where they do not belong: nothing is said but where to read on.
+    /// `--help` or `--version` after the first argument: only the hint is printed.
     Misplaced,
-    /// As the program itself says it.
-    Said(String),
-    /// The same, without the hint.
-    SaidOnly(String),
+    /// In the words of the program itself, with the hint.
+    Message(String),
+    /// In the words of the program itself, without the hint.
+    MessageOnly(String),
 }
 
-/// Options that were understood, as arguments of `kbrecover rewind`.
+/// Translates a command line to arguments of `kbrecover rewind`.
 pub(crate) fn translate(
     arguments: &[OsString],
     rows: &[OptionRow],
@@ -111,16 +111,16 @@ pub(crate) fn translate(
             }
             (Some(Meaning::SyncMethod), value) => {
                 let value = value.as_deref().unwrap_or(OsStr::new("")).to_string_lossy();
-                return Err(WrongOptions::SaidOnly(format!("unrecognized sync method: {value}")));
+                return Err(WrongOptions::MessageOnly(format!("unrecognized sync method: {value}")));
             }
             (Some(Meaning::FirstOnly) | None, _) => return Err(WrongOptions::Misplaced),
         }
     }
-    check(rows, &options, &operands).map_err(WrongOptions::Said)?;
+    check(rows, &options, &operands).map_err(WrongOptions::Message)?;
     Ok(translated)
 }
 
-/// What the original checks, in its order.
+/// Makes the checks of the original, in its order.
 fn check(
     rows: &[OptionRow],
     options: &[(&str, Option<OsString>)],
@@ -153,7 +153,7 @@ fn check(
     }
 }
 
-/// The target a command line names, whatever else is wrong with it.
+/// The target of a command line, even if the command line is invalid otherwise.
 pub(crate) fn target(arguments: &[OsString], rows: &[OptionRow]) -> Option<OsString> {
     let parsed = getopt::parse(arguments, &specs(rows, u32::MAX)).ok()?;
     let is_target = |name: &str| rows.iter().any(|row| row.spec.long == name && row.is("--target-data"));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn options_become_ours() {
+    fn options_are_translated() {
         let ours =
             pg(180_000, "-cnNPR --debug --config-file /c --no-e --sync-method syncfs --source-server h -D d");
         let expected = [
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn each_version_has_its_own() {
+    fn each_version_has_its_own_options() {
         for (option, since) in [
             ("-N", 120_000),
             ("-R", 130_000),
@@ -209,14 +209,14 @@ mod tests {
         }
         assert_eq!(
             pg(170_000, "-D d --source-server h --sync-method=x"),
-            Err(WrongOptions::SaidOnly("unrecognized sync method: x".to_owned()))
+            Err(WrongOptions::MessageOnly("unrecognized sync method: x".to_owned()))
         );
     }
 
     #[test]
-    fn wrong_usage_is_found_in_the_original_s_order() {
+    fn usage_errors_are_found_in_the_order_of_the_original() {
         let said = |line: &str| match pg(150_000, line) {
-            Err(WrongOptions::Said(text)) => text,
+            Err(WrongOptions::Message(text)) => text,
             other => panic!("{other:?}"),
         };
         assert_eq!(said(""), "no source specified (--source-pgdata or --source-server)");
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn sys_rewind_has_names_of_its_own() {
+    fn sys_rewind_has_its_own_option_names() {
         let arguments = |line: &str| line.split_whitespace().map(OsString::from).collect::<Vec<_>>();
         for target in ["--target-data=/d", "-D /d", "--target-pgdata /d", "--target-kingbase-data=/d"] {
             let line = arguments(&format!("-Pn {target} --source-server=h"));
@@ -240,6 +240,6 @@ mod tests {
         }
         let none = translate(&[], SYS_REWIND, 90_600);
         let expected = "no source specified (--source-data or --source-server)".to_owned();
-        assert_eq!(none, Err(WrongOptions::Said(expected)));
+        assert_eq!(none, Err(WrongOptions::Message(expected)));
     }
 }

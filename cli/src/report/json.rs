@@ -1,4 +1,4 @@
-//! A run as one JSON object, for programs.
+//! The report on a run as one JSON object.
 
 use jiff::Timestamp;
 use kbrecover_rewind::{Outcome, PlanSummary, Report, SpaceNeed, TargetState};
@@ -9,7 +9,7 @@ use super::{seconds, seconds_of};
 use crate::failure::Failed;
 use crate::persona::Persona;
 
-/// One JSON object about a run that succeeded, with a newline.
+/// The report on a run that succeeded: one JSON object and a newline.
 pub(crate) fn of_outcome(outcome: &Outcome) -> String {
     let name = match outcome {
         Outcome::NotNeeded(_) => "not_needed",
@@ -21,7 +21,7 @@ pub(crate) fn of_outcome(outcome: &Outcome) -> String {
     to_json(&Run::of(name, outcome.report()))
 }
 
-/// One JSON object about a run that failed, with a newline.
+/// The report on a run that failed: one JSON object and a newline.
 pub(crate) fn of_failure(
     failed: &Failed,
     persona: &Persona,
@@ -40,7 +40,7 @@ pub(crate) fn of_failure(
     to_json(&Run { failure: Some(failure), ..Run::empty("failed", started, finished) })
 }
 
-/// The JSON object. Its fields are promised to programs: add, but do not rename.
+/// The JSON object. Programs rely on its fields: they may be added, but not renamed.
 #[derive(Serialize)]
 struct Run<'a> {
     outcome: &'static str,
@@ -231,7 +231,7 @@ impl Bytes {
 }
 
 fn to_json(run: &Run<'_>) -> String {
-    // Maps with odd keys and failing serializers are what can go wrong; there are none in it.
+    // Serializing plain strings and numbers cannot fail.
     let mut text = serde_json::to_string(run).unwrap_or_else(|_| "{\"outcome\":\"failed\"}".to_owned());
     text.push('\n');
     text
@@ -243,7 +243,7 @@ mod tests {
     use crate::report::sample::report;
 
     #[test]
-    fn object_of_a_rewind() {
+    fn a_rewind_is_reported() {
         let expected = concat!(
             r#"{"outcome":"rewound","started":"2023-06-16T05:57:04.593305Z","#,
             r#""finished":"2023-06-16T05:57:06.544920Z","total_seconds":1.951615,"#,
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn object_of_a_run_that_came_to_little() {
+    fn a_run_without_a_plan_and_a_failure_are_reported() {
         let report = Report {
             stages: vec![],
             divergence: None,

@@ -1,4 +1,4 @@
-//! What a run found and did, as text for people; as JSON in [`json`].
+//! What a run found and did, as text; [`json`] has the same as JSON.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::persona::Narration;
 pub(crate) mod json;
 pub(crate) mod status;
 
-/// The last lines of a finished rewind, in the words of sys_rewind; pg_rewind has the very last only.
+/// The last messages of a finished rewind, in the words of sys_rewind. pg_rewind has the last one only.
 ///
-/// A run that changed nothing has none: the engine said why when it found out. The others end a dry run
-/// like any other.
+/// A run that changed nothing has none, because the engine has already told why. Under the names pg_rewind
+/// and sys_rewind a dry run ends like a rewind.
 pub(crate) fn closing_lines(outcome: &Outcome, narration: Narration, zone: &TimeZone) -> Vec<String> {
     let report = match outcome {
         Outcome::Rewound(report) => report,
@@ -48,12 +48,12 @@ pub(crate) fn closing_lines(outcome: &Outcome, narration: Narration, zone: &Time
     lines
 }
 
-/// The plan of a dry run as a table; `None` for other runs.
+/// The plan of a dry run or a check; `None` for other runs.
 pub(crate) fn plan_text(outcome: &Outcome, target: &str) -> Option<String> {
     let (Outcome::Planned(report) | Outcome::Checked(report)) = outcome else { return None };
-    let mut text = format!("Plan for \"{target}\". Nothing has been changed.\n\n");
+    let mut text = format!("Rewind plan for \"{target}\" (nothing has been changed)\n\n");
     if let Some(at) = report.divergence {
-        let _ = writeln!(text, "histories part at       {} on timeline {}", at.lsn, at.timeline);
+        let _ = writeln!(text, "point of divergence     {} on timeline {}", at.lsn, at.timeline);
     }
     if let Some(at) = report.checkpoint {
         let _ = writeln!(
@@ -64,7 +64,7 @@ pub(crate) fn plan_text(outcome: &Outcome, target: &str) -> Option<String> {
     }
     if let Some(span) = &report.replay {
         let (start, end) = (span.start, span.end);
-        let _ = writeln!(text, "WAL to be replayed      {start} to {end} on timeline {}", span.end_timeline);
+        let _ = writeln!(text, "WAL to replay           {start} to {end} on timeline {}", span.end_timeline);
     }
     if let Some(plan) = &report.plan {
         text.push('\n');
@@ -77,46 +77,47 @@ pub(crate) fn plan_text(outcome: &Outcome, target: &str) -> Option<String> {
         text.push('\n');
         for SpaceNeed { directory, needed, available } in &report.space {
             let (needed, free) = (needed.div_ceil(1024), available / 1024);
-            let _ =
-                writeln!(text, "free space: \"{}\" needs {needed} kB and has {free} kB", directory.display());
+            let _ = writeln!(
+                text,
+                "free space: \"{}\" needs {needed} kB, {free} kB available",
+                directory.display()
+            );
         }
-        text.push_str("\nChecked: files can be written, the source can be read, and free space suffices or is ignored. A rewind can be run.\n");
+        text.push_str("\nAll checks passed; ready to rewind.\n");
     }
     text.push_str(
-        "\nA rewind gives up what only the target has written since the histories parted. This plan does not list it.\n",
+        "\nChanges that only the target has made since the point of divergence will be lost. They are not listed here.\n",
     );
     Some(text)
 }
 
-/// Which files are the target's own, if any.
+/// The files that are kept on the target or not copied from the source, if any.
 fn kept_lines(report: &Report) -> Vec<String> {
     let line =
         |what: &str, paths: &[String]| (!paths.is_empty()).then(|| format!("{what}: {}", paths.join(", ")));
-    let kept = line("kept as this node's own", &report.kept);
-    kept.into_iter().chain(line("not taken from the source", &report.not_taken)).collect()
+    let kept = line("kept local files", &report.kept);
+    kept.into_iter().chain(line("not copied from the source", &report.not_taken)).collect()
 }
 
 fn plan_table(plan: &PlanSummary) -> String {
     let kilobytes = |bytes: u64| Some(format!("{} kB", bytes.div_ceil(1024)));
-    let blocks = format!("copy changed blocks ({})", plan.blocks);
-    let left = format!("leave blocks to replay ({})", plan.left_to_replay);
     let rows = [
-        ("create directories and links", Some(plan.create), None),
-        ("copy whole files", Some(plan.copy), kilobytes(plan.copy_bytes)),
-        ("copy WAL files", Some(plan.wal), kilobytes(plan.wal_bytes)),
-        ("copy missing ends of files", Some(plan.copy_tail), kilobytes(plan.copy_tail_bytes)),
-        (blocks.as_str(), Some(plan.changed_files), kilobytes(plan.block_bytes)),
-        (left.as_str(), None, None),
-        ("cut files", Some(plan.truncate), None),
-        ("keep (this node's own)", Some(plan.kept), None),
-        ("remove", Some(plan.remove), None),
-        ("leave as it is", Some(plan.unchanged), None),
+        ("create directories and links", Some(plan.create), None, None),
+        ("copy whole files", Some(plan.copy), None, kilobytes(plan.copy_bytes)),
+        ("copy WAL files", Some(plan.wal), None, kilobytes(plan.wal_bytes)),
+        ("copy tails of files", Some(plan.copy_tail), None, kilobytes(plan.copy_tail_bytes)),
+        ("copy changed blocks", Some(plan.changed_files), Some(plan.blocks), kilobytes(plan.block_bytes)),
+        ("restored by replay (not copied)", None, Some(plan.left_to_replay), None),
+        ("truncate", Some(plan.truncate), None, None),
+        ("remove", Some(plan.remove), None, None),
+        ("keep local files", Some(plan.kept), None, None),
+        ("leave unchanged", Some(plan.unchanged), None, None),
     ];
-    let width = rows.iter().map(|(what, ..)| what.len()).max().unwrap_or_default();
-    let mut text = format!("{:<width$}  {:>9}  {:>14}\n", "action", "files", "to fetch");
-    for (what, files, bytes) in rows {
-        let files = files.map(|files: u64| files.to_string()).unwrap_or_default();
-        let row = format!("{what:<width$}  {files:>9}  {:>14}", bytes.unwrap_or_default());
+    let mut text = format!("{:<31}  {:>9}  {:>9}  {:>14}\n", "action", "files", "blocks", "to fetch");
+    let count = |count: Option<u64>| count.map(|count| count.to_string()).unwrap_or_default();
+    for (action, files, blocks, bytes) in rows {
+        let (files, blocks, bytes) = (count(files), count(blocks), bytes.unwrap_or_default());
+        let row = format!("{action:<31}  {files:>9}  {blocks:>9}  {bytes:>14}");
         text.push_str(row.trim_end());
         text.push('\n');
     }
@@ -136,7 +137,7 @@ fn local_time(time: Timestamp, zone: &TimeZone) -> String {
     time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.6f %Z").to_string()
 }
 
-/// In whole microseconds: all that a time of day here has.
+/// With microsecond precision, like the times themselves.
 fn seconds(from: Timestamp, to: Timestamp) -> f64 {
     seconds_of(Duration::try_from(to.duration_since(from)).unwrap_or_default())
 }
@@ -173,8 +174,8 @@ mod tests {
         assert_eq!(
             closing_lines(&Outcome::Rewound(report()), Narration::Kbrecover, &shanghai())[2..],
             [
-                "kept as this node's own: log, pg_hba.conf, postgresql.conf",
-                "not taken from the source: standby.signal",
+                "kept local files: log, pg_hba.conf, postgresql.conf",
+                "not copied from the source: standby.signal",
                 "Done!",
             ]
         );
@@ -189,36 +190,35 @@ mod tests {
     }
 
     #[test]
-    fn the_plan_is_a_table() {
+    fn a_plan_is_shown_as_a_table() {
         let expected = "\
-Plan for \"/data\". Nothing has been changed.
+Rewind plan for \"/data\" (nothing has been changed)
 
-histories part at       1/69025000 on timeline 13
+point of divergence     1/69025000 on timeline 13
 last common checkpoint  1/69024B90 on timeline 13, redo 1/69024B58
-WAL to be replayed      1/69024B58 to 1/6A025190 on timeline 14
+WAL to replay           1/69024B58 to 1/6A025190 on timeline 14
 
-action                            files        to fetch
-create directories and links          2
-copy whole files                     12         1206 kB
-copy WAL files                        3        49152 kB
-copy missing ends of files            1            8 kB
-copy changed blocks (1000)            7         8000 kB
-leave blocks to replay (300)
-cut files                             1
-keep (this node's own)                3
-remove                                4
-leave as it is                      950
+action                               files     blocks        to fetch
+create directories and links             2
+copy whole files                        12                    1206 kB
+copy WAL files                           3                   49152 kB
+copy tails of files                      1                       8 kB
+copy changed blocks                      7       1000         8000 kB
+restored by replay (not copied)                   300
+truncate                                 1
+remove                                   4
+keep local files                         3
+leave unchanged                        950
 
 need to fetch 58366 kB (total source directory size is 585938 kB: 9%)
-kept as this node's own: log, pg_hba.conf, postgresql.conf
-not taken from the source: standby.signal
+kept local files: log, pg_hba.conf, postgresql.conf
+not copied from the source: standby.signal
 
-A rewind gives up what only the target has written since the histories parted. This plan does not list it.
+Changes that only the target has made since the point of divergence will be lost. They are not listed here.
 ";
         assert_eq!(plan_text(&Outcome::Planned(report()), "/data").unwrap(), expected);
         let checked = plan_text(&Outcome::Checked(report()), "/data").unwrap();
-        let space =
-            "\nfree space: \"/data\" needs 57000 kB and has 99000 kB\n\nChecked: files can be written";
+        let space = "\nfree space: \"/data\" needs 57000 kB, 99000 kB available\n\nAll checks passed; ready to rewind.\n";
         assert!(checked.contains(space), "{checked}");
         assert_eq!(plan_text(&Outcome::Rewound(report()), "/data"), None);
     }

@@ -1,11 +1,11 @@
-//! A report for the tests.
+//! A sample report for the tests.
 
 use std::time::Duration;
 
 use kbrecover_rewind::{CommonCheckpoint, Divergence, PlanSummary, Report, SpaceNeed, StageTime, WalSpan};
 use walparse::{Lsn, TimelineId};
 
-/// The run of an old primary, with the positions of a published log.
+/// The rewind of a former primary, with the LSNs and times of a published log.
 pub(super) fn report() -> Report {
     Report {
         started: "2023-06-16T05:57:04.593305Z".parse().unwrap(),

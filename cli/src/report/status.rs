@@ -1,4 +1,4 @@
-//! The state of a data directory, as lines for people and as one JSON object.
+//! The state of a data directory, as text and as one JSON object.
 
 use kbrecover_rewind::{Condition, StartsAs, Status, UnfinishedRewind};
 use serde::Serialize;
@@ -6,7 +6,7 @@ use walparse::Lsn;
 
 use crate::failure::{Failed, chain};
 
-/// Lines: what the state is, what follows from it, and what is known.
+/// The state as text: a headline, what to do next, and details.
 pub(crate) fn text(status: &Status) -> String {
     let mut lines = vec![format!("\"{}\": {}", status.directory.display(), headline(status))];
     lines.extend(advice(status).map(|advice| format!("  {advice}")));
@@ -14,9 +14,9 @@ pub(crate) fn text(status: &Status) -> String {
     let control = &status.control;
     let mut field = |name: &str, value: String| lines.push(format!("{name:<24}{value}"));
     if let Some(unfinished) = &status.unfinished {
-        field("rewind begun", unfinished.begun.clone());
+        field("rewind started", unfinished.begun.clone());
         field("source", unfinished.source.clone());
-        field("histories part at", unfinished.divergence.lsn.to_string());
+        field("point of divergence", unfinished.divergence.lsn.to_string());
         field("replay starts at", unfinished.checkpoint.redo.to_string());
         field("left to fetch", left(unfinished));
     }
@@ -26,13 +26,13 @@ pub(crate) fn text(status: &Status) -> String {
     field("timeline", control.timeline().to_string());
     field("latest checkpoint", format!("{}, redo {}", control.checkpoint_lsn(), control.checkpoint().redo));
     if control.min_recovery_point() != Lsn::INVALID {
-        field("consistent from", control.min_recovery_point().to_string());
+        field("minimum recovery point", control.min_recovery_point().to_string());
     }
     field("starts as", starts_as(status.starts_as).replace('_', " "));
     if status.has_stale_lock_file {
         field(
             "lock file",
-            format!("{} is left over: its server does not run", status.control.version().names().lock_file),
+            format!("{} is stale: its server is not running", status.control.version().names().lock_file),
         );
     }
     lines.join("\n") + "\n"
@@ -42,45 +42,45 @@ fn headline(status: &Status) -> String {
     let pid = |pid: Option<u32>| pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
     match status.condition {
         Condition::Clean => format!("clean ({})", status.control.state()),
-        Condition::ServerRuns => format!("a server runs on it{}", pid(status.server)),
-        Condition::KbrecoverRuns => format!("kbrecover works on it{}", pid(status.kbrecover)),
+        Condition::ServerRuns => format!("a server is running{}", pid(status.server)),
+        Condition::KbrecoverRuns => format!("kbrecover is running{}", pid(status.kbrecover)),
         Condition::Unfinished => match &status.unfinished {
             Some(rewind) => {
-                format!("a rewind begun at {} from {} has not finished", rewind.begun, rewind.source)
+                format!("the rewind from {} started at {} has not finished", rewind.source, rewind.begun)
             }
-            None => "a rewind has not finished, and its journal cannot be used".to_owned(),
+            None => "a rewind has not finished, and its journal is unusable".to_owned(),
         },
-        Condition::Rewound => "rewound, and no server has been started since".to_owned(),
+        Condition::Rewound => "rewound, and not started since".to_owned(),
         Condition::NeedsRecovery => {
             format!(
-                "not stopped in order (\"{}\"): the next start begins with recovery",
+                "not shut down cleanly (\"{}\"): the next start performs recovery",
                 status.control.state()
             )
         }
-        Condition::BaseBackup => "a base backup that no server has been started on".to_owned(),
+        Condition::BaseBackup => "a base backup that has not been started yet".to_owned(),
     }
 }
 
 fn advice(status: &Status) -> Option<String> {
     Some(match (status.condition, &status.journal_problem) {
-        (_, Some(problem)) => format!("{}. Take a new base backup of the source.", chain(problem)),
+        (_, Some(problem)) => format!("{}. Take a new base backup from the source.", chain(problem)),
         (Condition::Unfinished, None) => {
-            "No server starts on it. Run the same kbrecover rewind again to finish; another source will do, too."
+            "No server starts on it. Run the same rewind again to finish; a different source can be used."
                 .to_owned()
         }
         (Condition::Rewound, None) if status.starts_as == StartsAs::Primary => {
-            "Not set up as a standby: set primary_conninfo and make standby.signal (up to 11: write recovery.conf) before a start."
+            "Not set up as a standby: before starting the server, set primary_conninfo and create standby.signal (recovery.conf up to version 11)."
                 .to_owned()
         }
-        (Condition::Rewound, None) => "Start the server: it replays the source's WAL and follows it.".to_owned(),
+        (Condition::Rewound, None) => "Start the server: it replays the source's WAL and then follows the source.".to_owned(),
         _ => return None,
     })
 }
 
 fn left(rewind: &UnfinishedRewind) -> String {
-    let blocks = format!("{} changed blocks of {} relations among it", rewind.blocks, rewind.relations);
+    let blocks = format!("{} changed blocks of {} relations", rewind.blocks, rewind.relations);
     match rewind.bytes_left {
-        Some(bytes) => format!("about {} kB, {blocks}", bytes.div_ceil(1024)),
+        Some(bytes) => format!("about {} kB, including {blocks}", bytes.div_ceil(1024)),
         None => blocks,
     }
 }
@@ -93,7 +93,7 @@ fn starts_as(starts_as: StartsAs) -> &'static str {
     }
 }
 
-/// The object. Its fields are promised to programs: add, but do not rename.
+/// The JSON object. Programs rely on its fields: they may be added, but not renamed.
 #[derive(Serialize)]
 struct Object<'a> {
     directory: String,
@@ -124,13 +124,13 @@ struct RewindObject<'a> {
     relations_left: u64,
 }
 
-/// One JSON object, with a newline.
+/// One JSON object and a newline.
 pub(crate) fn json(status: &Status) -> String {
-    // No maps with odd keys, no failing serializers: nothing can go wrong.
+    // Serializing plain strings and numbers cannot fail.
     serde_json::to_string(&object(status)).unwrap_or_default() + "\n"
 }
 
-/// The object itself.
+/// The JSON object, to be part of another one.
 pub(crate) fn object(status: &Status) -> impl Serialize {
     let control = &status.control;
     let min_recovery_point = control.min_recovery_point();
@@ -146,7 +146,7 @@ pub(crate) fn object(status: &Status) -> impl Serialize {
             Condition::BaseBackup => "base_backup",
         },
         version: control.version().name(),
-        // As text: it does not fit into the numbers of many JSON readers.
+        // As text: JSON readers that use floating point would round it.
         system_identifier: control.system_identifier().to_string(),
         cluster_state: control.state().to_string(),
         timeline: control.timeline().0,
@@ -177,7 +177,7 @@ struct FailureObject<'a> {
     hint: Option<&'a str>,
 }
 
-/// The object when the state cannot be told.
+/// The JSON object for a state that could not be determined, and a newline.
 pub(crate) fn json_of_failure(failed: &Failed) -> String {
     let object = FailureObject { state: "unknown", error: &failed.message, hint: failed.hint.as_deref() };
     serde_json::to_string(&object).unwrap_or_default() + "\n"

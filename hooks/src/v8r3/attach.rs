@@ -1,4 +1,4 @@
-//! A standby that runs: it receives, it is waited for if that is wanted, and the pool uses it.
+//! The last steps on a standby: it receives WAL, synchronous replication is set as configured, and the pool uses it.
 
 use std::fs;
 use std::io::{self, Write};
@@ -9,37 +9,39 @@ use std::time::{Duration, Instant};
 use kbrecover_rewind::command::{self, ExitReason};
 use tempfile::NamedTempFile;
 
-use super::{Node, health, pool_nodes, primary, slots};
-use crate::flow::{Decision, Step, StepError, nothing};
+use super::node::Node;
+use super::{health, pool_nodes, primary, slots};
+use crate::flow::{Decision, Step, StepError, no_action};
 use crate::recovery_log::timestamp;
 use crate::secret::Secret;
 use crate::sql::literal;
 
 pub(super) fn steps<'a>() -> [Step<Node<'a>>; 5] {
     [
-        // Here, and not where it was begun: a run that was interrupted in between finds nothing to recover.
-        Step { name: "slots of this node", look: slots::look_for_noted, act: slots::create_noted },
-        Step { name: "streaming", look: look_for_stream, act: wait_for_stream },
-        Step { name: "lag", look: look_at_lag, act: nothing },
-        Step { name: "synchronous standbys", look: look_at_mode, act: set_mode },
-        Step { name: "attach", look: look_for_attach, act: attach },
+        // Not among the steps of the recovery: the run after one that was interrupted may find nothing to recover.
+        Step::new("slots of this node", slots::check_recorded, slots::create_recorded),
+        Step::new("streaming", check_stream, wait_for_stream),
+        Step::new("lag", check_lag, no_action),
+        Step::new("synchronous standbys", check_mode, set_mode),
+        Step::new("attach", check_attach, attach),
     ]
 }
 
-/// How long a standby may take to connect to the primary.
+/// Limit for a standby to connect to the primary.
 const STREAM_LIMIT: Duration = Duration::from_secs(60);
 
-/// The difference of two positions, the position that is flushed, and the column of what a standby has written.
+/// The names of the function for the difference of two LSNs, of the function for the flushed LSN, and of the column with the
+/// LSN that a standby has written.
 type LagNames = (&'static str, &'static str, &'static str);
 
 const LAG: LagNames = ("wal_lsn_diff", "current_wal_flush_lsn", "write_lsn");
 const LAG_BEFORE_10: LagNames = ("xlog_location_diff", "current_xlog_flush_location", "write_location");
 
-fn look_for_stream(node: &mut Node<'_>) -> Result<Decision, StepError> {
+fn check_stream(node: &mut Node<'_>) -> Result<Decision, StepError> {
     if node.need.is_none() || health::is_streaming(node)? {
         return Ok(Decision::Skip(String::new()));
     }
-    Ok(Decision::Act("wait until this node receives from the primary".into()))
+    Ok(Decision::Act("wait until this node receives WAL from the primary".into()))
 }
 
 fn wait_for_stream(node: &mut Node<'_>) -> Result<String, StepError> {
@@ -47,14 +49,14 @@ fn wait_for_stream(node: &mut Node<'_>) -> Result<String, StepError> {
     while !health::is_streaming(node)? {
         if Instant::now() >= deadline {
             return Err(StepError::new("can not get the replication of myself")
-                .hint("The server runs but does not receive: its log tells why (a slot, a password, pg_hba.conf, WAL that is gone)."));
+                .hint("The server is running but does not receive WAL: see its log (a slot, a password, pg_hba.conf, missing WAL)."));
         }
         std::thread::sleep(Duration::from_millis(500));
     }
     Ok(String::new())
 }
 
-fn look_at_lag(node: &mut Node<'_>) -> Result<Decision, StepError> {
+fn check_lag(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let name = literal(&node.config.node_name);
     let lag = |names: &LagNames| {
         let (difference, flushed, written) = *names;
@@ -72,7 +74,7 @@ fn look_at_lag(node: &mut Node<'_>) -> Result<Decision, StepError> {
         answer => answer,
     };
     let answer = answer.map_err(|error| StepError::of(&error))?;
-    // No row: it is known under another name, and then nothing is known of its lag.
+    // Without a row, the primary knows this node by another name, and its lag is unknown.
     let lag = answer.value().and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0);
     if lag > node.config.max_lag as f64 {
         let most = node.config.max_lag >> 20;
@@ -83,7 +85,7 @@ fn look_at_lag(node: &mut Node<'_>) -> Result<Decision, StepError> {
     Ok(Decision::Skip(String::new()))
 }
 
-fn look_at_mode(node: &mut Node<'_>) -> Result<Decision, StepError> {
+fn check_mode(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let names = node
         .primary_server()?
         .ask("SHOW synchronous_standby_names")
@@ -108,8 +110,8 @@ fn set_mode(node: &mut Node<'_>) -> Result<String, StepError> {
     Ok("SYNC RECOVER MODE ... DONE".into())
 }
 
-fn look_for_attach(node: &mut Node<'_>) -> Result<Decision, StepError> {
-    node.nodes = pool_nodes::read(&node.ask_pool()?).map_err(StepError::new)?;
+fn check_attach(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    node.nodes = pool_nodes::read(&node.query_pool()?).map_err(StepError::new)?;
     match node.me() {
         Some(me) if me.is_up => Ok(Decision::Skip("ALL NODES ARE UP STATUS!".into())),
         Some(me) => Ok(Decision::Act(format!("attach pool... IM Node is {}", me.id))),
@@ -122,7 +124,7 @@ fn attach(node: &mut Node<'_>) -> Result<String, StepError> {
     Ok("attach end..".into())
 }
 
-/// Runs one of the pool's programs for this node. Its password goes by a file that only we can read.
+/// Runs a PCP program of the pool for this node. The password is passed in a file that only this user can read.
 pub(super) fn pcp(node: &Node<'_>, program: &str) -> Result<(), StepError> {
     let config = node.config;
     let me = node.me().ok_or_else(|| StepError::new("the pool does not know this node"))?;
@@ -146,18 +148,19 @@ pub(super) fn pcp(node: &Node<'_>, program: &str) -> Result<(), StepError> {
     }
     let why = ExitReason(finished.status);
     Err(StepError::new(format!("\"{program}\" failed: {why} ({})", finished.output.trim()))
-        .hint("Do KB_POOL_VIP, KB_POOL_PCP_PORT, PCP_USER and PCP_PASS lead to the pool's PCP port?"))
+        .hint("Check that KB_POOL_VIP, KB_POOL_PCP_PORT, PCP_USER and PCP_PASS are correct."))
 }
 
-/// A file that is removed when it is dropped. A run that is killed leaves it among the notes, in memory, for the next one
-/// to replace: the lock keeps other runs away. What is there is never written to, since anybody may have put it there.
+/// Creates a password file that is removed when it is dropped. A run that is killed leaves the file among the state files,
+/// where the next run replaces it; the lock prevents concurrent runs. An existing file is removed rather than written to,
+/// because in a world-writable directory it may be another user's.
 fn password_file(directory: &Path, user: &str, password: &Secret) -> io::Result<NamedTempFile> {
     let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
     match fs::remove_file(directory.join(PASSWORD_FILE)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    // Made with mode 0600.
+    // tempfile creates it with mode 0600.
     let mut file = tempfile::Builder::new().prefix(PASSWORD_FILE).rand_bytes(0).tempfile_in(directory)?;
     writeln!(file, "*:*:{}:{}", escaped(user), escaped(password.reveal()))?;
     Ok(file)
@@ -186,7 +189,7 @@ mod tests {
             let file = password_file(dir.path(), "a:b", &Secret::new(format!("{round}\\"))).unwrap();
             assert_eq!(fs::read_to_string(file.path()).unwrap(), format!("*:*:a\\:b:{round}\\\\\n"));
             assert_eq!(file.as_file().metadata().unwrap().permissions().mode() & 0o777, 0o600);
-            // Killed.
+            // As if the run were killed.
             std::mem::forget(file);
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "one file, and the victim");
         }

@@ -1,20 +1,20 @@
-//! How often recovering has failed, so that the tries grow rarer.
+//! The number of failed recoveries, which determines the pause before the next attempt.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Asked, Node};
+use super::node::{Node, Trigger};
 use crate::files;
 use crate::flow::{Decision, FlowReport, StepError, StepState};
 
-/// The name of the step that may have a try wait.
+/// The name of the step that may postpone an attempt.
 pub(super) const STEP: &str = "back-off";
 
 const FILE: &str = "KB_RECOVERY_ATTEMPTS";
 
-/// The longest time between two tries.
-const LONGEST: Duration = Duration::from_secs(3600);
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
-/// What is noted between runs: failures in a row, and when the next try may begin (Unix seconds).
+/// The state between two runs: failures in a row, and the time of the next attempt (Unix seconds).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Attempts {
     failures: u32,
@@ -22,42 +22,43 @@ struct Attempts {
 }
 
 impl Attempts {
-    /// The seconds until the next try. One that is further off than any pause was noted while the clock was ahead.
+    /// The seconds until the next attempt. A time beyond the longest pause was recorded while the clock was ahead, and is
+    /// ignored.
     fn wait(self, now: u64) -> u64 {
         let wait = self.next.saturating_sub(now);
-        if wait > LONGEST.as_secs() { 0 } else { wait }
+        if wait > LONGEST_PAUSE.as_secs() { 0 } else { wait }
     }
 }
 
-/// Refuses a try that comes too early after failures; a person does not wait.
-pub(super) fn look(node: &mut Node<'_>) -> Result<Decision, StepError> {
+/// Refuses an attempt that is not due yet. A manual run does not wait.
+pub(super) fn check(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let attempts = read(node);
     let wait = attempts.map_or(0, |attempts| attempts.wait(now()));
     match attempts {
-        Some(Attempts { failures, .. }) if wait > 0 && node.asked == Asked::ByCron => {
+        Some(Attempts { failures, .. }) if wait > 0 && node.trigger == Trigger::Cron => {
             Ok(Decision::Refuse(format!(
-                "recovering has failed {failures} times in a row: the next try is in {wait} seconds (--force does not wait)"
+                "recovery has failed {failures} times in a row: the next attempt is in {wait} seconds (--force does not wait)"
             )))
         }
         _ => {
-            // From here on there is something to say.
-            node.log.speak();
+            // From here on, the run has something to report.
+            node.log.release();
             Ok(Decision::Skip(String::new()))
         }
     }
 }
 
-/// Notes how a run ended.
-pub(super) fn note(node: &Node<'_>, report: &FlowReport) {
+/// Records the outcome of a run.
+pub(super) fn record(node: &Node<'_>, report: &FlowReport) {
     if node.need.is_none() {
-        // Healthy: nothing to remember. Or nothing was tried, for the pool did not answer, say: then the first
-        // try is not to wait once it does.
+        // A healthy node needs no record. A run that failed before it knew whether a recovery is needed, for example because
+        // the pool did not answer, does not count as an attempt.
         if report.is_success() {
             let _ = files::remove(&node.run_file(FILE));
         }
         return;
     }
-    let noted = match report.end() {
+    let recorded = match report.end() {
         StepState::Failed => {
             let failures = read(node).map_or(0, |attempts| attempts.failures).saturating_add(1);
             let pause = pause(failures).as_secs();
@@ -66,25 +67,26 @@ pub(super) fn note(node: &Node<'_>, report: &FlowReport) {
         StepState::Refused => Ok(()),
         _ => files::remove(&node.run_file(FILE)),
     };
-    if let Err(error) = noted {
+    if let Err(error) = recorded {
         tracing::warn!("{error}");
     }
 }
 
-/// After the first failure the next minute's run tries again; then the time doubles.
+/// No pause after the first failure, so that the next run, a minute later, tries again. From the second failure on, the
+/// pause doubles.
 fn pause(failures: u32) -> Duration {
     match failures {
         0 | 1 => Duration::ZERO,
-        _ => Duration::from_secs(60 << (failures - 1).min(10)).min(LONGEST),
+        _ => Duration::from_secs(60 << (failures - 1).min(10)).min(LONGEST_PAUSE),
     }
 }
 
 fn read(node: &Node<'_>) -> Option<Attempts> {
-    let text = files::read_note(&node.run_file(FILE))?;
+    let text = files::read_state_file(&node.run_file(FILE))?;
     let mut numbers = text.split_whitespace();
     let failures = numbers.next().and_then(|number| number.parse().ok());
     let next = numbers.next().and_then(|number| number.parse().ok());
-    // A damaged note only means that the next try comes at once.
+    // If the file is damaged, the next attempt is not postponed.
     failures.zip(next).map(|(failures, next)| Attempts { failures, next })
 }
 
@@ -97,13 +99,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tries_grow_rarer_up_to_an_hour() {
+    fn pauses_double_up_to_an_hour() {
         let minutes: Vec<_> = (0..9).map(|failures| pause(failures).as_secs() / 60).collect();
         assert_eq!(minutes, [0, 0, 2, 4, 8, 16, 32, 60, 60]);
     }
 
     #[test]
-    fn a_clock_that_was_ahead_is_not_waited_for() {
+    fn a_time_recorded_by_a_clock_that_was_ahead_is_ignored() {
         let attempts = Attempts { failures: 9, next: 10_000 };
         let waits = [9_999, 6_400, 6_399, 10_001].map(|now| attempts.wait(now));
         assert_eq!(waits, [1, 3600, 0, 0]);

@@ -1,4 +1,4 @@
-//! `HAmodule.conf`: what the installer of V8R3 tells the scripts of each node.
+//! `HAmodule.conf`: the configuration file that the installer of V8R3 writes on each node for its scripts.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,22 +15,23 @@ use crate::shell_config::{self, ShellConfigError, Value};
 use crate::sql::limit_of;
 use crate::virtual_address::VirtualAddress;
 
-/// The keys of `HAmodule.conf` that the recovery flow uses, with the values they have when they are left out.
+/// The settings that the recovery flow uses. Optional ones have a default.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct HaModule {
-    /// The file they come from.
+    /// The path of the file.
     pub file: PathBuf,
     /// `KB_DATA_PATH`: the data directory.
     pub data: PathBuf,
-    /// `KB_PATH`: the server's programs (the directory or the one above `bin`).
+    /// `KB_PATH`: the directory of the server's programs, or the one above their `bin`.
     pub programs: PathBuf,
-    /// `KB_LD_PATH`: the server's libraries.
+    /// `KB_LD_PATH`: the directory of the server's libraries.
     pub libraries: Option<PathBuf>,
-    /// `KB_ETC_PATH`: pristine copies of this node's configuration.
+    /// `KB_ETC_PATH`: the directory with templates of this node's configuration files.
     pub etc: PathBuf,
-    /// `CLUSTER_BIN_PATH`: where the pcp programs are, if not with the server's.
+    /// `CLUSTER_BIN_PATH`: the directory of the PCP programs, if it is not that of the server's programs.
     pub cluster_programs: Option<PathBuf>,
-    /// `KB_LOCALHOST_IP`: this node, as the pool names it.
+    /// `KB_LOCALHOST_IP`: the host of this node in the configuration of the pool.
     pub local_host: String,
     /// `KB_PORT`
     pub port: u16,
@@ -40,7 +41,7 @@ pub struct HaModule {
     pub password: Secret,
     /// `KB_DATANAME`: the database to connect to.
     pub database: String,
-    /// `KB_POOL_VIP`: where the pool answers.
+    /// `KB_POOL_VIP`: the host of the pool.
     pub pool_host: String,
     /// `KB_POOL_PORT`
     pub pool_port: u16,
@@ -50,15 +51,15 @@ pub struct HaModule {
     pub pcp_user: String,
     /// `PCP_PASS`, decoded
     pub pcp_password: Secret,
-    /// `KB_GATEWAY_IP`: hosts of which one must answer.
+    /// `KB_GATEWAY_IP`: the trusted gateways, one of which must respond to a ping.
     pub gateways: Vec<String>,
     /// `PING_TIMES`
     pub ping_times: u32,
-    /// `KB_VIP`, `DEV`, `CMD_IP_PATH` and `CMD_ARPING_PATH`: the address that the primary holds; none if empty.
+    /// `KB_VIP`, `DEV`, `CMD_IP_PATH` and `CMD_ARPING_PATH`: the address that the primary holds; `None` if `KB_VIP` is empty.
     pub vip: Option<VirtualAddress>,
-    /// `RECOVERY_LOG_DIR`: the log file, despite its name.
+    /// `RECOVERY_LOG_DIR`: the path of the log file, despite its name.
     pub log: PathBuf,
-    /// `KB_CLUSTER_STATUS`: where the pool's answer is kept.
+    /// `KB_CLUSTER_STATUS`: the file in which the scripts keep the result of `show pool_nodes`.
     pub status_file: Option<PathBuf>,
     /// `CONNECTTIMEOUT`
     pub connect_timeout: Duration,
@@ -66,7 +67,7 @@ pub struct HaModule {
     pub retries: u32,
     /// `HEALTH_CHECK_RETRY_DELAY`
     pub retry_delay: Duration,
-    /// `AUTO_PRIMARY_RECOVERY`: whether an old primary is recovered without a person.
+    /// `AUTO_PRIMARY_RECOVERY`: whether an old primary is recovered automatically.
     pub auto_primary_recovery: bool,
     /// `ALL_NODE_NAME`: the application names of all nodes.
     pub node_names: Vec<String>,
@@ -74,50 +75,53 @@ pub struct HaModule {
     pub node_name: String,
     /// `SYNC_FLAG`: whether the cluster replicates synchronously.
     pub synchronous: bool,
-    /// `MOUNT_POINT_DIR_LIST`: directories that must be writable.
+    /// `MOUNT_POINT_DIR_LIST`: the directories that must be writable.
     pub mount_points: Vec<PathBuf>,
-    /// `USE_CHECK_DISK`: whether the server is stopped when they are not.
+    /// `USE_CHECK_DISK`: whether the server is stopped if one of them is not writable.
     pub stops_on_disk_failure: bool,
     /// `MOUNT_CHECK_MAX_RETRIES`
     pub disk_retries: u32,
-    /// `DATA_SIZE_DIFF`: the most a standby may lag, in bytes, to be attached.
+    /// `DATA_SIZE_DIFF`: the maximum lag, in bytes, of a standby that is attached to the pool.
     pub max_lag: u64,
-    /// `STOP_DB_WITHOUT_GATEWAY`: ours; the script always did.
+    /// `STOP_DB_WITHOUT_GATEWAY`: whether the server is stopped if no gateway responds, as the script did. A setting of this
+    /// program.
     pub stops_without_gateway: bool,
-    /// `MAX_AVAILABLE_LEVEL`: whether the script would start a cluster whose servers are all down; this flow does not.
+    /// `MAX_AVAILABLE_LEVEL`: whether the script would start a cluster whose servers are all down. This flow never does.
     pub wants_max_available: bool,
-    /// `REWIND_ALWAYS`: ours; rewinds a node on the primary's timeline that has not diverged, as the script did.
+    /// `REWIND_ALWAYS`: whether a node on the primary's timeline is rewound even if it has not diverged, as the script did. A
+    /// setting of this program.
     pub rewinds_always: bool,
 }
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum HaModuleError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("No configuration files! could not open \"{}\"", path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// It does not follow the grammar.
-    #[error("could not read configuration file \"{}\"", path.display())]
+    /// The file cannot be parsed.
+    #[error("could not parse configuration file \"{}\"", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Where and what.
+        /// The line and the problem.
         #[source]
         source: ShellConfigError,
     },
-    /// It lacks something, or something in it does not fit.
+    /// A setting is missing or not valid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
 }
 
-/// Without these nothing can be done.
-const NEEDED: [&str; 14] = [
+/// The settings without default.
+const REQUIRED: [&str; 14] = [
     "KB_DATA_PATH",
     "KB_PATH",
     "KB_ETC_PATH",
@@ -138,10 +142,10 @@ impl HaModule {
     /// Reads the file.
     ///
     /// # Errors
-    /// It is not there, is not understood, or lacks something.
+    /// It does not exist, cannot be parsed, or a setting is missing or not valid.
     pub fn read(path: &Path) -> Result<HaModule, HaModuleError> {
         let bytes = fs::read(path).map_err(|source| HaModuleError::Open { path: path.to_owned(), source })?;
-        // A comment may be in another encoding.
+        // Comments may be in any encoding.
         HaModule::parse(path, &String::from_utf8_lossy(&bytes), &|name| std::env::var(name).ok())
     }
 
@@ -153,7 +157,7 @@ impl HaModule {
         let values = shell_config::parse(text, outside)
             .map_err(|source| HaModuleError::Syntax { path: path.to_owned(), source })?;
         let keys = Keys { path, values };
-        let names: Vec<_> = NEEDED.into_iter().filter(|name| keys.text(name).is_empty()).collect();
+        let names: Vec<_> = REQUIRED.into_iter().filter(|name| keys.text(name).is_empty()).collect();
         if !names.is_empty() {
             return Err(SettingsError::Missing { path: path.to_owned(), names }.into());
         }
@@ -202,14 +206,14 @@ impl HaModule {
     }
 }
 
-/// The values with the rules of reading them.
+/// The values of the file, and how they are interpreted.
 struct Keys<'a> {
     path: &'a Path,
     values: BTreeMap<String, Value>,
 }
 
 impl Keys<'_> {
-    /// A value as text; of an array its first word, as the shell has it.
+    /// A value as text; of an array, the first word, as in a shell.
     fn text(&self, name: &str) -> &str {
         self.list(name).next().unwrap_or_default().trim()
     }
@@ -235,10 +239,10 @@ impl Keys<'_> {
         Some(PathBuf::from(self.text(name))).filter(|path| !path.as_os_str().is_empty())
     }
 
-    fn number<N: std::str::FromStr>(&self, name: &'static str, usual: N) -> Result<N, HaModuleError> {
+    fn number<N: std::str::FromStr>(&self, name: &'static str, default: N) -> Result<N, HaModuleError> {
         match self.text(name) {
-            "" => Ok(usual),
-            text => text.parse().map_err(|_| self.invalid(name, "a number in the range it may have")),
+            "" => Ok(default),
+            text => text.parse().map_err(|_| self.invalid(name, "a number in its valid range")),
         }
     }
 
@@ -246,7 +250,7 @@ impl Keys<'_> {
         let invalid = || self.invalid(name, "a password encoded in base64");
         let bytes = STANDARD.decode(self.text(name)).map_err(|_| invalid())?;
         let text = String::from_utf8(bytes).map_err(|_| invalid())?;
-        // Encoded by `echo` without `-n`, as people do by hand.
+        // A newline at the end comes from encoding by hand with `echo` without `-n`.
         Ok(Secret::new(text.trim_end_matches('\n')))
     }
 
@@ -277,14 +281,14 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_may_be_in_another_encoding() {
+    fn comments_may_be_in_any_encoding() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), [b"# \xb6\xcb\xbf\xda\n", WHOLE.as_bytes()].concat()).unwrap();
         assert_eq!(HaModule::read(file.path()).unwrap().node_name, "node1");
     }
 
     #[test]
-    fn what_is_left_out_has_the_usual_value() {
+    fn omitted_settings_have_defaults() {
         let module = read("").unwrap();
         assert_eq!((module.pcp_port, module.retries, module.max_lag), (9898, 3, 16 << 20));
         assert!(
@@ -297,12 +301,12 @@ mod tests {
         assert!(read("KB_VIP=10.0.0.9/24\n").unwrap_err().to_string().ends_with("does not set DEV"));
         assert_eq!(module.gateways, ["10.0.0.254", "10.0.0.253"]);
         assert_eq!(module.password.reveal(), "secret");
-        // No answer comes in no time.
+        // Zero would leave no time for an answer.
         assert_eq!(read("CONNECTTIMEOUT=0\n").unwrap().connect_timeout.as_secs(), 10);
     }
 
     #[test]
-    fn switches_have_the_spellings_of_the_scripts() {
+    fn switches_accept_the_spellings_of_the_scripts() {
         for (spelling, on) in
             [("1", true), ("on", true), ("YES", true), ("true", true), ("0", false), ("x", false)]
         {
@@ -314,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn all_missing_keys_are_named_at_once_and_no_password_is_shown() {
+    fn an_error_names_all_missing_keys_and_shows_no_password() {
         let path = Path::new("/etc/HAmodule.conf");
         let error = HaModule::parse(path, "KB_PATH=/b\nNODE_NAME=\n", &|_| None).unwrap_err().to_string();
         assert!(error.contains("KB_DATA_PATH, KB_ETC_PATH") && error.contains("NODE_NAME"), "{error}");

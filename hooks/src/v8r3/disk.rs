@@ -1,5 +1,4 @@
-//! Whether directories can be written, also when a mount has gone: a call that does not come back counts as
-//! no.
+//! Whether directories can be written. A call that does not return, as on a dead mount, counts as a failure.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,30 +6,30 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-/// How long writing 8 kB may take.
+/// Limit for writing 8 kB.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The pause between two tries.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Why the first directory that cannot be written cannot be, after `tries` tries; `None` if all can.
-pub(super) fn failed(directories: &[PathBuf], tries: u32) -> Option<String> {
+/// Why a directory cannot be written, after this number of attempts; `None` if all directories can be written.
+pub(super) fn failed(directories: &[PathBuf], attempts: u32) -> Option<String> {
     let mut why = None;
-    for round in 0..tries.max(1) {
+    for round in 0..attempts.max(1) {
         if round > 0 {
             thread::sleep(PAUSE);
         }
         why = directories.iter().find_map(|directory| write(directory).err());
         why.as_ref()?;
     }
-    why.map(|why| format!("{why} ({tries} tries)"))
+    why.map(|why| format!("{why} (attempts: {attempts})"))
 }
 
-/// Writes a file in a directory, makes it durable, reads it and lets it go.
+/// Writes a file to a directory with fsync, reads it and removes it.
 fn write(directory: &Path) -> Result<(), String> {
     let (sender, result) = channel();
     let place = directory.to_owned();
-    // A thread, because a dead mount may hold it for ever; it then ends with the process.
+    // In a thread, because a dead mount may block it forever. It then ends with the process.
     thread::spawn(move || {
         let write = || -> std::io::Result<()> {
             let mut file = tempfile::Builder::new().prefix("rw_status_file_").tempfile_in(&place)?;
@@ -40,16 +39,16 @@ fn write(directory: &Path) -> Result<(), String> {
             if bytes.len() == 8192 {
                 Ok(())
             } else {
-                Err(std::io::Error::other("what was written is not there"))
+                Err(std::io::Error::other("the file does not contain what was written"))
             }
         };
-        // Nobody listens any more if it took too long.
+        // Fails if the limit was exceeded, because the receiver is gone.
         let _ = sender.send(write());
     });
     let shown = directory.display();
     match result.recv_timeout(LIMIT) {
-        Ok(written) => written.map_err(|error| format!("could not write in directory \"{shown}\": {error}")),
-        Err(_) => Err(format!("writing in directory \"{shown}\" took more than {} seconds", LIMIT.as_secs())),
+        Ok(written) => written.map_err(|error| format!("could not write to directory \"{shown}\": {error}")),
+        Err(_) => Err(format!("writing to directory \"{shown}\" took more than {} seconds", LIMIT.as_secs())),
     }
 }
 
@@ -58,11 +57,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_that_is_gone_is_told() {
+    fn a_missing_directory_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let here = dir.path().to_owned();
         assert_eq!(failed(std::slice::from_ref(&here), 1), None);
-        assert_eq!(std::fs::read_dir(&here).unwrap().count(), 0, "something was left");
+        assert_eq!(std::fs::read_dir(&here).unwrap().count(), 0, "a file is left");
         let gone = here.join("gone");
         let why = failed(&[here, gone.clone()], 1).unwrap();
         assert!(why.contains(&gone.display().to_string()), "{why}");

@@ -2,32 +2,32 @@
 
 use kbrecover_rewind::conninfo::ConninfoText;
 
-use super::{Need, Node, standstill, vip};
+use super::node::{Need, Node};
+use super::{standstill, vip};
 use crate::files;
-use crate::flow::{Decision, Step, StepError, nothing};
+use crate::flow::{Decision, Step, StepError, no_action};
 use crate::sql::literal;
 
 pub(super) fn steps<'a>() -> [Step<Node<'a>>; 2] {
-    [
-        Step { name: "virtual address", look: vip::look_for_held, act: vip::remove },
-        Step { name: STEP, look: look_at_health, act: nothing },
-    ]
+    [Step::new("virtual address", vip::check_held, vip::remove), Step::new(STEP, check_health, no_action)]
 }
 
-/// The name of the step that may wait for a second look.
+/// The name of the step that may postpone a recovery until the next run has checked the node again.
 pub(super) const STEP: &str = "health";
 
-/// Notes that it was said that the primary knows this node by another name.
-const OTHER_NAME_TOLD: &str = "KB_RECOVERY_OTHER_NAME";
+/// The state file that exists after a run has reported that the primary knows this node by another name.
+const OTHER_NAME_REPORTED: &str = "KB_RECOVERY_OTHER_NAME";
 
-fn look_at_health(node: &mut Node<'_>) -> Result<Decision, StepError> {
+fn check_health(node: &mut Node<'_>) -> Result<Decision, StepError> {
     node.log.line("i am standby in cluster,determine if recovery is needed");
     if node.interrupted {
         node.log.line("Something interrupted the last recovery. Go on this time");
     }
     node.need = need(node)?;
     let Some(need) = node.need else {
-        return Ok(Decision::Skip("this standby receives from the primary, no recovery is needed".into()));
+        return Ok(Decision::Skip(
+            "this standby receives WAL from the primary, no recovery is needed".into(),
+        ));
     };
     if let Some(why) = standstill::reason_to_wait(node)? {
         return Ok(Decision::Refuse(why));
@@ -39,7 +39,7 @@ fn look_at_health(node: &mut Node<'_>) -> Result<Decision, StepError> {
         "primary node/Im node status is changed, primary ip[{primary}], recovery.conf NEED_CHANGE [{change}] (0 is need ), \
          I,m status is [{}] (1 is down), I will be in recovery: {}.",
         i32::from(!is_up),
-        need.words()
+        need.description()
     )))
 }
 
@@ -58,7 +58,7 @@ fn need(node: &Node<'_>) -> Result<Option<Need>, StepError> {
             std::thread::sleep(node.config.retry_delay);
         }
         if is_streaming(node)? {
-            files::remove(&node.run_file(OTHER_NAME_TOLD))?;
+            files::remove(&node.run_file(OTHER_NAME_REPORTED))?;
             return Ok(None);
         }
         if receives(node) {
@@ -68,7 +68,7 @@ fn need(node: &Node<'_>) -> Result<Option<Need>, StepError> {
     Ok(Some(Need::NotStreaming))
 }
 
-/// Whether the primary knows this node by its name and sends to it.
+/// Whether the primary sends WAL to this node under its configured name.
 pub(super) fn is_streaming(node: &Node<'_>) -> Result<bool, StepError> {
     let name = literal(&node.config.node_name);
     let state =
@@ -77,8 +77,8 @@ pub(super) fn is_streaming(node: &Node<'_>) -> Result<bool, StepError> {
     Ok(answer.rows.iter().flatten().flatten().any(|state| state == "streaming" || state == "catchup"))
 }
 
-/// Whether this node's own server receives from one that is a standby itself, the old primary perhaps. That is no
-/// primary under another address.
+/// Whether this node's own server receives WAL from a server that is itself a standby, such as the old primary, and not
+/// from the primary under another address.
 fn receives_from_standby(node: &Node<'_>) -> bool {
     let conninfo = |prefix: &str| format!("SELECT conninfo FROM {prefix}_stat_wal_receiver");
     let Ok(answer) = node.own_server().ask_named(conninfo) else { return false };
@@ -90,21 +90,21 @@ fn receives_from_standby(node: &Node<'_>) -> bool {
     node.server_at(host, port).ask_named(in_recovery).is_ok_and(|answer| answer.is_true())
 }
 
-/// Whether this node's own server says that it receives: the primary may know it under another name or address,
-/// which is no reason to stop it. That is said once, and again after the name was right for a while.
+/// Whether this node receives WAL according to its own server. The primary may know it by another name or address, which is
+/// no reason to stop it. This is reported once, and again only after the name has been correct in between.
 fn receives(node: &Node<'_>) -> bool {
     let status = |prefix: &str| format!("SELECT status FROM {prefix}_stat_wal_receiver");
     let receives =
         node.own_server().ask_named(status).is_ok_and(|answer| answer.value() == Some("streaming"))
             && !receives_from_standby(node);
-    let told = node.run_file(OTHER_NAME_TOLD);
-    if receives && !told.exists() {
+    let reported = node.run_file(OTHER_NAME_REPORTED);
+    if receives && !reported.exists() {
         let name = &node.config.node_name;
         node.log.line(&format!(
-            "the primary has no row for application_name \"{name}\", but this standby receives: see primary_conninfo"
+            "the primary has no row for application_name \"{name}\", but this standby receives WAL: check primary_conninfo"
         ));
-        node.log.speak();
-        if let Err(error) = files::replace(&told, "") {
+        node.log.release();
+        if let Err(error) = files::replace(&reported, "") {
             tracing::warn!("{error}");
         }
     }

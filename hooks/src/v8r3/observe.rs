@@ -1,27 +1,29 @@
-//! What every node looks at first: its disks, the network, and the pool.
+//! The first steps on every node: its disks, the network, and the pool.
 
 use kbrecover_rewind::source::Answer;
 
-use super::{Node, PoolNode, disk, pool_nodes};
-use crate::flow::{Decision, Step, StepError, nothing};
+use super::node::Node;
+use super::pool_nodes::PoolNode;
+use super::{disk, pool_nodes};
+use crate::flow::{Decision, Step, StepError, no_action};
 use crate::ping;
 use crate::recovery_log::timestamp;
 
 pub(super) fn steps<'a>() -> [Step<Node<'a>>; 3] {
     [
-        Step { name: "disk", look: look_at_disks, act: stop_for_disk },
-        Step { name: "network", look: look_for_gateway, act: stop_for_network },
-        Step { name: "pool", look: ask_pool, act: nothing },
+        Step::new("disk", check_disks, stop_for_disk),
+        Step::new("network", check_gateways, stop_for_network),
+        Step::new("pool", query_pool, no_action),
     ]
 }
 
-fn look_at_disks(node: &mut Node<'_>) -> Result<Decision, StepError> {
+fn check_disks(node: &mut Node<'_>) -> Result<Decision, StepError> {
     node.log.line("check read/write on mount point");
     let failed = disk::failed(&node.config.mount_points, node.config.disk_retries);
     match failed {
         None => Ok(Decision::Skip("success to check the read/write on mount point".into())),
         Some(why) if node.config.stops_on_disk_failure => {
-            Ok(Decision::Act(format!("{why}; USE_CHECK_DISK is on: the server of this node is stopped")))
+            Ok(Decision::Act(format!("{why}; USE_CHECK_DISK is on: stop the server of this node")))
         }
         Some(why) => Ok(Decision::Skip(format!("{why}; USE_CHECK_DISK is off: do nothing"))),
     }
@@ -29,10 +31,10 @@ fn look_at_disks(node: &mut Node<'_>) -> Result<Decision, StepError> {
 
 fn stop_for_disk(node: &mut Node<'_>) -> Result<String, StepError> {
     stop(node)?;
-    Err(StepError::new("the disk could not be written, so the server of this node was stopped"))
+    Err(StepError::new("a mount point could not be written, so the server of this node was stopped"))
 }
 
-fn look_for_gateway(node: &mut Node<'_>) -> Result<Decision, StepError> {
+fn check_gateways(node: &mut Node<'_>) -> Result<Decision, StepError> {
     node.log.line("check if the network is ok");
     let config = node.config;
     for round in 0..config.retries.max(1) {
@@ -40,18 +42,18 @@ fn look_for_gateway(node: &mut Node<'_>) -> Result<Decision, StepError> {
             std::thread::sleep(config.retry_delay);
         }
         for gateway in &config.gateways {
-            if ping::answers(gateway, config.ping_times)? {
+            if ping::responds(gateway, config.ping_times)? {
                 return Ok(Decision::Skip(format!("ping trust ip {gateway} success")));
             }
         }
     }
-    let why = format!("none of the trusted gateways answers ({})", config.gateways.join(", "));
+    let why = format!("none of the trusted gateways responds ({})", config.gateways.join(", "));
     if !config.stops_without_gateway {
         return Ok(Decision::Refuse(format!(
-            "{why}: this node may be cut off, so nothing is done. Its server is left as it is."
+            "{why}: this node may be isolated from the network, no action is taken and its server is not stopped"
         )));
     }
-    Ok(Decision::Act(format!("{why}; STOP_DB_WITHOUT_GATEWAY is on: the server of this node is stopped")))
+    Ok(Decision::Act(format!("{why}; STOP_DB_WITHOUT_GATEWAY is on: stop the server of this node")))
 }
 
 fn stop_for_network(node: &mut Node<'_>) -> Result<String, StepError> {
@@ -59,22 +61,23 @@ fn stop_for_network(node: &mut Node<'_>) -> Result<String, StepError> {
     Err(StepError::new("the network is down, so the server of this node was stopped"))
 }
 
-/// The virtual address goes, too, and even if the server could not be stopped: another node is to take it.
+/// Stops the server and removes the virtual address, the latter even if the server could not be stopped: another node has to
+/// be able to take the address.
 fn stop(node: &Node<'_>) -> Result<(), StepError> {
     let running = node.server.running();
     let stopped = running.and_then(|process| process.map_or(Ok(()), |_| node.server.stop()));
     let Some(vip) = &node.config.vip else { return stopped };
-    let left = vip.is_held().and_then(|is_held| if is_held { vip.remove() } else { Ok(()) });
-    if let (Err(error), Err(_)) = (&left, &stopped) {
+    let removed = vip.is_held().and_then(|is_held| if is_held { vip.remove() } else { Ok(()) });
+    if let (Err(error), Err(_)) = (&removed, &stopped) {
         node.log.line(&format!("{} ERROR: {error}", timestamp()));
     }
-    stopped.and(left)
+    stopped.and(removed)
 }
 
-fn ask_pool(node: &mut Node<'_>) -> Result<Decision, StepError> {
+fn query_pool(node: &mut Node<'_>) -> Result<Decision, StepError> {
     node.log.line("determine if i am master or standby");
     let config = node.config;
-    let answer = node.ask_pool()?;
+    let answer = node.query_pool()?;
     for line in lines(&answer) {
         node.log.line(&line);
     }
@@ -85,21 +88,21 @@ fn ask_pool(node: &mut Node<'_>) -> Result<Decision, StepError> {
     if node.me().is_none() {
         let (host, port) = (&config.local_host, config.port);
         return Err(StepError::new(format!("the pool does not know this node ({host}, port {port})"))
-            .hint("KB_LOCALHOST_IP and KB_PORT must be as the pool names this node."));
+            .hint("KB_LOCALHOST_IP and KB_PORT must be the host and port of this node in the configuration of the pool."));
     }
     Ok(Decision::Skip(String::new()))
 }
 
-/// Why nothing can be done in a cluster of these nodes.
+/// Why the flow cannot act in a cluster of these nodes.
 fn reason_to_end(nodes: &[PoolNode]) -> Option<&'static str> {
     match nodes.iter().filter(|node| node.is_primary).count() {
         0 => Some("no primary node in kingbasecluster, nothing to do"),
         1 => None,
-        _ => Some("the pool names more than one primary, do nothing and exit"),
+        _ => Some("the pool reports more than one primary, do nothing and exit"),
     }
 }
 
-/// An answer as a person reads it.
+/// A result as lines of text.
 fn lines(table: &Answer) -> Vec<String> {
     let cell = |cell: &Option<String>| cell.clone().unwrap_or_default();
     let mut lines = vec![table.columns.join(" | ")];
@@ -112,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_must_be_one_primary() {
+    fn there_must_be_exactly_one_primary() {
         let ends = |primaries: [bool; 2]| {
             let node = |is_primary| PoolNode { id: 0, host: "a".into(), port: 1, is_up: true, is_primary };
             reason_to_end(&primaries.map(node))

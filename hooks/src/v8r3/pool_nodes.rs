@@ -1,9 +1,10 @@
-//! `show pool_nodes`: how kingbasecluster and pgpool-II tell their nodes, read by the names of the columns.
+//! The result of `show pool_nodes` of kingbasecluster and pgpool-II, read by column name.
 
 use kbrecover_rewind::source::Answer;
 
-/// One node as the pool sees it.
+/// A node according to the pool.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct PoolNode {
     /// `node_id`
     pub id: u32,
@@ -11,20 +12,20 @@ pub struct PoolNode {
     pub host: String,
     /// `port`
     pub port: u16,
-    /// Whether `status` says that it may be used.
+    /// Whether the pool uses the node, according to `status`.
     pub is_up: bool,
-    /// Whether `role` says that it is the primary.
+    /// Whether it is the primary, according to `role`.
     pub is_primary: bool,
 }
 
-/// Reads the answer of a pool.
+/// Reads the nodes from the result.
 ///
 /// # Errors
-/// What is missing in it, or not understood.
+/// A column is missing or a value is not valid; the text says which one.
 pub(super) fn read(table: &Answer) -> Result<Vec<PoolNode>, String> {
     let column = |name: &str| {
         let place = table.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
-        place.ok_or_else(|| format!("the pool's answer has no column \"{name}\""))
+        place.ok_or_else(|| format!("the result of \"show pool_nodes\" has no column \"{name}\""))
     };
     let (id, host, port) = (column("node_id")?, column("hostname")?, column("port")?);
     let (status, role) = (column("status")?, column("role")?);
@@ -34,7 +35,7 @@ pub(super) fn read(table: &Answer) -> Result<Vec<PoolNode>, String> {
             id: text(id).parse().ok()?,
             host: text(host).to_owned(),
             port: text(port).parse().ok()?,
-            // kingbasecluster says up; pgpool up, waiting or, in old versions, 2 and 1.
+            // kingbasecluster: up. pgpool-II: up or waiting, in old versions 2 or 1.
             is_up: matches!(text(status), "up" | "waiting" | "2" | "1"),
             is_primary: matches!(text(role), "primary" | "master"),
         })
@@ -42,7 +43,11 @@ pub(super) fn read(table: &Answer) -> Result<Vec<PoolNode>, String> {
     table
         .rows
         .iter()
-        .map(|row| read(row).ok_or_else(|| format!("a node is told in an unknown way: {row:?}")))
+        .map(|row| {
+            read(row).ok_or_else(|| {
+                format!("the result of \"show pool_nodes\" has a row that is not valid: {row:?}")
+            })
+        })
         .collect()
 }
 
@@ -58,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn both_products_are_understood() {
+    fn results_of_both_products_are_read() {
         let kingbase = table(
             "node_id |   hostname    | port  | status | lb_weight |  role   | select_cnt\n\
              0       | 192.168.1.101 | 54321 | up     | 0.333333  | primary | 0\n\
@@ -78,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn another_answer_is_refused() {
+    fn other_results_are_rejected() {
         assert!(read(&table("a|b\n1|2")).unwrap_err().contains("node_id"));
         assert!(read(&table("node_id|hostname|port|status|role\nx|h|1|up|primary")).is_err());
     }

@@ -1,34 +1,36 @@
-//! What a primary does: it holds the virtual address, and does not wait for standbys that are not there.
+//! The steps on the primary: it holds the virtual address, and replicates asynchronously while no standby is connected.
 
-use super::{Node, vip};
-use crate::flow::{Decision, Step, StepError, nothing};
+use super::node::Node;
+use super::vip;
+use crate::flow::{Decision, Step, StepError, no_action};
 
 pub(super) fn steps<'a>() -> [Step<Node<'a>>; 4] {
     [
-        Step { name: "server", look: look_for_server, act: nothing },
-        Step { name: "virtual address", look: vip::look_for_missing, act: vip::add },
-        Step { name: "synchronous standbys", look: look_for_standbys, act: go_asynchronous },
-        Step { name: "primary", look: end, act: nothing },
+        Step::new("server", check_server, no_action),
+        Step::new("virtual address", vip::check_missing, vip::add),
+        Step::new("synchronous standbys", check_standbys, go_asynchronous),
+        Step::new("primary", end, no_action),
     ]
 }
 
-/// The pool may not have seen yet that it is down, and name another one soon. A standby may have been given the
-/// primary's address in its configuration.
-fn look_for_server(node: &mut Node<'_>) -> Result<Decision, StepError> {
+/// Refuses if the server is down, in which case the pool may soon report another primary, or if it is a standby, in which
+/// case its configuration may contain the address of the primary.
+fn check_server(node: &mut Node<'_>) -> Result<Decision, StepError> {
     Ok(match node.server.running()? {
         Some(_) if node.server.is_standby()? => Decision::Refuse(
-            "the pool names this node the primary, but its server is a standby: nothing is done \
-             (are KB_LOCALHOST_IP and KB_PORT those of another node?)"
+            "the pool reports this node as the primary, but its server is a standby: no action is taken \
+             (check that KB_LOCALHOST_IP and KB_PORT are those of this node)"
                 .into(),
         ),
         Some(_) => Decision::Skip(String::new()),
         None => Decision::Refuse(
-            "the pool names this node the primary, but its server is not running: nothing is done".into(),
+            "the pool reports this node as the primary, but its server is not running: no action is taken"
+                .into(),
         ),
     })
 }
 
-fn look_for_standbys(node: &mut Node<'_>) -> Result<Decision, StepError> {
+fn check_standbys(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let server = node.own_server();
     let names = server.ask("SHOW synchronous_standby_names").map_err(|error| StepError::of(&error))?;
     if names.value().unwrap_or_default().is_empty() {
@@ -39,7 +41,7 @@ fn look_for_standbys(node: &mut Node<'_>) -> Result<Decision, StepError> {
     if standbys.value() != Some("0") {
         return Ok(Decision::Skip(String::new()));
     }
-    Ok(Decision::Act("ASYNC RECOVER MODE: no standby receives, so none is waited for".into()))
+    Ok(Decision::Act("ASYNC RECOVER MODE: no standby is connected".into()))
 }
 
 fn go_asynchronous(node: &mut Node<'_>) -> Result<String, StepError> {

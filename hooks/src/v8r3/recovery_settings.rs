@@ -1,23 +1,25 @@
 //! The settings that make this node a standby of the new primary.
 //!
-//! They come from the node's template (`etc/recovery.done`), with the primary's address in the place of the one
-//! that stands there. Up to 11 (KingbaseES V8R3 is of the kind of 9.6) they are `recovery.conf`; later servers
-//! want them among their other settings, and `standby.signal`.
+//! They are taken from the node's template (`etc/recovery.done`), with the address of the current primary. Up to version
+//! 11, and thus in KingbaseES V8R3, they are written to `recovery.conf`; later servers need them in their configuration,
+//! and a `standby.signal`.
 
 use std::path::PathBuf;
 
 use kbrecover_rewind::config::Setting;
 use kbrecover_rewind::conninfo::ConninfoText;
 
-use super::Node;
-use super::refuse::{TEMPLATE, primary_conninfo};
+use super::node::Node;
 use crate::flow::{Decision, StepError};
 use crate::{files, slots};
+
+/// The template of this node's recovery settings in `KB_ETC_PATH`.
+pub(super) const TEMPLATE: &str = "recovery.done";
 
 /// The first major version without `recovery.conf`.
 const WITHOUT_RECOVERY_CONF: u32 = 12;
 
-pub(super) fn look(node: &mut Node<'_>) -> Result<Decision, StepError> {
+pub(super) fn check(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let (path, text) = wanted(node)?;
     let is_there = files::read_bytes(&path)? == Some(text);
     if is_there && node.server.is_standby()? {
@@ -36,10 +38,12 @@ pub(super) fn write(node: &mut Node<'_>) -> Result<String, StepError> {
     Ok(String::new())
 }
 
-/// The slot on the primary that this node's template names.
-pub(super) fn look_for_slot(node: &mut Node<'_>) -> Result<Decision, StepError> {
+/// The slot on the primary from which this node receives WAL, according to its template.
+pub(super) fn check_slot(node: &mut Node<'_>) -> Result<Decision, StepError> {
     match slot(node)? {
-        Some(slot) if !slot.is_empty() => Ok(Decision::Act(format!("see that the primary has slot {slot}"))),
+        Some(slot) if !slot.is_empty() => {
+            Ok(Decision::Act(format!("create slot {slot} on the primary unless it exists")))
+        }
         _ => Ok(Decision::Skip(String::new())),
     }
 }
@@ -57,10 +61,10 @@ fn slot(node: &Node<'_>) -> Result<Option<String>, StepError> {
     Ok(slot.map(|setting| setting.value))
 }
 
-/// The file that must be written, and its text.
+/// The path and the content of the file that must be written.
 fn wanted(node: &Node<'_>) -> Result<(PathBuf, Vec<u8>), StepError> {
     let template = template(node)?.unwrap_or_default();
-    let conninfo = pointed(node, &template)?;
+    let conninfo = conninfo_to_primary(node, &template)?;
     let mut settings: Vec<(String, String)> =
         template.into_iter().map(|setting| (setting.name, setting.value)).collect();
     if let Some(conninfo) = conninfo {
@@ -70,7 +74,7 @@ fn wanted(node: &Node<'_>) -> Result<(PathBuf, Vec<u8>), StepError> {
     }
     let data = &node.server.data;
     let major = node.server.major_version()?;
-    let settings = fit_for(major, settings);
+    let settings = for_version(major, settings);
     let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     if major < WITHOUT_RECOVERY_CONF {
         return Ok((data.join("recovery.conf"), files::with_settings(b"", &settings)));
@@ -80,9 +84,9 @@ fn wanted(node: &Node<'_>) -> Result<(PathBuf, Vec<u8>), StepError> {
     Ok((path, files::with_settings(&old, &settings)))
 }
 
-/// The settings that a version has. Up to 11 a server with a `recovery.conf` that says nothing of `standby_mode` would
-/// become a primary, so it is on whatever the template says; later it is a file.
-fn fit_for(major: u32, mut settings: Vec<(String, String)>) -> Vec<(String, String)> {
+/// The settings as this major version needs them. Up to version 11, a server whose `recovery.conf` does not turn on
+/// `standby_mode` would become a primary, so it is always turned on; later versions have `standby.signal` instead.
+fn for_version(major: u32, mut settings: Vec<(String, String)>) -> Vec<(String, String)> {
     settings.retain(|(name, _)| name != "standby_mode");
     if major < WITHOUT_RECOVERY_CONF {
         settings.push(("standby_mode".to_owned(), "on".to_owned()));
@@ -92,7 +96,7 @@ fn fit_for(major: u32, mut settings: Vec<(String, String)>) -> Vec<(String, Stri
     settings
 }
 
-/// What the template sets; `None` if there is none.
+/// The settings in the template; `None` if there is no template.
 pub(super) fn template(node: &Node<'_>) -> Result<Option<Vec<Setting>>, StepError> {
     let path = node.config.etc.join(TEMPLATE);
     let Some(text) = files::read(&path)? else { return Ok(None) };
@@ -100,16 +104,28 @@ pub(super) fn template(node: &Node<'_>) -> Result<Option<Vec<Setting>>, StepErro
         |why: String| StepError::new(format!("could not read template \"{}\": {why}", path.display()));
     let settings =
         kbrecover_rewind::config::parse(text.as_bytes()).map_err(|error| failed(error.to_string()))?;
-    // A comment may be in another encoding. A value would be written as something else.
-    let strange = settings.iter().find(|setting| setting.value.contains(char::REPLACEMENT_CHARACTER));
-    match strange {
+    // Comments may be in any encoding, but a value with replaced characters would be written as another value.
+    let invalid = settings.iter().find(|setting| setting.value.contains(char::REPLACEMENT_CHARACTER));
+    match invalid {
         Some(setting) => Err(failed(format!("the value of {} is not UTF-8", setting.name))),
         None => Ok(Some(settings)),
     }
 }
 
-/// The template's `primary_conninfo`, leading to the new primary.
-fn pointed(node: &Node<'_>, template: &[Setting]) -> Result<Option<ConninfoText>, StepError> {
+/// The last `primary_conninfo` among these settings.
+pub(super) fn primary_conninfo(settings: &[Setting]) -> Result<Option<ConninfoText>, StepError> {
+    let Some(setting) = settings.iter().rev().find(|setting| setting.name == "primary_conninfo") else {
+        return Ok(None);
+    };
+    ConninfoText::parse(&setting.value).map(Some).map_err(|error| {
+        StepError::new(format!(
+            "primary_conninfo in template \"{TEMPLATE}\" is not a valid connection string: {error}"
+        ))
+    })
+}
+
+/// The template's `primary_conninfo` with the address of the new primary.
+fn conninfo_to_primary(node: &Node<'_>, template: &[Setting]) -> Result<Option<ConninfoText>, StepError> {
     let (Some(mut conninfo), Some(primary)) = (primary_conninfo(template)?, node.primary()) else {
         return Ok(None);
     };
@@ -128,11 +144,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_standby_is_made_whatever_the_template_says() {
+    fn standby_mode_does_not_depend_on_the_template() {
         let names = |major: u32, template: &[(&str, &str)]| {
             let template = template.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            let fit = fit_for(major, template.collect());
-            fit.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+            let settings = for_version(major, template.collect());
+            settings.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
         };
         for template in [
             &[("primary_conninfo", "x"), ("trigger_file", "t")][..],

@@ -1,48 +1,50 @@
-//! Replication slots of this node: what others receive through it, should it become the primary.
+//! Physical replication slots of this node, which other nodes use if it becomes the primary.
 //!
-//! A rewind takes them away, and those of an old primary would keep WAL from an age ago. So their names are
-//! noted, those of an old primary are dropped while the server is stopped, and what is gone is made again when it runs.
+//! A rewind removes them, and the slots of an old primary would retain obsolete WAL. Therefore their names are recorded,
+//! the slots of an old primary are dropped while its server is stopped, and all recorded slots are created again once the
+//! server is running.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{Need, Node, disk};
+use super::disk;
+use super::node::{Need, Node};
 use crate::flow::{Decision, StepError};
 use crate::{files, slots};
 
-/// Where the names are noted, beside the data directory, as the scripts have it.
-const NOTE: &str = "tmp_slot";
+/// The file with the recorded names, in the parent of the data directory, as in the KingbaseES scripts.
+const RECORD: &str = "tmp_slot";
 
-/// That the note can be written must be known before the server is stopped for it.
-pub(super) fn look_at_note(node: &mut Node<'_>) -> Result<Decision, StepError> {
+/// Checks that the names can be recorded, before the server is stopped.
+pub(super) fn check_record(node: &mut Node<'_>) -> Result<Decision, StepError> {
     if slots::physical(&node.server)?.is_empty() {
         return Ok(Decision::Skip(String::new()));
     }
-    match disk::failed(&[note_directory(node).to_owned()], 1) {
+    match disk::failed(&[record_directory(node).to_owned()], 1) {
         None => Ok(Decision::Skip(String::new())),
-        Some(why) => Err(StepError::new(format!("the slots of this node could not be noted: {why}")).hint(
-            "The owner of the data directory must be able to write beside it. Nothing has been changed.",
+        Some(why) => Err(StepError::new(format!("could not record the replication slots of this node: {why}")).hint(
+            "The owner of the data directory needs write permission for its parent directory. Nothing has been changed.",
         )),
     }
 }
 
-/// Notes the physical slots of this node, and drops those of one that was the primary.
-pub(super) fn look_for_old(node: &mut Node<'_>) -> Result<Decision, StepError> {
+/// Records the physical slots of this node, and drops them if it was the primary.
+pub(super) fn check_old(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let old = slots::physical(&node.server)?;
     if old.is_empty() {
         return Ok(Decision::Skip(String::new()));
     }
     let names = old.into_iter().collect::<Vec<_>>().join(" ");
     Ok(Decision::Act(match was_primary(node) {
-        true => format!("drop the slots [{names}], to be made again"),
-        false => format!("note the slots [{names}], to be made again if a rewind takes them away"),
+        true => format!("drop the slots [{names}] and create them again later"),
+        false => format!("record the slots [{names}] and create them again if a rewind removes them"),
     }))
 }
 
 pub(super) fn drop_old(node: &mut Node<'_>) -> Result<String, StepError> {
     let old = slots::physical(&node.server)?;
-    let all: BTreeSet<String> = old.iter().cloned().chain(noted(node)?).collect();
-    files::replace(&note(node), all.iter().map(|name| format!("{name}\n")).collect::<String>())?;
+    let all: BTreeSet<String> = old.iter().cloned().chain(recorded(node)?).collect();
+    files::replace(&record(node), all.iter().map(|name| format!("{name}\n")).collect::<String>())?;
     if was_primary(node) {
         for name in &old {
             slots::drop_stopped(&node.server, name)?;
@@ -55,33 +57,33 @@ fn was_primary(node: &Node<'_>) -> bool {
     matches!(node.need, Some(Need::OldPrimary | Need::Unfinished))
 }
 
-/// Makes the noted slots again.
-pub(super) fn look_for_noted(node: &mut Node<'_>) -> Result<Decision, StepError> {
-    let names = noted(node)?;
+/// Creates the recorded slots again.
+pub(super) fn check_recorded(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    let names = recorded(node)?;
     if names.is_empty() {
         return Ok(Decision::Skip(String::new()));
     }
     Ok(Decision::Act(format!("create the slots [{}]", names.into_iter().collect::<Vec<_>>().join(" "))))
 }
 
-pub(super) fn create_noted(node: &mut Node<'_>) -> Result<String, StepError> {
+pub(super) fn create_recorded(node: &mut Node<'_>) -> Result<String, StepError> {
     let server = node.own_server();
-    for name in noted(node)? {
+    for name in recorded(node)? {
         slots::create(&server, &name)?;
     }
-    files::remove(&note(node))?;
+    files::remove(&record(node))?;
     Ok(String::new())
 }
 
-fn noted(node: &Node<'_>) -> Result<BTreeSet<String>, StepError> {
-    let text = files::read(&note(node))?.unwrap_or_default();
+fn recorded(node: &Node<'_>) -> Result<BTreeSet<String>, StepError> {
+    let text = files::read(&record(node))?.unwrap_or_default();
     Ok(text.split_whitespace().filter(|name| slots::is_slot_name(name)).map(str::to_owned).collect())
 }
 
-fn note(node: &Node<'_>) -> PathBuf {
-    note_directory(node).join(NOTE)
+fn record(node: &Node<'_>) -> PathBuf {
+    record_directory(node).join(RECORD)
 }
 
-fn note_directory<'a>(node: &'a Node<'_>) -> &'a Path {
+fn record_directory<'a>(node: &'a Node<'_>) -> &'a Path {
     node.server.data.parent().unwrap_or(&node.server.data)
 }

@@ -1,84 +1,71 @@
-//! A standby that runs but does not receive: it is stopped only if it stands still from one run to the next.
+//! A standby that is running but does not receive WAL is stopped only if its replay position stays the same from one run
+//! to the next.
 //!
-//! Its primary may just have been restarted, and WAL that is there already is replayed without a primary. What was
-//! seen is noted between runs; one that follows another node than the primary is not waited for.
+//! Its primary may just have been restarted, and WAL that has already been received is replayed without a primary. The
+//! position is recorded between runs. A standby that follows another node than the primary is recovered without waiting.
 
 use kbrecover_rewind::conninfo::ConninfoText;
 
-use super::refuse::primary_conninfo;
-use super::{Asked, Need, Node};
+use super::node::{Need, Node, Standstill, Trigger};
+use super::pool_nodes::PoolNode;
+use super::recovery_settings::primary_conninfo;
 use crate::files;
 use crate::flow::StepError;
 
-/// Where it is noted what the run before saw.
+/// The state file with the position that the previous run found.
 const FILE: &str = "KB_RECOVERY_STANDSTILL";
 
-/// What is compared from run to run.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Seen {
-    /// As it is noted: the server's process and the position that it has replayed to.
-    text: String,
-    /// Whether the run before has seen something and told of it, so that nothing need be said.
-    is_known: bool,
-}
-
-/// Why a standby that does not receive is left as it is this time.
+/// Why a standby that does not receive WAL is not stopped in this run.
 pub(super) fn reason_to_wait(node: &mut Node<'_>) -> Result<Option<String>, StepError> {
-    if node.need != Some(Need::NotStreaming) || node.asked == Asked::ByHand || follows_another(node) {
+    if node.need != Some(Need::NotStreaming) || node.trigger == Trigger::Manual || follows_another(node) {
         return Ok(None);
     }
     let Some(process) = node.server.running()? else { return Ok(None) };
     let position = position(node);
-    let before = files::read_note(&node.run_file(FILE));
+    let before = files::read_state_file(&node.run_file(FILE));
     let text = format!("{process} {position}\n");
-    let waits_for_others = match position {
-        Position::Starting => Some("but it accepts no connections yet"),
+    let own_reason = match position {
+        Position::Starting => Some("but it does not accept connections yet"),
         Position::Held(_) => Some("but its replay is paused or delayed"),
         Position::At(_) | Position::Unknown => None,
     };
-    // What may last for ever is told each time.
-    let is_known = before.is_some() && waits_for_others.is_none();
-    node.seen = Some(Seen { text: text.clone(), is_known });
-    let why = match (waits_for_others, before) {
+    // A cause that may persist is reported by each run.
+    let is_reported = before.is_some() && own_reason.is_none();
+    node.standstill = Some(Standstill { text: text.clone(), is_reported });
+    let why = match (own_reason, before) {
         (Some(why), _) => why,
-        (_, None) => "it is looked at again by the next run",
-        (_, Some(before)) if before != text => "but it has moved since the run before",
+        (_, None) => "the next run checks it again",
+        (_, Some(before)) if before != text => "but its replay position has changed since the previous run",
         _ => return Ok(None),
     };
     Ok(Some(format!(
-        "this standby does not receive from the primary, {why}: nothing is done (--force does not wait)"
+        "this standby does not receive WAL from the primary, {why}: no action is taken (--force does not wait)"
     )))
 }
 
-/// Notes what was seen for the next run, or that all is well; a run that has not come so far leaves the note.
-pub(super) fn note(node: &Node<'_>, is_well: bool) {
-    let noted = match &node.seen {
-        Some(seen) => files::replace(&node.run_file(FILE), &seen.text),
-        None if node.need == Some(Need::NotStreaming) || !is_well => Ok(()),
+/// Records the state for the next run, or removes the record of a healthy standby. A run that ended before the state was
+/// determined leaves the record.
+pub(super) fn record(node: &Node<'_>, is_success: bool) {
+    let recorded = match &node.standstill {
+        Some(standstill) => files::replace(&node.run_file(FILE), &standstill.text),
+        None if node.need == Some(Need::NotStreaming) || !is_success => Ok(()),
         None => files::remove(&node.run_file(FILE)),
     };
-    if let Err(error) = noted {
+    if let Err(error) = recorded {
         tracing::warn!("{error}");
     }
 }
 
-impl Seen {
-    /// Whether an earlier run has told that this standby does not receive.
-    pub(super) fn was_told(&self) -> bool {
-        self.is_known
-    }
-}
-
-/// How far a server has come by itself.
+/// The replay position of a standby.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Position {
-    /// It has replayed up to here. More may be there: WAL that came last mostly ends in the middle of a record.
+    /// It has replayed up to this LSN. It may have received more, as WAL usually ends in the middle of a record.
     At(String),
-    /// It has replayed up to here and was told to wait: replay is paused, or applied with a delay.
+    /// It has replayed up to this LSN; replay is paused or delayed.
     Held(String),
-    /// It accepts no connections yet.
+    /// It does not accept connections yet.
     Starting,
-    /// It does not say.
+    /// It cannot be determined.
     Unknown,
 }
 
@@ -94,7 +81,7 @@ impl std::fmt::Display for Position {
 
 fn position(node: &Node<'_>) -> Position {
     let server = node.own_server();
-    let question = |replay: &'static str, receive: &'static str, paused: &'static str| {
+    let query = |replay: &'static str, receive: &'static str, paused: &'static str| {
         move |prefix: &str| {
             format!(
                 "SELECT {prefix}_{replay}()::text || CASE WHEN {prefix}_{paused}() \
@@ -104,9 +91,9 @@ fn position(node: &Node<'_>) -> Position {
             )
         }
     };
-    let now = question("last_wal_replay_lsn", "last_wal_receive_lsn", "is_wal_replay_paused");
-    let answer = match server.ask_named(now) {
-        Err(error) if error.is_unknown_name() => server.ask_named(question(
+    let current = query("last_wal_replay_lsn", "last_wal_receive_lsn", "is_wal_replay_paused");
+    let answer = match server.ask_named(current) {
+        Err(error) if error.is_unknown_name() => server.ask_named(query(
             "last_xlog_replay_location",
             "last_xlog_receive_location",
             "is_xlog_replay_paused",
@@ -120,7 +107,7 @@ fn position(node: &Node<'_>) -> Position {
     }
 }
 
-/// What our question says behind the position of a server that was told to wait.
+/// The suffix that the query adds to the position if replay is paused or delayed.
 const HELD: &str = " held";
 
 impl Position {
@@ -132,23 +119,22 @@ impl Position {
     }
 }
 
-/// Whether a node's settings name another node of the pool than its primary: that does not pass by itself.
+/// Whether a node's settings point to a node of the pool that is not the primary. Waiting does not change that.
 fn follows_another(node: &Node<'_>) -> bool {
     let shown = node.own_server().ask("SHOW primary_conninfo");
     let upstream = match &shown {
         Ok(answer) => answer.value().and_then(|text| ConninfoText::parse(text).ok()),
-        // Before 12 it is no setting of the server.
-        Err(_) => in_recovery_conf(node),
+        // Before version 12, it is not a parameter of the server.
+        Err(_) => conninfo_of_recovery_conf(node),
     };
     let Some(upstream) = upstream else { return false };
     let port = upstream.get("port").unwrap_or("5432");
-    let is_it = |other: &&super::PoolNode| {
-        Some(other.host.as_str()) == upstream.host() && other.port.to_string() == port
-    };
-    node.nodes.iter().find(is_it).is_some_and(|upstream| !upstream.is_primary)
+    let is_upstream =
+        |other: &&PoolNode| Some(other.host.as_str()) == upstream.host() && other.port.to_string() == port;
+    node.nodes.iter().find(is_upstream).is_some_and(|upstream| !upstream.is_primary)
 }
 
-fn in_recovery_conf(node: &Node<'_>) -> Option<ConninfoText> {
+fn conninfo_of_recovery_conf(node: &Node<'_>) -> Option<ConninfoText> {
     let text = files::read(&node.server.data.join("recovery.conf")).ok()??;
     primary_conninfo(&kbrecover_rewind::config::parse(text.as_bytes()).ok()?).ok()?
 }
@@ -158,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_was_told_to_wait_says_so() {
+    fn paused_replay_is_part_of_the_position() {
         assert_eq!(Position::parse("0/3000060"), Position::At("0/3000060".to_owned()));
         assert_eq!(Position::parse("0/3000060 held"), Position::Held("0/3000060".to_owned()));
         assert_eq!(Position::parse("0/3000060 held").to_string(), "0/3000060");

@@ -1,10 +1,11 @@
-//! `KB_VIP`: the primary holds it, nobody else does.
+//! `KB_VIP`: the virtual address, held by the primary and by no other node.
 
-use super::{Node, refuse};
+use super::node::Node;
+use super::refuse;
 use crate::flow::{Decision, StepError};
 
-/// Adds the address if the primary lacks it.
-pub(super) fn look_for_missing(node: &mut Node<'_>) -> Result<Decision, StepError> {
+/// On the primary: whether the address has to be added.
+pub(super) fn check_missing(node: &mut Node<'_>) -> Result<Decision, StepError> {
     match &node.config.vip {
         Some(vip) if !vip.is_held()? => {
             Ok(Decision::Act(format!("add {} to device {}", vip.address, vip.device)))
@@ -19,11 +20,11 @@ pub(super) fn add(node: &mut Node<'_>) -> Result<String, StepError> {
     Ok(format!("added virtual address {}", vip.address))
 }
 
-/// Takes the address away from a node that is not the primary.
-pub(super) fn look_for_held(node: &mut Node<'_>) -> Result<Decision, StepError> {
+/// On another node: whether the address has to be removed.
+pub(super) fn check_held(node: &mut Node<'_>) -> Result<Decision, StepError> {
     match &node.config.vip {
         Some(vip) if vip.is_held()? => {
-            // A server that is down needs no address, whoever it is.
+            // A server that is down does not need the address, so only a running one is compared with the primary.
             if node.server.running()?.is_some()
                 && let Some(why) = refuse::primary_is_own(node)?
             {

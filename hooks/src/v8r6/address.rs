@@ -1,37 +1,29 @@
-//! `virtual_ip`: the primary holds it, nobody else does.
+//! `virtual_ip`: held by the primary and by no other node.
 //!
-//! An address that cannot be moved does not keep other nodes from being recovered.
+//! A failure here is logged and does not prevent the recovery of other nodes.
 
-use super::daemon::Daemon;
+use super::context::{Backoff, Context};
 use super::log::Level;
 use crate::flow::StepError;
 
-/// Takes the address, unless another node may have it, too.
-pub(super) fn hold(daemon: &mut Daemon<'_>) {
-    let done = take(daemon);
-    told(daemon, done);
+/// Adds the address to this node unless another node is also a primary.
+pub(super) fn hold(context: &Context<'_>, backoff: &mut Backoff) {
+    report(context, backoff, add(context));
 }
 
-/// Leaves the address.
-pub(super) fn leave(daemon: &mut Daemon<'_>) {
-    let done = match &daemon.config.virtual_ip {
-        Some(address) => address.is_held().and_then(|is_held| {
-            let text = format!("removed virtual address {}", address.address);
-            if is_held { address.remove().map(|()| Some(text)) } else { Ok(None) }
-        }),
-        None => Ok(None),
-    };
-    told(daemon, done);
+/// Removes the address from this node.
+pub(super) fn release(context: &Context<'_>, backoff: &mut Backoff) {
+    report(context, backoff, remove(context));
 }
 
-fn take(daemon: &Daemon<'_>) -> Result<Option<String>, StepError> {
-    let Some(address) = &daemon.config.virtual_ip else { return Ok(None) };
+fn add(context: &Context<'_>) -> Result<Option<String>, StepError> {
+    let Some(address) = &context.config.virtual_ip else { return Ok(None) };
     if address.is_held()? {
         return Ok(None);
     }
-    if let Some(other) = daemon.other_primary() {
+    if let Some(other) = context.other_primary() {
         return Err(StepError::new(format!(
-            "virtual address {} is not taken: {other} is a primary, too",
+            "virtual address {} is not added: {other} is also a primary",
             address.address
         )));
     }
@@ -39,11 +31,20 @@ fn take(daemon: &Daemon<'_>) -> Result<Option<String>, StepError> {
     Ok(Some(format!("added virtual address {}", address.address)))
 }
 
-fn told(daemon: &mut Daemon<'_>, done: Result<Option<String>, StepError>) {
+fn remove(context: &Context<'_>) -> Result<Option<String>, StepError> {
+    let Some(address) = &context.config.virtual_ip else { return Ok(None) };
+    if !address.is_held()? {
+        return Ok(None);
+    }
+    address.remove()?;
+    Ok(Some(format!("removed virtual address {}", address.address)))
+}
+
+fn report(context: &Context<'_>, backoff: &mut Backoff, done: Result<Option<String>, StepError>) {
     let (level, text) = match done {
-        Ok(None) => return daemon.address.news(),
+        Ok(None) => return backoff.forget_message(),
         Ok(Some(text)) => (Level::Notice, text),
         Err(error) => (Level::Error, error.to_string()),
     };
-    daemon.address.say_once(daemon.log, level, &text);
+    backoff.report_once(context.log, level, &text);
 }

@@ -1,15 +1,19 @@
-//! `auto_cluster_recovery_level`: a cluster whose servers are all down is brought up by the node that was its
-//! primary, if there is exactly one; its standbys are then started as usual.
+//! `auto_cluster_recovery_level`: starts a cluster whose servers are all down.
+//!
+//! The node that was the primary starts its own server, provided that it was the only one. Its daemon then starts the
+//! standbys as usual.
 
-use super::daemon::Daemon;
+use super::config::Recovery;
+use super::context::{Backoff, Context};
 use super::log::{Level, say};
-use super::{Recovery, remote, start_database};
+use super::remote;
+use super::start::start_database;
 use crate::files;
 use crate::flow::StepError;
 
-/// Starts this node's server if it was the primary and no other node is or was.
-pub(super) fn bring_up(daemon: &mut Daemon<'_>) -> Result<(), StepError> {
-    let config = &daemon.config;
+/// Starts this node's server if this node was the primary and no other node is or was one.
+pub(super) fn start_cluster(context: &Context<'_>, backoff: &mut Backoff) -> Result<(), StepError> {
+    let config = &context.config;
     let server = config.server();
     if config.cluster_recovery_level == 0
         || config.recovery == Recovery::Manual
@@ -19,54 +23,56 @@ pub(super) fn bring_up(daemon: &mut Daemon<'_>) -> Result<(), StepError> {
     {
         return Ok(());
     }
-    let tries = daemon.own.tries;
-    if tries >= config.max_attempts {
-        let text = format!(
-            "the cluster could not be brought up {tries} times: the server of this node is left to a person"
-        );
-        daemon.own.say_once(daemon.log, Level::Error, &text);
+    let attempts = backoff.attempts;
+    if attempts >= config.max_attempts {
+        let text =
+            format!("could not start the cluster in {attempts} attempt(s): manual recovery is required");
+        backoff.report_once(context.log, Level::Error, &text);
         return Ok(());
     }
-    if !daemon.own.is_due() {
+    if !backoff.is_due() {
         return Ok(());
     }
-    match reason_not_to(daemon) {
+    match reason_not_to_start(context) {
         Ok(None) => {}
         Ok(Some(why)) => {
-            daemon.own.say_once(daemon.log, Level::Info, &why);
+            backoff.report_once(context.log, Level::Info, &why);
             return Ok(());
         }
         Err(error) => {
-            daemon.own.tried(&daemon.config);
+            backoff.record_attempt(config);
             return Err(error);
         }
     }
-    let text = "all nodes are down and this one was the primary: the cluster is brought up";
-    say(daemon.log, Level::Notice, text);
-    // One that ends again and again is not started for ever.
-    daemon.own.tried(&daemon.config);
-    let _lock = daemon.config.lock()?;
-    start_database(&daemon.config, daemon.log)
+    let text = "all nodes are down and this node was the primary: starting the cluster";
+    say(context.log, Level::Notice, text);
+    // Counted before the result is known: a server that starts and soon stops again must reach the limit, too.
+    backoff.record_attempt(config);
+    let _lock = config.lock()?;
+    start_database(config, context.log)
 }
 
-fn reason_not_to(daemon: &Daemon<'_>) -> Result<Option<String>, StepError> {
-    if daemon.is_cut_off()? {
+fn reason_not_to_start(context: &Context<'_>) -> Result<Option<String>, StepError> {
+    if context.is_isolated()? {
         let text =
-            "the server of this node is down, and none of the trusted servers answers: nothing is done";
+            "the server of this node is down, and none of the trusted servers responds: no action is taken";
         return Ok(Some(text.to_owned()));
     }
-    if daemon.known.is_empty() {
-        let text = "the server of this node is down, and no daemon has seen the cluster yet: nothing is done";
+    if context.known.is_empty() {
+        let text =
+            "the server of this node is down, and the other nodes are not known yet: no action is taken";
         return Ok(Some(text.to_owned()));
     }
-    for node in daemon.known.others(daemon.config.node_id) {
-        // One that cannot be reached may be a primary that others can reach.
-        if daemon.answers(&node) || remote::runs(daemon, node.host(), &node.config_file)? {
-            return Ok(Some(format!("the server of this node is down, but that of {} runs", node.shown())));
+    for node in context.known.others(context.config.node_id) {
+        // If the node cannot be reached, remote::runs fails: it may be a primary that other nodes can reach.
+        if context.responds(&node) || remote::runs(context, node.host(), &node.config_file)? {
+            let text =
+                format!("the server of this node is down, but the server of {} is running", node.shown());
+            return Ok(Some(text));
         }
-        if !remote::is_standby(daemon, node.host(), &node.config_file)? {
+        if !remote::is_standby(context, node.host(), &node.config_file)? {
             let text = format!(
-                "the server of this node is down, and {} is no standby either: there is more than one primary, do nothing",
+                "the server of this node is down, and {} is not a standby either: there is more than one primary, do nothing",
                 node.shown()
             );
             return Ok(Some(text));

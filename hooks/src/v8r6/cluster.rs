@@ -1,11 +1,10 @@
-//! The cluster as repmgr's metadata tells it.
+//! The nodes of the cluster according to repmgr's metadata, and the state of their servers.
 
 use kbrecover_rewind::conninfo::ConninfoText;
 
+use super::config::RepmgrConf;
 use crate::flow::StepError;
 use crate::sql::{Server, limit_of};
-
-use super::RepmgrConf;
 
 /// A record of `repmgr.nodes`.
 #[derive(Clone, Debug)]
@@ -22,7 +21,7 @@ pub(super) struct NodeRecord {
 }
 
 impl NodeRecord {
-    /// Where the node is, for ssh, too.
+    /// The node's host, both for connections and for ssh.
     pub(super) fn host(&self) -> &str {
         self.conninfo.host().unwrap_or("localhost")
     }
@@ -33,7 +32,7 @@ impl NodeRecord {
     }
 }
 
-/// The nodes of the cluster, as one of its servers knows them; witnesses are left out.
+/// The nodes of the cluster according to one of its servers, without witnesses.
 pub(super) fn nodes(server: &Server) -> Result<Vec<NodeRecord>, StepError> {
     let answer = server
         .ask("SELECT node_id, node_name, type, upstream_node_id, conninfo, config_file, slot_name FROM repmgr.nodes WHERE type <> 'witness' ORDER BY 1")
@@ -50,11 +49,12 @@ pub(super) fn nodes(server: &Server) -> Result<Vec<NodeRecord>, StepError> {
             slot: text(6),
         })
     };
-    let unknown = || StepError::new(format!("{} tells a node in an unknown way", server.name()));
-    answer.rows.iter().map(|row| record(row).ok_or_else(unknown)).collect()
+    let invalid =
+        || StepError::new(format!("{} returned a record of repmgr.nodes that is not valid", server.name()));
+    answer.rows.iter().map(|row| record(row).ok_or_else(invalid)).collect()
 }
 
-/// Whether a server answers and is a primary; `None` if it does not answer.
+/// Whether a server is a primary; `None` if it does not respond.
 pub(super) fn is_primary(server: &Server) -> Option<bool> {
     server
         .ask_named(|prefix| format!("SELECT {prefix}_is_in_recovery()"))
@@ -62,12 +62,12 @@ pub(super) fn is_primary(server: &Server) -> Option<bool> {
         .map(|answer| !answer.is_true())
 }
 
-/// Whether there is a server that answers, if only with an error.
-pub(super) fn answers(server: &Server) -> bool {
-    server.ask("SELECT 1").map_or_else(|error| error.is_of_a_server(), |_| true)
+/// Whether a server responds, even if only with an error.
+pub(super) fn responds(server: &Server) -> bool {
+    server.ask("SELECT 1").map_or_else(|error| error.is_from_server(), |_| true)
 }
 
-/// The application names of the standbys that receive from a primary.
+/// The application names of the standbys that receive WAL from a primary.
 pub(super) fn attached(server: &Server) -> Result<Vec<String>, StepError> {
     let names = |prefix: &str| {
         format!(
@@ -78,9 +78,9 @@ pub(super) fn attached(server: &Server) -> Result<Vec<String>, StepError> {
     Ok(answer.rows.into_iter().flatten().flatten().collect())
 }
 
-/// Has the metadata say that a node follows the primary, if they do not: whoever attached it may not have come so
-/// far.
-pub(super) fn note_standby(primary: &Server, node: &NodeRecord, upstream: i32) -> Result<(), StepError> {
+/// Records in the metadata that a node follows the primary, unless it says so already. A rejoin that was interrupted
+/// may have attached the node without recording it.
+pub(super) fn record_standby(primary: &Server, node: &NodeRecord, upstream: i32) -> Result<(), StepError> {
     if node.kind == "standby" && node.upstream == Some(upstream) {
         return Ok(());
     }
@@ -93,7 +93,7 @@ pub(super) fn note_standby(primary: &Server, node: &NodeRecord, upstream: i32) -
     primary.ask(&update).map(drop).map_err(|error| StepError::of(&error))
 }
 
-/// How to reach a node: by its record, with the password that this node's own configuration may hold.
+/// How to reach a node: by its connection string, completed with the password in this node's own configuration.
 pub(super) fn server(
     conf: &RepmgrConf,
     conninfo: &ConninfoText,
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_where_its_conninfo_says() {
+    fn the_host_of_a_node_comes_from_its_conninfo() {
         let host = |conninfo: &str| {
             let node = NodeRecord {
                 id: 1,

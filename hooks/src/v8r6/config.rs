@@ -1,4 +1,4 @@
-//! `repmgr.conf`: what repmgr and KingbaseES V8R6's kbha read on every node.
+//! `repmgr.conf`: the configuration file of repmgr and of KingbaseES V8R6's kbha on each node.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,9 @@ use kbrecover_rewind::conninfo::{ConninfoError, ConninfoText};
 use crate::settings::SettingsError;
 use crate::virtual_address::VirtualAddress;
 
-/// Which failed nodes are recovered without a person.
+/// Which failed nodes are recovered automatically.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Recovery {
     /// None.
     Manual,
@@ -33,12 +34,13 @@ impl fmt::Display for Recovery {
 
 /// The settings that the recovery flow uses.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RepmgrConf {
-    /// The file they come from.
+    /// The path of the file.
     pub file: PathBuf,
     /// `node_id`
     pub node_id: i32,
-    /// `node_name`: also the node's application name.
+    /// `node_name`: also the node's `application_name`.
     pub node_name: String,
     /// `conninfo`: how the other nodes reach this one.
     pub conninfo: ConninfoText,
@@ -46,58 +48,62 @@ pub struct RepmgrConf {
     pub data: PathBuf,
     /// `sys_bindir` or `pg_bindir`
     pub programs: Option<PathBuf>,
-    /// `log_file` or `kbha_log_file`: where the flow writes; standard error if there is none.
+    /// `log_file`, else `kbha_log_file`: the log of the flow. `None` means standard error.
     pub log: Option<PathBuf>,
     /// `recovery`
     pub recovery: Recovery,
-    /// `auto_cluster_recovery_level`: 0 off; 1 and above, a cluster whose nodes have all failed is brought up.
+    /// `auto_cluster_recovery_level`: with 1 and above, a cluster whose servers are all down is started; 0 turns this off.
     pub cluster_recovery_level: u32,
-    /// `service_start_command`: how the server is started, if not by its control program.
+    /// `service_start_command`: the command that starts the server, instead of its control program.
     pub start_command: Option<String>,
-    /// `remote_command`: ours; a shell command that runs `%c` on host `%h`, in the place of ssh.
+    /// `remote_command`: a shell command that runs `%c` on host `%h`, instead of ssh. A setting of this program.
     pub remote_command: Option<String>,
     /// `ssh_options`
     pub ssh_options: String,
     /// `use_replication_slots`
     pub uses_slots: bool,
-    /// `trusted_servers`: hosts of which one must answer before another node is touched.
+    /// `trusted_servers`: one of these hosts must respond to a ping before another node is recovered.
     pub trusted_servers: Vec<String>,
-    /// `virtual_ip`, `net_device`, `ipaddr_path` and `arping_path`: the address that the primary holds.
+    /// `virtual_ip`, `net_device`, `ipaddr_path` and `arping_path`: the address that the primary
+    /// holds.
     pub virtual_ip: Option<VirtualAddress>,
-    /// `kbha_pid_file`: `kbha.pid` beside the configuration if it is not set. What the daemon remembers is beside it.
+    /// `kbha_pid_file`; by default `kbha.pid` in the directory of the configuration file. The daemon keeps the list of known
+    /// nodes in the same directory.
     pub pid_file: PathBuf,
-    /// What the file asks for and the daemon does not do, in a sentence each.
+    /// The settings that the daemon does not obey, each described in one sentence.
     pub ignored: Vec<String>,
-    /// `recovery_check_interval`: ours; the seconds between two looks of the daemon.
+    /// `recovery_check_interval`, in seconds: the pause between two checks of the daemon. A setting of this program.
     pub interval: Duration,
-    /// `recovery_max_attempts`: ours; failures in a row after which a node is left to a person.
+    /// `recovery_max_attempts`: the number of failures in a row after which a node must be recovered manually. A setting of
+    /// this program.
     pub max_attempts: u32,
 }
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RepmgrConfError {
-    /// It cannot be read or understood.
+    /// The file cannot be read or parsed.
     #[error(transparent)]
     Read(#[from] ConfigError),
-    /// It lacks something, or something in it does not fit.
+    /// A setting is missing or not valid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// Its connection string is none.
-    #[error("configuration file \"{}\": conninfo is no connection string", path.display())]
+    /// `conninfo` is not valid.
+    #[error("configuration file \"{}\": conninfo is not a valid connection string", path.display())]
     Conninfo {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why it is not valid.
         #[source]
         source: ConninfoError,
     },
 }
 
-/// Without these nothing can be done.
-const NEEDED: [&str; 4] = ["node_id", "node_name", "conninfo", "data_directory"];
+/// The settings without default.
+const REQUIRED: [&str; 4] = ["node_id", "node_name", "conninfo", "data_directory"];
 
-/// What repmgr uses unless told otherwise: no questions, and an answer in time.
+/// repmgr's default: no interactive questions, and a limit for a host that does not respond.
 const SSH_OPTIONS: &str =
     "-q -o ConnectTimeout=10 -o StrictHostKeyChecking=no -o ServerAliveInterval=2 -o ServerAliveCountMax=5";
 
@@ -105,14 +111,14 @@ impl RepmgrConf {
     /// Reads the file.
     ///
     /// # Errors
-    /// It is not there, is not understood, or lacks something.
+    /// It does not exist, cannot be parsed, or a setting is missing or not valid.
     pub fn read(path: &Path) -> Result<RepmgrConf, RepmgrConfError> {
         if let Err(source) = std::fs::metadata(path) {
             return Err(ConfigError::Open { path: path.to_owned(), source }.into());
         }
         let configuration = Configuration::read_one(path)?;
         let get = |name: &str| configuration.get(name).map(str::trim).filter(|value| !value.is_empty());
-        let names: Vec<_> = NEEDED.into_iter().filter(|name| get(name).is_none()).collect();
+        let names: Vec<_> = REQUIRED.into_iter().filter(|name| get(name).is_none()).collect();
         if !names.is_empty() {
             return Err(SettingsError::Missing { path: path.to_owned(), names }.into());
         }
@@ -120,8 +126,8 @@ impl RepmgrConf {
         let invalid = |name: &'static str, wanted| {
             RepmgrConfError::from(SettingsError::Invalid { path: path.to_owned(), name, wanted })
         };
-        let number = |name: &'static str, usual: u32| match get(name) {
-            None => Ok(usual),
+        let number = |name: &'static str, default: u32| match get(name) {
+            None => Ok(default),
             Some(value) => value.parse().map_err(|_| invalid(name, "a number")),
         };
         let recovery = match get("recovery").unwrap_or("standby") {
@@ -169,26 +175,26 @@ impl RepmgrConf {
     }
 }
 
-/// Settings whose effect on KingbaseES is another than on this program.
+/// Settings that this program does not obey as KingbaseES does.
 fn ignored<'a>(get: &dyn Fn(&str) -> Option<&'a str>) -> Vec<String> {
     let has_remote_command = get("remote_command").is_some();
     let cases = [
         (
             get("use_scmd").is_some_and(is_on) && !has_remote_command,
-            "use_scmd='on': other nodes are reached by ssh all the same; set remote_command for another way",
+            "use_scmd='on' is not obeyed: other nodes are reached by ssh; set remote_command to reach them otherwise",
         ),
         (
             get("auto_cluster_recovery_level").is_some_and(|level| level == "2"),
-            "auto_cluster_recovery_level='2' is taken for '1': a node never becomes the primary by this program",
+            "auto_cluster_recovery_level='2' is treated as '1': this program never promotes a node",
         ),
         (
             get("running_under_failure_trusted_servers").is_some_and(is_off),
-            "running_under_failure_trusted_servers='off' is not obeyed: a server that works is not stopped because \
-             no trusted server answers",
+            "running_under_failure_trusted_servers='off' is not obeyed: the server keeps running when no trusted server \
+             responds",
         ),
         (
             get("use_check_disk").is_some_and(is_on),
-            "use_check_disk='on' is not obeyed: no server is stopped because a directory cannot be written",
+            "use_check_disk='on' is not obeyed: the server keeps running when a directory cannot be written",
         ),
     ];
     cases.into_iter().filter(|(is_set, _)| *is_set).map(|(_, text)| text.to_owned()).collect()
@@ -221,7 +227,7 @@ mod tests {
                          data_directory='/d'\n";
 
     #[test]
-    fn what_is_left_out_has_the_usual_value() {
+    fn omitted_settings_have_defaults() {
         let conf = read(WHOLE).unwrap();
         assert_eq!(
             (conf.recovery, conf.cluster_recovery_level, conf.uses_slots),
@@ -248,14 +254,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
-        let told = |text: &str| read(text).unwrap_err().to_string();
-        assert!(told("node_id=1\n").ends_with("does not set node_name, conninfo, data_directory"));
+    fn errors_name_the_setting() {
+        let message = |text: &str| read(text).unwrap_err().to_string();
+        assert!(message("node_id=1\n").ends_with("does not set node_name, conninfo, data_directory"));
         assert!(
-            told(&format!("{WHOLE}recovery=always\n"))
+            message(&format!("{WHOLE}recovery=always\n"))
                 .ends_with("recovery is not manual, standby or automatic")
         );
-        assert!(told(&WHOLE.replace("'host=", "'hots=")).contains("conninfo"));
+        assert!(message(&WHOLE.replace("'host=", "'hots=")).contains("conninfo"));
         assert!(
             RepmgrConf::read(Path::new("/nonexistent/repmgr.conf"))
                 .unwrap_err()

@@ -1,98 +1,113 @@
-//! The daemon: on the primary, it brings back the nodes that are missing.
+//! The daemon: on the primary, it recovers the nodes that are not attached.
 //!
-//! It runs on every node, and acts only where the server is the primary, or was the last one that was. Nothing is
-//! done on a node unless it is certain what it is: a standby is started only if its directory says that it is one,
-//! an old primary is rejoined only if the configuration says `automatic`, and nothing is done at all while two
-//! nodes say that they are primaries.
+//! It runs on every node and acts only where the server is the primary, or was the last primary. It acts on a node
+//! only if the node's role is certain: a standby is started only if its data directory is that of a standby, an old
+//! primary is rejoined only with `recovery='automatic'`, and no node is recovered while two nodes say that they are
+//! primaries.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kbrecover_rewind::StopFlag;
 
 use super::cluster::{self, NodeRecord};
-use super::known::Known;
+use super::config::RepmgrConf;
+use super::context::{Backoff, Context};
+use super::known::KnownNodes;
 use super::log::{Level, say, thread};
-use super::{RepmgrConf, address, all_down, recover};
+use super::{address, all_down, recover};
+use crate::error_chain::chain;
 use crate::flow::StepError;
 use crate::recovery_log::RecoveryLog;
 
-/// What the daemon is given.
+/// The input of [`daemon`].
+#[non_exhaustive]
 pub struct DaemonRequest<'a> {
     /// This node's configuration.
     pub config: RepmgrConf,
-    /// How this program is called on the other nodes: its path there.
+    /// Path of this program on the other nodes, where the daemon runs it.
     pub program: &'a str,
     /// The log.
     pub log: &'a RecoveryLog,
-    /// Looks this often, or for ever.
+    /// The number of checks to make; `None` for no limit.
     pub rounds: Option<u32>,
-    /// Ends what is being done on another node, and then the daemon.
+    /// Ends a command that is running on another node, and then the daemon.
     pub stop: StopFlag,
 }
 
-/// What the daemon is told while it runs.
+impl<'a> DaemonRequest<'a> {
+    /// A daemon that checks the cluster without limit until it is stopped.
+    pub fn new(config: RepmgrConf, program: &'a str, log: &'a RecoveryLog) -> DaemonRequest<'a> {
+        DaemonRequest { config, program, log, rounds: None, stop: StopFlag::default() }
+    }
+}
+
+/// An order to a running daemon.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Order {
-    /// To look at the stop flag.
+    /// Examine the stop flag now.
     Stop,
-    /// To read its configuration again and to go on in a new log file.
+    /// Read the configuration again and reopen the log file.
     Reload,
 }
 
-/// The daemon between two looks.
-pub(super) struct Daemon<'a> {
-    pub(super) config: RepmgrConf,
-    pub(super) program: &'a str,
-    pub(super) log: &'a RecoveryLog,
-    pub(super) stop: StopFlag,
-    pub(super) known: Known,
-    missing: BTreeMap<i32, Missing>,
-    /// About this node.
-    pub(super) own: Missing,
-    /// About the virtual address.
-    pub(super) address: Missing,
-    /// About the file of known nodes.
-    notes: Missing,
+struct Daemon<'a> {
+    context: Context<'a>,
+    /// The nodes that are not attached, by their IDs.
+    missing: BTreeMap<i32, Backoff>,
+    own: Backoff,
+    address: Backoff,
+    known_nodes_file: Backoff,
 }
 
-/// What is remembered of something that is not as it should be.
-#[derive(Default)]
-pub(super) struct Missing {
-    /// Tries since it was last seen as it should be, also those that seemed to succeed.
-    pub(super) tries: u32,
-    next_try: Option<Instant>,
-    /// Why nothing was done, so that it is said once.
-    said: Option<String>,
-}
-
-/// Looks after the cluster until it is told to stop, or as often as asked for.
+/// Checks the cluster every [`RepmgrConf::interval`] and recovers nodes that are not attached. Returns when the stop
+/// flag is set or after the requested number of rounds. `orders` interrupts the pause between two checks; if its
+/// sender is gone, the daemon takes no more orders.
+///
+/// ```no_run
+/// use std::path::Path;
+/// use std::sync::mpsc::channel;
+///
+/// use kbrecover_hooks::recovery_log::{Echo, RecoveryLog};
+/// use kbrecover_hooks::v8r6::{DaemonRequest, Order, RepmgrConf, daemon};
+///
+/// let config = RepmgrConf::read(Path::new("/etc/repmgr.conf"))?;
+/// let log = RecoveryLog::open(config.log.as_deref(), Echo::Off)?;
+/// log.release();
+/// let request = DaemonRequest::new(config, "/usr/bin/kbrecover", &log);
+/// let (orders, receiver) = channel();
+/// let stop = request.stop.clone();
+/// std::thread::spawn(move || {
+///     std::thread::sleep(std::time::Duration::from_secs(3600));
+///     stop.request();
+///     orders.send(Order::Stop)
+/// });
+/// daemon(request, &receiver);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn daemon(request: DaemonRequest<'_>, orders: &Receiver<Order>) {
     let DaemonRequest { config, program, log, rounds, stop } = request;
-    let known = Known::read(&config.known_nodes_file());
+    let known = KnownNodes::read(&config.known_nodes_file());
     let mut daemon = Daemon {
-        config,
-        program,
-        log,
-        stop,
-        known,
+        context: Context { config, program, log, stop, known },
         missing: BTreeMap::new(),
-        own: Missing::default(),
-        address: Missing::default(),
-        notes: Missing::default(),
+        own: Backoff::default(),
+        address: Backoff::default(),
+        known_nodes_file: Backoff::default(),
     };
     daemon.announce("started");
-    let mut looks = 0;
+    let mut done = 0;
     loop {
-        match daemon.look() {
+        match daemon.check() {
             Ok(()) => {}
-            Err(_) if daemon.stop.is_requested() => {}
-            Err(error) => daemon.own.say_once(log, Level::Error, &error.to_string()),
+            Err(_) if daemon.context.stop.is_requested() => {}
+            Err(error) => daemon.own.report_once(log, Level::Error, &error.to_string()),
         }
-        looks += 1;
-        if rounds.is_some_and(|most| looks >= most) || !daemon.wait(orders) {
+        done += 1;
+        if rounds.is_some_and(|rounds| done >= rounds) || !daemon.wait(orders) {
             break;
         }
     }
@@ -101,178 +116,126 @@ pub fn daemon(request: DaemonRequest<'_>, orders: &Receiver<Order>) {
 
 impl Daemon<'_> {
     fn announce(&self, what: &str) {
-        say(self.log, Level::Notice, &format!("recovery daemon {what}, recovery='{}'", self.config.recovery));
-        for ignored in &self.config.ignored {
-            say(self.log, Level::Notice, ignored);
+        let Context { config, log, .. } = &self.context;
+        say(log, Level::Notice, &format!("recovery daemon {what}, recovery='{}'", config.recovery));
+        for ignored in &config.ignored {
+            say(log, Level::Notice, ignored);
         }
     }
 
-    /// Waits until the next look is due; `false`: there is to be none.
+    /// Waits until the next check is due. Returns `false` if the daemon is to stop.
     fn wait(&mut self, orders: &Receiver<Order>) -> bool {
-        let deadline = Instant::now() + self.config.interval;
+        let deadline = Instant::now() + self.context.config.interval;
         loop {
-            if self.stop.is_requested() {
+            if self.context.stop.is_requested() {
                 return false;
             }
             match orders.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Order::Stop) => {}
                 Ok(Order::Reload) => self.reload(),
-                Err(RecvTimeoutError::Timeout) => return !self.stop.is_requested(),
-                // Nobody is there who could say anything.
+                Err(RecvTimeoutError::Timeout) => return !self.context.stop.is_requested(),
                 Err(RecvTimeoutError::Disconnected) => {
                     std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
-                    return !self.stop.is_requested();
+                    return !self.context.stop.is_requested();
                 }
             }
         }
     }
 
-    /// Tries are forgotten, too: whoever has changed something wants to see whether it helps.
+    /// Also resets the back-off, so that a changed configuration is tried without delay.
     fn reload(&mut self) {
-        match RepmgrConf::read(&self.config.file) {
-            Ok(config) => self.config = config,
+        let Context { config, log, .. } = &mut self.context;
+        match RepmgrConf::read(&config.file) {
+            Ok(new) => *config = new,
             Err(error) => {
-                let why = crate::chain(&error);
-                say(self.log, Level::Error, &format!("the configuration stays as it was: {why}"));
+                let why = chain(&error);
+                say(log, Level::Error, &format!("the previous configuration stays in effect: {why}"));
             }
         }
-        let path = self.config.log.as_deref();
-        if let Err(error) = self.log.reopen(path) {
+        let path = config.log.as_deref();
+        if let Err(error) = log.reopen(path) {
             let path = path.unwrap_or(Path::new(""));
-            say(self.log, Level::Error, &format!("could not open log file \"{}\": {error}", path.display()));
+            say(log, Level::Error, &format!("could not open log file \"{}\": {error}", path.display()));
         }
         self.missing.clear();
-        self.own = Missing::default();
-        self.address = Missing::default();
-        self.announce("has read its configuration again");
+        self.own = Backoff::default();
+        self.address = Backoff::default();
+        self.announce("reloaded its configuration");
     }
 
-    fn look(&mut self) -> Result<(), StepError> {
-        let server = self.config.own_server();
+    fn check(&mut self) -> Result<(), StepError> {
+        let server = self.context.config.own_server();
         let is_primary = cluster::is_primary(&server);
         if is_primary.is_some() {
-            match self.known.update(cluster::nodes(&server)?) {
-                Ok(()) => self.notes.news(),
-                Err(error) => self.notes.say_once(self.log, Level::Error, &error.to_string()),
+            match self.context.known.update(cluster::nodes(&server)?) {
+                Ok(()) => self.known_nodes_file.forget_message(),
+                Err(error) => {
+                    self.known_nodes_file.report_once(self.context.log, Level::Error, &error.to_string());
+                }
             }
         }
         match is_primary {
-            Some(true) => self.look_after_others(),
-            // Another node looks after this one.
+            Some(true) => self.check_others(),
+            // The daemon of the primary recovers this node if necessary.
             Some(false) => {
-                address::leave(self);
+                address::release(&self.context, &mut self.address);
                 Ok(())
             }
-            None => self.look_without_answer(),
+            None => self.check_without_server(),
         }
     }
 
-    /// Only a server that surely does not run is one whose address another node may take.
-    fn look_without_answer(&mut self) -> Result<(), StepError> {
-        if let Some(process) = self.config.server().running()? {
+    /// The virtual address is released only if the server is certainly not running: otherwise it may still serve
+    /// clients at that address.
+    fn check_without_server(&mut self) -> Result<(), StepError> {
+        if let Some(process) = self.context.config.server().running()? {
             let text = format!(
-                "the server of this node runs (process {process}) but does not answer: nothing is done"
+                "the server of this node is running (process {process}) but does not respond: no action is taken"
             );
-            self.own.say_once(self.log, Level::Error, &text);
+            self.own.report_once(self.context.log, Level::Error, &text);
             return Ok(());
         }
-        address::leave(self);
-        all_down::bring_up(self)
+        address::release(&self.context, &mut self.address);
+        all_down::start_cluster(&self.context, &mut self.own)
     }
 
-    fn look_after_others(&mut self) -> Result<(), StepError> {
-        let server = self.config.own_server();
+    fn check_others(&mut self) -> Result<(), StepError> {
+        let own_id = self.context.config.node_id;
+        let server = self.context.config.own_server();
         let attached = cluster::attached(&server)?;
-        address::hold(self);
-        for node in self.known.others(self.config.node_id) {
+        address::hold(&self.context, &mut self.address);
+        for node in self.context.known.others(own_id) {
             if attached.contains(&node.name) {
                 self.missing.remove(&node.id);
-                cluster::note_standby(&server, &node, self.config.node_id)?;
+                cluster::record_standby(&server, &node, own_id)?;
                 continue;
             }
-            let mut state = self.missing.remove(&node.id).unwrap_or_default();
-            if state.said.is_none() && state.tries == 0 {
-                say(self.log, Level::Debug, &format!("child node: {}; attached: no", node.id));
+            let mut backoff = self.missing.remove(&node.id).unwrap_or_default();
+            if backoff.is_new() {
+                say(self.context.log, Level::Debug, &format!("child node: {}; attached: no", node.id));
             }
-            self.recover(&node, &mut state);
-            self.missing.insert(node.id, state);
-            if self.stop.is_requested() {
+            self.recover(&node, &mut backoff);
+            self.missing.insert(node.id, backoff);
+            if self.context.stop.is_requested() {
                 break;
             }
         }
-        self.own = Missing::default();
+        self.own = Backoff::default();
         Ok(())
     }
 
-    fn recover(&self, node: &NodeRecord, state: &mut Missing) {
-        let Err(error) = recover::recover(self, node, state) else { return };
-        if self.stop.is_requested() {
+    fn recover(&self, node: &NodeRecord, backoff: &mut Backoff) {
+        let Err(error) = recover::recover(&self.context, node, backoff) else { return };
+        let Context { config, log, stop, .. } = &self.context;
+        if stop.is_requested() {
             return;
         }
         let text = format!("{}{} auto-recovery failed: {error}", thread(), node.shown());
-        say(self.log, Level::Error, &text);
+        say(log, Level::Error, &text);
         if let Some(hint) = &error.hint {
-            say(self.log, Level::Hint, hint);
+            say(log, Level::Hint, hint);
         }
-        let pause = state.tried(&self.config);
-        say(self.log, Level::Info, &format!("{}next try in {} seconds", thread(), pause.as_secs()));
-    }
-
-    /// Another node that says that it is a primary.
-    pub(super) fn other_primary(&self) -> Option<String> {
-        let others = self.known.others(self.config.node_id);
-        let is_primary = |node: &&NodeRecord| self.asks_primary(node) == Some(true);
-        others.iter().find(is_primary).map(NodeRecord::shown)
-    }
-
-    /// Whether a node's server answers and is a primary.
-    pub(super) fn asks_primary(&self, node: &NodeRecord) -> Option<bool> {
-        let prefixes = self.config.own_server().prefixes;
-        cluster::is_primary(&cluster::server(&self.config, &node.conninfo, prefixes))
-    }
-
-    /// Whether a node's server answers, if only with an error.
-    pub(super) fn answers(&self, node: &NodeRecord) -> bool {
-        let prefixes = self.config.own_server().prefixes;
-        cluster::answers(&cluster::server(&self.config, &node.conninfo, prefixes))
-    }
-
-    /// Whether this node may be cut off from the others.
-    pub(super) fn is_cut_off(&self) -> Result<bool, StepError> {
-        let trusted = &self.config.trusted_servers;
-        for host in trusted {
-            if crate::ping::answers(host, 2)? {
-                return Ok(false);
-            }
-        }
-        Ok(!trusted.is_empty())
-    }
-}
-
-impl Missing {
-    /// Whether the time for the next try has come.
-    pub(super) fn is_due(&self) -> bool {
-        self.next_try.is_none_or(|next| Instant::now() >= next)
-    }
-
-    /// Notes a try; the pause until the next one, which doubles with each.
-    pub(super) fn tried(&mut self, config: &RepmgrConf) -> Duration {
-        self.tries += 1;
-        let pause = config.interval * (1 << self.tries.min(7));
-        self.next_try = Some(Instant::now() + pause);
-        pause
-    }
-
-    /// Says something that is no news the second time.
-    pub(super) fn say_once(&mut self, log: &RecoveryLog, level: Level, text: &str) {
-        if self.said.as_deref() != Some(text) {
-            say(log, level, text);
-            self.said = Some(text.to_owned());
-        }
-    }
-
-    /// Something has happened: what is said next is news.
-    pub(super) fn news(&mut self) {
-        self.said = None;
+        let pause = backoff.record_attempt(config);
+        say(log, Level::Info, &format!("{}next attempt in {} seconds", thread(), pause.as_secs()));
     }
 }

@@ -1,5 +1,5 @@
-//! The nodes of the cluster as this node saw them last, in a file: when all servers are down their metadata is
-//! not to be had.
+//! The nodes of the cluster as this node last saw them, recorded in a file: while all servers are down, their metadata
+//! cannot be read.
 
 use std::path::{Path, PathBuf};
 
@@ -9,22 +9,22 @@ use super::cluster::NodeRecord;
 use crate::files;
 use crate::flow::StepError;
 
-/// The nodes, and the file they are noted in.
-pub(super) struct Known {
+/// The nodes, and the file in which they are recorded.
+pub(super) struct KnownNodes {
     file: PathBuf,
     nodes: Vec<NodeRecord>,
     is_written: bool,
 }
 
-impl Known {
-    /// Reads the file; one that is missing or damaged holds no nodes.
-    pub(super) fn read(file: &Path) -> Known {
+impl KnownNodes {
+    /// Reads the file. If it is missing or damaged, no nodes are known.
+    pub(super) fn read(file: &Path) -> KnownNodes {
         let text = files::read(file).ok().flatten().unwrap_or_default();
         let nodes = text.lines().map(parse).collect::<Option<Vec<_>>>().unwrap_or_default();
-        Known { file: file.to_owned(), nodes, is_written: true }
+        KnownNodes { file: file.to_owned(), nodes, is_written: true }
     }
 
-    /// Takes note of what the metadata say now.
+    /// Replaces the nodes by those in the metadata, and records them if they have changed.
     pub(super) fn update(&mut self, nodes: Vec<NodeRecord>) -> Result<(), StepError> {
         let (old, new) = (text(&self.nodes), text(&nodes));
         self.nodes = nodes;
@@ -40,7 +40,7 @@ impl Known {
         self.nodes.is_empty()
     }
 
-    /// All nodes but one.
+    /// All nodes except the one with this ID.
     pub(super) fn others(&self, own: i32) -> Vec<NodeRecord> {
         self.nodes.iter().filter(|node| node.id != own).cloned().collect()
     }
@@ -74,10 +74,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_seen_is_there_again() {
+    fn recorded_nodes_are_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("kbha.nodes");
-        let mut known = Known::read(&file);
+        let mut known = KnownNodes::read(&file);
         assert!(known.is_empty());
         let node = |id: i32| NodeRecord {
             id,
@@ -89,18 +89,18 @@ mod tests {
             slot: String::new(),
         };
         known.update(vec![node(1), node(2)]).unwrap();
-        let again = Known::read(&file).others(1);
+        let again = KnownNodes::read(&file).others(1);
         assert_eq!(
             (again.len(), again[0].host(), again[0].config_file.as_str()),
             (1, "10.0.0.2", "/etc/repmgr.conf")
         );
-        // A file that could not be written is written later.
+        // A file that could not be written is written by a later update.
         known.file = dir.path().join("later/kbha.nodes");
         known.update(vec![node(1)]).unwrap_err();
         std::fs::create_dir(dir.path().join("later")).unwrap();
         known.update(vec![node(1)]).unwrap();
         assert!(known.file.exists());
         std::fs::write(&file, "1\tnode1\n").unwrap();
-        assert!(Known::read(&file).is_empty());
+        assert!(KnownNodes::read(&file).is_empty());
     }
 }

@@ -1,8 +1,8 @@
-//! Lines as repmgr writes them: `[2023-06-16 14:41:03] [NOTICE] text`.
+//! Log lines in repmgr's format: `[2023-06-16 14:41:03] [NOTICE] text`.
 
 use crate::recovery_log::{RecoveryLog, timestamp};
 
-/// How much a line matters, in repmgr's words.
+/// The log levels of repmgr.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Level {
     Debug,
@@ -26,17 +26,17 @@ impl Level {
     }
 }
 
-/// Adds a line.
+/// Appends a line to the log.
 pub(super) fn say(log: &RecoveryLog, level: Level, text: &str) {
     log.line(&format!("[{}] [{}] {text}", timestamp(), level.name()));
 }
 
-/// `[thread pid:N] `, which stands before what a daemon says of another node.
+/// `[thread pid:N] `, the prefix of some of the daemon's messages about another node.
 pub(super) fn thread() -> String {
     format!("[thread pid:{}] ", std::process::id())
 }
 
-/// The time with its fraction, as in `begin to start server at`.
+/// The current time with microseconds, as in `begin to start server at`.
 pub(super) fn exact_time() -> String {
     jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S%.6f").to_string()
 }

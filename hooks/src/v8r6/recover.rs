@@ -1,29 +1,33 @@
-//! Bringing back one node from the primary: reasons not to do it first, then a look at the node, then its recovery
-//! on its own machine.
+//! Recovers one node from the primary: first the reasons not to act, then the node's role, then its recovery, which
+//! runs on the node's own machine.
 
-use super::Recovery;
 use super::cluster::NodeRecord;
-use super::daemon::{Daemon, Missing};
+use super::config::Recovery;
+use super::context::{Backoff, Context};
 use super::log::{Level, say, thread};
 use super::remote::{self, quoted};
 use crate::flow::StepError;
 
-/// Recovers a node, if that is allowed and certain.
-pub(super) fn recover(daemon: &Daemon<'_>, node: &NodeRecord, state: &mut Missing) -> Result<(), StepError> {
-    let (config, log) = (&daemon.config, daemon.log);
-    if let Some((level, why)) = reason_to_leave(daemon, node, state) {
-        state.say_once(log, level, &why);
+/// Starts or rejoins a node if the configuration allows it and the node's role is certain.
+pub(super) fn recover(
+    context: &Context<'_>,
+    node: &NodeRecord,
+    backoff: &mut Backoff,
+) -> Result<(), StepError> {
+    let (config, log) = (&context.config, context.log);
+    if let Some((level, why)) = reason_to_give_up(context, node, backoff) {
+        backoff.report_once(log, level, &why);
         return Ok(());
     }
-    if !state.is_due() {
+    if !backoff.is_due() {
         return Ok(());
     }
-    if let Some((level, why)) = reason_to_wait(daemon, node)? {
-        state.say_once(log, level, &why);
+    if let Some((level, why)) = reason_to_wait(context, node)? {
+        backoff.report_once(log, level, &why);
         return Ok(());
     }
-    let is_standby = look_at(daemon, node)?;
-    let (host, program) = (node.host(), quoted(daemon.program));
+    let is_standby = is_standby(context, node)?;
+    let (host, program) = (node.host(), quoted(context.program));
     let file = quoted(&node.config_file);
     let (action, script) = match (is_standby, config.recovery) {
         (true, _) => ("START DATABASE", format!("{program} hook v8r6 -f {file} startdb")),
@@ -35,20 +39,20 @@ pub(super) fn recover(daemon: &Daemon<'_>, node: &NodeRecord, state: &mut Missin
         }
         (false, recovery) => {
             let text = format!(
-                "{} is not a standby, and recovery='{recovery}': it is left to a person",
+                "{} is not a standby, and recovery='{recovery}': manual recovery is required",
                 node.shown()
             );
-            state.say_once(log, Level::Info, &text);
+            backoff.report_once(log, Level::Info, &text);
             return Ok(());
         }
     };
-    state.news();
+    backoff.forget_message();
     let (name, id) = (&node.name, node.id);
     say(log, Level::Info, &format!("node \"{name}\" (ID: {id}, HOST: {host}) auto-recovery: {action}"));
-    remote::run(daemon, host, &script)?;
-    // Whether it helped is not certain before the node is seen attached.
-    state.tried(config);
-    // In the words of the product, which has others for each.
+    remote::run(context, host, &script)?;
+    // Counted although the command succeeded: only an attached node is recovered.
+    backoff.record_attempt(config);
+    // KingbaseES logs a different line for each of the two.
     let text = match is_standby {
         true => format!("{}node \"{name}\" (ID: {id}) auto-recovery success", thread()),
         false => format!("kbha: node (ID: {id}) rejoin success."),
@@ -57,46 +61,49 @@ pub(super) fn recover(daemon: &Daemon<'_>, node: &NodeRecord, state: &mut Missin
     Ok(())
 }
 
-/// Why a node is a person's matter for good.
-fn reason_to_leave(daemon: &Daemon<'_>, node: &NodeRecord, state: &Missing) -> Option<(Level, String)> {
+/// Why the daemon no longer tries to recover a node.
+fn reason_to_give_up(context: &Context<'_>, node: &NodeRecord, backoff: &Backoff) -> Option<(Level, String)> {
     let shown = node.shown();
-    if daemon.config.recovery == Recovery::Manual {
-        let text = format!("{shown} is not attached; recovery='manual': it is left to a person");
+    if context.config.recovery == Recovery::Manual {
+        let text = format!("{shown} is not attached; recovery='manual': manual recovery is required");
         return Some((Level::Info, text));
     }
-    let tries = state.tries;
-    (tries >= daemon.config.max_attempts).then(|| {
-        let text = format!("{shown} could not be recovered {tries} times: it is left to a person");
+    let attempts = backoff.attempts;
+    (attempts >= context.config.max_attempts).then(|| {
+        let text =
+            format!("{shown} could not be recovered in {attempts} attempt(s): manual recovery is required");
         (Level::Error, text)
     })
 }
 
-/// Why nothing is done just now.
-fn reason_to_wait(daemon: &Daemon<'_>, node: &NodeRecord) -> Result<Option<(Level, String)>, StepError> {
-    if let Some(other) = daemon.other_primary() {
+/// Why a node is not recovered in this round.
+fn reason_to_wait(context: &Context<'_>, node: &NodeRecord) -> Result<Option<(Level, String)>, StepError> {
+    if let Some(other) = context.other_primary() {
         let text = format!(
-            "{}there may be multiple nodes running as primary, can not do recovery for failed node ({other} is one, too)",
+            "{}there may be multiple nodes running as primary, can not do recovery for failed node ({other} is also one)",
             thread()
         );
         return Ok(Some((Level::Error, text)));
     }
-    if daemon.is_cut_off()? {
-        let text = "none of the trusted servers answers: this node may be cut off, nothing is done";
+    if context.is_isolated()? {
+        let text = "none of the trusted servers responds: this node may be isolated from the network, no action is taken";
         return Ok(Some((Level::Error, text.to_owned())));
     }
-    // It may be attaching at this moment, or be up under another upstream.
-    Ok((daemon.asks_primary(node) == Some(false)).then(|| {
-        (Level::Info, format!("{} runs as a standby but is not attached: it is left as it is", node.shown()))
+    // It may be about to attach, or follow another upstream node.
+    Ok((context.is_primary(node) == Some(false)).then(|| {
+        let text =
+            format!("{} is running as a standby but is not attached: no action is taken", node.shown());
+        (Level::Info, text)
     }))
 }
 
-/// Whether the node is a standby, in the words of its own directory.
-fn look_at(daemon: &Daemon<'_>, node: &NodeRecord) -> Result<bool, StepError> {
-    let (log, host) = (daemon.log, node.host());
-    let own = daemon.config.own_server();
+/// Whether the node is a standby according to its data directory.
+fn is_standby(context: &Context<'_>, node: &NodeRecord) -> Result<bool, StepError> {
+    let (log, host) = (context.log, node.host());
+    let own = context.config.own_server();
     say(log, Level::Notice, &format!("{}Now, the primary host ip: {}", thread(), own.host()));
-    if let Err(error) = remote::status(daemon, host, "/bin/true") {
-        if daemon.stop.is_requested() {
+    if let Err(error) = remote::status(context, host, "/bin/true") {
+        if context.stop.is_requested() {
             return Err(error);
         }
         let text =
@@ -108,5 +115,5 @@ fn look_at(daemon: &Daemon<'_>, node: &NodeRecord) -> Result<bool, StepError> {
     }
     let text = format!("{}ES connection to host \"{host}\" succeeded, ready to do auto-recovery", thread());
     say(log, Level::Info, &text);
-    remote::is_standby(daemon, host, &node.config_file)
+    remote::is_standby(context, host, &node.config_file)
 }

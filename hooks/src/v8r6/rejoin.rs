@@ -1,7 +1,7 @@
 //! `rejoin`: makes this node a standby of another one.
 //!
-//! The refusals come first and have repmgr's words. A node that has not diverged is attached as it is; one that
-//! has is rewound, if that was asked for.
+//! The reasons to refuse are checked first and are reported as repmgr reports them. A node that has not diverged is
+//! attached as it is; a node that has diverged is rewound if that was requested.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -10,43 +10,62 @@ use kbrecover_rewind::conninfo::ConninfoText;
 use walparse::{ControlFile, SegmentSize};
 
 use super::cluster::{self, NodeRecord};
+use super::config::RepmgrConf;
 use super::log::{Level, exact_time, say};
-use super::{RepmgrConf, start_database};
-use crate::files;
-use crate::flow::{self, Decision, FlowReport, Run, Step, StepError, StepResult, StepState, Watch, nothing};
+use super::start::start_database;
+use crate::files::{self, file_error};
+use crate::flow::{
+    self, Decision, FlowReport, Run, Step, StepError, StepResult, StepState, Watch, no_action,
+};
 use crate::recovery_log::RecoveryLog;
 use crate::rejoin::{RewindJob, RewindPlan, RewindResult, Rewinder};
-use crate::server::{LocalServer, file_error};
+use crate::server::LocalServer;
 use crate::slots;
 use crate::sql::Server;
 
-/// What a person or the daemon has decided.
+/// Whether a rejoin may rewind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Force {
-    /// Attach only.
+    /// It may not: a node that has diverged is refused.
     None,
-    /// `--force-rewind`: rewind if the node has diverged.
+    /// `--force-rewind`: the node is rewound if it has diverged.
     Rewind,
-    /// `--force-rewind --no-check-wal`: also if this node's timeline is ahead.
+    /// `--force-rewind --no-check-wal`: the node is rewound even if its timeline is ahead of the target's.
     RewindWithoutCheck,
 }
 
-/// What a rejoin is given.
+/// The input of [`rejoin`].
+#[non_exhaustive]
 pub struct RejoinRequest<'a> {
     /// This node's configuration.
     pub config: &'a RepmgrConf,
-    /// Where the other node is: `host`, perhaps `port`, `user`, `dbname`; the rest is as this node's conninfo has it.
+    /// How to reach the target: `host` and, if necessary, `port`, `user` and `dbname`. All else is taken from this node's
+    /// conninfo.
     pub target: ConninfoText,
-    /// What may be done.
+    /// Whether the node may be rewound.
     pub force: Force,
-    /// Whether anything is changed.
+    /// Whether the steps act or only check.
     pub run: Run,
     /// The engine.
     pub rewinder: &'a dyn Rewinder,
     /// The log.
     pub log: &'a RecoveryLog,
-    /// Hears of each action.
+    /// Called at the beginning and the end of each action.
     pub watch: Watch<'a>,
+}
+
+impl<'a> RejoinRequest<'a> {
+    /// A rejoin that attaches the node without a rewind.
+    pub fn new(
+        config: &'a RepmgrConf,
+        target: ConninfoText,
+        rewinder: &'a dyn Rewinder,
+        log: &'a RecoveryLog,
+    ) -> RejoinRequest<'a> {
+        let (force, run, watch) = (Force::None, Run::Real, flow::UNWATCHED);
+        RejoinRequest { config, target, force, run, rewinder, log, watch }
+    }
 }
 
 struct Rejoin<'a> {
@@ -56,32 +75,60 @@ struct Rejoin<'a> {
     log: &'a RecoveryLog,
     server: LocalServer,
     primary: Server,
-    /// This node's and the target's records.
+    /// The records of this node and of the target.
     records: Option<(NodeRecord, NodeRecord)>,
     plan: Option<RewindPlan>,
-    /// The server runs and follows the target: an earlier rejoin has come that far.
+    /// The server is running and follows the target: an earlier rejoin started it and was then interrupted.
     is_started: bool,
 }
 
-/// How long a node may take to attach.
+/// Limit for a started node to attach.
 const ATTACH_LIMIT: Duration = Duration::from_secs(60);
 
 fn steps<'a>() -> [Step<Rejoin<'a>>; 10] {
     [
-        Step { name: "metadata", look: look_at_metadata, act: nothing },
-        Step { name: "target", look: look_at_target, act: nothing },
-        Step { name: "stopped", look: look_at_server, act: nothing },
-        Step { name: "timeline", look: look_at_timeline, act: nothing },
-        Step { name: "divergence", look: look_at_divergence, act: nothing },
-        Step { name: "rewind", look: look_for_rewind, act: rewind },
-        Step { name: "slots", look: look_for_slots, act: drop_slots },
-        Step { name: "settings", look: look_at_settings, act: write_settings },
-        Step { name: "start", look: look_for_start, act: start },
-        Step { name: "register", look: look_for_registration, act: register },
+        Step::new("metadata", check_metadata, no_action),
+        Step::new("target", check_target, no_action),
+        Step::new("stopped", check_server, no_action),
+        Step::new("timeline", check_timeline, no_action),
+        Step::new("divergence", check_divergence, no_action),
+        Step::new("rewind", check_rewind, rewind),
+        Step::new("slots", check_slots, drop_slots),
+        Step::new("settings", check_settings, write_settings),
+        Step::new("start", check_start, start),
+        Step::new("register", check_registration, register),
     ]
 }
 
-/// Makes this node a standby of the target.
+/// Makes this node a standby of the target, and waits until it is attached.
+///
+/// An interrupted rejoin is completed by calling it again. [`FlowReport::is_success`] says whether the node is attached;
+/// the log says why not.
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use kbrecover_hooks::recovery_log::{Echo, RecoveryLog};
+/// use kbrecover_hooks::v8r6::{Force, RejoinRequest, RepmgrConf, rejoin};
+/// # use kbrecover_hooks::{RewindFailed, RewindJob, RewindPlan, RewindResult, Rewinder};
+/// # struct Engine;
+/// # impl Rewinder for Engine {
+/// #     fn plan(&self, _: &RewindJob) -> Result<RewindPlan, RewindFailed> { unimplemented!() }
+/// #     fn rewind(&self, _: &RewindJob) -> Result<RewindResult, RewindFailed> { unimplemented!() }
+/// # }
+/// use kbrecover_rewind::conninfo::ConninfoText;
+///
+/// let config = RepmgrConf::read(Path::new("/etc/repmgr.conf"))?;
+/// let log = RecoveryLog::open(config.log.as_deref(), Echo::On)?;
+/// log.release();
+/// let target = ConninfoText::parse("host=10.0.0.2")?;
+/// // `Engine` implements `Rewinder`; see there for an example.
+/// let mut request = RejoinRequest::new(&config, target, &Engine, &log);
+/// request.force = Force::Rewind;
+/// let _lock = config.lock()?;
+/// assert!(rejoin(&request).is_success());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn rejoin(request: &RejoinRequest<'_>) -> FlowReport {
     let config = request.config;
     let server = config.server();
@@ -100,29 +147,30 @@ pub fn rejoin(request: &RejoinRequest<'_>) -> FlowReport {
         is_started: false,
     };
     let log = request.log;
-    let mut tell = |result: &StepResult| match result.state {
+    let mut report_step = |result: &StepResult| match result.state {
         StepState::Failed | StepState::Refused => say(log, Level::Error, &result.text),
         StepState::Would => say(log, Level::Notice, &format!("would {}: {}", result.name, result.text)),
         _ => {}
     };
-    let report = flow::run(&steps(), &mut context, request.run, request.watch, &mut |_, _| {}, &mut tell);
+    let report =
+        flow::run(&steps(), &mut context, request.run, request.watch, &mut |_, _| {}, &mut report_step);
     if let Some(hint) = &report.hint {
         say(log, Level::Hint, hint);
     }
     report
 }
 
-fn look_at_server(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
+fn check_server(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     let Some(process) = rejoin.server.running()? else { return Ok(Decision::Skip(String::new())) };
     let (path, text) = wanted_settings(rejoin)?;
     if rejoin.server.is_standby()? && files::read_bytes(&path)? == Some(text) {
         rejoin.is_started = true;
-        return Ok(Decision::Skip(format!("the server (process {process}) follows the target already")));
+        return Ok(Decision::Skip(format!("the server (process {process}) already follows the target")));
     }
     Ok(Decision::Refuse(format!("database is still running (process {process}): stop it first")))
 }
 
-fn look_at_metadata(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
+fn check_metadata(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     let nodes = cluster::nodes(&rejoin.primary)?;
     let find = |is_it: &dyn Fn(&NodeRecord) -> bool| nodes.iter().find(|node| is_it(node)).cloned();
     let own = find(&|node| node.id == rejoin.config.node_id);
@@ -134,7 +182,10 @@ fn look_at_metadata(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     let port = rejoin.primary.port().to_owned();
     let target = find(&|node| node.host() == host && node.conninfo.get("port").unwrap_or("5432") == port);
     let Some(target) = target else {
-        return Err(StepError::new(format!("the metadata knows no node at {}", rejoin.primary.name())));
+        return Err(StepError::new(format!(
+            "the metadata has no record of a node at {}",
+            rejoin.primary.name()
+        )));
     };
     if target.id == own.id {
         return Ok(Decision::Refuse("a node cannot rejoin itself".into()));
@@ -143,7 +194,7 @@ fn look_at_metadata(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     Ok(Decision::Skip(String::new()))
 }
 
-fn look_at_target(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
+fn check_target(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     match cluster::is_primary(&rejoin.primary) {
         Some(true) => Ok(Decision::Skip(String::new())),
         Some(false) => Ok(Decision::Refuse(format!("{} is not a primary", rejoin.primary.name()))),
@@ -151,7 +202,7 @@ fn look_at_target(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     }
 }
 
-fn look_at_timeline(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
+fn check_timeline(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     if rejoin.is_started {
         return Ok(Decision::Skip(String::new()));
     }
@@ -166,14 +217,16 @@ fn look_at_timeline(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
         &format!("this node's timeline is {ours}, rejoin target node's timeline is {theirs}"),
     );
     Ok(Decision::Refuse(
-        "this node's timeline is ahead of the rejoin target node's timeline (--force-rewind --no-check-wal rewinds it all the same)"
+        "this node's timeline is ahead of the rejoin target node's timeline (use --force-rewind --no-check-wal to rewind it)"
             .into(),
     ))
 }
 
-/// The latest timeline that this node has WAL of. Its control file need not name it: one that was promoted and lost
-/// before its first checkpoint still has the old one there. Segments that wait for archiving are left out: they stay
-/// when a node is rewound, and the one that a server was writing does not wait yet.
+/// The latest timeline of which this node has WAL.
+///
+/// The control file may name an older one: a node that was promoted and failed before its first checkpoint still has
+/// the previous timeline there. Segments that are ready for archiving are ignored, because a rewind keeps them; the
+/// segment that a server was writing is never among them.
 fn own_timeline(server: &LocalServer) -> Result<u32, StepError> {
     let control = control(server)?;
     let path = server.data.join(control.version().wal_dir());
@@ -192,27 +245,27 @@ fn own_timeline(server: &LocalServer) -> Result<u32, StepError> {
     Ok(latest)
 }
 
-/// The timeline in the name of a segment file. A history file is none: a standby has those of its primary, too.
+/// The timeline in the name of a segment file. History files are ignored: a standby also has those of its primary.
 fn timeline_of_segment(name: &str, size: SegmentSize) -> Option<u32> {
     size.parse_file_name(name).map(|(timeline, _)| timeline.0)
 }
 
-/// The timeline that a primary writes: the one that it was promoted to may not be in its control file yet, so it is
-/// taken from the name of its WAL file.
+/// The timeline that a primary writes, taken from the name of its current WAL file: until the first checkpoint after a
+/// promotion, the control file names the previous one.
 fn timeline_of(primary: &Server) -> Result<u32, StepError> {
-    let named =
+    let name =
         primary.ask_named(|prefix| format!("SELECT {prefix}_walfile_name({prefix}_current_wal_lsn())"));
-    let named = match named {
+    let name = match name {
         Err(error) if error.is_unknown_name() => primary
             .ask_named(|prefix| format!("SELECT {prefix}_xlogfile_name({prefix}_current_xlog_location())")),
-        named => named,
+        name => name,
     };
-    let named = named.map_err(|error| StepError::of(&error))?;
-    let number = named.value().and_then(|name| u32::from_str_radix(name.get(..8)?, 16).ok());
-    number.ok_or_else(|| StepError::new(format!("{} did not tell its timeline", primary.name())))
+    let name = name.map_err(|error| StepError::of(&error))?;
+    let number = name.value().and_then(|name| u32::from_str_radix(name.get(..8)?, 16).ok());
+    number.ok_or_else(|| StepError::new(format!("could not determine the timeline of {}", primary.name())))
 }
 
-fn look_at_divergence(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
+fn check_divergence(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     if rejoin.is_started {
         return Ok(Decision::Skip(String::new()));
     }
@@ -231,9 +284,10 @@ fn look_at_divergence(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
             say(rejoin.log, Level::Detail, &format!("rejoin target node's fork point: {fork}"));
             match rejoin.force {
                 Force::None => {
-                    let text = "this node cannot attach to rejoin target node: it has written on behind the fork point";
+                    let text =
+                        "this node cannot attach to rejoin target node: it has WAL after the fork point";
                     return Err(StepError::new(text)
-                        .hint("use --force-rewind; what only this node has written is then lost"));
+                        .hint("use --force-rewind; changes that exist only on this node are then lost"));
                 }
                 _ => Decision::Skip(String::new()),
             }
@@ -243,10 +297,10 @@ fn look_at_divergence(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     Ok(decision)
 }
 
-fn look_for_rewind(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
+fn check_rewind(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     Ok(match &rejoin.plan {
         Some(RewindPlan::Needed { fork }) => Decision::Act(format!(
-            "rewind \"{}\" to where it left {} at {fork}",
+            "rewind \"{}\", which diverged from {} at {fork}",
             rejoin.server.data.display(),
             rejoin.primary.name()
         )),
@@ -259,20 +313,24 @@ fn rewind(rejoin: &mut Rejoin<'_>) -> Result<String, StepError> {
     match rejoin.rewinder.rewind(&job(rejoin)) {
         Ok(RewindResult::Rewound | RewindResult::NotNeeded) => Ok(String::new()),
         Err(failed) => {
-            let state = if failed.is_unfinished { "half rewound, run this again" } else { "as it was" };
-            Err(failed.into_step(|why| format!("sys_rewind failed: {why}; the data directory is {state}")))
+            let state = if failed.is_unfinished {
+                "the rewind is unfinished, run the rejoin again"
+            } else {
+                "the data directory is unchanged"
+            };
+            Err(failed.into_step(|why| format!("sys_rewind failed: {why}; {state}")))
         }
     }
 }
 
-fn look_for_slots(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
+fn check_slots(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     if rejoin.is_started {
         return Ok(Decision::Skip(String::new()));
     }
     let slots = slots::physical(&rejoin.server)?;
     Ok(match slots.len() {
         0 => Decision::Skip(String::new()),
-        count => Decision::Act(format!("remove {count} replication slot(s) of the time before")),
+        count => Decision::Act(format!("remove {count} old replication slot(s)")),
     })
 }
 
@@ -285,7 +343,7 @@ fn drop_slots(rejoin: &mut Rejoin<'_>) -> Result<String, StepError> {
     Ok(String::new())
 }
 
-fn look_at_settings(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
+fn check_settings(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     if rejoin.is_started {
         return Ok(Decision::Skip(String::new()));
     }
@@ -309,7 +367,7 @@ fn write_settings(rejoin: &mut Rejoin<'_>) -> Result<String, StepError> {
     Ok(String::new())
 }
 
-/// The file that makes this node follow the target, and its text.
+/// The path and the content of the file that makes this node follow the target.
 fn wanted_settings(rejoin: &Rejoin<'_>) -> Result<(PathBuf, Vec<u8>), StepError> {
     let (own, target) = records(rejoin)?;
     let mut conninfo = target.conninfo.clone();
@@ -330,7 +388,7 @@ fn wanted_settings(rejoin: &Rejoin<'_>) -> Result<(PathBuf, Vec<u8>), StepError>
     Ok((path, files::with_settings(&old, &settings)))
 }
 
-fn look_for_start(_: &mut Rejoin<'_>) -> Result<Decision, StepError> {
+fn check_start(_: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     Ok(Decision::Act("start the server and wait until it is attached".into()))
 }
 
@@ -340,30 +398,28 @@ fn start(rejoin: &mut Rejoin<'_>) -> Result<String, StepError> {
     let name = &records(rejoin)?.0.name;
     while !cluster::attached(&rejoin.primary)?.contains(name) {
         if rejoin.server.running()?.is_none() {
-            return Err(
-                StepError::new("the server ended again after it was started").hint("Its log tells why.")
-            );
+            return Err(StepError::new("the server stopped again after it was started").hint("See its log."));
         }
         if Instant::now() >= deadline {
             return Err(StepError::new(format!("this node is not attached after {} seconds", ATTACH_LIMIT.as_secs()))
-                .hint("Its server runs; its log tells why it does not receive (pg_hba.conf, a password, WAL that is gone)."));
+                .hint("Its server is running but does not receive WAL: see its log (pg_hba.conf, a password, missing WAL)."));
         }
         std::thread::sleep(Duration::from_millis(300));
     }
     Ok(String::new())
 }
 
-fn look_for_registration(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
+fn check_registration(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     let (own, target) = records(rejoin)?;
-    Ok(Decision::Act(format!("note in the metadata that node {} follows node {}", own.id, target.id)))
+    Ok(Decision::Act(format!("record in the metadata that node {} follows node {}", own.id, target.id)))
 }
 
 fn register(rejoin: &mut Rejoin<'_>) -> Result<String, StepError> {
     let (own, target) = records(rejoin)?;
-    // Read again: the record of before may be the very one that this step changes.
+    // Read again: the record may have changed since the first step.
     let nodes = cluster::nodes(&rejoin.primary)?;
     let current = nodes.iter().find(|node| node.id == own.id).unwrap_or(own);
-    cluster::note_standby(&rejoin.primary, current, target.id)?;
+    cluster::record_standby(&rejoin.primary, current, target.id)?;
     let (own, target) = (own.id, target.id);
     say(rejoin.log, Level::Notice, "NODE REJOIN successful");
     say(rejoin.log, Level::Detail, &format!("node {own} is now attached to node {target}"));
@@ -379,7 +435,7 @@ fn records<'r>(rejoin: &'r Rejoin<'_>) -> Result<&'r (NodeRecord, NodeRecord), S
     rejoin.records.as_ref().ok_or_else(|| StepError::new("the metadata has not been read"))
 }
 
-/// The slot a node receives by, as repmgr names it.
+/// The name of the slot from which a node receives WAL, formed as by repmgr.
 fn slot_of(conf: &RepmgrConf, own: &NodeRecord) -> String {
     if own.slot.is_empty() { format!("repmgr_slot_{}", conf.node_id) } else { own.slot.clone() }
 }
@@ -396,7 +452,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_segments_tell_a_timeline() {
+    fn only_segment_names_have_a_timeline() {
         let size = SegmentSize::new(16 << 20).unwrap();
         assert_eq!(timeline_of_segment("000000020000000000000001", size), Some(2));
         for name in ["00000003.history", "000000030000000000000001.partial", "archive_status"] {

@@ -1,31 +1,46 @@
-//! Starting this node's server, by the configured command or by its control program.
+//! Starts this node's server, by the configured command or by its control program.
 
 use std::process::Command;
 use std::time::Duration;
 
 use kbrecover_rewind::command::{self, ExitReason};
 
-use super::RepmgrConf;
+use super::config::RepmgrConf;
 use super::log::{Level, exact_time, say};
+use crate::files;
 use crate::flow::StepError;
 use crate::recovery_log::RecoveryLog;
 
-/// Starts the server of this node and waits until it is up; one that runs already is fine.
+/// Starts the server of this node and waits until it is up. Does nothing if it is already running.
 ///
 /// # Errors
-/// A directory on which a rewind has not finished, or a server that does not start.
+/// A rewind of the data directory is unfinished, or the server does not start.
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use kbrecover_hooks::recovery_log::{Echo, RecoveryLog};
+/// use kbrecover_hooks::v8r6::{RepmgrConf, start_database};
+///
+/// let config = RepmgrConf::read(Path::new("/etc/repmgr.conf"))?;
+/// let log = RecoveryLog::open(config.log.as_deref(), Echo::On)?;
+/// log.release();
+/// let _lock = config.lock()?;
+/// start_database(&config, &log)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn start_database(conf: &RepmgrConf, log: &RecoveryLog) -> Result<(), StepError> {
     let server = conf.server();
     if let Some(process) = server.running()? {
-        say(log, Level::Notice, &format!("the server is running already (process {process})"));
+        say(log, Level::Notice, &format!("the server is already running (process {process})"));
         return Ok(());
     }
-    if crate::files::is_half_rewound(&server.data)? {
+    if files::is_half_rewound(&server.data)? {
         let data = server.data.display();
         return Err(StepError::new(format!(
-            "a rewind of \"{data}\" has not been finished: no server can start on it"
+            "the rewind of \"{data}\" is unfinished: no server can start on it"
         ))
-        .hint("Run the rejoin again: it goes on where it stopped."));
+        .hint("Run the rejoin again: it continues the rewind."));
     }
     say(log, Level::Notice, &format!("begin to start server at {}", exact_time()));
     match &conf.start_command {
@@ -59,7 +74,7 @@ pub fn start_database(conf: &RepmgrConf, log: &RecoveryLog) -> Result<(), StepEr
         }
     }
     if server.running()?.is_none() {
-        return Err(StepError::new("the server was started but does not run"));
+        return Err(StepError::new("the server was started but is not running"));
     }
     say(log, Level::Notice, &format!("start server finish at {}", exact_time()));
     Ok(())

@@ -1,25 +1,39 @@
-//! What the cluster looks like from this node.
+//! The state of the cluster as this node sees it.
 
-use super::{RepmgrConf, cluster};
+use super::cluster;
+use super::config::RepmgrConf;
 use crate::flow::StepError;
 
-/// One node.
+/// The state of one node.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct NodeStatus {
-    /// Its number.
+    /// `node_id`
     pub id: i32,
-    /// Its name.
+    /// `node_name`
     pub name: String,
     /// `primary`, `standby`, or `unreachable`.
     pub role: &'static str,
-    /// Whether the primary sends to it; nothing is known where there is not exactly one primary.
+    /// Whether it receives WAL from the primary. `None` for a primary, and if there is not exactly one primary.
     pub attached: Option<bool>,
 }
 
-/// Asks this node's server for the nodes, and then each of them.
+/// Reads the nodes from this node's server, and then asks each of them for its role.
 ///
 /// # Errors
 /// The metadata cannot be read.
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use kbrecover_hooks::v8r6::{RepmgrConf, status};
+///
+/// let config = RepmgrConf::read(Path::new("/etc/repmgr.conf"))?;
+/// for node in status(&config)? {
+///     println!("{} {} {}", node.id, node.name, node.role);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn status(conf: &RepmgrConf) -> Result<Vec<NodeStatus>, StepError> {
     let own = conf.own_server();
     let nodes = cluster::nodes(&own)?;

@@ -1,6 +1,7 @@
-//! WAL of the target that still waits for archiving: it is archived before the first change if that is asked
-//! for, as the target's server would do it: with its `archive_command`, histories first and then the oldest
-//! segment, and each file that is done is noted as such.
+//! Archives WAL of the target that is not archived yet (`archive_status/*.ready`) before the first change, if the
+//! options request it. Files are archived as the target's server would do it: with its `archive_command`, timeline
+//! histories first and then segments from the oldest on. The status file of each archived file is renamed to
+//! `.done`.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,32 +13,32 @@ use crate::command::{self, CommandError, ExitReason};
 use crate::datadir::config::{ConfigError, Configuration};
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
-use crate::error::name_list;
 use crate::options::Options;
 use crate::plan::Planned;
 use crate::stop::StopFlag;
 use crate::target::{Target, TargetError};
 use crate::wal::archive::{Archive, substitute};
+use crate::wal::error::name_list;
 
 /// Why WAL could not be archived.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveReadyError {
-    /// The configuration could not be read.
+    /// The target's configuration could not be read.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// There is no command.
+    /// `archive_command` is empty.
     #[error("archive_command is not set in the target cluster")]
     NotSet,
-    /// A library archives, and only a server can load it.
-    #[error("the target archives with the library \"{library}\", which only a server can use")]
+    /// WAL is archived by a library (`archive_library`), which only a server can load.
+    #[error("the target archives with the library \"{library}\", which only a server can load")]
     Library {
-        /// Its name.
+        /// Name of the library.
         library: String,
     },
-    /// The command has a placeholder that it must not have.
+    /// The command has a placeholder that is not valid for it.
     #[error("cannot use archive_command with %r placeholder")]
     Placeholder,
-    /// The command did not run to its end.
+    /// The command could not be run to its end.
     #[error("could not archive file \"{name}\"")]
     Run {
         /// The file.
@@ -46,30 +47,31 @@ pub enum ArchiveReadyError {
         #[source]
         source: CommandError,
     },
-    /// The command says that it failed.
-    #[error("could not archive file \"{name}\": archive_command failed: {reason}{}", said(output))]
+    /// The command reported a failure.
+    #[error("could not archive file \"{name}\": archive_command failed: {reason}{}", last_line(output))]
     Failed {
         /// The file.
         name: String,
-        /// How it ended.
+        /// Its exit status, as text.
         reason: String,
-        /// What it said at last.
+        /// The end of its output.
         output: String,
     },
-    /// The run was asked to stop; a command that ran was let finish.
+    /// A stop was requested. A running command was allowed to finish.
     #[error("the run was asked to stop")]
     Stopped,
-    /// What is done could not be noted.
+    /// The status file of an archived file could not be renamed.
     #[error(transparent)]
     Note(#[from] TargetError),
 }
 
-fn said(output: &str) -> String {
+/// The last line of a command's output, to be appended to an error.
+fn last_line(output: &str) -> String {
     output.lines().last().map_or_else(String::new, |line| format!(": {line}"))
 }
 
 impl ArchiveReadyError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             ArchiveReadyError::Config(error) => return error.hint(),
@@ -78,16 +80,16 @@ impl ArchiveReadyError {
                 "Set archive_command in the target's configuration, or leave out --archive-ready.".into()
             }
             ArchiveReadyError::Library { .. } => {
-                "Copy the WAL with --keep-diverged DIR instead, or let the target's server archive it.".into()
+                "Save the WAL with --keep-diverged DIR instead, or let the target's server archive it.".into()
             }
-            _ => "Try the archive_command by hand in the data directory, as the user that runs this program. What \
-                  has been archived is noted; the rest is tried again by the next run."
+            _ => "Try the archive_command by hand in the data directory, as the user who runs kbrecover. Files that have \
+                  been archived are marked as done; the next run tries the others again."
                 .into(),
         })
     }
 }
 
-/// The target's way to archive.
+/// The target's `archive_command`, and the time limit for archiving one file.
 #[derive(Debug)]
 pub(crate) struct ArchiveCommand {
     command: String,
@@ -95,7 +97,10 @@ pub(crate) struct ArchiveCommand {
 }
 
 impl ArchiveCommand {
-    /// Reads it from the target's configuration, if the options ask for archiving.
+    /// Reads it from the target's configuration; `None` if the options do not request archiving.
+    ///
+    /// # Errors
+    /// The configuration cannot be read, or has no command that can be run here.
     pub(crate) fn if_asked(
         options: &Options,
         root: &Path,
@@ -114,17 +119,20 @@ impl ArchiveCommand {
         Ok(Some(ArchiveCommand { command, limit: Archive::TIME_LIMIT }))
     }
 
-    /// Archives whatever waits, one file after the other; `planned` knows afterwards that it does no longer.
+    /// Archives all files that are not archived yet, one after the other, and updates the listing in `planned`.
+    ///
+    /// # Errors
+    /// A file could not be archived, or a stop was requested.
     pub(crate) fn archive_all(
         &self,
         target: &Target,
         planned: &mut Planned<'_>,
         stop: &StopFlag,
     ) -> Result<(), ArchiveReadyError> {
-        let version = planned.clusters.target.version();
-        let mut waiting = waiting(&planned.target_files, planned);
-        // What an unfinished run may have overwritten is no longer the target's own.
-        if planned.own_wal_files.is_some() {
+        let version = planned.facts.clusters.target.version();
+        let mut waiting = waiting(&planned.facts.files.target, planned);
+        // A file that an unfinished run may have overwritten is no longer the target's own.
+        if planned.facts.resumed.is_some() {
             let replaced = |name: &str| planned.plan.wal.copy.iter().any(|file| file.name == name);
             waiting.retain(|name| !replaced(name));
         }
@@ -141,10 +149,11 @@ impl ArchiveCommand {
         if !done.is_empty() {
             tracing::info!("archived {} WAL files of the target: {}", done.len(), name_list(&done));
         }
-        planned.target_files = with_archived(&planned.target_files, version, &done);
+        planned.facts.files.target = with_archived(&planned.facts.files.target, version, &done);
         result
     }
 
+    /// Archives the file `name` of the WAL directory, and renames its status file.
     fn archive(
         &self,
         target: &Target,
@@ -156,7 +165,7 @@ impl ArchiveCommand {
         let text = substitute(&self.command, name, &path).ok_or(ArchiveReadyError::Placeholder)?;
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", &text]).current_dir(target.root());
-        // Ended in the middle, it could leave half a segment in the archive under its full name.
+        // A command that is stopped halfway could leave a partial segment under its final name in the archive.
         let finished = command::run_to_its_end(&mut shell, Some(self.limit))
             .map_err(|source| ArchiveReadyError::Run { name: name.to_owned(), source })?;
         if !finished.status.success() {
@@ -165,33 +174,38 @@ impl ArchiveCommand {
         }
         let is_stopped = stop.is_requested();
         if is_stopped {
-            // It is in the archive, where most commands refuse to put it a second time.
+            // The status file must be renamed: most commands refuse to archive a file a second time.
             stop.clean_up();
         }
-        if let (Some(ready), Some(done)) = (note(version, name, "ready"), note(version, name, "done")) {
+        if let (Some(ready), Some(done)) =
+            (status_path(version, name, "ready"), status_path(version, name, "done"))
+        {
             target.rename(&ready, &done)?;
         }
         if is_stopped { Err(ArchiveReadyError::Stopped) } else { Ok(()) }
     }
 }
 
-/// Says what becomes of WAL that waits for archiving.
+/// Logs what will happen to WAL that is not archived yet.
 pub(crate) fn announce(options: &Options, planned: &Planned<'_>) {
     let (waiting, unarchived) = (&planned.plan.wal.waiting, &planned.plan.wal.unarchived);
-    let wal_dir = planned.clusters.target.version().wal_dir();
+    let wal_dir = planned.facts.clusters.target.version().wal_dir();
     let sum = waiting.len() + unarchived.len();
     if sum == 0 {
         return;
     }
     if options.archive_ready {
         let names: Vec<String> = waiting.iter().chain(unarchived).cloned().collect();
-        tracing::info!("{sum} WAL files that only the target has wait for archiving: {}", name_list(&names));
+        tracing::info!(
+            "{sum} WAL files that exist only on the target are not archived yet: {}",
+            name_list(&names)
+        );
         return;
     }
     if !waiting.is_empty() {
         tracing::warn!(
-            "{} WAL files that only the target has wait for archiving and stay in \"{wal_dir}\": {}; a standby \
-             archives them only with archive_mode = always, and else removes them one day: --archive-ready \
+            "{} WAL files that exist only on the target are not archived yet and stay in \"{wal_dir}\": {}; a standby \
+             archives them only with archive_mode = always, and otherwise removes them in time; --archive-ready \
              archives them first",
             waiting.len(),
             name_list(waiting)
@@ -199,21 +213,21 @@ pub(crate) fn announce(options: &Options, planned: &Planned<'_>) {
     }
     if !unarchived.is_empty() {
         tracing::warn!(
-            "{} WAL files of the target wait for archiving and cannot stay, because the source has others of \
-             these names or may make them: {}; --archive-ready archives them first, --keep-diverged DIR copies \
-             them",
+            "{} WAL files of the target are not archived yet and cannot stay, because the source has different files \
+             of these names or may create them: {}; --archive-ready archives them first, --keep-diverged DIR \
+             saves them",
             unarchived.len(),
             name_list(unarchived)
         );
     }
 }
 
-/// The names of the target's own files that wait, in the order in which a server archives them.
+/// The names of the target's own files that are not archived yet, in the order in which a server archives them.
 fn waiting(files: &Inventory, planned: &Planned<'_>) -> Vec<String> {
-    let control = &planned.clusters.target;
+    let control = &planned.facts.clusters.target;
     let directory = format!("{}/archive_status/", control.version().wal_dir());
     let size = control.geometry().segment_size;
-    let own = planned.own_wal_files.as_ref();
+    let own = planned.facts.own_wal_files();
     let names = files.entries().iter().filter_map(|(path, kind)| {
         let name = path.as_str()?.strip_prefix(&directory)?.strip_suffix(".ready")?;
         let is_own = own.is_none_or(|own| own.contains(name));
@@ -225,15 +239,16 @@ fn waiting(files: &Inventory, planned: &Planned<'_>) -> Vec<String> {
     names
 }
 
-fn note(version: Version, name: &str, state: &str) -> Option<DataPath> {
+/// The status file of a WAL file; `state` is `ready` or `done`.
+fn status_path(version: Version, name: &str, state: &str) -> Option<DataPath> {
     DataPath::parse(format!("{}/archive_status/{name}.{state}", version.wal_dir())).ok()
 }
 
-/// The listing after these were archived.
+/// The listing after these files were archived.
 fn with_archived(files: &Inventory, version: Version, names: &[String]) -> Inventory {
     let renamed: Vec<_> = names
         .iter()
-        .filter_map(|name| Some((note(version, name, "ready")?, note(version, name, "done")?)))
+        .filter_map(|name| Some((status_path(version, name, "ready")?, status_path(version, name, "done")?)))
         .collect();
     let entries = files.entries().iter().map(|(path, kind)| {
         let done = renamed.iter().find(|(ready, _)| ready == path).map(|(_, done)| done);
@@ -265,20 +280,20 @@ mod tests {
         (command.archive(&target, version(), SEGMENT, &StopFlag::default()), directory)
     }
 
-    fn is_noted(directory: &Path, state: &str) -> bool {
+    fn has_status(directory: &Path, state: &str) -> bool {
         directory.join(format!("pg_wal/archive_status/{SEGMENT}.{state}")).exists()
     }
 
     #[test]
-    fn what_is_archived_is_noted() {
+    fn an_archived_file_is_marked_as_done() {
         let (result, directory) = archive("cp %p archived-%f", Duration::from_secs(60));
         result.unwrap();
         assert_eq!(fs::read(directory.path().join(format!("archived-{SEGMENT}"))).unwrap(), b"wal");
-        assert!(is_noted(directory.path(), "done") && !is_noted(directory.path(), "ready"));
+        assert!(has_status(directory.path(), "done") && !has_status(directory.path(), "ready"));
     }
 
     #[test]
-    fn what_fails_or_hangs_is_told_and_still_waits() {
+    fn a_failed_or_hanging_command_is_reported_and_the_file_stays_ready() {
         let (result, directory) = archive("echo no room >&2; exit 3", Duration::from_secs(60));
         let error = result.unwrap_err();
         assert_eq!(
@@ -288,11 +303,11 @@ mod tests {
                  no room"
             )
         );
-        assert!(error.hint().is_some() && is_noted(directory.path(), "ready"));
+        assert!(error.hint().is_some() && has_status(directory.path(), "ready"));
         let (result, directory) = archive("sleep 60", Duration::from_millis(50));
         let is_timed_out = |error: &ArchiveReadyError| {
             matches!(error, ArchiveReadyError::Run { source: CommandError::TimedOut { .. }, .. })
         };
-        assert!(is_timed_out(&result.unwrap_err()) && is_noted(directory.path(), "ready"));
+        assert!(is_timed_out(&result.unwrap_err()) && has_status(directory.path(), "ready"));
     }
 }

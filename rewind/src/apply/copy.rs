@@ -1,4 +1,4 @@
-//! Copying: what the plan says is fetched from the source and written as it comes.
+//! Copying: fetches from the source what the plan lists, and writes it to the target.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -9,17 +9,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use walparse::ControlFile;
 
-use crate::apply::rate_limit::Pace;
+use crate::apply::rate_limit::RateLimit;
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::EntryKind;
 use crate::options::{SourceLife, SyncChoice};
+use crate::plan::files::growth;
 use crate::plan::files::{Patch, RewindPlan};
 use crate::progress::{Progress, Stage};
 use crate::source::{ChunkSink, FetchError, FetchRange, MAX_RANGE, Source};
-use crate::survey::delta::growth;
 use crate::target::{Target, TargetError, TargetFile, for_files};
 
-/// Files kept open at once.
+/// Limit on the number of files kept open at once.
 const OPEN_FILES: usize = 256;
 
 /// Why the copy stopped.
@@ -31,21 +31,21 @@ pub enum CopyError {
     /// The source could not be read, or what came from it could not be written.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// A stopped source changed.
+    /// The size of a file of a stopped source has changed.
     #[error(
         "size of source file \"{path}\" changed concurrently: {expected} bytes expected, {copied} copied"
     )]
     SizeChanged {
         /// The file.
         path: DataPath,
-        /// Its size in the listing.
+        /// Bytes expected by the listing.
         expected: u64,
-        /// What came.
+        /// Bytes copied.
         copied: u64,
     },
 }
 
-/// Makes the directories and tablespace links that only the source has.
+/// Creates the directories and tablespace links that only the source has.
 pub(crate) fn create_entries(plan: &RewindPlan, target: &Target) -> Result<(), CopyError> {
     for (path, kind) in &plan.create {
         match kind {
@@ -56,18 +56,21 @@ pub(crate) fn create_entries(plan: &RewindPlan, target: &Target) -> Result<(), C
     Ok(())
 }
 
-/// The way from the source to the target.
+/// What is needed to copy from the source to the target.
 pub(crate) struct Transfer<'a> {
     pub(crate) source: &'a dyn Source,
     pub(crate) target: &'a Target,
     pub(crate) progress: &'a dyn Progress,
-    pub(crate) pace: Pace,
-    /// Whether it will all be made durable: then the disk had better begin with it early.
+    pub(crate) rate_limit: RateLimit,
+    /// How it will be made durable. With fsync, writeback of each file is started as soon as the file is complete.
     pub(crate) sync: SyncChoice,
 }
 
-/// Makes the target's data files those of the plan: everything but the WAL directory's files. `control` is
-/// the target's.
+/// Carries out the plan for all files outside the WAL directory. `control` is the target's control file. Returns
+/// the bytes fetched.
+///
+/// # Errors
+/// The source could not be read, the target could not be written, or a stopped source has changed.
 pub(crate) fn copy_data(
     plan: &RewindPlan,
     control: &ControlFile,
@@ -75,31 +78,31 @@ pub(crate) fn copy_data(
     transfer: &Transfer<'_>,
 ) -> Result<u64, CopyError> {
     let target = transfer.target;
-    // Emptied first, so that nothing of a longer old file stays behind the new contents.
+    // Files are emptied first, so that nothing of a longer old file remains behind the new contents.
     for_files(&plan.copy, |(path, _)| target.open(path)?.empty())?;
-    for_files(&plan.patch, |patch| target.open(&patch.path)?.cut(patch.size))?;
+    for_files(&plan.patch, |patch| target.open(&patch.path)?.truncate(patch.size))?;
 
-    let mut order = Order::default();
+    let mut requests = Requests::default();
     for (path, size) in &plan.copy {
-        order.stretch(path, 0, size.saturating_add(growth(path, control.version())));
+        requests.add_bytes(path, 0, size.saturating_add(growth(path, control.version())));
     }
     for patch in &plan.patch {
-        order.patch(patch);
+        requests.add_patch(patch);
     }
     for tail in &plan.copy_tail {
-        order.stretch(&tail.path, tail.from, tail.to);
+        requests.add_bytes(&tail.path, tail.from, tail.to);
     }
     for (path, blocks) in &plan.blocks {
-        order.blocks(path, blocks, control.block_size());
+        requests.add_blocks(path, blocks, control.block_size());
     }
-    let fetched = fetch(&order, transfer)?;
+    let fetched = fetch(&requests, transfer)?;
     if life == SourceLife::Stopped {
         let whole = plan.copy.iter().map(|(path, size)| (path, *size));
         let parts = plan.patch.iter().map(|patch| (&patch.path, patch.bytes()));
         let tails = plan.copy_tail.iter().map(|tail| (&tail.path, tail.to - tail.from));
         let block_size = u64::from(control.block_size());
         let blocks = plan.blocks.iter().map(|(path, blocks)| (path, blocks.len() * block_size));
-        // In the order in which they were ordered.
+        // In the order in which the files were requested.
         let expected = whole.chain(parts).chain(tails).chain(blocks);
         for ((path, expected), copied) in expected.zip(&fetched.per_file) {
             let copied = copied.load(Ordering::Relaxed);
@@ -115,10 +118,10 @@ pub(crate) fn copy_data(
     Ok(fetched.bytes)
 }
 
-/// Takes away what the source does not have.
+/// Removes what the source does not have.
 fn remove(plan: &RewindPlan, target: &Target) -> Result<(), CopyError> {
     let is_file = |kind: &EntryKind| matches!(kind, EntryKind::File { .. });
-    // Files in any order, and then what they were in: children first.
+    // Files in any requests, then directories and links, children first.
     let files: Vec<_> = plan.remove.iter().filter(|(_, kind)| is_file(kind)).collect();
     for_files(&files, |(path, _)| target.remove_file(path))?;
     for (path, kind) in plan.remove.iter().filter(|(_, kind)| !is_file(kind)) {
@@ -130,36 +133,40 @@ fn remove(plan: &RewindPlan, target: &Target) -> Result<(), CopyError> {
     Ok(())
 }
 
-/// Copies the front `length` bytes of files of the WAL directory and fills them up to `full_length`.
-/// Returns the bytes fetched, and the files that the source no longer has.
+/// Copies files of the WAL directory. Each is a path, the number of bytes to copy from its start, and its full
+/// length: the rest is filled with zeros. Returns the bytes fetched, and the files that the source no longer has.
 pub(crate) fn copy_wal(
     files: &[(DataPath, u64, u64)],
     transfer: &Transfer<'_>,
 ) -> Result<(u64, Vec<DataPath>), CopyError> {
-    let mut order = Order::default();
+    let mut requests = Requests::default();
     for (path, length, full_length) in files {
-        // Emptied first: behind the valid WAL there must be zeros, not what stood there before.
+        // The file is emptied first: valid WAL must be followed by zeros, not by old contents.
         let file = transfer.target.open(path)?;
         file.empty()?;
         file.set_length(*full_length)?;
-        order.stretch(path, 0, *length);
+        requests.add_bytes(path, 0, *length);
     }
-    let fetched = fetch(&order, transfer)?;
-    Ok((fetched.bytes, fetched.missing.into_iter().map(|file| order.files[file as usize].clone()).collect()))
+    let fetched = fetch(&requests, transfer)?;
+    Ok((
+        fetched.bytes,
+        fetched.missing.into_iter().map(|file| requests.files[file as usize].clone()).collect(),
+    ))
 }
 
-/// What to fetch.
+/// The ranges to fetch.
 #[derive(Default)]
-struct Order {
+struct Requests {
     files: Vec<DataPath>,
     ranges: Vec<FetchRange>,
-    /// From this file on up to that one they are patched: an end that comes early is the end.
+    /// The numbers of files that are patched. Such a file is truncated if the source's turns out to be shorter.
     patched: Range<u32>,
 }
 
-impl Order {
-    fn patch(&mut self, patch: &Patch) {
-        let file = self.add(&patch.path);
+impl Requests {
+    /// Requests the ranges of a patch.
+    fn add_patch(&mut self, patch: &Patch) {
+        let file = self.add_file(&patch.path);
         if self.patched.is_empty() {
             self.patched.start = file;
         }
@@ -168,8 +175,9 @@ impl Order {
         self.ranges.extend(patch.ranges.iter().map(range));
     }
 
-    fn stretch(&mut self, path: &DataPath, from: u64, to: u64) {
-        let file = self.add(path);
+    /// Requests the bytes from `from` to `to` of a file, in ranges of at most [`MAX_RANGE`].
+    fn add_bytes(&mut self, path: &DataPath, from: u64, to: u64) {
+        let file = self.add_file(path);
         let mut offset = from;
         while offset < to {
             let length = (to - offset).min(u64::from(MAX_RANGE)) as u32;
@@ -178,9 +186,9 @@ impl Order {
         }
     }
 
-    /// Neighbouring blocks make one range.
-    fn blocks(&mut self, path: &DataPath, blocks: &walparse::RelationBlocks, block_size: u32) {
-        let file = self.add(path);
+    /// Requests single blocks; adjacent ones are joined to one range.
+    fn add_blocks(&mut self, path: &DataPath, blocks: &walparse::RelationBlocks, block_size: u32) {
+        let file = self.add_file(path);
         let mut open: Option<FetchRange> = None;
         for block in blocks {
             let offset = u64::from(block) * u64::from(block_size);
@@ -200,81 +208,84 @@ impl Order {
         self.ranges.extend(open);
     }
 
-    fn add(&mut self, path: &DataPath) -> u32 {
+    /// Adds a file, and returns its number.
+    fn add_file(&mut self, path: &DataPath) -> u32 {
         self.files.push(path.clone());
         self.files.len() as u32 - 1
     }
 }
 
-/// What came of a fetch.
+/// The result of a fetch.
 struct Fetched {
     bytes: u64,
-    /// Bytes written, by file.
+    /// Bytes written, by number of the file.
     per_file: Vec<AtomicU64>,
-    /// Files the source no longer has.
+    /// Numbers of the files that the source no longer has.
     missing: BTreeSet<u32>,
 }
 
-fn fetch(order: &Order, transfer: &Transfer<'_>) -> Result<Fetched, CopyError> {
-    let mut pending = vec![0; order.files.len()];
-    for range in &order.ranges {
+/// Fetches the ranges and writes them to the target. Files that the source no longer has are removed.
+fn fetch(requests: &Requests, transfer: &Transfer<'_>) -> Result<Fetched, CopyError> {
+    let mut pending = vec![0; requests.files.len()];
+    for range in &requests.ranges {
         pending[range.file as usize] += 1;
     }
     let writer = Writer {
-        order,
+        requests,
         transfer,
         open: Mutex::default(),
         pending: pending.into_iter().map(AtomicU32::new).collect(),
-        per_file: order.files.iter().map(|_| AtomicU64::new(0)).collect(),
+        per_file: requests.files.iter().map(|_| AtomicU64::new(0)).collect(),
         missing: Mutex::default(),
     };
-    transfer.source.fetch(&order.files, &order.ranges, &writer)?;
+    transfer.source.fetch(&requests.files, &requests.ranges, &writer)?;
     let Writer { per_file, missing, .. } = writer;
     let missing = missing.into_inner().unwrap_or_else(PoisonError::into_inner);
     for &file in &missing {
-        // Removed on the source meanwhile: replay of its WAL would remove it, too.
-        transfer.target.remove_file(&order.files[file as usize])?;
+        // The file has been removed on the source meanwhile. Replay of its WAL would remove it, too.
+        transfer.target.remove_file(&requests.files[file as usize])?;
     }
     let bytes = per_file.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum();
     Ok(Fetched { bytes, per_file, missing })
 }
 
-/// Writes what is fetched into the target, from many threads.
+/// Writes fetched ranges to the target, from many threads at once.
 struct Writer<'a> {
-    order: &'a Order,
+    requests: &'a Requests,
     transfer: &'a Transfer<'a>,
     open: Mutex<HashMap<u32, Arc<TargetFile>>>,
-    /// Ranges still to come, by file.
+    /// Number of ranges not written yet, by number of the file.
     pending: Vec<AtomicU32>,
     per_file: Vec<AtomicU64>,
     missing: Mutex<BTreeSet<u32>>,
 }
 
 impl Writer<'_> {
+    /// The open file of this number.
     fn file(&self, number: u32) -> Result<Arc<TargetFile>, TargetError> {
         let open = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = open().get(&number) {
             return Ok(Arc::clone(file));
         }
-        let file = Arc::new(self.transfer.target.open(&self.order.files[number as usize])?);
+        let file = Arc::new(self.transfer.target.open(&self.requests.files[number as usize])?);
         let mut open = open();
-        // Ranges come sorted by file, so the files open now are mostly done with when there are too many.
+        // Ranges arrive sorted by file, so most of these files are complete.
         if open.len() >= OPEN_FILES {
             open.clear();
         }
-        // Of a file with a single range nobody will ask again.
+        // A file with a single range is not needed again.
         if self.pending[number as usize].load(Ordering::Relaxed) > 1 {
             open.insert(number, Arc::clone(&file));
         }
         Ok(file)
     }
 
-    /// Notes what has been written of a range.
+    /// Records that `bytes` of a range have been written.
     fn done(&self, range: FetchRange, file: &TargetFile, bytes: u64) -> io::Result<()> {
         let number = range.file as usize;
-        if bytes < u64::from(range.length) && self.order.patched.contains(&range.file) {
-            // It has become shorter since it was compared: what stands behind that is not the source's.
-            file.cut(range.offset + bytes).map_err(io::Error::other)?;
+        if bytes < u64::from(range.length) && self.requests.patched.contains(&range.file) {
+            // The source's file has become shorter since it was compared; bytes beyond its end are not the source's.
+            file.truncate(range.offset + bytes).map_err(io::Error::other)?;
         }
         self.per_file[number].fetch_add(bytes, Ordering::Relaxed);
         self.transfer.progress.advance(Stage::Copy, bytes);
@@ -284,7 +295,7 @@ impl Writer<'_> {
                 file.start_writing();
             }
         }
-        self.transfer.pace.spend(bytes);
+        self.transfer.rate_limit.spend(bytes);
         Ok(())
     }
 }
@@ -295,7 +306,7 @@ impl ChunkSink for Writer<'_> {
             self.missing.lock().unwrap_or_else(PoisonError::into_inner).insert(range.file);
             return Ok(());
         };
-        self.transfer.target.check_alone().map_err(io::Error::other)?;
+        self.transfer.target.check_no_server().map_err(io::Error::other)?;
         let file = self.file(range.file).map_err(io::Error::other)?;
         if !bytes.is_empty() {
             file.write_at(bytes, range.offset).map_err(io::Error::other)?;
@@ -304,11 +315,11 @@ impl ChunkSink for Writer<'_> {
     }
 
     fn is_slow(&self) -> bool {
-        self.transfer.pace.is_limited()
+        self.transfer.rate_limit.is_limited()
     }
 
     fn copy_from(&self, range: FetchRange, from: &File) -> io::Result<bool> {
-        self.transfer.target.check_alone().map_err(io::Error::other)?;
+        self.transfer.target.check_no_server().map_err(io::Error::other)?;
         let file = self.file(range.file).map_err(io::Error::other)?;
         let copied = file.copy_from(from, range.offset, u64::from(range.length));
         match copied.map_err(io::Error::other)? {
@@ -326,24 +337,24 @@ mod tests {
     use walparse::RelationBlocks;
 
     #[test]
-    fn neighbouring_blocks_are_fetched_together_up_to_the_limit() {
+    fn adjacent_blocks_are_fetched_together_up_to_the_limit() {
         let path = DataPath::parse("base/5/16384").unwrap();
-        let mut order = Order::default();
+        let mut requests = Requests::default();
         let blocks: RelationBlocks = [0, 1, 2, 9].into_iter().chain(1000..1050).collect();
-        order.blocks(&path, &blocks, 8192);
+        requests.add_blocks(&path, &blocks, 8192);
         let ranges: Vec<_> =
-            order.ranges.iter().map(|range| (range.offset / 8192, range.length / 8192)).collect();
+            requests.ranges.iter().map(|range| (range.offset / 8192, range.length / 8192)).collect();
         assert_eq!(ranges, [(0, 3), (9, 1), (1000, 32), (1032, 18)]);
     }
 
     #[test]
     fn long_files_are_fetched_in_parts() {
         let path = DataPath::parse("x").unwrap();
-        let mut order = Order::default();
-        order.stretch(&path, 0, 8192);
-        order.stretch(&path, 0, (3 << 18) + 8192);
+        let mut requests = Requests::default();
+        requests.add_bytes(&path, 0, 8192);
+        requests.add_bytes(&path, 0, (3 << 18) + 8192);
         let ranges: Vec<_> =
-            order.ranges.iter().map(|range| (range.file, range.offset, range.length)).collect();
+            requests.ranges.iter().map(|range| (range.file, range.offset, range.length)).collect();
         let most = 1 << 18;
         assert_eq!(
             ranges,
@@ -351,7 +362,8 @@ mod tests {
         );
     }
 
-    /// A plan that patches "a", of which the target has `here` and the source `there`, after which "a" is returned.
+    /// Patches a file that is `here` on the target and `there` on the source, and returns its new contents. `size`
+    /// and `ranges` are those of the [`Patch`].
     fn patched(here: &[u8], there: &[u8], size: u64, ranges: &[(u64, u32)]) -> Result<Vec<u8>, CopyError> {
         let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(ours.path().join("a"), here).unwrap();
@@ -361,23 +373,23 @@ mod tests {
             source: &DirectorySource::for_test(theirs.path()),
             target: &target,
             progress: &Silent,
-            pace: Pace::new(None),
+            rate_limit: RateLimit::new(None),
             sync: SyncChoice::Fsync,
         };
         let patch = Patch { path: DataPath::parse("a").unwrap(), size, ranges: ranges.to_vec() };
-        target.open(&patch.path)?.cut(size)?;
-        let mut order = Order::default();
-        order.patch(&patch);
-        fetch(&order, &transfer)?;
+        target.open(&patch.path)?.truncate(size)?;
+        let mut requests = Requests::default();
+        requests.add_patch(&patch);
+        fetch(&requests, &transfer)?;
         Ok(std::fs::read(ours.path().join("a")).unwrap())
     }
 
     #[test]
     fn a_patched_file_ends_where_the_sources_does() {
         assert_eq!(patched(b"0123456789", b"01x3", 4, &[(2, 100)]).unwrap(), b"01x3");
-        // Nothing differs in what the source has.
+        // The source's bytes do not differ from the target's.
         assert_eq!(patched(b"0123456789", b"0123", 4, &[]).unwrap(), b"0123");
-        // It has grown since it was listed, and it has become shorter.
+        // The source's file has grown since it was listed, or become shorter.
         assert_eq!(patched(b"0123", b"0123456", 4, &[(0, 100)]).unwrap(), b"0123456");
         assert_eq!(patched(b"0123456789", b"012", 10, &[(2, 3), (5, 100)]).unwrap(), b"012");
     }

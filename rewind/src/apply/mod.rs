@@ -1,10 +1,66 @@
-//! Everything that changes the target, in the order of the run: saving what is given up, copying, WAL, sealing.
+//! Everything that changes the target, in the order of the run: discarded data is saved, the target is marked, data
+//! and WAL are copied, and the directory is sealed.
 
 pub(crate) mod archive_ready;
 pub(crate) mod save_diverged;
+pub(crate) mod mark;
 pub(crate) mod copy;
 pub(crate) mod rate_limit;
 pub(crate) mod wal;
 pub(crate) mod seal;
+mod verify_wal;
 pub(crate) mod recovery_conf;
 pub(crate) mod startup_warnings;
+pub(crate) mod error;
+
+use crate::apply::copy::{Transfer, copy_data, create_entries};
+use crate::apply::error::ApplyError;
+use crate::apply::rate_limit::RateLimit;
+use crate::apply::wal::{Copying, copy_during};
+use crate::clock::Clock;
+use crate::datadir::server;
+use crate::milestone;
+use crate::options::Options;
+use crate::outcome::Report;
+use crate::plan::Planned;
+use crate::progress::{Progress, Stage};
+use crate::source::Source;
+use crate::target::Target;
+
+/// Carries out the plan on the marked target: copies everything, and seals the target. Returns the figures of the
+/// run.
+///
+/// # Errors
+/// The rewind is unfinished. The next run resumes it.
+pub(crate) fn apply(
+    options: &Options,
+    progress: &dyn Progress,
+    clock: &mut Clock,
+    target: &Target,
+    source: &dyn Source,
+    planned: &Planned<'_>,
+) -> Result<Report, ApplyError> {
+    let facts = &planned.facts;
+    source.replayed_from(facts.fork.replay_start.redo);
+    let rate_limit = RateLimit::new(options.max_rate);
+    let transfer = Transfer { source, target, progress, rate_limit, sync: options.sync };
+    let fetch_bytes = planned.fetch_bytes();
+    tracing::info!(
+        milestone = milestone::COPYING,
+        "copying {} kB from the source",
+        fetch_bytes.div_ceil(1024)
+    );
+    progress.begin(Stage::Copy, Some(fetch_bytes));
+    create_entries(&planned.plan, target)?;
+    server::check_not_running(target.root(), facts.clusters.target.version().names())?;
+    let life = options.source.life();
+    let (copied, early) = copy_during(Copying { planned, transfer: &transfer }, life, || {
+        Ok(copy_data(&planned.plan, &facts.clusters.target, life, &transfer)?)
+    })?;
+    clock.end_stage("copy");
+    let sealed = seal::seal(options, clock, &transfer, planned, &early)?;
+    let mut report = planned.report(clock);
+    report.bytes_fetched = facts.files.compared.bytes + early.bytes + copied + sealed.bytes;
+    report.replay = Some(sealed.replay);
+    Ok(report)
+}

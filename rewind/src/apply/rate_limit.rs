@@ -1,22 +1,22 @@
-//! How fast the source is read.
+//! Limits the rate at which the source is read.
 
 use std::num::NonZeroU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Holds back whoever takes in bytes, so that all together take no more than so many per second. What is
-/// not taken in is not sent either, for the connections' buffers are full then.
+/// Delays the threads that receive data, so that together they receive at most so many bytes per second. The source
+/// cannot send faster either, because the connections' buffers are full then.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct RateLimit {
     rate: Option<NonZeroU64>,
-    /// When everything so far will have taken as long as it should.
+    /// The time at which all bytes so far are due at this rate.
     due: Mutex<Instant>,
 }
 
-impl Pace {
-    /// `rate` is in bytes per second.
-    pub(crate) fn new(rate: Option<NonZeroU64>) -> Pace {
-        Pace { rate, due: Mutex::new(Instant::now()) }
+impl RateLimit {
+    /// A limit of `rate` bytes per second; `None`: no limit.
+    pub(crate) fn new(rate: Option<NonZeroU64>) -> RateLimit {
+        RateLimit { rate, due: Mutex::new(Instant::now()) }
     }
 
     /// Whether there is a limit.
@@ -24,7 +24,7 @@ impl Pace {
         self.rate.is_some()
     }
 
-    /// Waits as long as `bytes` should take. Time in which nothing was taken in is not made up for.
+    /// Waits until `bytes` more are due. Time in which nothing was received is not made up for.
     pub(crate) fn spend(&self, bytes: u64) {
         let Some(rate) = self.rate else { return };
         let cost = Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
@@ -43,14 +43,14 @@ mod tests {
 
     #[test]
     fn all_threads_together_keep_to_the_rate() {
-        let pace = Pace::new(NonZeroU64::new(1_000_000));
+        let limit = RateLimit::new(NonZeroU64::new(1_000_000));
         let started = Instant::now();
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..10).for_each(|_| pace.spend(2500)));
+                scope.spawn(|| (0..10).for_each(|_| limit.spend(2500)));
             }
         });
         assert!(started.elapsed() >= Duration::from_millis(99), "{:?}", started.elapsed());
-        Pace::new(None).spend(u64::MAX);
+        RateLimit::new(None).spend(u64::MAX);
     }
 }

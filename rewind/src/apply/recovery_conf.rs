@@ -1,11 +1,11 @@
-//! Where a cluster's recovery settings are, which moved in 12; making the target a standby (`-R`).
+//! Writes the recovery configuration that makes the target a standby (`-R`). Its place changed in version 12.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use walparse::Version;
 
-use crate::datadir::config::{ConfigError, Configuration};
+use crate::datadir::config::recovery::{has_signal_files, setting};
 use crate::datadir::data_path::DataPath;
 use crate::options::{Options, RecoveryConf, SourceChoice};
 use crate::target::{Target, TargetError};
@@ -13,7 +13,7 @@ use crate::target::{Target, TargetError};
 /// Why the recovery configuration could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryConfError {
-    /// The present settings could not be read.
+    /// The existing settings could not be read.
     #[error("could not open file \"{}\" for reading", path.display())]
     Open {
         /// The file.
@@ -27,16 +27,10 @@ pub enum RecoveryConfError {
     Target(#[from] TargetError),
 }
 
-/// The first version whose recovery settings are ordinary ones; a server before it reads `recovery.conf`,
-/// and one from here on does not start where that file is.
-const SIGNAL_FILES: u32 = 120_000;
-
-/// Whether a cluster of this version is told by `standby.signal` and `recovery.signal` how to start.
-pub(crate) fn has_signal_files(version: Version) -> bool {
-    version.server_version_num() >= SIGNAL_FILES
-}
-
-/// Makes the target, a cluster of this version, a standby of the source, if the caller asked for that.
+/// Makes the target a standby of the source, if the options request it. `version` is the target's.
+///
+/// # Errors
+/// The existing settings could not be read, or the new ones could not be written.
 pub(crate) fn write_if_asked(
     options: &Options,
     target: &Target,
@@ -50,12 +44,12 @@ pub(crate) fn write_if_asked(
     }
 }
 
-/// Up to 11 `recovery.conf` is written anew; from 12 on `primary_conninfo` is added to the file of
-/// `ALTER SYSTEM`, and `standby.signal` made.
+/// Up to 11, replaces `recovery.conf`. From 12 on, appends `primary_conninfo` to the file of `ALTER SYSTEM` and
+/// creates `standby.signal`.
 fn write(target: &Target, version: Version, primary_conninfo: &str) -> Result<(), RecoveryConfError> {
     let primary_conninfo = setting("primary_conninfo", primary_conninfo);
     if !has_signal_files(version) {
-        // The timeline to follow was the control file's own by default, not the newest.
+        // Up to 11, the default was the timeline in the control file, not the latest one.
         let text = format!("standby_mode = 'on'\n{primary_conninfo}recovery_target_timeline = 'latest'\n");
         return Ok(target.replace_file(&constant("recovery.conf"), text.as_bytes())?);
     }
@@ -69,7 +63,7 @@ fn write(target: &Target, version: Version, primary_conninfo: &str) -> Result<()
     if text.last().is_some_and(|&last| last != b'\n') {
         text.push(b'\n');
     }
-    // A second run finds what the first one wrote.
+    // An earlier, interrupted run may have written it already.
     if !text.ends_with(primary_conninfo.as_bytes()) {
         text.extend_from_slice(primary_conninfo.as_bytes());
         target.replace_file(&settings, &text)?;
@@ -78,26 +72,7 @@ fn write(target: &Target, version: Version, primary_conninfo: &str) -> Result<()
     Ok(())
 }
 
-/// Reads the files in which a cluster of this version has its `restore_command`: up to 11 `recovery.conf`,
-/// which a promotion renames to `recovery.done`; from 12 on the server's configuration, of which
-/// `config_file` is the main file if it is not to be looked for.
-pub(crate) fn configuration(
-    data_dir: &Path,
-    version: Version,
-    config_file: Option<&Path>,
-) -> Result<Configuration, ConfigError> {
-    if has_signal_files(version) {
-        return Configuration::read(data_dir, version.names(), config_file);
-    }
-    let present = data_dir.join("recovery.conf");
-    Configuration::read_one(&if present.exists() { present } else { data_dir.join("recovery.done") })
-}
-
-/// A line of a configuration file: quotes and backslashes are doubled.
-fn setting(name: &str, value: &str) -> String {
-    format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''"))
-}
-
+/// A path that is known to be valid.
 fn constant(path: &str) -> DataPath {
     DataPath::parse(path).unwrap_or_else(|_| unreachable!("a constant path without dots"))
 }
@@ -134,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_added() {
+    fn from_12_on_settings_are_appended() {
         let directory = tempfile::tempdir().unwrap();
         let target = Target::lock(directory.path()).unwrap();
         let settings = || std::fs::read_to_string(directory.path().join("postgresql.auto.conf")).unwrap();
@@ -151,13 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_quoted() {
-        let text = setting("primary_conninfo", r"host=/tmp password='it\'s'");
-        assert_eq!(text, "primary_conninfo = 'host=/tmp password=''it\\\\''s'''\n");
-    }
-
-    #[test]
-    fn before_12_there_is_a_file_of_its_own() {
+    fn before_12_recovery_conf_is_written() {
         let directory = tempfile::tempdir().unwrap();
         let target = Target::lock(directory.path()).unwrap();
         write_as_standby(&target, "11");
@@ -166,23 +135,5 @@ mod tests {
         assert_eq!((mode, timeline), ("standby_mode = 'on'", "recovery_target_timeline = 'latest'"));
         assert!(conninfo.starts_with("primary_conninfo = '") && conninfo.contains("host=h"), "{text}");
         assert!(!directory.path().join("standby.signal").exists());
-    }
-
-    #[test]
-    fn the_restore_command_is_where_the_version_has_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let put = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
-        let command = |name: &str| {
-            let found = configuration(directory.path(), version(name), None);
-            found.and_then(|found| found.restore_command().map(str::to_owned))
-        };
-        put("postgresql.conf", "restore_command = 'from postgresql.conf'\n");
-        assert_eq!(command("12").unwrap(), "from postgresql.conf");
-        assert!(command("11").is_err());
-        put("recovery.done", "restore_command = 'from recovery.done'\n");
-        assert_eq!(command("11").unwrap(), "from recovery.done");
-        put("recovery.conf", "restore_command = 'from recovery.conf'\n");
-        assert_eq!(command("11").unwrap(), "from recovery.conf");
-        assert_eq!(command("12").unwrap(), "from postgresql.conf");
     }
 }

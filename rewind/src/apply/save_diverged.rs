@@ -1,14 +1,14 @@
-//! What a rewind gives up, copied to a directory before the first change: the target's WAL from the fork on and, if
-//! asked for, the bytes that will be overwritten, cut off or removed.
+//! Saves data that a rewind discards to a directory before the first change: the target's WAL from the fork on and,
+//! on request, the bytes that will be overwritten, truncated or removed.
 //!
 //! ```text
-//! DIR/kept.json          what is here; the last that is written
+//! DIR/kept.json          the manifest, which is written last
 //! DIR/pg_wal/NAME        WAL files of the target (under the flavor's name of that directory)
-//! DIR/files/PATH         bytes of files of the target, each where it stood in its file; holes between them
+//! DIR/files/PATH         bytes of files of the target at their offsets, with holes between them
 //! ```
 //!
-//! All of it is durable before the mark. A run that finishes an earlier one adds what that one did not touch; what it
-//! touched is never read again, so nothing half-copied gets here.
+//! All of it is durable before the mark. A run that resumes an earlier one saves in addition what that one has not
+//! changed. What it has changed is never read again, so no partly rewound file is saved.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -20,46 +20,47 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use walparse::{Lsn, PageHeader, WalFileName, crc32c_append};
 
-use crate::apply::seal;
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::EntryKind;
+use crate::datadir::label::label_path;
+use crate::datadir::server::control_path;
 use crate::options::{KeepDiverged, Options, RecoveryConf, SyncChoice};
 use crate::plan::Planned;
-use crate::survey::preflight::control_path;
 use crate::target::disk::Disk;
 use crate::target::{Target, TargetError};
 
 const MANIFEST: &str = "kept.json";
 const FILES: &str = "files";
+/// Bytes copied at a time.
 const PIECE: usize = 1 << 20;
 
-/// Why nothing can be kept there.
+/// Why discarded data could not be saved.
 #[derive(Debug, thiserror::Error)]
-pub enum KeepDivergedError {
-    /// The directory will not do.
-    #[error("cannot keep what the rewind gives up in directory \"{}\": {problem}", path.display())]
+pub enum SaveDivergedError {
+    /// The directory cannot be used.
+    #[error("cannot save discarded data in directory \"{}\": {problem}", path.display())]
     Place {
         /// The directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why it cannot be used.
         problem: &'static str,
     },
-    /// The unfinished rewind keeps nothing, or elsewhere.
-    #[error("the unfinished rewind was begun {}", begun_with(begun.as_ref()))]
+    /// The unfinished rewind saved nothing, or saved it elsewhere.
+    #[error("the unfinished rewind was started {}", begun_with(begun.as_ref()))]
     Other {
-        /// What it keeps.
+        /// What it saved, and where.
         begun: Option<KeepDiverged>,
     },
-    /// What an earlier run kept cannot be read.
-    #[error("could not read \"{}\", the list of what an earlier run has kept: {problem}", path.display())]
+    /// The manifest of an earlier run cannot be read.
+    #[error("could not read \"{}\", the manifest of data saved by an earlier run: {problem}", path.display())]
     Manifest {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why it cannot be read.
         problem: String,
     },
     /// A file of the target could not be read.
-    #[error("could not read file \"{}\" to keep it", path.display())]
+    #[error("could not read file \"{}\" to save it", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -67,120 +68,130 @@ pub enum KeepDivergedError {
         #[source]
         source: io::Error,
     },
-    /// The copy could not be written.
+    /// A file or directory there could not be written.
     #[error(transparent)]
     Write(#[from] TargetError),
 }
 
+/// The options that the unfinished rewind was started with.
 fn begun_with(begun: Option<&KeepDiverged>) -> String {
-    let Some(begun) = begun else { return "without --keep-diverged: what it gives up is gone".to_owned() };
+    let Some(begun) = begun else {
+        return "without --keep-diverged: the data that it discarded is gone".to_owned();
+    };
     let blocks = if begun.blocks { " and --keep-diverged-blocks" } else { "" };
     format!("with --keep-diverged \"{}\"{blocks}", begun.directory.display())
 }
 
-impl KeepDivergedError {
-    /// What the operator can do about it.
+impl SaveDivergedError {
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            KeepDivergedError::Place { .. } => {
-                "Name a directory that is empty or not there yet, outside the data directory."
+            SaveDivergedError::Place { .. } => {
+                "Name a directory outside the data directory that is empty or does not exist."
             }
-            KeepDivergedError::Other { begun: None } => "Leave out --keep-diverged to finish it.",
-            KeepDivergedError::Other { .. } => {
-                "Leave the option out: the run goes on with what that one began with."
+            SaveDivergedError::Other { begun: None } => "Leave out --keep-diverged to finish it.",
+            SaveDivergedError::Other { .. } => {
+                "Leave the option out: the run then goes on with the options of the unfinished rewind."
             }
-            KeepDivergedError::Manifest { .. } => {
-                "See that this user can read it. Without it the run cannot tell what is kept already."
+            SaveDivergedError::Manifest { .. } => {
+                "Make sure that this user can read it. Without it, kbrecover cannot determine what has been saved already."
             }
-            KeepDivergedError::Read { .. } => {
-                "Run kbrecover as the user who owns the data directory, and see that the file is accessible."
+            SaveDivergedError::Read { .. } => {
+                "Run kbrecover as the user who owns the data directory, and make sure that the file is accessible."
             }
-            KeepDivergedError::Write(_) => "See that this user can write there and that there is room.",
+            SaveDivergedError::Write(_) => {
+                "Make sure that this user can write there and that there is enough free space."
+            }
         };
         Some(hint.to_owned())
     }
 }
 
-/// Offset and end of stretches of a file, in order.
+/// Ranges of a file in order: the first byte, and the byte behind the last one.
 type Ranges = Vec<(u64, u64)>;
 
-/// What is in the directory.
+/// The manifest: what is in the directory.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 struct Manifest {
     format: u32,
-    /// Whether all is there that is listed.
+    /// Whether everything listed has been saved.
     complete: bool,
     what: String,
     target: String,
     source: String,
     begun: String,
     system_identifier: u64,
-    /// Of the target's control file before the first change: it tells whether the target is still as it was.
+    /// CRC-32C of the target's control file before the first change. It shows whether this is still the same target.
     control_crc32c: u32,
     diverged_at: String,
     diverged_from_timeline: u32,
-    /// Names of WAL files.
+    /// Names of the WAL files saved.
     wal: BTreeSet<String>,
-    /// What is kept of each file.
-    files: BTreeMap<String, Kept>,
-    /// Files that the rewind makes anew.
+    /// What is saved of each file, by its path.
+    files: BTreeMap<String, SavedFile>,
+    /// Paths of files that the rewind creates.
     made: BTreeSet<String>,
 }
 
+/// What is saved of one file.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-struct Kept {
-    /// Of the whole file on the target.
+struct SavedFile {
+    /// Size of the whole file on the target.
     size: u64,
-    /// First byte and the byte behind the last one.
+    /// The ranges saved.
     ranges: Ranges,
 }
 
-/// What is to be copied, and where.
+/// What to save, and where.
 #[derive(Debug)]
-pub(crate) struct Keeping {
+pub(crate) struct Saving {
     directory: PathBuf,
     blocks: bool,
-    /// All that will be there.
+    /// The manifest of everything that will be in the directory.
     manifest: Manifest,
-    /// What is still to be copied.
+    /// Names of the WAL files that this run saves.
     wal: Vec<String>,
+    /// Files, and their ranges, that this run saves.
     files: Vec<(DataPath, Ranges)>,
     wal_dir: &'static str,
     is_durable: bool,
 }
 
-impl Keeping {
-    /// Looks at the directory and decides what is to be copied; `None` if nothing is asked for. Nothing is changed.
+impl Saving {
+    /// Checks the directory and determines what to save; `None` if nothing is to be saved. Nothing is changed.
+    ///
+    /// # Errors
+    /// The directory cannot be used, or the unfinished rewind was started with other options.
     pub(crate) fn prepare(
         options: &Options,
         target: &Target,
         planned: &Planned<'_>,
         source: String,
-    ) -> Result<Option<Keeping>, KeepDivergedError> {
-        let is_resumed = planned.own_wal_files.is_some();
+    ) -> Result<Option<Saving>, SaveDivergedError> {
+        let is_resumed = planned.facts.resumed.is_some();
         let asked = options.keep_diverged.as_ref().map(absolute).transpose()?;
         let chosen = if is_resumed {
-            if asked.is_some() && asked != planned.keep_diverged {
-                return Err(KeepDivergedError::Other { begun: planned.keep_diverged.clone() });
+            if asked.is_some() && asked.as_ref() != planned.facts.saved_before() {
+                return Err(SaveDivergedError::Other { begun: planned.facts.saved_before().cloned() });
             }
-            planned.keep_diverged.clone()
+            planned.facts.saved_before().cloned()
         } else {
             asked
         };
         let Some(KeepDiverged { directory, blocks }) = chosen else { return Ok(None) };
-        let version = planned.clusters.target.version();
+        let version = planned.facts.clusters.target.version();
         check_place(&directory, target.root(), version.names().tablespace_dir, version.wal_dir())?;
-        let control_crc32c = crc32c_append(0, planned.clusters.target.bytes());
+        let control_crc32c = crc32c_append(0, planned.facts.clusters.target.bytes());
         let before = match read_manifest(&directory)? {
             Some(before)
                 if before.control_crc32c == control_crc32c && before.target == text(target.root()) =>
             {
-                // Of a run that came to nothing all is as it was and can be copied again.
+                // After a run that ended before its mark, nothing has changed and all can be saved again.
                 is_resumed.then_some(before)
             }
-            Some(_) => return Err(place(&directory, "it holds what another rewind gave up")),
+            Some(_) => return Err(place(&directory, "it contains data saved by another rewind")),
             None if is_resumed => {
-                return Err(place(&directory, "what the unfinished rewind kept is not there"));
+                return Err(place(&directory, "the data saved by the unfinished rewind is missing"));
             }
             None if is_filled(&directory) => return Err(place(&directory, "it is not empty")),
             None => None,
@@ -192,10 +203,10 @@ impl Keeping {
             target: text(target.root()),
             source,
             begun: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
-            system_identifier: planned.clusters.target.system_identifier(),
+            system_identifier: planned.facts.clusters.target.system_identifier(),
             control_crc32c,
-            diverged_at: planned.divergence.lsn.to_string(),
-            diverged_from_timeline: planned.divergence.timeline.0,
+            diverged_at: planned.facts.fork.divergence.lsn.to_string(),
+            diverged_from_timeline: planned.facts.fork.divergence.timeline.0,
             wal: BTreeSet::new(),
             files: BTreeMap::new(),
             made: BTreeSet::new(),
@@ -206,25 +217,28 @@ impl Keeping {
         let wanted = wanted(target.root(), planned, blocks, is_written);
         let files = manifest.add(wanted);
         let is_durable = options.sync != SyncChoice::Off;
-        Ok(Some(Keeping { directory, blocks, manifest, wal, files, wal_dir: version.wal_dir(), is_durable }))
+        Ok(Some(Saving { directory, blocks, manifest, wal, files, wal_dir: version.wal_dir(), is_durable }))
     }
 
-    /// What was chosen, for the journal.
+    /// The directory and extent, for the journal.
     pub(crate) fn choice(&self) -> KeepDiverged {
         KeepDiverged { directory: self.directory.clone(), blocks: self.blocks }
     }
 
-    /// Where it will be, and how many bytes, the manifest among them.
+    /// The directory, and an estimate of the bytes needed in it, including the manifest.
     pub(crate) fn need(&self, planned: &Planned<'_>) -> (&Path, u64) {
-        let segment = planned.clusters.target.geometry().segment_size.bytes();
+        let segment = planned.facts.clusters.target.geometry().segment_size.bytes();
         let files = self.files.iter().flat_map(|(_, ranges)| ranges).map(|(from, to)| to - from + BLOCK);
         let manifest = serde_json::to_vec(&self.manifest).map_or(0, |text| 3 * text.len() as u64);
         let wal = segment.saturating_mul(self.wal.len() as u64);
         (&self.directory, files.fold(wal + manifest, u64::saturating_add))
     }
 
-    /// Copies it all, durably.
-    pub(crate) fn copy(mut self, target: &Target) -> Result<(), KeepDivergedError> {
+    /// Saves everything, durably.
+    ///
+    /// # Errors
+    /// A file of the target could not be read, or its copy could not be written.
+    pub(crate) fn copy(mut self, target: &Target) -> Result<(), SaveDivergedError> {
         let disk = target.disk();
         let mut made = Made::default();
         made.directory(disk, &self.directory)?;
@@ -257,7 +271,7 @@ impl Keeping {
         self.write_manifest(target)?;
         let bytes: u64 = jobs.iter().flat_map(|(.., ranges)| ranges).map(|(from, to)| to - from).sum();
         tracing::info!(
-            "kept {} kB of what the rewind gives up in \"{}\": {} WAL files, and of {} files",
+            "saved {} kB of discarded data in \"{}\": {} WAL files, parts of {} files",
             bytes.div_ceil(1024),
             self.directory.display(),
             self.wal.len(),
@@ -266,22 +280,24 @@ impl Keeping {
         Ok(())
     }
 
-    fn write_manifest(&self, target: &Target) -> Result<(), KeepDivergedError> {
+    fn write_manifest(&self, target: &Target) -> Result<(), SaveDivergedError> {
         let text = serde_json::to_vec_pretty(&self.manifest).unwrap_or_default();
         Ok(target.replace_outside(&self.directory.join(MANIFEST), &text)?)
     }
 }
 
-const WHAT: &str = "What a rewind of the target gave up. pg_wal: its WAL from the fork on. files: bytes of its files before \
-                    the rewind, each at its place in its file, with holes between them; ranges are the first byte and the \
-                    one behind the last. made: files that it did not have. Whole again is the directory as it was when a \
-                    copy of the rewound one, never started, gets these bytes and sizes back.";
+/// The explanation in the manifest.
+const WHAT: &str = "Data that a rewind of the target discarded. pg_wal: its WAL from the fork on. files: bytes of its files \
+                    before the rewind at their offsets, with holes between them; a range is the first byte and the byte \
+                    behind the last one. made: files that the rewind created. To restore: copy the rewound directory \
+                    (never started), write these bytes at their offsets, set each file to its size, delete those in made.";
 
-/// What is allocated in.
+/// Bytes that file systems usually allocate at a time.
 const BLOCK: u64 = 4096;
 
 impl Manifest {
-    /// Adds what is wanted, but for what is here already or was made by an earlier run; returns what is new.
+    /// Adds ranges to save, except those saved already and those in files that an earlier run created. Returns what
+    /// is new.
     fn add(&mut self, wanted: Wanted) -> Vec<(DataPath, Ranges)> {
         let mut new = Vec::new();
         for (path, (size, ranges)) in wanted.files {
@@ -289,13 +305,13 @@ impl Manifest {
             if self.made.contains(&name) {
                 continue;
             }
-            let kept = self.files.entry(name).or_insert_with(|| Kept { size, ranges: Vec::new() });
-            // What is behind the end that it had was put there by an earlier run.
-            let ranges = ranges.into_iter().map(|(from, to)| (from, to.min(kept.size)));
-            let missing = without(&ranges.filter(|(from, to)| from <= to).collect(), &kept.ranges);
-            if kept.ranges.is_empty() || !missing.is_empty() {
-                kept.ranges.extend(&missing);
-                kept.ranges.sort_unstable();
+            let saved = self.files.entry(name).or_insert_with(|| SavedFile { size, ranges: Vec::new() });
+            // Bytes behind its original end were written by an earlier run.
+            let ranges = ranges.into_iter().map(|(from, to)| (from, to.min(saved.size)));
+            let missing = without(&ranges.filter(|(from, to)| from <= to).collect(), &saved.ranges);
+            if saved.ranges.is_empty() || !missing.is_empty() {
+                saved.ranges.extend(&missing);
+                saved.ranges.sort_unstable();
                 new.push((path, missing));
             }
         }
@@ -305,7 +321,7 @@ impl Manifest {
     }
 }
 
-/// A path as it stands in the list; one that is no UTF-8 by its bytes.
+/// A path as it is written in the manifest; in hexadecimal if it is not UTF-8.
 fn name(path: &DataPath) -> String {
     path.as_str().map_or_else(
         || path.as_bytes().iter().fold("hex:".to_owned(), |text, byte| text + &format!("{byte:02x}")),
@@ -313,7 +329,7 @@ fn name(path: &DataPath) -> String {
     )
 }
 
-/// The stretches that are not in `others`; both are in order.
+/// The parts of `ranges` that are not in `others`; both are in order.
 fn without(ranges: &Ranges, others: &Ranges) -> Ranges {
     let mut left = Vec::new();
     for &(mut from, to) in ranges {
@@ -331,17 +347,19 @@ fn without(ranges: &Ranges, others: &Ranges) -> Ranges {
     left
 }
 
-/// What the plan will change.
+/// What the plan changes.
 #[derive(Default)]
 struct Wanted {
-    /// Size and what of it.
+    /// The size of each file, and the ranges that change.
     files: BTreeMap<DataPath, (u64, Ranges)>,
+    /// Files that the plan creates.
     made: Vec<DataPath>,
 }
 
+/// What the plan changes: the files written last and, with `blocks`, all others.
 fn wanted(root: &Path, planned: &Planned<'_>, blocks: bool, recovery_conf: bool) -> Wanted {
     let mut wanted = Wanted::default();
-    let size_of = |path: &DataPath| match planned.target_files.get(path) {
+    let size_of = |path: &DataPath| match planned.facts.files.target.get(path) {
         Some(EntryKind::File { size }) => Some(*size),
         _ => None,
     };
@@ -349,10 +367,10 @@ fn wanted(root: &Path, planned: &Planned<'_>, blocks: bool, recovery_conf: bool)
         Some(size) => drop(wanted.files.insert(path.clone(), (size, vec![(0, size)]))),
         None => wanted.made.push(path.clone()),
     };
-    let is_resumed = planned.own_wal_files.is_some();
-    // Of these the listing says nothing; they change at the very end.
-    let names = planned.clusters.target.version().names();
-    let mut last = vec![control_path(names), seal::label_path()];
+    let is_resumed = planned.facts.resumed.is_some();
+    // These files change last. The plan does not contain them.
+    let names = planned.facts.clusters.target.version().names();
+    let mut last = vec![control_path(names), label_path()];
     if recovery_conf {
         let files = [names.auto_config_file, "recovery.conf"];
         last.extend(files.into_iter().filter_map(|path| DataPath::parse(path).ok()));
@@ -360,7 +378,7 @@ fn wanted(root: &Path, planned: &Planned<'_>, blocks: bool, recovery_conf: bool)
     for path in last {
         match path.below(root).symlink_metadata() {
             Ok(found) if found.is_file() && !is_resumed => whole(&path, Some(found.len())),
-            Err(_) if path == seal::label_path() => whole(&path, None),
+            Err(_) if path == label_path() => whole(&path, None),
             _ => {}
         }
     }
@@ -371,7 +389,7 @@ fn wanted(root: &Path, planned: &Planned<'_>, blocks: bool, recovery_conf: bool)
     let copied = plan.copy.iter().map(|(path, _)| path).chain(plan.patch.iter().map(|patch| &patch.path));
     let removed = plan.remove.iter().filter(|(_, kind)| matches!(kind, EntryKind::File { .. }));
     copied.chain(removed.map(|(path, _)| path)).for_each(|path| whole(path, size_of(path)));
-    let block_size = u64::from(planned.clusters.target.block_size());
+    let block_size = u64::from(planned.facts.clusters.target.block_size());
     let mut parts: BTreeMap<&DataPath, Ranges> = BTreeMap::new();
     for (path, blocks) in &plan.blocks {
         let ranges = parts.entry(path).or_default();
@@ -399,28 +417,28 @@ fn wanted(root: &Path, planned: &Planned<'_>, blocks: bool, recovery_conf: bool)
     wanted
 }
 
-/// The target's own WAL files that say something of the time after the fork, but for those that are only waiting
-/// to be filled.
+/// The target's own WAL files that contain WAL or history from the fork on. Recycled and preallocated segments are
+/// left out.
 fn wal_from_fork(root: &Path, planned: &Planned<'_>) -> Vec<String> {
-    let geometry = planned.clusters.target.geometry();
+    let geometry = planned.facts.clusters.target.geometry();
     let (size, wal_dir) = (geometry.segment_size, geometry.version.wal_dir());
     let is_used = |name: &str, start: Lsn| {
         let mut page = vec![0; PageHeader::length_at(start, &geometry)];
         let read =
             File::open(root.join(wal_dir).join(name)).and_then(|file| file.read_exact_at(&mut page, 0));
-        // What cannot be read will be an error when it is copied.
+        // A segment that cannot be read is reported when it is copied.
         read.is_err() || PageHeader::check(&page, start, &geometry).is_ok()
     };
-    let names = planned.target_files.entries().iter().filter_map(|(path, kind)| {
+    let names = planned.facts.files.target.entries().iter().filter_map(|(path, kind)| {
         let name = path.as_str()?.strip_prefix(wal_dir)?.strip_prefix('/')?;
         matches!(kind, EntryKind::File { .. }).then_some(name)
     });
     let wanted = names.filter(|name| match WalFileName::parse(name, size) {
         Some(WalFileName::Segment(_, segment)) => {
-            size.end_of(segment) > planned.divergence.lsn && is_used(name, size.start_of(segment))
+            size.end_of(segment) > planned.facts.fork.divergence.lsn && is_used(name, size.start_of(segment))
         }
         Some(WalFileName::Partial(_, segment) | WalFileName::Backup(_, segment)) => {
-            size.end_of(segment) > planned.divergence.lsn
+            size.end_of(segment) > planned.facts.fork.divergence.lsn
         }
         Some(WalFileName::History(_)) => true,
         None => false,
@@ -431,19 +449,20 @@ fn wal_from_fork(root: &Path, planned: &Planned<'_>) -> Vec<String> {
 /// How files are written.
 #[derive(Clone, Copy)]
 struct Writing {
-    /// What stands there already is of a run that came to nothing.
+    /// Whether existing files are left over from a run that ended before its mark, and are overwritten.
     is_fresh: bool,
     is_durable: bool,
 }
 
+/// Copies ranges of the file `from` to the same offsets of the file `to`.
 fn copy_ranges(
     disk: &Disk,
     from: &Path,
     to: &Path,
     ranges: &Ranges,
     writing: Writing,
-) -> Result<(), KeepDivergedError> {
-    let unread = |source| KeepDivergedError::Read { path: from.to_owned(), source };
+) -> Result<(), SaveDivergedError> {
+    let unread = |source| SaveDivergedError::Read { path: from.to_owned(), source };
     let failed = |source| TargetError { action: "write file", path: to.to_owned(), source };
     let source = File::open(from).map_err(unread)?;
     let file = match disk.open_file(to) {
@@ -467,13 +486,14 @@ fn copy_ranges(
     Ok(())
 }
 
-/// Directories in which a name was made.
+/// Directories in which names were created.
 #[derive(Default)]
 struct Made {
     directories: BTreeSet<PathBuf>,
 }
 
 impl Made {
+    /// Creates a directory if it does not exist.
     fn directory(&mut self, disk: &Disk, path: &Path) -> Result<(), TargetError> {
         self.directories.insert(path.to_owned());
         match disk.create_directory(path, 0o700) {
@@ -486,7 +506,7 @@ impl Made {
         }
     }
 
-    /// All that `path` needs below the files' directory.
+    /// Creates the directories that `path` needs below `files`.
     fn directories(&mut self, disk: &Disk, directory: &Path, path: &DataPath) -> Result<(), TargetError> {
         let files = directory.join(FILES);
         let mut above = vec![files.clone()];
@@ -504,6 +524,7 @@ impl Made {
             .try_for_each(|path| self.directory(disk, path))
     }
 
+    /// Makes the names in all these directories durable.
     fn sync(&self, disk: &Disk) -> Result<(), TargetError> {
         self.directories.iter().try_for_each(|path| {
             disk.sync_directory(path).map_err(|source| TargetError {
@@ -519,32 +540,33 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn place(path: &Path, problem: &'static str) -> KeepDivergedError {
-    KeepDivergedError::Place { path: path.to_owned(), problem }
+fn place(path: &Path, problem: &'static str) -> SaveDivergedError {
+    SaveDivergedError::Place { path: path.to_owned(), problem }
 }
 
-/// The same whatever the working directory will be; the directory itself need not be there yet.
-fn absolute(asked: &KeepDiverged) -> Result<KeepDiverged, KeepDivergedError> {
+/// The same with an absolute path, so that the working directory does not matter. The directory itself need not
+/// exist.
+fn absolute(asked: &KeepDiverged) -> Result<KeepDiverged, SaveDivergedError> {
     let path = &asked.directory;
     let found = path.canonicalize().or_else(|_| {
         let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
         let name = path.file_name().ok_or(ErrorKind::InvalidInput)?;
         parent.canonicalize().map(|parent| parent.join(name))
     });
-    let directory = found.map_err(|_| place(path, "the directory above it is not there"))?;
+    let directory = found.map_err(|_| place(path, "its parent directory does not exist"))?;
     if directory.to_str().is_none() {
         return Err(place(path, "its name is not UTF-8"));
     }
     Ok(KeepDiverged { directory, blocks: asked.blocks })
 }
 
-/// It must be outside of all that belongs to the data directory, and writable.
+/// Checks that the directory is outside the data directory and its tablespaces, and writable.
 fn check_place(
     directory: &Path,
     root: &Path,
     tablespaces: &str,
     wal_dir: &str,
-) -> Result<(), KeepDivergedError> {
+) -> Result<(), SaveDivergedError> {
     let links = std::fs::read_dir(root.join(tablespaces)).into_iter().flatten().flatten();
     let places = links.map(|entry| entry.path()).chain([root.to_owned(), root.join(wal_dir)]);
     for inside in places.filter_map(|path| path.canonicalize().ok()) {
@@ -561,13 +583,15 @@ fn check_place(
     }
 }
 
+/// Whether there are entries in a directory.
 fn is_filled(directory: &Path) -> bool {
     std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-fn read_manifest(directory: &Path) -> Result<Option<Manifest>, KeepDivergedError> {
+/// The manifest in a directory; `None` if there is none.
+fn read_manifest(directory: &Path) -> Result<Option<Manifest>, SaveDivergedError> {
     let path = directory.join(MANIFEST);
-    let invalid = |problem: String| KeepDivergedError::Manifest { path: path.clone(), problem };
+    let invalid = |problem: String| SaveDivergedError::Manifest { path: path.clone(), problem };
     match std::fs::read(&path) {
         Ok(text) => {
             let manifest: Manifest =
@@ -584,7 +608,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_not_kept_again() {
+    fn ranges_saved_already_are_left_out() {
         assert_eq!(without(&vec![(0, 100)], &vec![]), [(0, 100)]);
         assert_eq!(without(&vec![(0, 100)], &vec![(10, 20), (50, 120)]), [(0, 10), (20, 50)]);
         assert_eq!(without(&vec![(0, 10), (20, 30)], &vec![(5, 25)]), [(0, 5), (25, 30)]);

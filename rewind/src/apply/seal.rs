@@ -1,180 +1,173 @@
-//! Sealing: the last stretch, after which a server may start on the target.
+//! Sealing: the last steps of a rewind, after which a server may start on the target.
 //!
-//! The order is the safety. What is in one step is durable before the next begins:
+//! Their order makes the rewind safe. The result of each step is durable before the next one begins:
 //!
-//! 1. the journal, then the mark (before the first change; see [`crate::engine`])
-//! 2. all data, the source's WAL (brought here and read through from redo to its end), and the names of
-//!    everything that was made or removed
-//! 3. the removal of the other branch's WAL; the control file; the recovery configuration
+//! 1. the journal, then the mark (before the first change; see [`crate::apply::mark`])
+//! 2. all data; the source's WAL, verified from the redo location to its end; the names of everything that was
+//!    created or removed
+//! 3. the removal of the diverged WAL; the control file; the recovery configuration
 //! 4. the commit: the true backup label, renamed over the mark
 //! 5. the removal of the journal
 //!
-//! Within a step the contents of files become durable first, then the names in directories. Only what was
-//! written is synced, unless whole file systems are asked for. A run that resumes another syncs the file
-//! systems as well, because it does not know what the other one changed and never synced: a file that was
-//! cut or removed then needs nothing more from this one. So does one whose target crashed: what that server
-//! wrote last, and is found to be the same as on the source, may be nowhere but in memory.
+//! Within a step the contents of files become durable before the names in directories. Only what was written is
+//! synced, unless the options request syncing whole file systems. These are also synced by a run that resumes
+//! another one, because it does not know what that one changed without syncing: a file that was truncated or
+//! removed is not changed again. The same applies if the target crashed: what its server wrote last may be in
+//! memory only, even if it equals the source's.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 
 use jiff::Zoned;
-use walparse::scan::{EndOfWal, ScanError, ScanRequest, UnknownChanges, scan};
-use walparse::{
-    ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, WalDir, WalGeometry, WalReadError,
-    WalReader, before_page_header,
-};
+use walparse::{ControlFile, Lsn, TimelineHistory, TimelineId};
 
 use crate::apply::copy::Transfer;
+use crate::apply::error::ApplyError;
 use crate::apply::recovery_conf;
-use crate::apply::wal::{EarlyWal, copy_files, wal_path};
+use crate::apply::verify_wal::verify_wal;
+use crate::apply::wal::{EarlyWal, copy_files};
 use crate::clock::Clock;
-use crate::datadir::data_path::DataPath;
-use crate::datadir::label::label;
-use crate::error::RewindError;
+use crate::datadir::data_path::wal_path;
+use crate::datadir::label::{label, label_path};
+use crate::datadir::server;
 use crate::milestone;
 use crate::options::{Options, SourceLife, SyncChoice};
 use crate::outcome::WalSpan;
-use crate::plan::wal::{WalCopy, WalPlan};
+use crate::plan::wal::WalPlan;
 use crate::plan::{Planned, available_wal, plan_wal};
-use crate::progress::{Progress, Stage};
+use crate::progress::Stage;
 use crate::source::Source;
-use crate::survey::preflight::{self, control_path};
-use crate::survey::source_history;
 use crate::target::external_files::Branches;
+use crate::target::for_files;
 use crate::target::journal::Journal;
-use crate::target::{Target, for_files};
+use crate::wal::error::WalError;
+use crate::wal::history::source_history;
 
-/// What sealing came to.
+/// The result of sealing.
 pub(crate) struct Sealed {
+    /// The WAL that the target must replay.
     pub(crate) replay: WalSpan,
+    /// Bytes fetched from the source.
     pub(crate) bytes: u64,
 }
 
-/// The path of `backup_label`.
-pub(crate) fn label_path() -> DataPath {
-    DataPath::parse("backup_label").unwrap_or_else(|_| unreachable!("a constant path without dots"))
-}
-
-/// Makes the target one on which a server can start.
+/// Makes the target one on which a server can start. `early` is the WAL that was copied along with the data.
+///
+/// # Errors
+/// The source cannot be used to finish, WAL is missing or invalid, or the target could not be written.
 pub(crate) fn seal(
     options: &Options,
     clock: &mut Clock,
     transfer: &Transfer<'_>,
     planned: &Planned<'_>,
     early: &EarlyWal,
-) -> Result<Sealed, RewindError> {
-    let Transfer { source, target, progress, .. } = *transfer;
+) -> Result<Sealed, ApplyError> {
     tracing::debug!(milestone = milestone::SEALING, "all data has been copied");
-    // After all data: no page that was copied is newer than what the WAL says from here on.
-    let control = source.control_file()?;
-    if options.source.life() == SourceLife::Stopped && control != planned.clusters.source {
-        return Err(RewindError::SourceModified);
-    }
-    let history = current_history(source, &control, planned)?;
-    let available = available_wal(source, &control, &history)?;
-    let plan = plan_wal(planned, &history, source, available)?;
-    let (brought, durable) = std::thread::scope(|scope| {
-        let durable = match options.sync {
-            // The data becomes durable while the WAL comes. Taken before anything of that is opened, so that
-            // nothing is written after it counts as durable.
-            SyncChoice::Fsync => Some(target.take_unsynced()),
-            SyncChoice::Syncfs | SyncChoice::Off => None,
-        };
-        let durable = durable.map(|data| scope.spawn(move || target.sync_these(data, &|| {})));
-        let brought = bring_wal(transfer, planned, &plan.copy, &plan.elsewhere, early).and_then(|bytes| {
-            progress.finish(Stage::Copy);
-            Ok((bytes, verify_wal(target, &control, &history, planned, &plan, available)?))
-        });
-        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        (brought, durable.map_or(Ok(()), join))
-    });
-    let (bytes, end) = brought?;
-    durable?;
+    let sealing = Sealing::new(options, transfer, planned, early)?;
+    let (bytes, end) = sealing.complete_wal()?;
     clock.end_stage("wal");
 
-    preflight::check_not_running(target.root(), control.version().names())?;
-    sync(options, target, progress, planned)?;
-    // What a run before this one, or a server that crashed, left unsynced is not known by name.
-    let is_unsynced = planned.own_wal_files.is_some() || !planned.clusters.target.state().is_clean();
-    if is_unsynced && options.sync == SyncChoice::Fsync {
-        target.sync_file_systems(planned.clusters.target.version().names())?;
-    }
-    for_files(&plan.remove, |path| target.remove_file(path))?;
-    mark_archived(target, planned, &plan.copy, early)?;
-    let branches = Branches {
-        geometry: control.geometry(),
-        source_history: &history,
-        target_history: planned.wal.history(),
-        redo: planned.checkpoint.redo,
-        fork: planned.divergence.lsn,
-    };
-    planned.outside.rewind_archive(target, source, &branches)?;
-    let timeline = history.timeline_at(Lsn(end.0.saturating_sub(1)));
+    sealing.check_not_running()?;
+    sealing.sync()?;
+    sealing.sync_unknown_changes()?;
+    sealing.remove_diverged_wal()?;
     let now = Zoned::now();
-    let new_control = control.recovering_to(end, timeline, now.timestamp().as_second());
-    target.overwrite_file(&control_path(control.version().names()), &new_control)?;
-    planned.outside.rewrite_control_copies(target, &new_control)?;
-    recovery_conf::write_if_asked(options, target, control.version())?;
-    sync(options, target, progress, planned)?;
-    let geometry = control.geometry();
-    preflight::check_not_running(target.root(), control.version().names())?;
-    options.stop.close().map_err(|_| RewindError::Stopped)?;
-    target.replace_file(&label_path(), label(&planned.checkpoint, geometry.segment_size, &now).as_bytes())?;
-    // The commit has been made: from here on the target is rewound.
-    Journal::remove(target)?;
-    if options.sync != SyncChoice::Off {
-        target.sync(&|| {})?;
-    }
+    sealing.write_control_file(end, &now)?;
+    recovery_conf::write_if_asked(options, transfer.target, sealing.control.version())?;
+    sealing.sync()?;
+    sealing.check_not_running()?;
+    sealing.commit(&now)?;
+    sealing.remove_journal()?;
     clock.end_stage("seal");
-
-    let size = geometry.segment_size;
-    let start = planned.checkpoint.redo;
-    let replay = WalSpan {
-        start,
-        start_file: size.file_name(planned.checkpoint.timeline, size.segment_of(start)),
-        end,
-        end_timeline: timeline,
-        end_file: size.file_name(timeline, size.segment_before(end)),
-    };
-    Ok(Sealed { replay, bytes })
+    Ok(Sealed { replay: sealing.replay(end), bytes })
 }
 
-/// The source's history now. A promotion meanwhile is fine as long as the fork is where it was.
-fn current_history(
-    source: &dyn Source,
-    control: &ControlFile,
-    planned: &Planned<'_>,
-) -> Result<TimelineHistory, RewindError> {
-    let (before, after) = (planned.clusters.source.timeline(), control.timeline());
-    if before == after {
-        return Ok(planned.source_history.clone());
+/// What all steps of sealing need.
+struct Sealing<'a> {
+    options: &'a Options,
+    transfer: &'a Transfer<'a>,
+    planned: &'a Planned<'a>,
+    /// The WAL that was copied along with the data.
+    early: &'a EarlyWal,
+    /// The source's control file, read after all data has been copied.
+    control: ControlFile,
+    /// The source's history at that time.
+    history: TimelineHistory,
+    /// How far the source's WAL was on its disk at that time.
+    available: Lsn,
+    /// The plan of the WAL directory at that time.
+    plan: WalPlan,
+}
+
+impl<'a> Sealing<'a> {
+    /// Reads the state of the source. This must come after all data has been copied: then no page that was copied
+    /// is newer than the WAL that the source has on disk now.
+    fn new(
+        options: &'a Options,
+        transfer: &'a Transfer<'a>,
+        planned: &'a Planned<'a>,
+        early: &'a EarlyWal,
+    ) -> Result<Sealing<'a>, ApplyError> {
+        let source = transfer.source;
+        let control = source.control_file()?;
+        if options.source.life() == SourceLife::Stopped && control != planned.facts.clusters.source {
+            return Err(ApplyError::SourceModified);
+        }
+        let history = current_history(source, &control, planned)?;
+        let available = available_wal(source, &control, &history)?;
+        let plan = plan_wal(&planned.facts, &history, source, available)?;
+        Ok(Sealing { options, transfer, planned, early, control, history, available, plan })
     }
-    let history = source_history(source, control)?;
-    let goes_on = planned.source_history.common_with(&history).is_some_and(|(common, left)| {
-        common == before && left.is_none_or(|left| left > planned.divergence.lsn)
-    });
-    if goes_on { Ok(history) } else { Err(RewindError::SourceForked { before, after }) }
-}
 
-/// Brings the rest of the WAL that replay needs.
-fn bring_wal(
-    transfer: &Transfer<'_>,
-    planned: &Planned<'_>,
-    copy: &[WalCopy],
-    elsewhere: &[String],
-    early: &EarlyWal,
-) -> Result<u64, RewindError> {
-    let wal_dir = planned.clusters.target.version().wal_dir();
-    for name in elsewhere.iter().filter(|name| !early.names.contains(*name)) {
-        let failed = |source| RewindError::FetchWal { name: name.clone(), source };
+    /// Copies the rest of the WAL and verifies all of it, while the data becomes durable. Returns the bytes fetched
+    /// and the end of the last record.
+    fn complete_wal(&self) -> Result<(u64, Lsn), ApplyError> {
+        let Transfer { target, progress, .. } = *self.transfer;
+        let (copied, durable) = std::thread::scope(|scope| {
+            let data = match self.options.sync {
+                // Taken before any WAL file is opened: what is written from here on does not count as synced.
+                SyncChoice::Fsync => Some(target.take_unsynced()),
+                SyncChoice::Syncfs | SyncChoice::Off => None,
+            };
+            let durable = data.map(|data| scope.spawn(move || target.sync_these(data, &|| {})));
+            let copied = self.copy_wal().and_then(|bytes| {
+                progress.finish(Stage::Copy);
+                let Sealing { control, history, planned, plan, available, .. } = self;
+                Ok((bytes, verify_wal(target, control, history, planned, plan, *available)?))
+            });
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            (copied, durable.map_or(Ok(()), join))
+        });
+        let copied = copied?;
+        durable?;
+        Ok(copied)
+    }
+
+    /// Copies the rest of the WAL that replay needs, from the source or from where else it is. Returns the bytes
+    /// fetched from the source.
+    fn copy_wal(&self) -> Result<u64, ApplyError> {
+        let wal_dir = self.planned.facts.clusters.target.version().wal_dir();
+        for name in self.plan.elsewhere.iter().filter(|name| !self.early.names.contains(*name)) {
+            self.copy_from_elsewhere(wal_dir, name)?;
+        }
+        let mut rest = Vec::new();
+        for file in self.plan.copy.iter().filter(|file| !self.early.names.contains(&file.name)) {
+            rest.push((wal_path(wal_dir, &file.name)?, file));
+        }
+        copy_files(rest, self.transfer)
+    }
+
+    /// Copies a segment that neither side has from an archive or another directory.
+    fn copy_from_elsewhere(&self, wal_dir: &str, name: &str) -> Result<(), ApplyError> {
+        let failed = |source| WalError::Fetch { name: name.to_owned(), source };
         let path = wal_path(wal_dir, name)?;
-        let found = planned.wal.find_elsewhere(name, false).map_err(|error| failed(Box::new(error)))?;
-        let found = found.ok_or_else(|| RewindError::WalVanished { path: path.clone() })?;
-        let file = transfer.target.open(&path)?;
+        let found =
+            self.planned.facts.wal.find_elsewhere(name, false).map_err(|error| failed(Box::new(error)))?;
+        let found = found.ok_or_else(|| WalError::Vanished { path: path.clone() })?;
+        let file = self.transfer.target.open(&path)?;
         file.empty()?;
         // In pieces: a segment may have a gigabyte.
         let mut from = File::open(found).map_err(|error| failed(Box::new(error)))?;
@@ -182,137 +175,144 @@ fn bring_wal(
         loop {
             let count = from.read(&mut buffer).map_err(|error| failed(Box::new(error)))?;
             if count == 0 {
-                break;
+                return Ok(());
             }
             file.write_at(&buffer[..count], offset)?;
             offset += count as u64;
         }
     }
-    let mut rest = Vec::new();
-    for file in copy.iter().filter(|file| !early.names.contains(&file.name)) {
-        rest.push((wal_path(wal_dir, &file.name)?, file));
+
+    /// Fails if a server has been started on the target.
+    fn check_not_running(&self) -> Result<(), ApplyError> {
+        server::check_not_running(self.transfer.target.root(), self.control.version().names())?;
+        Ok(())
     }
-    copy_files(rest, transfer)
+
+    /// Makes everything written so far durable, as the options say.
+    fn sync(&self) -> Result<(), ApplyError> {
+        let Transfer { target, progress, .. } = *self.transfer;
+        match self.options.sync {
+            SyncChoice::Off => {}
+            SyncChoice::Fsync => {
+                progress.begin(Stage::Sync, Some(target.unsynced_files()));
+                target.sync(&|| progress.advance(Stage::Sync, 1))?;
+                progress.finish(Stage::Sync);
+            }
+            SyncChoice::Syncfs => {
+                progress.begin(Stage::Sync, None);
+                self.sync_file_systems()?;
+                progress.finish(Stage::Sync);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes durable what an unfinished run, or a server that crashed, wrote but did not sync: its paths are not
+    /// known.
+    fn sync_unknown_changes(&self) -> Result<(), ApplyError> {
+        let facts = &self.planned.facts;
+        let is_unsynced = facts.resumed.is_some() || !facts.clusters.target.state().is_clean();
+        if is_unsynced && self.options.sync == SyncChoice::Fsync { self.sync_file_systems() } else { Ok(()) }
+    }
+
+    fn sync_file_systems(&self) -> Result<(), ApplyError> {
+        let names = self.planned.facts.clusters.target.version().names();
+        Ok(self.transfer.target.sync_file_systems(names)?)
+    }
+
+    /// Removes the diverged WAL from the WAL directory, and makes the target's archive directory, if there is one
+    /// to rewind, match the source's history.
+    fn remove_diverged_wal(&self) -> Result<(), ApplyError> {
+        let Transfer { source, target, .. } = *self.transfer;
+        let facts = &self.planned.facts;
+        for_files(&self.plan.remove, |path| target.remove_file(path))?;
+        self.mark_archived()?;
+        let branches = Branches {
+            geometry: self.control.geometry(),
+            source_history: &self.history,
+            target_history: facts.wal.history(),
+            redo: facts.fork.replay_start.redo,
+            fork: facts.fork.divergence.lsn,
+        };
+        Ok(facts.external.rewind_archive(target, source, &branches)?)
+    }
+
+    /// Marks every file that was copied completely as archived. It comes from a server that archives it, and a
+    /// standby treats the files that it receives in the same way.
+    fn mark_archived(&self) -> Result<(), ApplyError> {
+        let target = self.transfer.target;
+        let status = format!("{}/archive_status", self.planned.facts.clusters.target.version().wal_dir());
+        if !target.root().join(&status).is_dir() {
+            return Ok(());
+        }
+        let whole = self.plan.copy.iter().filter(|file| file.length == file.full_length);
+        // Files copied early may no longer be on the source.
+        let names = whole.map(|file| &file.name).chain(&self.early.names);
+        for name in names.collect::<BTreeSet<_>>() {
+            target.open(&wal_path(&status, &format!("{name}.done"))?)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the source's control file with `end` as the minRecoveryPoint, so that a server begins with archive
+    /// recovery.
+    fn write_control_file(&self, end: Lsn, now: &Zoned) -> Result<(), ApplyError> {
+        let target = self.transfer.target;
+        let control = self.control.recovering_to(end, self.timeline_of_end(end), now.timestamp().as_second());
+        target.overwrite_file(&server::control_path(self.control.version().names()), &control)?;
+        Ok(self.planned.facts.external.rewrite_control_copies(target, &control)?)
+    }
+
+    /// Commits the rewind: replaces the mark by the true backup label.
+    fn commit(&self, now: &Zoned) -> Result<(), ApplyError> {
+        self.options.stop.close().map_err(|_| ApplyError::Stopped)?;
+        let start = &self.planned.facts.fork.replay_start;
+        let label = label(start, self.control.geometry().segment_size, now);
+        Ok(self.transfer.target.replace_file(&label_path(), label.as_bytes())?)
+    }
+
+    /// Removes the journal. The target is already rewound.
+    fn remove_journal(&self) -> Result<(), ApplyError> {
+        Journal::remove(self.transfer.target)?;
+        if self.options.sync != SyncChoice::Off {
+            self.transfer.target.sync(&|| {})?;
+        }
+        Ok(())
+    }
+
+    /// The timeline of the last byte before `end`.
+    fn timeline_of_end(&self, end: Lsn) -> TimelineId {
+        self.history.timeline_at(Lsn(end.0.saturating_sub(1)))
+    }
+
+    /// The WAL that the target must replay.
+    fn replay(&self, end: Lsn) -> WalSpan {
+        let size = self.control.geometry().segment_size;
+        let replay_start = &self.planned.facts.fork.replay_start;
+        let (start, timeline) = (replay_start.redo, self.timeline_of_end(end));
+        WalSpan {
+            start,
+            start_file: size.file_name(replay_start.timeline, size.segment_of(start)),
+            end,
+            end_timeline: timeline,
+            end_file: size.file_name(timeline, size.segment_before(end)),
+        }
+    }
 }
 
-/// Makes sure that the WAL that is now on the target can be read from redo to its end; returns the end of its
-/// last record, which is the minRecoveryPoint: every page copied was changed by a record before it, because a
-/// page never reaches the source's disk before its WAL does.
-fn verify_wal(
-    target: &Target,
+/// The source's history now. It may have been promoted meanwhile if its new timeline begins after the fork.
+fn current_history(
+    source: &dyn Source,
     control: &ControlFile,
-    history: &TimelineHistory,
     planned: &Planned<'_>,
-    plan: &WalPlan,
-    available: Lsn,
-) -> Result<Lsn, RewindError> {
-    let geometry = control.geometry();
-    let directory = target.root().join(geometry.version.wal_dir());
-    let store = UpTo {
-        wal: WalDir::new(directory, history.clone(), geometry.segment_size),
-        last: geometry.segment_size.segment_before(available),
-    };
-    let start = first_unread(planned, plan, &store, geometry)?;
-    let needed = control.checkpoint_lsn().advance(1).max(control.min_recovery_point());
-    let required_end = before_page_header(needed, &geometry);
-    let request = ScanRequest::new(geometry, Lsn(u64::MAX), start, required_end)
-        .with_end(EndOfWal::Open)
-        .with_unknown_changes(UnknownChanges::Ignore);
-    let found = scan(&store, &request, &|_| {}).map_err(RewindError::IncompleteWal)?;
-    // Only the record that the source was writing when it was asked may be incomplete.
-    let last_byte = available.0.saturating_sub(1);
-    let last_page = Lsn(last_byte - last_byte % u64::from(geometry.wal_block_size));
-    if found.stop.fault_at < last_page {
-        let (position, fault) = (found.end, found.stop.fault);
-        return Err(RewindError::IncompleteWal(ScanError::BreaksOff { position, needed: available, fault }));
+) -> Result<TimelineHistory, ApplyError> {
+    let (before, after) = (planned.facts.clusters.source.timeline(), control.timeline());
+    if before == after {
+        return Ok(planned.facts.fork.source_history.clone());
     }
-    Ok(found.end)
-}
-
-/// From where on the WAL has to be read: from redo, or from the last segment that is as the scan of the target
-/// read it. That one is read again because its last record may go on in the first one that is new.
-fn first_unread(
-    planned: &Planned<'_>,
-    plan: &WalPlan,
-    store: &UpTo,
-    geometry: WalGeometry,
-) -> Result<Lsn, RewindError> {
-    let (redo, size) = (planned.checkpoint.redo, geometry.segment_size);
-    let Some((_, fork)) = planned.verified.filter(|(since, _)| *since <= redo) else { return Ok(redo) };
-    let brought = plan.copy.iter().map(|file| &file.name).chain(&plan.elsewhere);
-    let brought = brought.filter_map(|name| size.parse_file_name(name)).map(|(_, segment)| segment);
-    let mut segment = brought.min().unwrap_or(size.segment_of(fork)).min(size.segment_of(fork));
-    while segment > size.segment_of(redo) {
-        segment = SegmentNo(segment.0 - 1);
-        let mut reader = WalReader::new(store, geometry, size.start_of(segment));
-        let first =
-            reader.seek_first_in(segment).map_err(|error| RewindError::IncompleteWal(error.into()))?;
-        // One in which no record starts is the middle of a long one.
-        if first != Ok(None) {
-            break;
-        }
-    }
-    Ok(redo.max(size.start_of(segment)))
-}
-
-/// The WAL of the target up to a segment, whatever lies behind it.
-struct UpTo {
-    wal: WalDir,
-    last: SegmentNo,
-}
-
-impl SegmentStore for UpTo {
-    fn open(&self, segment: SegmentNo) -> Result<Option<FileBytes>, WalReadError> {
-        if segment > self.last { Ok(None) } else { self.wal.open(segment) }
-    }
-
-    fn newest(&self) -> Result<Option<SegmentNo>, WalReadError> {
-        Ok(Some(self.last))
-    }
-
-    fn describe(&self, segment: SegmentNo) -> String {
-        self.wal.describe(segment)
-    }
-}
-
-/// Notes every whole file that was copied as archived: it came from a server that sees to that, and a
-/// standby treats what it receives in the same way.
-fn mark_archived(
-    target: &Target,
-    planned: &Planned<'_>,
-    copied: &[WalCopy],
-    early: &EarlyWal,
-) -> Result<(), RewindError> {
-    let status = format!("{}/archive_status", planned.clusters.target.version().wal_dir());
-    if !target.root().join(&status).is_dir() {
-        return Ok(());
-    }
-    let whole = copied.iter().filter(|file| file.length == file.full_length).map(|file| &file.name);
-    // The source may no longer have what was copied early.
-    for name in whole.chain(&early.names).collect::<BTreeSet<_>>() {
-        target.open(&wal_path(&status, &format!("{name}.done"))?)?;
-    }
-    Ok(())
-}
-
-fn sync(
-    options: &Options,
-    target: &Target,
-    progress: &dyn Progress,
-    planned: &Planned<'_>,
-) -> Result<(), RewindError> {
-    match options.sync {
-        SyncChoice::Off => {}
-        SyncChoice::Fsync => {
-            progress.begin(Stage::Sync, Some(target.unsynced_files()));
-            target.sync(&|| progress.advance(Stage::Sync, 1))?;
-            progress.finish(Stage::Sync);
-        }
-        SyncChoice::Syncfs => {
-            progress.begin(Stage::Sync, None);
-            target.sync_file_systems(planned.clusters.target.version().names())?;
-            progress.finish(Stage::Sync);
-        }
-    }
-    Ok(())
+    let history = source_history(source, control)?;
+    let goes_on = planned.facts.fork.source_history.common_with(&history).is_some_and(|(common, left)| {
+        common == before && left.is_none_or(|left| left > planned.facts.fork.divergence.lsn)
+    });
+    if goes_on { Ok(history) } else { Err(ApplyError::SourceForked { before, after }) }
 }

@@ -1,17 +1,17 @@
-//! What to see to before a server is started on the rewound target, now that its configuration is its own.
+//! Warns of settings that keep a server on the rewound target from starting or from following the source. The
+//! target's configuration files are kept, so they do not have the source's settings.
 
 use std::path::{Path, PathBuf};
 
 use walparse::{ControlFields, ControlFile, FieldValue};
 
-use crate::apply::recovery_conf;
 use crate::conninfo::{Conninfo, Environment};
-use crate::datadir::config::Configuration;
+use crate::datadir::config::{Configuration, recovery};
 use crate::milestone;
 use crate::options::{Options, RecoveryConf};
 
-/// Settings that a standby must have at least as large as its primary, with their fields in the control
-/// file and their defaults (`CheckRequiredParameterValues` in xlogrecovery.c).
+/// Settings that must be at least as large on a standby as on its primary, with their fields in the control file
+/// and their defaults (`CheckRequiredParameterValues` in xlogrecovery.c).
 const AT_LEAST: [(&str, &str, i64); 5] = [
     ("max_connections", "MaxConnections", 100),
     ("max_worker_processes", "max_worker_processes", 8),
@@ -20,18 +20,18 @@ const AT_LEAST: [(&str, &str, i64); 5] = [
     ("max_locks_per_transaction", "max_locks_per_xact", 64),
 ];
 
-/// Warns of what would keep the target from following the source, as far as files show it. `control` is the
-/// source's.
+/// Warns of what would keep the target from following the source, as far as files show it. `root` is the target's
+/// data directory, `control` is the source's control file.
 pub(crate) fn warn(options: &Options, root: &Path, control: &ControlFile) {
     let is_there = |name: &str| root.join(name).exists();
     if is_there("recovery.signal") && !is_there("standby.signal") {
         tracing::warn!(
-            "recovery.signal is there: a server started now would recover up to its target and then become a primary; remove it and make standby.signal"
+            "recovery.signal exists: a server started now would recover to its recovery target and then become a primary; remove it and create standby.signal"
         );
     } else if !is_there("standby.signal") && !is_there("recovery.conf") {
         tracing::warn!(
             milestone = milestone::NO_STANDBY,
-            "the target is not set up as a standby: before a server is started on it, set primary_conninfo and make standby.signal (up to version 11: write recovery.conf)"
+            "the target is not set up as a standby: before starting a server on it, set primary_conninfo and create standby.signal (up to version 11: recovery.conf)"
         );
     }
     if !options.keep.has_standard() {
@@ -39,22 +39,21 @@ pub(crate) fn warn(options: &Options, root: &Path, control: &ControlFile) {
     }
     for (setting, own, needed) in too_small(options, root, control) {
         tracing::warn!(
-            "{setting} of the target is {own}, of the source {needed}: a hot standby does not start with less; raise it in the target's configuration"
+            "{setting} is {own} on the target and {needed} on the source: a hot standby does not start with a lower value; raise it in the target's configuration"
         );
     }
     if options.recovery_conf == RecoveryConf::Leave
-        && let Ok(recovery) =
-            recovery_conf::configuration(root, control.version(), options.config_file.as_deref())
+        && let Ok(recovery) = recovery::configuration(root, control.version(), options.config_file.as_deref())
         && let Some(conninfo) = recovery.get("primary_conninfo").filter(|conninfo| !conninfo.is_empty())
     {
-        // Whatever cannot be read is not shown: a password may be in it.
+        // A connection string that cannot be parsed is not shown, because it may contain a password.
         let shown = Conninfo::parse(conninfo, &Nothing)
             .map_or_else(|_| "is set".to_owned(), |conninfo| format!("is \"{}\"", conninfo.redacted()));
-        tracing::warn!("primary_conninfo of the target {shown}: see that this is the new primary");
+        tracing::warn!("primary_conninfo of the target {shown}: make sure that this is the new primary");
     }
 }
 
-/// Settings of the target that are smaller than the source's, with both values; none if its configuration
+/// Settings that are smaller on the target than on the source, with both values; none if the target's configuration
 /// is not found or cannot be read.
 fn too_small(options: &Options, root: &Path, control: &ControlFile) -> Vec<(&'static str, i64, i64)> {
     let configuration = Configuration::read(root, control.version().names(), options.config_file.as_deref());
@@ -75,7 +74,7 @@ fn too_small(options: &Options, root: &Path, control: &ControlFile) -> Vec<(&'st
     AT_LEAST.iter().filter_map(compare).collect()
 }
 
-/// A connection string is only shown: nothing is added to it.
+/// An empty environment: nothing is added to a connection string that is only shown.
 struct Nothing;
 
 impl Environment for Nothing {

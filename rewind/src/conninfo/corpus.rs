@@ -1,5 +1,5 @@
-//! Every string of `corpus.jsonl`, held against what libpq made of it: `tests/conninfo_corpus.py` wrote that down
-//! and checks it again in the scenarios' tests.
+//! Compares our parser with libpq on every string of `corpus.jsonl`. `tests/conninfo_corpus.py` wrote libpq's results, and
+//! checks them again in the scenario tests.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::options::{OPTIONS, Origin, Values};
 use super::{Conninfo, Environment, syntax};
 
-/// An environment that says nothing.
+/// An empty environment.
 struct Nothing;
 
 impl Environment for Nothing {
@@ -26,7 +26,7 @@ impl Environment for Nothing {
     }
 }
 
-/// What is refused here although libpq accepts it (README, "Connecting").
+/// Options that are rejected here although libpq accepts them (README, "Connecting").
 const REFUSED: [&str; 4] =
     ["sslcertmode=require", "min_protocol_version=3.2", "min_protocol_version=latest", "scram_"];
 
@@ -44,7 +44,8 @@ fn options(values: &Values) -> BTreeMap<&'static str, &str> {
     given.filter_map(|keyword| Some((keyword, values.raw(keyword)?))).collect()
 }
 
-/// The same words. Where libpq repeats text that may be a password, ours may leave it out, or a URI's part name it.
+/// Whether two messages agree. Where libpq shows text that may be a password, ours may omit it or name the part of the
+/// URI instead.
 fn same_words(ours: &str, libpqs: &str) -> bool {
     let up_to = |mark: &str| ours.split(mark).next().filter(|front| front.len() < ours.len());
     let hidden = ours.split_once("\"...\"");

@@ -1,15 +1,15 @@
-//! Everything about TLS that a connection string can say.
+//! The TLS options of a connection string.
 
 use std::path::PathBuf;
 
 use openssl::ssl::SslVersion;
 
-use super::ConninfoError;
 use super::environment::Environment;
+use super::error::ConninfoError;
 use super::options::Values;
 use super::passfile::Password;
 
-/// `sslmode`, from the weakest to the strongest.
+/// `sslmode`, in ascending order of strength.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum SslMode {
     Disable,
@@ -29,25 +29,25 @@ const MODES: [(&str, SslMode); 6] = [
     ("verify-full", SslMode::VerifyFull),
 ];
 
-/// `sslnegotiation`: whether the server is asked first.
+/// `sslnegotiation`: whether TLS is requested with an SSLRequest message, or begun directly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Negotiation {
     Asked,
     Direct,
 }
 
-/// Whom a server's certificate must come from, if that is checked.
+/// The roots that server certificates are verified with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum TrustedRoots {
-    /// Those the system trusts.
+    /// The system's trusted roots.
     System,
-    /// Those in this file. Without the file nothing is checked, unless `sslmode` insists.
+    /// Those in this file. If it does not exist, certificates are not verified, unless `sslmode` requires it.
     File(PathBuf),
-    /// There is no home directory in which the usual file could be.
+    /// No file is given, and there is no home directory for the default one.
     NoHome,
 }
 
-/// A file named in the string or the environment, or the usual one below the home directory.
+/// A file that was specified, or the default file in the home directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct ChosenFile {
     pub(crate) path: PathBuf,
@@ -60,21 +60,21 @@ pub(crate) struct Encryption {
     pub(crate) mode: SslMode,
     pub(crate) negotiation: Negotiation,
     pub(crate) roots: TrustedRoots,
-    /// The client's certificate, if it is to be sent.
+    /// The client certificate, if one may be sent.
     pub(crate) cert: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
     pub(crate) key_password: Option<Password>,
-    /// Certificates that were revoked: a file, and a directory of such.
+    /// Certificate revocation lists: a file, and a directory.
     pub(crate) crl: Option<ChosenFile>,
     pub(crate) crl_dir: Option<PathBuf>,
-    /// Whether the server is told which name it was called by.
+    /// Whether the host name is sent to the server (SNI).
     pub(crate) server_name: bool,
     pub(crate) min_version: Option<SslVersion>,
     pub(crate) max_version: Option<SslVersion>,
 }
 
 impl Encryption {
-    /// Reads the options and checks them against each other.
+    /// Reads and checks the options.
     pub(super) fn of(values: &Values, environment: &dyn Environment) -> Result<Encryption, ConninfoError> {
         let mode_name = values.raw("sslmode").unwrap_or("prefer");
         let mode = MODES.iter().find(|(name, _)| *name == mode_name).map(|(_, mode)| *mode);
@@ -134,7 +134,7 @@ impl Encryption {
     }
 }
 
-/// A TLS version and its rank.
+/// A TLS version and its position in ascending order.
 fn tls_version(values: &Values, keyword: &'static str) -> Result<Option<(usize, SslVersion)>, ConninfoError> {
     const VERSIONS: [(&str, SslVersion); 4] = [
         ("TLSv1", SslVersion::TLS1),

@@ -1,28 +1,29 @@
-//! What a connection string is completed from besides itself.
+//! The environment that completes a connection string.
 
 use std::path::PathBuf;
 
 use nix::unistd::{Uid, User};
 
-/// Variables and the user's identity; tests give their own.
+/// Environment variables and the operating system user. See the [module](super) for an implementation.
 pub trait Environment {
     /// An environment variable.
     fn var(&self, name: &str) -> Option<String>;
 
-    /// The name of the effective user.
+    /// The name of the effective user, which is the default of `user`.
     fn os_user(&self) -> Option<String>;
 
-    /// The user's home directory.
+    /// The home directory, for the default files.
     fn home(&self) -> Option<PathBuf>;
 }
 
-/// The environment of this process, and by which names it is asked.
+/// The environment of this process, with the variable names of one product.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum ProcessEnvironment {
-    /// As libpq does: `PGHOST`.
+    /// The names of libpq: `PGHOST` and so on.
     PostgreSql,
-    /// Where that is not set, also as KingbaseES's library does: `KINGBASE_HOST`. Every name is made like this
-    /// (its manual on `ksql`, and its public Go driver).
+    /// The same, and where a variable is not set, the name in KingbaseES's client library: `KINGBASE_HOST` and so on
+    /// (manual of `ksql`; public Go driver).
     KingbaseEs,
 }
 
@@ -47,7 +48,7 @@ impl Environment for ProcessEnvironment {
     }
 }
 
-/// The name of a user of the operating system.
+/// The name of an operating system user.
 pub(crate) fn user_name(uid: u32) -> Option<String> {
     User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
 }

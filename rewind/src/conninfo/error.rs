@@ -1,19 +1,20 @@
-//! Why a connection string cannot be used.
+//! Errors in connection strings.
 
 use std::path::PathBuf;
 
-/// Why a connection string cannot be used. The words are libpq's where it has some.
+/// An error in a connection string. Where libpq has a message for it, it is used.
 ///
-/// A password is in none of them: what stands where one may stand is left out.
+/// Messages contain no password: text that may be a password or a part of one is omitted.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConninfoError {
-    /// A keyword libpq does not know either.
+    /// An unknown keyword.
     #[error("invalid connection option \"{keyword}\"")]
     UnknownOption {
         /// The keyword.
         keyword: String,
     },
-    /// The same in the query part of a URI.
+    /// An unknown keyword in the query part of a URI.
     #[error("invalid URI query parameter: \"{keyword}\"")]
     UnknownParameter {
         /// The keyword.
@@ -25,34 +26,34 @@ pub enum ConninfoError {
         /// The keyword.
         keyword: String,
     },
-    /// A quote that does not close.
+    /// A quoted value without a closing quote.
     #[error("unterminated quoted string in connection info string")]
     UnterminatedQuote,
-    /// A URI that breaks the grammar.
+    /// A syntax error in a URI.
     #[error("{problem}")]
     Uri {
-        /// What is wrong. Not where: the text around it may be a password.
+        /// What is wrong. The text is not shown, because it may be a password.
         problem: &'static str,
     },
-    /// Bad percent-encoding.
+    /// Invalid percent-encoding.
     #[error("invalid percent-encoded token in the {part} of the URI")]
     PercentEncoding {
-        /// Where, without quoting what may be a password.
+        /// The part of the URI.
         part: &'static str,
     },
-    /// A NUL byte, which no option can have.
+    /// A NUL byte, which no option may contain.
     #[error("forbidden value %00 in percent-encoded value: the {part} of the URI")]
     UriNul {
-        /// Where.
+        /// The part of the URI.
         part: &'static str,
     },
     /// A space that is not percent-encoded.
     #[error("unexpected spaces found in the {part} of the URI, use percent-encoded spaces (%20) instead")]
     UriSpaces {
-        /// Where.
+        /// The part of the URI.
         part: &'static str,
     },
-    /// A word that is none of those allowed.
+    /// A value that is not one of the allowed words.
     #[error("invalid {keyword} value: \"{value}\"")]
     Word {
         /// The option.
@@ -60,7 +61,7 @@ pub enum ConninfoError {
         /// Its value.
         value: String,
     },
-    /// No version of TLS.
+    /// An unknown TLS version.
     #[error("invalid \"{keyword}\" value: \"{value}\"")]
     SslVersion {
         /// The option.
@@ -68,7 +69,7 @@ pub enum ConninfoError {
         /// Its value.
         value: String,
     },
-    /// Not a number.
+    /// A value that is not an integer.
     #[error("invalid integer value \"{value}\" for connection option \"{keyword}\"")]
     Integer {
         /// The option.
@@ -76,130 +77,134 @@ pub enum ConninfoError {
         /// Its value.
         value: String,
     },
-    /// No port.
+    /// A port number out of range.
     #[error("invalid port number: \"{value}\"")]
     Port {
-        /// What stands there.
+        /// The value.
         value: String,
     },
-    /// No numeric address.
+    /// A `hostaddr` that is not a numeric address.
     #[error("could not parse network address \"{value}\": Name or service not known")]
     HostAddress {
-        /// What stands there.
+        /// The value.
         value: String,
     },
-    /// As many ports as hosts, or one.
+    /// The number of ports is neither one nor the number of hosts.
     #[error("could not match {ports} port numbers to {hosts} hosts")]
     PortCount {
-        /// Ports given.
+        /// Number of ports.
         ports: usize,
-        /// Hosts given.
+        /// Number of hosts.
         hosts: usize,
     },
-    /// As many addresses as hosts.
+    /// The numbers of `host` and `hostaddr` values differ.
     #[error("could not match {hosts} host names to {addresses} hostaddr values")]
     HostCount {
-        /// Host names given.
+        /// Number of `host` values.
         hosts: usize,
-        /// Addresses given.
+        /// Number of `hostaddr` values.
         addresses: usize,
     },
-    /// An `sslmode` that would make another option void.
+    /// An `sslmode` that is too weak for another option.
     #[error("weak sslmode \"{mode}\" may not be used with {option} (use {instead})")]
     WeakSslMode {
         /// The mode.
         mode: String,
-        /// What it does not go with.
+        /// The other option.
         option: &'static str,
-        /// Modes that do, quoted.
+        /// Modes that are strong enough, in quotes.
         instead: &'static str,
     },
-    /// A TLS version above the highest.
+    /// The minimum TLS version is above the maximum.
     #[error("invalid SSL protocol version range")]
     SslVersionRange,
-    /// The same of the server's protocol.
+    /// The minimum protocol version is above the maximum.
     #[error("\"min_protocol_version\" is greater than \"max_protocol_version\"")]
     ProtocolVersionRange,
-    /// A list of authentication methods that contradicts itself.
+    /// A method occurs twice in `require_auth`.
     #[error("require_auth method \"{method}\" is specified more than once")]
     RepeatedAuthMethod {
         /// The method.
         method: String,
     },
-    /// Methods to use and methods not to use in one list.
+    /// A method after negated methods in `require_auth`.
     #[error("require_auth method \"{method}\" cannot be mixed with negative methods")]
     PositiveAuthMethod {
         /// The method.
         method: String,
     },
-    /// The same, the other way round.
+    /// A negated method after other methods in `require_auth`.
     #[error("negative require_auth method \"{method}\" cannot be mixed with non-negative methods")]
     NegativeAuthMethod {
         /// The method.
         method: String,
     },
-    /// GSSAPI encryption is asked for, and nothing less will do.
+    /// GSSAPI encryption is required, which is not supported here.
     #[error("gssencmode value \"require\" invalid when GSSAPI support is not compiled in")]
     Gssapi,
-    /// Whether a server asked for a certificate is not to be seen.
+    /// `sslcertmode=require`: whether the server requested a certificate cannot be determined here.
     #[error("sslcertmode value \"require\" is not supported (check OpenSSL version)")]
     CertMode,
-    /// An option that cannot be ignored without harm, and cannot be obeyed.
+    /// An option that is not supported here and must not be ignored.
     #[error("connection option \"{keyword}\" is not supported")]
     Unsupported {
         /// The option.
         keyword: &'static str,
     },
-    /// The service is in no file.
+    /// The service is not defined in any service file.
     #[error("definition of service \"{service}\" not found")]
     NoService {
         /// Its name.
         service: String,
     },
-    /// `PGSERVICEFILE` leads nowhere.
+    /// The file named by `PGSERVICEFILE` does not exist.
     #[error("service file \"{}\" not found", path.display())]
     NoServiceFile {
         /// The file.
         path: PathBuf,
     },
-    /// A service file that breaks the grammar. The line itself may hold a password.
+    /// A syntax error in a service file. The line is not shown, because it may contain a password.
     #[error("{problem} in service file \"{}\", line {line}", path.display())]
     ServiceFile {
         /// What is wrong.
         problem: &'static str,
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
     },
-    /// Nobody to connect as.
-    #[error("could not find out the name of the operating system user")]
+    /// There is no user name.
+    #[error("could not determine the name of the operating system user")]
     NoUser,
 }
 
 impl ConninfoError {
-    /// What the operator can do about it.
+    /// What the operator can do about it, for display after the message.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             ConninfoError::NoService { .. } => {
-                "Services are looked for in the file PGSERVICEFILE names, else in ~/.pg_service.conf, and then in pg_service.conf in PGSYSCONFDIR or where the system has it."
+                "Services are looked up in the file named by PGSERVICEFILE, or else in ~/.pg_service.conf, then in pg_service.conf in PGSYSCONFDIR or the system-wide directory."
             }
-            ConninfoError::NoServiceFile { .. } => "PGSERVICEFILE names it.",
+            ConninfoError::NoServiceFile { .. } => "Correct or unset PGSERVICEFILE.",
             ConninfoError::ServiceFile { .. } => {
-                "Write [service] and below it one keyword=value a line, without spaces around the =."
+                "The format is [service], followed by lines keyword=value without spaces around the equal sign."
             }
-            ConninfoError::NoUser => "Give user=... in the connection string.",
-            ConninfoError::HostAddress { .. } => "hostaddr takes a numeric address; put names into host.",
+            ConninfoError::NoUser => "Specify user=... in the connection string.",
+            ConninfoError::HostAddress { .. } => {
+                "hostaddr takes a numeric address; specify a host name with host=..."
+            }
             ConninfoError::PercentEncoding { .. } => {
-                "Write a percent sign as %25 and other special characters as % and two digits."
+                "Write a percent sign as %25, and other special characters as % and two hexadecimal digits."
             }
-            ConninfoError::Gssapi => "Use sslmode=require or verify-full to have the connection encrypted.",
+            ConninfoError::Gssapi => {
+                "Use sslmode=require or sslmode=verify-full for an encrypted connection."
+            }
             ConninfoError::CertMode => {
-                "sslcertmode=allow sends the client certificate if the server asks for one."
+                "Use sslcertmode=allow, which sends the client certificate if the server requests one."
             }
-            ConninfoError::Unsupported { .. } => "Leave it out.",
+            ConninfoError::Unsupported { .. } => "Remove the option.",
             _ => {
-                "Write \"host=... port=... user=... dbname=...\", or a URI \"postgresql://user@host:port/dbname\"."
+                "The format is \"host=... port=... user=... dbname=...\" or \"postgresql://user@host:port/dbname\"."
             }
         };
         Some(text.to_owned())

@@ -1,26 +1,26 @@
-//! The options a connection string can have, and their values.
+//! The options of connection strings, and their values.
 
 use walparse::Version;
 
-use super::ConninfoError;
 use super::environment::Environment;
+use super::error::ConninfoError;
 
 /// One option of libpq.
 #[derive(Debug)]
 pub(super) struct ConnOption {
     pub(super) keyword: &'static str,
-    /// The environment variable it is taken from if the string does not have it.
+    /// The environment variable that supplies it.
     env: Option<&'static str>,
-    /// Its built-in default; only where every libpq that has the option agrees, for the standby's must take it.
+    /// Its built-in default, if it is the same in every libpq that has the option: `primary_conninfo` contains it.
     default: Option<&'static str>,
-    /// The first version whose libpq has it, told where it matters: of options with a default.
+    /// The first version whose libpq has it. Set where it matters, for options with a default.
     since: u32,
-    /// Whether its value must never be shown.
+    /// Whether its value must never be displayed.
     pub(super) secret: bool,
 }
 
 impl ConnOption {
-    /// Whether the libpq of this version has it, as far as that matters.
+    /// Whether the libpq of this version accepts it.
     pub(super) fn is_known_to(&self, version: Version) -> bool {
         self.since <= version.server_version_num()
     }
@@ -42,13 +42,13 @@ const fn secret(keyword: &'static str, env: Option<&'static str>) -> ConnOption 
     ConnOption { keyword, env, default: None, since: 0, secret: true }
 }
 
-/// `option`, which libpq has from this `server_version_num` on.
+/// An option that libpq has since this `server_version_num`.
 const fn since(version: u32, option: ConnOption) -> ConnOption {
     ConnOption { since: version, ..option }
 }
 
-/// All options of libpq up to 18, in the order in which it writes them (its documentation, "Parameter Key
-/// Words" and "Environment Variables").
+/// All options of libpq up to version 18, in the order in which it writes them (its documentation, "Parameter Key Words"
+/// and "Environment Variables").
 pub(super) static OPTIONS: &[ConnOption] = &[
     with_env("service", "PGSERVICE"),
     with_env("user", "PGUSER"),
@@ -71,7 +71,7 @@ pub(super) static OPTIONS: &[ConnOption] = &[
     plain("tcp_user_timeout"),
     with_default("sslmode", "PGSSLMODE", "prefer"),
     since(170_000, with_default("sslnegotiation", "PGSSLNEGOTIATION", "postgres")),
-    // Up to 10 the default was the opposite.
+    // Until version 10 the default was 1.
     since(110_000, with_default("sslcompression", "PGSSLCOMPRESSION", "0")),
     with_env("sslcert", "PGSSLCERT"),
     with_env("sslkey", "PGSSLKEY"),
@@ -103,29 +103,29 @@ pub(super) static OPTIONS: &[ConnOption] = &[
     plain("sslkeylogfile"),
 ];
 
-/// Whether the option's value must never be shown.
+/// Whether the option's value must never be displayed.
 pub(super) fn is_secret(keyword: &str) -> bool {
     OPTIONS.iter().any(|option| option.keyword == keyword && option.secret)
 }
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Origin {
     Text,
     Service,
     Environment,
-    /// Nobody gave it.
+    /// A built-in default.
     Default,
 }
 
-/// A value and where it came from.
+/// A value and its origin.
 #[derive(Clone)]
 struct Value {
     text: String,
     origin: Origin,
 }
 
-/// The values of all options, in the order of [`OPTIONS`]. Not `Debug`: passwords are among them.
+/// The values of all options, in the order of [`OPTIONS`]. Not `Debug`, because it contains passwords.
 #[derive(Clone)]
 pub(super) struct Values(Vec<Option<Value>>);
 
@@ -135,11 +135,11 @@ impl Values {
         Values(OPTIONS.iter().map(|_| None).collect())
     }
 
-    /// Sets an option the string has; of several the last counts. `false`: there is no such option.
+    /// Sets an option given in the string; the last one counts. Returns `false` if there is no such option.
     #[must_use]
     pub(super) fn set(&mut self, keyword: &str, text: String) -> bool {
         let (keyword, text) = match keyword {
-            // What sslmode was before 8.0.
+            // The predecessor of sslmode, before version 8.0.
             "requiressl" if text.starts_with('1') => ("sslmode", "require".to_owned()),
             "requiressl" => ("sslmode", "prefer".to_owned()),
             _ => (keyword, text),
@@ -149,7 +149,8 @@ impl Values {
         true
     }
 
-    /// Sets an option of a service unless it has a value, be it an empty one. `false`: there is no such option.
+    /// Sets an option given in a service, unless it has a value (even an empty one). Returns `false` if there is no such
+    /// option.
     #[must_use]
     pub(super) fn set_if_absent(&mut self, keyword: &str, text: &str) -> bool {
         let Some(slot) = self.slot(keyword) else { return false };
@@ -157,7 +158,7 @@ impl Values {
         true
     }
 
-    /// Sets an option that has no value, or an empty one.
+    /// Sets an option that is not set or empty.
     pub(super) fn set_default(&mut self, keyword: &str, text: String) {
         if let Some(slot) = self.slot(keyword)
             && slot.as_ref().is_none_or(|value| value.text.is_empty())
@@ -166,18 +167,18 @@ impl Values {
         }
     }
 
-    /// Takes an option's value away.
+    /// Unsets an option.
     pub(super) fn remove(&mut self, keyword: &str) {
         if let Some(slot) = self.slot(keyword) {
             *slot = None;
         }
     }
 
-    /// Fills in what string and service leave out: first from the environment, then by default.
+    /// Completes the values from the environment and the built-in defaults.
     pub(super) fn complete(&mut self, environment: &dyn Environment) {
         for (option, slot) in OPTIONS.iter().zip(&mut self.0).filter(|(_, slot)| slot.is_none()) {
             let given = option.env.and_then(|name| environment.var(name)).or_else(|| {
-                // What PGSSLMODE was before 8.0.
+                // The predecessor of PGSSLMODE, before version 8.0.
                 let required = environment.var("PGREQUIRESSL").is_some_and(|value| value.starts_with('1'));
                 (required && option.keyword == "sslmode").then(|| "require".to_owned())
             });
@@ -186,7 +187,7 @@ impl Values {
                 None => option.default.map(|text| Value { text: text.to_owned(), origin: Origin::Default }),
             };
         }
-        // With those roots nothing weaker makes sense.
+        // As in libpq, the system's roots imply the strongest verification.
         if self.get("sslrootcert") == Some("system")
             && let Some(Some(value)) = self.slot("sslmode")
             && value.origin == Origin::Default
@@ -195,22 +196,22 @@ impl Values {
         }
     }
 
-    /// The value of an option; an empty one is none.
+    /// The value of an option; `None` if it is not set or empty.
     pub(super) fn get(&self, keyword: &str) -> Option<&str> {
         self.raw(keyword).filter(|text| !text.is_empty())
     }
 
-    /// The value of an option, be it an empty one.
+    /// The value of an option, even if it is empty.
     pub(super) fn raw(&self, keyword: &str) -> Option<&str> {
         self.value(keyword).map(|value| value.text.as_str())
     }
 
-    /// Where the value of an option came from.
+    /// The origin of an option's value.
     pub(super) fn origin(&self, keyword: &str) -> Option<Origin> {
         self.value(keyword).map(|value| value.origin)
     }
 
-    /// Every option with a value that is not empty, and where it came from.
+    /// All options that are not empty, with their origins.
     pub(super) fn all(&self) -> impl Iterator<Item = (&'static ConnOption, &str, Origin)> {
         let pairs = OPTIONS.iter().zip(&self.0);
         pairs.filter_map(|(option, slot)| {
@@ -219,12 +220,12 @@ impl Values {
         })
     }
 
-    /// Every option that somebody gave.
+    /// All options that are not empty and not defaults.
     pub(super) fn given(&self) -> impl Iterator<Item = (&'static ConnOption, &str)> {
         self.all().filter(|(_, _, origin)| *origin != Origin::Default).map(|(option, text, _)| (option, text))
     }
 
-    /// Checks an option that takes one of a few words. An empty value is none of them.
+    /// Checks an option that takes one of several words. An empty value is an error.
     pub(super) fn check_word(&self, keyword: &'static str, words: &[&str]) -> Result<(), ConninfoError> {
         match self.raw(keyword) {
             Some(value) if !words.contains(&value) => {
@@ -234,7 +235,7 @@ impl Values {
         }
     }
 
-    /// Reads an option that takes a number.
+    /// Parses an option that takes an integer.
     pub(super) fn integer(&self, keyword: &'static str) -> Result<Option<i32>, ConninfoError> {
         let Some(value) = self.raw(keyword) else { return Ok(None) };
         let bad = |_| ConninfoError::Integer { keyword, value: value.to_owned() };

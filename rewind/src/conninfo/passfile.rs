@@ -1,4 +1,4 @@
-//! The password file: `host:port:database:user:password` lines, first match wins.
+//! Password files: lines `host:port:database:user:password`, of which the first match counts.
 
 use std::fmt;
 use std::fs;
@@ -6,10 +6,10 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// A larger file is no password file.
+/// The largest file that is read, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// A password that does not show.
+/// A password. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Password(Vec<u8>);
 
@@ -18,7 +18,7 @@ impl Password {
         Password(text.into_bytes())
     }
 
-    /// The password itself, for the server and for the key it opens.
+    /// The password itself, to be sent to the server or to decrypt the private key.
     pub(crate) fn expose(&self) -> &[u8] {
         &self.0
     }
@@ -30,11 +30,11 @@ impl fmt::Debug for Password {
     }
 }
 
-/// A password file's contents.
+/// The contents of a password file.
 pub(super) struct PassFile(Vec<u8>);
 
-/// Reads the file. One that is missing, no plain file, or open to others counts as empty, as in libpq;
-/// the last two with a warning.
+/// Reads a password file. As in libpq, a file that is missing, not a regular file, or accessible to other users is not
+/// used; the last two with a warning.
 pub(super) fn read(path: &Path) -> Option<PassFile> {
     let shown = path.display();
     let metadata = match fs::metadata(path) {
@@ -65,7 +65,7 @@ pub(super) fn read(path: &Path) -> Option<PassFile> {
 }
 
 impl PassFile {
-    /// The password of the first line that fits; `*` fits everything.
+    /// The password of the first matching line; `*` matches everything.
     pub(super) fn find(&self, host: &str, port: u16, database: &str, user: &str) -> Option<Password> {
         let port = port.to_string();
         let wanted = [host, port.as_str(), database, user];
@@ -85,7 +85,7 @@ impl PassFile {
     }
 }
 
-/// Splits at the first `:` that no backslash precedes.
+/// Splits at the first `:` that is not escaped by a backslash.
 fn split_field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut escaped = false;
     for (at, byte) in line.iter().enumerate() {
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_line_that_fits_counts() {
+    fn the_first_matching_line_counts() {
         let text = "# comment\nh:5432:db:u:one\r\n*:5432:*:u:two\n*:*:*:back\\\\slash\\:er:a\\:b\\\\c:junk\nbad line\n";
         let file = PassFile(text.into());
         let find = |host, port, db, user| {
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_others_can_read_is_not_used() {
+    fn a_file_accessible_to_others_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pass");
         fs::write(&path, "*:*:*:*:secret\n").unwrap();

@@ -1,15 +1,15 @@
-//! `require_auth`: which ways of authentication the client puts up with.
+//! `require_auth`: the authentication methods that the client accepts.
 
 use std::collections::BTreeSet;
 
-use super::ConninfoError;
+use super::error::ConninfoError;
 
-/// A way in which a server lets itself be convinced.
+/// An authentication method.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum AuthMethod {
-    /// A password as it is.
+    /// A cleartext password.
     Password,
-    /// One hashed with MD5.
+    /// A password hashed with MD5.
     Md5,
     Gss,
     Sspi,
@@ -26,23 +26,23 @@ const METHODS: [(&str, AuthMethod); 6] = [
     ("oauth", AuthMethod::Oauth),
 ];
 
-/// What the list says. Without one everything is allowed.
+/// The value of `require_auth`. Without it, every method is accepted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct AuthRequirement {
-    /// As it was given.
+    /// The text of the value.
     pub(crate) text: String,
     allowed: BTreeSet<AuthMethod>,
-    /// Whether a server that asks for nothing is refused.
+    /// Whether a server that requests no authentication is rejected.
     pub(crate) exchange_required: bool,
 }
 
 impl AuthRequirement {
-    /// Whether the server may ask for this.
+    /// Whether the server may request this method.
     pub(crate) fn allows(&self, method: AuthMethod) -> bool {
         self.allowed.contains(&method)
     }
 
-    /// Reads a list: methods, or methods with a `!` before each; `none` is for a server that asks for nothing.
+    /// Parses a list of methods, or of methods each preceded by `!`. `none` stands for no authentication request.
     pub(super) fn parse(text: &str) -> Result<AuthRequirement, ConninfoError> {
         let negative = text.starts_with('!');
         let mut requirement = AuthRequirement {

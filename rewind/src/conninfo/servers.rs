@@ -1,17 +1,17 @@
-//! The servers a connection string names.
+//! The servers of a connection string, and which of them are acceptable.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
-use super::ConninfoError;
+use super::error::ConninfoError;
 use super::options::Values;
 use super::passfile::Password;
 use super::syntax::Notation;
 
 const DEFAULT_PORT: u16 = 5432;
 
-/// Where the builds of PostgreSQL put their sockets: those of the distributions, and the others.
+/// The default socket directories of PostgreSQL: of the distributions' packages, and of other builds.
 const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
 /// A server to try.
@@ -22,19 +22,65 @@ pub(crate) struct Candidate {
     pub(crate) password: Option<Password>,
 }
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Address {
-    /// The directory of a Unix socket.
+    /// The directory of a Unix-domain socket.
     Unix(PathBuf),
-    /// A socket in Linux's abstract name space: the "directory" without its `@`.
+    /// A socket in Linux's abstract namespace: the "directory" without its `@`.
     Abstract(String),
-    /// What to connect to is `numeric` if there is one, else what `name` is found to be.
+    /// A TCP address: `numeric` if given, or else the addresses that `name` resolves to.
     Tcp { name: Option<String>, numeric: Option<String> },
 }
 
+/// `target_session_attrs`: the required property of the server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SessionAttrs {
+    Any,
+    ReadWrite,
+    ReadOnly,
+    Primary,
+    Standby,
+    PreferStandby,
+}
+
+/// `load_balance_hosts`: the order in which servers are tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LoadBalance {
+    AsGiven,
+    Random,
+}
+
+impl SessionAttrs {
+    /// Reads the option.
+    pub(super) fn of(values: &Values) -> Result<SessionAttrs, ConninfoError> {
+        Ok(match values.raw("target_session_attrs") {
+            None | Some("any") => SessionAttrs::Any,
+            Some("read-write") => SessionAttrs::ReadWrite,
+            Some("read-only") => SessionAttrs::ReadOnly,
+            Some("primary") => SessionAttrs::Primary,
+            Some("standby") => SessionAttrs::Standby,
+            Some("prefer-standby") => SessionAttrs::PreferStandby,
+            Some(other) => {
+                return Err(ConninfoError::Word { keyword: "target_session_attrs", value: other.to_owned() });
+            }
+        })
+    }
+}
+
+impl LoadBalance {
+    /// Reads the option.
+    pub(super) fn of(values: &Values) -> Result<LoadBalance, ConninfoError> {
+        values.check_word("load_balance_hosts", &["disable", "random"])?;
+        Ok(match values.get("load_balance_hosts") {
+            Some("random") => LoadBalance::Random,
+            _ => LoadBalance::AsGiven,
+        })
+    }
+}
+
 impl Candidate {
-    /// The name the server is called by; its certificate must have it. Not a Unix socket's.
+    /// The host name that the server's certificate must contain; `None` for a Unix-domain socket.
     pub(crate) fn host_name(&self) -> Option<&str> {
         match &self.address {
             Address::Tcp { name, .. } => name.as_deref(),
@@ -42,7 +88,7 @@ impl Candidate {
         }
     }
 
-    /// The host under which a password file has this server.
+    /// The host name to look up in a password file.
     pub(super) fn passfile_host(&self) -> String {
         match &self.address {
             Address::Unix(path) if SOCKET_DIRS.iter().any(|dir| path.as_os_str() == *dir) => {
@@ -54,7 +100,7 @@ impl Candidate {
         }
     }
 
-    /// The words libpq begins its messages with, for one of the addresses its name was found to have.
+    /// The server as libpq words it in messages, for one of the addresses that its name resolves to.
     pub(crate) fn at(&self, ip: &str) -> String {
         match &self.address {
             Address::Tcp { name: Some(name), numeric: None } if name != ip => {
@@ -66,7 +112,7 @@ impl Candidate {
 }
 
 impl fmt::Display for Candidate {
-    /// The words libpq begins its messages with.
+    /// The server as libpq words it in messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let port = self.port;
         match &self.address {
@@ -80,7 +126,7 @@ impl fmt::Display for Candidate {
     }
 }
 
-/// Pairs the lists of `host`, `hostaddr` and `port`.
+/// Combines the lists of `host`, `hostaddr` and `port`.
 pub(super) fn candidates(values: &Values, notation: Notation) -> Result<Vec<Candidate>, ConninfoError> {
     let list = |keyword| values.get(keyword).map(|text| text.split(',').collect::<Vec<_>>());
     let (hosts, addresses) = (list("host"), list("hostaddr"));
@@ -110,7 +156,7 @@ pub(super) fn candidates(values: &Values, notation: Notation) -> Result<Vec<Cand
     Ok(candidates)
 }
 
-/// What one pair of `host` and `hostaddr` means; with neither, every usual socket directory.
+/// The addresses for one pair of `host` and `hostaddr`; without either, the default socket directories.
 fn addresses_of(host: Option<String>, numeric: Option<String>) -> Result<Vec<Address>, ConninfoError> {
     if let Some(value) = &numeric {
         if !is_numeric(value) {
@@ -130,8 +176,8 @@ fn addresses_of(host: Option<String>, numeric: Option<String>) -> Result<Vec<Add
     Ok(vec![Address::Tcp { name: Some(host), numeric: None }])
 }
 
-/// Whether the C library takes this for an address without asking a name server: IPv6, perhaps with a zone,
-/// and IPv4 in all its old spellings (`127.1`, `0x7f000001`).
+/// Whether the C library accepts this as a numeric address (`AI_NUMERICHOST`): IPv6, with or without a zone, and IPv4
+/// in all spellings (`127.1`, `0x7f000001`).
 fn is_numeric(text: &str) -> bool {
     if text.contains(':') {
         let (address, zone) = text.split_once('%').unwrap_or((text, "0"));
@@ -144,8 +190,8 @@ fn is_numeric(text: &str) -> bool {
     text.split('.').count() <= 4 && text.split('.').all(is_number)
 }
 
-/// Reads a port. One that is none is shown, unless a URI has it: with a `/` in its password the front of that
-/// stands here.
+/// Parses a port number. Errors show the text, except that of a URI: if the password contains a `/`, its first part is
+/// parsed as the port.
 fn parse_port(text: &str, notation: Notation) -> Result<u16, ConninfoError> {
     if text.is_empty() {
         return Ok(DEFAULT_PORT);

@@ -1,33 +1,34 @@
-//! Connection service files: `[name]` and below it `keyword=value` lines.
+//! Connection service files: sections `[name]` with lines `keyword=value`.
 
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::ConninfoError;
 use super::environment::Environment;
+use super::error::ConninfoError;
 use super::options::Values;
 
-/// Where the builds of PostgreSQL have `pg_service.conf` unless `PGSYSCONFDIR` says so: those of Debian, of
-/// the RPM packages, and the others.
+/// The directories of the system-wide `pg_service.conf` without `PGSYSCONFDIR`: of Debian's packages, of the RPM packages,
+/// and of builds from source.
 const SYSTEM_DIRS: [&str; 3] = ["/etc/postgresql-common", "/etc/sysconfig/pgsql", "/usr/local/pgsql/etc"];
 
-/// A larger file is no service file.
+/// The largest file that is read, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// Where a service was found, which decides whether another process finds it too.
+/// Where a service was found. This decides whether a standby, with another environment, finds it, too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Place {
-    /// A file named in the environment of this process.
+    /// In a file named by the environment of this process.
     Environment,
-    /// In the home directory or where the system has it.
+    /// In the home directory or the system-wide file.
     Usual,
 }
 
-/// Fills in what the string leaves out from the service it, or `PGSERVICE`, names. `None`: no service is named.
+/// Completes the values from the service named in the string or by `PGSERVICE`. Returns where it was found; `None` if no
+/// service is named.
 ///
 /// # Errors
-/// A service that is in no file; a file that breaks the grammar.
+/// The service is not defined, or the file has a syntax error.
 pub(super) fn apply(
     values: &mut Values,
     environment: &dyn Environment,
@@ -55,7 +56,7 @@ pub(super) fn apply(
     Err(ConninfoError::NoService { service })
 }
 
-/// A file that cannot be read counts as one that is not there, as in libpq.
+/// Reads a service file. As in libpq, a file that cannot be read is treated as missing.
 fn read(path: &Path) -> Option<String> {
     let mut bytes = Vec::new();
     let file = fs::File::open(path).ok()?;
@@ -63,8 +64,8 @@ fn read(path: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Returns whether the file has the service. Only its first group of that name counts, and in it the first
-/// line for each keyword.
+/// Returns whether the file defines the service. Only the first section of that name counts, and in it the first line
+/// for each keyword.
 fn apply_file(text: &str, path: &Path, service: &str, values: &mut Values) -> Result<bool, ConninfoError> {
     let wrong = |problem, line| ConninfoError::ServiceFile { problem, path: path.to_owned(), line };
     let is_space = |c: char| c.is_ascii_whitespace() || c == '\u{b}';
@@ -78,7 +79,7 @@ fn apply_file(text: &str, path: &Path, service: &str, values: &mut Values) -> Re
             if found {
                 break;
             }
-            // What follows the name's `]` is not looked at.
+            // As in libpq, text after the closing bracket is ignored.
             found = name.strip_prefix(service).is_some_and(|rest| rest.starts_with(']'));
             continue;
         }

@@ -1,16 +1,16 @@
-//! The two notations: `keyword=value ...` and `postgresql://...`.
+//! The two notations of connection strings: `keyword=value ...` and `postgresql://...`.
 
-use super::ConninfoError;
+use super::error::ConninfoError;
 use super::options::{self, Values};
 
-/// Which of the two a string is in.
+/// The notation of a string.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Notation {
     Pairs,
     Uri,
 }
 
-/// Reads either notation.
+/// Parses a string in either notation.
 pub(super) fn parse(text: &str) -> Result<(Values, Notation), ConninfoError> {
     let uri = text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://"));
     match uri {
@@ -19,13 +19,13 @@ pub(super) fn parse(text: &str) -> Result<(Values, Notation), ConninfoError> {
     }
 }
 
-/// What C's `isspace` takes for space.
+/// Whether C's `isspace` is true, in the C locale.
 fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\u{b}' | '\u{c}' | '\r')
 }
 
-/// `keyword = value`: space around `=` does not count, a value is bare up to the next space or stands in
-/// single quotes, and in both a backslash makes the next character ordinary.
+/// Parses `keyword = value` pairs. Spaces around `=` are ignored. A value ends at the next space, or is enclosed in single
+/// quotes; in both forms a backslash escapes the next character.
 fn parse_pairs(text: &str) -> Result<Values, ConninfoError> {
     let mut values = Values::new();
     let mut rest = text.trim_start_matches(is_space);
@@ -33,14 +33,14 @@ fn parse_pairs(text: &str) -> Result<Values, ConninfoError> {
     while !rest.is_empty() {
         let end = rest.find(|c| c == '=' || is_space(c)).unwrap_or(rest.len());
         let (keyword, after) = rest.split_at(end);
-        // The rest of a password with a space in it stands where a keyword is expected.
+        // The rest of an unquoted password with a space in it is parsed as a keyword, and must not be shown.
         let shown = |is_safe: bool| if is_safe && !after_password { keyword } else { "..." }.to_owned();
         let Some(after) = after.trim_start_matches(is_space).strip_prefix('=') else {
-            // This may be a whole password.
+            // It may be a password itself.
             let is_word = keyword.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
             return Err(ConninfoError::MissingEquals { keyword: shown(is_word) });
         };
-        // So the value of `port= user=x` is `user=x`, strange as it looks: libpq reads it this way.
+        // As in libpq, `port= user=x` therefore sets port to `user=x`.
         let (value, after) = parse_value(after.trim_start_matches(is_space))?;
         if !values.set(keyword, value) {
             return Err(ConninfoError::UnknownOption { keyword: shown(true) });
@@ -51,7 +51,7 @@ fn parse_pairs(text: &str) -> Result<Values, ConninfoError> {
     Ok(values)
 }
 
-/// Reads a value; returns it and what follows.
+/// Parses a value; returns it and the rest.
 fn parse_value(text: &str) -> Result<(String, &str), ConninfoError> {
     let (body, quoted) = match text.strip_prefix('\'') {
         Some(body) => (body, true),
@@ -70,11 +70,11 @@ fn parse_value(text: &str) -> Result<(String, &str), ConninfoError> {
     if quoted { Err(ConninfoError::UnterminatedQuote) } else { Ok((value, "")) }
 }
 
-/// `[user[:password]@][host[:port],...][/dbname][?keyword=value&...]`, everything percent-encoded.
+/// Parses `[user[:password]@][host[:port],...][/dbname][?keyword=value&...]`, all parts percent-encoded.
 fn parse_uri(text: &str) -> Result<Values, ConninfoError> {
     let mut values = Values::new();
     let mut rest = text;
-    // Only a `/` ends the search for the user: a `?` does not, so `h?user=a@b` has the user `h?user=a`.
+    // As in libpq, only a `/` ends the search for `@`, so that `h?user=a@b` has the user `h?user=a`.
     if let Some(at) = text.find(['@', '/']).filter(|at| text[*at..].starts_with('@')) {
         let (credentials, after) = text.split_at(at);
         let (user, password) = match credentials.split_once(':') {
@@ -98,7 +98,7 @@ fn parse_uri(text: &str) -> Result<Values, ConninfoError> {
     Ok(values)
 }
 
-/// Reads `host[:port],...` and returns what follows: nothing, `/...` or `?...`.
+/// Parses `host[:port],...`; returns the rest: nothing, `/...` or `?...`.
 fn parse_netloc<'a>(text: &'a str, values: &mut Values) -> Result<&'a str, ConninfoError> {
     let (mut hosts, mut ports) = (Vec::new(), Vec::new());
     let mut rest = text;
@@ -124,7 +124,7 @@ fn parse_netloc<'a>(text: &'a str, values: &mut Values) -> Result<&'a str, Conni
     Ok(rest)
 }
 
-/// Reads an address up to its `]`.
+/// Parses an IPv6 address up to the closing bracket; returns it and the rest.
 fn parse_ipv6(text: &str) -> Result<(&str, &str), ConninfoError> {
     let (address, after) = text.split_once(']').ok_or(ConninfoError::Uri {
         problem: "end of string reached when looking for matching \"]\" in IPv6 host address in URI",
@@ -144,7 +144,7 @@ fn parse_query(query: &str, values: &mut Values) -> Result<(), ConninfoError> {
     if query.is_empty() {
         return Ok(());
     }
-    // One `&` may end the query; one alone is a pair without anything.
+    // A trailing `&` is allowed; a single `&` is an empty pair, and an error.
     let pairs = query.strip_suffix('&').filter(|pairs| !pairs.is_empty()).unwrap_or(query);
     for pair in pairs.split('&') {
         let Some((keyword, value)) = pair.split_once('=') else {
@@ -160,7 +160,7 @@ fn parse_query(query: &str, values: &mut Values) -> Result<(), ConninfoError> {
         let keyword = decode(keyword, "query")?;
         let value = decode(value, "query")?;
         let (keyword, value) = match (keyword.as_str(), value.as_str()) {
-            // What JDBC calls it.
+            // For compatibility with JDBC, as in libpq.
             ("ssl", "true") => ("sslmode".to_owned(), "require".to_owned()),
             _ => (keyword, value),
         };
@@ -171,7 +171,7 @@ fn parse_query(query: &str, values: &mut Values) -> Result<(), ConninfoError> {
     Ok(())
 }
 
-/// Sets an option from a part of a URI; an empty part leaves it open.
+/// Sets an option from a part of a URI, unless the part is empty.
 fn store(values: &mut Values, keyword: &str, part: &'static str, text: &str) -> Result<(), ConninfoError> {
     let decoded = decode(text, part)?;
     if !decoded.is_empty() && !values.set(keyword, decoded) {
@@ -180,7 +180,7 @@ fn store(values: &mut Values, keyword: &str, part: &'static str, text: &str) -> 
     Ok(())
 }
 
-/// Undoes percent-encoding, after space at both ends. `%00` and what does not become UTF-8 are errors.
+/// Trims spaces and decodes percent-encoding. `%00` and invalid UTF-8 are errors.
 fn decode(text: &str, part: &'static str) -> Result<String, ConninfoError> {
     let text = text.trim_matches(is_space);
     if text.contains(is_space) {

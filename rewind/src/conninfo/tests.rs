@@ -2,9 +2,12 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use walparse::Version;
 
+use super::error::ConninfoError;
+use super::parsed::DEFAULT_CONNECT_TIMEOUT;
 use super::written::quoted;
 use super::*;
 
@@ -226,7 +229,7 @@ fn the_environment_fills_gaps_only() {
     assert!(parse_in("", &[("PGSERVICE", "s")]).is_err());
     assert!(parse_in("", &[("PGPORT", "x")]).is_err());
     assert!(parse_in("", &[("PGSSLMODE", "")]).is_err());
-    let mode = |env: &[(&'static str, &str)]| parse_in("", env).unwrap().encryption.mode;
+    let mode = |env: &[(&'static str, &str)]| parse_in("", env).unwrap().encryption().mode;
     assert_eq!(mode(&[("PGREQUIRESSL", "1")]), SslMode::Require);
     assert_eq!(mode(&[("PGREQUIRESSL", "1"), ("PGSSLMODE", "allow")]), SslMode::Allow);
     assert_eq!(mode(&[("PGSSLROOTCERT", "system")]), SslMode::VerifyFull);
@@ -245,7 +248,7 @@ fn units_are_those_of_libpq() {
         user_timeout: Some(30001),
     };
     assert_eq!(tcp.tcp(), &expected);
-    let unset = parse("host=h keepalives=0 keepalives_idle=0 keepalives_count=-1").tcp;
+    let unset = parse("host=h keepalives=0 keepalives_idle=0 keepalives_count=-1").tcp().clone();
     assert!(!unset.keepalives && unset.idle.is_none() && unset.count.is_none());
 
     let config = |text: &str| {

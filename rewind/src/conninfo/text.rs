@@ -1,15 +1,24 @@
-//! A connection string as it stands: taken apart, pointed elsewhere and put together again, without being completed.
+//! Editing a connection string: parsing it, changing options, and writing it again, without completing it.
 
 use std::fmt;
 
-use super::ConninfoError;
+use super::error::ConninfoError;
 use super::options::Values;
 use super::syntax;
 use super::written::quoted;
 
-/// The options of a connection string, and nothing from a service, the environment or a file.
+/// The options of a connection string, without those of a service, the environment or a file.
 ///
-/// Passwords do not show in `Debug`.
+/// `Debug` does not show passwords.
+///
+/// ```
+/// use kbrecover_rewind::conninfo::ConninfoText;
+///
+/// let mut text = ConninfoText::parse("host=node1 user=repmgr")?;
+/// text.set("host", "node2");
+/// assert_eq!(text.text(), "user=repmgr host=node2");
+/// # Ok::<(), kbrecover_rewind::conninfo::ConninfoError>(())
+/// ```
 #[derive(Clone)]
 pub struct ConninfoText(Values);
 
@@ -19,20 +28,20 @@ impl ConninfoText {
         ConninfoText(Values::new())
     }
 
-    /// Takes a string in either notation apart.
+    /// Parses a string in either notation.
     ///
     /// # Errors
-    /// What libpq refuses, in its words. What the values mean is not looked at.
+    /// A syntax error or an unknown option, with libpq's message. Values are not checked.
     pub fn parse(text: &str) -> Result<ConninfoText, ConninfoError> {
         syntax::parse(text).map(|(values, _)| ConninfoText(values))
     }
 
-    /// The value of an option; an empty one is none.
+    /// The value of an option; `None` if it is not set or empty.
     pub fn get(&self, keyword: &str) -> Option<&str> {
         self.0.get(keyword)
     }
 
-    /// Where the server is: its name, or its address if only that is given.
+    /// The host: `host`, or `hostaddr` if only that is given.
     pub fn host(&self) -> Option<&str> {
         self.get("host").or(self.get("hostaddr"))
     }
@@ -40,7 +49,7 @@ impl ConninfoText {
     /// Sets one of libpq's options.
     ///
     /// # Panics
-    /// In a debug build, if libpq has no such option.
+    /// In a debug build, if libpq does not have this option.
     pub fn set(&mut self, keyword: &'static str, value: impl Into<String>) {
         let is_known = self.0.set(keyword, value.into());
         debug_assert!(is_known, "no option {keyword}");
@@ -51,14 +60,14 @@ impl ConninfoText {
         self.0.remove(keyword);
     }
 
-    /// Takes over all options that `other` has.
+    /// Sets all options that are set in `other`.
     pub fn merge(&mut self, other: &ConninfoText) {
         for (option, value, _) in other.0.all() {
             let _known = self.0.set(option.keyword, value.to_owned());
         }
     }
 
-    /// The string.
+    /// The connection string, in `keyword=value` notation.
     pub fn text(&self) -> String {
         let pairs = self.0.all().map(|(option, value, _)| format!("{}={}", option.keyword, quoted(value)));
         pairs.collect::<Vec<_>>().join(" ")

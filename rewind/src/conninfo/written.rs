@@ -1,30 +1,31 @@
-//! The string a standby is given, and the one a user is shown.
+//! Connection strings for a standby (`primary_conninfo`) and for display.
 
 use std::path::Path;
 
 use walparse::Version;
 
 use super::options::Origin;
+use super::parsed::Conninfo;
+use super::passfile;
 use super::service::Place;
-use super::{Conninfo, passfile};
 
-/// The first version whose standby has a use for a database in `primary_conninfo`: it synchronises slots.
+/// The first version whose `pg_rewind -R` writes `dbname` into `primary_conninfo`, for slot synchronization.
 const SLOT_SYNCHRONISATION: u32 = 180_000;
 
-/// The database under which a standby looks its password up.
+/// The database name with which a standby looks up its password in a password file.
 const REPLICATION: &str = "replication";
 
-/// When `primary_conninfo` holds the password.
+/// When `primary_conninfo` contains the password.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WrittenPassword {
-    /// If it was given and the standby would not find it in the password file or the service file.
+    /// If it was given, and the standby would not find it in the password file or service file.
     IfNeeded,
     /// If it was given, as `pg_rewind -R` does.
     IfGiven,
 }
 
 impl Conninfo {
-    /// What was given in the string, the service and the environment, for display: every password is `********`.
+    /// The options given in the string, the service and the environment, for display. Passwords are shown as `********`.
     pub fn redacted(&self) -> String {
         let shown = self.values.given().map(|(option, value)| {
             let value = if option.secret { "********".to_owned() } else { quoted(value) };
@@ -33,17 +34,18 @@ impl Conninfo {
         shown.collect::<Vec<_>>().join(" ")
     }
 
-    /// The text that makes a standby of this version follow the server this string leads to, as
-    /// `pg_rewind -R` writes it.
+    /// The value of `primary_conninfo` for a standby of this version that follows the server of this connection string,
+    /// as `pg_rewind -R` writes it.
     ///
-    /// It has every option with a value, defaults too unless that version's libpq would refuse them. A password
-    /// from a password file is not written: the file is. The database comes last, if it was given, from 18 on.
+    /// It contains every option that has a value, including defaults that the libpq of that version accepts. A password
+    /// from a password file is not written, but the path of the file is. From version 18 on, `dbname` comes last, if it
+    /// was given.
     pub fn primary_conninfo(&self, version: Version, password: WrittenPassword) -> String {
         let provided = password == WrittenPassword::IfNeeded && self.standby_finds_password();
         let written = self.values.all().filter(|(option, _, origin)| match option.keyword {
             "replication" | "fallback_application_name" | "dbname" => false,
             "password" => !provided,
-            // A standby that does not find its service does not start to follow.
+            // A standby that does not find its service cannot connect.
             "service" => password == WrittenPassword::IfGiven || self.service == Some(Place::Usual),
             _ => *origin != Origin::Default || option.is_known_to(version),
         });
@@ -57,7 +59,7 @@ impl Conninfo {
         pairs.join(" ")
     }
 
-    /// Whether a server of the same user, with another environment, comes to the same password by itself.
+    /// Whether a server of the same operating system user, with another environment, finds the same password.
     fn standby_finds_password(&self) -> bool {
         if self.values.origin("password") == Some(Origin::Service) && self.service == Some(Place::Usual) {
             return true;
@@ -73,7 +75,7 @@ impl Conninfo {
     }
 }
 
-/// A value as a connection string takes it: bare if it is harmless, else quoted.
+/// A value as it is written in a connection string, quoted if necessary.
 pub(super) fn quoted(value: &str) -> String {
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.') {
         return value.to_owned();

@@ -1,25 +1,36 @@
 //! Paths below a data directory.
 //!
-//! Names come from disks and from servers, which may lie. [`DataPath`] is where they are checked, once:
-//! whatever is written goes to a `DataPath` joined to the target's directory, so nothing can leave it.
+//! File names come from disks and servers and are not trusted. They are checked once, when a [`DataPath`] is created.
+//! Every write to the target goes to a `DataPath` joined to the data directory, so no write can leave it.
 
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// A path relative to a data directory: `/` between its parts, none of them empty, `.` or `..`, no NUL.
+/// A path relative to a data directory. Its components are separated by `/`; none is empty, `.` or `..`, or contains a
+/// NUL byte.
 ///
-/// Ordered byte by byte. Not necessarily UTF-8: file names are bytes.
+/// A path consists of bytes, not necessarily UTF-8, and paths are ordered byte by byte.
+///
+/// ```
+/// use std::path::Path;
+/// use kbrecover_rewind::DataPath;
+///
+/// let path = DataPath::parse("base/5/16384")?;
+/// assert_eq!(path.below(Path::new("/data")), Path::new("/data/base/5/16384"));
+/// assert!(DataPath::parse("../etc/passwd").is_err());
+/// # Ok::<(), kbrecover_rewind::PathError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DataPath(Box<[u8]>);
 
-/// The longest name in a directory, and the longest path, of any file on Linux (`NAME_MAX`, `PATH_MAX`).
+/// The longest file name and the longest path on Linux, in bytes (`NAME_MAX`, and `PATH_MAX` without its NUL).
 const MAX_NAME: usize = 255;
 const MAX_PATH: usize = 4095;
 
-/// A path as a message can have it: whoever names a file must not write lines of the message, nor take hold of
-/// the terminal.
+/// The path for display in a message. Control characters are escaped, so that a file name cannot add lines to a log or
+/// send control sequences to a terminal.
 fn shown(path: &[u8]) -> String {
     let mut text = String::new();
     for c in String::from_utf8_lossy(path).chars().take(MAX_PATH) {
@@ -29,10 +40,11 @@ fn shown(path: &[u8]) -> String {
 }
 
 impl DataPath {
-    /// Checks a path that came from outside.
+    /// Checks an untrusted path.
     ///
     /// # Errors
-    /// Empty, absolute, with an empty part, `.`, `..` or a NUL byte; or longer than a file's name can be.
+    /// The path is empty or absolute, has an empty component or one that is `.` or `..`, contains a NUL byte, has a
+    /// component of more than 255 bytes, or is longer than 4095 bytes.
     pub fn parse(path: impl AsRef<[u8]>) -> Result<DataPath, PathError> {
         let path = path.as_ref();
         let unsafe_part = |part: &[u8]| {
@@ -44,10 +56,10 @@ impl DataPath {
         Ok(DataPath(path.into()))
     }
 
-    /// The path of an entry of this directory.
+    /// The path of the entry `name` of this directory.
     ///
     /// # Errors
-    /// As [`DataPath::parse`], and for a name with a `/`.
+    /// As [`DataPath::parse`]; also if the name contains a `/`.
     pub fn child(&self, name: &OsStr) -> Result<DataPath, PathError> {
         let joined = [&self.0, b"/".as_slice(), name.as_bytes()].concat();
         if name.as_bytes().contains(&b'/') {
@@ -66,23 +78,23 @@ impl DataPath {
         std::str::from_utf8(&self.0).ok()
     }
 
-    /// The last part.
+    /// The last component.
     pub fn file_name(&self) -> &[u8] {
         self.parts().next_back().unwrap_or_default()
     }
 
-    /// The parts, outermost first.
+    /// The components, outermost first.
     pub fn parts(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.0.split(|&byte| byte == b'/')
     }
 
-    /// The directory this is in; `None` for an entry of the data directory itself.
+    /// The path of the parent directory; `None` for an entry of the data directory itself.
     pub fn parent(&self) -> Option<DataPath> {
-        let cut = self.0.iter().rposition(|&byte| byte == b'/')?;
-        Some(DataPath(self.0[..cut].into()))
+        let slash = self.0.iter().rposition(|&byte| byte == b'/')?;
+        Some(DataPath(self.0[..slash].into()))
     }
 
-    /// Where the path is on this machine, below `root`.
+    /// The path of the file if the data directory is `root`.
     pub fn below(&self, root: &Path) -> PathBuf {
         root.join(OsStr::from_bytes(&self.0))
     }
@@ -100,12 +112,17 @@ impl fmt::Debug for DataPath {
     }
 }
 
-/// A path that could lead out of the data directory.
+/// A path that was rejected because it could lead out of the data directory.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("file path is unsafe: \"{path}\"")]
 pub struct PathError {
-    /// The path, for display.
+    /// The path for display, with control characters escaped.
     pub path: String,
+}
+
+/// The path of the file `name` of the WAL directory `directory`, for names from a listing.
+pub(crate) fn wal_path(directory: &str, name: &str) -> Result<DataPath, PathError> {
+    DataPath::parse(format!("{directory}/{name}"))
 }
 
 #[cfg(test)]
@@ -113,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_paths_below_the_directory_are_taken() {
+    fn only_paths_below_the_directory_are_accepted() {
         for good in ["PG_VERSION", "base/5/16384.1", "a b/'c'\n", "..x/y..", ".DS_Store"] {
             assert_eq!(DataPath::parse(good).unwrap().as_bytes(), good.as_bytes());
         }
@@ -130,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_shown_without_what_would_write_to_the_terminal() {
+    fn control_characters_are_escaped_for_display() {
         let path = DataPath::parse("base/a\nkbrecover: Done!\x1b[2Jé").unwrap();
         assert_eq!(path.to_string(), "base/a\\nkbrecover: Done!\\u{1b}[2Jé");
         let error = DataPath::parse("../\r").unwrap_err();

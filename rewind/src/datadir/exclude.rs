@@ -1,96 +1,95 @@
-//! What is not copied although it lies in a data directory.
+//! Files in a data directory that a rewind does not copy.
 //!
-//! The rules are pg_rewind's (`excludeFiles`, `excludeDirContents` in filemap.c), which took them from base
-//! backups; they are the same from 13 to 18, and hold here for every version. pg_rewind of 9.6 and 10 left
-//! out less, but their servers, too, empty or rebuild at every start what stands below; and copied slots
-//! were a defect. They hold for a path whichever side it was found on.
+//! The rules are those of pg_rewind (`excludeFiles`, `excludeDirContents` in filemap.c), which are the same from 13 to
+//! 18 and were taken from base backups. They are used here for every version. pg_rewind 9.6 and 10 excluded less, but
+//! those servers also empty or re-create these files at every start, and copying replication slots was a bug. The rules
+//! apply to the paths of both sides.
 
 use walparse::Names;
 
 use crate::datadir::data_path::DataPath;
 
-/// What a path's name says about it.
+/// What a rewind does with a path, as far as its name decides it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Disposition {
-    /// Nothing: compare both sides.
+    /// The name decides nothing: both sides are compared.
     Consider,
-    /// Never copied; removed from the target.
+    /// Never copied, and removed from the target.
     Exclude,
-    /// Neither copied nor removed here.
+    /// Neither copied nor removed.
     LeaveAlone,
 }
 
-/// How a rule finds its paths. Names of the server's own files are those of its flavor.
+/// Which paths a rule applies to. The names of the server's files depend on the flavor.
 #[derive(Clone, Copy)]
 enum Pattern {
-    /// This very path.
+    /// This path only.
     Path(fn(&Names) -> &'static str),
-    /// Everything in this directory of the data directory, but not itself.
+    /// Everything in this directory, given by its path, but not the directory itself.
     ContentsOf(fn(&Names) -> &'static str),
-    /// Anything of this name, in any directory, and what is below it.
+    /// Entries of this name in any directory, and everything below them.
     Called(fn(&Names) -> &'static str),
-    /// Anything whose name begins so, in any directory, and what is below it.
+    /// Entries whose names have this prefix in any directory, and everything below them.
     Prefix(fn(&Names) -> &'static str),
-    /// The same, but not in the data directory itself.
+    /// As `Prefix`, except for entries of the data directory itself.
     PrefixBelow(&'static str),
-    /// Entries of the data directory itself whose names begin so, and what is below them.
+    /// Entries of the data directory itself whose names have this prefix, and everything below them.
     TopPrefix(&'static str),
-    /// Anything whose name ends so, in any directory.
+    /// Paths with this suffix.
     Ending(&'static str),
-    /// Any path with these characters somewhere.
+    /// Paths that contain this text.
     Containing(&'static str),
 }
 
-/// The rules; the first that fits counts.
+/// The rules. The first that matches a path applies.
 const RULES: &[(Pattern, Disposition)] = &[
-    // Read and written by itself, last of all: it makes the rest valid.
+    // The control file is written separately at the end, because it makes everything else valid.
     (Pattern::Path(|names| names.control_file), Disposition::LeaveAlone),
-    // Left everywhere by macOS file managers, without any part in the cluster.
+    // Created by the file manager of macOS; not part of the cluster.
     (Pattern::Containing(".DS_Store"), Disposition::LeaveAlone),
-    // Written beside a file whose place it was to take; left by a run that was killed.
+    // A temporary file of an earlier run that was killed before renaming it into place.
     (Pattern::Ending(".kbrecover-new"), Disposition::Exclude),
-    // This program's own: a source that was rewound itself once must not pass its journal on, and the
-    // target's is in use.
+    // Files of kbrecover. The source's journal of an earlier rewind must not be copied, and the target's is in use.
     (Pattern::TopPrefix("kbrecover."), Disposition::LeaveAlone),
-    // Temporary files of sorts and the like; the server removes them when it starts.
+    // Temporary files of queries, which the server removes at startup.
     (Pattern::PrefixBelow("pgsql_tmp"), Disposition::Exclude),
-    // What ALTER SYSTEM and the log collector write before they rename it; half-written if it is there.
+    // Temporary files that ALTER SYSTEM and the logging collector rename into place; possibly incomplete.
     (Pattern::Called(|names| names.auto_config_draft), Disposition::Exclude),
     (Pattern::Called(|_| "current_logfiles.tmp"), Disposition::Exclude),
-    // Caches of the catalogs, which the server makes anew; stale ones would be harmful. Each process writes
-    // its own under a longer name first.
+    // Catalog cache files, which the server re-creates; stale ones would be harmful. A backend writes such a file under
+    // a longer temporary name first.
     (Pattern::Prefix(|names| names.catalog_cache), Disposition::Exclude),
-    // They tell of an earlier restore of the source. The target gets a label of its own.
+    // Left from an earlier restore of the source. The target gets its own backup_label.
     (Pattern::Called(|_| "backup_label"), Disposition::Exclude),
     (Pattern::Called(|_| "tablespace_map"), Disposition::Exclude),
-    // It lists the files of a backup, of which the rewound directory is none any more.
+    // It lists the files of a base backup, which the rewound directory no longer matches.
     (Pattern::Called(|_| "backup_manifest"), Disposition::Exclude),
-    // They belong to the server process running on the source.
+    // These belong to the server process that runs on the source.
     (Pattern::Called(|names| names.lock_file), Disposition::Exclude),
     (Pattern::Called(|names| names.opts_file), Disposition::Exclude),
-    // Statistics on their way between processes; the server removes them when it starts.
+    // Temporary statistics files, which the server removes at startup.
     (Pattern::ContentsOf(|names| names.stat_tmp_dir), Disposition::Exclude),
-    // Slots hold back WAL for clients of that one server, and would hold it here for ever.
+    // Replication slots retain WAL for clients of the source, and would retain it on the target forever.
     (Pattern::ContentsOf(|names| names.slot_dir), Disposition::Exclude),
-    // Shared memory in files.
+    // Dynamic shared memory.
     (Pattern::ContentsOf(|names| names.shared_memory_dir), Disposition::Exclude),
-    // State of running sessions and transactions, which is emptied or rebuilt at every start.
+    // State of running sessions and transactions, which is removed or re-created at startup.
     (Pattern::ContentsOf(|names| names.notify_dir), Disposition::Exclude),
     (Pattern::ContentsOf(|names| names.serial_dir), Disposition::Exclude),
     (Pattern::ContentsOf(|names| names.snapshot_dir), Disposition::Exclude),
     (Pattern::ContentsOf(|names| names.subtrans_dir), Disposition::Exclude),
 ];
 
-/// What the name of `path` says about it in a data directory with these names.
+/// What a rewind does with `path`, by its name, in a data directory of the flavor that has these file names.
 pub fn disposition(path: &DataPath, names: &Names) -> Disposition {
     RULES
         .iter()
-        .find(|(pattern, _)| pattern.fits(path, names))
+        .find(|(pattern, _)| pattern.matches(path, names))
         .map_or(Disposition::Consider, |(_, disposition)| *disposition)
 }
 
 impl Pattern {
-    fn fits(self, path: &DataPath, names: &Names) -> bool {
+    fn matches(self, path: &DataPath, names: &Names) -> bool {
         let bytes = path.as_bytes();
         let starts = |part: &[u8], prefix: &str| part.starts_with(prefix.as_bytes());
         match self {
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn every_rule_and_its_neighbours() {
+    fn every_rule_and_near_misses() {
         use Disposition::{Consider, Exclude, LeaveAlone};
         for (path, expected) in [
             ("global/pg_control", LeaveAlone),
@@ -194,7 +193,7 @@ mod tests {
             ("sys_replslot/slot/state", Exclude),
             ("sys_stat_tmp/db_0.stat", Exclude),
             ("sys_subtrans/0000", Exclude),
-            // Nothing says that a server makes it anew.
+            // Not known to be re-created at startup.
             ("sys_csnlog/1B9A3", Consider),
             ("backup_label", Exclude),
         ] {

@@ -1,8 +1,8 @@
-//! Which flavor a data directory has, found by looking at it.
+//! Detection of a data directory's flavor: the product that created it, and its file names.
 //!
-//! Three things are looked at: which control file is there, which version stands in it, and which WAL
-//! directory is there. A row of the table of flavors that all three fit is the answer; if there is none, the
-//! one that most fits, so that what is missing is missed under its own name.
+//! Three properties are compared with the table of flavors: which control file exists, the `pg_control_version` in it,
+//! and which WAL directory exists. The flavor that matches all three is chosen, or else the one that matches best, so
+//! that a later error names the missing file as that flavor calls it.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -11,64 +11,64 @@ use std::path::Path;
 
 use walparse::{ControlFile, Flavor, PageHeader, SegmentNo, WalFileName};
 
-/// Why the flavor could not be found.
+/// Why the flavor of a data directory could not be determined.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FlavorError {
-    /// It looks like several.
+    /// The directory matches several flavors of different products.
     #[error("data directory looks like more than one product: {}", products.join(", "))]
     Ambiguous {
-        /// Which.
+        /// The names of these products.
         products: Vec<&'static str>,
     },
-    /// A flavor of this name is not in the table.
+    /// There is no flavor with this key.
     #[error("unknown flavor \"{key}\"")]
     Unknown {
-        /// What was asked for.
+        /// The key that was given.
         key: String,
     },
 }
 
 impl FlavorError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next.
     pub fn hint(&self) -> String {
-        format!("Say which it is with --flavor: {}.", Flavor::keys().join(", "))
+        format!("Specify the flavor with --flavor: {}.", Flavor::keys().join(", "))
     }
 }
 
-/// What was seen of a data directory.
+/// What was found in a data directory.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// Control files that are there, and the `pg_control_version` in each, if it is long enough.
+    /// The paths of existing control files, each with its `pg_control_version` if the file is long enough.
     pub(crate) control_files: Vec<(&'static str, Option<u32>)>,
-    /// WAL directories that are there.
+    /// The names of existing WAL directories.
     pub(crate) wal_dirs: BTreeSet<&'static str>,
 }
 
-/// The control files to look for.
+/// The paths of the control files of all flavors.
 pub(crate) fn control_files() -> BTreeSet<&'static str> {
     Flavor::all().map(|flavor| flavor.names().control_file).collect()
 }
 
-/// The WAL directories to look for.
+/// The names of the WAL directories of all flavors.
 pub(crate) fn wal_dirs() -> BTreeSet<&'static str> {
     Flavor::all().map(Flavor::wal_dir).collect()
 }
 
-/// The control version in the front of a control file.
+/// The `pg_control_version` (offset 8, little endian) in the first bytes of a control file.
 pub(crate) fn control_version(front: &[u8]) -> Option<u32> {
     front.get(8..)?.first_chunk().map(|four| u32::from_le_bytes(*four))
 }
 
-/// The same, of a front that is written in hexadecimal.
+/// As [`control_version`], for first bytes in hexadecimal.
 pub(crate) fn control_version_in_hex(front: &str) -> Option<u32> {
     let bytes = (16..24).step_by(2).map(|at| u8::from_str_radix(front.get(at..at + 2)?, 16).ok());
     let bytes: Vec<u8> = bytes.collect::<Option<_>>()?;
     bytes.first_chunk().map(|four| u32::from_le_bytes(*four))
 }
 
-/// Chooses among all flavors, or among those of one key.
+/// Chooses among all flavors, or among those with this key.
 pub(crate) fn choose(seen: &Seen, key: Option<&str>) -> Result<Flavor, FlavorError> {
-    let fit = |flavor: &Flavor| {
+    let score = |flavor: &Flavor| {
         let file = flavor.names().control_file;
         let version = seen.control_files.iter().find(|(name, _)| *name == file).map(|(_, version)| *version);
         let has_version = version.flatten().is_some_and(|version| flavor.has_control_version(version));
@@ -77,9 +77,9 @@ pub(crate) fn choose(seen: &Seen, key: Option<&str>) -> Result<Flavor, FlavorErr
     let candidates = Flavor::all().filter(|flavor| key.is_none_or(|key| flavor.key() == key));
     let mut best: Vec<Flavor> = Vec::new();
     for flavor in candidates {
-        match best.first().map(&fit) {
-            Some(so_far) if so_far > fit(&flavor) => {}
-            Some(so_far) if so_far == fit(&flavor) => best.push(flavor),
+        match best.first().map(&score) {
+            Some(so_far) if so_far > score(&flavor) => {}
+            Some(so_far) if so_far == score(&flavor) => best.push(flavor),
             _ => best = vec![flavor],
         }
     }
@@ -88,17 +88,36 @@ pub(crate) fn choose(seen: &Seen, key: Option<&str>) -> Result<Flavor, FlavorErr
     };
     let mut products: Vec<_> = best.iter().map(|flavor| flavor.product()).collect();
     products.dedup();
-    if fit(&first) == (true, true, true) && products.len() > 1 {
+    if score(&first) == (true, true, true) && products.len() > 1 {
         return Err(FlavorError::Ambiguous { products });
     }
     Ok(first)
 }
 
-/// Looks at a data directory on this machine. One that is none has some flavor, too: what reads it next
-/// says what is missing.
+/// Determines the flavor of the data directory `root` on this machine. `key` (`postgresql`, `kingbase-v8r3` or
+/// `kingbase-v8r6`) restricts the choice to one product.
+///
+/// Also returns a flavor if `root` is no data directory: reading its control file then reports what is missing.
 ///
 /// # Errors
-/// It looks like several flavors, or `key` is none.
+/// [`FlavorError::Ambiguous`] if the directory matches several products, [`FlavorError::Unknown`] if there is no flavor
+/// with this key.
+///
+/// ```
+/// use kbrecover_rewind::flavor_of_directory;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let directory = tempfile::tempdir()?;
+/// std::fs::create_dir_all(directory.path().join("sys_wal"))?;
+/// std::fs::create_dir_all(directory.path().join("global"))?;
+/// let mut control = vec![0; 8192];
+/// control[8..12].copy_from_slice(&1201u32.to_le_bytes());
+/// std::fs::write(directory.path().join("global/sys_control"), control)?;
+/// let flavor = flavor_of_directory(directory.path(), None)?;
+/// assert_eq!((flavor.key(), flavor.product()), ("kingbase-v8r6", "KingbaseES V8R6"));
+/// # Ok(())
+/// # }
+/// ```
 pub fn flavor_of_directory(root: &Path, key: Option<&str>) -> Result<Flavor, FlavorError> {
     let mut seen = Seen::default();
     for file in control_files() {
@@ -110,15 +129,15 @@ pub fn flavor_of_directory(root: &Path, key: Option<&str>) -> Result<Flavor, Fla
     choose(&seen, key)
 }
 
-/// The first bytes of a file, enough for the header of a WAL segment.
+/// The first 40 bytes of a file, the length of a segment's header; fewer if the file is shorter.
 fn front(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path).ok()?.take(40).read_to_end(&mut bytes).ok()?;
     Some(bytes)
 }
 
-/// The segments among the names of a WAL directory that may tell the magic number of this cluster's WAL pages:
-/// the newest first, none behind the checkpoint.
+/// The segments among the file names of a WAL directory, up to the segment of the last checkpoint, newest first. Later
+/// segments may be recycled files that still hold older WAL.
 pub(crate) fn segments(
     control: &ControlFile,
     names: impl IntoIterator<Item = String>,
@@ -136,7 +155,8 @@ pub(crate) fn segments(
     segments.into_iter().rev()
 }
 
-/// The flavor with the magic number in the first 40 bytes of a segment, if that is this cluster's in all else.
+/// The flavor with the page magic number in the first 40 bytes of a segment; `None` if the rest of that header does not
+/// fit this cluster.
 pub(crate) fn with_magic_of(
     flavor: Flavor,
     control: &ControlFile,
@@ -148,9 +168,11 @@ pub(crate) fn with_magic_of(
     PageHeader::magic_of_segment(front, start, &geometry).map(|magic| flavor.with_wal_magic(magic))
 }
 
-/// For a fork on this machine, the flavor with the magic number of its WAL pages, which may be another than
-/// that of the PostgreSQL it was made from.
-pub fn look_at_wal(flavor: Flavor, root: &Path, control: &ControlFile) -> Flavor {
+/// The flavor with the page magic number found in the WAL of the data directory `root`, whose control file is `control`.
+///
+/// The magic number of a fork may differ from that of the PostgreSQL version it derives from. For PostgreSQL, and if no
+/// segment with a valid header is found, `flavor` is returned unchanged.
+pub fn with_wal_magic_of_directory(flavor: Flavor, root: &Path, control: &ControlFile) -> Flavor {
     if !flavor.is_fork() {
         return flavor;
     }
@@ -176,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_says_which_flavor_it_is() {
+    fn the_best_matching_flavor_is_chosen() {
         let (pg, sys) = ("global/pg_control", "global/sys_control");
         for (files, dirs, expected) in [
             (&[(pg, 1300)][..], &["pg_wal"][..], "postgresql (pg_wal)"),
@@ -184,11 +206,11 @@ mod tests {
             (&[(sys, 960)], &["sys_xlog"], "kingbase-v8r3 (sys_xlog)"),
             (&[(sys, 960)], &["sys_wal"], "kingbase-v8r3 (sys_wal)"),
             (&[(sys, 1201)], &["sys_wal"], "kingbase-v8r6 (sys_wal)"),
-            // What is missing will be missed under the name it should have.
+            // A later error will name the missing file as this flavor calls it.
             (&[(sys, 1201)], &[], "kingbase-v8r6 (sys_wal)"),
             (&[(sys, 4711)], &["sys_wal"], "kingbase-v8r3 (sys_wal)"),
             (&[], &[], "postgresql (pg_wal)"),
-            // A leftover directory does not confuse.
+            // A leftover WAL directory does not matter.
             (&[(pg, 1201)], &["pg_wal", "sys_wal"], "postgresql (pg_wal)"),
             (
                 &[(pg, 1201), (sys, 1201)],

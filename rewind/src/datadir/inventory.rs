@@ -1,22 +1,22 @@
-//! What is in a data directory: the listing that both sides give.
+//! The list of the files in a data directory.
 
 use std::path::PathBuf;
 
 use crate::datadir::data_path::DataPath;
 
-/// What stands at a path.
+/// The kind of a directory entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EntryKind {
-    /// A regular file of this many bytes.
+    /// A regular file.
     File {
-        /// Its length.
+        /// Its size in bytes.
         size: u64,
     },
-    /// A directory; also the WAL directory when it is a symbolic link to one.
+    /// A directory, or the WAL directory as a symbolic link to one.
     Directory,
     /// A symbolic link: a tablespace below `pg_tblspc`.
     Symlink {
-        /// What it points to.
+        /// The link's target.
         target: PathBuf,
     },
     /// Anything else: another link, a socket, a pipe, a device.
@@ -30,10 +30,10 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Sorts the entries.
+    /// Builds an inventory from entries in any order.
     ///
     /// # Errors
-    /// The first path that occurs twice.
+    /// The first path, in byte order, that occurs twice.
     pub fn new(mut entries: Vec<(DataPath, EntryKind)>) -> Result<Inventory, DataPath> {
         entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         match entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {
@@ -47,13 +47,13 @@ impl Inventory {
         &self.entries
     }
 
-    /// What stands at `path`, if anything.
+    /// The kind of the entry at `path`; `None` if there is none.
     pub fn get(&self, path: &DataPath) -> Option<&EntryKind> {
         let at = self.entries.binary_search_by(|entry| entry.0.cmp(path)).ok()?;
         Some(&self.entries[at].1)
     }
 
-    /// The sum of the sizes of all files.
+    /// The sum of the sizes of all regular files, in bytes.
     pub fn file_bytes(&self) -> u64 {
         let sizes = self.entries.iter().map(|(_, kind)| match kind {
             EntryKind::File { size } => *size,

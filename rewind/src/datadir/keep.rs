@@ -1,9 +1,8 @@
-//! Files that are the target's own: neither copied from the source nor removed.
+//! Kept local files: files of the target that are neither overwritten from the source nor removed.
 //!
-//! A glob is matched against the path below the data directory. `*` and `?` do not match a `/`, `**`
-//! does. A directory that matches is kept with all that is in it. What matches and is only on the source
-//! does not arrive. Files in which the server keeps its data cannot be kept: a rewind makes them the
-//! source's.
+//! A glob is matched against the path relative to the data directory. `*` and `?` do not match a `/`; `**` does. A
+//! directory that matches is kept with everything in it. A file that matches and exists only on the source is not
+//! copied. The server's data files cannot be kept, because a rewind must make them those of the source.
 
 use std::path::Path;
 
@@ -11,64 +10,76 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::datadir::data_path::DataPath;
 
-/// What a node has for itself, in PostgreSQL's names and in those of KingbaseES.
+/// Files that usually differ between the nodes of a cluster, by their names in PostgreSQL and in KingbaseES.
 const STANDARD: &[&str] = &[
-    // Configuration, who may connect, what ALTER SYSTEM wrote, and whatever else one of these includes: a server
-    // does not start without it.
+    // Configuration files, including pg_hba.conf, postgresql.auto.conf and included files. A server does not start if
+    // an included file is missing.
     "*.conf",
     "conf.d",
-    // Keys and certificates, wherever they are.
+    // Keys and certificates, in any directory.
     "**/*.key",
     "**/*.crt",
     "**/*.crl",
     "**/*.pem",
-    // Logs, and the file that names the present one. The configured directory comes to these.
+    // Log directories, and the file that names the current log file. The configured log_directory is added to these.
     "log",
     "pg_log",
     "sys_log",
     "current_logfiles",
-    // How this node starts. A source that is a standby must not make the target follow the source's primary.
+    // How this node starts. Copied from a standby, these would make the target follow the source's primary.
     "standby.signal",
     "recovery.signal",
     "recovery.done",
 ];
 
-/// Which files are kept.
+/// The globs that select kept local files.
+///
+/// ```
+/// use kbrecover_rewind::{KeepError, KeepRules};
+///
+/// // The standard set and one more directory.
+/// let rules = KeepRules::parse(&["scripts"])?;
+/// // Only that directory.
+/// let only = KeepRules::parse(&["none", "scripts"])?;
+/// assert_ne!(rules, only);
+/// assert!(matches!(KeepRules::parse(&["base/*"]), Err(KeepError::Data { .. })));
+/// # Ok::<(), KeepError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeepRules {
     has_standard: bool,
     given: Vec<String>,
 }
 
-/// Why files cannot be kept.
+/// Why a glob of `--keep` cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum KeepError {
-    /// It is no glob.
-    #[error("could not understand \"{glob}\" of --keep")]
+    /// The syntax of the glob is invalid.
+    #[error("invalid glob \"{glob}\" for --keep")]
     Syntax {
-        /// What was given.
+        /// The glob.
         glob: String,
         /// What is wrong with it.
         #[source]
         source: globset::Error,
     },
-    /// It would keep data.
+    /// The glob matches a data file of the server.
     #[error("cannot keep \"{path}\", which --keep \"{glob}\" matches")]
     Data {
-        /// What was given.
+        /// The glob.
         glob: String,
-        /// What it matches.
+        /// The path that it matches.
         path: String,
     },
 }
 
 impl KeepError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next.
     pub fn hint(&self) -> String {
         match self {
             KeepError::Syntax { .. } => "A glob is a path below the data directory with *, ?, [...], {a,b} or **.",
             KeepError::Data { .. } => {
-                "A rewind makes the server's data the source's. Give a glob that matches files of this node only."
+                "A rewind makes the server's data the source's. Use a glob that matches only local files of this node."
             }
         }
         .to_owned()
@@ -76,20 +87,21 @@ impl KeepError {
 }
 
 impl KeepRules {
-    /// Nothing is kept: every file becomes the source's.
+    /// Keeps nothing: every file becomes that of the source.
     pub fn none() -> KeepRules {
         KeepRules { has_standard: false, given: Vec::new() }
     }
 
-    /// Configuration, keys, logs and how the node starts.
+    /// The standard set: configuration files, keys and certificates, logs, and signal files.
     pub fn standard() -> KeepRules {
         KeepRules { has_standard: true, given: Vec::new() }
     }
 
-    /// What was given, in its order, added to the standard; "none" forgets all that stands before it.
+    /// The standard set and the `given` globs. An element `none` discards the standard set and all elements before it.
     ///
     /// # Errors
-    /// Something is no glob, or matches data.
+    /// [`KeepError::Syntax`] for an invalid glob, [`KeepError::Data`] for one that matches data files which every server
+    /// has. A match with other data files is found only during the rewind, before the first change.
     pub fn parse<S: AsRef<str>>(given: &[S]) -> Result<KeepRules, KeepError> {
         let mut rules = KeepRules::standard();
         for glob in given.iter().map(AsRef::as_ref) {
@@ -111,23 +123,23 @@ impl KeepRules {
         Ok(rules)
     }
 
-    /// Whether the standard set is part of it.
+    /// Whether the standard set is included.
     pub(crate) fn has_standard(&self) -> bool {
         self.has_standard
     }
 }
 
-/// The rules, ready for use.
+/// Compiled [`KeepRules`].
 #[derive(Clone, Debug)]
 pub(crate) struct Keep {
     patterns: Vec<String>,
-    /// Where those begin that a user gave: only they are wrong if they match data.
+    /// Index of the first pattern given by the user. Only such a pattern is an error if it matches data.
     given_from: usize,
     globs: GlobSet,
 }
 
 impl Keep {
-    /// `log_directory` is that of the target's configuration, if it could be read.
+    /// Compiles the rules. `log_directory` is the setting of the target's configuration, if that could be read.
     pub(crate) fn new(rules: &KeepRules, log_directory: Option<&Path>) -> Result<Keep, KeepError> {
         let mut patterns = Vec::new();
         if rules.has_standard {
@@ -139,7 +151,7 @@ impl Keep {
         Keep::compile(patterns, given_from)
     }
 
-    /// The patterns of an earlier run.
+    /// Compiles the patterns of an earlier run, from its journal.
     pub(crate) fn again(patterns: &[String]) -> Result<Keep, KeepError> {
         Keep::compile(patterns.to_vec(), patterns.len())
     }
@@ -163,10 +175,10 @@ impl Keep {
         &self.patterns
     }
 
-    /// Whether the entry at `path` is kept, with all that may be below it.
+    /// Whether the entry at `path` is kept, with everything below it.
     ///
     /// # Errors
-    /// What a user gave would keep data.
+    /// [`KeepError::Data`] if a pattern given by the user matches data.
     pub(crate) fn matches(&self, path: &DataPath) -> Result<bool, KeepError> {
         let found = self.globs.matches(path.below(Path::new("")));
         if !is_data(path) {
@@ -179,7 +191,7 @@ impl Keep {
     }
 }
 
-/// Whether the server keeps its data there, or what a rewind itself depends on.
+/// Whether the path holds data of the server, or a file that the rewind itself depends on.
 pub(crate) fn is_data(path: &DataPath) -> bool {
     let first = path.parts().next().unwrap_or_default();
     let is_server_directory = (first.starts_with(b"pg_") || first.starts_with(b"sys_"))
@@ -242,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_comes_to_it() {
+    fn given_globs_are_added_to_the_standard_set() {
         assert!(keeps(&["some.file", "extra/*"], "some.file") && keeps(&["some.file"], "pg_hba.conf"));
         assert!(keeps(&["extra/*"], "extra/a") && !keeps(&["extra/*"], "extra/a/b"));
         assert!(keeps(&["extra/**"], "extra/a/b") && keeps(&["extra/"], "extra"));
@@ -257,7 +269,7 @@ mod tests {
             assert!(matches!(error, KeepError::Data { .. }), "{glob}: {error}");
         }
         assert!(matches!(KeepRules::parse(&["a[b"]), Err(KeepError::Syntax { .. })));
-        // What only the listing shows.
+        // A match that is found only with the list of files.
         let keep = Keep::new(&KeepRules::parse(&["base/16402/*"]).unwrap(), None).unwrap();
         assert!(keep.matches(&DataPath::parse("base/16402/2619").unwrap()).is_err());
         assert!(

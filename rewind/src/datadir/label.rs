@@ -1,6 +1,6 @@
-//! `backup_label`: where replay starts, and the mark of an unfinished rewind.
+//! `backup_label`: where replay starts, or the mark of an unfinished rewind.
 //!
-//! What a finished rewind writes:
+//! A finished rewind writes, in the format that the server reads in `read_backup_label` (xlogrecovery.c):
 //!
 //! ```text
 //! START WAL LOCATION: 0/715CD60 (file 000000010000000000000007)
@@ -10,37 +10,38 @@
 //! START TIME: 2026-11-22 05:58:10 UTC
 //! ```
 //!
-//! The server reads the first two lines strictly. "standby" makes it take the control file's
-//! minRecoveryPoint as the point from which the data is consistent.
+//! The server requires the exact format of the first two lines. "BACKUP FROM: standby" makes it use minRecoveryPoint of
+//! the control file as the point at which the data becomes consistent.
 //!
-//! While a rewind is under way one line stands there that no server takes for a label, so none starts.
+//! During a rewind the file holds one line that is not a valid label, so that no server starts.
 
 use jiff::Zoned;
 use walparse::{Lsn, SegmentSize};
 
+use crate::datadir::data_path::DataPath;
 use crate::outcome::CommonCheckpoint;
 
 const MARK: &str = "KBRECOVER: a rewind of this directory has not finished, so no server may start on it\n";
 const METHOD: &str = "BACKUP METHOD: pg_rewind";
 
-/// What a `backup_label` found in a data directory means.
+/// The contents of a `backup_label` file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum BackupLabel {
-    /// The mark of a rewind that did not finish.
+    /// The mark of an unfinished rewind.
     Unfinished,
-    /// Replay will start at a checkpoint.
+    /// A valid label: replay starts from a checkpoint.
     Start {
-        /// The checkpoint record.
+        /// Position of the checkpoint record.
         checkpoint: Lsn,
         /// Where replay starts.
         redo: Lsn,
-        /// Written by a rewind, not by a base backup.
+        /// Whether it was written by a rewind and not by a base backup.
         by_rewind: bool,
     },
 }
 
 impl BackupLabel {
-    /// Reads a label; `None` if it is neither.
+    /// Parses a label; `None` if it is invalid.
     pub(crate) fn parse(text: &[u8]) -> Option<BackupLabel> {
         let text = String::from_utf8_lossy(text);
         if text.starts_with("KBRECOVER:") {
@@ -53,17 +54,17 @@ impl BackupLabel {
     }
 }
 
-/// Whether a `backup_label` of this text is the mark of a rewind that did not finish.
+/// Whether `text`, the contents of a `backup_label`, is the mark of an unfinished rewind.
 pub fn is_mark(text: &[u8]) -> bool {
     BackupLabel::parse(text) == Some(BackupLabel::Unfinished)
 }
 
-/// The line that keeps servers from starting.
+/// The mark, which prevents a server from starting.
 pub(crate) fn mark() -> &'static str {
     MARK
 }
 
-/// The label of a finished rewind.
+/// The contents of the label of a finished rewind.
 pub(crate) fn label(checkpoint: &CommonCheckpoint, segment_size: SegmentSize, now: &Zoned) -> String {
     let redo_file = segment_size.file_name(checkpoint.timeline, segment_size.segment_of(checkpoint.redo));
     format!(
@@ -74,13 +75,18 @@ pub(crate) fn label(checkpoint: &CommonCheckpoint, segment_size: SegmentSize, no
     )
 }
 
+/// The path of `backup_label`.
+pub(crate) fn label_path() -> DataPath {
+    DataPath::parse("backup_label").unwrap_or_else(|_| unreachable!("a constant path without dots"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use walparse::TimelineId;
 
     #[test]
-    fn what_is_written_is_understood() {
+    fn written_labels_are_parsed() {
         let checkpoint =
             CommonCheckpoint { lsn: Lsn(0x715CD98), redo: Lsn(0x715CD60), timeline: TimelineId(1) };
         let text = label(&checkpoint, SegmentSize::new(16 << 20).unwrap(), &Zoned::now());

@@ -1,4 +1,5 @@
-//! What a data directory is: its paths, its files, its label, its configuration, and which product made it.
+//! The parts of a data directory: paths, files, lock file, `backup_label`, configuration, and the product that created
+//! it.
 
 pub(crate) mod data_path;
 pub(crate) mod inventory;
@@ -7,4 +8,5 @@ pub(crate) mod exclude;
 pub(crate) mod keep;
 pub(crate) mod label;
 pub(crate) mod flavor;
+pub(crate) mod server;
 pub mod config;

@@ -1,7 +1,7 @@
-//! Listing a data directory on this machine, for the target and for a stopped source.
+//! Listing a data directory on this machine: the target, or a stopped source.
 //!
-//! No symbolic link is followed except the two kinds a server makes itself: the WAL directory and the
-//! tablespaces. So the walk ends, and stays where the server's files are.
+//! The only symbolic links that are followed are those of the WAL directory and the tablespaces. So the walk terminates,
+//! and reads only directories of the server.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,8 +15,8 @@ use walparse::Names;
 use crate::datadir::data_path::{DataPath, PathError};
 use crate::datadir::inventory::{EntryKind, Inventory};
 
-/// How many files of one directory a thread looks at, at least.
-const FILES_AT_ONCE: usize = 256;
+/// The minimum number of files of one directory for which a thread calls `stat`.
+const FILES_PER_THREAD: usize = 256;
 
 /// Why a data directory could not be listed.
 #[derive(Debug, thiserror::Error)]
@@ -26,32 +26,32 @@ pub enum WalkError {
     Directory {
         /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         #[source]
         source: io::Error,
     },
-    /// A file could not be looked at.
+    /// The type and size of a file could not be determined.
     #[error("could not stat file \"{}\"", path.display())]
     Stat {
         /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         #[source]
         source: io::Error,
     },
-    /// A link could not be read.
+    /// A symbolic link could not be read.
     #[error("could not read symbolic link \"{}\"", path.display())]
     Link {
         /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         #[source]
         source: io::Error,
     },
-    /// A name no directory can have.
+    /// A file name or path is invalid or too long.
     #[error(transparent)]
     Name(#[from] PathError),
-    /// A path that was found twice.
+    /// A path was found twice.
     #[error("duplicate file \"{path}\"")]
     Duplicate {
         /// The path.
@@ -60,7 +60,7 @@ pub enum WalkError {
 }
 
 impl WalkError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         match self {
             WalkError::Directory { source, .. }
@@ -71,16 +71,16 @@ impl WalkError {
     }
 }
 
-/// Lists everything below `root`, many directories at once.
+/// Lists everything below `root`, reading directories in parallel.
 ///
-/// What vanishes meanwhile is left out. The WAL directory counts as a directory even if it is a link. Links
-/// that are no tablespaces, sockets, pipes and devices are listed as such, and not followed.
+/// Files that are removed in the meantime are left out. The WAL directory is listed as a directory even if it is a link.
+/// Links other than tablespaces, sockets, pipes and devices are listed as [`EntryKind::Other`] and not followed.
 ///
 /// # Errors
-/// The root is missing, or something in it could not be read.
+/// The root is missing, or a directory or file could not be read.
 pub(crate) fn walk_data_directory(root: &Path, names: &Names) -> Result<Inventory, WalkError> {
     let walk = Walk { root, names };
-    // A missing root is an error; below it, directories may vanish.
+    // A missing root is an error; directories below it may be removed during the walk.
     fs::metadata(root).map_err(|source| WalkError::Stat { path: root.to_owned(), source })?;
     let entries = walk.directory(None)?;
     Inventory::new(entries).map_err(|path| WalkError::Duplicate { path })
@@ -103,7 +103,7 @@ impl Walk<'_> {
         Ok(entries)
     }
 
-    /// The entries of one directory, and those of them to go into.
+    /// The entries of one directory, and the paths of those to descend into.
     fn read_directory(&self, path: Option<&DataPath>) -> Result<(Entries, Vec<DataPath>), WalkError> {
         let place = path.map_or_else(|| self.root.to_owned(), |path| path.below(self.root));
         let failed = |source| WalkError::Directory { path: place.clone(), source };
@@ -111,16 +111,18 @@ impl Walk<'_> {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             names => names.map_err(failed)?.collect::<Result<_, _>>().map_err(failed)?,
         };
-        // A database of many tables is one directory: looking at each file is what takes time.
-        let looked_at = names.par_iter().with_min_len(FILES_AT_ONCE).map(|name| self.entry(path, name));
-        let entries: Vec<Option<(DataPath, EntryKind)>> = looked_at.collect::<Result<_, _>>()?;
+        // All tables of a database are in one directory, so the `stat` calls are distributed, too.
+        let listed = names.par_iter().with_min_len(FILES_PER_THREAD).map(|name| self.entry(path, name));
+        let entries: Vec<Option<(DataPath, EntryKind)>> = listed.collect::<Result<_, _>>()?;
         let entries: Entries = entries.into_iter().flatten().collect();
-        let goes_on = |kind: &EntryKind| matches!(kind, EntryKind::Directory | EntryKind::Symlink { .. });
-        let below = entries.iter().filter(|(_, kind)| goes_on(kind)).map(|(path, _)| path.clone()).collect();
+        let is_directory =
+            |kind: &EntryKind| matches!(kind, EntryKind::Directory | EntryKind::Symlink { .. });
+        let below =
+            entries.iter().filter(|(_, kind)| is_directory(kind)).map(|(path, _)| path.clone()).collect();
         Ok((entries, below))
     }
 
-    /// One entry of the directory `parent`; `None` if it is gone or counts as nothing.
+    /// One entry of the directory `parent`; `None` if it has been removed.
     fn entry(
         &self,
         parent: Option<&DataPath>,
@@ -143,7 +145,7 @@ impl Walk<'_> {
         Ok(kind.map(|kind| (path, kind)))
     }
 
-    /// What a symbolic link counts as; `None`: nothing.
+    /// How a symbolic link is listed; `None` if it has been removed.
     fn link(&self, path: &DataPath) -> Result<Option<EntryKind>, WalkError> {
         if path.as_bytes() == self.names.wal_dir.as_bytes() {
             return Ok(Some(EntryKind::Directory));
@@ -162,7 +164,7 @@ impl Walk<'_> {
     }
 }
 
-/// The names and sizes of the plain files of one directory, which may be a link to one.
+/// The names and sizes in bytes of the regular files in `dir`, which may be a link to a directory.
 pub(crate) fn plain_files(dir: &Path) -> Result<Vec<(String, u64)>, WalkError> {
     let failed = |source| WalkError::Directory { path: dir.to_owned(), source };
     let mut files = Vec::new();
@@ -172,7 +174,7 @@ pub(crate) fn plain_files(dir: &Path) -> Result<Vec<(String, u64)>, WalkError> {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             metadata => metadata.map_err(|source| WalkError::Stat { path: entry.path(), source })?,
         };
-        // No name of a WAL file is anything but ASCII.
+        // Names of WAL files are ASCII, so other names can be ignored.
         if let (true, Some(name)) = (metadata.is_file(), OsStr::to_str(&entry.file_name())) {
             files.push((name.to_owned(), metadata.len()));
         }
@@ -180,10 +182,10 @@ pub(crate) fn plain_files(dir: &Path) -> Result<Vec<(String, u64)>, WalkError> {
     Ok(files)
 }
 
-/// What to do about a file that may not be read.
+/// What the operator can do if a file cannot be read for lack of permission.
 pub(crate) fn permission_hint(error: &std::io::Error) -> Option<String> {
     let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
-    denied.then(|| "Run as the user who owns the data directory.".to_owned())
+    denied.then(|| "Run kbrecover as the user who owns the data directory.".to_owned())
 }
 
 #[cfg(test)]
@@ -223,7 +225,7 @@ mod tests {
         symlink("/nowhere/gone", root.join("pg_tblspc/16401")).unwrap();
         symlink("/etc/passwd", root.join("postgresql.conf")).unwrap();
         symlink(&root, root.join("base/loop")).unwrap();
-        // A tablespace within the data directory leads back into it once, and no further.
+        // A tablespace link to the data directory itself is followed once.
         symlink(&root, root.join("pg_tblspc/16402")).unwrap();
         let _socket = UnixListener::bind(root.join("sock")).unwrap();
 

@@ -1,53 +1,53 @@
-//! The run: every stage in its order.
+//! The run: its stages in their order.
 //!
-//! [`survey`](crate::survey) reads everything and decides everything; the target is untouched until it
-//! has succeeded. [`rewind`] then changes the target in one marked stretch.
+//! [`survey`](crate::survey) reads both sides and [`plan`](crate::plan) decides; the target is untouched until both
+//! have succeeded. [`apply`](crate::apply) then changes the target in one marked stretch.
 
-mod precheck;
+mod open;
+pub(crate) mod precheck;
 mod space;
 
-use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::Arc;
 
-use walparse::Flavor;
+use walparse::Version;
 
 use crate::apply::archive_ready::{self, ArchiveCommand, ArchiveReadyError};
-use crate::apply::copy::{Transfer, copy_data, create_entries};
-use crate::apply::rate_limit::Pace;
-use crate::apply::recovery_conf;
-use crate::apply::save_diverged::Keeping;
-use crate::apply::seal;
-use crate::apply::startup_warnings;
-use crate::apply::wal::{Copying, copy_during};
+use crate::apply::error::ApplyError;
+use crate::apply::mark::{journal, mark};
+use crate::apply::save_diverged::Saving;
+use crate::apply::{apply, recovery_conf, startup_warnings};
 use crate::clock::Clock;
-use crate::datadir::flavor;
-use crate::datadir::label::{self, BackupLabel};
-use crate::engine::precheck::rehearse;
+use crate::datadir::label::BackupLabel;
+use crate::datadir::server;
 use crate::error::{Failure, RewindError, TargetState};
 use crate::milestone;
-use crate::options::{KeepDiverged, Mode, Options, SourceChoice};
-use crate::outcome::{Outcome, Report};
-use crate::plan::{Planned, plan_wal_for_replay};
-use crate::progress::{Progress, Stage};
-use crate::source::{DirectorySource, ObservedSource, ServerSource, Source};
-use crate::survey::preflight::{self, PreflightError};
+use crate::options::{KeepDiverged, Mode, Options};
+use crate::outcome::{Outcome, Report, SpaceNeed};
+use crate::plan::error::PlanError;
+use crate::plan::{self, Facts, Planned, plan_wal_for_replay};
+use crate::progress::Progress;
+use crate::source::Source;
+use crate::survey::input::Input;
 use crate::survey::{Survey, survey};
 use crate::target::Target;
-use crate::target::journal::{Journal, NewJournal};
+use crate::target::journal::Journal;
 
-/// Rewinds the target, or says that there is no need, or (in a dry run) what would be done. A rewind that
-/// an earlier run left unfinished is finished.
+use open::OpenTarget;
+
+pub use open::is_unfinished;
+
+/// Rewinds the target as far as [`Options::mode`] says. A rewind that an earlier run left unfinished is resumed. If
+/// no rewind is required, no data is changed.
 ///
 /// # Errors
-/// [`Failure::target`] says whether the target is as it was.
+/// [`Failure::error`] is the error of the stage that failed, [`Failure::target`] the state of the target then.
 pub fn run(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failure> {
     let outcome = match options.jobs {
         None => run_stages(options, progress),
         Some(jobs) => match rayon::ThreadPoolBuilder::new().num_threads(jobs.get()).build() {
             Ok(pool) => pool.install(|| run_stages(options, progress)),
             Err(error) => {
-                tracing::warn!("could not start {jobs} threads, using the usual number: {error}");
+                tracing::warn!("could not start {jobs} threads, using the default number: {error}");
                 run_stages(options, progress)
             }
         },
@@ -56,100 +56,34 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failur
         if !options.stop.is_requested() {
             return failure;
         }
-        tracing::debug!("the run ended with: {}", failure.error);
+        tracing::debug!("the stopped run ended with: {}", failure.error);
         Failure { error: Box::new(RewindError::Stopped), target: failure.target }
     })
 }
 
-/// Whether the directory holds a rewind that has not finished: no server starts on it.
-pub fn is_unfinished(target: &Path) -> bool {
-    matches!(preflight::label(target), Ok(Some(BackupLabel::Unfinished)))
-}
-
 fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failure> {
-    let failed = |target: TargetState| move |error: RewindError| Failure { error: Box::new(error), target };
-    // Whoever else is at work there may have got half-way.
-    let found = state_of(&options.target);
-    let so_far = failed(found);
+    // Another run may already have marked the directory; report that even if locking fails.
+    let state = state_of(&options.target);
+    let failed = |error: RewindError| Failure { error: Box::new(error), target: state };
     let mut clock = Clock::start();
-    let target = Target::lock(&options.target).map_err(|error| so_far(error.into()))?;
-    let flavor = find_flavor(options, &target).map_err(|error| so_far(error.into()))?;
-    let target = target.controlled_by(flavor.names(), &options.stop, options.observer.clone());
-    let label = preflight::check_target(target.root(), flavor.names(), &options.stop)
-        .map_err(|error| so_far(error.into()))?;
-    preflight::check_wal_directories(&options.missing_wal.directories)
-        .map_err(|error| so_far(error.into()))?;
-    let is_unfinished = label == Some(BackupLabel::Unfinished);
-
-    let source = open_source(options, &target, flavor).map_err(so_far)?;
+    let OpenTarget { target, flavor, label } = open::open_target(options).map_err(failed)?;
+    let source = open::open_source(options, &target, flavor).map_err(|error| failed(error.into()))?;
     let source = source.as_ref();
     if let Some(directory) = source.data_directory() {
         tracing::debug!(milestone = milestone::SOURCE_DIRECTORY, "datadir_source = {directory}");
     }
-    match survey(options, progress, &mut clock, (&target, flavor), label, source).map_err(so_far)? {
+    let input = Input { options, progress, target: &target, flavor, label, source };
+    match survey(input, &mut clock).map_err(|error| failed(error.into()))? {
         Survey::Follows(version, outcome) => {
             if options.mode == Mode::Rewind {
-                // Left behind by an interruption just after the commit.
-                Journal::remove(&target)
-                    .and_then(|()| target.sync(&|| {}))
-                    .map_err(|error| so_far(error.into()))?;
-                recovery_conf::write_if_asked(options, &target, version)
-                    .map_err(|error| so_far(error.into()))?;
+                clean_up(options, &target, version).map_err(|error| failed(error.into()))?;
             }
             Ok(*outcome)
         }
-        Survey::Planned(planned) if options.mode == Mode::DryRun => {
-            archive_ready::announce(options, &planned);
-            planned.outside.announce();
-            Ok(Outcome::Planned(planned.report(&clock)))
-        }
-        Survey::Planned(mut planned) => {
-            options.stop.check().map_err(|_| so_far(RewindError::Stopped))?;
-            archive_ready::announce(options, &planned);
-            let archive = ArchiveCommand::if_asked(options, target.root(), planned.clusters.target.version())
-                .map_err(|error| so_far(error.into()))?;
-            let keeping = Keeping::prepare(options, &target, &planned, source.name())
-                .map_err(|error| so_far(error.into()))?;
-            let kept = keeping.as_ref().map(Keeping::choice);
-            let journal = journal(source, &planned, kept.as_ref());
-            let space =
-                rehearse(options, &target, source, &planned, &journal, keeping.as_ref()).map_err(so_far)?;
-            clock.end_stage("rehearsal");
-            if options.mode == Mode::Check {
-                return Ok(Outcome::Checked(Report { space, ..planned.report(&clock) }));
-            }
-            if let Some(archive) = archive {
-                archive.archive_all(&target, &mut planned, &options.stop).map_err(|error| match error {
-                    ArchiveReadyError::Stopped => so_far(RewindError::Stopped),
-                    other => so_far(other.into()),
-                })?;
-                // Time has passed, and a running source recycles WAL.
-                planned.plan.wal = plan_wal_for_replay(&planned, source).map_err(so_far)?;
-            }
-            if let Some(keeping) = keeping {
-                keeping.copy(&target).map_err(|error| so_far(error.into()))?;
-                clock.end_stage("keep");
-            }
-            let journal = self::journal(source, &planned, kept.as_ref());
-            if !is_unfinished && let Err(error) = mark(&target, &planned, &journal) {
-                // The mark may be there although making it durable failed.
-                let state = state_of(target.root());
-                if state == TargetState::Untouched {
-                    options.stop.clean_up();
-                    // One that stays does no harm: only with the mark it is looked at.
-                    let _ = Journal::remove(&target);
-                }
-                return Err(failed(state)(error));
-            }
-            let report = rewind(options, progress, &mut clock, &target, source, &planned);
-            if report.is_ok() {
-                startup_warnings::warn(options, target.root(), &planned.clusters.source);
-            }
-            report.map(|report| Outcome::Rewound(Report { space, ..report })).map_err(|error| {
-                // Whatever else went wrong: a server here is the first thing to see to.
-                let running = preflight::check_not_running(target.root(), flavor.names()).err();
-                failed(TargetState::Unfinished)(running.map_or(error, RewindError::from))
-            })
+        Survey::Diverged(facts) => {
+            let is_unfinished = label == Some(BackupLabel::Unfinished);
+            let run = Run { options, progress, target: &target, source, state, is_unfinished };
+            run.rewind(*facts, &mut clock)
         }
     }
 }
@@ -158,134 +92,127 @@ fn state_of(target: &Path) -> TargetState {
     if is_unfinished(target) { TargetState::Unfinished } else { TargetState::Untouched }
 }
 
-/// What a second run must know.
-fn journal<'a>(
-    source: &dyn Source,
-    planned: &'a Planned<'_>,
-    keep_diverged: Option<&'a KeepDiverged>,
-) -> NewJournal<'a> {
-    NewJournal {
-        source: source.name(),
-        control: &planned.clusters.target,
-        history: planned.wal.history().to_text(),
-        divergence: planned.divergence,
-        checkpoint: planned.common_checkpoint,
-        changed: &planned.changed,
-        outside: &planned.outside,
-        files: &planned.target_files,
-        fetch_bytes: planned.fetch_bytes_again(),
-        keep: planned.keep.patterns(),
-        keep_diverged,
-    }
+/// Finishes a run that requires no rewind. Removes a journal left by a run that was interrupted right after its
+/// commit, and writes the recovery configuration if that is requested.
+fn clean_up(options: &Options, target: &Target, version: Version) -> Result<(), ApplyError> {
+    Journal::remove(target)?;
+    target.sync(&|| {})?;
+    Ok(recovery_conf::write_if_asked(options, target, version)?)
 }
 
-/// The point of no return: the journal first, then the mark that says there is one.
-fn mark(target: &Target, planned: &Planned<'_>, journal: &NewJournal<'_>) -> Result<(), RewindError> {
-    journal.write(target)?;
-    let label = std::fs::read(seal::label_path().below(target.root())).ok();
-    // The survey may have taken long: nobody must have started a server meanwhile. One that starts after the
-    // first look and before the mark is seen by the second.
-    let flavor = planned.clusters.target.version().flavor();
-    preflight::check_not_running(target.root(), flavor.names())?;
-    if preflight::target_control(target.root(), flavor)? != planned.clusters.target {
-        return Err(PreflightError::TargetChanged { path: target.root().to_owned() }.into());
-    }
-    target.replace_file(&seal::label_path(), label::mark().as_bytes())?;
-    if let Err(error) = preflight::check_not_running(target.root(), flavor.names()) {
-        match label {
-            Some(label) => target.replace_file(&seal::label_path(), &label)?,
-            None => {
-                target.remove_file(&seal::label_path())?;
-                // Before the journal: a mark without one could never be finished.
-                target.sync(&|| {})?;
+/// A run whose target has to be rewound.
+struct Run<'a> {
+    options: &'a Options,
+    progress: &'a dyn Progress,
+    target: &'a Target,
+    source: &'a dyn Source,
+    /// The target's state at the start.
+    state: TargetState,
+    /// Whether an earlier run left the target marked.
+    is_unfinished: bool,
+}
+
+impl Run<'_> {
+    /// Makes the plan, and carries it out as far as the mode says.
+    fn rewind(&self, facts: Facts<'_>, clock: &mut Clock) -> Result<Outcome, Failure> {
+        let Run { options, target, source, .. } = *self;
+        let failed = |error: RewindError| Failure { error: Box::new(error), target: self.state };
+        let planned = plan::make(facts, source, target.root(), options.rebuilt_blocks);
+        let mut planned = planned.map_err(|error| failed(error.into()))?;
+        announce_plan(&planned);
+        clock.end_stage("plan");
+        archive_ready::announce(options, &planned);
+        if options.mode == Mode::DryRun {
+            planned.facts.external.announce();
+            return Ok(Outcome::Planned(planned.report(clock)));
+        }
+        let Ready { space, saved } = self.prepare(&mut planned, clock).map_err(failed)?;
+        if options.mode == Mode::Check {
+            return Ok(Outcome::Checked(Report { space, ..planned.report(clock) }));
+        }
+        self.mark(&planned, saved.as_ref())?;
+        match apply(options, self.progress, clock, target, source, &planned) {
+            Ok(report) => {
+                startup_warnings::warn(options, target.root(), &planned.facts.clusters.source);
+                Ok(Outcome::Rewound(Report { space, ..report }))
+            }
+            Err(error) => {
+                // A running server is reported first, whatever else failed: it must be stopped.
+                let names = planned.facts.clusters.target.version().names();
+                let running = server::check_not_running(target.root(), names).err();
+                let error = running.map_or(error, ApplyError::from);
+                Err(Failure { error: Box::new(error.into()), target: TargetState::Unfinished })
             }
         }
-        Journal::remove(target)?;
-        return Err(error.into());
     }
-    Ok(())
+
+    /// Checks everything that can fail. Then, unless this run is only a check, archives WAL and saves discarded data
+    /// if the options ask for it.
+    fn prepare(&self, planned: &mut Planned<'_>, clock: &mut Clock) -> Result<Ready, RewindError> {
+        let Run { options, target, source, .. } = *self;
+        options.stop.check().map_err(|_| RewindError::Stopped)?;
+        let version = planned.facts.clusters.target.version();
+        let archive = ArchiveCommand::if_asked(options, target.root(), version).map_err(ApplyError::from)?;
+        let saving = Saving::prepare(options, target, planned, source.name()).map_err(ApplyError::from)?;
+        let saved = saving.as_ref().map(Saving::choice);
+        let new_journal = journal(source, planned, saved.as_ref());
+        let space = precheck::precheck(options, target, source, planned, &new_journal, saving.as_ref())?;
+        clock.end_stage("precheck");
+        if options.mode == Mode::Check {
+            return Ok(Ready { space, saved });
+        }
+        if let Some(archive) = archive {
+            archive.archive_all(target, planned, &options.stop).map_err(|error| match error {
+                ArchiveReadyError::Stopped => RewindError::Stopped,
+                other => ApplyError::from(other).into(),
+            })?;
+            // A running source may have recycled WAL while the commands ran.
+            planned.plan.wal = plan_wal_for_replay(&planned.facts, source).map_err(PlanError::from)?;
+        }
+        if let Some(saving) = saving {
+            saving.copy(target).map_err(ApplyError::from)?;
+            clock.end_stage("save");
+        }
+        Ok(Ready { space, saved })
+    }
+
+    /// Marks the target, unless an earlier run has done so.
+    fn mark(&self, planned: &Planned<'_>, saved: Option<&KeepDiverged>) -> Result<(), Failure> {
+        if self.is_unfinished {
+            return Ok(());
+        }
+        mark(self.target, planned, &journal(self.source, planned, saved)).map_err(|error| {
+            // The mark may have been written although making it durable failed.
+            let state = state_of(self.target.root());
+            if state == TargetState::Untouched {
+                self.options.stop.clean_up();
+                // A leftover journal is harmless: it is read only if backup_label carries our mark.
+                let _ = Journal::remove(self.target);
+            }
+            Failure { error: Box::new(error.into()), target: state }
+        })
+    }
 }
 
-/// Changes the target: copy, then seal.
-fn rewind(
-    options: &Options,
-    progress: &dyn Progress,
-    clock: &mut Clock,
-    target: &Target,
-    source: &dyn Source,
-    planned: &Planned<'_>,
-) -> Result<Report, RewindError> {
-    source.replayed_from(planned.checkpoint.redo);
-    let transfer =
-        Transfer { source, target, progress, pace: Pace::new(options.max_rate), sync: options.sync };
-    let fetch_bytes = planned.fetch_bytes();
-    tracing::info!(
-        milestone = milestone::COPYING,
-        "copying {} kB from the source",
-        fetch_bytes.div_ceil(1024)
+/// What has been prepared before the target is marked.
+struct Ready {
+    /// Space needed on each file system.
+    space: Vec<SpaceNeed>,
+    /// Where discarded data is saved, if anywhere.
+    saved: Option<KeepDiverged>,
+}
+
+fn announce_plan(planned: &Planned<'_>) {
+    let facts = &planned.facts;
+    let summary = planned.plan.summary(&facts.files.source, facts.clusters.target.block_size());
+    tracing::debug!(
+        milestone = milestone::PLANNED,
+        fetch_bytes = summary.fetch_bytes(),
+        total_bytes = summary.source_bytes,
+        "{} bytes to copy, of {} bytes in the source's data directory",
+        summary.fetch_bytes(),
+        summary.source_bytes
     );
-    progress.begin(Stage::Copy, Some(fetch_bytes));
-    create_entries(&planned.plan, target)?;
-    preflight::check_not_running(target.root(), planned.clusters.target.version().names())?;
-    let life = options.source.life();
-    let (copied, early) = copy_during(Copying { planned, transfer: &transfer }, life, || {
-        Ok(copy_data(&planned.plan, &planned.clusters.target, life, &transfer)?)
-    })?;
-    clock.end_stage("copy");
-    let sealed = seal::seal(options, clock, &transfer, planned, &early)?;
-    let mut report = planned.report(clock);
-    report.bytes_fetched = planned.compared.bytes + early.bytes + copied + sealed.bytes;
-    report.replay = Some(sealed.replay);
-    Ok(report)
-}
-
-/// The target's flavor, and what its WAL says besides.
-fn find_flavor(options: &Options, target: &Target) -> Result<Flavor, PreflightError> {
-    let flavor = flavor::flavor_of_directory(target.root(), options.flavor.as_deref())?;
-    if !flavor.is_fork() {
-        return Ok(flavor);
-    }
-    let control = preflight::target_control(target.root(), flavor)?;
-    Ok(flavor::look_at_wal(flavor, target.root(), &control))
-}
-
-/// Connections to use unless told otherwise: as many as there are processors. The second nearly doubles the
-/// rate, and more than four were never seen to gain anything.
-fn default_connections() -> NonZeroUsize {
-    let processors = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
-    NonZeroUsize::new(processors.clamp(2, 4)).unwrap_or(NonZeroUsize::MIN)
-}
-
-fn open_source(options: &Options, target: &Target, flavor: Flavor) -> Result<Box<dyn Source>, RewindError> {
-    let source = open_chosen_source(options, target, flavor)?;
-    Ok(match &options.observer {
-        Some(observer) => Box::new(ObservedSource { source, observer: Arc::clone(observer) }),
-        None => source,
-    })
-}
-
-fn open_chosen_source(
-    options: &Options,
-    target: &Target,
-    flavor: Flavor,
-) -> Result<Box<dyn Source>, RewindError> {
-    match &options.source {
-        SourceChoice::Server(conninfo) => {
-            let connections = options.jobs.unwrap_or_else(default_connections);
-            let expected = (flavor, options.flavor.as_deref());
-            let (retry, stop) = (options.retry_timeout, options.stop.clone());
-            Ok(Box::new(ServerSource::connect(conninfo, connections, retry, stop, expected)?))
-        }
-        SourceChoice::Directory(path) => {
-            if path.canonicalize().is_ok_and(|path| path == target.root()) {
-                return Err(PreflightError::SameDirectory { path: path.clone() }.into());
-            }
-            if is_unfinished(path) {
-                return Err(PreflightError::SourceUnfinished { path: path.clone() }.into());
-            }
-            Ok(Box::new(DirectorySource::open(path, options.flavor.as_deref())?))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,45 +1,85 @@
-//! Everything that can fail is tried while the target is still as it was: files and directories that will
-//! be written, free space, and files of the source that only its server may read.
+//! Everything that can fail is checked before the first change: whether files and directories of the target can be
+//! written, whether there is enough free space, and whether the source's server can read its files.
 
 use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
-use crate::apply::save_diverged::Keeping;
-use crate::apply::seal;
+use super::space;
+use crate::apply::save_diverged::Saving;
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::EntryKind;
 use crate::datadir::keep::is_data;
-use crate::engine::space;
-use crate::error::RewindError;
+use crate::datadir::label::label_path;
+use crate::datadir::server::control_path;
 use crate::options::{Options, SpaceCheck};
 use crate::outcome::SpaceNeed;
 use crate::plan::Planned;
 use crate::source::{ChunkSink, FetchRange, Source, SourceError};
-use crate::survey::preflight::control_path;
-use crate::target::Target;
 use crate::target::journal::NewJournal;
+use crate::target::{Target, TargetError};
 
-/// Tries it; what each file system needs.
+/// Why the rewind cannot be done. The target is unchanged.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrecheckError {
+    /// A file or directory of the target cannot be written, created or removed.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// A file of the source cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A file system has too little free space.
+    #[error("not enough free space: {}", shortage_list(shortages))]
+    NoSpace {
+        /// These file systems, with the space needed and available.
+        shortages: Vec<SpaceNeed>,
+    },
+}
+
+impl PrecheckError {
+    /// A hint for the operator: what to do next, if there is anything to suggest.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            PrecheckError::Target(error) => Some(error.hint()),
+            PrecheckError::Source(error) => error.hint(),
+            PrecheckError::NoSpace { .. } => Some(
+                "Free space there. The space of files that the rewind removes is not counted, because they are removed last. To skip this check, use --ignore-free-space."
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+/// Space needed and available on each of these file systems.
+fn shortage_list(shortages: &[SpaceNeed]) -> String {
+    let one = |short: &SpaceNeed| {
+        let (needed, free) = (short.needed.div_ceil(1024), short.available / 1024);
+        format!("the file system of \"{}\" needs {needed} kB and has {free} kB", short.directory.display())
+    };
+    shortages.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// Checks everything that can fail, and returns the space needed on each file system.
 ///
 /// # Errors
-/// What a rewind would fail with.
-pub(crate) fn rehearse(
+/// The error that the rewind would fail with.
+pub(crate) fn precheck(
     options: &Options,
     target: &Target,
     source: &dyn Source,
     planned: &Planned<'_>,
     journal: &NewJournal<'_>,
-    keeping: Option<&Keeping>,
-) -> Result<Vec<SpaceNeed>, RewindError> {
+    saving: Option<&Saving>,
+) -> Result<Vec<SpaceNeed>, PrecheckError> {
     check_target(target, planned)?;
-    planned.outside.check()?;
+    planned.facts.external.check()?;
     check_source(source, planned)?;
     let needs =
-        space::needs(target.root(), planned, journal.size(), keeping.map(|keeping| keeping.need(planned)))?;
+        space::needs(target.root(), planned, journal.size(), saving.map(|saving| saving.need(planned)))?;
     let shortages = space::shortages(&needs);
     if !shortages.is_empty() {
-        let error = RewindError::NoSpace { shortages };
+        let error = PrecheckError::NoSpace { shortages };
         match options.space {
             SpaceCheck::Enforce => return Err(error),
             SpaceCheck::Ignore => tracing::warn!("{error}"),
@@ -48,14 +88,14 @@ pub(crate) fn rehearse(
     Ok(needs)
 }
 
-/// Files can be opened for writing, names can be made and removed, tablespaces can be made.
-fn check_target(target: &Target, planned: &Planned<'_>) -> Result<(), RewindError> {
+/// Checks that files can be written, names created and removed, and tablespaces created.
+fn check_target(target: &Target, planned: &Planned<'_>) -> Result<(), PrecheckError> {
     let plan = &planned.plan;
-    let wal_dir = planned.clusters.target.version().wal_dir();
+    let wal_dir = planned.facts.clusters.target.version().wal_dir();
     let wal = plan.wal.copy.iter().map(|file| &file.name).chain(&plan.wal.elsewhere);
     let wal: Vec<DataPath> =
         wal.filter_map(|name| DataPath::parse(format!("{wal_dir}/{name}")).ok()).collect();
-    let sealed = [control_path(planned.clusters.target.version().names()), seal::label_path()];
+    let sealed = [control_path(planned.facts.clusters.target.version().names()), label_path()];
 
     let created = plan.create.iter().chain(&plan.remove).map(|(path, _)| path);
     let copied = plan.copy.iter().map(|(path, _)| path);
@@ -77,10 +117,10 @@ fn check_target(target: &Target, planned: &Planned<'_>) -> Result<(), RewindErro
     Ok(gone.into_par_iter().try_for_each(|path| target.check_removable(path))?)
 }
 
-/// The first byte of every file to be copied that the source's server need not be able to read itself:
-/// whoever put it there may have closed it. One file of its data tells that the role may read those. Files that
-/// were compared have been read already.
-fn check_source(source: &dyn Source, planned: &Planned<'_>) -> Result<(), RewindError> {
+/// Reads the first byte of every file to copy that is not part of the server's data: its permissions may keep the
+/// source's server from reading it. Of the data one file copied whole and one relation are read, which shows that the
+/// role may read files at all. Files that were compared have been read already.
+fn check_source(source: &dyn Source, planned: &Planned<'_>) -> Result<(), PrecheckError> {
     let plan = &planned.plan;
     let copied = plan.copy.iter().map(|(path, _)| path);
     let foreign = copied.clone().filter(|path| !is_data(path));
@@ -92,7 +132,7 @@ fn check_source(source: &dyn Source, planned: &Planned<'_>) -> Result<(), Rewind
     source.fetch(&files, &ranges, &Nothing).map_err(|error| SourceError::from(error).into())
 }
 
-/// What is read is not needed; a file that is gone needs no copy.
+/// Discards the bytes. A file that is gone is no error: it need not be copied.
 struct Nothing;
 
 impl ChunkSink for Nothing {

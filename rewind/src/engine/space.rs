@@ -1,6 +1,6 @@
-//! Free space: what a rewind will add to each file system, and whether it fits.
+//! Free space: how much a rewind adds to each file system, and whether there is room.
 //!
-//! What will be removed does not count as free: it goes last.
+//! The space of files that will be removed does not count as free, because they are removed last.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -12,23 +12,26 @@ use crate::outcome::SpaceNeed;
 use crate::plan::Planned;
 use crate::target::TargetError;
 
-/// Added to what is needed on each file system: the source goes on writing, and file systems need a little
-/// for themselves. Besides, one hundredth of the need.
+/// Bytes added to the need of each file system, along with one hundredth of it: the source goes on writing, and file
+/// systems need some space for themselves.
 const MARGIN: u64 = 8 << 20;
 
-/// What is allocated in: the usual block of a file system.
+/// Bytes that file systems usually allocate at a time.
 const BLOCK: u64 = 4096;
 
-/// What the plan needs on every file system it writes to; the journal has so many bytes.
-/// `beside` says what is written outside of it besides.
+/// The space that the plan needs on every file system it writes to. `journal` is the size of the journal in bytes.
+/// `saved` is the directory in which discarded data is saved, and the bytes needed there.
+///
+/// # Errors
+/// The file system of a directory, or its free space, could not be determined.
 pub(crate) fn needs(
     root: &Path,
     planned: &Planned<'_>,
     journal: u64,
-    beside: Option<(&Path, u64)>,
+    saved: Option<(&Path, u64)>,
 ) -> Result<Vec<SpaceNeed>, TargetError> {
     let mut needs = Needs { root, planned, directories: BTreeMap::new(), bytes: BTreeMap::new() };
-    // Beside the journal its predecessor and the label may be there for a moment.
+    // Journal and label are replaced by renaming, so old and new ones exist at once.
     needs.add(None, 2 * (journal + BLOCK))?;
     let plan = &planned.plan;
     for (path, kind) in &plan.create {
@@ -46,7 +49,7 @@ pub(crate) fn needs(
     for tail in &plan.copy_tail {
         needs.grows(&tail.path, tail.to)?;
     }
-    let geometry = planned.clusters.target.geometry();
+    let geometry = planned.facts.clusters.target.geometry();
     let wal_dir = geometry.version.wal_dir();
     let copied = plan.wal.copy.iter().map(|file| (&file.name, file.full_length));
     let elsewhere = plan.wal.elsewhere.iter().map(|name| (name, geometry.segment_size.bytes()));
@@ -55,7 +58,7 @@ pub(crate) fn needs(
             needs.grows(&path, length)?;
         }
     }
-    if let Some((directory, bytes)) = beside {
+    if let Some((directory, bytes)) = saved {
         let (place, device) = existing(directory.to_owned())?;
         needs.bytes.entry(device).or_insert((place, 0)).1 += bytes;
     }
@@ -70,20 +73,21 @@ pub(crate) fn shortages(needs: &[SpaceNeed]) -> Vec<SpaceNeed> {
 struct Needs<'a> {
     root: &'a Path,
     planned: &'a Planned<'a>,
-    /// The file system a directory is on.
+    /// The device number of the file system that a directory is on.
     directories: BTreeMap<Option<DataPath>, u64>,
-    /// What is added to each, and the first directory found on it.
+    /// By device number: the first directory found on the file system, and the bytes added to it.
     bytes: BTreeMap<u64, (PathBuf, u64)>,
 }
 
 impl Needs<'_> {
-    /// A file will have this length; what it occupies now counts.
+    /// Counts the growth of a file to `length` bytes; the space that it occupies now is deducted.
     fn grows(&mut self, path: &DataPath, length: u64) -> Result<(), TargetError> {
         let occupied = path.below(self.root).symlink_metadata().map_or(0, |metadata| metadata.blocks() * 512);
         let growth = length.next_multiple_of(BLOCK).saturating_sub(occupied);
         self.add(path.parent().as_ref(), growth)
     }
 
+    /// Counts bytes added below a directory (`None`: the data directory).
     fn add(&mut self, directory: Option<&DataPath>, bytes: u64) -> Result<(), TargetError> {
         let key = directory.cloned();
         let device = match self.directories.get(&key) {
@@ -101,14 +105,14 @@ impl Needs<'_> {
         Ok(())
     }
 
-    /// The nearest directory that is there already, and its file system.
+    /// The nearest directory above that exists, and its device number.
     fn place(&self, directory: Option<&DataPath>) -> Result<(PathBuf, u64), TargetError> {
         existing(self.target_of_new_link(directory).unwrap_or_else(|| {
             directory.map_or_else(|| self.root.to_owned(), |directory| directory.below(self.root))
         }))
     }
 
-    /// Where a tablespace link leads that is still to be made, for what lies in it.
+    /// The directory of a new tablespace, if `directory` lies below a link that the plan creates.
     fn target_of_new_link(&self, directory: Option<&DataPath>) -> Option<PathBuf> {
         let mut at = directory.cloned();
         while let Some(path) = at {
@@ -120,6 +124,7 @@ impl Needs<'_> {
         None
     }
 
+    /// Adds the margin, and reads the free space of every file system.
     fn result(self) -> Result<Vec<SpaceNeed>, TargetError> {
         let need = |(directory, bytes): (PathBuf, u64)| {
             let found = rustix::fs::statvfs(&directory).map_err(|error| TargetError {
@@ -134,7 +139,7 @@ impl Needs<'_> {
     }
 }
 
-/// The nearest directory that is there already, and its file system.
+/// The nearest directory at or above `place` that exists, and its device number.
 fn existing(mut place: PathBuf) -> Result<(PathBuf, u64), TargetError> {
     loop {
         match place.metadata() {
@@ -150,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_those_that_lack_space() {
+    fn shortages_are_needs_above_the_free_space() {
         let need = |needed, available| SpaceNeed { directory: "/d".into(), needed, available };
         assert_eq!(shortages(&[need(5, 5), need(6, 5), need(0, 0)]), [need(6, 5)]);
     }

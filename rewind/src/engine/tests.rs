@@ -1,4 +1,5 @@
-//! Whole rewinds of directories made up for them: sizes of pages and resource managers that no server at hand has.
+//! Complete rewinds of generated data directories, with block sizes and resource managers that no available server
+//! has.
 //!
 //!     target  ── checkpoint ─┬─ blocks 1 and 3 ── checkpoint     timeline 1
 //!     source                 └─ block 4 ── checkpoint            timeline 2
@@ -23,7 +24,7 @@ struct Cluster {
     wal: WalBuilder,
 }
 
-/// The two directories, and whatever the target's last records are to be.
+/// Both data directories. The target's WAL ends with records that the source does not have.
 struct Pair {
     _directory: tempfile::TempDir,
     version: Version,
@@ -82,7 +83,7 @@ impl Pair {
         run(&options, &Silent)
     }
 
-    /// Why it is refused, in full; the target stays as it is.
+    /// Runs a rewind that must be refused and leave the target unchanged; returns the error with all its causes.
     fn refusal(&self) -> String {
         let failure = self.rewind().unwrap_err();
         assert_eq!((failure.target, self.blocks()), (TargetState::Untouched, "T".repeat(BLOCKS as usize)));
@@ -95,14 +96,14 @@ impl Pair {
         why
     }
 
-    /// Whose each block of the target's table is: the first byte of every page says it.
+    /// One character for each block of the target's table: `T` if it is the target's, `S` if it is the source's.
     fn blocks(&self) -> String {
         let bytes = std::fs::read(self.target.root.join("base/5/16384")).unwrap();
         assert_eq!(bytes.len(), (BLOCKS * self.block_size) as usize);
         let pages = bytes.chunks(self.block_size as usize);
         pages
             .map(|page| {
-                assert!(page.iter().all(|byte| *byte == page[0]), "a page of both sides");
+                assert!(page.iter().all(|byte| *byte == page[0]), "a page with bytes of both sides");
                 char::from(page[0])
             })
             .collect()
@@ -116,7 +117,7 @@ impl Pair {
 }
 
 impl Cluster {
-    /// Writes a cleanly stopped data directory in which every page of the table is full of `owner`.
+    /// Writes a cleanly shut down data directory in which every page of the table is full of `owner`.
     fn write(&mut self, version: Version, block_size: u32, owner: u8) {
         let names = version.names();
         let put = |path: &str, bytes: &[u8]| {
@@ -165,7 +166,7 @@ fn assert_rewound(pair: &Pair, blocks: &str) {
 }
 
 #[test]
-fn pages_of_every_size() {
+fn rewinds_with_every_block_size() {
     for block_size in [8192, 16_384, 32_768] {
         for (key, name) in
             [("postgresql", "15"), ("postgresql", "9.6"), ("kingbase-v8r3", "9.6"), ("kingbase-v8r6", "12")]
@@ -182,13 +183,13 @@ fn pages_of_every_size() {
 fn blocks_named_by_an_extensions_resource_manager_are_copied() {
     let lost = [touch(200, &[1]), touch(255, &[3, 5])];
     assert_rewound(&Pair::new(version("postgresql", "15"), 8192, &lost), "TSTSTS");
-    // Before 15 there is no such manager: the WAL is not what it should be.
+    // Before 15 there are no custom resource managers, so the WAL is invalid.
     let why = Pair::new(version("postgresql", "14"), 8192, &lost).refusal();
     assert!(
         why.contains("WAL of the target ends at") && why.contains("invalid resource manager 200"),
         "{why}"
     );
-    // One that changes files nobody knows how.
+    // A record that changes files in an unknown way.
     let special = RecordSpec { info: 0x01, ..touch(200, &[1]) };
     let why = Pair::new(version("postgresql", "15"), 8192, &[special]).refusal();
     assert!(why.contains("rmid: 200, rmgr: custom200"), "{why}");
@@ -199,9 +200,9 @@ fn a_relation_change_that_only_a_fork_knows_stops_the_rewind() {
     let fork = version("kingbase-v8r6", "12");
     for (rmid, name) in [(6, "TablespaceEnc"), (7, "TabcolumnEnc")] {
         let special = RecordSpec { info: 0x11, ..touch(rmid, &[1]) };
-        let said = Pair::new(fork, 8192, &[special]).refusal();
-        assert!(said.contains(&format!("rmid: {rmid}, rmgr: {name}, info: 11")), "{said}");
+        let why = Pair::new(fork, 8192, &[special]).refusal();
+        assert!(why.contains(&format!("rmid: {rmid}, rmgr: {name}, info: 11")), "{why}");
     }
-    // Without that mark its blocks are blocks like others.
+    // Without that flag its blocks are copied like all others.
     assert_rewound(&Pair::new(fork, 8192, &[touch(6, &[1]), touch(23, &[2])]), "TSSTTT");
 }

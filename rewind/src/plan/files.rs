@@ -1,61 +1,61 @@
-//! The plan: what will be done to every path, decided from the two listings and the page map alone.
+//! Decides what is done to every path, from the listings of both sides and the page map alone.
 //!
-//! Pure: no file is opened here. The WAL directory's own files are planned in [`crate::plan::wal`].
+//! No file is opened here. The files of the WAL directory are planned in [`crate::plan::wal`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use walparse::{PageMap, RelSegment, RelationBlocks, Version};
 
 use crate::datadir::data_path::DataPath;
 use crate::datadir::exclude::{Disposition, disposition};
 use crate::datadir::inventory::{EntryKind, Inventory};
-use crate::datadir::keep::{Keep, KeepError, is_data};
+use crate::datadir::keep::{Keep, is_data};
 use crate::outcome::PlanSummary;
+use crate::plan::error::PlanError;
 use crate::plan::wal::{self, WalPlan};
-use crate::survey::delta::Compared;
 
-/// Everything that will be done, each list in the order in which it is done.
+/// Everything that will be done. Each list is in the order of execution. All sizes are in bytes.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct RewindPlan {
-    /// Directories and tablespace links to make, parents first.
+    /// Directories and tablespace links to create, parents first, in byte order of their paths.
     pub(crate) create: Vec<(DataPath, EntryKind)>,
     /// Files to copy whole, with their size on the source.
     pub(crate) copy: Vec<(DataPath, u64)>,
-    /// Files of which only what differs is copied.
+    /// Files of which only the ranges that differ are copied.
     pub(crate) patch: Vec<Patch>,
-    /// Relation files to lengthen.
+    /// Relation files to extend.
     pub(crate) copy_tail: Vec<Tail>,
-    /// Relation files in which single blocks are copied, with their numbers in the file.
+    /// Relation files of which single blocks are copied, with the numbers of these blocks in the file.
     pub(crate) blocks: Vec<(DataPath, RelationBlocks)>,
-    /// Changed blocks that are not copied because replay makes them anew.
+    /// Number of changed blocks that are not copied, because replay restores them.
     pub(crate) left_to_replay: u64,
-    /// Relation files to cut, with their size on the source.
+    /// Relation files to truncate, with their size on the source.
     pub(crate) truncate: Vec<(DataPath, u64)>,
     /// Entries to remove, children first.
     pub(crate) remove: Vec<(DataPath, EntryKind)>,
-    /// What happens in the WAL directory.
+    /// What is done in the WAL directory.
     pub(crate) wal: WalPlan,
-    /// Entries of the target that are its own, without those below them.
+    /// Local files and directories of the target that are kept, without the paths below these directories.
     pub(crate) kept: Vec<DataPath>,
-    /// Such entries that only the source has.
+    /// Paths that match the same patterns but exist only on the source. They are not copied.
     pub(crate) not_taken: Vec<DataPath>,
-    /// Entries that stay as they are.
+    /// Number of entries that need no change.
     pub(crate) unchanged: u64,
 }
 
-/// A file of which both sides have different parts.
+/// A file that is partly the same on both sides.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Patch {
     /// The file.
     pub(crate) path: DataPath,
     /// Its size on the source.
     pub(crate) size: u64,
-    /// Offset and length of what differs; the last one may reach beyond the end.
+    /// Offset and length of the ranges that differ. The last one may extend beyond the end of the file.
     pub(crate) ranges: Vec<(u64, u32)>,
 }
 
 impl Patch {
-    /// The bytes to copy.
+    /// The number of bytes to copy.
     pub(crate) fn bytes(&self) -> u64 {
         self.ranges
             .iter()
@@ -75,46 +75,28 @@ pub(crate) struct Tail {
     pub(crate) to: u64,
 }
 
-/// Why no plan can be made.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum PlanError {
-    /// A path is a file on one side and something else on the other.
-    #[error("file \"{path}\" is of different type in source and target")]
-    DifferentType {
-        /// The path.
-        path: DataPath,
-    },
-    /// What is to be kept is data.
-    #[error(transparent)]
-    Keep(#[from] KeepError),
-    /// A relation's path on the source is no regular file.
-    #[error("data file \"{path}\" in source is not a regular file")]
-    NotRegular {
-        /// The path.
-        path: DataPath,
-    },
-}
-
-/// What the plan is made from.
+/// The input of the plan.
 pub(crate) struct PlanInput<'a> {
     pub(crate) source: &'a Inventory,
     pub(crate) target: &'a Inventory,
-    /// When an unfinished run is resumed: the target as that has left it, while `target` is as it was before.
+    /// When an unfinished rewind is resumed: the target as it is now. `target` is then the target before that rewind.
     pub(crate) present: Option<&'a Inventory>,
+    /// The changed blocks that must be copied.
     pub(crate) page_map: &'a PageMap,
-    /// What is known to differ in files that would be copied whole.
+    /// The ranges that differ in files that would be copied whole, as far as these were compared.
     pub(crate) compared: &'a Compared,
     pub(crate) version: Version,
+    /// In bytes.
     pub(crate) block_size: u32,
     pub(crate) blocks_per_segment: u32,
     pub(crate) wal: WalPlan,
     pub(crate) keep: &'a Keep,
 }
 
-/// Decides what to do.
+/// Makes the plan.
 ///
 /// # Errors
-/// The two sides do not fit together.
+/// A path of the data is of different type on the two sides, or a pattern of files to keep matches data.
 pub(crate) fn plan(input: PlanInput<'_>) -> Result<RewindPlan, PlanError> {
     let mut plan = RewindPlan { wal: input.wal.clone(), ..RewindPlan::default() };
     let mut kept = BTreeSet::new();
@@ -137,19 +119,19 @@ pub(crate) fn plan(input: PlanInput<'_>) -> Result<RewindPlan, PlanError> {
         decide(&input, &mut plan, path, source, target)?;
     }
     keep_directories(&mut plan);
-    // Children stand behind their parents in byte order of the paths.
+    // In byte order of the paths, children follow their parents.
     plan.remove.reverse();
     Ok(plan)
 }
 
 impl RewindPlan {
-    /// What will be made at `path`, if anything is.
+    /// The directory or link that will be created at `path`, if any.
     pub(crate) fn new_entry(&self, path: &DataPath) -> Option<&EntryKind> {
         let at = self.create.binary_search_by(|(other, _)| other.cmp(path)).ok()?;
         Some(&self.create[at].1)
     }
 
-    /// Files and bytes per action.
+    /// Files and bytes per action. `source` is the listing of the source, `block_size` is in bytes.
     pub(crate) fn summary(&self, source: &Inventory, block_size: u32) -> PlanSummary {
         let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0, u64::saturating_add);
         let blocks = sum(&mut self.blocks.iter().map(|(_, blocks)| blocks.len()));
@@ -175,9 +157,11 @@ impl RewindPlan {
     }
 }
 
-/// Whether a path is a link, a socket or the like on one side and something on the other: it then stays
-/// as it is on the target, with all that may be below it, because following a link would lead out of the
-/// directory. Not so where the server keeps its data: that must be made the source's.
+/// Whether a path exists on the source and is a link or a special file on either side. It is then left as it is on
+/// the target, with everything below it, because following a link would leave the data directory.
+///
+/// # Errors
+/// The path belongs to the server's data, which must become the source's.
 fn is_kept_link(
     path: &DataPath,
     source: Option<&EntryKind>,
@@ -187,7 +171,7 @@ fn is_kept_link(
     if is_kept && is_data(path) { Err(PlanError::DifferentType { path: path.clone() }) } else { Ok(is_kept) }
 }
 
-/// A directory that holds something kept is not removed, although the source has none.
+/// Removes directories that contain kept files from the list of entries to remove.
 fn keep_directories(plan: &mut RewindPlan) {
     let mut holding = BTreeSet::new();
     for path in &plan.kept {
@@ -200,7 +184,7 @@ fn keep_directories(plan: &mut RewindPlan) {
     plan.remove.retain(|(path, _)| !holding.contains(path));
 }
 
-/// Whether one of the directories a path is in was left as it is.
+/// Whether a path is below one of these directories.
 fn is_below(path: &DataPath, kept: &BTreeSet<DataPath>) -> bool {
     if kept.is_empty() {
         return false;
@@ -215,7 +199,7 @@ fn is_below(path: &DataPath, kept: &BTreeSet<DataPath>) -> bool {
     false
 }
 
-/// Decides about one path; the first rule that fits counts.
+/// Decides about one path: the first rule that applies counts.
 fn decide(
     input: &PlanInput<'_>,
     plan: &mut RewindPlan,
@@ -223,13 +207,13 @@ fn decide(
     source: Option<&EntryKind>,
     target: Option<&EntryKind>,
 ) -> Result<(), PlanError> {
-    // The mark stands in `backup_label` while files are changed: taking it away would let a server start.
+    // `backup_label` holds the mark while files are changed. Without it a server could start.
     if wal::is_planned_there(path, input.version) || path.as_bytes() == b"backup_label" {
         return Ok(());
     }
     let source = match disposition(path, input.version.names()) {
         Disposition::LeaveAlone => return Ok(()),
-        // As if the source did not have it: gone from the target, too.
+        // Treated as if the source did not have it, so it is removed from the target.
         Disposition::Exclude => None,
         Disposition::Consider => source,
     };
@@ -253,7 +237,7 @@ fn decide(
     Ok(())
 }
 
-/// Decides about a file that both sides have.
+/// Decides about a file that both sides have: `from` is its size on the target, `to` its size on the source.
 fn both_files(input: &PlanInput<'_>, plan: &mut RewindPlan, path: &DataPath, from: u64, to: u64) {
     if is_version_file(path, input.version) {
         plan.unchanged += 1;
@@ -263,7 +247,7 @@ fn both_files(input: &PlanInput<'_>, plan: &mut RewindPlan, path: &DataPath, fro
         match input.compared.differing.get(path) {
             None => plan.copy.push((path.clone(), to)),
             Some(ranges) if ranges.is_empty() && from == to => plan.unchanged += 1,
-            // No replay mends it: never parts of two states of it.
+            // Replay does not repair such a file, so it must not be put together from two states.
             Some(_) if !is_data(path) => plan.copy.push((path.clone(), to)),
             Some(ranges) => {
                 plan.patch.push(Patch { path: path.clone(), size: to, ranges: ranges.clone() });
@@ -271,16 +255,16 @@ fn both_files(input: &PlanInput<'_>, plan: &mut RewindPlan, path: &DataPath, fro
         }
         return;
     };
-    // Blocks beyond the end on either side need no copy: they are part of the missing end, or are cut
-    // off, or replay of the source's WAL brings them.
-    // A block cut short, by a full disk or a crash, is copied anew with the rest.
+    // Blocks beyond the end of the file on either side are not copied one by one: they are part of the tail, or are
+    // truncated, or replay of the source's WAL restores them. An incomplete block at the end of the file, left by a
+    // full disk or a crash, is copied with the tail.
     let block_size = u64::from(input.block_size);
     let from = if from < to { from - from % block_size } else { from };
     let whole_blocks = from.min(to) / block_size;
     let first = file.segment.saturating_mul(input.blocks_per_segment);
     let in_file = input.page_map.blocks_in(file, input.blocks_per_segment).map(|block| block.0 - first);
     let blocks: RelationBlocks = in_file.filter(|&block| u64::from(block) < whole_blocks).collect();
-    // What an unfinished run appended from another source may go beyond what this one has.
+    // An unfinished rewind may have extended the file beyond its size on this source.
     let here = match input.present.and_then(|present| present.get(path)) {
         Some(EntryKind::File { size }) => from.max(*size),
         _ => from,
@@ -299,17 +283,18 @@ fn both_files(input: &PlanInput<'_>, plan: &mut RewindPlan, path: &DataPath, fro
     }
 }
 
-/// The version cannot differ, and a server with a damaged file would not start.
+/// Whether a path is a `PG_VERSION` file. It need not be copied: the version is the same on both sides, and a
+/// server with a damaged one would not have started.
 fn is_version_file(path: &DataPath, version: Version) -> bool {
     path.as_bytes().ends_with(version.names().version_file.as_bytes())
 }
 
-/// What a file may have grown by and still be compared.
+/// Bytes by which a file may have grown and still be compared, however small it was.
 const MUCH: u64 = 64 << 20;
 
-/// The files on both sides that are copied whole, unless comparing shows that less will do: with their size
-/// on the source. Those that are empty on one side are not worth comparing, and the source's server may be
-/// unable to read one that the target keeps.
+/// The files on both sides that are copied whole unless they are compared, with their size on the source. Files
+/// that are empty on one side are left out, and files that are kept, because the source's server may be unable to
+/// read its copy.
 pub(crate) fn whole_on_both<'a>(
     source: &'a Inventory,
     target: &'a Inventory,
@@ -318,7 +303,7 @@ pub(crate) fn whole_on_both<'a>(
 ) -> impl Iterator<Item = (&'a DataPath, u64)> {
     both(source, target).filter_map(move |(path, source, target)| match (source, target) {
         (Some(EntryKind::File { size }), Some(EntryKind::File { size: here })) => {
-            // Nor one that has many times the size there: hardly anything can be the same.
+            // A file that is many times larger on the source can have little in common.
             let is_copied = *size > 0
                 && *here > 0
                 && *size / 4 <= here.saturating_add(MUCH)
@@ -334,14 +319,14 @@ pub(crate) fn whole_on_both<'a>(
     })
 }
 
-/// Whether a path, or a directory it is in, is one of those the target keeps.
+/// Whether a path, or a directory above it, is kept.
 fn is_kept(path: &DataPath, keep: &Keep) -> bool {
     let parts = std::iter::successors(Some(path.clone()), DataPath::parent);
-    // A pattern that matches data ends the run elsewhere.
+    // A pattern that matches data is reported when the plan is made.
     parts.into_iter().any(|path| keep.matches(&path).unwrap_or(true))
 }
 
-/// Whether a path is that of a relation's file, of whichever fork.
+/// Whether a path is that of a relation file of any fork.
 pub(crate) fn is_of_relation(path: &DataPath, version: Version) -> bool {
     let Some(path) = path.as_str() else { return false };
     let main = ["_fsm", "_vm", "_init"].iter().find_map(|fork| {
@@ -351,11 +336,12 @@ pub(crate) fn is_of_relation(path: &DataPath, version: Version) -> bool {
     RelSegment::parse(main.as_deref().unwrap_or(path), version).is_some()
 }
 
+/// The relation segment whose main fork is stored at a path.
 fn relation_file(path: &DataPath, version: Version) -> Option<RelSegment> {
     RelSegment::parse(path.as_str()?, version)
 }
 
-/// Walks two listings side by side: every path of either, in order.
+/// All paths of two listings in their order, each with its entry on the source and on the target.
 fn both<'a>(
     source: &'a Inventory,
     target: &'a Inventory,
@@ -374,6 +360,23 @@ fn both<'a>(
         let path = ours.or(theirs).map(|(path, _)| path)?;
         Some((path, ours.map(|(_, kind)| kind), theirs.map(|(_, kind)| kind)))
     })
+}
+
+/// The result of comparing files.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Compared {
+    /// For each compared file, the offset and length of the ranges that differ, in order. Without ranges, the
+    /// target has the same bytes up to the end of the source's file.
+    pub(crate) differing: BTreeMap<DataPath, Vec<(u64, u32)>>,
+    /// Approximate number of bytes received from the source for this.
+    pub(crate) bytes: u64,
+}
+
+/// Bytes requested beyond the listed size of a file, so that a file that has grown a little since then is copied
+/// completely. None for relation files: their growth is in the WAL.
+pub(crate) fn growth(path: &DataPath, version: Version) -> u64 {
+    const GROWTH: u64 = 8192;
+    if is_of_relation(path, version) { 0 } else { GROWTH }
 }
 
 #[cfg(test)]
@@ -461,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_file_that_was_compared_only_what_differs_is_copied() {
+    fn of_a_compared_file_only_the_ranges_that_differ_are_copied() {
         let sizes =
             |conf, xact| listing(&[("a.conf", Some(conf)), ("pg_xact/0000", Some(xact)), ("c", Some(9))]);
         let mut compared = Compared::default();
@@ -487,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fork_is_of_a_relation() {
+    fn files_of_every_fork_belong_to_a_relation() {
         let version = Version::find(1300, 202_209_061).unwrap();
         for (name, expected) in [
             ("base/5/1", true),
@@ -518,20 +521,20 @@ mod tests {
     }
 
     #[test]
-    fn a_block_cut_short_is_copied_anew() {
+    fn an_incomplete_block_is_copied_with_the_tail() {
         let sides = |size| listing(&[("base/5/16384", Some(size))]);
         let plan = make(&sides(8192 * 4), &sides(8192 * 2 + 100), &PageMap::new()).unwrap();
         assert_eq!(plan.copy_tail, [Tail { path: path("base/5/16384"), from: 8192 * 2, to: 8192 * 4 }]);
     }
 
     #[test]
-    fn links_are_left_alone_with_all_below_and_refused_among_the_data() {
+    fn links_are_left_as_they_are_but_refused_among_the_data() {
         let other = |name: &str| Inventory::new(vec![(path(name), EntryKind::Other)]).unwrap();
         let source = listing(&[("log", None), ("log-x", Some(1)), ("log/a", Some(1))]);
         let plan = make(&source, &other("log"), &PageMap::new()).unwrap();
         assert_eq!((plan.copy, plan.create, plan.remove), (vec![(path("log-x"), 1)], vec![], vec![]));
         let plan = make(&other("log"), &source, &PageMap::new()).unwrap();
-        assert_eq!(plan.remove.len(), 1, "only log-x goes");
+        assert_eq!(plan.remove.len(), 1, "only log-x is removed");
         let plan = make(&Inventory::default(), &other("socket"), &PageMap::new()).unwrap();
         assert_eq!(plan.remove, [(path("socket"), EntryKind::Other)]);
         for data in ["base/5/1", "pg_xact", "pg_xact/0000", "global/1262"] {
@@ -544,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_neither_copied_nor_removed() {
+    fn kept_files_are_neither_copied_nor_removed() {
         let source = listing(&[
             ("base", None),
             ("base/5", None),

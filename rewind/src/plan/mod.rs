@@ -1,12 +1,14 @@
-//! Making the plan: the pure parts ([`crate::plan::files`], [`crate::plan::wal`]) with what they need from both
-//! sides, and the checks of what the plan would do.
+//! Decides what happens to every path of the target, from the facts that the survey found.
+//!
+//! The modules that decide are pure: [`files`] and [`wal`]. This one gives them what they need from both sides, and
+//! checks that the plan can be carried out.
 
 pub(crate) mod files;
 pub(crate) mod wal;
 mod tablespaces;
+pub(crate) mod error;
 
 use std::collections::BTreeSet;
-
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -16,180 +18,254 @@ use crate::clock::Clock;
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::datadir::keep::Keep;
-use crate::error::RewindError;
+use crate::datadir::label::BackupLabel;
 use crate::options::{KeepDiverged, RebuiltBlocks};
 use crate::outcome::{CommonCheckpoint, Divergence, Report};
-use crate::plan::files::{PlanInput, RewindPlan};
+use crate::plan::error::PlanError;
+use crate::plan::files::{Compared, PlanInput, RewindPlan};
 use crate::plan::wal::{WalPlan, WalPlanInput};
 use crate::source::Source;
-use crate::survey::delta::Compared;
-use crate::survey::divergence;
-use crate::survey::preflight::Clusters;
-use crate::target::external_files::Outside;
+use crate::target::external_files::ExternalFiles;
 use crate::wal::changed::ChangedBlocks;
+use crate::wal::error::WalError;
+use crate::wal::source::source_end;
 use crate::wal::target::TargetWal;
 
-/// The most segments that replay may have to go through: 16 TB of the usual size.
+/// Limit on the segments that replay may have to read: 16 TB with segments of 16 MB.
 const MAX_SEGMENTS: u64 = 1 << 20;
 
-/// Everything that is known before the first write.
-pub(crate) struct Planned<'a> {
-    pub(crate) clusters: Clusters,
+/// The control files of both sides, checked to be compatible.
+#[derive(Clone, Debug)]
+pub(crate) struct Clusters {
+    pub(crate) source: ControlFile,
+    pub(crate) target: ControlFile,
+    /// The target's `backup_label`, if it has one.
+    pub(crate) label: Option<BackupLabel>,
+}
+
+impl Clusters {
+    /// The last checkpoint before which all of the target's data is on disk: the older of the one in the control
+    /// file and the one in `backup_label`, where a pending replay starts.
+    pub(crate) fn newest_target_checkpoint(&self) -> walparse::Lsn {
+        match self.label {
+            Some(BackupLabel::Start { checkpoint, .. }) => checkpoint.min(self.target.checkpoint_lsn()),
+            _ => self.target.checkpoint_lsn(),
+        }
+    }
+}
+
+/// The fork: the point of divergence, and the changes in the target's WAL beyond it.
+pub(crate) struct Fork {
+    /// The history of the source's timeline.
     pub(crate) source_history: TimelineHistory,
-    pub(crate) wal: TargetWal<'a>,
+    /// The point of divergence.
     pub(crate) divergence: Divergence,
     /// The last checkpoint of the target that both histories share.
     pub(crate) common_checkpoint: CommonCheckpoint,
-    /// Where replay will start.
-    pub(crate) checkpoint: CommonCheckpoint,
-    pub(crate) checkpoint_search: (Timestamp, Timestamp),
+    /// The checkpoint at whose redo location replay will start.
+    pub(crate) replay_start: CommonCheckpoint,
+    /// When the search for the common checkpoint began and ended.
+    pub(crate) search_time: (Timestamp, Timestamp),
+    /// The blocks changed by the target's WAL since the common checkpoint.
     pub(crate) changed: ChangedBlocks,
-    /// From where to where the common WAL, as it is in the target's WAL directory or was fetched, has been
-    /// read through.
+    /// Start and end of the common WAL that has been verified record by record, if any. It was read from the
+    /// target, or from where its missing WAL was found.
     pub(crate) verified: Option<(Lsn, Lsn)>,
-    pub(crate) source_files: Inventory,
-    pub(crate) target_files: Inventory,
-    /// When an unfinished run is resumed: the target as that has left it.
-    pub(crate) present_files: Option<Inventory>,
-    /// What is known to differ in files that would be copied whole.
-    pub(crate) compared: Compared,
-    /// What is outside the target's data directory.
-    pub(crate) outside: Outside,
-    /// When an unfinished run is resumed: the WAL files that were there before it.
-    pub(crate) own_wal_files: Option<BTreeSet<String>>,
-    pub(crate) keep: Keep,
-    /// When an unfinished run is resumed: where that one has kept what it gives up.
-    pub(crate) keep_diverged: Option<KeepDiverged>,
-    pub(crate) plan: RewindPlan,
-    /// Bytes and records of the target's WAL.
+    /// Bytes and records of the target's WAL that were read.
     pub(crate) scanned: (u64, u64),
 }
 
+/// The files of both sides.
+pub(crate) struct Files {
+    pub(crate) source: Inventory,
+    /// The target's files before the rewind, even if an unfinished one is resumed.
+    pub(crate) target: Inventory,
+    /// The ranges that differ in files that would be copied whole, as far as these were compared.
+    pub(crate) compared: Compared,
+    /// The rules for local files of the target that are kept.
+    pub(crate) keep: Keep,
+}
+
+/// What an earlier, unfinished run left behind.
+pub(crate) struct Resumed {
+    /// The target's files as they are now.
+    pub(crate) present_files: Inventory,
+    /// The names of the WAL files that the target had before that run.
+    pub(crate) own_wal_files: BTreeSet<String>,
+    /// Where that run has saved discarded data, if anywhere.
+    pub(crate) keep_diverged: Option<KeepDiverged>,
+}
+
+/// The result of the survey.
+pub(crate) struct Facts<'a> {
+    pub(crate) clusters: Clusters,
+    pub(crate) fork: Fork,
+    pub(crate) files: Files,
+    /// The target's WAL.
+    pub(crate) wal: TargetWal<'a>,
+    /// Files that belong to the target but lie outside its data directory.
+    pub(crate) external: ExternalFiles,
+    pub(crate) resumed: Option<Resumed>,
+}
+
+impl Facts<'_> {
+    /// When an unfinished rewind is resumed: the names of the WAL files that the target had before it.
+    pub(crate) fn own_wal_files(&self) -> Option<&BTreeSet<String>> {
+        self.resumed.as_ref().map(|resumed| &resumed.own_wal_files)
+    }
+
+    /// When an unfinished rewind is resumed: where it has saved discarded data.
+    pub(crate) fn saved_before(&self) -> Option<&KeepDiverged> {
+        self.resumed.as_ref().and_then(|resumed| resumed.keep_diverged.as_ref())
+    }
+}
+
+/// The plan, with the facts that it is made from.
+pub(crate) struct Planned<'a> {
+    pub(crate) facts: Facts<'a>,
+    pub(crate) plan: RewindPlan,
+}
+
+/// Makes the plan. `root` is the target's data directory.
+///
+/// # Errors
+/// The files of the two sides do not fit together, or WAL that replay needs is missing.
+pub(crate) fn make<'a>(
+    facts: Facts<'a>,
+    source: &dyn Source,
+    root: &Path,
+    rebuilt: RebuiltBlocks,
+) -> Result<Planned<'a>, PlanError> {
+    let plan = decide(&facts, source, root, rebuilt)?;
+    Ok(Planned { facts, plan })
+}
+
 impl Planned<'_> {
-    /// What a second run would fetch, which compares nothing.
+    /// Bytes that the next run would fetch if this one did not finish. That run compares no files.
     pub(crate) fn fetch_bytes_again(&self) -> u64 {
         let copied: BTreeSet<&DataPath> = self.plan.copy.iter().map(|(path, _)| path).collect();
-        let compared = self.compared.differing.iter().filter(|(path, _)| !copied.contains(path));
-        let spared = compared.map(|(path, ranges)| {
-            let size = match self.source_files.get(path) {
+        let compared = self.facts.files.compared.differing.iter().filter(|(path, _)| !copied.contains(path));
+        let avoided = compared.map(|(path, ranges)| {
+            let size = match self.facts.files.source.get(path) {
                 Some(EntryKind::File { size }) => *size,
                 _ => 0,
             };
             size.saturating_sub(ranges.iter().map(|(_, length)| u64::from(*length)).sum())
         });
-        self.fetch_bytes() + spared.sum::<u64>()
+        self.fetch_bytes() + avoided.sum::<u64>()
     }
 
     /// Bytes to fetch from the source.
     pub(crate) fn fetch_bytes(&self) -> u64 {
-        self.plan.summary(&self.source_files, self.clusters.target.block_size()).fetch_bytes()
+        self.plan.summary(&self.facts.files.source, self.facts.clusters.target.block_size()).fetch_bytes()
     }
 
-    /// The figures known so far.
+    /// A report with the figures known so far.
     pub(crate) fn report(&self, clock: &Clock) -> Report {
         let mut report = clock.report();
-        report.divergence = Some(self.divergence);
-        report.checkpoint = Some(self.common_checkpoint);
-        report.checkpoint_search = Some(self.checkpoint_search);
-        report.plan = Some(self.plan.summary(&self.source_files, self.clusters.target.block_size()));
+        report.divergence = Some(self.facts.fork.divergence);
+        report.checkpoint = Some(self.facts.fork.common_checkpoint);
+        report.checkpoint_search = Some(self.facts.fork.search_time);
+        report.plan =
+            Some(self.plan.summary(&self.facts.files.source, self.facts.clusters.target.block_size()));
         let names = |paths: &[DataPath]| paths.iter().map(ToString::to_string).collect();
         report.kept = names(&self.plan.kept);
         report.not_taken = names(&self.plan.not_taken);
-        (report.wal_bytes_scanned, report.wal_records_scanned) = self.scanned;
+        (report.wal_bytes_scanned, report.wal_records_scanned) = self.facts.fork.scanned;
         report
     }
 }
 
 /// Decides about every path.
-pub(crate) fn make_plan(
-    planned: &Planned<'_>,
+fn decide(
+    facts: &Facts<'_>,
     source: &dyn Source,
     root: &Path,
     rebuilt: RebuiltBlocks,
-) -> Result<RewindPlan, RewindError> {
-    let wal = plan_wal_for_replay(planned, source)?;
-    let control = &planned.clusters.target;
+) -> Result<RewindPlan, PlanError> {
+    let wal = plan_wal_for_replay(facts, source)?;
+    let control = &facts.clusters.target;
     for name in &wal.keep {
         let wal_dir = control.version().wal_dir();
         tracing::debug!("Not removing file \"{wal_dir}/{name}\" because it is required for recovery");
     }
-    let (redo, fork) = (planned.checkpoint.redo, planned.divergence.lsn);
-    let (page_map, left_to_replay) = planned.changed.to_copy(redo, fork, rebuilt);
+    let (redo, fork) = (facts.fork.replay_start.redo, facts.fork.divergence.lsn);
+    let (page_map, left_to_replay) = facts.fork.changed.to_copy(redo, fork, rebuilt);
     let mut plan = files::plan(PlanInput {
-        source: &planned.source_files,
-        target: &planned.target_files,
-        present: planned.present_files.as_ref(),
+        source: &facts.files.source,
+        target: &facts.files.target,
+        present: facts.resumed.as_ref().map(|resumed| &resumed.present_files),
         page_map: &page_map,
-        compared: &planned.compared,
+        compared: &facts.files.compared,
         version: control.version(),
         block_size: control.block_size(),
         blocks_per_segment: control.relation_segment_blocks(),
         wal,
-        keep: &planned.keep,
+        keep: &facts.files.keep,
     })?;
     plan.left_to_replay = left_to_replay;
     tablespaces::check(&plan, root, control.version().names())?;
     Ok(plan)
 }
 
-/// Decides about the WAL directory, and makes sure that all that replay needs is to be had.
-pub(crate) fn plan_wal_for_replay(
-    planned: &Planned<'_>,
-    source: &dyn Source,
-) -> Result<WalPlan, RewindError> {
-    let wal = plan_wal_now(planned, source)?;
-    missing_for_replay(planned, &wal.elsewhere)?;
+/// Plans the WAL directory, and checks that all WAL that replay needs can be found.
+///
+/// # Errors
+/// Some of it cannot be found, or the source could not be read.
+pub(crate) fn plan_wal_for_replay(facts: &Facts<'_>, source: &dyn Source) -> Result<WalPlan, WalError> {
+    let wal = plan_wal_now(facts, source)?;
+    missing_for_replay(facts, &wal.elsewhere)?;
     Ok(wal)
 }
 
-/// Decides about the WAL directory, with what the source has on its disk now.
-pub(crate) fn plan_wal_now(planned: &Planned<'_>, source: &dyn Source) -> Result<WalPlan, RewindError> {
-    let available = available_wal(source, &planned.clusters.source, &planned.source_history)?;
-    plan_wal(planned, &planned.source_history, source, available)
+/// Plans the WAL directory, with the WAL that the source has on disk now.
+pub(crate) fn plan_wal_now(facts: &Facts<'_>, source: &dyn Source) -> Result<WalPlan, WalError> {
+    let available = available_wal(source, &facts.clusters.source, &facts.fork.source_history)?;
+    plan_wal(facts, &facts.fork.source_history, source, available)
 }
 
-/// Decides about the WAL directory, with what the source has in its own now.
+/// Plans the WAL directory, with the files in the source's WAL directory now. `available` is how far the source's
+/// WAL is on its disk.
 pub(crate) fn plan_wal(
-    planned: &Planned<'_>,
+    facts: &Facts<'_>,
     source_history: &TimelineHistory,
     source: &dyn Source,
     available: Lsn,
-) -> Result<WalPlan, RewindError> {
-    let (redo, size) = (planned.checkpoint.redo, planned.clusters.target.geometry().segment_size);
+) -> Result<WalPlan, WalError> {
+    let (redo, size) = (facts.fork.replay_start.redo, facts.clusters.target.geometry().segment_size);
     if size.segment_of(available).0.saturating_sub(size.segment_of(redo).0) > MAX_SEGMENTS {
-        return Err(RewindError::WalTooLong { redo, end: available });
+        return Err(WalError::TooLong { redo, end: available });
     }
     let files = source.list_wal()?;
     Ok(wal::plan(&WalPlanInput {
-        geometry: planned.clusters.target.geometry(),
+        geometry: facts.clusters.target.geometry(),
         source_history,
         source: &files,
-        target: &planned.target_files,
-        redo: planned.checkpoint.redo,
-        fork: planned.divergence.lsn,
+        target: &facts.files.target,
+        redo: facts.fork.replay_start.redo,
+        fork: facts.fork.divergence.lsn,
         available,
-        own_files: planned.own_wal_files.as_ref(),
+        own_files: facts.own_wal_files(),
     }))
 }
 
-/// How far the source's WAL is on its disk.
+/// How far the source's WAL is on its disk now.
 pub(crate) fn available_wal(
     source: &dyn Source,
     control: &ControlFile,
     history: &TimelineHistory,
-) -> Result<Lsn, RewindError> {
-    // Nothing is waited for: what is there now is what can be copied.
-    let (_, on_disk) = divergence::source_end(source, control, history, Lsn::INVALID)?;
+) -> Result<Lsn, WalError> {
+    // With an invalid LSN to wait for, this returns at once.
+    let (_, on_disk) = source_end(source, control, history, Lsn::INVALID)?;
     Ok(on_disk)
 }
 
-/// Segments that replay needs and that neither side has must be somewhere else.
-fn missing_for_replay(planned: &Planned<'_>, names: &[String]) -> Result<(), RewindError> {
+/// Checks that segments that replay needs and that neither side has can be found elsewhere.
+fn missing_for_replay(facts: &Facts<'_>, names: &[String]) -> Result<(), WalError> {
     let mut missing = Vec::new();
     for name in names {
-        let found = planned.wal.find_elsewhere(name, false);
-        let found =
-            found.map_err(|error| RewindError::FetchWal { name: name.clone(), source: Box::new(error) })?;
+        let found = facts.wal.find_elsewhere(name, false);
+        let found = found.map_err(|error| WalError::Fetch { name: name.clone(), source: Box::new(error) })?;
         if found.is_none() {
             missing.push(name.clone());
         }
@@ -197,9 +273,9 @@ fn missing_for_replay(planned: &Planned<'_>, names: &[String]) -> Result<(), Rew
     if missing.is_empty() {
         return Ok(());
     }
-    Err(RewindError::MissingReplayWal {
+    Err(WalError::MissingForReplay {
         names: missing,
-        redo: planned.checkpoint.redo,
-        places: planned.wal.places(),
+        redo: facts.fork.replay_start.redo,
+        places: facts.wal.places(),
     })
 }

@@ -1,5 +1,6 @@
-//! Tablespaces that only the source has: each becomes a directory outside of the data directory, and so the
-//! one place where the source says where on this machine is written. What it says is checked, and told.
+//! Tablespaces that only the source has. Each is created in a directory outside the data directory, and only here
+//! does the source determine where on this machine files are written. Therefore these directories are checked and
+//! logged.
 
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
@@ -8,70 +9,78 @@ use walparse::Names;
 
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::EntryKind;
-use crate::error::RewindError;
+use crate::plan::error::PlanError;
 use crate::plan::files::RewindPlan;
 
-/// Checks where the plan makes tablespaces: at the same places as on the source, but each in a directory of
-/// its own, in which nothing is.
-pub(crate) fn check(plan: &RewindPlan, root: &Path, names: &Names) -> Result<(), RewindError> {
+/// Checks the directories in which the plan creates tablespaces. They are the same as on the source. Each must be
+/// empty or new, and must not overlap with the data directory `root` or with another tablespace.
+///
+/// # Errors
+/// The first directory that cannot be used.
+pub(crate) fn check(plan: &RewindPlan, root: &Path, names: &Names) -> Result<(), PlanError> {
     let mut seen: Vec<PathBuf> = Vec::new();
     for (link, kind) in &plan.create {
         let EntryKind::Symlink { target: directory } = kind else { continue };
         let problem = match real_place(directory) {
             Err(problem) => Some(problem),
-            Ok(place) if overlap(&place, root) => Some("is inside the data directory, or around it"),
+            Ok(place) if overlap(&place, root) => Some("is inside the data directory, or contains it"),
             Ok(place) if seen.iter().any(|other| overlap(&place, other)) => {
-                Some("is inside the directory of another tablespace, or around it")
+                Some("is inside the directory of another tablespace, or contains it")
             }
             Ok(place) => {
                 seen.push(place);
                 None
             }
         };
-        let problem =
-            problem.or_else(|| (!is_tablespace(link, names)).then_some("is no tablespace's by that name"));
+        let problem = problem.or_else(|| {
+            (!is_tablespace(link, names)).then_some("belongs to a link that is not named like a tablespace")
+        });
         if let Some(problem) = problem {
             let (link, directory) = (link.clone(), directory.clone());
-            return Err(RewindError::TablespacePlace { link, directory, problem });
+            return Err(PlanError::TablespacePlace { link, directory, problem });
         }
-        tracing::info!("the tablespace of \"{link}\" is made at {directory:?}, as on the source");
+        tracing::info!("creating the tablespace of \"{link}\" in {directory:?}, as on the source");
     }
     Ok(())
 }
 
-/// Where a directory is or would be, with links followed. It must be empty, or missing in one that is there.
+/// The path of a directory with links resolved.
+///
+/// # Errors
+/// It is neither empty nor missing from an existing directory, with the reason.
 fn real_place(directory: &Path) -> Result<PathBuf, &'static str> {
     if !directory.is_absolute() {
-        return Err("is no absolute path");
+        return Err("is not an absolute path");
     }
     if directory.components().any(|part| part == Component::ParentDir) {
-        return Err("has a \"..\" in it");
+        return Err("contains \"..\"");
     }
     match std::fs::read_dir(directory) {
         Ok(mut entries) => match entries.next() {
-            None => directory.canonicalize().map_err(|_| "cannot be reached on this machine"),
+            None => directory.canonicalize().map_err(|_| "cannot be accessed on this machine"),
             Some(_) => Err("is in use on this machine"),
         },
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            // A link to nowhere would be followed when the directory is made.
+            // A dangling link would be followed when the directory is created.
             if directory.is_symlink() {
                 return Err("is in use on this machine");
             }
-            let (parent, name) = directory.parent().zip(directory.file_name()).ok_or("is no directory")?;
-            let parent =
-                parent.canonicalize().map_err(|_| "cannot be made: the directory above is missing")?;
+            let (parent, name) = directory.parent().zip(directory.file_name()).ok_or("is not a directory")?;
+            let parent = parent
+                .canonicalize()
+                .map_err(|_| "cannot be created: its parent directory does not exist")?;
             Ok(parent.join(name))
         }
         Err(_) => Err("is in use on this machine"),
     }
 }
 
-/// Whether one of the two lies in the other.
+/// Whether one of the paths contains the other.
 fn overlap(one: &Path, other: &Path) -> bool {
     one.starts_with(other) || other.starts_with(one)
 }
 
-/// Whether a link is where tablespaces are, and named by a number as they are.
+/// Whether a link is in the directory of tablespaces and named by a number.
 fn is_tablespace(link: &DataPath, names: &Names) -> bool {
     let is_number = link.file_name().iter().all(u8::is_ascii_digit);
     is_number && link.parent().is_some_and(|parent| parent.as_bytes() == names.tablespace_dir.as_bytes())
@@ -95,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tablespace_gets_an_empty_directory_of_its_own() {
+    fn a_tablespace_needs_an_empty_directory_of_its_own() {
         let temp = tempfile::tempdir().unwrap();
         let at = |name: &str| temp.path().canonicalize().unwrap().join(name);
         for name in ["data/base", "empty", "full/x"] {
@@ -115,9 +124,9 @@ mod tests {
             (at("way/new"), "inside the data directory"),
             (at("way/base"), "inside the data directory"),
             (at("empty/../new"), "\"..\""),
-            (at("missing/new"), "cannot be made"),
-            (PathBuf::from("empty"), "no absolute path"),
-            (PathBuf::new(), "no absolute path"),
+            (at("missing/new"), "cannot be created"),
+            (PathBuf::from("empty"), "not an absolute path"),
+            (PathBuf::new(), "not an absolute path"),
         ] {
             let error = check(&place).unwrap_err();
             assert!(error.contains(words), "{}: {error}", place.display());

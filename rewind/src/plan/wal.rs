@@ -1,14 +1,14 @@
-//! What happens in the WAL directory: which segments and history files are copied, and which go.
+//! Decides what is done in the WAL directory: which segments and history files are copied, and which are removed.
 //!
-//! After a rewind the target must have, or be able to stream, every byte from the redo of the common
-//! checkpoint to the minRecoveryPoint in the **source's** history. Below the fork both sides have the
-//! same bytes, so the target's own segments stay. From the fork on the target's segments are another
-//! history and go. The source's segments beyond its end (recycled, preallocated) are never copied.
+//! After a rewind the target must have, or be able to stream, every byte from the redo location of the common
+//! checkpoint to the minRecoveryPoint in the **source's** history. Before the fork both sides have the same bytes,
+//! so the target's segments stay. From the fork on the target's segments belong to the diverged history and are
+//! removed. Segments of the source beyond the end of its WAL (recycled or preallocated) are never copied.
 //!
-//! Files of the target that wait for archiving (`archive_status/NAME.ready`) stay with their note, as a server
-//! keeps them that leaves a timeline: of a timeline older than the source's, replay never takes one of them for
-//! a segment of the source's history, because that has a newer name for the same place, which is there. Where
-//! it could, because the name is one that the source's history uses or may use yet, they cannot stay.
+//! Files of the target that are not archived yet (`archive_status/NAME.ready`) stay with their status file, as on a
+//! server that switches to another timeline. This is safe for files of a timeline older than the source's: replay
+//! does not read them, because the source's history names a newer timeline for the same segment, and that segment
+//! exists. A file whose name the source's history uses, or may use later, cannot stay.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -17,20 +17,20 @@ use walparse::{Lsn, SegmentNo, TimelineHistory, Version, WalFileName, WalGeometr
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
 
-/// What to do in the WAL directory. Names are those of files in it.
+/// What is done in the WAL directory. Names are those of files in it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct WalPlan {
     /// Files to copy from the source.
     pub(crate) copy: Vec<WalCopy>,
-    /// Segments that replay needs and that are neither on the target nor on the source.
+    /// Segments that replay needs and that neither side has. They must be found elsewhere.
     pub(crate) elsewhere: Vec<String>,
-    /// Files to remove, below the data directory; `archive_status` included.
+    /// Files to remove, also from `archive_status`: paths below the data directory.
     pub(crate) remove: Vec<DataPath>,
-    /// Segments of the target that stay although the source does not have them: replay may need them.
+    /// Segments of the target that stay although the source does not have them, because replay may need them.
     pub(crate) keep: Vec<String>,
-    /// Files that the target has not archived and that stay for that alone.
+    /// Files that stay only because the target has not archived them yet.
     pub(crate) waiting: Vec<String>,
-    /// Files that it has not archived and that cannot stay.
+    /// Files that the target has not archived yet and that cannot stay.
     pub(crate) unarchived: Vec<String>,
 }
 
@@ -39,30 +39,32 @@ pub(crate) struct WalPlan {
 pub(crate) struct WalCopy {
     /// Its name.
     pub(crate) name: String,
-    /// Valid bytes at its front; a segment is filled up with zeros.
+    /// Valid bytes at its start. The rest of a segment is filled with zeros.
     pub(crate) length: u64,
-    /// Its whole length on the target.
+    /// Its length on the target, in bytes.
     pub(crate) full_length: u64,
 }
 
-/// What the plan is made from.
+/// The input of this part of the plan.
 pub(crate) struct WalPlanInput<'a> {
     pub(crate) geometry: WalGeometry,
     pub(crate) source_history: &'a TimelineHistory,
-    /// The names and sizes in the source's WAL directory.
+    /// Names and sizes of the files in the source's WAL directory.
     pub(crate) source: &'a [(String, u64)],
-    /// The target's listing.
+    /// The listing of the target's data directory.
     pub(crate) target: &'a Inventory,
-    /// Where replay will start.
+    /// Redo location where replay will start.
     pub(crate) redo: Lsn,
+    /// The point of divergence.
     pub(crate) fork: Lsn,
     /// How far the source's WAL is on its disk.
     pub(crate) available: Lsn,
-    /// The target's own files, if an unfinished run may have brought others, perhaps only in part.
+    /// When an unfinished rewind is resumed: the names of the target's own files. That run may have copied others,
+    /// possibly incompletely.
     pub(crate) own_files: Option<&'a BTreeSet<String>>,
 }
 
-/// Whether a path is one of those planned here and not with all other files.
+/// Whether a path is planned here and not with the other files.
 pub(crate) fn is_planned_there(path: &DataPath, version: Version) -> bool {
     let mut parts = path.parts();
     if parts.next() != Some(version.wal_dir().as_bytes()) {
@@ -75,7 +77,8 @@ pub(crate) fn is_planned_there(path: &DataPath, version: Version) -> bool {
     }
 }
 
-/// Segments, partial segments, backup notes, histories, and segments being made.
+/// Whether a name is that of a segment, partial segment, backup history file, timeline history file, or a segment
+/// that is being created (`xlogtemp`).
 fn is_wal_name(name: &[u8]) -> bool {
     let Ok(name) = std::str::from_utf8(name) else { return false };
     let stem = name.split('.').next().unwrap_or_default();
@@ -83,12 +86,12 @@ fn is_wal_name(name: &[u8]) -> bool {
     (is_hex && (stem.len() == 24 || (stem.len() == 8 && name.ends_with(".history")))) || stem == "xlogtemp"
 }
 
-/// Decides what to do in the WAL directory.
+/// Plans the WAL directory.
 pub(crate) fn plan(input: &WalPlanInput<'_>) -> WalPlan {
     let mut plan = WalPlan::default();
     segments(input, &mut plan);
     histories(input, &mut plan);
-    // Copied from the source, or brought from where else they are.
+    // Files copied from the source or from elsewhere.
     let copied = plan.copy.iter().map(|file| &file.name).chain(&plan.elsewhere);
     let copied: BTreeSet<String> = copied.cloned().collect();
     let in_place = |name: &&str| copied.contains(*name) && is_waiting(input, name) && !is_common(input, name);
@@ -102,7 +105,7 @@ pub(crate) fn plan(input: &WalPlanInput<'_>) -> WalPlan {
     plan
 }
 
-/// The segments replay needs, from its start to the end of what the source has.
+/// Plans the segments that replay needs, from its start to the end of the source's WAL.
 fn segments(input: &WalPlanInput<'_>, plan: &mut WalPlan) {
     let size = input.geometry.segment_size;
     let last = size.segment_before(input.available);
@@ -117,8 +120,8 @@ fn segments(input: &WalPlanInput<'_>, plan: &mut WalPlan) {
             let length = input.available.0.min(size.end_of(segment).0) - size.start_of(segment).0;
             plan.copy.push(WalCopy { name, length, full_length: size.bytes() });
         } else if input.own_files.is_some_and(|own| !own.contains(&name)) && has_file(input, &name) {
-            // The unfinished run brought it, and the source may have recycled it since. Whether all of it
-            // came is seen when the WAL is read through.
+            // The unfinished run copied it, and the source has recycled it since. Whether it is complete is verified
+            // before the target is sealed.
             plan.keep.push(name);
         } else {
             plan.elsewhere.push(name);
@@ -126,7 +129,7 @@ fn segments(input: &WalPlanInput<'_>, plan: &mut WalPlan) {
     }
 }
 
-/// The history files of the source's timelines; they are small, so equal ones are copied as well.
+/// Plans the timeline history files of the source. They are small, so they are copied even if the target has them.
 fn histories(input: &WalPlanInput<'_>, plan: &mut WalPlan) {
     for (name, length) in input.source {
         if let Some(WalFileName::History(timeline)) = WalFileName::parse(name, input.geometry.segment_size)
@@ -137,19 +140,19 @@ fn histories(input: &WalPlanInput<'_>, plan: &mut WalPlan) {
     }
 }
 
-/// Decides about a file of the target that is not replaced.
+/// Plans a file of the target that is not replaced.
 fn old_file(input: &WalPlanInput<'_>, plan: &mut WalPlan, name: &str) {
     let size = input.geometry.segment_size;
     let on_source = || input.source.iter().any(|(other, _)| other == name);
     let is_old = |segment: SegmentNo| size.end_of(segment) <= input.fork;
     let stays = match WalFileName::parse(name, size) {
         Some(WalFileName::Segment(timeline, segment)) => {
-            // A segment of another branch would be replayed instead of the right one.
+            // A diverged segment could be replayed instead of the right one.
             let is_ours = timeline == input.source_history.timeline_of_segment(segment, size);
             is_old(segment) && (is_ours || segment < size.segment_of(input.redo))
         }
         Some(WalFileName::Partial(_, segment) | WalFileName::Backup(_, segment)) => is_old(segment),
-        // One above the source's timeline would be taken for the newest.
+        // The history of a timeline above the source's would be taken for the newest.
         Some(WalFileName::History(_)) | None => false,
     };
     if !stays && is_waiting(input, name) {
@@ -166,15 +169,15 @@ fn old_file(input: &WalPlanInput<'_>, plan: &mut WalPlan, name: &str) {
     }
 }
 
-/// Whether the target has still to archive one of its own files.
+/// Whether a file is the target's own and not archived yet.
 fn is_waiting(input: &WalPlanInput<'_>, name: &str) -> bool {
-    let note = format!("{}/archive_status/{name}.ready", input.geometry.version.wal_dir());
+    let status = format!("{}/archive_status/{name}.ready", input.geometry.version.wal_dir());
     input.own_files.is_none_or(|own| own.contains(name))
-        && DataPath::parse(note).is_ok_and(|note| input.target.get(&note).is_some())
+        && DataPath::parse(status).is_ok_and(|status| input.target.get(&status).is_some())
 }
 
-/// Whether a file that is replaced has the same contents on the source: a segment that ends before the fork, or
-/// the history of a timeline that both have been on.
+/// Whether a file that is replaced has the same contents on the source: a segment that ends before the fork, or the
+/// history of a common timeline.
 fn is_common(input: &WalPlanInput<'_>, name: &str) -> bool {
     let size = input.geometry.segment_size;
     match WalFileName::parse(name, size) {
@@ -186,7 +189,7 @@ fn is_common(input: &WalPlanInput<'_>, name: &str) -> bool {
     }
 }
 
-/// Whether a file of another branch can stay: no server that follows the source ever takes it for its own.
+/// Whether a file of the diverged history can stay: no server that follows the source ever reads it as its own.
 fn may_wait(input: &WalPlanInput<'_>, name: &str) -> bool {
     let (size, history) = (input.geometry.segment_size, input.source_history);
     match WalFileName::parse(name, size) {
@@ -199,7 +202,7 @@ fn may_wait(input: &WalPlanInput<'_>, name: &str) -> bool {
     }
 }
 
-/// `archive_status`: what was said of a file that goes, or gets other contents, goes.
+/// Plans `archive_status`: removes the status files of files that are removed or replaced.
 fn archive_status(input: &WalPlanInput<'_>, plan: &mut WalPlan, copied: &BTreeSet<String>) {
     let directory = format!("{}/archive_status", input.geometry.version.wal_dir());
     let removed: BTreeSet<Vec<u8>> = plan.remove.iter().map(|path| path.file_name().to_vec()).collect();
@@ -210,15 +213,15 @@ fn archive_status(input: &WalPlanInput<'_>, plan: &mut WalPlan, copied: &BTreeSe
         }
         let name = path.file_name();
         let of = name.strip_suffix(b".ready").or_else(|| name.strip_suffix(b".done")).unwrap_or(name);
-        // What is copied counts as archived, as everything does that a standby receives.
-        let is_void = removed.contains(of) || std::str::from_utf8(of).is_ok_and(|of| copied.contains(of));
-        if is_void {
+        // Copied files count as archived, like everything that a standby receives.
+        let is_obsolete = removed.contains(of) || std::str::from_utf8(of).is_ok_and(|of| copied.contains(of));
+        if is_obsolete {
             plan.remove.push(path.clone());
         }
     }
 }
 
-/// The names of the target's files that are planned here.
+/// The names of the target's files in the WAL directory that are planned here.
 fn target_names<'a>(input: &'a WalPlanInput<'_>) -> impl Iterator<Item = &'a str> {
     let wal_dir = input.geometry.version.wal_dir().as_bytes();
     input.target.entries().iter().filter_map(move |(path, kind)| {
@@ -229,11 +232,12 @@ fn target_names<'a>(input: &'a WalPlanInput<'_>) -> impl Iterator<Item = &'a str
     })
 }
 
+/// Whether the target's own WAL has the whole segment of this name.
 fn has_whole_segment(input: &WalPlanInput<'_>, name: &str) -> bool {
     input.own_files.is_none_or(|own| own.contains(name)) && has_file(input, name)
 }
 
-/// Whether a file of this name and of a segment's length is there.
+/// Whether the target has a file of this name that is as long as a segment.
 fn has_file(input: &WalPlanInput<'_>, name: &str) -> bool {
     let whole = EntryKind::File { size: input.geometry.segment_size.bytes() };
     let path = DataPath::parse(format!("{}/{name}", input.geometry.version.wal_dir()));
@@ -285,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_segments_stay_and_the_other_branch_goes() {
+    fn common_segments_stay_and_diverged_ones_are_removed() {
         // Fork in the middle of segment 5; replay starts in segment 3; the source has recycled 8 and 9.
         let source =
             [seg(1, 4), seg(2, 5), seg(2, 6), seg(2, 7), seg(2, 8), seg(2, 9), "00000002.history".into()];
@@ -316,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_archiving_stays_where_replay_cannot_take_it_for_the_sources() {
+    fn unarchived_files_stay_where_replay_cannot_read_them_as_the_sources() {
         let ready = |name: String| format!("archive_status/{name}.ready");
         let source = [seg(2, 5), seg(2, 6), "00000002.history".into()];
         let mut target: Vec<String> = vec![
@@ -328,30 +332,30 @@ mod tests {
             format!("{}.partial", seg(1, 7)),
             "00000003.history".into(),
         ];
-        let notes: Vec<String> = target.iter().cloned().map(ready).collect();
-        target.extend(notes.clone());
-        // Not archived yet, and not even done.
+        let statuses: Vec<String> = target.iter().cloned().map(ready).collect();
+        target.extend(statuses.clone());
+        // Without a status file, so not waiting for archiving.
         target.push(seg(1, 8));
         let plan = make(&source, &target, 4 * MIB + 80, 5 * MIB + 500, 6 * MIB + 1000);
         assert_eq!(plan.waiting, [seg(1, 5), seg(1, 6), format!("{}.partial", seg(1, 7))]);
         assert_eq!(plan.unarchived, [seg(2, 6), "00000003.history".into(), seg(3, 6)]);
-        // The last three notes are of what goes.
+        // The last three status files belong to files that are removed.
         let mut gone = vec![seg(1, 8), "00000003.history".into(), seg(3, 6)];
-        gone.extend([&notes[6], &notes[3], &notes[4]].map(Clone::clone));
+        gone.extend([&statuses[6], &statuses[3], &statuses[4]].map(Clone::clone));
         let removed: BTreeSet<_> = names(&plan.remove).into_iter().collect();
         assert_eq!(removed, gone.into_iter().collect());
         assert_eq!(plan.keep, [seg(1, 4)]);
     }
 
     #[test]
-    fn what_nobody_has_is_named() {
+    fn segments_that_neither_side_has_are_named() {
         let plan = make(&[seg(2, 5)], &[seg(1, 4)], 3 * MIB + 80, 5 * MIB + 500, 5 * MIB + 600);
         assert_eq!(plan.elsewhere, [seg(1, 3)]);
         assert_eq!(plan.copy.len(), 1);
     }
 
     #[test]
-    fn what_an_unfinished_run_brought_stays_if_the_source_has_recycled_it() {
+    fn segments_copied_by_an_unfinished_run_stay_if_the_source_has_recycled_them() {
         let own = BTreeSet::from([seg(1, 4), seg(1, 5), seg(2, 7)]);
         let history = TimelineHistory::parse(TimelineId(2), b"1\t0/500100\tx\n").unwrap();
         let source = [(seg(2, 6), MIB)];
@@ -359,7 +363,8 @@ mod tests {
             geometry: small_geometry(Version::find(1300, 202_209_061).unwrap()),
             source_history: &history,
             source: &source,
-            // 7 of timeline 2 was there before: another server's, by chance on a timeline of the same number.
+            // Segment 7 of timeline 2 is older than that run: it is of another server whose timeline has the same
+            // number.
             target: &listing(&[&seg(1, 4), &seg(1, 5), &seg(2, 5), &seg(2, 6), &seg(2, 7)]),
             redo: Lsn(4 * MIB + 80),
             fork: Lsn(0x50_0100),
@@ -369,7 +374,7 @@ mod tests {
         assert_eq!(plan.copy.iter().map(|file| file.name.clone()).collect::<Vec<_>>(), [seg(2, 6)]);
         assert_eq!(plan.elsewhere, [seg(2, 7)]);
         assert!(plan.keep.contains(&seg(2, 5)));
-        // What is brought from elsewhere takes the place of what has its name.
+        // A segment found elsewhere replaces the one of its name.
         assert_eq!(names(&plan.remove), [seg(1, 5)]);
     }
 
@@ -393,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_planned_here() {
+    fn paths_that_are_planned_here() {
         let version = Version::find(1300, 202_209_061).unwrap();
         let planned = |path: &str| is_planned_there(&DataPath::parse(path).unwrap(), version);
         for path in [

@@ -9,20 +9,37 @@ use rayon::prelude::*;
 use walparse::{ControlFile, Flavor};
 
 use super::error::SourceError;
-use super::{ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Source, WalPosition};
+use super::seam::{
+    ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Source, WalPosition, assert_valid,
+};
 use crate::datadir::config::Configuration;
 use crate::datadir::data_path::DataPath;
 use crate::datadir::flavor;
 use crate::datadir::inventory::Inventory;
 use crate::datadir::walk::{plain_files, walk_data_directory};
 
-/// The largest file that is read whole.
+/// The largest file that is read as a whole, in bytes.
 const MAX_SMALL_FILE: u64 = 64 << 20;
 
-/// How many ranges of one file one thread takes at a time.
+/// The number of ranges of one file that a thread reads before the next thread may take over.
 const SHARE: usize = 256;
 
-/// A data directory of which no server is running; whether that is so must be checked in its control file.
+/// The data directory of a stopped server.
+///
+/// That the server is stopped is not checked here: the caller checks the state in the control file.
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use kbrecover_rewind::source::{DirectorySource, Source};
+///
+/// let source = DirectorySource::open(Path::new("/srv/pg/new"), None)?;
+/// println!("{}: checkpoint at {}", source.name(), source.control_file()?.checkpoint_lsn());
+/// for (path, kind) in source.list()?.entries() {
+///     println!("{path} {kind:?}");
+/// }
+/// # Ok::<(), kbrecover_rewind::source::SourceError>(())
+/// ```
 #[derive(Debug)]
 pub struct DirectorySource {
     root: PathBuf,
@@ -30,11 +47,11 @@ pub struct DirectorySource {
 }
 
 impl DirectorySource {
-    /// Opens a data directory and finds out which flavor and version it is of; `key` says the flavor, if it is
-    /// not to be found.
+    /// Opens a data directory and detects its product and version. `key` names the product instead
+    /// ([`Flavor::keys`]).
     ///
     /// # Errors
-    /// No directory, or none with a usable control file.
+    /// `root` is not a directory, its control file is missing or unusable, or the product is ambiguous.
     pub fn open(root: &Path, key: Option<&str>) -> Result<DirectorySource, SourceError> {
         let unusable = |source| SourceError::Directory { path: root.to_owned(), source };
         if !fs::metadata(root).map_err(unusable)?.is_dir() {
@@ -42,22 +59,22 @@ impl DirectorySource {
         }
         let flavor = flavor::flavor_of_directory(root, key)?;
         let source = DirectorySource { root: root.to_owned(), flavor };
-        let flavor = flavor::look_at_wal(flavor, root, &source.control_file()?);
+        let flavor = flavor::with_wal_magic_of_directory(flavor, root, &source.control_file()?);
         Ok(DirectorySource { flavor, ..source })
     }
 
-    /// A directory that need not be one of a server.
+    /// A directory that need not be a data directory.
     #[cfg(test)]
     pub(crate) fn for_test(root: &Path) -> DirectorySource {
         DirectorySource { root: root.to_owned(), flavor: Flavor::all().next().unwrap() }
     }
 
-    /// The data directory.
+    /// The path of the data directory.
     pub fn path(&self) -> &Path {
         &self.root
     }
 
-    /// Where its server archives, by its configuration.
+    /// The directory named by `archive_dest` in its configuration files.
     fn archive_directory(&self) -> Result<Option<PathBuf>, SourceError> {
         if !self.flavor.has_archive_dest() {
             return Ok(None);
@@ -71,7 +88,7 @@ impl DirectorySource {
         read_below(&self.root, path, limit)
     }
 
-    /// Hands on some ranges of one file.
+    /// Reads ranges of one file and passes them to the sink.
     fn fetch_share(
         &self,
         path: &DataPath,
@@ -84,7 +101,7 @@ impl DirectorySource {
             ErrorKind::IsADirectory => SourceError::BecameDirectory { path: path.clone() },
             _ => SourceError::Read { path: place.clone(), source },
         };
-        // The one place where contents of files are read. None is mapped: nobody is kept from cutting it.
+        // pread, not mmap: the file may be truncated under us, and a mapping would then raise SIGBUS.
         let file = match File::open(&place) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return share.iter().try_for_each(|range| sink.write(*range, None).map_err(not_stored));
@@ -94,7 +111,7 @@ impl DirectorySource {
         let longest = share.iter().map(|range| range.length).max().unwrap_or(0).min(MAX_RANGE);
         let mut buffer = vec![0; longest as usize];
         for range in share {
-            // Without the bytes passing through here, where the file system can do that.
+            // Where the file system can, it copies the range itself (reflink or copy_file_range).
             if sink.copy_from(*range, &file).map_err(not_stored)? {
                 continue;
             }
@@ -158,8 +175,8 @@ impl Source for DirectorySource {
         ranges: &[FetchRange],
         sink: &dyn ChunkSink,
     ) -> Result<(), FetchError> {
-        super::assert_valid(files, ranges);
-        // Neighbours of the same file share its being opened; a large file is still many threads' work.
+        assert_valid(files, ranges);
+        // Consecutive ranges of a file share one open; a large file is still split among threads.
         let by_file = ranges.chunk_by(|a, b| a.file == b.file);
         let shares: Vec<&[FetchRange]> = by_file.flat_map(|ranges| ranges.chunks(SHARE)).collect();
         shares.into_par_iter().try_for_each(|share| match share.first() {
@@ -180,7 +197,7 @@ impl Source for DirectorySource {
     }
 }
 
-/// Holds contents against those of the other side.
+/// Compares contents with those of the other side.
 struct Contents<'a>(&'a dyn Comparand);
 
 impl ChunkSink for Contents<'_> {
@@ -192,7 +209,7 @@ impl ChunkSink for Contents<'_> {
     }
 }
 
-/// The whole of a file that has at most `limit` bytes.
+/// Reads a file of at most `limit` bytes as a whole.
 fn read_below(root: &Path, path: &DataPath, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
     let place = path.below(root);
     let mut bytes = Vec::new();
@@ -205,7 +222,7 @@ fn read_below(root: &Path, path: &DataPath, limit: u64) -> Result<Option<Vec<u8>
     }
 }
 
-/// Fills `buffer` from `offset` on; returns less than all of it only at the end of the file.
+/// Fills `buffer` from `offset`; returns a shorter slice only at the end of the file.
 fn read_up_to<'a>(file: &File, offset: u64, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
     let mut filled = 0;
     while filled < buffer.len() {

@@ -1,173 +1,174 @@
-//! Why a source could not be read.
+//! Errors of reading a source.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use walparse::ControlError;
 
+use super::server::error::ServerError;
 use super::server::grants::grant;
-use super::server_error::ServerError;
 use crate::datadir::config::ConfigError;
 use crate::datadir::data_path::{DataPath, PathError};
 use crate::datadir::flavor::FlavorError;
 use crate::datadir::walk::{WalkError, permission_hint};
 
-/// Why the source could not be read, one variant for each thing a user can be told.
+/// An error of reading the source. [`SourceError::hint`] says what the operator can do about it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SourceError {
-    /// No thread or no event queue for the connections.
-    #[error("could not start the threads for the connections to the source server")]
+    /// The runtime for the connections could not be started.
+    #[error("could not start threads for connections to the source server")]
     Runtime {
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// A host name that leads nowhere.
+    /// A host name could not be resolved.
     #[error("could not translate host name \"{host}\" to address: {reason}")]
     Resolve {
-        /// The name.
+        /// The host name.
         host: String,
-        /// Why, in the C library's words.
+        /// The C library's error message.
         reason: String,
     },
-    /// No connection.
+    /// A connection attempt failed.
     #[error("connection to {server} failed")]
     Connect {
-        /// Which server, in libpq's words.
+        /// The server's address, as libpq words it.
         server: String,
-        /// The file whose password was wrong.
+        /// The password file, if a password from it was rejected.
         password_file: Option<PathBuf>,
-        /// Why.
+        /// The cause.
         #[source]
         source: ServerError,
     },
-    /// No answer within `connect_timeout`.
+    /// A connection attempt took longer than `connect_timeout`.
     #[error("connection to {server} failed: timeout expired after {} s", limit.as_secs())]
     ConnectTimeout {
         /// Which server.
         server: String,
-        /// The limit, which covers authentication too.
+        /// The limit, which includes authentication.
         limit: Duration,
     },
-    /// A server that `target_session_attrs` rules out.
+    /// The server does not match `target_session_attrs`.
     #[error("connection to {server} failed: {problem}")]
     SessionAttributes {
         /// Which server.
         server: String,
-        /// What it is or is not.
+        /// The property that does not match.
         problem: &'static str,
     },
-    /// None of several servers or ways, tried one after the other.
+    /// All of several connection attempts failed.
     #[error("{}", joined(failures))]
     NoneOf {
-        /// Why, in the order of the attempts.
+        /// Their errors, in the order of the attempts.
         failures: Vec<SourceError>,
     },
-    /// A server older than any this program knows.
+    /// The server is older than any supported version.
     #[error("source server version {version} is not supported")]
     ServerVersion {
         /// `server_version_num`.
         version: u32,
     },
-    /// Blocks read from the running server could not be repaired by replay.
+    /// `full_page_writes` is off. Blocks torn while they were read could then not be repaired by replay.
     #[error("full_page_writes must be enabled in the source server")]
     FullPageWrites,
-    /// Before 11 only a superuser may read files.
+    /// The role is not a superuser; before version 11 only superusers may read files.
     #[error("role \"{role}\" must be superuser to read files of the source server (version {version})")]
     NotSuperuser {
-        /// The role connected as.
+        /// The role of the connection.
         role: String,
         /// `server_version_num`.
         version: u32,
     },
-    /// The role may not call what a rewind calls.
+    /// The role lacks EXECUTE on functions that a rewind calls.
     #[error(
         "permission denied: role \"{role}\" lacks EXECUTE privilege in database \"{database}\" of the source server on: {}",
         functions.join(", ")
     )]
     Privileges {
-        /// The role connected as.
+        /// The role of the connection.
         role: String,
-        /// The database connected to: such grants hold in one database.
+        /// The database of the connection; such grants apply to one database only.
         database: String,
-        /// The functions, with their argument types.
+        /// The functions, with argument types.
         functions: Vec<String>,
     },
-    /// The run was asked to stop.
+    /// The run was asked to stop by its [`StopFlag`](crate::StopFlag).
     #[error("the run was asked to stop")]
     Stopped,
-    /// Nothing was heard for too long.
-    #[error("the source server has said nothing for {} s while {doing}", limit.as_secs())]
+    /// The server did not answer in time.
+    #[error("source server did not respond for {} s while {doing}", limit.as_secs())]
     Silent {
-        /// What was being done.
+        /// The activity.
         doing: String,
-        /// For how long.
+        /// The time limit.
         limit: Duration,
     },
-    /// A server that is not, or no longer, the one that the run began with.
-    #[error("{server} cannot take the place of the source this run began with: {problem}")]
+    /// The server at the other end of a new connection may not take the place of the source.
+    #[error("{server} cannot take the place of the source of this run: {problem}")]
     Changed {
-        /// Which server.
+        /// The server's address, as libpq words it.
         server: String,
-        /// Why not.
+        /// The reason.
         problem: String,
-        /// Whether it may be able to in a moment.
+        /// Whether a later attempt may succeed.
         may_pass: bool,
     },
-    /// The connection was lost and could not be made again.
-    #[error("the connection to the source was lost, and within {} s there was none again", patience.as_secs())]
+    /// The connection was lost and could not be re-established.
+    #[error("connection to the source was lost and could not be re-established within {} s", patience.as_secs())]
     Lost {
-        /// How long it was tried.
+        /// How long it was attempted.
         patience: Duration,
-        /// The last failure.
+        /// The last error.
         #[source]
         source: Box<SourceError>,
     },
-    /// A fork's server lacks what every one has.
-    #[error("source server has neither \"{function}\" nor its counterpart of PostgreSQL")]
+    /// A server of a PostgreSQL fork lacks a required function or view, under both of its possible names.
+    #[error("source server has neither \"{function}\" nor PostgreSQL's function of that purpose")]
     NoFunction {
-        /// The function or view.
+        /// The name in the fork.
         function: String,
     },
     /// A query failed.
     #[error("error running query on source server while {doing}")]
     Query {
-        /// What was being done.
+        /// The activity.
         doing: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: ServerError,
     },
-    /// An answer that makes no sense.
+    /// A query result has an unexpected form.
     #[error("unexpected result from the source server while {doing}: {problem}")]
     Answer {
-        /// What was being done.
+        /// The activity.
         doing: String,
-        /// What is wrong with it.
+        /// What is wrong with the result.
         problem: String,
     },
-    /// More bytes of a file than asked for.
+    /// The server sent more bytes of a file than requested.
     #[error("received more than requested for file \"{path}\"")]
     TooMuch {
         /// The file.
         path: DataPath,
     },
-    /// A file became a directory.
+    /// A path that was listed as a file is a directory now.
     #[error("file \"{path}\" has become a directory in the source")]
     BecameDirectory {
         /// Its path.
         path: DataPath,
     },
-    /// A name that leads out of the data directory.
+    /// A path is absolute or leaves the data directory.
     #[error(transparent)]
     UnsafePath(#[from] PathError),
-    /// A path that occurs twice.
+    /// A path occurs twice in the listing.
     #[error("duplicate source file \"{path}\"")]
     Duplicate {
         /// The path.
         path: DataPath,
     },
-    /// A name that is no text in the encoding of the database, so that the server cannot be asked for it.
+    /// A file name is not valid in the database encoding, so that no query can name it.
     #[error(
         "file name \"{path}\" in the source is not valid text in the encoding of its database ({encoding})"
     )]
@@ -177,35 +178,35 @@ pub enum SourceError {
         /// `server_encoding`.
         encoding: String,
     },
-    /// A file that should be small is not.
+    /// A file to be read as a whole is too large.
     #[error("source file \"{path}\" is larger than {limit} bytes")]
     TooLarge {
         /// The file.
         path: DataPath,
-        /// The limit.
+        /// The limit, in bytes.
         limit: u64,
     },
-    /// There is no control file.
-    #[error("could not open file \"{path}\" of the source: there is no such file")]
+    /// The control file does not exist.
+    #[error("could not open file \"{path}\" of the source: No such file or directory")]
     NoControlFile {
-        /// Where it should be.
+        /// The expected path.
         path: String,
     },
-    /// The control file is of no use.
+    /// The control file could not be used.
     #[error("could not read the control file of the source, \"{path}\"")]
     ControlFile {
-        /// Where it is.
+        /// Its path.
         path: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: ControlError,
     },
-    /// The source directory is none.
+    /// The source directory could not be opened.
     #[error("could not open source directory \"{}\"", path.display())]
     Directory {
         /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -214,12 +215,12 @@ pub enum SourceError {
     Read {
         /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// The flavor of the source was not found.
-    #[error("could not find out the flavor of the source")]
+    /// The product that created the source could not be detected.
+    #[error("could not detect the product of the source")]
     Flavor(#[from] FlavorError),
     /// The configuration of a source directory could not be read.
     #[error(transparent)]
@@ -230,7 +231,7 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// What the operator can do about it.
+    /// What the operator can do about it, for display after the message.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             SourceError::Connect { password_file: Some(path), .. } => {
@@ -238,24 +239,26 @@ impl SourceError {
             }
             SourceError::NoneOf { failures } => return most_telling(failures)?.hint(),
             SourceError::Resolve { .. } => {
-                "This machine does not know the host name in the connection string. Check its spelling, or give the address."
+                "Check the host name in the connection string, or give the address as hostaddr."
             }
             SourceError::Connect { source, .. } | SourceError::Query { source, .. } => return source.hint(),
             SourceError::ConnectTimeout { .. } => {
-                "Check that the server is up and answers; connect_timeout in the connection string sets the limit."
+                "Check that the server is running and reachable; connect_timeout in the connection string sets the limit."
             }
             SourceError::FullPageWrites => {
-                "Set full_page_writes = on in the source server, reload it, and make a checkpoint there."
+                "Set full_page_writes = on in the source server, reload its configuration, and run CHECKPOINT there."
             }
             SourceError::NotSuperuser { .. } => {
-                "Connect as a superuser: before version 11 no grant suffices."
+                "Connect as a superuser: before version 11, granting EXECUTE is not sufficient."
             }
             SourceError::Privileges { role, database, functions } => {
                 return Some(grants(role, database, functions));
             }
-            SourceError::Silent { .. } => "Is the source server overloaded, or the network to it down?",
+            SourceError::Silent { .. } => {
+                "Check the load of the source server and the network connection to it."
+            }
             SourceError::Changed { .. } => {
-                "Run the same command again: it takes the server as it is then, or says why it cannot."
+                "Run the same command again: it makes a new plan with the server that answers then, or reports why it cannot."
             }
             SourceError::Lost { source, .. } => return source.hint(),
             SourceError::BecameDirectory { .. } => "Run the same command again.",
@@ -264,19 +267,19 @@ impl SourceError {
                 return permission_hint(source);
             }
             SourceError::NoControlFile { .. } | SourceError::Directory { .. } => {
-                "Name the data directory of a stopped server."
+                "Specify the data directory of a stopped server."
             }
             SourceError::ControlFile { source, .. } if source.may_be_torn() => {
-                "Run the same command again; if that does not help, the source is damaged."
+                "Run the same command again. If the error persists, the control file of the source is damaged."
             }
             SourceError::ControlFile { .. } => {
-                "Is this the source you mean, and is it of a known version and in order?"
+                "Check that this is the intended source, of a supported version, and undamaged."
             }
             SourceError::UnsafePath(_)
             | SourceError::Duplicate { .. }
             | SourceError::Answer { .. }
             | SourceError::TooMuch { .. } => {
-                "No server in order answers so. Is this the source you mean, and can it be trusted?"
+                "A working server does not send this. Check that this is the intended source, and that it can be trusted."
             }
             SourceError::Read { source, .. } => return permission_hint(source),
             SourceError::Flavor(error) => return Some(error.hint()),
@@ -289,11 +292,11 @@ impl SourceError {
 }
 
 impl SourceError {
-    /// Whether the same may succeed in a moment, on another connection.
+    /// Whether the same request may succeed shortly, on another connection.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             SourceError::Connect { source, .. } | SourceError::Query { source, .. } => source.is_transient(),
-            // A server may be about to be promoted.
+            // SessionAttributes: the server may be about to be promoted.
             SourceError::ConnectTimeout { .. }
             | SourceError::Silent { .. }
             | SourceError::Resolve { .. }
@@ -304,7 +307,7 @@ impl SourceError {
         }
     }
 
-    /// What the server or the connection said.
+    /// The underlying error of the server or of the connection.
     pub(super) fn server_error(&self) -> Option<&ServerError> {
         match self {
             SourceError::Connect { source, .. } | SourceError::Query { source, .. } => Some(source),
@@ -313,7 +316,7 @@ impl SourceError {
         }
     }
 
-    /// One error of several, of which there is at least one.
+    /// Combines one or more errors into one.
     pub(super) fn of_all(mut failures: Vec<SourceError>) -> SourceError {
         match failures.len() {
             1 => failures.swap_remove(0),
@@ -321,7 +324,7 @@ impl SourceError {
         }
     }
 
-    /// The message and every reason, in one line.
+    /// The message and its causes, in one line.
     pub(super) fn with_reasons(&self) -> String {
         let mut text = self.to_string();
         let mut next = std::error::Error::source(self);
@@ -333,7 +336,7 @@ impl SourceError {
     }
 }
 
-/// Several errors in one line, each once and with its reasons.
+/// Several errors with their causes, in one line, without duplicates.
 fn joined(failures: &[SourceError]) -> String {
     let mut texts: Vec<String> = Vec::new();
     for text in failures.iter().map(SourceError::with_reasons) {
@@ -344,7 +347,7 @@ fn joined(failures: &[SourceError]) -> String {
     texts.join("; ")
 }
 
-/// The failure that says most: the last of a server that answered, else the first.
+/// The most informative error: the last one from a server that answered, or else the first.
 fn most_telling(failures: &[SourceError]) -> Option<&SourceError> {
     let answered = failures.iter().rev().find(|failure| match failure {
         SourceError::Connect { source, .. } => !source.is_unreachable(),
@@ -356,7 +359,7 @@ fn most_telling(failures: &[SourceError]) -> Option<&SourceError> {
     answered.or(failures.first())
 }
 
-/// What an administrator must run.
+/// The statements that grant the missing privileges.
 fn grants(role: &str, database: &str, functions: &[String]) -> String {
     let statements = functions.iter().map(|function| grant(function, role));
     let text: String = statements.map(|statement| format!("\n  {}", statement.trim_end())).collect();

@@ -1,15 +1,16 @@
-//! A source whose every question is announced to an observer first: so tests make one fail.
+//! A source that announces every request to an observer first, so that tests can make any one of them fail.
 
 use std::sync::Arc;
 
 use walparse::{ControlFile, Lsn};
 
-use super::{ChunkSink, Comparand, FetchError, FetchRange, Source, SourceError, WalPosition};
+use super::error::SourceError;
+use super::seam::{ChunkSink, Comparand, FetchError, FetchRange, Source, WalPosition};
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::Inventory;
-use crate::target::disk::ChangeObserver;
+use crate::observer::ChangeObserver;
 
-/// A source and who watches it.
+/// A source and its observer.
 pub(crate) struct ObservedSource {
     pub(crate) source: Box<dyn Source>,
     pub(crate) observer: Arc<dyn ChangeObserver>,
@@ -91,7 +92,7 @@ impl Source for ObservedSource {
     }
 }
 
-/// Announces each piece that has come before it is handed on.
+/// Announces each piece of fetched data before passing it on.
 struct ObservedSink<'a> {
     sink: &'a dyn ChunkSink,
     observer: &'a dyn ChangeObserver,

@@ -1,12 +1,11 @@
-//! Comparing before copying: files that are copied whole and that both sides have are mostly the same, for
-//! most of them nothing has happened since the fork. Only what differs crosses the network.
+//! Compares files before they are copied. Most files that would be copied whole and that both sides have are equal,
+//! because nothing has changed in them since the fork. Only ranges that differ are transferred.
 //!
-//! This goes on while the target's WAL is read. What was the same at that moment needs no copy: it is as
-//! if it had been copied then, and replay of the source's WAL does the rest.
+//! Files are compared while the target's WAL is read. A range that is equal at that moment counts as copied at that
+//! moment: replay of the source's WAL repeats all later changes.
 //!
-//! Coarse ranges first; in those that differ, fine ones.
+//! Coarse ranges are compared first, and then fine ranges within those that differ.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
@@ -21,48 +20,31 @@ use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::Inventory;
 use crate::datadir::keep::Keep;
 use crate::options::Delta;
-use crate::plan::files;
+use crate::plan::files::{Compared, growth, whole_on_both};
 use crate::source::{ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Source};
 
-/// The first look: a commit log's file is one such range.
+/// Bytes of a coarse range: the size of a file of the commit log.
 const COARSE: u64 = 256 << 10;
 
-/// The second look, at what differs and is more than [`WORTH_IT`].
+/// Bytes of a fine range. Coarse ranges that differ and are longer than [`WORTH_IT`] are divided into these.
 const FINE: u32 = 8 << 10;
 
-/// A range that is no longer than this is copied without a second look.
+/// A range of at most so many bytes is copied without being compared in fine ranges.
 const WORTH_IT: u32 = 32 << 10;
 
-/// How many bytes are compared before it is asked again whether to go on.
+/// Bytes compared between two checks whether to go on.
 const SHARE: u64 = 64 << 20;
 
-/// Up to here comparing is taken to be the right thing: it also spares writing and making durable.
+/// Up to so many bytes in all, comparing is taken to pay: it also saves writing and syncing.
 const SURELY_WORTH_IT: u64 = 64 << 20;
 
-/// What is fetched, and compared as well, to see which of both is faster.
+/// Bytes that are both fetched and compared, to measure which is faster.
 const SAMPLE: u64 = 8 << 20;
 
-/// A digest and what comes with it.
+/// Bytes transferred for one digest, with the protocol's overhead.
 const DIGEST_BYTES: u64 = 64;
 
-/// What comparing found.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub(crate) struct Compared {
-    /// For each file that was compared the ranges that differ: offset and length, in order. No range: the
-    /// source has the same as far as its file goes.
-    pub(crate) differing: BTreeMap<DataPath, Vec<(u64, u32)>>,
-    /// Bytes that came from the source for that, about.
-    pub(crate) bytes: u64,
-}
-
-/// How much more than its listed size is asked of a file: one that has grown since arrives complete if it
-/// has not grown by much. What grows in a relation file is in the WAL.
-pub(crate) fn growth(path: &DataPath, version: Version) -> u64 {
-    const GROWTH: u64 = 8192;
-    if files::is_of_relation(path, version) { 0 } else { GROWTH }
-}
-
-/// The two sides.
+/// What is compared.
 pub(crate) struct Sides<'a> {
     pub(crate) source: &'a dyn Source,
     pub(crate) source_files: &'a Inventory,
@@ -72,17 +54,18 @@ pub(crate) struct Sides<'a> {
     pub(crate) version: Version,
 }
 
-/// Compares what both sides have and would be copied whole; stops early when told to `give_up`.
+/// Compares the files that both sides have and that would be copied whole. Stops early if `give_up` is set; files not
+/// compared by then are absent from the result.
 ///
 /// # Errors
-/// The source failed.
+/// The source could not be read.
 pub(crate) fn compare(sides: &Sides<'_>, delta: Delta, give_up: &AtomicBool) -> Result<Compared, FetchError> {
     let mut compared = Compared::default();
     if delta == Delta::Off {
         return Ok(compared);
     }
     let candidates: Vec<(DataPath, u64)> =
-        files::whole_on_both(sides.source_files, sides.target_files, sides.keep, sides.version)
+        whole_on_both(sides.source_files, sides.target_files, sides.keep, sides.version)
             .map(|(path, to)| (path.clone(), to + growth(path, sides.version)))
             .collect();
     let total: u64 = candidates.iter().map(|(_, length)| length).sum();
@@ -92,7 +75,7 @@ pub(crate) fn compare(sides: &Sides<'_>, delta: Delta, give_up: &AtomicBool) -> 
         let (share, left) = rest.split_at(share(rest));
         rest = left;
         if undecided && !is_faster_than_copying(sides, share)? {
-            tracing::debug!("comparing takes longer than copying: the rest is copied as it is");
+            tracing::debug!("comparing takes longer than copying: the remaining files are copied whole");
             break;
         }
         undecided = false;
@@ -102,7 +85,7 @@ pub(crate) fn compare(sides: &Sides<'_>, delta: Delta, give_up: &AtomicBool) -> 
     Ok(compared)
 }
 
-/// How many of these files are next: at least one.
+/// How many of these files are compared next: up to [`SHARE`] bytes, but at least one file.
 fn share(candidates: &[(DataPath, u64)]) -> usize {
     let mut bytes = 0;
     let fitting = candidates.iter().take_while(|(_, length)| {
@@ -112,6 +95,7 @@ fn share(candidates: &[(DataPath, u64)]) -> usize {
     fitting.count().max(1).min(candidates.len())
 }
 
+/// Compares some files and adds what differs to `compared`.
 fn compare_share(
     sides: &Sides<'_>,
     share: &[(DataPath, u64)],
@@ -143,7 +127,7 @@ fn compare_share(
     Ok(())
 }
 
-/// Ranges of the first look, of the front `limit` bytes of all files together.
+/// The coarse ranges of the first `limit` bytes of all these files together.
 fn coarse_ranges(share: &[(DataPath, u64)], limit: u64) -> Vec<FetchRange> {
     let (mut ranges, mut bytes) = (Vec::new(), 0);
     for (file, (_, end)) in share.iter().enumerate() {
@@ -159,6 +143,7 @@ fn coarse_ranges(share: &[(DataPath, u64)], limit: u64) -> Vec<FetchRange> {
     ranges
 }
 
+/// Divides a range into fine ones.
 fn fine_ranges(range: FetchRange) -> impl Iterator<Item = FetchRange> {
     let part = move |done: u32| FetchRange {
         offset: range.offset + u64::from(done),
@@ -168,6 +153,7 @@ fn fine_ranges(range: FetchRange) -> impl Iterator<Item = FetchRange> {
     (0..range.length).step_by(FINE as usize).map(part)
 }
 
+/// Those of these ranges whose bytes differ.
 fn differing(
     sides: &Sides<'_>,
     files: &[DataPath],
@@ -178,8 +164,8 @@ fn differing(
     Ok(ours.differing.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Whether comparing a part of these files takes less time than fetching it: else the source's processor is
-/// dearer than the way to it.
+/// Whether comparing a sample of these files takes less time than fetching it. It takes more where hashing on the
+/// source costs more than transferring.
 fn is_faster_than_copying(sides: &Sides<'_>, share: &[(DataPath, u64)]) -> Result<bool, FetchError> {
     let files: Vec<DataPath> = share.iter().map(|(path, _)| path.clone()).collect();
     let sample = coarse_ranges(share, SAMPLE);
@@ -193,7 +179,7 @@ fn is_faster_than_copying(sides: &Sides<'_>, share: &[(DataPath, u64)]) -> Resul
     Ok(comparing < copying)
 }
 
-/// Files of the target, read only.
+/// Files of the target, opened for reading only.
 struct TargetFiles<'a> {
     root: &'a Path,
     files: &'a [DataPath],
@@ -203,7 +189,7 @@ struct TargetFiles<'a> {
 impl Comparand for TargetFiles<'_> {
     fn read(&self, range: FetchRange, bytes: &mut Vec<u8>) -> io::Result<()> {
         let file = File::open(self.files[range.file as usize].below(self.root))?;
-        // No more than a range: that is at most 256 kB.
+        // A range has at most 256 kB.
         bytes.resize(range.length as usize, 0);
         let mut filled = 0;
         while filled < bytes.len() {
@@ -225,7 +211,7 @@ impl Comparand for TargetFiles<'_> {
     }
 }
 
-/// Takes what was only fetched to see how long it takes.
+/// Discards what is fetched only to measure the time.
 struct Nowhere;
 
 impl ChunkSink for Nowhere {
@@ -254,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_parts_that_differ_are_named() {
+    fn only_the_ranges_that_differ_are_found() {
         let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let log: Vec<u8> = (0..600_000_u32).map(|n| (n / 100) as u8).collect();
         let mut changed = log.clone();
@@ -288,7 +274,7 @@ mod tests {
         let found = compare(&sides, Delta::On, &AtomicBool::new(false)).unwrap();
         let found: Vec<_> =
             found.differing.iter().map(|(path, ranges)| (path.to_string(), &ranges[..])).collect();
-        // What is empty on one side is copied without a look.
+        // A file that is empty on one side is copied without being compared.
         let expected: [(_, &[(u64, u32)]); 4] = [
             ("pg_hba.conf".to_owned(), &[(0, 13 + 8192)]),
             ("pg_xact/0000".to_owned(), &[(294_912, 8192), (598_016, 8192)]),

@@ -1,12 +1,11 @@
-//! Where the two histories part, and the target's WAL beyond that.
+//! Finds the point of divergence, and scans the target's WAL beyond it.
 //!
-//! The history files say it for timelines of different ancestry. They say nothing of two servers that
-//! were promoted independently at the same point, nor of WAL that one side wrote and the other never
-//! had on the same timeline. So the last bytes of the common WAL are compared as well: if they differ, the
-//! true point is looked for segment by segment.
+//! The timeline history files give this point for different timelines. They do not show that two servers were
+//! promoted independently at the same point, nor that one side wrote WAL on the common timeline that the other
+//! never received. Therefore the last bytes of the presumed common WAL are compared as well. If they differ, the
+//! true point is searched segment by segment.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use walparse::scan::{EndOfWal, RebuiltBlocks, Scan, ScanError, ScanRequest, scan};
 use walparse::{
@@ -14,58 +13,76 @@ use walparse::{
     WalFault, WalGeometry, WalReadError, WalReader, before_page_header,
 };
 
-use crate::error::RewindError;
 use crate::outcome::Divergence;
+use crate::plan::Clusters;
 use crate::progress::{Progress, Stage};
-use crate::source::{Source, SourceError, WalPosition, read_part};
-use crate::survey::preflight::Clusters;
-use crate::wal::target::{AroundRecord, FetchWalError, SourceWal, TargetWal};
+use crate::source::{Source, SourceError, read_part};
+use crate::wal::error::WalError;
+use crate::wal::source::{SourceWal, source_end};
+use crate::wal::target::{FetchWalError, TargetWal};
 
-/// How much of the WAL before a presumed fork is compared: a few pages hold many records, and each
-/// record's checksum covers its link to the one before.
+/// Bytes of WAL compared before a presumed fork. A few pages contain many records, and the checksum of each record
+/// covers its link to the one before (`xl_prev`).
 const COMPARED_BYTES: u64 = 64 * 1024;
-
-/// How long a standby may take to receive what the target has.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why the point of divergence could not be found.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DivergenceError {
     /// The two clusters never had a timeline in common.
     #[error("could not find common ancestor of the source and target cluster's timelines")]
     NoAncestor,
-    /// The WAL differs already where it must be the same, and no older WAL is there on both sides.
+    /// The WAL differs where it should be the same, and one side has no older WAL to compare.
     #[error(
-        "WAL of source and target differs before {lsn}, and no older WAL is there on both sides to find out since where"
+        "could not find the point of divergence: WAL of source and target differs before {lsn}, and older WAL does not exist on both sides"
     )]
     Unknown {
         /// The start of the oldest segment that was compared.
         lsn: Lsn,
     },
-    /// On one timeline nothing but the WAL tells the histories apart, and one side no longer has it.
-    #[error("could not compare the WAL of source and target: there is no \"{file}\"")]
+    /// Both are on one timeline, where only WAL can show a divergence, and one side no longer has it.
+    #[error("could not compare the WAL of source and target: {file} does not exist")]
     NotComparable {
-        /// The segment that would have to be compared.
+        /// The missing segment, with its side.
         file: String,
     },
-    /// The end of the source's WAL could not be found.
-    #[error("could not read the end of the WAL of the source at {lsn}")]
-    SourceEnd {
-        /// Where its last record should be.
-        lsn: Lsn,
-        /// What stands there.
-        #[source]
-        source: WalFault,
-    },
-    /// The source failed.
+    /// WAL could not be found or read.
     #[error(transparent)]
-    Source(#[from] SourceError),
-    /// WAL could not be read.
-    #[error(transparent)]
-    Read(#[from] WalReadError),
+    Wal(#[from] WalError),
 }
 
-/// The fork the histories name.
+impl From<SourceError> for DivergenceError {
+    fn from(error: SourceError) -> DivergenceError {
+        DivergenceError::Wal(error.into())
+    }
+}
+
+impl From<WalReadError> for DivergenceError {
+    fn from(error: WalReadError) -> DivergenceError {
+        DivergenceError::Wal(error.into())
+    }
+}
+
+impl DivergenceError {
+    /// A hint for the operator: what to do next, if there is anything to suggest.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            DivergenceError::Wal(error) => return error.hint(),
+            DivergenceError::NotComparable { .. } => {
+                "Both are on one timeline, and only this WAL can show whether the target has diverged. Take a new base backup or, if you are sure that the target has not diverged, start it as a standby that can restore WAL from an archive."
+            }
+            DivergenceError::NoAncestor | DivergenceError::Unknown { .. } => {
+                "The target cannot be rewound to this source. Take a new base backup."
+            }
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// The fork by the history files: the last common timeline, and where the target left it (`None`: both end on it).
+///
+/// # Errors
+/// The histories have no timeline in common.
 pub(crate) fn from_histories(
     source: &TimelineHistory,
     target: &TimelineHistory,
@@ -73,39 +90,44 @@ pub(crate) fn from_histories(
     target.common_with(source).ok_or(DivergenceError::NoAncestor)
 }
 
-/// Both sides, as far as the search for the divergence needs them.
+/// What the search for the point of divergence needs.
 pub(crate) struct Sides<'a> {
     pub(crate) clusters: &'a Clusters,
     pub(crate) source: &'a dyn Source,
     pub(crate) source_history: &'a TimelineHistory,
     pub(crate) progress: &'a dyn Progress,
-    /// Whether a target without WAL of its own is taken for one that leaves the source at its end.
+    /// Whether a target without diverged WAL is rewound all the same, as if it had diverged at the end of its WAL.
     pub(crate) rewinds_anyway: bool,
-    /// Whether to look for blocks that replay rebuilds.
+    /// Whether to find blocks that replay rebuilds.
     pub(crate) rebuilt: RebuiltBlocks,
 }
 
-/// Where the histories part, and the target's WAL beyond that.
+/// The point of divergence, and the scan of the target's WAL.
 pub(crate) struct Found {
     pub(crate) divergence: Divergence,
     pub(crate) scan: Scan,
 }
 
-/// Finds the true fork, and scans the target's WAL with it. `presumed` is what the histories say; `None`
-/// if both end on the same timeline.
+/// Finds the true point of divergence, and scans the target's WAL beyond it. `presumed` is the fork by the history
+/// files; `None` if both sides end on the same timeline. [`Scan::diverged`] is `None` if the target has not
+/// diverged.
+///
+/// # Errors
+/// WAL is missing or invalid, or the point of divergence cannot be determined.
 pub(crate) fn find(
     sides: &Sides<'_>,
     wal: &mut TargetWal<'_>,
     presumed: Option<Lsn>,
-) -> Result<Found, RewindError> {
+) -> Result<Found, DivergenceError> {
     let control = &sides.clusters.target;
     let geometry = control.geometry();
     let required_end = require_own(wal, control)?;
     let scan_to = |wal: &TargetWal<'_>, fork: Lsn| scan_target(sides, wal, fork, required_end);
     let source_wal = SourceWal { source: sides.source, history: sides.source_history, geometry };
     let first = match (scan_to(wal, presumed.unwrap_or(Lsn(u64::MAX))), presumed) {
-        // What is missing below the fork the source may have, once it is known to be the same there.
-        (Err(missing @ RewindError::MissingWal { .. }), Some(fork)) => {
+        // WAL missing before the fork may be taken from the source, once the WAL of both is known to be the same
+        // there.
+        (Err(missing @ DivergenceError::Wal(WalError::Missing { .. })), Some(fork)) => {
             let limit = fork.min(required_end);
             if !matches!(confirm(wal, &source_wal, limit)?, Confirmation::Same) {
                 return Err(missing);
@@ -121,16 +143,16 @@ pub(crate) fn find(
     let common_end = presumed.map_or(source_end, |fork| fork.min(source_end));
     let lsn = match confirm(wal, &source_wal, awaited.min(comparable))? {
         Confirmation::Differs { fork } => {
-            tracing::info!("source and target wrote different WAL from {fork} on");
+            tracing::info!("WAL of source and target differs from {fork} on");
             fork
         }
         Confirmation::Unknown { file } if presumed.is_none() => {
-            return Err(DivergenceError::NotComparable { file }.into());
+            return Err(DivergenceError::NotComparable { file });
         }
         _ if first.end <= common_end && sides.rewinds_anyway => {
             let divergence = Divergence { lsn: first.end, timeline: timeline_before(wal, first.end) };
             wal.set_limits(first.end, required_end);
-            // A fork inside the last record: everything since the checkpoint before it counts.
+            // With a fork inside the last record, all changes since the checkpoint before it count as diverged.
             return Ok(Found { divergence, scan: scan_to(wal, Lsn(first.end.0 - 1))? });
         }
         _ if first.end <= common_end => {
@@ -140,7 +162,7 @@ pub(crate) fn find(
             return Ok(Found { divergence, scan });
         }
         _ if presumed == Some(common_end) => common_end,
-        // The target wrote on where the source's WAL ends.
+        // The target has WAL beyond the end of the source's.
         _ => record_boundary(wal, geometry.segment_size.segment_before(common_end), common_end, &geometry)?,
     };
     let divergence = Divergence { lsn, timeline: timeline_before(wal, lsn) };
@@ -151,29 +173,30 @@ pub(crate) fn find(
     Ok(Found { divergence, scan: scan_to(wal, lsn)? })
 }
 
-/// For a target that has not diverged: what it wrote since its last checkpoint, as if the histories parted
-/// at the end of its WAL. Replay from that checkpoint on brings all that the source has since.
+/// Scans a target that has not diverged from its last checkpoint on, as if it had diverged at `end`, the end of its
+/// WAL. Replay from that checkpoint on brings all later changes of the source.
 pub(crate) fn since_checkpoint(
     sides: &Sides<'_>,
     wal: &mut TargetWal<'_>,
     end: Lsn,
-) -> Result<Found, RewindError> {
+) -> Result<Found, DivergenceError> {
     let required_end = require_own(wal, &sides.clusters.target)?;
     wal.set_limits(end, required_end);
-    // Just behind the start of its record: that is then the last checkpoint before the fork.
+    // One byte behind the start of its record, so that this is the last checkpoint before the fork.
     let fork = sides.clusters.newest_target_checkpoint().advance(1);
     let scan = scan_target(sides, wal, fork, required_end)?;
     Ok(Found { divergence: Divergence { lsn: end, timeline: timeline_before(wal, end) }, scan })
 }
 
-/// Reads the target's WAL to its end, for nothing but the errors on the way.
-pub(crate) fn check_end(wal: &mut TargetWal<'_>, clusters: &Clusters) -> Result<(), RewindError> {
+/// Reads the target's WAL to its end to find errors in it.
+pub(crate) fn check_end(wal: &mut TargetWal<'_>, clusters: &Clusters) -> Result<(), DivergenceError> {
     let required_end = require_own(wal, &clusters.target)?;
     let request = request(clusters, Lsn(u64::MAX), required_end, RebuiltBlocks::Ignore);
-    scan(wal, &request, &|_| {}).map(|_| ()).map_err(|error| scan_error(error, wal))
+    Ok(scan(wal, &request, &|_| {}).map(|_| ()).map_err(|error| scan_error(error, wal))?)
 }
 
-/// Whether the target's WAL up to `end` is the source's, as far as can be seen.
+/// Whether the source's WAL goes on from `end`: its history reaches that far, and the WAL before it is the same as
+/// the target's.
 pub(crate) fn goes_on_from(
     wal: &TargetWal<'_>,
     source: &SourceWal<'_>,
@@ -185,18 +208,19 @@ pub(crate) fn goes_on_from(
     Ok(is_within && matches!(confirm(wal, source, end)?, Confirmation::Same))
 }
 
-/// Scans the target's WAL for what lies beyond `fork`.
+/// Scans the target's WAL for changes beyond `fork`.
 fn scan_target(
     sides: &Sides<'_>,
     wal: &TargetWal<'_>,
     fork: Lsn,
     required_end: Lsn,
-) -> Result<Scan, RewindError> {
+) -> Result<Scan, DivergenceError> {
     let request = request(sides.clusters, fork, required_end, sides.rebuilt);
     let progress = |bytes| sides.progress.advance(Stage::Scan, bytes);
-    scan(wal, &request, &progress).map_err(|error| scan_error(error, wal))
+    Ok(scan(wal, &request, &progress).map_err(|error| scan_error(error, wal))?)
 }
 
+/// The request to scan the target's WAL from the last checkpoint before `fork` on.
 fn request(clusters: &Clusters, fork: Lsn, required_end: Lsn, rebuilt: RebuiltBlocks) -> ScanRequest {
     let control = &clusters.target;
     let end = match control.state() {
@@ -215,20 +239,21 @@ fn timeline_before(wal: &TargetWal<'_>, lsn: Lsn) -> TimelineId {
     wal.history().timeline_at(Lsn(lsn.0.saturating_sub(1)))
 }
 
-/// Limits the WAL to what is the target's own, and says how far that must be there. Nothing of the source's
-/// is taken for the target's own before both have been compared.
-fn require_own(wal: &mut TargetWal<'_>, control: &ControlFile) -> Result<Lsn, RewindError> {
+/// Limits the WAL to the target's own, and returns how far it must exist. WAL of the source is not used in place of
+/// the target's before both have been compared.
+fn require_own(wal: &mut TargetWal<'_>, control: &ControlFile) -> Result<Lsn, DivergenceError> {
     wal.set_limits(Lsn::INVALID, control.checkpoint_lsn().advance(1));
     let required_end = required_end(wal, control)?;
     wal.set_limits(Lsn::INVALID, required_end);
     Ok(required_end)
 }
 
-/// How far the target's WAL must be there: the end of its last checkpoint, or its minRecoveryPoint.
-fn required_end(wal: &TargetWal<'_>, control: &ControlFile) -> Result<Lsn, RewindError> {
+/// How far the target's WAL must exist: to the end of its last checkpoint record or to its minRecoveryPoint,
+/// whichever is later.
+fn required_end(wal: &TargetWal<'_>, control: &ControlFile) -> Result<Lsn, DivergenceError> {
     let lsn = control.checkpoint_lsn();
     let mut reader = WalReader::new(wal, control.geometry(), lsn);
-    let end = match reader.read().map_err(|error| RewindError::Scan(error.into()))? {
+    let end = match reader.read().map_err(|error| WalError::Scan(error.into()))? {
         Ok(record) if walparse::rmgr::is_checkpoint(&record.header) => {
             return Ok(record.end.max(control.min_recovery_point()));
         }
@@ -242,82 +267,34 @@ fn required_end(wal: &TargetWal<'_>, control: &ControlFile) -> Result<Lsn, Rewin
     } else {
         ScanError::BreaksOff { position: lsn, needed, fault: end.1 }
     };
-    Err(scan_error(error, wal))
+    Err(scan_error(error, wal).into())
 }
 
-/// Missing WAL has words of its own.
-fn scan_error(error: ScanError, wal: &TargetWal<'_>) -> RewindError {
+/// The error of a scan; for missing WAL with all missing files and the places that were searched.
+fn scan_error(error: ScanError, wal: &TargetWal<'_>) -> WalError {
     match error {
         ScanError::Missing { file, needed, all, .. } => {
             let name = |segment: &SegmentNo| {
                 let path = PathBuf::from(wal.describe(*segment));
                 path.file_name().unwrap_or_default().to_string_lossy().into_owned()
             };
-            RewindError::MissingWal {
-                file,
-                all: all.iter().map(name).collect(),
-                needed,
-                places: wal.places(),
-            }
+            WalError::Missing { file, all: all.iter().map(name).collect(), needed, places: wal.places() }
         }
-        other => RewindError::Scan(other),
+        other => WalError::Scan(other),
     }
 }
 
-/// The end of the source's WAL, and how far of that is on its disk to be compared.
-///
-/// A standby that still receives may be about to get what the target has, so it is given a moment; a
-/// target that is still ahead then could not follow it, whoever is right.
-pub(crate) fn source_end(
-    source: &dyn Source,
-    control: &ControlFile,
-    history: &TimelineHistory,
-    target_end: Lsn,
-) -> Result<(Lsn, Lsn), DivergenceError> {
-    let geometry = control.geometry();
-    let patience = Instant::now() + PATIENCE;
-    loop {
-        match source.position()? {
-            WalPosition::Primary { insert, flush } => {
-                return Ok((before_page_header(insert, &geometry), flush.min(insert)));
-            }
-            WalPosition::Standby { received, .. } if received >= target_end || Instant::now() >= patience => {
-                let end = received.max(control.min_recovery_point());
-                return Ok((end, end));
-            }
-            WalPosition::Standby { .. } => std::thread::sleep(Duration::from_millis(50)),
-            WalPosition::Stopped => {
-                let wal = SourceWal { source, history, geometry };
-                let around = AroundRecord { wal: &wal, lsn: control.checkpoint_lsn(), pages: 2 };
-                let end = stopped_end(&around, control)?;
-                return Ok((end, end));
-            }
-        }
-    }
-}
-
-/// The end of the WAL that a stopped server's data directory depends on: of its last checkpoint record,
-/// or the minRecoveryPoint if that is later.
-fn stopped_end<S: SegmentStore + ?Sized>(store: &S, control: &ControlFile) -> Result<Lsn, DivergenceError> {
-    let lsn = control.checkpoint_lsn();
-    let mut reader = WalReader::new(store, control.geometry(), lsn);
-    match reader.read()? {
-        Ok(record) => Ok(record.end.max(control.min_recovery_point())),
-        Err(end) => Err(DivergenceError::SourceEnd { lsn, source: end.fault }),
-    }
-}
-
-/// What comparing both sides came to.
+/// The result of comparing the WAL of both sides.
 enum Confirmation {
-    /// The same, as far as was looked.
+    /// No difference was found.
     Same,
-    /// Different from the record at `fork` on.
+    /// It differs from `fork` on, which is the end of a record.
     Differs { fork: Lsn },
     /// One side no longer has the segment.
     Unknown { file: String },
 }
 
-/// Looks whether the WAL of both sides is the same up to `presumed`, and finds the true fork if not.
+/// Compares the WAL of both sides up to `presumed`, and finds the true fork if it differs.
 fn confirm(
     target: &TargetWal<'_>,
     source: &SourceWal<'_>,
@@ -328,7 +305,7 @@ fn confirm(
     let (mut from, mut end) = (last_bytes(size.start_of(segment), presumed), presumed);
     let mut compared = compare(target, source, segment, from, end)?;
     if compared == Compared::Same && presumed.0 - from.0 < COMPARED_BYTES && segment.0 > 1 {
-        // Too little for a proof: so the end of the segment before it, too, if both have it.
+        // Too few bytes to prove it: compare the end of the segment before as well, if both have it.
         let before = SegmentNo(segment.0 - 1);
         let last = last_bytes(size.start_of(before), size.end_of(before));
         if let differs @ Compared::Differs { .. } =
@@ -345,7 +322,7 @@ fn confirm(
             Compared::Gone { .. } => return Err(DivergenceError::Unknown { lsn: end }),
             Compared::Differs { at } => fork = Some(at),
         }
-        // Only the end was compared so far: the first difference may lie before it.
+        // Only the end of the segment has been compared, so the first difference may lie before it.
         if from > size.start_of(segment) {
             (from, end) = (size.start_of(segment), fork.unwrap_or(end).advance(1));
         } else if segment.0 > 1 {
@@ -365,13 +342,13 @@ fn confirm(
     }
 }
 
-/// Where the last [`COMPARED_BYTES`] before `end` begin, but not before `start`.
+/// Start of the last [`COMPARED_BYTES`] before `end`, but not before `start`.
 fn last_bytes(start: Lsn, end: Lsn) -> Lsn {
     start.max(Lsn(end.0.saturating_sub(COMPARED_BYTES)))
 }
 
-/// The end of the last record of the target that lies wholly before `limit`, looked for from the
-/// segment below the one it is in.
+/// End of the target's last record that lies wholly before `limit`. It is searched from the segment before
+/// `segment` on, in which a record that goes on in `segment` may start.
 fn record_boundary(
     target: &TargetWal<'_>,
     segment: SegmentNo,
@@ -396,6 +373,7 @@ fn record_boundary(
     }
 }
 
+/// The result of comparing one range of WAL.
 #[derive(PartialEq)]
 enum Compared {
     Same,
@@ -418,20 +396,21 @@ fn compare(
 ) -> Result<Compared, DivergenceError> {
     let size = source.geometry.segment_size;
     let Some(ours) = target.open_own(segment)? else {
-        return Ok(Compared::Gone { file: target.describe(segment) });
+        return Ok(Compared::Gone { file: format!("file \"{}\" of the target", target.describe(segment)) });
     };
     let offset = (from.0 - size.start_of(segment).0) as usize;
     let length = (end.0.saturating_sub(from.0)) as usize;
     let Some(theirs) = source_part(target, source, segment, offset, length)? else {
-        return Ok(Compared::Gone { file: format!("{} of the source", source.describe(segment)) });
+        return Ok(Compared::Gone { file: format!("file \"{}\" of the source", source.describe(segment)) });
     };
     let ours = ours.get(offset..offset + length).unwrap_or_default();
     let differs = first_difference(ours, &theirs, from, source.geometry.wal_block_size);
     Ok(differs.map_or(Compared::Same, |at| Compared::Differs { at }))
 }
 
-/// Bytes of a segment in the source's history: from the source or, if it no longer has them, from where
-/// the target's missing WAL is looked for, provided the name tells the source's file from the target's.
+/// Bytes of a segment of the source's history; `None` if there are none. If the source no longer has the segment,
+/// it is searched where missing WAL of the target is searched. This requires that its name differs from that of the
+/// target's segment.
 fn source_part(
     target: &TargetWal<'_>,
     source: &SourceWal<'_>,
@@ -451,9 +430,10 @@ fn source_part(
     Ok(bytes.get(offset..offset + length).map(<[u8]>::to_vec))
 }
 
-/// Where two copies of the WAL from `at` on first differ.
+/// The first byte at which two copies of the WAL from `at` on differ. `block` is the size of a WAL page in bytes.
 fn first_difference(ours: &[u8], theirs: &[u8], at: Lsn, block: u32) -> Option<Lsn> {
-    /// `XLP_BKP_REMOVABLE` in `xlp_info`, the third byte of a page: it says nothing of the contents.
+    /// `XLP_BKP_REMOVABLE` in `xlp_info`, the third byte of a page (xlog_internal.h). It does not concern the
+    /// contents.
     const REMOVABLE: u8 = 0x04;
     let mut pairs = ours.iter().zip(theirs).enumerate();
     let differs = pairs.find(|(index, (ours, theirs))| {
@@ -477,7 +457,7 @@ mod tests {
         other[3] = 1;
         assert_eq!(first_difference(&page, &other, Lsn(8192), 8192), Some(Lsn(8195)));
         assert_eq!(first_difference(&page, &page[..100], Lsn(8192), 8192), Some(Lsn(8292)));
-        // The same byte inside a page is one.
+        // The same byte elsewhere in a page is a difference.
         assert_eq!(first_difference(&page[..4], &[0, 0, 4, 0], Lsn(8200), 8192), Some(Lsn(8202)));
     }
 }

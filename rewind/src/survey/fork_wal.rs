@@ -1,25 +1,30 @@
-//! WAL of a fork, of which only the PostgreSQL it was made from is known: proof that it has that format.
+//! Verifies that the WAL of a fork has the format of the PostgreSQL version it is based on. Nothing else is known
+//! of it.
 //!
-//! The magic number of its pages may be any. What counts is that from the last checkpoint on every page
-//! header is right, every record has the right checksum and leads back to the one before, and can be taken
-//! apart; and that the checkpoint record says what the control file says.
+//! Any magic number of WAL pages is accepted. From the last checkpoint on, every page header must be valid, every
+//! record must have the right checksum, link to the record before (`xl_prev`), and decode. The checkpoint record
+//! must have the contents that the control file has.
 
 use walparse::{ControlFile, Lsn, SegmentStore, WalFault, WalReadError, WalReader, rmgr};
 
-use crate::error::RewindError;
-use crate::survey::preflight::Clusters;
-use crate::wal::target::{AroundRecord, SourceWal, TargetWal};
+use crate::plan::Clusters;
+use crate::wal::error::WalError;
+use crate::wal::source::{AroundRecord, SourceWal};
+use crate::wal::target::TargetWal;
 
-/// How much of the source's WAL is fetched for this: 1 MB of it. What the target will replay is read in whole
-/// before it is sealed.
+/// WAL pages fetched from the source for this: 1 MB. All WAL that the target must replay is verified before it is
+/// sealed.
 const SOURCE_PAGES: u64 = 128;
 
-/// Checks the WAL of both sides, if they are a fork's.
+/// Checks the WAL of both sides if they are clusters of a fork.
+///
+/// # Errors
+/// WAL could not be read, or does not have the expected format.
 pub(crate) fn check(
     clusters: &Clusters,
     target: &TargetWal<'_>,
     source: &SourceWal<'_>,
-) -> Result<(), RewindError> {
+) -> Result<(), WalError> {
     let version = clusters.target.version();
     if !version.flavor().is_fork() {
         return Ok(());
@@ -40,15 +45,15 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// How many records are right; `None` if the WAL is not there, which is for others to deal with.
+/// The number of valid records; `None` if the WAL does not exist, which is reported when it is needed.
 fn check_side<S: SegmentStore + ?Sized>(
     side: &'static str,
     store: &S,
     control: &ControlFile,
-) -> Result<Option<u64>, RewindError> {
-    let read = |error: WalReadError| RewindError::Scan(error.into());
+) -> Result<Option<u64>, WalError> {
+    let read = |error: WalReadError| WalError::Scan(error.into());
     let (geometry, start) = (control.geometry(), control.checkpoint_lsn());
-    let refuse = |position: Lsn, source: WalFault| RewindError::UnknownWal {
+    let refuse = |position: Lsn, source: WalFault| WalError::UnknownFormat {
         side,
         version: control.version(),
         magic: match source {
@@ -60,7 +65,7 @@ fn check_side<S: SegmentStore + ?Sized>(
     };
     let mut reader = WalReader::new(store, geometry, start);
     let (mut blocks, mut records) = (Vec::new(), 0);
-    // The source may be running, and one segment is enough to know the format by.
+    // One segment is enough to recognize the format, and a running source goes on writing.
     let last = geometry.segment_size.end_of(geometry.segment_size.segment_of(start));
     while reader.position() < last {
         let record = match reader.read().map_err(read)? {

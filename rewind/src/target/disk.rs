@@ -1,11 +1,10 @@
-//! The disk under the target: every system call that changes something there is one function here.
+//! The system calls that change something on disk, one function each.
 //!
-//! Each of them is refused once the run has been asked to stop, and is announced to an observer, if there
-//! is one. Tests use that to record the changes, to make one fail, and to kill the program before it.
+//! Each call fails once the run has been asked to stop. If there is an observer, each call is announced to it first;
+//! tests use this to record changes, to make one fail, or to kill the program before it.
 
-#![expect(clippy::disallowed_methods, reason = "this is the module that may write")]
+#![expect(clippy::disallowed_methods, reason = "only this module may write to disk")]
 
-use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -14,63 +13,10 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use crate::observer::{Change, ChangeObserver, Verdict};
 use crate::stop::StopFlag;
 
-/// A change to the disk, about to be made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "the fields are the arguments of the system calls")]
-pub enum Change<'a> {
-    /// A new, empty file.
-    CreateFile { path: &'a Path },
-    /// Permissions of a file.
-    SetMode { path: &'a Path, mode: u32 },
-    /// Bytes in a file.
-    Write { path: &'a Path, offset: u64, bytes: &'a [u8] },
-    /// A file is cut or lengthened.
-    SetLength { path: &'a Path, length: u64 },
-    /// A new directory.
-    CreateDirectory { path: &'a Path },
-    /// A new symbolic link.
-    CreateLink { path: &'a Path, to: &'a Path },
-    /// A file or a link goes.
-    RemoveFile { path: &'a Path },
-    /// An empty directory goes.
-    RemoveDirectory { path: &'a Path },
-    /// A file takes the place of another.
-    Rename { from: &'a Path, to: &'a Path },
-    /// A file's bytes and length become durable.
-    SyncFile { path: &'a Path },
-    /// The names in a directory become durable.
-    SyncDirectory { path: &'a Path },
-    /// Everything in the file system of this directory becomes durable.
-    SyncFileSystem { path: &'a Path },
-}
-
-/// What becomes of a change that was announced.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// It is made.
-    Make,
-    /// It counts as made. Only a sync may be skipped so: nothing but the loss of the machine tells.
-    SkipSync,
-}
-
-/// Watches the changes of a run. They come from many threads.
-pub trait ChangeObserver: fmt::Debug + Send + Sync {
-    /// Called before each change.
-    ///
-    /// # Errors
-    /// What the change fails with instead of being made.
-    fn before(&self, change: Change<'_>) -> io::Result<Verdict>;
-
-    /// Called before each question to the source, and before each piece that came from it is taken.
-    ///
-    /// # Errors
-    /// What the question fails with instead of being asked.
-    fn before_question(&self, question: &str) -> io::Result<()>;
-}
-
-/// Makes changes.
+/// Makes the changes, under the control of a stop flag and an observer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     stop: StopFlag,
@@ -82,7 +28,7 @@ impl Disk {
         Disk { stop, observer }
     }
 
-    /// Opens a file that is there for writing, which changes nothing yet; a link is not followed.
+    /// Opens an existing file for writing, which changes nothing yet. A symbolic link is not followed.
     pub(crate) fn open_file(&self, path: &Path) -> io::Result<File> {
         OpenOptions::new().write(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32).open(path)
     }
@@ -102,8 +48,9 @@ impl Disk {
         file.write_all_at(bytes, offset)
     }
 
-    /// Copies bytes of another file to the same place, within the file system: shared if it can do that.
-    /// Returns how many: fewer than `length` at the end of `from`; `None` if it cannot copy between these two.
+    /// Copies `length` bytes at `offset` of `from` to the same offset of `file` with `copy_file_range`, which shares the
+    /// blocks if the file system supports that. Returns the number of bytes copied, fewer than `length` if `from` ends
+    /// earlier; `None` if the kernel cannot copy between these two files.
     pub(crate) fn copy_range(
         &self,
         from: &File,
@@ -112,7 +59,7 @@ impl Disk {
         length: u64,
     ) -> io::Result<Option<u64>> {
         self.stop.check()?;
-        // Who watches wants to see the bytes.
+        // An observer must see the bytes.
         if self.observer.is_some() {
             return Ok(None);
         }
@@ -122,21 +69,21 @@ impl Disk {
             let copied =
                 rustix::fs::copy_file_range(from, Some(&mut read_at), file, Some(&mut write_at), rest);
             match copied {
-                // Some file systems say so where they should say that they cannot.
+                // Some file systems return 0 where they should return an error.
                 Ok(0) if write_at == offset => return Ok(None),
                 Ok(0) => break,
                 Ok(_) | Err(Errno::INTR) => {}
-                // Another file system, or one that knows no such thing; what failed for another reason
-                // fails again and is reported then.
+                // The files are on different file systems, or copying is not supported. Any other failure recurs
+                // when the bytes are written, and is reported then.
                 Err(_) => return Ok(None),
             }
         }
         Ok(Some(write_at - offset))
     }
 
-    /// Lets the disk begin with what was written to a file, so that the sync at the end is short.
+    /// Starts writeback of a file, to shorten the fsync at the end.
     pub(crate) fn start_writing(&self, file: &File) {
-        // Dirty pages are sent to the disk by this and stay; it is only a hint.
+        // DONTNEED starts writeback of dirty pages, which stay in the cache. It is only a hint, so errors are ignored.
         let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
     }
 
@@ -155,13 +102,13 @@ impl Disk {
         symlink(to, path)
     }
 
-    /// One that is gone already is no error.
+    /// A missing file is not an error.
     pub(crate) fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.announce(Change::RemoveFile { path })?;
         ignore_missing(fs::remove_file(path))
     }
 
-    /// One that is gone already is no error.
+    /// A missing directory is not an error.
     pub(crate) fn remove_directory(&self, path: &Path) -> io::Result<()> {
         self.announce(Change::RemoveDirectory { path })?;
         ignore_missing(fs::remove_dir(path))

@@ -1,10 +1,10 @@
-//! What a fork's server keeps outside its data directory and a rewind brings in line: copies of the control
-//! file (`control_file_copy`), and the directory into which it archives by itself (`archive_dest`).
+//! Files of KingbaseES outside the data directory that a rewind must update: copies of the control file
+//! (`control_file_copy`), and the directory to which the server itself archives WAL (`archive_dest`, V8R3).
 //!
-//! Besides the links of the data directory nothing else outside it is written to, and this only where the
-//! target's own configuration, as it was before the rewind, says so. Nothing is deleted: what is of another
-//! branch of history is moved aside. All of it happens before the commit, while no server can start, and can
-//! be done again.
+//! Apart from targets of links in the data directory, these are the only places outside it that are written. They are
+//! taken from the target's configuration as it was before the rewind. Nothing is deleted: archived files of the
+//! abandoned history are moved aside. These steps happen before the commit, while no server can start, and can be
+//! repeated.
 
 use std::path::{Path, PathBuf};
 
@@ -17,34 +17,35 @@ use crate::datadir::walk::plain_files;
 use crate::source::{Source, SourceError};
 use crate::target::{Target, TargetError};
 
-/// The places outside.
+/// The paths, as the target's configuration names them; relative ones are relative to the data directory.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Outside {
+pub(crate) struct ExternalFiles {
     /// Copies of the control file.
     control_copies: Vec<PathBuf>,
-    /// Where the server archives WAL.
+    /// The directory to which the server archives WAL.
     archive: Option<PathBuf>,
 }
 
-/// The histories, as far as they say which archived files are whose.
+/// Timeline histories and positions that tell which branch an archived file belongs to.
 pub(crate) struct Branches<'a> {
     pub(crate) geometry: WalGeometry,
     pub(crate) source_history: &'a TimelineHistory,
     pub(crate) target_history: &'a TimelineHistory,
     /// Where replay starts.
     pub(crate) redo: Lsn,
+    /// The point of divergence.
     pub(crate) fork: Lsn,
 }
 
-impl Outside {
-    /// Reads what the target's configuration says of it; PostgreSQL has nothing of the kind.
+impl ExternalFiles {
+    /// Reads the paths from the target's configuration. PostgreSQL has no such files.
     pub(crate) fn of_target(
         root: &Path,
         version: Version,
         config_file: Option<&Path>,
-    ) -> Result<Outside, ConfigError> {
+    ) -> Result<ExternalFiles, ConfigError> {
         if !version.flavor().is_fork() {
-            return Ok(Outside::default());
+            return Ok(ExternalFiles::default());
         }
         let configuration = Configuration::read(root, version.names(), config_file)?;
         let paths = |name: &str| {
@@ -54,23 +55,23 @@ impl Outside {
         };
         let archive = if version.flavor().has_archive_dest() { paths("archive_dest") } else { Vec::new() };
         let archive = archive.into_iter().next().filter(|directory| directory.is_dir());
-        Ok(Outside { control_copies: paths("control_file_copy"), archive })
+        Ok(ExternalFiles { control_copies: paths("control_file_copy"), archive })
     }
 
-    /// Says what would be done.
+    /// Logs what a rewind would do, for a dry run.
     pub(crate) fn announce(&self) {
         for path in &self.control_copies {
-            tracing::info!("the copy of the control file \"{}\" would be rewritten, too", path.display());
+            tracing::info!("copy of the control file \"{}\" would be rewritten", path.display());
         }
         if let Some(directory) = &self.archive {
             tracing::info!(
-                "in the archive \"{}\" WAL of the abandoned history would be moved aside, and missing WAL of the source fetched",
+                "in archive \"{}\", WAL of the abandoned history would be moved aside and missing WAL fetched from the source",
                 directory.display()
             );
         }
     }
 
-    /// Whether all of it can be written; nothing is changed.
+    /// Checks that all of it can be written. Changes nothing.
     pub(crate) fn check(&self) -> Result<(), TargetError> {
         let writable = |directory: &Path| {
             let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
@@ -90,12 +91,12 @@ impl Outside {
         self.archive.iter().try_for_each(|directory| writable(directory))
     }
 
-    /// Makes every copy the control file that has just been written.
+    /// Overwrites every copy with `bytes`, the control file that has just been written.
     pub(crate) fn rewrite_control_copies(&self, target: &Target, bytes: &[u8]) -> Result<(), TargetError> {
         self.control_copies.iter().try_for_each(|copy| target.replace_outside(copy, bytes))
     }
 
-    /// Brings the archive in line with the source's history.
+    /// Moves archived files of the abandoned history aside, and fetches the source's archived files that are missing.
     pub(crate) fn rewind_archive(
         &self,
         target: &Target,
@@ -103,14 +104,15 @@ impl Outside {
         branches: &Branches<'_>,
     ) -> Result<(), ArchiveRewindError> {
         let Some(directory) = &self.archive else { return Ok(()) };
-        // Before the source's: should both archive into one directory, all that is here is found there.
+        // Listed before the source's archive: if both servers archive to the same directory, every file listed here
+        // must be found there.
         let own = plain_files(directory).map_err(|error| ArchiveRewindError::List(error.into()))?;
         tracing::info!("Get archive xlog list from source");
         let theirs = match source.archive() {
             Ok(found) => Some(found.unwrap_or_default()),
             Err(error) => {
                 tracing::warn!(
-                    "could not list the archive of the source, so nothing is fetched from it, and what could be its own stays: {error}"
+                    "could not list the archive of the source; fetching nothing from it, and leaving files that may belong to its history in place: {error}"
                 );
                 None
             }
@@ -131,7 +133,7 @@ impl Outside {
             aside = Some(to);
         }
         if let Some(aside) = aside {
-            tracing::info!("archived WAL of the abandoned history is in \"{}\" now", aside.display());
+            tracing::info!("moved archived WAL of the abandoned history to \"{}\"", aside.display());
         }
         let theirs = theirs.unwrap_or_default();
         for (name, size) in theirs.iter().filter(|file| branches.is_wanted(file) && !kept.contains(file)) {
@@ -139,7 +141,9 @@ impl Outside {
                 Ok(Some(bytes)) if bytes.len() as u64 == *size => {
                     target.replace_outside(&directory.join(name), &bytes)?;
                 }
-                Ok(_) => tracing::warn!("\"{name}\" vanished from the archive of the source"),
+                Ok(_) => tracing::warn!(
+                    "file \"{name}\" was removed from the archive of the source before it was fetched"
+                ),
                 Err(error) => {
                     tracing::warn!("could not fetch \"{name}\" from the archive of the source: {error}")
                 }
@@ -149,32 +153,33 @@ impl Outside {
     }
 }
 
-/// Why the archive could not be brought in line.
+/// Why the target's archive (`archive_dest`) could not be rewound.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveRewindError {
-    /// It could not be listed.
+    /// The archive directory could not be listed.
     #[error("could not list the archive of the target")]
     List(#[source] SourceError),
-    /// A file of it could not be read.
+    /// An archived file could not be read.
     #[error("could not read archived file \"{}\"", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         #[source]
         source: std::io::Error,
     },
-    /// The source failed.
+    /// A file could not be read from the source.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// It could not be written.
+    /// A file in the archive could not be written or moved.
     #[error(transparent)]
     Write(#[from] TargetError),
 }
 
 impl Branches<'_> {
-    /// Whether an archived file of the target is of the history that is given up. What only looks so, because
-    /// both sides are on one timeline, is compared with what the source archived under the name.
+    /// Whether an archived file of the target belongs to the abandoned history. If the file's name fits both histories,
+    /// because both sides are on the same timeline, it is compared with the file that the source archived under that
+    /// name.
     fn is_abandoned(
         &self,
         name: &str,
@@ -222,7 +227,8 @@ impl Branches<'_> {
         }
     }
 
-    /// Whether an archived file of the source is needed to go on from the common checkpoint.
+    /// Whether an archived file of the source is needed for replay from the common checkpoint, or is one of its history
+    /// files.
     fn is_wanted(&self, (name, length): &(String, u64)) -> bool {
         let size = self.geometry.segment_size;
         let is_needed = |segment: SegmentNo| size.end_of(segment) > self.redo && *length == size.bytes();

@@ -1,15 +1,14 @@
-//! The journal: what a second run must know to finish what a first one began.
+//! The journal: what a later run needs to finish an interrupted rewind.
 //!
-//! It is made durable in the data directory before the first change, together with the mark in
-//! `backup_label`, and removed after the commit. A run that finds the mark takes from here what the
-//! directory no longer tells: the page map (the target's WAL may be gone), how long the files were, and
-//! the control file as it was. Everything else is planned anew, so the source may have moved on, or be
-//! another one.
+//! The journal is made durable in the data directory before the first change, together with the mark in
+//! `backup_label`, and removed after the commit. A run that finds the mark reads from the journal what the data
+//! directory no longer shows: the page map (the target's WAL may be gone), the original file sizes, and the original
+//! control file. Everything else is planned again, so the source may have advanced, or may be another server.
 //!
 //! ```text
-//! kbrecover.journal:  8 bytes "KBRJRNL1"    the format; another one is refused
+//! kbrecover.journal:  8 bytes "KBRJRNL1"    the format; any other is rejected
 //!                     u32 LE                CRC-32C of the body
-//!                     body                  JSON, the page map in it as hexadecimal roaring bitmaps
+//!                     body                  JSON, with the page map as hexadecimal roaring bitmaps
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,27 +22,27 @@ use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::options::KeepDiverged;
 use crate::outcome::{CommonCheckpoint, Divergence};
-use crate::target::external_files::Outside;
+use crate::target::external_files::ExternalFiles;
 use crate::target::{Target, TargetError, unfinished_path};
 use crate::wal::changed::ChangedBlocks;
 
 const NAME: &str = "kbrecover.journal";
 const MAGIC: &[u8; 8] = b"KBRJRNL1";
 
-/// Why a journal cannot be used.
+/// Why the journal of an unfinished rewind, `kbrecover.journal`, cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// There is none.
+    /// The file is missing or cannot be read.
     #[error("could not open journal \"{}\" of the unfinished rewind", path.display())]
     Open {
         /// Where it should be.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         #[source]
         source: io::Error,
     },
-    /// It is damaged, or of another version of this program.
-    #[error("journal \"{}\" of the unfinished rewind is damaged or of another version: {problem}", path.display())]
+    /// The file is damaged, or was written by another version of kbrecover.
+    #[error("journal \"{}\" of the unfinished rewind is damaged or was written by another version: {problem}", path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
@@ -52,10 +51,10 @@ pub enum JournalError {
     },
 }
 
-/// What the first run found and the directory no longer shows.
+/// What the first run recorded.
 #[derive(Clone, Debug)]
 pub(crate) struct Journal {
-    /// When and from where the first run began, for messages.
+    /// When the first run began, and its source; for messages.
     pub(crate) begun: String,
     pub(crate) source: String,
     /// The target's control file before the first change.
@@ -66,42 +65,43 @@ pub(crate) struct Journal {
     /// The last common checkpoint, as found in the target's WAL.
     pub(crate) checkpoint: CommonCheckpoint,
     pub(crate) changed: ChangedBlocks,
-    /// What is outside the data directory, by the configuration that the rewind replaces.
-    pub(crate) outside: Outside,
-    /// What the first plan fetches; a second run fetches about as much again.
+    /// Files outside the data directory, as named by the configuration that the rewind replaces.
+    pub(crate) outside: ExternalFiles,
+    /// The number of bytes that the first plan fetches, which a later run fetches again. Absent in older journals.
     pub(crate) fetch_bytes: Option<u64>,
-    /// What is kept: a file that was half copied must not be kept by the next run. Nothing in older journals.
+    /// The patterns of kept local files. A later run uses the same ones: otherwise it could keep a file that the first
+    /// run copied in part. Empty in older journals.
     pub(crate) keep: Vec<String>,
-    /// Where what is given up was kept; nothing in older journals.
+    /// Where the discarded data was saved; absent in older journals.
     pub(crate) keep_diverged: Option<KeepDiverged>,
-    /// The sizes of the target's relation files.
+    /// The original sizes of the target's relation files, in bytes, by path.
     relation_files: BTreeMap<String, u64>,
-    /// The files in its WAL directory.
+    /// The names of the files in its WAL directory.
     pub(crate) wal_files: BTreeSet<String>,
 }
 
-/// Tablespace, database, relation, blocks.
+/// Tablespace, database, relation number, and the blocks as a roaring bitmap in hexadecimal.
 type StoredMap = Vec<(u32, u32, u32, String)>;
 
-/// The body as it is read.
+/// The journal's body, for reading.
 #[derive(Deserialize)]
 struct Body {
     begun: String,
     source: String,
     control: String,
-    /// Of the WAL pages; absent in older journals.
+    /// Magic number of the WAL pages; absent in older journals.
     #[serde(default)]
     wal_magic: Option<u16>,
     #[serde(default)]
-    outside: Outside,
+    outside: ExternalFiles,
     history: String,
     /// LSN and timeline.
     divergence: (u64, u32),
     /// LSN, redo and timeline.
     checkpoint: (u64, u64, u32),
     page_map: StoredMap,
-    /// Blocks that need not be copied if replay starts at the first position and WAL is common up to the
-    /// second; none in older journals.
+    /// Blocks that replay restores, which need not be copied if replay starts at the first position of `rebuilt_by`
+    /// and WAL is common up to the second. Empty in older journals.
     #[serde(default)]
     rebuilt: StoredMap,
     #[serde(default)]
@@ -116,8 +116,7 @@ struct Body {
     wal_files: BTreeSet<String>,
 }
 
-/// What the plan was made from, how much it fetches and what is kept: a journal to be written. It may be large,
-/// so nothing is copied for it.
+/// A journal to be written. The data may be large, so it is borrowed, not copied.
 pub(crate) struct NewJournal<'a> {
     pub(crate) source: String,
     pub(crate) control: &'a ControlFile,
@@ -126,15 +125,15 @@ pub(crate) struct NewJournal<'a> {
     pub(crate) divergence: Divergence,
     pub(crate) checkpoint: CommonCheckpoint,
     pub(crate) changed: &'a ChangedBlocks,
-    pub(crate) outside: &'a Outside,
-    /// The target's listing.
+    pub(crate) outside: &'a ExternalFiles,
+    /// The target's files.
     pub(crate) files: &'a Inventory,
     pub(crate) fetch_bytes: u64,
     pub(crate) keep: &'a [String],
     pub(crate) keep_diverged: Option<&'a KeepDiverged>,
 }
 
-/// The same as it is stored: what [`Body`] reads.
+/// The journal's body, for writing; [`Body`] reads the same fields.
 #[derive(Serialize)]
 struct NewBody<'a> {
     begun: String,
@@ -149,7 +148,7 @@ struct NewBody<'a> {
     #[serde(serialize_with = "store_map")]
     rebuilt: &'a PageMap,
     rebuilt_by: (u64, u64),
-    outside: &'a Outside,
+    outside: &'a ExternalFiles,
     keep: &'a [String],
     keep_diverged: Option<&'a KeepDiverged>,
     fetch_bytes: u64,
@@ -157,7 +156,7 @@ struct NewBody<'a> {
     wal_files: Vec<&'a str>,
 }
 
-/// The relation files of a listing by their sizes.
+/// Serializes the relation files of an inventory as a map from path to size.
 struct RelationFiles<'a>(&'a Inventory, Version);
 
 impl Serialize for RelationFiles<'_> {
@@ -171,20 +170,20 @@ impl Serialize for RelationFiles<'_> {
 }
 
 impl NewJournal<'_> {
-    /// Bytes it will have.
+    /// The size of the journal file in bytes.
     pub(crate) fn size(&self) -> u64 {
         let mut measured = Measured::default();
-        // Nothing here fails.
+        // Encoding into a counter cannot fail.
         let _ = self.encode(&mut measured);
         measured.length
     }
 
-    /// Makes the journal durable.
+    /// Writes the journal durably.
     pub(crate) fn write(&self, target: &Target) -> Result<(), TargetError> {
         target.replace_file_with(&path(), |file| self.encode(file))
     }
 
-    /// Never the whole of it in memory: it is made twice, first for its checksum.
+    /// Serializes the body twice, first to compute its checksum, so that the whole is never in memory.
     fn encode(&self, to: &mut dyn Write) -> io::Result<()> {
         let version = self.control.version();
         let wal_dir = format!("{}/", version.wal_dir());
@@ -216,7 +215,7 @@ impl NewJournal<'_> {
     }
 }
 
-/// The CRC-32C and the length of what is written.
+/// Computes the CRC-32C and the length of what is written to it.
 #[derive(Default)]
 struct Measured {
     crc: u32,
@@ -236,7 +235,7 @@ impl Write for Measured {
 }
 
 impl Journal {
-    /// Removes the journal, if there is one, and what is left of one that was not written to its end.
+    /// Removes the journal and its temporary file, as far as they exist.
     pub(crate) fn remove(target: &Target) -> Result<(), TargetError> {
         let paths = [path(), unfinished_path(&path())];
         let mut there = paths.iter().filter(|path| path.below(target.root()).symlink_metadata().is_ok());
@@ -253,9 +252,11 @@ impl Journal {
         Journal::decode(&bytes, flavor).map_err(|problem| JournalError::Invalid { path, problem })
     }
 
-    /// The target's listing as the plan must see it. A relation file counts as long as it was at first,
-    /// or is now if that is less: what a first run appended must be copied again, and what it cut off is
-    /// gone. One that was not there at first is copied whole, so it is left out if the source has it.
+    /// The target's inventory as the plan must see it: `now` with corrected relation files.
+    ///
+    /// The size of a relation file is its original size, or its present size if that is smaller: blocks appended by the
+    /// first run must be copied again, and truncated blocks are gone. A relation file that did not exist originally is
+    /// left out if the source has it, so that it is copied whole.
     pub(crate) fn original(&self, now: Inventory, source: &Inventory, version: Version) -> Inventory {
         let mut entries = Vec::new();
         for (path, kind) in now.entries() {
@@ -271,7 +272,7 @@ impl Journal {
                 _ => entries.push((path.clone(), kind.clone())),
             }
         }
-        // No path comes twice, because none did in what was listed.
+        // The paths are unique because those in `now` are.
         Inventory::new(entries).unwrap_or(now)
     }
 
@@ -319,12 +320,12 @@ fn path() -> DataPath {
     DataPath::parse(NAME).unwrap_or_else(|_| unreachable!("a constant path without dots"))
 }
 
-/// One relation after the other, so that only one is in memory twice.
+/// Serializes one relation at a time, so that only one bitmap is in memory twice.
 fn store_map<S: Serializer>(map: &&PageMap, serializer: S) -> Result<S::Ok, S::Error> {
     let mut bytes = Vec::new();
     serializer.collect_seq(map.relations().into_iter().map(|(relation, blocks)| {
         bytes.clear();
-        // Writing to memory does not fail.
+        // Writing to memory cannot fail.
         let _ = blocks.serialize_into(&mut bytes);
         (relation.tablespace, relation.database, relation.number, to_hex(&bytes))
     }))
@@ -400,7 +401,7 @@ mod tests {
                 timeline: TimelineId(1),
             },
             changed: &changed(),
-            outside: &Outside::default(),
+            outside: &ExternalFiles::default(),
             files,
             fetch_bytes: 1 << 20,
             keep: &["x".into()],
@@ -419,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_damage_is_noticed() {
+    fn a_journal_round_trips_and_damage_is_detected() {
         let directory = tempfile::tempdir().unwrap();
         let target = Target::lock(directory.path()).unwrap();
         assert!(matches!(Journal::read(target.root(), flavor()), Err(JournalError::Open { .. })));
@@ -446,13 +447,13 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_those_at_first_unless_the_file_is_shorter_now() {
+    fn original_sizes_count_unless_the_file_is_shorter_now() {
         let journal = journal(&listing(&[("base/5/1", 100), ("base/5/2", 100), ("base/5/3", 100)]));
         let now =
             listing(&[("base/5/1", 300), ("base/5/2", 40), ("base/5/8", 7), ("base/5/9", 7), ("log", 5)]);
         let source = listing(&[("base/5/8", 10)]);
         let original = journal.original(now, &source, version());
-        // 8 is from the first run and copied again; 9 is from the first run, too, and unknown to this source.
+        // The first run created 8 and 9. 8 is copied again; 9 does not exist on this source.
         assert_eq!(original, listing(&[("base/5/1", 100), ("base/5/2", 40), ("base/5/9", 7), ("log", 5)]));
     }
 }

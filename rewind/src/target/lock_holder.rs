@@ -1,7 +1,7 @@
-//! Who holds the lock on a data directory, asked without taking it.
+//! Finds the process that holds the lock on a data directory, without taking the lock.
 //!
-//! Taking a lock only to see whether it is free would turn away a run that begins at that moment. The
-//! kernel lists all locks in `/proc/locks`:
+//! Taking the lock to see whether it is free would make a run that starts at that moment fail. The kernel lists all
+//! locks in `/proc/locks` (see `proc_locks(5)`):
 //!
 //! ```text
 //! 3: FLOCK  ADVISORY  WRITE 4711 fe:01:131077 0 EOF
@@ -16,12 +16,12 @@ use std::path::Path;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// A process, and since when it runs.
+/// The process that holds the lock on a data directory, and when it was started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Holder {
-    /// Its number.
+    /// Its process ID.
     pub pid: u32,
-    /// When it was started.
+    /// When it was started, to the second; `None` if `/proc` does not show it.
     pub since: Option<Timestamp>,
 }
 
@@ -39,35 +39,35 @@ impl fmt::Display for Holder {
     }
 }
 
-/// When a process was started, to the second: field 22 of `/proc/PID/stat`, in ticks since the machine was.
+/// When a process was started, to the second: field 22 of `/proc/PID/stat`, in clock ticks since the system boot.
 fn started(pid: u32) -> Option<Timestamp> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Behind the name, which may hold anything, follows field 3.
+    // Field 2, the program's name in parentheses, may contain anything. Field 3 follows it.
     let ticks: u64 = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()?;
-    let machine = fs::read_to_string("/proc/stat").ok()?;
-    let boot: i64 = machine.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    let system = fs::read_to_string("/proc/stat").ok()?;
+    let boot: i64 = system.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
     let seconds = ticks / rustix::param::clock_ticks_per_second();
     Timestamp::from_second(boot.checked_add_unsigned(seconds)?).ok()
 }
 
-/// The process that holds a lock on `directory`, an absolute path without links, as far as this process
-/// may see it.
+/// The ID of the process that holds a lock on `directory`, an absolute path without links; `None` if there is none
+/// that this process is allowed to see.
 pub(crate) fn find(directory: &Path) -> Option<u32> {
     let metadata = directory.metadata().ok()?;
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let holders = locks.lines().filter_map(|line| holder(line, metadata.ino()));
     let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-    // Some file systems (btrfs, overlays) name another device there than for the file. Then it counts that the process
-    // has the directory open.
+    // For some file systems (btrfs, overlayfs) the device shown there differs from the file's. In that case a process
+    // counts if it has the directory open.
     let mut found = holders.filter(|&(pid, on)| on == device || has_open(pid, directory));
     found.next().map(|(pid, _)| pid)
 }
 
-/// The process of a `flock` lock on this inode, and the device.
+/// The process that holds a `flock` lock on this inode, and the device (major, minor).
 fn holder(line: &str, inode: u64) -> Option<(u32, (u32, u32))> {
     let mut fields = line.split_whitespace().skip(1);
     if fields.next()? != "FLOCK" {
-        // Behind an arrow stands who waits for it.
+        // A process that waits for a lock is shown with an arrow in this field.
         return None;
     }
     let pid = fields.nth(2)?.parse().ok()?;
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_was_started_a_moment_ago() {
+    fn start_time_of_this_process() {
         let holder = Holder::of(std::process::id());
         let age = Timestamp::now().duration_since(holder.since.unwrap()).as_secs();
         assert!((-2..3600).contains(&age), "{age}");
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_the_kernel() {
+    fn parsing_proc_locks() {
         let line = "3: FLOCK  ADVISORY  WRITE 4711 fe:0a:131077 0 EOF";
         assert_eq!(holder(line, 131_077), Some((4711, (0xfe, 0x0a))));
         assert_eq!(holder(line, 131_078), None);

@@ -1,8 +1,11 @@
-//! The target: every write the program makes to a data directory goes through here.
+//! The target data directory. Every write to it goes through this module.
 //!
-//! It keeps two invariants. Nothing outside the data directory is written, but for what a link in
-//! `pg_tblspc` or the WAL directory points to, and what [`crate::target::external_files`] is about: paths are [`DataPath`]s and the last part of a path is
-//! never followed if it is a link. And everything written is remembered until it has been made durable.
+//! Two invariants hold:
+//!
+//! - Writes stay inside the data directory. The exceptions are the targets of links in `pg_tblspc`, the target of a
+//!   linked WAL directory, and the files of [`crate::target::external_files`]. Paths are [`DataPath`]s, and a symbolic
+//!   link as the last component of a path is never followed.
+//! - Every write is recorded until it has been made durable.
 
 pub(crate) mod disk;
 pub(crate) mod journal;
@@ -21,83 +24,107 @@ use std::time::{Duration, Instant};
 use walparse::Names;
 
 use crate::datadir::data_path::DataPath;
+use crate::datadir::server;
+use crate::observer::ChangeObserver;
 use crate::stop::StopFlag;
-use crate::survey::preflight;
-use crate::target::disk::{ChangeObserver, Disk, ignore_missing};
+use crate::target::disk::{Disk, ignore_missing};
 use crate::target::lock_holder::Holder;
 
-/// How many threads wait for the disk at once: it takes many requests, and the file system makes one commit for all
-/// who wait for one.
+/// Number of concurrent fsync calls. A disk serves many requests at once, and the file system commits its journal once
+/// for all callers that are waiting.
 const SYNCS_AT_ONCE: usize = 16;
 
-/// How many threads make, cut or remove files at once: names in one directory are changed one after the other
-/// anyhow, and whoever waits for that spins.
+/// Number of threads that create, truncate or remove files. The kernel serializes changes to the names of one
+/// directory, and waiting threads spin, so more threads only cost processor time.
 const FILES_AT_ONCE: usize = 4;
 
 /// A locked data directory.
 #[derive(Debug)]
 pub(crate) struct Target {
     root: PathBuf,
-    /// How its files are called, once that is known.
+    /// The file names of its flavor; `None` until the flavor is known.
     names: Option<&'static Names>,
     disk: Disk,
-    /// Holds the lock.
+    /// The open directory, which holds the `flock` lock.
     _lock: File,
     file_mode: u32,
     directory_mode: u32,
     written: Arc<Mutex<Written>>,
-    last_look: Mutex<Instant>,
+    /// When [`Target::check_no_server`] last looked for a server.
+    last_server_check: Mutex<Instant>,
 }
 
-/// What has been changed and is not known to be durable.
+/// Changes that are not known to be durable.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
     files: BTreeSet<DataPath>,
-    /// Directories in which a name came or went; `None` is the data directory itself.
+    /// Directories in which an entry was created or removed; `None` is the data directory itself.
     directories: BTreeSet<Option<DataPath>>,
-    /// The same outside the data directory.
+    /// Such directories outside the data directory.
     outside: BTreeSet<PathBuf>,
 }
 
-/// A write to the target that failed.
+/// A failed write to the target data directory, with the system's error as its source.
 #[derive(Debug, thiserror::Error)]
 #[error("could not {action} \"{}\"", path.display())]
 pub struct TargetError {
-    /// What was being done.
+    /// What was being done, as a verb phrase that the path completes: "fsync file".
     pub action: &'static str,
-    /// To what.
+    /// The absolute path of the file or directory.
     pub path: PathBuf,
-    /// Why it failed.
+    /// The error of the system call.
     #[source]
     pub source: io::Error,
 }
 
-/// Why the target could not be taken.
+impl TargetError {
+    /// A hint for the operator: what to do next.
+    pub fn hint(&self) -> String {
+        "Run kbrecover as the user who owns the data directory, and check that the file is accessible."
+            .to_owned()
+    }
+}
+
+/// Why the target data directory could not be locked.
+///
+/// A run holds an exclusive `flock` lock on the directory itself.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// It cannot be opened.
+    /// The directory cannot be opened, or is no directory.
     #[error("could not open directory \"{}\"", path.display())]
     Open {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         #[source]
         source: io::Error,
     },
-    /// Another run has it.
+    /// Another kbrecover holds the lock.
     #[error("another kbrecover is working on directory \"{}\"{}", path.display(), named(*holder))]
     Taken {
         /// The directory.
         path: PathBuf,
-        /// Which one, as far as this process may see it.
+        /// The process that holds the lock; `None` if this process is not allowed to see it.
         holder: Option<Holder>,
     },
 }
 
-/// Where a small file is written before it takes its place.
+impl LockError {
+    /// A hint for the operator: what to do next.
+    pub fn hint(&self) -> String {
+        match self {
+            LockError::Taken { .. } => "Wait for it to finish.".to_owned(),
+            LockError::Open { .. } => {
+                "Specify the data directory of the stopped server, and run kbrecover as its owner.".to_owned()
+            }
+        }
+    }
+}
+
+/// The temporary path under which a file is written before it is renamed into place.
 pub(crate) fn unfinished_path(path: &DataPath) -> DataPath {
     let name = [path.as_bytes(), b".kbrecover-new"].concat();
-    DataPath::parse(name).unwrap_or_else(|_| unreachable!("a path that got longer"))
+    DataPath::parse(name).unwrap_or_else(|_| unreachable!("a valid path with a longer file name"))
 }
 
 fn named(holder: Option<Holder>) -> String {
@@ -111,16 +138,16 @@ pub(crate) struct TargetFile {
     file: File,
     path: PathBuf,
     name: DataPath,
-    /// Where a change is noted, and whether this one's was.
+    /// Where changed files are recorded, and whether this one has been.
     written: Arc<Mutex<Written>>,
     is_noted: AtomicBool,
 }
 
 impl Target {
-    /// Locks the data directory at `root` for this run; writes nothing.
+    /// Locks the data directory at `root` for this run. Writes nothing.
     pub(crate) fn lock(root: &Path) -> Result<Target, LockError> {
         let unreadable = |source| LockError::Open { path: root.to_owned(), source };
-        // Absolute, because a later change of the working directory must not move the target.
+        // An absolute path stays valid if the working directory changes.
         let root = root.canonicalize().map_err(unreadable)?;
         let directory = File::open(&root).map_err(unreadable)?;
         let metadata = directory.metadata().map_err(unreadable)?;
@@ -145,12 +172,12 @@ impl Target {
             file_mode,
             directory_mode,
             written: Arc::default(),
-            last_look: Mutex::new(Instant::now()),
+            last_server_check: Mutex::new(Instant::now()),
         })
     }
 
-    /// The same target, whose names are known by now. Its changes are announced to `observer`, and are
-    /// refused once a stop is asked for.
+    /// Sets the file names, now that the flavor is known. From here on changes are announced to `observer`, and are
+    /// refused once `stop` has been requested.
     pub(crate) fn controlled_by(
         self,
         names: &'static Names,
@@ -165,16 +192,16 @@ impl Target {
         &self.root
     }
 
-    /// For what is written elsewhere, and made durable by who writes it.
+    /// The disk, for writes outside the data directory; the caller makes those durable.
     pub(crate) fn disk(&self) -> &Disk {
         &self.disk
     }
 
-    /// Opens a file for writing, and makes it if there is none.
+    /// Opens a file for writing, creating it if it does not exist.
     pub(crate) fn open(&self, path: &DataPath) -> Result<TargetFile, TargetError> {
         let full = path.below(&self.root);
         let opened = match self.disk.open_file(&full) {
-            // Read-only for its owner, as keys often are: its contents are to be replaced all the same.
+            // Key files are often read-only for their owner. Their contents are replaced like those of other files.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_own_file(&full) => {
                 self.disk.set_mode(&full, self.file_mode).and_then(|()| self.disk.open_file(&full))
             }
@@ -201,7 +228,7 @@ impl Target {
         })
     }
 
-    /// Whether [`Target::open`] would succeed on a file that is there; nothing is changed.
+    /// Checks that [`Target::open`] would succeed on an existing file. Changes nothing.
     pub(crate) fn check_writable(&self, path: &DataPath) -> Result<(), TargetError> {
         let full = path.below(&self.root);
         match self.disk.open_file(&full) {
@@ -214,8 +241,8 @@ impl Target {
         }
     }
 
-    /// Whether names can be made and removed in a directory (`None`: the data directory itself), if it is
-    /// there already; nothing is changed.
+    /// Checks that entries can be created and removed in a directory (`None`: the data directory itself), if it
+    /// exists. Changes nothing.
     pub(crate) fn check_directory(&self, path: Option<&DataPath>) -> Result<(), TargetError> {
         let full = path.map_or_else(|| self.root.clone(), |path| path.below(&self.root));
         let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
@@ -225,8 +252,8 @@ impl Target {
         }
     }
 
-    /// Whether a file that is there could be removed from its directory, as far as the file itself tells: one
-    /// that was made immutable cannot.
+    /// Checks that an existing file has no attribute, such as immutable, that prevents its removal. The permissions of
+    /// its directory are checked by [`Target::check_directory`].
     pub(crate) fn check_removable(&self, path: &DataPath) -> Result<(), TargetError> {
         let full = path.below(&self.root);
         let is_link = full.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
@@ -238,13 +265,14 @@ impl Target {
         }
     }
 
-    /// Whether a tablespace can be made at `directory`, or names in it if it is there already.
+    /// Checks that a tablespace directory can be created at `directory` or, if it exists, that entries can be created in
+    /// it. Changes nothing.
     pub(crate) fn check_tablespace(&self, directory: &Path) -> Result<(), TargetError> {
         let access = |path: &Path| {
             rustix::fs::access(path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
         };
         let found = match access(directory) {
-            // Only the last part of the path is made.
+            // Only the last component of the path is created.
             Err(rustix::io::Errno::NOENT) => access(directory.parent().unwrap_or(Path::new("/"))),
             other => other,
         };
@@ -252,7 +280,7 @@ impl Target {
         found.map_err(|error| TargetError { action: "create directory", path, source: error.into() })
     }
 
-    /// Makes a directory; one that is there already is no error.
+    /// Creates a directory. An existing directory is not an error.
     pub(crate) fn create_directory(&self, path: &DataPath) -> Result<(), TargetError> {
         let full = path.below(&self.root);
         self.remember_entry(path);
@@ -262,7 +290,7 @@ impl Target {
         }
     }
 
-    /// Makes a link below `pg_tblspc` to the directory `to`, which is made if there is none.
+    /// Creates a link below `pg_tblspc` to the directory `to`, and that directory if it does not exist.
     pub(crate) fn create_tablespace_link(&self, path: &DataPath, to: &Path) -> Result<(), TargetError> {
         let full = path.below(&self.root);
         self.remember(|written| written.outside.extend(to.parent().map(Path::to_owned)));
@@ -281,7 +309,7 @@ impl Target {
         }
     }
 
-    /// Removes a file or a link; one that is gone already is no error.
+    /// Removes a file or a link. A missing one is not an error.
     pub(crate) fn remove_file(&self, path: &DataPath) -> Result<(), TargetError> {
         let full = path.below(&self.root);
         self.remember(|written| written.files.remove(path));
@@ -293,27 +321,27 @@ impl Target {
         })
     }
 
-    /// Removes an empty directory; one that is gone already is no error, and one that still holds something
-    /// that is never touched is left with a warning.
+    /// Removes an empty directory. A missing one is not an error. A directory that is not empty, because it holds files
+    /// that a rewind never touches, is left in place with a warning.
     pub(crate) fn remove_directory(&self, path: &DataPath) -> Result<(), TargetError> {
         let full = path.below(&self.root);
         self.remember(|written| written.directories.remove(&Some(path.clone())));
         self.remember_entry(path);
         match self.disk.remove_directory(&full) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                tracing::warn!("directory \"{path}\" is not empty and stays");
+                tracing::warn!("directory \"{path}\" is not empty and was not removed");
                 Ok(())
             }
             other => other.map_err(|source| TargetError { action: "remove directory", path: full, source }),
         }
     }
 
-    /// Puts a small file in place as a whole, durably: the old one or the new one is there, nothing else.
+    /// Replaces a small file atomically and durably: after a crash either the old or the new contents are there.
     pub(crate) fn replace_file(&self, path: &DataPath, bytes: &[u8]) -> Result<(), TargetError> {
         self.replace_file_with(path, |file| file.write_all(bytes))
     }
 
-    /// The same for a file that may be large: `write` makes it piece by piece.
+    /// As [`Target::replace_file`] for a file that may be large: `write` writes it piece by piece.
     pub(crate) fn replace_file_with(
         &self,
         path: &DataPath,
@@ -353,14 +381,14 @@ impl Target {
         self.move_outside(&from.below(&self.root), &to.below(&self.root))
     }
 
-    /// [`Target::replace_file`] for a file outside the data directory that the target's configuration names.
+    /// As [`Target::replace_file`], for a file outside the data directory that the target's configuration names.
     pub(crate) fn replace_outside(&self, path: &Path, bytes: &[u8]) -> Result<(), TargetError> {
         let mut temporary = path.to_owned().into_os_string();
         temporary.push(".kbrecover-new");
         self.replace(path, Path::new(&temporary), |file| file.write_all(bytes))
     }
 
-    /// Renames a file outside the data directory, into a directory made by [`Target::new_directory_outside`].
+    /// Renames a file outside the data directory, durably.
     pub(crate) fn move_outside(&self, from: &Path, to: &Path) -> Result<(), TargetError> {
         let failed = |source| TargetError { action: "move file", path: from.to_owned(), source };
         self.disk.rename(from, to).map_err(failed)?;
@@ -373,7 +401,7 @@ impl Target {
         })
     }
 
-    /// Makes a directory with a name that is not taken yet: `name` and a number.
+    /// Creates a directory named `name.N` in `parent`, with the lowest N from 1 that is not in use. Returns its path.
     pub(crate) fn new_directory_outside(&self, parent: &Path, name: &str) -> Result<PathBuf, TargetError> {
         let mut number = 1u64;
         loop {
@@ -386,32 +414,32 @@ impl Target {
         }
     }
 
-    /// Overwrites a file of fixed length in place and makes it durable: how the control file is written,
-    /// whose first 512 bytes the disk takes as a whole.
+    /// Overwrites a file of fixed length in place and makes it durable. The control file is written this way: all its
+    /// data is in the first 512 bytes, which a disk writes atomically.
     pub(crate) fn overwrite_file(&self, path: &DataPath, bytes: &[u8]) -> Result<(), TargetError> {
         let file = self.open(path)?;
         file.write_at(bytes, 0)?;
         self.disk.sync_file(&file.file, &file.path).map_err(|source| file.failed("fsync file", source))
     }
 
-    /// Makes everything written since the last call durable, file by file: first what is in the files, then
-    /// the names in the directories. `done` is called for each file.
+    /// Makes everything written since the last call durable: first each changed file, then each changed directory.
+    /// `done` is called once for each file.
     pub(crate) fn sync(&self, done: &(dyn Fn() + Sync)) -> Result<(), TargetError> {
         self.sync_these(self.take_unsynced(), done)
     }
 
-    /// What is not known to be durable; it is the caller's now to see to it.
+    /// Takes the list of changes that are not known to be durable. The caller becomes responsible for syncing them.
     pub(crate) fn take_unsynced(&self) -> Written {
         self.remember(std::mem::take)
     }
 
-    /// Makes this durable; `done` is called for each file.
+    /// Makes these changes durable. `done` is called once for each file.
     pub(crate) fn sync_these(&self, written: Written, done: &(dyn Fn() + Sync)) -> Result<(), TargetError> {
         let files: Vec<DataPath> = written.files.into_iter().collect();
         many_at_once(&files, SYNCS_AT_ONCE, |path| {
             done();
             let path = path.below(&self.root);
-            // Something that was written and then removed needs no fsync.
+            // A file that was written and then removed needs no fsync.
             let synced = File::open(&path).and_then(|file| self.disk.sync_file(&file, &path));
             ignore_missing(synced).map_err(|source| TargetError { action: "fsync file", path, source })
         })?;
@@ -428,8 +456,8 @@ impl Target {
         })
     }
 
-    /// Makes durable whatever stands in the file systems of the data directory, of the WAL directory and of
-    /// the tablespaces, whoever wrote it.
+    /// Syncs the whole file systems (`syncfs`) of the data directory, of the WAL directory and of the tablespaces,
+    /// including data written by other programs.
     pub(crate) fn sync_file_systems(&self, names: &Names) -> Result<(), TargetError> {
         let written = self.remember(std::mem::take);
         let mut places = vec![self.root.clone(), self.root.join(names.wal_dir)];
@@ -444,7 +472,7 @@ impl Target {
         places.extend(written.outside);
         let mut devices = BTreeSet::new();
         for place in places {
-            // A link to nowhere: nothing was written there.
+            // Nothing was written through a dangling link.
             let Ok(metadata) = place.metadata() else { continue };
             if metadata.is_dir() && devices.insert(metadata.dev()) {
                 self.disk.sync_file_system(&place).map_err(failed("sync file system of", &place))?;
@@ -453,16 +481,16 @@ impl Target {
         Ok(())
     }
 
-    /// Looks now and then, at most once in a second, whether somebody has started a server here.
-    pub(crate) fn check_alone(&self) -> Result<(), TargetError> {
+    /// Checks, at most once a second, that no server has been started on the directory in the meantime.
+    pub(crate) fn check_no_server(&self) -> Result<(), TargetError> {
         let Some(names) = self.names else { return Ok(()) };
-        let mut last = self.last_look.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = self.last_server_check.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if last.elapsed() < Duration::from_secs(1) {
             return Ok(());
         }
         *last = Instant::now();
-        preflight::check_not_running(&self.root, names).map(drop).map_err(|error| TargetError {
-            action: "go on with directory",
+        server::check_not_running(&self.root, names).map(drop).map_err(|error| TargetError {
+            action: "continue working on directory",
             path: self.root.clone(),
             source: io::Error::other(error),
         })
@@ -490,8 +518,8 @@ impl TargetFile {
         written.map_err(|source| self.failed("write to file", source))
     }
 
-    /// Copies the same bytes of another file within the file system; returns how many there were, or `None`
-    /// if that cannot be done.
+    /// Copies the bytes at `offset` of another file to the same offset, within the file system. Returns the number of
+    /// bytes copied, or `None` if the file system cannot do that.
     pub(crate) fn copy_from(
         &self,
         from: &File,
@@ -503,33 +531,33 @@ impl TargetFile {
         copied.map_err(|source| self.failed("write to file", source))
     }
 
-    /// Lets the disk begin with what was written.
+    /// Starts writeback of what has been written.
     pub(crate) fn start_writing(&self) {
         self.disk.start_writing(&self.file);
     }
 
-    /// Empties the file, if there is anything in it.
+    /// Truncates the file to zero length.
     pub(crate) fn empty(&self) -> Result<(), TargetError> {
-        self.cut(0)
+        self.truncate(0)
     }
 
-    /// Cuts the file if it is longer than that.
-    pub(crate) fn cut(&self, length: u64) -> Result<(), TargetError> {
+    /// Truncates the file to `length` bytes if it is longer.
+    pub(crate) fn truncate(&self, length: u64) -> Result<(), TargetError> {
         match self.file.metadata() {
             Ok(metadata) if metadata.len() <= length => Ok(()),
             _ => self.set_length(length),
         }
     }
 
-    /// Cuts or lengthens the file.
+    /// Truncates the file to `length` bytes, or extends it with zeros.
     pub(crate) fn set_length(&self, length: u64) -> Result<(), TargetError> {
         self.note();
-        let cut = self.disk.set_length(&self.file, &self.path, length);
-        cut.map_err(|source| self.failed("truncate file", source))
+        let set = self.disk.set_length(&self.file, &self.path, length);
+        set.map_err(|source| self.failed("truncate file", source))
     }
 
-    /// Notes, before the first change, that there is one to make durable. Who takes [`Target::take_unsynced`]
-    /// sees to it that no file is open then.
+    /// Records before the first change that the file must be synced. It records this only once, so the caller of
+    /// [`Target::take_unsynced`] must ensure that no file is open for writing at that time.
     fn note(&self) {
         if !self.is_noted.swap(true, Ordering::Relaxed) {
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -542,7 +570,7 @@ impl TargetFile {
     }
 }
 
-/// Makes, cuts or removes files: does it for all of these.
+/// Does `work`, which creates, truncates or removes files, for each item, on [`FILES_AT_ONCE`] threads.
 pub(crate) fn for_files<T: Sync>(
     items: &[T],
     work: impl Fn(&T) -> Result<(), TargetError> + Sync,
@@ -550,7 +578,8 @@ pub(crate) fn for_files<T: Sync>(
     many_at_once(items, FILES_AT_ONCE, work)
 }
 
-/// Does something that waits for the disk for all of these, so many at once, processors or not.
+/// Does `work` for each item on up to `at_once` threads. The work waits for the disk, so the number of threads does not
+/// depend on the number of processors. Returns the first error.
 fn many_at_once<T: Sync>(
     items: &[T],
     at_once: usize,
@@ -568,7 +597,7 @@ fn many_at_once<T: Sync>(
     };
     std::thread::scope(|scope| {
         for _ in 1..items.len().min(at_once) {
-            // If no more threads are to be had, those that run do it all.
+            // If no more threads can be started, those already running do all the work.
             if std::thread::Builder::new().name("disk".to_owned()).spawn_scoped(scope, run).is_err() {
                 break;
             }
@@ -578,14 +607,14 @@ fn many_at_once<T: Sync>(
     failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
-/// A regular file (no link to one) that belongs to the user we are.
+/// Whether this is a regular file (not a link to one) owned by the effective user.
 fn is_own_file(path: &Path) -> bool {
     let own = rustix::process::geteuid().as_raw();
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_file() && metadata.uid() == own)
 }
 
-/// The same, and only its mode keeps us from writing: with an attribute (immutable, append-only) on it the
-/// reason would be another.
+/// Whether this is such a file and only its mode prevents writing. An immutable or append-only file gives another
+/// error.
 fn is_closed_own_file(path: &Path) -> bool {
     is_own_file(path)
         && rustix::fs::access(path, rustix::fs::Access::WRITE_OK) == Err(rustix::io::Errno::ACCESS)
@@ -595,10 +624,10 @@ fn is_real_directory(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
 }
 
-/// What is written to a file at once, at most.
+/// The largest single write to a file, in bytes.
 const PIECE: usize = 1 << 20;
 
-/// Writes a file from front to back.
+/// Writes a file sequentially.
 struct Pieces<'a> {
     disk: &'a Disk,
     file: &'a File,
@@ -653,7 +682,7 @@ mod tests {
     }
 
     #[test]
-    fn read_only_files_of_our_own_are_replaced() {
+    fn own_read_only_files_are_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let key = directory.path().join("server.key");
         fs::write(&key, "old").unwrap();
@@ -661,13 +690,13 @@ mod tests {
         let target = Target::lock(directory.path()).unwrap();
         target.check_writable(&path("server.key")).unwrap();
         target.check_writable(&path("not there")).unwrap();
-        assert_eq!(fs::metadata(&key).unwrap().mode() & 0o777, 0o400, "changed by the check");
+        assert_eq!(fs::metadata(&key).unwrap().mode() & 0o777, 0o400, "the check changed the mode");
         target.open(&path("server.key")).unwrap().write_at(b"new", 0).unwrap();
         assert_eq!(fs::read(&key).unwrap(), b"new");
     }
 
     #[test]
-    fn a_tablespace_is_made_in_a_directory_that_is_there() {
+    fn a_tablespace_needs_an_existing_parent_directory() {
         let directory = tempfile::tempdir().unwrap();
         let target = Target::lock(directory.path()).unwrap();
         target.check_tablespace(directory.path()).unwrap();

@@ -1,4 +1,4 @@
-//! A door for the benchmarks: plans of any size, made up. No part of the library's interface.
+//! Generated plans of any size, for the benchmarks. Not part of the library's interface.
 
 use walparse::{Lsn, Relation, RelationBlocks, Version};
 
@@ -6,14 +6,13 @@ use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::datadir::keep::Keep;
 use crate::options::RebuiltBlocks;
-use crate::plan::files::{PlanInput, RewindPlan, plan};
+use crate::plan::files::{Compared, PlanInput, RewindPlan, plan};
 use crate::plan::wal::WalPlan;
-use crate::survey::delta::Compared;
 use crate::wal::changed::ChangedBlocks;
 
 const BLOCKS_PER_FILE: u32 = 131_072;
 
-/// Two listings and the changed blocks.
+/// Generated listings of both sides, and generated changed blocks.
 pub struct MadeUp {
     pub(crate) version: Version,
     pub(crate) source: Inventory,
@@ -22,8 +21,8 @@ pub struct MadeUp {
 }
 
 impl MadeUp {
-    /// So many relation files on both sides, all but one in a hundred the same, and so many changed blocks in
-    /// every tenth of them. Replay rebuilds a third of the blocks.
+    /// `files` relation files of 1 GiB, of which each side lacks one in a hundred, and `blocks` changed blocks spread
+    /// over every tenth file. Replay rebuilds a third of the blocks.
     ///
     /// # Panics
     /// Fewer than ten files.
@@ -51,7 +50,7 @@ impl MadeUp {
         MadeUp { version, source: listing(1), target: listing(2), changed }
     }
 
-    /// Makes the plan; the number of blocks it copies.
+    /// Makes the plan, and returns the number of blocks that it copies.
     pub fn plan(&self) -> u64 {
         self.full_plan().summary(&self.source, 8192).blocks
     }
@@ -83,19 +82,20 @@ mod tests {
     use super::*;
     use crate::outcome::{CommonCheckpoint, Divergence};
     use crate::target::Target;
-    use crate::target::external_files::Outside;
+    use crate::target::external_files::ExternalFiles;
     use crate::target::journal::NewJournal;
 
     const CHILD: &str = "KBRECOVER_TEST_MEASURES_MEMORY";
 
-    /// The peak of this process so far.
+    /// Peak resident memory of this process so far, in MB.
     fn peak_megabytes() -> u64 {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
-    /// What a run holds in memory at once: both listings, all changed blocks, the plan and the journal.
+    /// Builds what a run holds in memory at once: both listings, all changed blocks, the plan and the journal.
+    /// Returns the peak memory in MB.
     fn hold_everything() -> u64 {
         let made = MadeUp::new(1_000_000, 10_000_000);
         assert_eq!(made.changed.named.len(), 10_000_000);
@@ -111,7 +111,7 @@ mod tests {
             divergence: Divergence { lsn: Lsn(200), timeline: TimelineId(1) },
             checkpoint: CommonCheckpoint { lsn: Lsn(150), redo: Lsn(100), timeline: TimelineId(1) },
             changed: &made.changed,
-            outside: &Outside::default(),
+            outside: &ExternalFiles::default(),
             files: &made.target,
             fetch_bytes: 0,
             keep: &[],
@@ -122,18 +122,19 @@ mod tests {
         peak_megabytes()
     }
 
-    /// In a process of its own: others run here at the same time.
+    /// Measured in a process of its own, because other tests run in this one.
     #[test]
-    #[expect(clippy::print_stdout, reason = "that is how the other process tells its peak")]
+    #[expect(clippy::print_stdout, reason = "the child process reports its peak on stdout")]
     fn a_million_files_and_ten_million_blocks_take_less_than_400_megabytes() {
         if std::env::var_os(CHILD).is_some() {
             return println!("peak of {} MB", hold_everything());
         }
-        let name = "benching::tests::a_million_files_and_ten_million_blocks_take_less_than_400_megabytes";
+        let name =
+            "testing::benching::tests::a_million_files_and_ten_million_blocks_take_less_than_400_megabytes";
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        let peak = said.split_once("peak of ").and_then(|(_, rest)| rest.split_once(" MB"));
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let peak = printed.split_once("peak of ").and_then(|(_, rest)| rest.split_once(" MB"));
         let peak: u64 = peak.unwrap_or_else(|| panic!("{output:?}")).0.parse().unwrap();
         assert!((50..400).contains(&peak), "{peak} MB");
     }

@@ -1,4 +1,4 @@
-//! Doors for benchmarks and fuzzing. Not part of the interface.
+//! Entry points for benchmarks and fuzzing. Not part of the library's interface.
 
 #[doc(hidden)]
 pub mod benching;

@@ -1,8 +1,8 @@
-//! Getting WAL back with a `restore_command`.
+//! Fetching WAL with a `restore_command`.
 //!
-//! The target is not to be touched while WAL is still being read, so a file is restored into a temporary
-//! directory outside of it and read there. Some restore commands tell a rewind from a recovery by `%p`
-//! being `.../pg_wal/<file>`: so the temporary directory has a directory of that name in it.
+//! The target must not change while its WAL is being read, so files are restored to a temporary directory outside it and
+//! read there. Some restore commands recognize a rewind by `%p` being an absolute path `.../pg_wal/FILE`, so the
+//! temporary directory contains a directory of that name.
 
 #![expect(clippy::disallowed_methods, reason = "writes to a temporary directory, never to the target")]
 
@@ -20,7 +20,32 @@ use walparse::WalGeometry;
 
 use crate::command::{self, CommandError, ExitReason};
 
-/// A `restore_command` and the place it restores to. Dropping it removes what was restored.
+/// A `restore_command`, and the temporary directory to which it restores. Dropping it removes the directory.
+///
+/// The command is run by `/bin/sh -c`, with the placeholders and exit statuses of PostgreSQL's `restore_command`.
+///
+/// ```
+/// use kbrecover_rewind::archive::Archive;
+/// use walparse::{SegmentSize, Version, WalGeometry};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = tempfile::tempdir()?;
+/// # std::fs::write(store.path().join("00000002.history"), "1\t0/3000000\tno recovery target specified\n")?;
+/// let geometry = WalGeometry {
+///     version: Version::all().find(|version| version.name() == "15").ok_or("no such version")?,
+///     system_identifier: 7_300_000_000_000_000_000,
+///     segment_size: SegmentSize::new(16 << 20).ok_or("no such segment size")?,
+///     wal_block_size: 8192,
+///     block_size: 8192,
+/// };
+/// let command = format!("cp {}/%f %p", store.path().display());
+/// let archive = Archive::new(command, geometry, None)?;
+/// let history = archive.fetch("00000002.history")?.ok_or("not in the archive")?;
+/// assert!(std::fs::read_to_string(history)?.starts_with("1\t"));
+/// assert_eq!(archive.fetch("000000020000000000000003")?, None);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Archive {
     command: String,
@@ -28,21 +53,21 @@ pub struct Archive {
     working_directory: Option<PathBuf>,
     time_limit: Duration,
     directory: TempDir,
-    /// Names that were restored. Locked while the command runs: many commands do not expect to run twice
-    /// at the same time.
+    /// Names of the files that have been restored. Locked while the command runs, because many restore commands cannot
+    /// run concurrently.
     restored: Mutex<HashSet<String>>,
 }
 
 impl Archive {
-    /// How long one call of the command may take, unless told otherwise: time enough for a slow archive,
-    /// not for one that hangs.
+    /// The default time limit for one call of the command: enough for a slow archive, and an end for one that hangs.
     pub const TIME_LIMIT: Duration = Duration::from_secs(3600);
 
-    /// Prepares the use of `command` for WAL of this geometry. Nothing is run yet.
+    /// Prepares the use of `command` for WAL of this geometry, and creates the temporary directory below `temporary`
+    /// ([`std::env::temp_dir`] if that is `None`). Does not run the command.
     ///
     /// # Errors
-    /// The command has `%r` in it, or the temporary directory cannot be made below `temporary`
-    /// ([`std::env::temp_dir`] if that is `None`).
+    /// [`ArchiveError::RestartPoint`] if the command contains `%r`, [`ArchiveError::TemporaryDirectory`] if the
+    /// directory cannot be created.
     pub fn new(
         command: String,
         geometry: WalGeometry,
@@ -53,7 +78,7 @@ impl Archive {
         }
         let parent = temporary.map_or_else(std::env::temp_dir, Path::to_path_buf);
         let failed = |source| ArchiveError::TemporaryDirectory { path: parent.clone(), source };
-        // %p must be absolute: the command runs in another directory.
+        // %p must be absolute because the command may run in another directory.
         let absolute = parent.canonicalize().map_err(failed)?;
         let directory = tempfile::Builder::new()
             .prefix("kbrecover-")
@@ -74,26 +99,30 @@ impl Archive {
         })
     }
 
-    /// Runs the command in this directory: a server runs its own in the data directory.
+    /// Runs the command in this directory instead of the current one. A server runs its restore_command in the data
+    /// directory.
     #[must_use]
     pub fn in_directory(mut self, directory: &Path) -> Archive {
         self.working_directory = Some(directory.to_owned());
         self
     }
 
-    /// Ends a call of the command that takes longer.
+    /// Ends a call of the command after `limit` instead of [`Archive::TIME_LIMIT`].
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Archive {
         self.time_limit = limit;
         self
     }
 
-    /// Restores a file of the WAL directory and says where it is now; `None` if the archive has none.
-    /// Calls from several threads wait for each other; a name restored before is not restored again.
+    /// Restores a file of the WAL directory by its name and returns the absolute path of the copy, or `None` if the
+    /// archive does not have the file (exit status 1 to 125).
+    ///
+    /// Concurrent calls wait for each other. A file that has been restored before is not restored again.
     ///
     /// # Errors
-    /// The command could not be run, was ended by a signal or reports that it is broken (exit status
-    /// above 125), or what it left behind is not a whole segment.
+    /// The command could not be run or exceeded the time limit, it was ended by a signal or with an exit status above
+    /// 125, or it reported success without leaving the file, or with a segment of the wrong size. Exit statuses have the
+    /// meaning that PostgreSQL gives them (`RestoreArchivedFile` in xlogarchive.c).
     pub fn fetch(&self, file_name: &str) -> Result<Option<PathBuf>, ArchiveError> {
         let mut restored = self.restored.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.directory.path().join(self.geometry.version.wal_dir()).join(file_name);
@@ -111,7 +140,7 @@ impl Archive {
     fn run(&self, file_name: &str, path: &Path) -> Result<bool, ArchiveError> {
         let command = substitute(&self.command, file_name, &path.to_string_lossy())
             .ok_or(ArchiveError::RestartPoint)?;
-        remove_left_over(path)?;
+        remove_leftover(path)?;
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", &command]);
         if let Some(directory) = &self.working_directory {
@@ -123,7 +152,7 @@ impl Archive {
             Some(0) => self.check_size(file_name, path).map(|()| true),
             Some(code) if code <= 125 => {
                 tracing::debug!("could not restore file \"{file_name}\" from archive: {code}");
-                remove_left_over(path)?;
+                remove_leftover(path)?;
                 Ok(false)
             }
             _ => Err(ArchiveError::Broken {
@@ -147,31 +176,31 @@ impl Archive {
     }
 }
 
-/// Why nothing could be restored.
+/// Why a file could not be restored from the archive.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// `%r` names the last restart point of a standby; a rewind has none.
+    /// The command contains `%r`, the file of a standby's last restartpoint. A rewind has none.
     #[error("cannot use restore_command with %r placeholder")]
     RestartPoint,
-    /// There is nowhere to restore to.
+    /// The temporary directory could not be created.
     #[error("could not create a temporary directory in \"{}\"", path.display())]
     TemporaryDirectory {
-        /// The directory it should be in.
+        /// The parent directory.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         #[source]
         source: io::Error,
     },
-    /// What an earlier try left could not be removed.
+    /// A file left by an earlier call could not be removed.
     #[error("could not remove file \"{}\"", path.display())]
     Remove {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         #[source]
         source: io::Error,
     },
-    /// The command did not run to its end.
+    /// The command could not be started, or exceeded the time limit.
     #[error("could not restore file \"{file_name}\" from archive")]
     Run {
         /// The file wanted.
@@ -180,7 +209,7 @@ pub enum ArchiveError {
         #[source]
         source: CommandError,
     },
-    /// The command does not work at all.
+    /// The command was ended by a signal, or with an exit status above 125.
     #[error("could not restore file \"{file_name}\" from archive: restore_command failed: {reason}")]
     Broken {
         /// The file wanted.
@@ -188,7 +217,7 @@ pub enum ArchiveError {
         /// How the command ended.
         reason: String,
     },
-    /// The command reports success and has restored nothing.
+    /// The command reported success without restoring the file.
     #[error("could not open file \"{file_name}\" restored from archive")]
     Missing {
         /// The file wanted.
@@ -197,42 +226,42 @@ pub enum ArchiveError {
         #[source]
         source: io::Error,
     },
-    /// The command has restored something else.
+    /// The command restored a segment file of the wrong size.
     #[error("unexpected file size for \"{file_name}\": {size} instead of {expected}")]
     Size {
         /// The file wanted.
         file_name: String,
         /// Its size in bytes.
         size: u64,
-        /// The size of a segment.
+        /// The cluster's segment size in bytes.
         expected: u64,
     },
 }
 
 impl ArchiveError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            ArchiveError::RestartPoint => "Give a command without %r with --restore-command.",
+            ArchiveError::RestartPoint => "Specify a command without %r with --restore-command.",
             ArchiveError::TemporaryDirectory { .. } | ArchiveError::Remove { .. } => {
-                "Set TMPDIR to a directory with room for the WAL files that are missing."
+                "Set TMPDIR to a directory with enough space for the missing WAL files."
             }
             ArchiveError::Run { .. } | ArchiveError::Broken { .. } => {
-                "Try the restore_command by hand, as the user that runs this program, or give another one with \
+                "Try the restore_command manually, as the user who runs kbrecover, or specify another one with \
                  --restore-command."
             }
             ArchiveError::Missing { .. } => {
-                "The restore_command must leave the file at %p and end with another status than 0 if it cannot."
+                "The restore_command must write the file to %p, and exit with a nonzero status if it cannot."
             }
             ArchiveError::Size { .. } => {
-                "The file in the archive is not whole: give a directory that has it with --wal-dir."
+                "The file in the archive is incomplete. Specify a directory that has the complete file with --wal-dir."
             }
         };
         Some(hint.to_owned())
     }
 }
 
-fn remove_left_over(path: &Path) -> Result<(), ArchiveError> {
+fn remove_leftover(path: &Path) -> Result<(), ArchiveError> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(ArchiveError::Remove { path: path.to_owned(), source })
@@ -241,8 +270,8 @@ fn remove_left_over(path: &Path) -> Result<(), ArchiveError> {
     }
 }
 
-/// The command with `%f`, `%p` and `%%` replaced; other letters after `%` stay as they are, as in the
-/// server. `None` for one with `%r`.
+/// The command with `%f`, `%p` and `%%` replaced. As in the server, `%` followed by another letter is left as it is.
+/// `None` if the command contains `%r`.
 pub(crate) fn substitute(command: &str, file_name: &str, path: &str) -> Option<String> {
     let mut result = String::with_capacity(command.len());
     let mut rest = command;
@@ -284,7 +313,7 @@ mod tests {
         Archive::new(command.to_owned(), geometry(), None).unwrap()
     }
 
-    /// A directory with one segment in it.
+    /// A directory with one segment of `size` bytes in it.
     fn store(size: usize) -> TempDir {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(SEGMENT), vec![7; size]).unwrap();
@@ -303,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_is_restored_outside_and_removed_at_the_end() {
+    fn a_segment_is_restored_once_and_removed_on_drop() {
         let store = store(1 << 20);
         let archive = archive(&format!("cp {}/%f %p", store.path().display()));
         let path = archive.fetch(SEGMENT).unwrap().unwrap();
@@ -320,14 +349,14 @@ mod tests {
     }
 
     #[test]
-    fn half_a_file_of_a_failed_call_is_not_kept() {
+    fn a_partial_file_of_a_failed_call_is_removed() {
         let archive = archive("echo half > %p; exit 1");
         assert_eq!(archive.fetch(SEGMENT).unwrap(), None);
         assert_eq!(fs::read_dir(archive.directory.path().join("pg_wal")).unwrap().count(), 0);
     }
 
     #[test]
-    fn success_must_leave_a_whole_segment() {
+    fn a_successful_call_must_leave_a_complete_segment() {
         let error = archive("true").fetch(SEGMENT).unwrap_err();
         assert!(matches!(error, ArchiveError::Missing { .. }), "{error}");
         let store = store(1000);
@@ -337,11 +366,14 @@ mod tests {
             error.to_string(),
             format!("unexpected file size for \"{SEGMENT}\": 1000 instead of 1048576")
         );
-        assert!(archive(&command).fetch("00000002.history").unwrap().is_some(), "no segment, any size");
+        assert!(
+            archive(&command).fetch("00000002.history").unwrap().is_some(),
+            "a history file may have any size"
+        );
     }
 
     #[test]
-    fn a_broken_command_is_not_taken_for_an_empty_archive() {
+    fn a_failing_command_is_an_error_and_not_an_empty_archive() {
         for (command, reason) in [
             ("kill -15 $$", "terminated by signal 15"),
             ("exit 200", "exit code 200"),
@@ -359,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn one_call_at_a_time_in_the_directory_asked_for() {
+    fn calls_are_serialized_and_run_in_the_given_directory() {
         let dir = store(1 << 20);
         let script = format!("mkdir busy || exit 200; sleep 0.05; rmdir busy; cp {SEGMENT} %p");
         let archive = archive(&script).in_directory(dir.path());

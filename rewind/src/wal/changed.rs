@@ -1,33 +1,33 @@
-//! The blocks that the target's WAL names, and which of them need not be copied.
+//! The blocks changed by the target's WAL, and which of them need not be copied.
 //!
-//! Replay of the common WAL makes some of them anew without looking at what stands on disk. That holds only
-//! for the replay it was proven for: one that starts at the same place, and whose common WAL does not end
-//! earlier. Another source may ask for another one; then they are copied like all others.
+//! Replay of the common WAL restores some of these blocks completely, whatever is on disk: from full-page images, or by
+//! initializing the page. This is proven only for a replay that starts at the same position and whose common WAL does
+//! not end earlier. Another source may require another replay; then these blocks are copied like all others.
 
 use walparse::{Lsn, PageMap};
 
 use crate::options::RebuiltBlocks;
 
-/// Blocks of main forks.
+/// Blocks of main forks, by relation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ChangedBlocks {
-    /// All that were named.
+    /// All blocks that the WAL references.
     pub(crate) named: PageMap,
-    /// Those among them that replay makes anew.
+    /// Those of them that replay restores.
     pub(crate) rebuilt: PageMap,
-    /// Where that replay starts.
+    /// The position at which that replay starts.
     pub(crate) since: Lsn,
-    /// Up to where its WAL is known to be common.
+    /// The position up to which its WAL is known to be common.
     pub(crate) fork: Lsn,
 }
 
 impl ChangedBlocks {
-    /// The blocks to copy if replay starts at `start` and WAL is common up to `fork`, and the number of those
-    /// that are left to replay.
+    /// The blocks to copy if replay starts at `start` and WAL is common up to `fork`, and the number of blocks that are
+    /// not copied because replay restores them.
     pub(crate) fn to_copy(&self, start: Lsn, fork: Lsn, choice: RebuiltBlocks) -> (PageMap, u64) {
         let mut blocks = self.named.clone();
-        let holds = start == self.since && fork >= self.fork;
-        if choice == RebuiltBlocks::Copy || !holds {
+        let is_proven = start == self.since && fork >= self.fork;
+        if choice == RebuiltBlocks::Copy || !is_proven {
             return (blocks, 0);
         }
         blocks.subtract(&self.rebuilt);
@@ -41,7 +41,7 @@ mod tests {
     use walparse::{BlockNumber, Relation};
 
     #[test]
-    fn a_proof_holds_for_its_own_replay_only() {
+    fn rebuilt_blocks_are_left_out_only_for_the_proven_replay() {
         let table = Relation { tablespace: 1663, database: 5, number: 16384 };
         let mut changed = ChangedBlocks { since: Lsn(100), fork: Lsn(200), ..ChangedBlocks::default() };
         (0..10).for_each(|block| _ = changed.named.insert(table, BlockNumber(block)));
@@ -53,10 +53,10 @@ mod tests {
         };
         assert_eq!(copied(100, 200, RebuiltBlocks::Leave), 7);
         assert_eq!(copied(100, 200, RebuiltBlocks::Copy), 10);
-        // Replay that starts earlier reads such a block before it is made anew; one that starts later may
-        // not make it anew at all.
+        // Replay that starts earlier may read such a block before restoring it; one that starts later may not restore
+        // it at all.
         assert_eq!((copied(99, 200, RebuiltBlocks::Leave), copied(101, 200, RebuiltBlocks::Leave)), (10, 10));
-        // What makes it anew may lie behind an earlier fork.
+        // The record that restores a block may be beyond an earlier fork.
         assert_eq!((copied(100, 199, RebuiltBlocks::Leave), copied(100, 201, RebuiltBlocks::Leave)), (10, 7));
     }
 }

@@ -1,9 +1,14 @@
-//! The target's WAL, wherever it still is.
+//! The target's WAL, wherever it is still available.
 //!
-//! A segment is looked for in the target's WAL directory, then in the directories given, in the archive
-//! (up to the newest segment that is here: what an archive has behind that may be others'), and, wholly
-//! below the fork, on the source, whose history is the same there. What is fetched goes to a temporary
-//! directory: the target stays untouched.
+//! A segment is searched for in this order:
+//!
+//! 1. the target's WAL directory;
+//! 2. the directories given by the user;
+//! 3. the archive, up to the end of the required WAL or the newest segment in the WAL directory: later segments may
+//!    have been archived by another server;
+//! 4. the source, if the segment ends at or before the fork, where both histories are identical.
+//!
+//! Fetched files are stored in a temporary directory, so the target is not changed.
 
 use std::collections::HashSet;
 use std::io;
@@ -11,29 +16,27 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tempfile::{NamedTempFile, TempDir};
-use walparse::{
-    FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalDir, WalGeometry, WalReadError,
-};
+use walparse::{FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, WalDir, WalGeometry, WalReadError};
 
 use crate::datadir::data_path::DataPath;
-use crate::source::{FetchError, Source, SourceError, read_part, store_part};
+use crate::source::{FetchError, Source, SourceError, store_part};
 use crate::stop::StopFlag;
 use crate::wal::archive::{Archive, ArchiveError};
 
-/// The places WAL of the target may be in.
+/// The places that may have WAL of the target.
 pub(crate) struct TargetWal<'a> {
     local: WalDir,
     directories: &'a [PathBuf],
     archive: Option<Archive>,
     source: &'a dyn Source,
-    /// Reading may take long, and may end at any segment.
+    /// Checked before each segment is opened.
     stop: StopFlag,
     geometry: WalGeometry,
-    /// Up to here the source's WAL is the target's.
+    /// Up to this position the source's WAL is identical to the target's.
     shared_end: Lsn,
-    /// Up to here other places than the WAL directory are asked.
+    /// Up to this position the WAL is required, and so is searched for in the archive.
     needed_end: Lsn,
-    /// The newest segment in the WAL directory, once it was asked for: nothing changes there meanwhile.
+    /// The newest segment in the WAL directory, cached: the directory does not change while WAL is read.
     newest: OnceLock<Option<SegmentNo>>,
     fetched: Mutex<Fetched>,
 }
@@ -44,7 +47,7 @@ struct Fetched {
     directory: Option<TempDir>,
 }
 
-/// Why a place could not hand out a file.
+/// Why a file could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchWalError {
     #[error(transparent)]
@@ -59,12 +62,13 @@ pub(crate) enum FetchWalError {
         #[source]
         source: io::Error,
     },
-    #[error("could not store it in a temporary directory")]
+    #[error("could not store the file in a temporary directory")]
     Store(#[source] io::Error),
 }
 
 impl<'a> TargetWal<'a> {
-    /// The WAL of `target` in its own history; nothing is shared or needed before [`TargetWal::set_limits`].
+    /// The WAL of `target` in its own history. Until [`TargetWal::set_limits`] is called, no WAL counts as shared or
+    /// required.
     pub(crate) fn new(
         target: &Path,
         history: TimelineHistory,
@@ -89,23 +93,24 @@ impl<'a> TargetWal<'a> {
         }
     }
 
-    /// Says how far the history is shared with the source, and how far WAL must be there.
+    /// Sets the end of the WAL shared with the source, and the end of the WAL that is required.
     pub(crate) fn set_limits(&mut self, shared_end: Lsn, needed_end: Lsn) {
         (self.shared_end, self.needed_end) = (shared_end, needed_end);
     }
 
-    /// Reads the WAL in this history from now on.
+    /// Reads the WAL of this history from now on.
     pub(crate) fn set_history(&mut self, history: TimelineHistory) {
         self.local = WalDir::new(self.local.directory(), history, self.geometry.segment_size);
         self.newest = OnceLock::new();
     }
 
-    /// The history the WAL is read in.
+    /// The timeline history whose WAL is read.
     pub(crate) fn history(&self) -> &TimelineHistory {
         self.local.history()
     }
 
-    /// A file of the WAL directory by name, if any place has it.
+    /// Finds a file of the WAL directory by name, in any of the places. `is_shared` as in
+    /// [`TargetWal::find_elsewhere`].
     pub(crate) fn find(&self, name: &str, is_shared: bool) -> Result<Option<PathBuf>, FetchWalError> {
         let local = self.local.directory().join(name);
         match local.symlink_metadata() {
@@ -116,7 +121,8 @@ impl<'a> TargetWal<'a> {
         self.find_elsewhere(name, is_shared)
     }
 
-    /// A file that the WAL directory does not have. `is_shared` says that the source's would be the same.
+    /// Finds a file that the WAL directory does not have. `is_shared` says that the source's file of that name would be
+    /// identical.
     pub(crate) fn find_elsewhere(
         &self,
         name: &str,
@@ -128,12 +134,12 @@ impl<'a> TargetWal<'a> {
         if is_shared { self.fetch_from_source(name) } else { Ok(None) }
     }
 
-    /// A copy in one of the directories given.
+    /// A copy in one of the directories given by the user.
     fn find_copy(&self, name: &str) -> Option<PathBuf> {
         self.directories.iter().map(|directory| directory.join(name)).find(|path| path.is_file())
     }
 
-    /// The same from places that hold WAL of the target itself.
+    /// Finds a file in the places that hold WAL written by the target: the given directories and the archive.
     fn find_own_elsewhere(&self, name: &str) -> Result<Option<PathBuf>, FetchWalError> {
         match (self.find_copy(name), &self.archive) {
             (Some(path), _) => Ok(Some(path)),
@@ -142,8 +148,8 @@ impl<'a> TargetWal<'a> {
         }
     }
 
-    /// The bytes of a segment as the target itself wrote it: the source is not asked, for what is the
-    /// target's own is compared with it.
+    /// The bytes of a segment as the target itself wrote it. The source is not asked, because the segment is going to be
+    /// compared with the source's.
     pub(crate) fn open_own(&self, segment: SegmentNo) -> Result<Option<FileBytes>, WalReadError> {
         if let Some(bytes) = self.local.open(segment)? {
             return Ok(Some(bytes));
@@ -162,7 +168,7 @@ impl<'a> TargetWal<'a> {
         Ok(*self.newest.get_or_init(|| newest))
     }
 
-    /// The places that were or would be asked, for messages.
+    /// All places in the order of the search, for messages.
     pub(crate) fn places(&self) -> String {
         let mut places = vec![format!("\"{}\"", self.local.directory().display())];
         places.extend(self.directories.iter().map(|directory| format!("\"{}\"", directory.display())));
@@ -173,9 +179,10 @@ impl<'a> TargetWal<'a> {
         places.join(", ")
     }
 
-    /// A copy of a file of the source's WAL directory, in the temporary directory.
+    /// Fetches a file of the source's WAL directory to the temporary directory; `None` if the source does not have it.
     ///
-    /// Nothing is locked while it is fetched: threads that wait for each other's work would wait for ever.
+    /// No lock is held while fetching. Rayon runs other jobs on a thread that waits, and such a job could wait for the
+    /// same lock forever.
     fn fetch_from_source(&self, name: &str) -> Result<Option<PathBuf>, FetchWalError> {
         if let Some(path) = self.fetched().get(name) {
             return Ok(Some(path));
@@ -188,7 +195,7 @@ impl<'a> TargetWal<'a> {
             return Ok(None);
         }
         let mut fetched = self.fetched();
-        // Another thread may have been faster; its copy may be mapped by now and stays as it is.
+        // Another thread may have fetched the file in the meantime. Its copy may be in use, so it is left as it is.
         if let Some(path) = fetched.get(name) {
             return Ok(Some(path));
         }
@@ -205,7 +212,7 @@ impl<'a> TargetWal<'a> {
 }
 
 impl Fetched {
-    /// The temporary directory, made if it is not there yet.
+    /// The temporary directory, created on first use.
     fn directory(&mut self) -> io::Result<PathBuf> {
         if self.directory.is_none() {
             self.directory = Some(tempfile::tempdir()?);
@@ -230,11 +237,11 @@ impl SegmentStore for TargetWal<'_> {
         }
         let size = self.geometry.segment_size;
         let name = self.local.file_name(segment);
-        // Behind the end of what is here, an archive may have what others wrote. A directory that was given
-        // has what the user says is the target's.
-        let is_behind =
+        // Beyond the newest segment here, an archive may have segments of another server. The directories given by the
+        // user are trusted to hold the target's WAL.
+        let is_beyond =
             segment > size.segment_before(self.needed_end) && Some(segment) > self.newest_here()?;
-        let found = if is_behind {
+        let found = if is_beyond {
             Ok(self.find_copy(&name))
         } else {
             self.find_elsewhere(&name, size.end_of(segment) <= self.shared_end)
@@ -257,80 +264,4 @@ impl SegmentStore for TargetWal<'_> {
     fn describe(&self, segment: SegmentNo) -> String {
         self.local.describe(segment)
     }
-}
-
-/// The segments of the source in its own history, read through the seam.
-pub(crate) struct SourceWal<'a> {
-    pub(crate) source: &'a dyn Source,
-    pub(crate) history: &'a TimelineHistory,
-    pub(crate) geometry: WalGeometry,
-}
-
-impl SourceWal<'_> {
-    /// The name of a segment's file.
-    pub(crate) fn describe(&self, segment: SegmentNo) -> String {
-        let size = self.geometry.segment_size;
-        size.file_name(self.history.timeline_of_segment(segment, size), segment)
-    }
-
-    /// The path of a segment's file below the data directory.
-    pub(crate) fn path(&self, segment: SegmentNo) -> Result<DataPath, SourceError> {
-        let name = self.describe(segment);
-        Ok(DataPath::parse(format!("{}/{name}", self.geometry.version.wal_dir()))?)
-    }
-}
-
-/// The pages from the one on in which a record of the source starts, and the first two of every segment, without
-/// fetching a segment of perhaps a gigabyte. All else reads as zeros, and so as no WAL.
-pub(crate) struct AroundRecord<'a> {
-    pub(crate) wal: &'a SourceWal<'a>,
-    pub(crate) lsn: Lsn,
-    /// How many pages; two are enough for a record as short as a checkpoint's.
-    pub(crate) pages: u64,
-}
-
-impl SegmentStore for AroundRecord<'_> {
-    fn open(&self, segment: SegmentNo) -> Result<Option<FileBytes>, WalReadError> {
-        let failed = |source: SourceError| WalReadError::Fetch {
-            segment: self.describe(segment),
-            source: Box::new(source),
-        };
-        let geometry = &self.wal.geometry;
-        let (size, block) = (geometry.segment_size, u64::from(geometry.wal_block_size));
-        let path = self.wal.path(segment).map_err(failed)?;
-        // Memory that is never written to is not taken.
-        let mut bytes = vec![0; size.bytes() as usize];
-        let mut stretches = vec![(0, 2)];
-        if size.segment_of(self.lsn) == segment {
-            let offset = size.offset_of(self.lsn) as u64;
-            stretches.push((offset - offset % block, self.pages));
-        }
-        for (offset, pages) in stretches {
-            let length = (pages * block).min(size.bytes() - offset);
-            let part = read_part(self.wal.source, &path, offset, length).map_err(failed)?;
-            let Some(part) = part else { return Ok(None) };
-            bytes[offset as usize..][..part.len()].copy_from_slice(&part);
-        }
-        Ok(Some(FileBytes::Owned(bytes)))
-    }
-
-    fn newest(&self) -> Result<Option<SegmentNo>, WalReadError> {
-        Ok(None)
-    }
-
-    fn describe(&self, segment: SegmentNo) -> String {
-        self.wal.describe(segment)
-    }
-}
-
-/// The history of a timeline, from the file that `read` finds by name; timeline 1 has none.
-pub(crate) fn read_history<E>(
-    timeline: TimelineId,
-    read: impl FnOnce(&str) -> Result<Option<Vec<u8>>, E>,
-) -> Result<Option<Result<TimelineHistory, walparse::HistoryError>>, E> {
-    if timeline <= TimelineId(1) {
-        return Ok(Some(Ok(TimelineHistory::of_first(timeline))));
-    }
-    let text = read(&timeline.history_file_name())?;
-    Ok(text.map(|text| TimelineHistory::parse(timeline, &text)))
 }

@@ -1,4 +1,4 @@
-//! The engine as the flows call it: with the node's own password, and messages into the flow's log.
+//! Runs the engine for the flows, with its messages in the flow's log.
 
 use std::io;
 use std::path::Path;
@@ -11,22 +11,22 @@ use kbrecover_rewind::{
     Mode, Options, Outcome, RestoreCommand, SameTimeline, Silent, SourceChoice, TargetState,
 };
 
-use crate::commands::rewind::adopt_owner_of;
 use crate::failure::{Failed, SetupError};
 use crate::faults;
 use crate::logging::{self, Verbosity};
+use crate::owner::adopt_owner_of;
 use crate::persona::{IN_A_LOG, Narrator};
 use crate::report;
 use crate::screen::Screen;
 
-/// Has the messages of this process written into the log of a flow, in sys_rewind's words.
+/// Writes the messages of this process to the log of a flow, in sys_rewind's words.
 pub(super) fn log_messages(log: &Arc<RecoveryLog>) {
     let screen = Screen::to_as(IN_A_LOG, LogFile(Arc::clone(log)));
     let narrator = Narrator { narration: IN_A_LOG.narration, progress: false };
     logging::init(Arc::new(screen), Verbosity::Normal, narrator);
 }
 
-/// The log as something to write to: whole lines come at once.
+/// A flow's log as a writer. Each write has to be a whole line.
 struct LogFile(Arc<RecoveryLog>);
 
 impl io::Write for LogFile {
@@ -40,12 +40,12 @@ impl io::Write for LogFile {
     }
 }
 
-/// Rewinds in this process.
+/// Rewinds within this process.
 pub(crate) struct Engine;
 
 impl Rewinder for Engine {
     fn plan(&self, job: &RewindJob) -> Result<RewindPlan, RewindFailed> {
-        let outcome = run(job, Mode::DryRun).map_err(told)?;
+        let outcome = run(job, Mode::DryRun).map_err(rewind_failed)?;
         Ok(match (&outcome, outcome.report().divergence) {
             (Outcome::Planned(_), Some(fork)) => RewindPlan::Needed { fork: fork.lsn.to_string() },
             (Outcome::Planned(_), None) => RewindPlan::Needed { fork: "an unknown position".to_owned() },
@@ -54,7 +54,7 @@ impl Rewinder for Engine {
     }
 
     fn rewind(&self, job: &RewindJob) -> Result<RewindResult, RewindFailed> {
-        let outcome = run(job, Mode::Rewind).map_err(told)?;
+        let outcome = run(job, Mode::Rewind).map_err(rewind_failed)?;
         for line in report::closing_lines(&outcome, IN_A_LOG.narration, &TimeZone::system()) {
             tracing::info!("{line}");
         }
@@ -65,11 +65,14 @@ impl Rewinder for Engine {
     }
 }
 
-fn told(failed: Failed) -> RewindFailed {
-    RewindFailed {
-        is_unfinished: failed.target == TargetState::Unfinished,
-        message: failed.message,
-        hint: failed.hint,
+fn rewind_failed(failed: Failed) -> RewindFailed {
+    let failure = match failed.target {
+        TargetState::Unfinished => RewindFailed::unfinished(failed.message),
+        _ => RewindFailed::unchanged(failed.message),
+    };
+    match failed.hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
     }
 }
 
@@ -86,7 +89,7 @@ fn run(job: &RewindJob, mode: Mode) -> Result<Outcome, Failed> {
     Ok(kbrecover_rewind::run(&options, &Silent)?)
 }
 
-/// The node's archive is asked for missing WAL if it has one.
+/// Fetches missing WAL with the node's own `restore_command`, if it has one.
 fn restore_command(data: &Path) -> RestoreCommand {
     let Ok(flavor) = kbrecover_rewind::flavor_of_directory(data, None) else { return RestoreCommand::Off };
     let configuration = kbrecover_rewind::config::Configuration::read(data, flavor.names(), None);

@@ -1,4 +1,4 @@
-//! `kbrecover hook`: what cluster managers and cron call around a rewind.
+//! `kbrecover hook`: the recovery flows that cron and cluster managers call.
 
 mod engine;
 mod report;
@@ -9,8 +9,6 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use crate::failure::SetupError;
-
 /// The options of `kbrecover hook`.
 #[derive(Args)]
 pub(crate) struct HookArgs {
@@ -20,15 +18,10 @@ pub(crate) struct HookArgs {
 
 #[derive(Subcommand)]
 enum Flow {
-    /// Recover this node of a KingbaseES V8R3 cluster, in the place of network_rewind.sh
+    /// Recover this node of a KingbaseES V8R3 cluster; replaces network_rewind.sh
     V8r3(Box<v8r3::V8r3Args>),
-    /// Start, rejoin and look after the nodes of a KingbaseES V8R6 or repmgr cluster, in the place of kbha
+    /// Start, rejoin and monitor nodes of a KingbaseES V8R6 or repmgr cluster; replaces kbha
     V8r6(Box<v8r6::V8r6Args>),
-}
-
-/// A flow run as root would leave a lock and a log that are root's.
-fn refuse_root() -> Result<(), SetupError> {
-    if rustix::process::geteuid().is_root() { Err(SetupError::Root) } else { Ok(()) }
 }
 
 /// Runs the command.

@@ -1,4 +1,4 @@
-//! How a flow went, for a machine.
+//! The report on a flow: JSON for programs, and text after a dry run.
 
 use kbrecover_hooks::flow::FlowReport;
 use serde::Serialize;
@@ -20,7 +20,7 @@ struct Step<'a> {
     seconds: f64,
 }
 
-/// One JSON object about a run.
+/// The report as one JSON object and a newline.
 pub(super) fn json(report: &FlowReport) -> String {
     let steps = report.steps.iter().map(|step| Step {
         name: step.name,
@@ -34,11 +34,11 @@ pub(super) fn json(report: &FlowReport) -> String {
         steps: steps.collect(),
         hint: report.hint.as_deref(),
     };
-    // Strings and numbers always become JSON.
+    // Serializing plain strings and numbers cannot fail.
     serde_json::to_string(&report).unwrap_or_default() + "\n"
 }
 
-/// What a dry run found, for a person.
+/// The steps of a dry run, one per line.
 pub(super) fn text(report: &FlowReport) -> String {
     report
         .steps

@@ -1,4 +1,4 @@
-//! `kbrecover hook v8r3`: options, the log and the exit status of the V8R3 flow.
+//! `kbrecover hook v8r3`: the options, log and exit status of the V8R3 flow, and its cron entry.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,42 +9,44 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use kbrecover_hooks::cron::CronFile;
-use kbrecover_hooks::flow::{FlowReport, Guard, GuardError, Run, StepState};
+use kbrecover_hooks::flow::{FlowReport, Run, StepState};
+use kbrecover_hooks::guard::{Guard, GuardError};
 use kbrecover_hooks::recovery_log::{Echo, RecoveryLog};
-use kbrecover_hooks::v8r3::{Asked, HaModule, Request, recover};
+use kbrecover_hooks::v8r3::{HaModule, Request, Trigger, recover};
 use kbrecover_rewind::command;
 
 use super::engine::{Engine, log_messages};
-use super::{refuse_root, report};
-use crate::args::Format;
+use super::report;
 use crate::failure::chain;
 use crate::faults;
+use crate::owner::refuse_root;
 use crate::screen::{self, Kind, Screen};
 use crate::signals;
+use crate::values::Format;
 
-/// The status of a run that failed, as the scripts have it.
+/// The exit status of a failed run, as in the vendor's scripts.
 const FAILED: u8 = 66;
 
 /// The options of `kbrecover hook v8r3`.
 #[derive(Args)]
 pub(super) struct V8r3Args {
-    /// The node's HAmodule.conf
+    /// HAmodule.conf of this node
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 
-    /// Recover the node although it was the primary, and do not wait after failures
+    /// Recover the node even if it was the primary, and without delay after failures
     #[arg(long)]
     force: bool,
 
-    /// Only show what each step would do
+    /// Show what each step would do, without doing it
     #[arg(short = 'n', long)]
     dry_run: bool,
 
-    /// What to print on standard output
+    /// Format of standard output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 
-    /// Where the lock and the notes between two runs are
+    /// Directory of the lock and of the state kept between runs
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     run_dir: PathBuf,
 
@@ -52,26 +54,26 @@ pub(super) struct V8r3Args {
     action: Option<CronAction>,
 }
 
-/// What to do about the cron line.
+/// Actions on the cron entry.
 #[derive(Subcommand)]
 enum CronAction {
-    /// Have cron call this each minute, in the place of network_rewind.sh
+    /// Install a cron entry that runs this every minute, and disable that of network_rewind.sh
     Install(CronArgs),
-    /// Make the cron line a comment: this node is not recovered any more
+    /// Disable the cron entry: this node is no longer recovered
     Disable(CronArgs),
-    /// Make it no comment again
+    /// Re-enable the cron entry
     Enable(CronArgs),
-    /// Tell whether cron calls this
+    /// Show whether the cron entry is installed and enabled
     Status(CronArgs),
 }
 
 #[derive(Args)]
 struct CronArgs {
-    /// The cron file
+    /// Cron file
     #[arg(long, value_name = "FILE", default_value = "/etc/cron.d/KINGBASECRON")]
     cron_file: PathBuf,
 
-    /// The user that owns the data directory
+    /// User that owns the data directory
     #[arg(long, value_name = "NAME", default_value = "kingbase")]
     user: String,
 }
@@ -80,7 +82,7 @@ struct CronArgs {
 pub(super) fn run(args: &V8r3Args) -> ExitCode {
     let screen = Screen::stderr();
     let Some(config) = &args.config else {
-        return screen.usage_error("no configuration specified (--config)", "kbrecover hook v8r3");
+        return screen.usage_error("no configuration file specified (--config)", "kbrecover hook v8r3");
     };
     match &args.action {
         Some(action) => cron(&screen, action, config),
@@ -93,7 +95,7 @@ fn flow(screen: &Screen, args: &V8r3Args, config: &Path) -> ExitCode {
         screen.message(Kind::Error, message);
         ExitCode::from(FAILED)
     };
-    // Before there is any file of root's that the next run could not use.
+    // Before root creates a file that the next run could not write.
     if let Err(error) = refuse_root() {
         return failed(&error.to_string());
     }
@@ -111,37 +113,33 @@ fn flow(screen: &Screen, args: &V8r3Args, config: &Path) -> ExitCode {
     };
     log_messages(&log);
     if let Err(error) = signals::end_with_children(&log) {
-        return failed(&format!("could not listen for signals: {error}"));
+        return failed(&format!("could not set up signal handlers: {error}"));
     }
     let unguarded = |error: &GuardError| {
-        // From cron nobody reads standard error.
+        // Under cron only the log is read.
         log.line(&format!("ERROR: {}", chain(error)));
-        log.speak();
+        log.release();
         failed(&chain(error))
     };
     let guard = match Guard::take(&args.run_dir.join("kb.lock"), &args.run_dir.join("KB_RECOVERY_FLAG")) {
         Ok(guard) => guard,
         Err(error @ GuardError::Taken { .. }) => {
             log.line(&format!("Another process is on, exit this time: {error}"));
-            log.speak();
-            // Cron comes again in a minute; a person waits for what was asked.
+            log.release();
+            // Cron starts the next run in a minute. A person must see that nothing was done.
             return if by_hand { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
         Err(error) => return unguarded(&error),
     };
     if by_hand {
-        log.speak();
+        log.release();
     }
-    let request = Request {
-        config: &config,
-        asked: if args.force { Asked::ByHand } else { Asked::ByCron },
-        run: if args.dry_run { Run::Dry } else { Run::Real },
-        run_dir: &args.run_dir,
-        interrupted: guard.interrupted().is_some(),
-        rewinder: &Engine,
-        log: &log,
-        watch: &faults::at_step,
-    };
+    let mut request = Request::new(&config, &Engine, &log);
+    request.trigger = if args.force { Trigger::Manual } else { Trigger::Cron };
+    request.run = if args.dry_run { Run::Dry } else { Run::Real };
+    request.run_dir = &args.run_dir;
+    request.interrupted = guard.interrupted().is_some();
+    request.watch = &faults::at_step;
     let report = match guarded(&request, guard) {
         Ok(report) => report,
         Err(error) => return unguarded(&error),
@@ -155,7 +153,8 @@ fn flow(screen: &Screen, args: &V8r3Args, config: &Path) -> ExitCode {
     status(&report)
 }
 
-/// Notes that a run is under way, and that it has come to its end unless it failed: the next one then goes on.
+/// Runs the flow, and records when it begins and finishes. A failed run is not recorded as finished: the next
+/// run continues it.
 fn guarded(request: &Request<'_>, guard: Guard) -> Result<FlowReport, GuardError> {
     if request.run == Run::Dry {
         return Ok(recover(request));
@@ -193,61 +192,58 @@ fn cron(screen: &Screen, action: &CronAction, config: &Path) -> ExitCode {
     }
 }
 
-/// What would make every call from cron fail is better said now.
-fn look_before_install(user: &str, config: &Path, program: &Path) -> Result<(), String> {
+/// Checks for what would make every run under cron fail.
+fn check_before_install(user: &str, config: &Path, program: &Path) -> Result<(), String> {
     let data = HaModule::read(config).map_err(|error| chain(&error))?.data;
     for path in [program, config].map(|path| path.display().to_string()) {
         if path.contains(char::is_whitespace) || path.contains('%') {
-            return Err(format!("cron cannot call \"{path}\": no space and no \"%\" may be in its path"));
+            return Err(format!("cron cannot call \"{path}\": the path must not contain a space or \"%\""));
         }
     }
     let owner =
         fs::metadata(&data).map_err(|error| format!("could not open \"{}\": {error}", data.display()))?;
-    if number_of(user) != Some(owner.uid()) {
+    if user_id(user) != Some(owner.uid()) {
         let data = data.display();
         return Err(format!(
-            "user \"{user}\" does not own data directory \"{data}\": name its owner with --user"
+            "user \"{user}\" does not own data directory \"{data}\": specify its owner with --user"
         ));
     }
     Ok(())
 }
 
-/// A user's number; none if there is no such user.
-fn number_of(user: &str) -> Option<u32> {
+/// The ID of a user; `None` if the user does not exist.
+fn user_id(user: &str) -> Option<u32> {
     let found =
         command::run_quietly(Command::new("id").args(["-u", "--", user]), Some(Duration::from_secs(30)));
     found.ok().filter(|found| found.status.success())?.output.trim().parse().ok()
 }
 
 fn change_cron(action: &CronAction, args: &CronArgs, config: &Path) -> Result<String, String> {
-    let program = std::env::current_exe().map_err(|error| format!("could not find this program: {error}"))?;
+    let program = std::env::current_exe()
+        .map_err(|error| format!("could not determine the path of this program: {error}"))?;
     let config = config
         .canonicalize()
         .map_err(|error| format!("could not open configuration file \"{}\": {error}", config.display()))?;
     if let CronAction::Install(args) = action {
-        look_before_install(&args.user, &config, &program)?;
+        check_before_install(&args.user, &config, &program)?;
     }
-    let cron = CronFile {
-        path: args.cron_file.clone(),
-        user: args.user.clone(),
-        command: format!("{} hook v8r3 --config {}", program.display(), config.display()),
-        replaces: "network_rewind.sh",
-    };
+    let command = format!("{} hook v8r3 --config {}", program.display(), config.display());
+    let cron = CronFile::new(&args.cron_file, &args.user, command).replacing("network_rewind.sh");
     let file = args.cron_file.display();
-    let told = |error: kbrecover_hooks::cron::CronError| chain(&error);
+    let text = |error: kbrecover_hooks::cron::CronError| chain(&error);
     Ok(match action {
-        CronAction::Install(_) => match cron.install().map_err(told)? {
-            true => format!("installed in {file}; the line of network_rewind.sh there is a comment now\n"),
+        CronAction::Install(_) => match cron.install().map_err(text)? {
+            true => format!("installed in {file}; the entry of network_rewind.sh has been disabled\n"),
             false => format!("installed in {file}\n"),
         },
-        CronAction::Disable(_) => match cron.disable().map_err(told)? {
-            true => format!("disabled in {file}: this node is not recovered any more\n"),
-            false => format!("{} in {file}, nothing to disable\n", cron.state().map_err(told)?.name()),
+        CronAction::Disable(_) => match cron.disable().map_err(text)? {
+            true => format!("disabled in {file}: this node is no longer recovered\n"),
+            false => format!("{} in {file}, nothing to disable\n", cron.state().map_err(text)?.name()),
         },
-        CronAction::Enable(_) => match cron.enable().map_err(told)? {
+        CronAction::Enable(_) => match cron.enable().map_err(text)? {
             true => format!("enabled in {file}\n"),
-            false => format!("{} in {file}, nothing to enable\n", cron.state().map_err(told)?.name()),
+            false => format!("{} in {file}, nothing to enable\n", cron.state().map_err(text)?.name()),
         },
-        CronAction::Status(_) => format!("{} in {file}\n", cron.state().map_err(told)?.name()),
+        CronAction::Status(_) => format!("{} in {file}\n", cron.state().map_err(text)?.name()),
     })
 }

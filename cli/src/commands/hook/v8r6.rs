@@ -1,4 +1,4 @@
-//! `kbrecover hook v8r6`: options and exit status of the V8R6 flow.
+//! `kbrecover hook v8r6`: the options and exit statuses of the V8R6 flow.
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -19,18 +19,19 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::engine::{Engine, log_messages};
-use super::{refuse_root, report};
-use crate::args::Format;
+use super::report;
 use crate::failure::chain;
 use crate::faults;
+use crate::owner::refuse_root;
 use crate::report as directory_report;
 use crate::screen::{self, Kind, Screen};
 use crate::signals;
+use crate::values::Format;
 
 /// The options of `kbrecover hook v8r6`.
 #[derive(Args)]
 pub(super) struct V8r6Args {
-    /// The node's repmgr.conf
+    /// repmgr.conf of this node
     #[arg(short = 'f', long, value_name = "FILE", global = true)]
     config_file: Option<PathBuf>,
 
@@ -42,22 +43,22 @@ pub(super) struct V8r6Args {
 enum Action {
     /// Start this node's server
     Startdb,
-    /// Make this node a standby of another one
+    /// Attach this node to the cluster as a standby of another node
     Rejoin(Box<RejoinArgs>),
-    /// Look after the cluster: on the primary, bring back nodes that are missing
+    /// Monitor the cluster; on the primary, recover nodes that are not attached
     Daemon(DaemonArgs),
     /// Show the nodes of the cluster
     Status(StatusArgs),
-    /// Tell by the exit status whether this node is a standby that only has to be started: 0 yes, 3 no
+    /// Check whether this node is a standby that only needs to be started (exit status 0: yes, 3: no)
     IsStandby,
-    /// Tell by the exit status whether the server of this node runs: 0 yes, 3 no
+    /// Check whether this node's server is running (exit status 0: yes, 3: no)
     IsRunning,
 }
 
 #[derive(Args)]
 struct RejoinArgs {
     /// Show this help
-    // Not -h, which names the host here as it does for repmgr.
+    // Not -h, which is the host here, as in repmgr.
     #[arg(short = '?', long, action = clap::ArgAction::HelpShort)]
     help: Option<bool>,
 
@@ -65,7 +66,7 @@ struct RejoinArgs {
     #[arg(short = 'h', long, value_name = "HOST")]
     host: String,
 
-    /// Its port
+    /// Port of that node's server
     #[arg(short = 'p', long, value_name = "PORT")]
     port: Option<u16>,
 
@@ -73,23 +74,23 @@ struct RejoinArgs {
     #[arg(short = 'U', long, value_name = "NAME")]
     username: Option<String>,
 
-    /// Database with the metadata
+    /// Database with repmgr's metadata
     #[arg(short = 'd', long, value_name = "NAME")]
     dbname: Option<String>,
 
-    /// Rewind this node if it has diverged; what only it has written is then lost
+    /// Rewind this node if it has diverged; changes that only it has made are lost
     #[arg(long)]
     force_rewind: bool,
 
-    /// Do not refuse because this node's timeline is ahead (only with --force-rewind)
+    /// Rejoin even if this node's timeline is ahead (requires --force-rewind)
     #[arg(long, requires = "force_rewind")]
     no_check_wal: bool,
 
-    /// Only show what each step would do
+    /// Show what each step would do, without doing it
     #[arg(short = 'n', long)]
     dry_run: bool,
 
-    /// What to print on standard output
+    /// Format of standard output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -100,14 +101,14 @@ struct DaemonArgs {
     #[arg(long, value_name = "FILE")]
     program: Option<String>,
 
-    /// Look so many times, then end
+    /// Exit after this many rounds
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,
 }
 
 #[derive(Args)]
 struct StatusArgs {
-    /// What to print on standard output
+    /// Format of standard output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -116,7 +117,7 @@ struct StatusArgs {
 pub(super) fn run(args: &V8r6Args) -> ExitCode {
     let screen = Screen::stderr();
     let Some(file) = &args.config_file else {
-        return screen.usage_error("no configuration specified (-f)", "kbrecover hook v8r6");
+        return screen.usage_error("no configuration file specified (-f)", "kbrecover hook v8r6");
     };
     let config = match RepmgrConf::read(file) {
         Ok(config) => config,
@@ -135,15 +136,15 @@ pub(super) fn run(args: &V8r6Args) -> ExitCode {
             let started = config.lock().and_then(|_lock| v8r6::start_database(&config, log));
             match started {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => tell(&screen, &error),
+                Err(error) => show_error(&screen, &error),
             }
         }),
         Action::Rejoin(args) => by_hand(&screen, &config, |log| {
-            // A dry run changes nothing.
+            // A dry run changes nothing, and so needs no lock.
             let lock = if args.dry_run { Ok(None) } else { config.lock().map(Some) };
             match lock {
                 Ok(_lock) => rejoin(&config, args, log),
-                Err(error) => tell(&screen, &error),
+                Err(error) => show_error(&screen, &error),
             }
         }),
         Action::Daemon(args) => start_daemon(&screen, &config, args),
@@ -167,15 +168,11 @@ fn rejoin(config: &RepmgrConf, args: &RejoinArgs, log: &RecoveryLog) -> ExitCode
         _ => Force::None,
     };
     let run = if args.dry_run { Run::Dry } else { Run::Real };
-    let report = v8r6::rejoin(&RejoinRequest {
-        config,
-        target,
-        force,
-        run,
-        rewinder: &Engine,
-        log,
-        watch: &faults::at_step,
-    });
+    let mut request = RejoinRequest::new(config, target, &Engine, log);
+    request.force = force;
+    request.run = run;
+    request.watch = &faults::at_step;
+    let report = v8r6::rejoin(&request);
     print(&report, args.format, args.dry_run);
     if report.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -188,14 +185,14 @@ fn print(report: &FlowReport, format: Format, is_dry: bool) {
     }
 }
 
-/// A second daemon of a node ends at once, and well: so cron can see to it that there is one.
+/// A second daemon of a node exits at once with status 0, so that cron can restart a daemon that has died.
 fn start_daemon(screen: &Screen, config: &RepmgrConf, args: &DaemonArgs) -> ExitCode {
-    // Before anything is started that a signal could leave behind.
+    // Before anything is created that a signal would leave behind.
     let (stop, orders) = match listen() {
         Ok(listening) => listening,
-        Err(error) => return failed(screen, &format!("could not listen for signals: {error}"), None),
+        Err(error) => return failed(screen, &format!("could not set up signal handlers: {error}"), None),
     };
-    let _held = match PidFile::take(&config.pid_file, "a daemon of this node runs") {
+    let _held = match PidFile::take(&config.pid_file, "a daemon of this node") {
         Ok(held) => held,
         Err(error @ PidFileError::Taken { .. }) => {
             if io::stderr().is_terminal() {
@@ -204,20 +201,22 @@ fn start_daemon(screen: &Screen, config: &RepmgrConf, args: &DaemonArgs) -> Exit
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            let hint = "Set kbha_pid_file to a file that this user may write.";
+            let hint = "Set kbha_pid_file to a file that this user can write.";
             return failed(screen, &chain(&error), Some(hint));
         }
     };
     let own = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
     let program = args.program.as_deref().unwrap_or(&own);
     with_log(screen, config, Echo::Off, |log| {
-        let request = DaemonRequest { config: config.clone(), program, log, rounds: args.rounds, stop };
+        let mut request = DaemonRequest::new(config.clone(), program, log);
+        request.rounds = args.rounds;
+        request.stop = stop;
         v8r6::daemon(request, &orders);
         ExitCode::SUCCESS
     })
 }
 
-/// SIGTERM and SIGINT end the daemon, SIGHUP has it read its configuration again.
+/// SIGTERM and SIGINT stop the daemon, SIGHUP makes it reload its configuration.
 fn listen() -> io::Result<(StopFlag, Receiver<Order>)> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let stop = StopFlag::default();
@@ -282,23 +281,23 @@ fn show_status(screen: &Screen, config: &RepmgrConf, format: Format) -> ExitCode
     let nodes = match nodes {
         Ok(nodes) => nodes,
         Err(error) => {
-            screen::to_stdout(&what_is_known(config, daemon, &error, format));
-            return tell(screen, &error);
+            screen::to_stdout(&state_without_server(config, daemon, &error, format));
+            return show_error(screen, &error);
         }
     };
     screen::to_stdout(&match format {
         Format::Text => nodes.iter().map(line).collect::<String>(),
         Format::Json => {
             let status = Status { daemon, nodes: nodes.iter().map(Node::from).collect() };
-            // Strings and numbers always become JSON.
+            // Serializing plain strings and numbers cannot fail.
             serde_json::to_string(&status).unwrap_or_default() + "\n"
         }
     });
     ExitCode::SUCCESS
 }
 
-/// What this node's own files say, for its server does not tell what the cluster is like.
-fn what_is_known(config: &RepmgrConf, daemon: Daemon, error: &StepError, format: Format) -> String {
+/// The state of this node's data directory, for `status` when its server cannot be asked about the cluster.
+fn state_without_server(config: &RepmgrConf, daemon: Daemon, error: &StepError, format: Format) -> String {
     let directory = kbrecover_rewind::status(&config.data);
     let (id, name) = (config.node_id, &config.node_name);
     if format == Format::Json {
@@ -307,11 +306,11 @@ fn what_is_known(config: &RepmgrConf, daemon: Daemon, error: &StepError, format:
         let status = serde_json::json!({"daemon": daemon, "node": node, "error": error.message});
         return status.to_string() + "\n";
     }
-    let known = match directory {
+    let state = match directory {
         Ok(status) => directory_report::status::text(&status),
         Err(error) => format!("{}\n", chain(&error)),
     };
-    format!("this node: {id} ({name}); what its server says of the cluster is not known\n{known}")
+    format!("this node: {id} ({name}); the state of the cluster is unknown\n{state}")
 }
 
 fn line(node: &NodeStatus) -> String {
@@ -336,16 +335,17 @@ fn with_log(
             return failed(screen, &format!("could not open log file \"{path}\": {error}"), None);
         }
     };
-    log.speak();
+    log.release();
     log_messages(&log);
     work(&log)
 }
 
-/// What a person, or another node's daemon, has called: seen on standard error, and ended by a signal.
+/// Runs what a person or another node's daemon has called: with messages on standard error, too, and
+/// terminated by a signal.
 fn by_hand(screen: &Screen, config: &RepmgrConf, work: impl FnOnce(&RecoveryLog) -> ExitCode) -> ExitCode {
     with_log(screen, config, Echo::On, |log| match signals::end_with_children(log) {
         Ok(()) => work(log),
-        Err(error) => failed(screen, &format!("could not listen for signals: {error}"), None),
+        Err(error) => failed(screen, &format!("could not set up signal handlers: {error}"), None),
     })
 }
 
@@ -353,11 +353,11 @@ fn answer(screen: &Screen, answer: Result<bool, StepError>) -> ExitCode {
     match answer {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(v8r6::NO),
-        Err(error) => tell(screen, &error),
+        Err(error) => show_error(screen, &error),
     }
 }
 
-fn tell(screen: &Screen, error: &StepError) -> ExitCode {
+fn show_error(screen: &Screen, error: &StepError) -> ExitCode {
     failed(screen, &error.message, error.hint.as_deref())
 }
 

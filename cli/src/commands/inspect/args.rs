@@ -5,27 +5,27 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use walparse::{Fork, Lsn, Relation};
 
-use crate::args::{Format, flavor_names};
+use crate::values::{Format, flavor_names};
 
-/// What to look at.
+/// The options of `kbrecover inspect`.
 #[derive(Args)]
 pub(crate) struct InspectArgs {
     #[command(subcommand)]
     pub(crate) what: Subject,
 
-    /// What wrote the files, if looking at them does not tell
+    /// Product that wrote the files (default: detected)
     #[arg(long, global = true, value_name = "NAME", value_parser = flavor_names(), overrides_with = "flavor")]
     pub(crate) flavor: Option<String>,
 }
 
-/// The things that can be looked at.
+/// What can be inspected.
 #[derive(Subcommand)]
 pub(crate) enum Subject {
-    /// Show every field of a control file, as pg_controldata does
+    /// Show every field of a control file, like pg_controldata
     Control(ControlArgs),
-    /// Show WAL records, as pg_waldump does
+    /// Show WAL records, like pg_waldump
     Wal(Box<WalArgs>),
-    /// Show which blocks of which relations WAL changes
+    /// Show which blocks of which relations WAL records reference
     Pagemap(PagemapArgs),
     /// Show the ancestors of a timeline
     History(HistoryArgs),
@@ -34,11 +34,11 @@ pub(crate) enum Subject {
 #[derive(Args)]
 #[command(display_name = "kbrecover")]
 pub(crate) struct ControlArgs {
-    /// Data directory, or a control file
+    /// Data directory or control file
     #[arg(value_name = "DIR|FILE")]
     pub(crate) path: PathBuf,
 
-    /// What to print: lines, or one object
+    /// Output format: text, or one JSON object
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", overrides_with = "format")]
     pub(crate) format: Format,
 }
@@ -50,56 +50,56 @@ pub(crate) struct WalArgs {
     #[arg(value_name = "DIR|FILE", required = true)]
     pub(crate) paths: Vec<PathBuf>,
 
-    /// Begin with the first record at this position or behind it [default: the oldest there is]
-    #[arg(long, value_name = "LSN", overrides_with = "start", help_heading = "Which WAL")]
+    /// Start at the first record at or after this LSN [default: the oldest available]
+    #[arg(long, value_name = "LSN", overrides_with = "start", help_heading = "Range of WAL")]
     pub(crate) start: Option<Lsn>,
 
-    /// End before the first record at this position or behind it [default: the end of the WAL]
-    #[arg(long, value_name = "LSN", overrides_with = "end", help_heading = "Which WAL")]
+    /// Stop before the first record at or after this LSN [default: the end of WAL]
+    #[arg(long, value_name = "LSN", overrides_with = "end", help_heading = "Range of WAL")]
     pub(crate) end: Option<Lsn>,
 
-    /// Read the WAL of this timeline and its ancestors [default: the cluster's, or the newest]
-    #[arg(long, value_name = "N", overrides_with = "timeline", help_heading = "Which WAL")]
+    /// Read WAL of this timeline and its ancestors [default: the cluster's, or the newest]
+    #[arg(long, value_name = "N", overrides_with = "timeline", help_heading = "Range of WAL")]
     pub(crate) timeline: Option<u32>,
 
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
 
-    /// Show no more than this many records
+    /// Show at most this many records
     #[arg(long, value_name = "N", overrides_with = "limit", help_heading = "Output")]
     pub(crate) limit: Option<u64>,
 
-    /// Show counts and sizes for each resource manager instead of records
+    /// Show record counts and sizes per resource manager instead of records
     #[arg(long, overrides_with = "stats", help_heading = "Output")]
     pub(crate) stats: bool,
 
-    /// What to print: a line for each record, or an object in each line
+    /// Output format: one line per record, or one JSON object per line
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", overrides_with = "format")]
     #[arg(help_heading = "Output")]
     pub(crate) format: Format,
 }
 
-/// Which records to show: those that fit all that is given.
+/// Filters: a record is shown if it matches all that are given.
 #[derive(Args)]
-#[command(next_help_heading = "Which records")]
+#[command(next_help_heading = "Filters")]
 pub(crate) struct FilterArgs {
-    /// Records of this resource manager, for example Heap
+    /// Only records of this resource manager, such as Heap
     #[arg(long, value_name = "NAME", overrides_with = "rmgr")]
     pub(crate) rmgr: Option<String>,
 
-    /// Records that name a block of this relation, given as tablespace/database/relation
+    /// Only records that reference this relation, given as tablespace/database/relfilenode
     #[arg(long, value_name = "SPC/DB/REL", value_parser = relation, overrides_with = "relation")]
     pub(crate) relation: Option<Relation>,
 
-    /// Records that name this block of the relation
+    /// Only records that reference this block of the relation
     #[arg(long, value_name = "N", requires = "relation", overrides_with = "block")]
     pub(crate) block: Option<u32>,
 
-    /// Records that name a block of this fork
+    /// Only records that reference this fork
     #[arg(long, value_enum, value_name = "FORK", overrides_with = "fork")]
     pub(crate) fork: Option<ForkName>,
 
-    /// Records of this transaction
+    /// Only records of this transaction
     #[arg(long, value_name = "N", overrides_with = "xid")]
     pub(crate) xid: Option<u32>,
 }
@@ -111,19 +111,19 @@ pub(crate) struct PagemapArgs {
     #[arg(value_name = "DIR|FILE", required = true)]
     pub(crate) paths: Vec<PathBuf>,
 
-    /// Begin with the first record at this position or behind it
+    /// Start at the first record at or after this LSN
     #[arg(long, value_name = "LSN", overrides_with = "start")]
     pub(crate) start: Lsn,
 
-    /// End before the first record at this position or behind it
+    /// Stop before the first record at or after this LSN
     #[arg(long, value_name = "LSN", overrides_with = "end")]
     pub(crate) end: Lsn,
 
-    /// Read the WAL of this timeline and its ancestors [default: the cluster's, or the newest]
+    /// Read WAL of this timeline and its ancestors [default: the cluster's, or the newest]
     #[arg(long, value_name = "N", overrides_with = "timeline")]
     pub(crate) timeline: Option<u32>,
 
-    /// What to print: lines, or one object
+    /// Output format: text, or one JSON object
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", overrides_with = "format")]
     pub(crate) format: Format,
 }
@@ -135,12 +135,12 @@ pub(crate) struct HistoryArgs {
     #[arg(value_name = "DIR|FILE")]
     pub(crate) path: PathBuf,
 
-    /// What to print: lines, or one object
+    /// Output format: text, or one JSON object
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", overrides_with = "format")]
     pub(crate) format: Format,
 }
 
-/// A fork by its name.
+/// The name of a fork.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum ForkName {
     Main,
@@ -160,6 +160,7 @@ impl From<ForkName> for Fork {
     }
 }
 
+/// Parses `tablespace/database/relfilenode`.
 fn relation(text: &str) -> Result<Relation, String> {
     let mut parts = text.split('/').map(str::parse);
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -175,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn relations_are_three_numbers() {
+    fn a_relation_is_given_by_three_numbers() {
         assert_eq!(relation("1663/5/16384"), Ok(Relation { tablespace: 1663, database: 5, number: 16384 }));
         for bad in ["", "1663/5", "1663/5/16384/1", "1663/x/1", "1663/5/-1", "1663//1"] {
             assert!(relation(bad).is_err(), "{bad}");

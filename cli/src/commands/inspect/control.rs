@@ -7,17 +7,20 @@ use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 use walparse::{ControlFields, FieldValue};
 
-use super::Noted;
 use super::args::ControlArgs;
 use super::error::InspectError;
 use super::open::{Key, control_bytes, control_path};
-use crate::args::Format;
+use crate::values::Format;
 
-/// Where values begin in pg_controldata's output.
+/// The column at which pg_controldata prints values.
 const COLUMN: usize = 38;
 
-/// Shows a control file; a wrong checksum is noted, and the file is shown all the same.
-pub(super) fn show(args: &ControlArgs, key: Key<'_>, out: &mut dyn Write) -> Result<Noted, InspectError> {
+/// Shows a control file, even if its checksum is wrong; returns a warning then.
+pub(super) fn show(
+    args: &ControlArgs,
+    key: Key<'_>,
+    out: &mut dyn Write,
+) -> Result<Option<String>, InspectError> {
     let (path, flavor) = control_path(&args.path, key)?;
     let control = control_bytes(&path, flavor)?.1;
     let text = match args.format {
@@ -26,8 +29,8 @@ pub(super) fn show(args: &ControlArgs, key: Key<'_>, out: &mut dyn Write) -> Res
     };
     out.write_all(text.as_bytes())?;
     let wrong = "calculated CRC checksum does not match value stored in file: the file is damaged, or a \
-                 server is just writing it";
-    Ok(Noted((!control.is_checksum_valid).then(|| wrong.to_owned())))
+                 running server is writing it";
+    Ok((!control.is_checksum_valid).then(|| wrong.to_owned()))
 }
 
 fn text(control: &ControlFields, zone: &TimeZone) -> String {
@@ -42,7 +45,7 @@ fn text(control: &ControlFields, zone: &TimeZone) -> String {
     text
 }
 
-/// `Sun Nov 22 08:34:24 2026`, as C has it; a time no clock can show in seconds.
+/// `Sun Nov 22 08:34:24 2026`, as in the C locale; a time outside the range of the calendar in seconds.
 fn local(seconds: i64, zone: &TimeZone) -> String {
     match Timestamp::from_second(seconds) {
         Ok(time) => time.to_zoned(zone.clone()).strftime("%a %b %e %H:%M:%S %Y").to_string(),
@@ -50,7 +53,7 @@ fn local(seconds: i64, zone: &TimeZone) -> String {
     }
 }
 
-/// One object with the C names of the fields, with a newline.
+/// One JSON object with the C names of the fields, and a newline.
 fn json(control: &ControlFields) -> String {
     let mut object = Map::new();
     for field in &control.fields {
@@ -68,7 +71,7 @@ fn value(value: &FieldValue) -> Value {
         FieldValue::Time(seconds) => {
             Timestamp::from_second(*seconds).map_or(Value::Null, |t| t.to_string().into())
         }
-        // A program that counts with floating point would round the system identifier.
+        // As text: JSON readers that use floating point would round the system identifier.
         other => Value::String(other.to_string()),
     }
 }

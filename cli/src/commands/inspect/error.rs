@@ -1,4 +1,4 @@
-//! What can be wrong when something is looked at.
+//! The errors of `kbrecover inspect`.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use walparse::{ControlError, HistoryError, Lsn, WalFault, WalReadError};
 
 use crate::failure::{Failed, chain};
 
-/// Why nothing, or not everything, can be shown.
+/// Why something could not be shown.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InspectError {
     #[error("could not read file \"{}\"", path.display())]
@@ -19,21 +19,21 @@ pub(super) enum InspectError {
     History { path: PathBuf, source: HistoryError },
     #[error("\"{}\" is not the name of a history file", path.display())]
     HistoryName { path: PathBuf },
-    #[error("file \"{}\" is no WAL segment", path.display())]
+    #[error("file \"{}\" is not a WAL segment", path.display())]
     NoSegment { path: PathBuf, source: WalFault },
-    #[error("directory \"{}\" has no WAL segment to read", path.display())]
+    #[error("directory \"{}\" contains no readable WAL segment", path.display())]
     NoSegments { path: PathBuf },
-    #[error("file \"{}\" belongs to another cluster than the files before", path.display())]
+    #[error("file \"{}\" belongs to a different cluster than the files before it", path.display())]
     OtherCluster { path: PathBuf },
-    #[error("files \"{}\" and \"{}\" hold the same WAL", one.display(), other.display())]
+    #[error("files \"{}\" and \"{}\" contain the same WAL segment", one.display(), other.display())]
     SameSegment { one: PathBuf, other: PathBuf },
     #[error("unknown resource manager \"{name}\"")]
     Rmgr { name: String },
-    #[error("could not find WAL segment {segment}, which holds WAL from {position} on")]
+    #[error("could not find WAL segment {segment}, which contains WAL from {position} on")]
     Missing { segment: String, position: Lsn },
     #[error("WAL ends at {position}, before {wanted}")]
     EndsBefore { position: Lsn, wanted: Lsn, source: WalFault },
-    #[error("the start {start} is not before the end {end}")]
+    #[error("start LSN {start} is not before end LSN {end}")]
     Order { start: Lsn, end: Lsn },
     #[error(transparent)]
     Flavor(#[from] FlavorError),
@@ -50,35 +50,35 @@ impl InspectError {
             InspectError::Control {
                 source: ControlError::UnknownVersion { control_version, .. }, ..
             } if (900..2_000).contains(&control_version.swap_bytes()) => {
-                "It was written on a machine with the other byte order."
+                "It was written on a machine with a different byte order."
             }
             InspectError::Control { source: ControlError::UnknownVersion { .. }, .. } => {
-                "It is no control file, or one of a version that is not known."
+                "It is not a control file, or it is of an unknown version."
             }
             InspectError::Control { source: ControlError::TooShort { .. }, .. } => {
-                "Name a data directory, or its control file (global/pg_control, global/sys_control)."
+                "Specify a data directory, or its control file (global/pg_control, global/sys_control)."
             }
             InspectError::Control { source, .. } if source.may_be_torn() => {
-                "A running server may just have written it: try again. \"kbrecover inspect control\" shows it as it is."
+                "A running server may be writing it: try again. \"kbrecover inspect control\" shows it even with a wrong checksum."
             }
             InspectError::HistoryName { .. } => {
-                "History files have names such as 00000002.history: the timeline is known from it."
+                "The timeline is taken from the file name, which must look like 00000002.history."
             }
             InspectError::NoSegment { .. } => {
-                "Only WAL segments can be read, and only those of the versions that can be rewound."
+                "Only WAL segments of the supported server versions can be read."
             }
             InspectError::NoSegments { .. } => {
-                "Name a data directory, its WAL directory, or the files of WAL themselves."
+                "Specify a data directory, a directory of WAL files, or WAL files."
             }
-            InspectError::SameSegment { .. } => "Name only those of one timeline.",
+            InspectError::SameSegment { .. } => "Specify files of one timeline only.",
             InspectError::Rmgr { .. } => {
-                "Known are XLOG, Transaction, Storage, Heap and the others that --stats lists, and custom128 to custom255."
+                "Valid names are those that --stats lists, and custom128 to custom255."
             }
             InspectError::Missing { .. } => {
-                "It may be in an archive: name its copy together with the other files, or begin behind it with --start."
+                "If the segment has been archived, specify its copy together with the other files, or start after it with --start."
             }
             InspectError::EndsBefore { .. } => {
-                "What is behind cannot be read. Leave out --end to see all that can."
+                "WAL after this position cannot be read. Omit --end to see everything before it."
             }
             _ => return None,
         };

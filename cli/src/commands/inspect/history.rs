@@ -8,7 +8,7 @@ use walparse::{SegmentSize, TimelineHistory, TimelineId, WalFileName};
 use super::args::HistoryArgs;
 use super::error::InspectError;
 use super::open::{Key, history_place, read_file};
-use crate::args::Format;
+use crate::values::Format;
 
 /// Shows a history file, or the history of a cluster.
 pub(super) fn show(args: &HistoryArgs, key: Key<'_>, out: &mut dyn Write) -> Result<(), InspectError> {
@@ -18,7 +18,7 @@ pub(super) fn show(args: &HistoryArgs, key: Key<'_>, out: &mut dyn Write) -> Res
     } else {
         (args.path.clone(), named(args).ok_or_else(|| InspectError::HistoryName { path: args.path.clone() })?)
     };
-    // The first timeline has no file.
+    // Timeline 1 has no history file.
     let has_file = timeline != TimelineId(1) || path.exists();
     let text = if has_file { read_file(&path)? } else { Vec::new() };
     let history =
@@ -31,17 +31,17 @@ pub(super) fn show(args: &HistoryArgs, key: Key<'_>, out: &mut dyn Write) -> Res
     Ok(out.write_all(text.as_bytes())?)
 }
 
-/// The timeline in the name of a history file.
+/// The timeline in the name of the history file.
 fn named(args: &HistoryArgs) -> Option<TimelineId> {
     let name = args.path.file_name()?.to_str()?;
-    // The size matters for the names of segments only.
+    // Only the names of segments depend on the segment size.
     match WalFileName::parse(name, SegmentSize::new(16 << 20)?)? {
         WalFileName::History(timeline) => Some(timeline),
         _ => None,
     }
 }
 
-/// The JSON object. Its fields are promised to programs: add, but do not rename.
+/// The JSON object. Programs rely on its fields: they may be added, but not renamed.
 #[derive(Serialize)]
 struct HistoryObject {
     timeline: u32,
@@ -52,7 +52,7 @@ struct HistoryObject {
 struct EntryObject {
     timeline: u32,
     begin: String,
-    /// Where the next timeline forks off; null for the last.
+    /// Where the next timeline forked off; null for the last timeline.
     end: Option<String>,
     reason: Option<String>,
 }
@@ -83,7 +83,7 @@ impl HistoryObject {
     }
 }
 
-/// What stands behind the timeline and the position.
+/// The reason in a line of a history file, after the timeline and the LSN.
 fn reason(line: &str) -> Option<String> {
     let rest = line.split_once(char::is_whitespace)?.1.trim_start();
     let reason = rest.split_once(char::is_whitespace)?.1.trim();
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_timeline_with_the_reason_of_its_end() {
+    fn each_timeline_is_listed_with_its_range_and_reason() {
         let text = b"1\t0/7159CB8\tno recovery target specified\n\n# note\n2\t0/71C5160\tbefore  2026\n";
         let history = TimelineHistory::parse(TimelineId(3), text).unwrap();
         let expected = "\

@@ -1,7 +1,7 @@
-//! `kbrecover inspect`: shows what is in control files, WAL and timeline histories.
+//! `kbrecover inspect`: shows the contents of control files, WAL and timeline histories.
 //!
-//! Only reads, locks nothing, and works on the directory of a running server too. Results go to standard
-//! output, all else to standard error.
+//! It only reads, takes no lock, and also works while a server runs on the directory. Results go to
+//! standard output, messages to standard error.
 
 mod args;
 mod error;
@@ -27,35 +27,33 @@ use error::InspectError;
 use crate::failure::Failed;
 use crate::screen::{Kind, Screen};
 
-/// Something to say after the result.
-struct Noted(Option<String>);
-
-/// Runs the command. The exit status is 0, or 1 if not everything that was asked for could be shown.
+/// Runs the command. The exit status is 1 if anything that was requested could not be shown.
 pub(crate) fn run(args: &InspectArgs) -> ExitCode {
     let screen = Screen::stderr();
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let shown = show(&args.what, args.flavor.as_deref(), &mut out);
-    // What was found before an error is shown before it.
+    // What was found before an error is printed before it.
     let flushed = out.flush().map_err(InspectError::from);
     match shown.and_then(|noted| flushed.map(|()| noted)) {
-        Ok(Noted(note)) => {
+        Ok(note) => {
             if let Some(note) = note {
                 let kind = if matches!(args.what, Subject::Control(_)) { Kind::Warning } else { Kind::Info };
                 screen.message(kind, &note);
             }
             ExitCode::SUCCESS
         }
-        // Whoever read the output has seen enough.
+        // The reader, `head` for example, has closed the pipe on purpose.
         Err(InspectError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => Failed::from(error).show(&screen),
     }
 }
 
-fn show(subject: &Subject, key: open::Key<'_>, out: &mut dyn Write) -> Result<Noted, InspectError> {
+/// Writes the result. Returns a message to show after it.
+fn show(subject: &Subject, key: open::Key<'_>, out: &mut dyn Write) -> Result<Option<String>, InspectError> {
     match subject {
         Subject::Control(args) => control::show(args, key, out),
         Subject::Wal(args) => wal::show(args, key, out),
-        Subject::Pagemap(args) => pagemap::show(args, key, out).map(|()| Noted(None)),
-        Subject::History(args) => history::show(args, key, out).map(|()| Noted(None)),
+        Subject::Pagemap(args) => pagemap::show(args, key, out).map(|()| None),
+        Subject::History(args) => history::show(args, key, out).map(|()| None),
     }
 }

@@ -1,7 +1,8 @@
-//! From what the user names to WAL that can be read: its geometry, its history, its segments.
+//! Opens the WAL, control file or history that the user specified: finds its geometry, timeline history
+//! and segments.
 //!
-//! Nothing is locked and nothing is mapped into memory: a server may run on the directory, and may write,
-//! rename and remove files while they are read.
+//! Nothing is locked and no file is mapped into memory, because a running server may write, rename and
+//! remove files while they are read.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use kbrecover_rewind::{FlavorError, flavor_of_directory, look_at_wal};
+use kbrecover_rewind::{FlavorError, flavor_of_directory, with_wal_magic_of_directory};
 use walparse::{
     ControlError, ControlFields, ControlFile, FileBytes, Flavor, PageHeader, RelSegment, SegmentNo,
     SegmentStore, TimelineHistory, TimelineId, WalFileName, WalGeometry, WalReadError,
@@ -18,10 +19,10 @@ use walparse::{
 
 use super::error::InspectError;
 
-/// The key of a flavor, if the user named one.
+/// The `--flavor` that was given.
 pub(super) type Key<'a> = Option<&'a str>;
 
-/// Longer than any control file or history file.
+/// Larger than any control file or history file.
 const SMALL_FILE: u64 = 1 << 20;
 
 /// WAL files by segment number.
@@ -31,14 +32,14 @@ pub(super) struct Wal {
     files: BTreeMap<SegmentNo, PathBuf>,
     /// Where the files are, for messages.
     place: PathBuf,
-    /// The data directory, if it is one.
+    /// The data directory, if one was given.
     cluster: Option<PathBuf>,
-    /// The newest of the contiguous segments that surely are WAL, not files kept for later use.
+    /// The newest segment that is known to contain WAL of this history: not a recycled file.
     anchor: SegmentNo,
 }
 
 impl Wal {
-    /// Finds the WAL in a data directory, in a directory of WAL files, or in files.
+    /// Opens the WAL of a data directory, of a directory of WAL files, or in single files.
     pub(super) fn open(
         paths: &[PathBuf],
         timeline: Option<TimelineId>,
@@ -49,7 +50,7 @@ impl Wal {
         {
             return Wal::of_cluster(directory, &control, timeline);
         }
-        // Without a control file nothing but a name tells a fork's WAL from PostgreSQL's.
+        // Without a control file only --flavor tells a fork's WAL from PostgreSQL's.
         let flavor = key.and_then(|key| Flavor::all().find(|flavor| flavor.key() == key));
         match paths {
             [directory] if directory.is_dir() => Wal::of_directory(directory, timeline, flavor),
@@ -70,7 +71,7 @@ impl Wal {
         Ok(Wal { geometry, history, files, place, cluster: Some(directory.to_owned()), anchor })
     }
 
-    /// Every segment of a directory says in its first page how to read it: the first valid one is asked.
+    /// The geometry is taken from the first page of the first valid segment.
     fn of_directory(
         place: &Path,
         timeline: Option<TimelineId>,
@@ -88,7 +89,7 @@ impl Wal {
         let timeline = timeline.or(newest.map(|(timeline, _)| timeline)).unwrap_or(TimelineId(1));
         let history = read_history(place, timeline)?;
         let files = files_of(&history, place, &geometry)?;
-        // A file that was kept for later use has an old segment's content under a new name.
+        // A recycled file has the contents of an old segment under the name of a future one.
         let valid = files.iter().filter(|(segment, path)| {
             let start = geometry.segment_size.start_of(**segment);
             first_page(path).is_ok_and(|page| PageHeader::check(&page, start, &geometry).is_ok())
@@ -98,7 +99,7 @@ impl Wal {
         Ok(Wal { geometry, history, files, place: place.to_owned(), cluster: None, anchor })
     }
 
-    /// Files may have any name: what they hold stands in their first page.
+    /// Files may have any name: their first page tells which segment they contain.
     fn of_files(paths: &[PathBuf], flavor: Option<Flavor>) -> Result<Wal, InspectError> {
         let (mut geometry, mut timeline) = (None, TimelineId(0));
         let mut files = BTreeMap::new();
@@ -119,25 +120,25 @@ impl Wal {
         let geometry = geometry.ok_or_else(nothing)?;
         let anchor = *files.keys().next_back().ok_or_else(nothing)?;
         let place = paths.first().and_then(|path| path.parent()).unwrap_or(Path::new("")).to_owned();
-        // Only names of missing files are made from it.
+        // It is used only to name missing segments.
         let history = TimelineHistory::of_first(timeline);
         Ok(Wal { geometry, history, files, place, cluster: None, anchor })
     }
 
-    /// The first of the segments that lead without a gap to the newest one.
+    /// The first segment from which all segments up to the newest one exist.
     pub(super) fn oldest(&self) -> Result<SegmentNo, InspectError> {
-        let there = |segment: &SegmentNo| self.files.contains_key(segment);
-        if !there(&self.anchor) {
+        let exists = |segment: &SegmentNo| self.files.contains_key(segment);
+        if !exists(&self.anchor) {
             return Err(InspectError::NoSegments { path: self.place.clone() });
         }
         let mut oldest = self.anchor;
-        while oldest.0 > 0 && there(&SegmentNo(oldest.0 - 1)) {
+        while oldest.0 > 0 && exists(&SegmentNo(oldest.0 - 1)) {
             oldest = SegmentNo(oldest.0 - 1);
         }
         Ok(oldest)
     }
 
-    /// The path of a relation's file. In a fork's tablespace the directory of the version is called as it is.
+    /// The path of a relation's file. In a tablespace of a fork it has the version directory that exists there.
     pub(super) fn path_of(&self, file: RelSegment) -> String {
         let version = self.geometry.version;
         let path = file.path(version);
@@ -151,8 +152,8 @@ impl Wal {
         }
     }
 
-    /// Whether there are files of WAL behind this segment, or should be.
-    pub(super) fn goes_on_behind(&self, segment: SegmentNo) -> bool {
+    /// Whether WAL continues after this segment, so that its absence is a gap.
+    pub(super) fn has_segments_after(&self, segment: SegmentNo) -> bool {
         self.anchor > segment
     }
 }
@@ -179,8 +180,8 @@ impl SegmentStore for Wal {
     }
 }
 
-/// The file of a directory that holds each segment of a history; for a segment of which there is only the
-/// incomplete last file of an older timeline, that one.
+/// The files of a directory that contain the segments of a history. A `.partial` file counts if there is
+/// no complete file of its segment.
 fn files_of(
     history: &TimelineHistory,
     place: &Path,
@@ -206,8 +207,8 @@ fn files_of(
     Ok(files)
 }
 
-/// The history of a timeline from its file in a WAL directory. The first timeline has none, and that of
-/// another may be missing in a directory of single files.
+/// Reads the history of a timeline from its file in a WAL directory. A missing file is not an error:
+/// timeline 1 has none, and a directory may hold copies of segments only.
 pub(super) fn read_history(place: &Path, timeline: TimelineId) -> Result<TimelineHistory, InspectError> {
     let path = place.join(timeline.history_file_name());
     match read_up_to(&path, SMALL_FILE) {
@@ -219,7 +220,7 @@ pub(super) fn read_history(place: &Path, timeline: TimelineId) -> Result<Timelin
     }
 }
 
-/// The control file of a data directory, which knows what its WAL looks like; `None` if it is none.
+/// The control file of a data directory, which has the geometry of its WAL; `None` if `directory` is not one.
 fn cluster_control(directory: &Path, key: Key<'_>) -> Result<Option<ControlFile>, InspectError> {
     let flavor = flavor_of_directory(directory, key)?;
     let path = directory.join(flavor.names().control_file);
@@ -227,18 +228,19 @@ fn cluster_control(directory: &Path, key: Key<'_>) -> Result<Option<ControlFile>
         return Ok(None);
     }
     let control = read_control(&path, flavor)?;
-    let flavor = look_at_wal(flavor, directory, &control);
+    let flavor = with_wal_magic_of_directory(flavor, directory, &control);
     read_control(&path, flavor).map(Some)
 }
 
-/// A control file that can be relied on; read again if a running server was just writing it.
+/// Reads a control file, and requires its checksum to be valid.
 fn read_control(path: &Path, flavor: Flavor) -> Result<ControlFile, InspectError> {
     let (bytes, _) = control_bytes(path, flavor)?;
     ControlFile::parse_as(&bytes, flavor)
         .map_err(|source| InspectError::Control { path: path.to_owned(), source })
 }
 
-/// The bytes of a control file, read until its checksum is right, but not for long, and what they mean.
+/// Reads a control file and decodes its fields. Retries briefly while the checksum is wrong, because a
+/// running server may be writing the file.
 pub(super) fn control_bytes(path: &Path, flavor: Flavor) -> Result<(Vec<u8>, ControlFields), InspectError> {
     const TRIES: u32 = 5;
     let unreadable = |source: ControlError| InspectError::Control { path: path.to_owned(), source };
@@ -255,8 +257,8 @@ pub(super) fn control_bytes(path: &Path, flavor: Flavor) -> Result<(Vec<u8>, Con
     }
 }
 
-/// The control file the user means by a data directory, or by itself, and its flavor. That of a file alone is
-/// known from its name.
+/// The control file at a path that names it or its data directory, and its flavor. The flavor of a
+/// single file is taken from its name.
 pub(super) fn control_path(path: &Path, key: Key<'_>) -> Result<(PathBuf, Flavor), InspectError> {
     if path.is_dir() {
         let flavor = flavor_of_directory(path, key)?;
@@ -269,7 +271,7 @@ pub(super) fn control_path(path: &Path, key: Key<'_>) -> Result<(PathBuf, Flavor
     Ok((path.to_owned(), flavor))
 }
 
-/// The directory that holds the history files of what the user names, and the timeline the cluster is on.
+/// The directory of the history files, and the cluster's timeline or the newest one that has a file.
 pub(super) fn history_place(directory: &Path, key: Key<'_>) -> Result<(PathBuf, TimelineId), InspectError> {
     if let Some(control) = cluster_control(directory, key)? {
         return Ok((directory.join(control.version().wal_dir()), control.timeline()));
@@ -284,13 +286,13 @@ pub(super) fn history_place(directory: &Path, key: Key<'_>) -> Result<(PathBuf, 
     Ok((directory.to_owned(), TimelineId(newest)))
 }
 
-/// A whole small file.
+/// Reads a small file.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, InspectError> {
     read_up_to(path, SMALL_FILE).map_err(|source| InspectError::Read { path: path.to_owned(), source })
 }
 
 fn first_page(path: &Path) -> Result<Vec<u8>, InspectError> {
-    // What is needed stands in the first 40 bytes, and no page is larger.
+    // The page header is 40 bytes long, and no WAL page is larger than this.
     read_up_to(path, 65_536).map_err(|source| InspectError::Read { path: path.to_owned(), source })
 }
 
@@ -300,7 +302,7 @@ fn read_up_to(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The names of the entries of a directory, as far as they are text.
+/// The names of the entries of a directory, without those that are not UTF-8.
 fn file_names(directory: &Path) -> Result<Vec<String>, InspectError> {
     let unreadable = |source| InspectError::Read { path: directory.to_owned(), source };
     let mut names = Vec::new();

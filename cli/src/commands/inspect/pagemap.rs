@@ -1,4 +1,4 @@
-//! `kbrecover inspect pagemap`: which blocks of which relations WAL changes.
+//! `kbrecover inspect pagemap`: which blocks of which relations WAL records reference.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -10,16 +10,16 @@ use super::args::PagemapArgs;
 use super::error::InspectError;
 use super::open::{Key, Wal};
 use super::walk::walk;
-use crate::args::Format;
+use crate::values::Format;
 
-/// Shows the blocks that records between two positions name.
+/// Shows the blocks that the records between two LSNs reference.
 pub(super) fn show(args: &PagemapArgs, key: Key<'_>, out: &mut dyn Write) -> Result<(), InspectError> {
     let wal = Wal::open(&args.paths, args.timeline.map(TimelineId), key)?;
     let mut map = PageMap::new();
     let mut records = 0;
     walk(&wal, Some(args.start), Some(args.end), |seen| {
         records += 1;
-        // The other forks are always copied whole, so nobody asks for their blocks.
+        // Other forks are always copied whole, so their blocks do not matter to a rewind.
         for block in seen.blocks.iter().filter(|block| block.fork == Fork::Main) {
             map.insert(block.relation, block.block);
         }
@@ -46,7 +46,7 @@ pub(super) fn show(args: &PagemapArgs, key: Key<'_>, out: &mut dyn Write) -> Res
     Ok(out.write_all(text.as_bytes())?)
 }
 
-/// The JSON object. Its fields are promised to programs: add, but do not rename.
+/// The JSON object. Programs rely on its fields: they may be added, but not renamed.
 #[derive(Serialize)]
 struct PagemapObject {
     #[serde(serialize_with = "as_text")]
@@ -63,7 +63,7 @@ struct RelationObject {
     relation: String,
     path: String,
     count: u64,
-    /// First and last block of each.
+    /// The first and last block of each range.
     ranges: Vec<(u32, u32)>,
 }
 
@@ -74,7 +74,7 @@ fn as_text<S: serde::Serializer>(lsn: &Lsn, serializer: S) -> Result<S::Ok, S::E
 impl PagemapObject {
     fn text(&self) -> String {
         let width = self.relations.iter().map(|relation| relation.path.len()).max().unwrap_or(0).max(4);
-        let mut text = format!("{:<width$}  {:>8}  which\n", "file", "blocks");
+        let mut text = format!("{:<width$}  {:>8}  block numbers\n", "file", "blocks");
         for relation in &self.relations {
             let ranges = relation.ranges.iter().map(|(first, last)| match last - first {
                 0 => first.to_string(),
@@ -88,7 +88,7 @@ impl PagemapObject {
     }
 }
 
-/// The runs of neighbouring blocks.
+/// The ranges of consecutive blocks.
 fn ranges(blocks: &RelationBlocks) -> Vec<(u32, u32)> {
     let mut ranges: Vec<(u32, u32)> = Vec::new();
     for block in blocks {
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbouring_blocks_make_a_range() {
+    fn consecutive_blocks_form_a_range() {
         let blocks: RelationBlocks = [0, 1, 2, 9, 11, 12, u32::MAX - 1, u32::MAX].into_iter().collect();
         assert_eq!(ranges(&blocks), [(0, 2), (9, 9), (11, 12), (u32::MAX - 1, u32::MAX)]);
         assert_eq!(ranges(&RelationBlocks::new()), []);

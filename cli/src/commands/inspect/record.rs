@@ -1,4 +1,4 @@
-//! One record as text, in the form of pg_waldump, and as a JSON object.
+//! A record as text, in the form of pg_waldump, and as a JSON object.
 
 use std::fmt::{self, Write};
 
@@ -15,12 +15,12 @@ use super::walk::Seen;
 
 const SHUTDOWN_CHECKPOINT: u8 = 0x00;
 
-/// Bytes of full-page images.
+/// The total size of the full-page images, in bytes.
 pub(super) fn image_bytes(blocks: &[BlockRef]) -> u32 {
     blocks.iter().filter_map(|block| block.image).map(|image| u32::from(image.length)).sum()
 }
 
-/// The record in a line, as pg_waldump has it; of what its description says only what [`Effect`] knows.
+/// The record as a line of pg_waldump. The description is limited to what [`Effect`] has.
 pub(super) fn text(seen: &Seen<'_>, version: Version, zone: &TimeZone) -> String {
     let header = &seen.record.header;
     let mut line = format!(
@@ -51,7 +51,7 @@ pub(super) fn text(seen: &Seen<'_>, version: Version, zone: &TimeZone) -> String
     line
 }
 
-/// An LSN with all digits of its low half.
+/// An LSN whose low half has all eight digits.
 fn wide(lsn: Lsn) -> String {
     format!("{:X}/{:08X}", lsn.0 >> 32, lsn.0 & 0xFFFF_FFFF)
 }
@@ -111,7 +111,7 @@ fn finish_text(finish: &Finish, header: &RecordHeader, version: Version, zone: &
     text
 }
 
-/// A database's directory, as `tablespace/database`.
+/// A database directory as `tablespace/database`.
 struct Dir<'a>(&'a DatabaseDir);
 
 impl fmt::Display for Dir<'_> {
@@ -120,7 +120,7 @@ impl fmt::Display for Dir<'_> {
     }
 }
 
-/// The first file of a fork, below the data directory.
+/// The path of a fork's first file, relative to the data directory.
 fn path(relation: Relation, fork: Fork, version: Version) -> String {
     let path = RelSegment { relation, segment: 0 }.path(version);
     if fork == Fork::Main { path } else { format!("{path}_{}", fork.name()) }
@@ -135,7 +135,7 @@ fn joined<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
 }
 
-/// `2026-11-22 08:34:23.423996 UTC`; a time no clock can show as microseconds.
+/// `2026-11-22 08:34:23.423996 UTC`; a time outside the range of the calendar in microseconds.
 fn local(time: Microseconds, zone: &TimeZone) -> String {
     match Timestamp::from_microsecond(time.0) {
         Ok(at) => at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.6f %Z").to_string(),
@@ -143,7 +143,7 @@ fn local(time: Microseconds, zone: &TimeZone) -> String {
     }
 }
 
-/// The JSON object of a record. Its fields are promised to programs: add, but do not rename.
+/// The JSON object of a record. Programs rely on its fields: they may be added, but not renamed.
 #[derive(Serialize)]
 struct RecordObject {
     lsn: String,
@@ -169,7 +169,7 @@ struct BlockObject {
     image: Option<&'static str>,
 }
 
-/// The record as an object in one line.
+/// The record as a JSON object on one line.
 pub(super) fn json(seen: &Seen<'_>, version: Version) -> String {
     let header = &seen.record.header;
     let block = |block: &BlockRef| BlockObject {

@@ -1,4 +1,4 @@
-//! Counts and sizes of records for each resource manager.
+//! Record counts and sizes per resource manager.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,7 +9,7 @@ use walparse::{Lsn, Version, rmgr};
 use super::record::image_bytes;
 use super::walk::{Seen, Span};
 
-/// The sums of one resource manager, or of all.
+/// The totals of one resource manager, or of all.
 #[derive(Clone, Copy, Default, Serialize)]
 struct Sums {
     records: u64,
@@ -23,7 +23,7 @@ impl Sums {
     }
 }
 
-/// The sums by resource manager.
+/// The totals by resource manager ID.
 #[derive(Default)]
 pub(super) struct Stats(BTreeMap<u8, Sums>);
 
@@ -54,7 +54,7 @@ impl Stats {
         all.map(|rmid| (rmgr::name(rmid, version), self.0.get(&rmid).copied().unwrap_or_default())).collect()
     }
 
-    /// A table with the columns of pg_waldump; percentages are of the whole column.
+    /// A table with the columns of pg_waldump; percentages are of the column's total.
     pub(super) fn text(&self, span: &Span, version: Version) -> String {
         let total = self.total();
         let first = span.first.unwrap_or(span.end);
@@ -85,7 +85,7 @@ impl Stats {
         text
     }
 
-    /// One JSON object, with a newline.
+    /// One JSON object and a newline.
     pub(super) fn json(&self, span: &Span, version: Version) -> String {
         #[derive(Serialize)]
         struct Object {

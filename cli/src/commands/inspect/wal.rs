@@ -1,4 +1,4 @@
-//! `kbrecover inspect wal`
+//! `kbrecover inspect wal`: WAL records, or their statistics.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -9,13 +9,17 @@ use walparse::{Fork, Relation, TimelineId, Version, rmgr};
 use super::args::{FilterArgs, WalArgs};
 use super::error::InspectError;
 use super::open::{Key, Wal};
+use super::record;
 use super::stats::Stats;
 use super::walk::{Seen, Span, walk};
-use super::{Noted, record};
-use crate::args::Format;
+use crate::values::Format;
 
-/// Shows records, or their statistics; returns what there is to say about the end.
-pub(super) fn show(args: &WalArgs, key: Key<'_>, out: &mut dyn Write) -> Result<Noted, InspectError> {
+/// Shows records, or their statistics. Returns a message about the end of WAL.
+pub(super) fn show(
+    args: &WalArgs,
+    key: Key<'_>,
+    out: &mut dyn Write,
+) -> Result<Option<String>, InspectError> {
     let wal = Wal::open(&args.paths, args.timeline.map(TimelineId), key)?;
     let version = wal.geometry.version;
     let filter = Filter::new(&args.filter, version)?;
@@ -26,7 +30,7 @@ pub(super) fn show(args: &WalArgs, key: Key<'_>, out: &mut dyn Write) -> Result<
         if left == 0 {
             return Ok(ControlFlow::Break(()));
         }
-        if filter.takes(seen) {
+        if filter.matches(seen) {
             left -= 1;
             match (args.stats, args.format) {
                 (true, _) => stats.add(seen),
@@ -41,15 +45,15 @@ pub(super) fn show(args: &WalArgs, key: Key<'_>, out: &mut dyn Write) -> Result<
         (true, Format::Text) => out.write_all(stats.text(&span, version).as_bytes())?,
         (true, Format::Json) => out.write_all(stats.json(&span, version).as_bytes())?,
     }
-    Ok(Noted(end_note(&span)))
+    Ok(end_note(&span))
 }
 
-/// Why there are no more records, if that is not what was asked for.
-pub(super) fn end_note(span: &Span) -> Option<String> {
+/// Why there are no more records, if WAL ended before the requested end.
+fn end_note(span: &Span) -> Option<String> {
     span.wal_end.map(|end| format!("WAL ends at {}: {}", end.position, end.fault))
 }
 
-/// Which records are shown.
+/// Selects the records to show.
 struct Filter {
     rmid: Option<u8>,
     relation: Option<Relation>,
@@ -73,19 +77,19 @@ impl Filter {
         })
     }
 
-    fn takes(&self, seen: &Seen<'_>) -> bool {
+    fn matches(&self, seen: &Seen<'_>) -> bool {
         let header = &seen.record.header;
-        let fits = |wanted: Option<u32>, is: u32| wanted.is_none_or(|wanted| wanted == is);
-        let by_block = self.relation.is_some() || self.fork.is_some();
-        let names_block = || {
+        let equals = |wanted: Option<u32>, is: u32| wanted.is_none_or(|wanted| wanted == is);
+        let selects_blocks = self.relation.is_some() || self.fork.is_some();
+        let references_block = || {
             seen.blocks.iter().any(|block| {
                 self.relation.is_none_or(|relation| relation == block.relation)
                     && self.fork.is_none_or(|fork| fork == block.fork)
-                    && fits(self.block, block.block.0)
+                    && equals(self.block, block.block.0)
             })
         };
         self.rmid.is_none_or(|rmid| rmid == header.rmid)
-            && fits(self.xid, header.xid)
-            && (!by_block || names_block())
+            && equals(self.xid, header.xid)
+            && (!selects_blocks || references_block())
     }
 }

@@ -1,4 +1,4 @@
-//! Going over the records of WAL, and telling its end from a hole in it.
+//! Walks over the records of WAL, and tells the end of WAL from a gap in it.
 
 use std::ops::ControlFlow;
 
@@ -10,27 +10,27 @@ use walparse::{
 use super::error::InspectError;
 use super::open::Wal;
 
-/// One record and its parts.
+/// A record, decoded.
 pub(super) struct Seen<'a> {
     pub(super) record: &'a Record<'a>,
     pub(super) payload: &'a Payload<'a>,
     pub(super) blocks: &'a [BlockRef],
 }
 
-/// What was gone over.
+/// The range of WAL that a walk covered.
 pub(super) struct Span {
-    /// Where the first record starts; `None` if there was none.
+    /// The start of the first record; `None` if there was none.
     pub(super) first: Option<Lsn>,
-    /// The end of the last one.
+    /// The end of the last record.
     pub(super) end: Lsn,
-    /// Why it is the last, unless it is the last that was asked for.
+    /// Why WAL ends there; `None` if the walk stopped before the end of WAL.
     pub(super) wal_end: Option<WalEnd>,
 }
 
-/// Calls `see` for each record that starts from `start` on and before `end`, until it breaks.
+/// Calls `see` for each record that starts at or after `start` and before `end`, until it breaks.
 ///
 /// # Errors
-/// WAL that is not there or not valid before `end`, or where more of it follows.
+/// Missing or invalid WAL before `end`, or before segments that exist.
 pub(super) fn walk(
     wal: &Wal,
     start: Option<Lsn>,
@@ -38,7 +38,7 @@ pub(super) fn walk(
     mut see: impl FnMut(&Seen<'_>) -> Result<ControlFlow<()>, InspectError>,
 ) -> Result<Span, InspectError> {
     let oldest = || wal.oldest().map(|oldest| wal.geometry.segment_size.start_of(oldest));
-    // To begin where nothing has been written is an error only if one asked for it.
+    // A start after the end of WAL is an error only if it was requested.
     let (asked, start) = (start, start.map_or_else(oldest, Ok)?);
     if let Some(end) = end.filter(|end| *end <= start) {
         return Err(InspectError::Order { start, end });
@@ -71,16 +71,16 @@ pub(super) fn walk(
     Ok(span)
 }
 
-/// The end of the WAL is no error where nothing says that there should be more.
+/// Accepts the end of WAL unless more WAL was requested or more segments follow.
 fn checked(wal: &Wal, span: Span, wanted: Option<Lsn>) -> Result<Span, InspectError> {
     let Some(stop) = span.wal_end else { return Ok(span) };
     let size = wal.geometry.segment_size;
     let segment = size.segment_of(stop.fault_at);
-    let is_hole = wal.goes_on_behind(segment);
-    if stop.fault == WalFault::NoSegment && (is_hole || wanted.is_some() || span.first.is_none()) {
+    let is_gap = wal.has_segments_after(segment);
+    if stop.fault == WalFault::NoSegment && (is_gap || wanted.is_some() || span.first.is_none()) {
         return Err(InspectError::Missing { segment: wal.describe(segment), position: stop.fault_at });
     }
-    let needed = if is_hole { Some(size.start_of(SegmentNo(segment.0 + 1))) } else { wanted };
+    let needed = if is_gap { Some(size.start_of(SegmentNo(segment.0 + 1))) } else { wanted };
     match needed.filter(|needed| stop.position < before_page_header(*needed, &wal.geometry)) {
         Some(wanted) => Err(InspectError::EndsBefore { position: stop.position, wanted, source: stop.fault }),
         None => Ok(span),

@@ -1,4 +1,4 @@
-//! Where a cluster's `postgresql.conf` is when it is not said.
+//! Finding a cluster's main configuration file if the user has not specified it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -9,8 +9,8 @@ use walparse::Names;
 
 use super::Configuration;
 
-/// Looks in the data directory, where the last start was told to look, and below `etc` (Debian's place:
-/// `<etc>/<version>/<cluster>/postgresql.conf`).
+/// Searches the data directory, the file named by the last start command, and Debian's
+/// `<etc>/<version>/<cluster>/postgresql.conf`, in this order.
 pub(super) fn locate(data_dir: &Path, names: &Names, etc: &Path) -> Option<PathBuf> {
     let inside = data_dir.join(names.config_file);
     let opts = || {
@@ -25,10 +25,10 @@ pub(super) fn locate(data_dir: &Path, names: &Names, etc: &Path) -> Option<PathB
         .or_else(|| below_etc(data_dir, names, etc))
 }
 
-/// The file named by a command line as `postmaster.opts` has it: the program, then each argument in
-/// double quotes. Nothing in an argument is escaped, so it ends at `" "`.
+/// The configuration file named by the start command in `postmaster.opts`: the program, then each argument in double
+/// quotes (`CreateOptsFile` in postmaster.c). Arguments are not escaped, so each one ends at `" "`.
 ///
-/// Only absolute paths count: relative ones were relative to a directory nobody wrote down.
+/// Relative paths are ignored, because the working directory of the start command is not recorded.
 fn from_opts(text: &[u8], file_name: &str) -> Option<PathBuf> {
     let line = text.split(|&byte| byte == b'\n').next()?;
     let mut arguments = split_arguments(line).into_iter();
@@ -63,7 +63,7 @@ fn split_arguments(line: &[u8]) -> Vec<OsString> {
     arguments
 }
 
-/// The value in `config_file=value` or `config-file=value`.
+/// The value in `config_file=value` or `config-file=value`; `None` for another setting.
 fn setting_value(text: &[u8]) -> Option<PathBuf> {
     let at = text.iter().position(|&byte| byte == b'=')?;
     let name = String::from_utf8_lossy(&text[..at]).replace('-', "_");
@@ -78,7 +78,7 @@ fn below_etc(data_dir: &Path, names: &Names, etc: &Path) -> Option<PathBuf> {
         clusters.flatten().map(|cluster| cluster.path().join(names.config_file)).collect();
     files.sort_unstable();
     files.into_iter().find(|file| {
-        // A file of another cluster that cannot be read is no reason to fail here.
+        // Configuration files of other clusters that cannot be read are ignored.
         let Ok(configuration) = Configuration::read_one(file) else { return false };
         let named = configuration.get("data_directory").map(Path::new);
         named.and_then(|named| named.canonicalize().ok()).is_some_and(|named| named == data_dir)
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_tried_in_order() {
+    fn places_are_searched_in_order() {
         let names = walparse::Flavor::all().next().unwrap().names();
         let dir = tempfile::tempdir().unwrap();
         let (data, etc) = (dir.path().join("data"), dir.path().join("etc"));
@@ -123,7 +123,7 @@ mod tests {
         put(&data.join("PG_VERSION"), "15\n");
         assert_eq!(locate(&data, names, &etc), None);
 
-        // A link to the directory counts as the directory.
+        // `data_directory` may name a link to the directory.
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&data, &link).unwrap();
         put(&etc.join("15/broken/postgresql.conf"), "= = =");
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(
             locate(&data, names, &etc),
             Some(etc.join("15/main/postgresql.conf")),
-            "the named file is gone"
+            "the file named by the start command is missing"
         );
         put(&started_with, "");
         assert_eq!(locate(&data, names, &etc), Some(started_with));

@@ -1,7 +1,7 @@
-//! The server's own configuration files, read without running a server.
+//! Reading the server's configuration files without running a server.
 //!
-//! Needed for one or two settings of a target that may be unable to start, so nothing is checked beyond
-//! what reading them takes: unknown names and senseless values are the server's business.
+//! A rewind needs a few settings of a target that may be unable to start. Only the syntax is checked: unknown names and
+//! invalid values are not detected.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,12 +11,28 @@ use std::path::{Path, PathBuf};
 use walparse::Names;
 
 mod locate;
+pub(crate) mod recovery;
 mod syntax;
 
 pub use syntax::{Setting, SyntaxError, parse};
 
-/// The settings of a cluster: its `postgresql.conf` with all that this includes, then
-/// `postgresql.auto.conf`. The last mention of a name counts.
+/// The settings of a cluster: its `postgresql.conf` with included files, then `postgresql.auto.conf`. If a name is set
+/// more than once, the last value applies, as in the server.
+///
+/// ```
+/// use kbrecover_rewind::config::Configuration;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let data = tempfile::tempdir()?;
+/// std::fs::write(data.path().join("postgresql.conf"), "port = 5432\nrestore_command = 'cp /archive/%f %p'\n")?;
+/// std::fs::write(data.path().join("postgresql.auto.conf"), "port = 5433\n")?;
+/// let names = kbrecover_rewind::flavor_of_directory(data.path(), None)?.names();
+/// let configuration = Configuration::read(data.path(), names, None)?;
+/// assert_eq!(configuration.get("port"), Some("5433"));
+/// assert_eq!(configuration.restore_command()?, "cp /archive/%f %p");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Configuration {
     data_dir: PathBuf,
@@ -25,13 +41,13 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// Reads the configuration of the cluster in `data_dir`.
+    /// Reads the configuration of the cluster in `data_dir`, whose flavor has the file names `names`.
     ///
-    /// Its main file is `config_file` or, if that is not given, the one [`Configuration::locate`] finds.
-    /// Finding none is no error yet: [`Configuration::file`] says so.
+    /// The main file is `config_file` or, if that is `None`, the file found by [`Configuration::locate`]. It is not an
+    /// error if that finds none; [`Configuration::file`] is `None` then.
     ///
     /// # Errors
-    /// A file that is there but cannot be read or understood, or one that is named but is not there.
+    /// A file cannot be read or has a syntax error, or `config_file` or an included file does not exist.
     pub fn read(
         data_dir: &Path,
         names: &Names,
@@ -47,11 +63,11 @@ impl Configuration {
         Ok(Configuration { data_dir: data_dir.to_owned(), file, settings })
     }
 
-    /// Reads one file of this form and what it includes, for example `recovery.conf`; a file that is not
-    /// there has no settings.
+    /// Reads a single file with the syntax of a configuration file, such as `recovery.conf`, and the files that it
+    /// includes. A missing file is read as an empty one.
     ///
     /// # Errors
-    /// As [`Configuration::read`].
+    /// The file or an included one cannot be read or has a syntax error, or an included file does not exist.
     pub fn read_one(file: &Path) -> Result<Configuration, ConfigError> {
         let mut settings = BTreeMap::new();
         read_into(&mut settings, file, Missing::IsEmpty, 0)?;
@@ -59,9 +75,9 @@ impl Configuration {
         Ok(Configuration { data_dir, file: Some(file.to_owned()), settings })
     }
 
-    /// Where the cluster's `postgresql.conf` is: in the data directory; or where its last start was told
-    /// (`postmaster.opts`); or, as Debian has it, below `/etc/postgresql` in a file that names the data
-    /// directory.
+    /// Finds the cluster's main configuration file. It is searched for in the data directory, then in the last start
+    /// command (`postmaster.opts`), then as Debian places it: `/etc/postgresql/VERSION/CLUSTER/postgresql.conf` whose
+    /// `data_directory` is this one. `None` if there is none.
     pub fn locate(data_dir: &Path, names: &Names) -> Option<PathBuf> {
         locate::locate(data_dir, names, Path::new("/etc/postgresql"))
     }
@@ -71,7 +87,7 @@ impl Configuration {
         self.file.as_deref()
     }
 
-    /// The value of a setting, if it is given. The name may be in any case.
+    /// The value of a setting as text, without quotes; `None` if it is not set. The case of the name is ignored.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.settings.get(&name.to_ascii_lowercase()).map(String::as_str)
     }
@@ -79,7 +95,8 @@ impl Configuration {
     /// The cluster's `restore_command`.
     ///
     /// # Errors
-    /// It is not set or empty, or no configuration file was found to look in.
+    /// [`ConfigError::NoRestoreCommand`] if it is not set or empty, [`ConfigError::NotFound`] if no main configuration
+    /// file was found.
     pub fn restore_command(&self) -> Result<&str, ConfigError> {
         match (self.get("restore_command"), &self.file) {
             (Some(command), _) if !command.is_empty() => Ok(command),
@@ -89,7 +106,7 @@ impl Configuration {
     }
 }
 
-/// Why the configuration could not be read, or lacks something.
+/// Why the configuration could not be read, or a required setting is missing.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file could not be read.
@@ -97,7 +114,7 @@ pub enum ConfigError {
     Open {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         #[source]
         source: io::Error,
     },
@@ -106,67 +123,68 @@ pub enum ConfigError {
     OpenDirectory {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         #[source]
         source: io::Error,
     },
-    /// A file does not follow the grammar.
+    /// A file has a syntax error.
     #[error("could not read configuration file \"{}\"", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Which line, and what is wrong in it.
+        /// The line, and what is wrong in it.
         #[source]
         source: SyntaxError,
     },
-    /// Files include each other in a circle, or very deeply.
+    /// Includes are nested more than ten levels deep, as in a circle of includes.
     #[error("could not open configuration file \"{}\": maximum nesting depth exceeded", path.display())]
     TooDeep {
-        /// The file at the end of the chain.
+        /// The file at the innermost level.
         path: PathBuf,
     },
-    /// An include names nothing.
+    /// The name in an include directive is empty.
     #[error("empty configuration file name in \"{}\" line {line}", path.display())]
     EmptyInclude {
-        /// The file with the include.
+        /// The file with the include directive.
         path: PathBuf,
-        /// Counted from 1.
+        /// The line number, counted from 1.
         line: usize,
     },
-    /// There is no configuration to look into.
+    /// No main configuration file was found.
     #[error("could not find the configuration file of the cluster in \"{}\"", data_dir.display())]
     NotFound {
         /// The data directory.
         data_dir: PathBuf,
     },
-    /// `restore_command` was asked for and is not there.
+    /// `restore_command` is not set or empty. The text is that of `pg_rewind`.
     #[error("restore_command is not set in the target cluster")]
     NoRestoreCommand,
 }
 
 impl ConfigError {
-    /// What the operator can do about it.
+    /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             ConfigError::Open { .. } | ConfigError::OpenDirectory { .. } => {
-                "Name another configuration file with --config-file, or make this one readable."
+                "Specify another configuration file with --config-file, or make this one readable."
             }
             ConfigError::Syntax { .. } | ConfigError::TooDeep { .. } | ConfigError::EmptyInclude { .. } => {
-                "Correct the configuration file: the server could not start with it either."
+                "Correct the configuration file. The server cannot start with it either."
             }
-            ConfigError::NotFound { .. } => "Name the target's postgresql.conf with --config-file.",
+            ConfigError::NotFound { .. } => "Specify the target's postgresql.conf with --config-file.",
             ConfigError::NoRestoreCommand => {
-                "Set restore_command in the target's configuration, or give the command with --restore-command."
+                "Set restore_command in the target's configuration, or specify the command with --restore-command."
             }
         };
         Some(hint.to_owned())
     }
 }
 
-/// How deep includes may be nested: the server's own limit (`CONF_FILE_MAX_DEPTH`).
+/// The maximum nesting depth of includes, as in the server (`CONF_FILE_MAX_DEPTH`).
 const MAX_DEPTH: usize = 10;
 
-/// Far above any real configuration; keeps a wrong path from being read into memory without end.
+/// The largest configuration file that is read, in bytes. Real ones are far smaller; the limit protects against a wrong
+/// path.
 const MAX_FILE_SIZE: u64 = 16 << 20;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -223,7 +241,7 @@ fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The files an `include_dir` takes: `*.conf`, no hidden ones, in the order of their bytes.
+/// The files that `include_dir` includes: `*.conf` except hidden files, in byte order of their names.
 fn files_to_include(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let failed = |source| ConfigError::OpenDirectory { path: directory.to_owned(), source };
     let mut files = Vec::new();
@@ -257,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_mention_counts_and_the_automatic_file_comes_last() {
+    fn the_last_value_applies_and_auto_conf_is_read_last() {
         let dir = tempfile::tempdir().unwrap();
         write(
             dir.path(),
@@ -275,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn includes_are_relative_to_the_file_they_stand_in() {
+    fn includes_are_relative_to_the_including_file() {
         let dir = tempfile::tempdir().unwrap();
         write(
             dir.path(),
@@ -301,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn circles_and_bad_files_are_errors_with_their_path() {
+    fn include_circles_and_bad_files_are_errors_with_their_path() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("postgresql.conf");
         for (text, expected) in [
@@ -325,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn no_configuration_is_an_error_only_when_something_is_wanted_of_it() {
+    fn a_missing_configuration_is_an_error_only_if_a_setting_is_required() {
         let dir = tempfile::tempdir().unwrap();
         let configuration = Configuration::read(dir.path(), names(), None).unwrap();
         assert_eq!((configuration.file(), configuration.get("port")), (None, None));
@@ -340,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn recovery_conf_is_of_the_same_form() {
+    fn recovery_conf_has_the_same_syntax() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("recovery.conf");
         assert_eq!(Configuration::read_one(&file).unwrap().get("standby_mode"), None);

@@ -1,4 +1,4 @@
-//! The grammar of the server's configuration files; also that of `recovery.conf`.
+//! The grammar of the server's configuration files (guc-file.l), which is also that of `recovery.conf`:
 //!
 //! ```text
 //! file  = { line "\n" }
@@ -7,44 +7,54 @@
 //! value = id | unquoted | number | "'" { char | "''" | "\" char } "'"
 //! ```
 //!
-//! What a server refuses is refused here too, so that what is read is what it would run with.
+//! A line that the server rejects is rejected here, too.
 
 use std::ops::ControlFlow;
 
-/// One `name = value` line.
+/// One `name = value` line of a configuration file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Setting {
-    /// The name in lower case: the server does not tell cases apart.
+    /// The name in lower case, because the server ignores case in names.
     pub name: String,
-    /// The value without quotes and escapes. Bytes that are not UTF-8 are replaced.
+    /// The value without quotes and escapes. Bytes that are not UTF-8 are replaced by U+FFFD.
     pub value: String,
-    /// Where it stands, counted from 1.
+    /// The line number, counted from 1.
     pub line: usize,
 }
 
-/// A line the server would not understand.
+/// A line of a configuration file that the server would reject.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SyntaxError {
-    /// Something that may not stand there.
+    /// An unexpected token.
     #[error("syntax error in line {line}, near token \"{token}\"")]
     Token {
-        /// Counted from 1.
+        /// The line number, counted from 1.
         line: usize,
-        /// What stands there.
+        /// The token.
         token: String,
     },
-    /// The line ends too early.
+    /// The line ends before the value.
     #[error("syntax error in line {line}, near end of line")]
     EndOfLine {
-        /// Counted from 1.
+        /// The line number, counted from 1.
         line: usize,
     },
 }
 
-/// Reads a configuration file, without following its includes: those come back as settings too.
+/// Parses the text of a configuration file. Includes are not followed; they are returned like other settings.
 ///
 /// # Errors
 /// The first line that does not follow the grammar.
+///
+/// ```
+/// use kbrecover_rewind::config::parse;
+///
+/// let settings = parse(b"# local settings\nRestore_Command = 'cp \"/archive/%f\" \"%p\"'\n")?;
+/// assert_eq!(settings[0].name, "restore_command");
+/// assert_eq!(settings[0].value, r#"cp "/archive/%f" "%p""#);
+/// assert_eq!(settings[0].line, 2);
+/// # Ok::<(), kbrecover_rewind::config::SyntaxError>(())
+/// ```
 pub fn parse(text: &[u8]) -> Result<Vec<Setting>, SyntaxError> {
     let mut settings = Vec::new();
     for (index, text) in text.split(|&byte| byte == b'\n').enumerate() {
@@ -59,7 +69,8 @@ pub fn parse(text: &[u8]) -> Result<Vec<Setting>, SyntaxError> {
     Ok(settings)
 }
 
-/// The name and the value in a line; the error is the token in the way, `None` for the end of the line.
+/// The name and the value in a line; `None` for an empty line. The error is the unexpected token, or `None` at the end of
+/// the line.
 fn parse_line(line: &[u8]) -> Result<Option<(String, String)>, Option<String>> {
     let mut tokens = Tokens { rest: line };
     let Some(name) = tokens.next() else { return Ok(None) };
@@ -73,7 +84,7 @@ fn parse_line(line: &[u8]) -> Result<Option<(String, String)>, Option<String>> {
     let text = match value.kind {
         Kind::Quoted => unquote(value.text),
         Kind::Id | Kind::Unquoted | Kind::Number => lossy(value.text),
-        // A qualified name may be set, but as a value it must be quoted: so the server has it.
+        // The server accepts a qualified name as a name, but not as an unquoted value.
         Kind::QualifiedId | Kind::Equals | Kind::Other => return Err(Some(lossy(value.text))),
     };
     match tokens.next() {
@@ -119,7 +130,7 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// The longest word at the start of `text` and what it can be.
+/// The kind and the length of the word at the start of `text`.
 fn word(text: &[u8]) -> (Kind, usize) {
     let length = count(text, |byte| is_letter_or_digit(byte) || b"-._:/".contains(&byte));
     let is_id = |part: &[u8]| {
@@ -134,7 +145,7 @@ fn word(text: &[u8]) -> (Kind, usize) {
     (kind, length)
 }
 
-/// The length of an integer, which may carry a unit, or of a real number, which may not.
+/// The length of an integer, which may have a unit, or of a real number, which may not; `None` if there is no number.
 fn number_length(text: &[u8]) -> Option<usize> {
     let sign = usize::from(matches!(text[0], b'+' | b'-'));
     let body = &text[sign..];
@@ -157,7 +168,7 @@ fn number_length(text: &[u8]) -> Option<usize> {
     Some(sign + number + count(&body[number..], |byte| byte.is_ascii_alphabetic()))
 }
 
-/// The length of a quoted string with both its quotes; `None` if it is not closed in this line.
+/// The length of a quoted string including its quotes; `None` if it is not terminated in this line.
 fn quoted_length(text: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
@@ -170,7 +181,7 @@ fn quoted_length(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// What a quoted string stands for.
+/// The value of a quoted string.
 fn unquote(quoted: &[u8]) -> String {
     let mut value = Vec::with_capacity(quoted.len());
     let mut rest = quoted.get(1..quoted.len() - 1).unwrap_or_default();
@@ -189,12 +200,12 @@ fn unquote(quoted: &[u8]) -> String {
             &other => value.push(other),
         }
     }
-    // The server keeps it as a C string, which ends at the first NUL.
+    // The server stores the value as a C string, which ends at the first NUL.
     let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
     lossy(&value[..end])
 }
 
-/// The byte that the text behind a backslash stands for, and how much of the text that takes.
+/// The byte that an escape sequence stands for, and the length of the sequence. `text` is what follows the backslash.
 fn escape(text: &[u8]) -> (u8, usize) {
     match text.first() {
         Some(b'b') => (8, 1),
@@ -220,7 +231,7 @@ fn count(text: &[u8], belongs: impl Fn(u8) -> bool) -> usize {
     text.iter().take_while(|&&byte| belongs(byte)).count()
 }
 
-/// Letters are those of every language: any byte with the highest bit counts.
+/// Any byte with the high bit set counts as a letter, so that names may be in any encoding.
 fn is_letter(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
 }
@@ -237,7 +248,7 @@ fn lossy(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Each pair was put before `postgres -C restore_command` of version 15: it says the same.
+    /// Each value was compared with the output of `postgres -C restore_command` of version 15.
     #[test]
     fn values_are_those_the_server_reads() {
         for (text, value) in [
@@ -268,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_refuses_is_refused() {
+    fn lines_that_the_server_rejects_are_rejected() {
         for (text, token) in [
             ("restore_command = a.b", Some("a.b")),
             ("restore_command = 1e5", Some("5")),
@@ -308,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn any_short_line_is_read_or_refused() {
+    fn no_short_line_panics() {
         let alphabet = b"a1'\\=.-#e0x ";
         let mut lines = vec![vec![]];
         for _ in 0..4 {

@@ -1,8 +1,8 @@
-//! The stream a connection runs over, and a guard that watches authentication on it.
+//! The stream of a connection, and a guard that checks authentication on it.
 //!
-//! tokio-postgres answers whatever way of authentication the server asks for. The guard reads the server's
-//! requests before it does, and ends the connection where the options forbid an answer: no password, hashed or
-//! not, leaves for a server that may not have it.
+//! tokio-postgres answers any authentication request of the server. The guard sees each request first, and ends the
+//! connection if the connection options forbid the answer: a server that must not get the password gets neither the
+//! password nor a hash of it.
 
 use std::fmt;
 use std::future::{Ready, ready};
@@ -14,19 +14,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::config::ChannelBinding as BindingRule;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
+use super::error::ConnectProblem;
 use crate::conninfo::{AuthMethod, AuthRules};
-use crate::source::server_error::ConnectProblem;
 
-/// A socket, or TLS on one.
+/// A socket, or a TLS stream on one.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
-/// An open stream to a server.
+/// The stream of a connection.
 pub(super) struct Channel {
     wire: Box<dyn Wire>,
     guard: Option<Guard>,
-    /// What SCRAM is bound to, if the stream is encrypted.
+    /// The channel binding data (`tls-server-end-point`), if the stream is encrypted.
     end_point: Option<Vec<u8>>,
 }
 
@@ -37,7 +37,7 @@ impl fmt::Debug for Channel {
 }
 
 impl Channel {
-    /// A stream on which nothing of PostgreSQL's own protocol has been said yet.
+    /// A stream on which the startup message has not been sent yet.
     pub(super) fn new(wire: Box<dyn Wire>, guard: Guard, end_point: Option<Vec<u8>>) -> Channel {
         Channel { wire, guard: Some(guard), end_point }
     }
@@ -82,7 +82,7 @@ impl TlsStream for Channel {
     }
 }
 
-/// What tokio-postgres is given for its handshake: by then it is done, or left out on purpose.
+/// The TLS connector passed to tokio-postgres. It does nothing: TLS is already established, or intentionally absent.
 pub(super) struct HandshakeDone;
 
 impl TlsConnect<Channel> for HandshakeDone {
@@ -95,32 +95,32 @@ impl TlsConnect<Channel> for HandshakeDone {
     }
 }
 
-/// A longer message is none that belongs here.
+/// The largest authentication message, in bytes, as in libpq.
 const MAX_MESSAGE: usize = 30_000;
 
-/// Whether authentication goes on.
+/// Whether authentication continues.
 #[derive(PartialEq, Eq, Debug)]
 enum Progress {
     Going,
     Over,
 }
 
-/// What is allowed, and what has happened so far.
+/// The rules for authentication, and its state so far.
 pub(super) struct Guard {
     pub(super) rules: AuthRules,
     pub(super) encrypted: bool,
     pub(super) has_end_point: bool,
     pub(super) has_password: bool,
-    /// The message being received.
+    /// The part of a message received so far.
     pub(super) received: Vec<u8>,
-    /// Whether the client has done its part: sent a password, or seen that SCRAM's other side knows it.
+    /// Whether the client has authenticated: sent its password, or completed the SCRAM exchange.
     pub(super) finished: bool,
-    /// Whether SCRAM is bound to the TLS stream.
+    /// Whether the SCRAM exchange uses channel binding.
     pub(super) bound: bool,
 }
 
 impl Guard {
-    /// Reads what the server has sent, before anybody can answer it.
+    /// Checks what the server has sent, before tokio-postgres sees it.
     fn watch(&mut self, bytes: &[u8]) -> Result<Progress, ConnectProblem> {
         self.received.extend_from_slice(bytes);
         loop {
@@ -128,7 +128,7 @@ impl Guard {
                 return Ok(Progress::Going);
             };
             let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-            // An error or what comes after authentication; and what is no message, which the other side reports.
+            // An error, or the first message after authentication. An invalid message is left to tokio-postgres to report.
             if !matches!(tag, b'R' | b'N' | b'v') || !(4..MAX_MESSAGE).contains(&length) {
                 return Ok(Progress::Over);
             }
@@ -143,7 +143,7 @@ impl Guard {
         }
     }
 
-    /// Checks one request of the server, or its word that it is convinced.
+    /// Checks one authentication request, or the message that authentication succeeded.
     fn check(&mut self, body: &[u8]) -> Result<Progress, ConnectProblem> {
         let Some((&code, data)) = body.split_first_chunk::<4>() else { return Ok(Progress::Over) };
         let code = u32::from_be_bytes(code);

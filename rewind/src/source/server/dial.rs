@@ -1,4 +1,4 @@
-//! One connection to one address: the socket, TLS or not, authentication; and the second try where libpq has one.
+//! Opening a connection to one address: socket, TLS, authentication, and the second attempt where libpq makes one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,27 +14,27 @@ use tokio_postgres::config::{SslMode as Handshake, SslNegotiation};
 use tokio_postgres::{Client, Config, Connection};
 
 use super::channel::{Channel, Guard, HandshakeDone, Wire};
+use super::error::{ConnectProblem, ServerError};
 use super::tls;
 use crate::conninfo::{
     AuthRules, Candidate, Conninfo, Encryption, Negotiation, SslMode, TcpOptions, user_name,
 };
-use crate::source::server_error::{ConnectProblem, ServerError};
 
-/// The longest path of a socket, without the NUL that ends it.
+/// The longest path of a Unix-domain socket, in bytes, without the terminating NUL.
 const MAX_SOCKET_PATH: usize = 107;
 
-/// The message that asks a server for TLS: its length and a number that is no protocol version.
+/// The SSLRequest message: its length and the request code, which is no protocol version.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 /// Where a server listens.
 #[derive(Clone, Debug)]
 pub(super) enum Place {
     Tcp(SocketAddr),
-    /// A socket's path; one in the abstract name space begins with a NUL byte.
+    /// The path of a socket; in the abstract namespace it begins with a NUL byte.
     Unix(PathBuf),
 }
 
-/// Everything needed to connect to one address, as often as wanted.
+/// Everything needed to connect to one address, any number of times.
 #[derive(Clone, Debug)]
 pub(super) struct Dial {
     place: Place,
@@ -45,17 +45,17 @@ pub(super) struct Dial {
     tcp: TcpOptions,
 }
 
-/// What moves a connection's bytes.
+/// The task that reads and writes the stream of a connection.
 pub(super) type Driver = Connection<Channel, Channel>;
 
-/// A connection and what drives it.
+/// A connection and its driver.
 pub(super) type Dialled = (Client, Driver);
 
-/// How the stream of one try is protected.
+/// The encryption of one attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Protection {
     Plain,
-    /// Plain after all if the server has no TLS.
+    /// TLS, or an unencrypted stream if the server does not support TLS.
     TlsIfOffered,
     Tls,
 }
@@ -63,7 +63,7 @@ enum Protection {
 impl Dial {
     pub(super) fn new(conninfo: &Conninfo, candidate: &Candidate, place: Place) -> Dial {
         let mut config = conninfo.config(candidate);
-        // Its own handshake is that of `HandshakeDone`.
+        // TLS is set up here, not by tokio-postgres: see `HandshakeDone`.
         config.ssl_mode(Handshake::Require).ssl_negotiation(SslNegotiation::Direct);
         Dial {
             place,
@@ -75,18 +75,18 @@ impl Dial {
         }
     }
 
-    /// What is said to the server, for [`Dial::connect`].
+    /// The parameters sent to the server, for [`Dial::connect`].
     pub(super) fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Connects and authenticates, by a variant of [`Dial::config`].
+    /// Connects and authenticates. `config` is [`Dial::config`] or a variant of it.
     ///
     /// # Errors
-    /// Why each of the tries failed: one, or two where `sslmode` allows both a plain and an encrypted stream.
+    /// The error of each attempt: there are two where `sslmode` allows both an unencrypted and an encrypted stream.
     pub(super) async fn connect(&self, config: &Config) -> Result<Dialled, Vec<ServerError>> {
         let tries: &[Protection] = match (&self.place, self.encryption.mode) {
-            // Neither a question nor possible on a socket of this machine.
+            // As in libpq, sslmode does not apply to Unix-domain sockets.
             (Place::Unix(_), _) | (_, SslMode::Disable) => &[Protection::Plain],
             (_, SslMode::Allow) => &[Protection::Plain, Protection::TlsIfOffered],
             (_, SslMode::Prefer) => &[Protection::TlsIfOffered, Protection::Plain],
@@ -168,8 +168,8 @@ impl Dial {
         Ok(socket)
     }
 
-    /// Opens the socket and TLS on it. With the stream comes what SCRAM can be bound to; nothing at all if the
-    /// server has no TLS and need not have.
+    /// Opens the socket and establishes TLS on it. Returns the stream and the data for channel binding, if the
+    /// certificate has any. The outer `None` means an unencrypted stream: the server does not support TLS, and need not.
     async fn open_encrypted(
         &self,
         protection: Protection,
@@ -200,13 +200,13 @@ impl Dial {
     }
 }
 
-/// Whether the other kind of stream is tried after this: if the server refused, or if TLS did not come about.
+/// Whether the other kind of stream is tried after this error: after a refusal by the server, or a failure of TLS.
 fn may_try_again(protection: Protection, failure: &ServerError) -> bool {
     match failure {
         ServerError::Postgres(error) => error.code().is_some(),
         ServerError::Connect(problem) => match problem {
             ConnectProblem::Socket(_) | ConnectProblem::SocketPath { .. } => false,
-            // The guard's.
+            // Raised by the guard: the options forbid what the server requests.
             ConnectProblem::AuthMethod { .. }
             | ConnectProblem::ChannelBinding(_)
             | ConnectProblem::UnknownAuth(_)
@@ -217,7 +217,7 @@ fn may_try_again(protection: Protection, failure: &ServerError) -> bool {
     }
 }
 
-/// What a socket that broke before anything was said on it means.
+/// The error of a socket that was closed before the first message.
 fn broken(error: io::Error) -> ConnectProblem {
     match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => ConnectProblem::Closed,
@@ -225,7 +225,7 @@ fn broken(error: io::Error) -> ConnectProblem {
     }
 }
 
-/// Finds our own errors again in those of tokio-postgres.
+/// Extracts our own errors from those of tokio-postgres.
 fn explain(error: tokio_postgres::Error) -> ServerError {
     if error.is_closed() {
         return ConnectProblem::Closed.into();
@@ -240,7 +240,7 @@ fn explain(error: tokio_postgres::Error) -> ServerError {
         Ok(problem) => return problem.into(),
         Err(error) => error,
     };
-    // A server may look at the client's certificate only after the handshake.
+    // With TLS 1.3, a server rejects the client certificate only after the handshake has ended for the client.
     match error.get_ref().and_then(|source| source.downcast_ref::<SslError>()) {
         Some(error) => tls::handshake_error(error, X509VerifyResult::OK).into(),
         None => broken(error).into(),

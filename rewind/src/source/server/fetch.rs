@@ -1,8 +1,9 @@
-//! Fetching ranges, or digests of them: a shared queue of batches, several connections, some batches under way on each.
+//! Fetching ranges of files, or digests of them: several connections take batches from a shared queue, with several
+//! batches in flight on each.
 //!
-//! Every row of an answer is held against the request it answers. A batch is the unit of failure: nothing of
-//! it is handed on before all of it has come and is known to be of the source's history, so it can be asked
-//! for again on a new connection.
+//! Every row of a result is checked against the request. A batch is the unit of failure: none of its data is passed on
+//! before the batch is complete and proven to belong to the source's history. Until then it can be requested again on
+//! another connection.
 
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
@@ -20,33 +21,33 @@ use super::session::{Session, answer};
 use super::sql::RawText;
 use crate::datadir::data_path::DataPath;
 use crate::source::error::SourceError;
-use crate::source::{ChunkSink, FetchError, FetchRange};
+use crate::source::seam::{ChunkSink, FetchError, FetchRange};
 
-/// Batches under way on each connection: while one is on its way here and one is being written, the server, far away,
-/// has others to work on.
+/// Batches in flight on each connection. While one is being transferred and one is being written here, the server has
+/// others to process, also with a high network latency.
 const LANES: usize = 4;
 
-/// The most ranges of a batch: with some under way the rate hardly grows beyond this.
+/// The largest number of ranges in a batch. With several batches in flight, larger ones are hardly faster.
 const BATCH_RANGES: usize = 500;
 
-/// The most bytes of a batch. [`LANES`] of them on every connection are in memory here, and what a lost connection
-/// had brought of one is brought again.
+/// The largest size of a batch, in bytes. [`LANES`] batches of each connection are held in memory, and a batch
+/// interrupted by a lost connection is transferred again.
 const BATCH_BYTES: u64 = 2 << 20;
 
-/// The most bytes of a digest.
+/// The largest size of a digest, in bytes.
 const MAX_DIGEST: usize = 32;
 
 const DOING: &str = "fetching file contents";
 
-/// What is wanted of each range.
+/// What is requested for each range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Wanted {
     Contents,
-    /// The digest of its contents, by [`Session::digest_of`].
+    /// A digest of its contents, as [`DigestOf`](super::sql::DigestOf) says.
     Digest,
 }
 
-/// Fetches `ranges` over all connections and hands them to `sink`.
+/// Fetches `ranges` over all connections and passes them to `sink`.
 pub(super) fn fetch(
     runtime: &Handle,
     link: &Link,
@@ -64,13 +65,13 @@ pub(super) fn fetch(
         }
     };
     let run = &run;
-    // The sink blocks (it writes files), so each connection's share runs in a thread of its own instead
-    // of in the runtime. The caller's thread takes the first.
+    // The sink blocks on file I/O, so each connection is served by a thread of its own instead of by the runtime. The
+    // calling thread serves the first.
     std::thread::scope(|scope| {
         for line in 1..link.lines().min(batches(ranges)) {
             let builder = std::thread::Builder::new().name("fetch".to_owned());
             if let Err(error) = builder.spawn_scoped(scope, move || run(line)) {
-                // The others take its share.
+                // The other connections do its work.
                 tracing::warn!("could not start a thread for a connection: {error}");
             }
         }
@@ -79,24 +80,24 @@ pub(super) fn fetch(
     failure.into_result()
 }
 
-/// About how many batches these ranges make: more connections than that would have nothing to do.
+/// The approximate number of batches for these ranges, which limits the number of useful connections.
 fn batches(ranges: &[FetchRange]) -> usize {
     let bytes: u64 = ranges.iter().map(|range| u64::from(range.length)).sum();
     let by_bytes = usize::try_from(bytes.div_ceil(BATCH_BYTES)).unwrap_or(usize::MAX);
     ranges.len().div_ceil(BATCH_RANGES).max(by_bytes)
 }
 
-/// The lanes of one connection: while one's answer is read, the others' requests are with the server.
+/// Serves one connection: each lane has one batch in flight.
 async fn run_session(job: &Job<'_>, queue: &Queue<'_>, failure: &Failure) -> Result<(), FetchError> {
     let lane = || async {
         while let Some(batch) = queue.take() {
             let link = job.link;
             let rows = link.ask(job.line, async |session| job.ask_for(session, batch).await).await?;
-            job.hand_on(rows)?;
+            job.pass_on(rows)?;
         }
         Ok(())
     };
-    // An answer that waits until a slow sink has taken those before it would look like a server that is silent.
+    // With a rate limit, results would wait for the sink, and the server would seem not to respond.
     let lanes = if job.sink.is_slow() { 1 } else { LANES };
     tokio::select! {
         ended = future::try_join_all((0..lanes).map(|_| lane())) => ended.map(|_| ()),
@@ -104,7 +105,7 @@ async fn run_session(job: &Job<'_>, queue: &Queue<'_>, failure: &Failure) -> Res
     }
 }
 
-/// What a connection works on.
+/// The work of one connection.
 struct Job<'a> {
     link: &'a Link,
     line: usize,
@@ -114,8 +115,8 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Asks for a batch. Rows may come in any order, each must come once. The witness is asked for in the same
-    /// breath, and the server answers one after the other.
+    /// Requests a batch. Its rows may arrive in any order, but each exactly once. The witness is requested without
+    /// waiting for them; the server processes both in order.
     async fn ask_for(
         &self,
         session: &Session,
@@ -129,9 +130,10 @@ impl Job<'_> {
         let rows = async {
             let statement = match self.wanted {
                 Wanted::Contents => &session.fetch,
-                Wanted::Digest => {
-                    session.digest.as_ref().ok_or_else(|| answer(DOING, "it makes no digests now"))?
-                }
+                Wanted::Digest => session
+                    .digest
+                    .as_ref()
+                    .ok_or_else(|| answer(DOING, "the server does not compute digests any more"))?,
             };
             let asked = session.client.query_raw(statement, parameters);
             let mut rows = pin!(session.in_time(session.silence, DOING, asked).await?);
@@ -158,8 +160,8 @@ impl Job<'_> {
         }
     }
 
-    /// Hands on what has come.
-    fn hand_on(&self, rows: Vec<(FetchRange, Row)>) -> Result<(), FetchError> {
+    /// Passes the rows to the sink.
+    fn pass_on(&self, rows: Vec<(FetchRange, Row)>) -> Result<(), FetchError> {
         for (range, row) in rows {
             let bytes: Option<&[u8]> = column(&row, 1, DOING)?;
             let stored = self.sink.write(range, bytes);
@@ -176,8 +178,8 @@ impl Job<'_> {
         batch.iter().map(|range| RawText(self.path(range).as_bytes())).collect()
     }
 
-    /// Finds out whether a batch failed because a file has become a directory: the server says that
-    /// something is one, but which only in words.
+    /// Determines whether a batch failed because a file has become a directory, and which. The server's error names the
+    /// file only in its message text, which may be translated.
     async fn explain(&self, session: &Session, batch: &[FetchRange], error: SourceError) -> SourceError {
         let code = error.server_error().and_then(|error| error.code());
         if code == Some(&SqlState::WRONG_OBJECT_TYPE) {
@@ -192,7 +194,7 @@ impl Job<'_> {
     }
 }
 
-/// Holds the rows of an answer against the ranges of the request.
+/// Matches the rows of a result with the ranges of the request.
 struct Arrivals<'a> {
     batch: &'a [FetchRange],
     seen: Vec<bool>,
@@ -204,13 +206,13 @@ impl<'a> Arrivals<'a> {
         Arrivals { batch, seen: vec![false; batch.len()], missing: batch.len() }
     }
 
-    /// The range that the row with this ordinal (from 1) answers.
+    /// The range that the row with this ordinal number (from 1) belongs to.
     fn arrive(&mut self, ordinal: i64) -> Result<FetchRange, SourceError> {
         let index = usize::try_from(ordinal).ok().and_then(|ordinal| ordinal.checked_sub(1));
         let found = index.and_then(|index| Some((self.batch.get(index)?, self.seen.get_mut(index)?)));
         match found {
-            None => Err(answer(DOING, "a row that was not asked for")),
-            Some((_, true)) => Err(answer(DOING, "the same row twice")),
+            None => Err(answer(DOING, "a row that was not requested")),
+            Some((_, true)) => Err(answer(DOING, "duplicate row")),
             Some((range, seen)) => {
                 *seen = true;
                 self.missing -= 1;
@@ -222,12 +224,12 @@ impl<'a> Arrivals<'a> {
     fn finish(self) -> Result<(), SourceError> {
         match self.missing {
             0 => Ok(()),
-            _ => Err(answer(DOING, "fewer rows than asked for")),
+            _ => Err(answer(DOING, "fewer rows than requested")),
         }
     }
 }
 
-/// Deals out the ranges in batches.
+/// The ranges still to be fetched.
 struct Queue<'a> {
     rest: Mutex<&'a [FetchRange]>,
 }
@@ -237,7 +239,7 @@ impl<'a> Queue<'a> {
         Queue { rest: Mutex::new(ranges) }
     }
 
-    /// The next batch: never empty.
+    /// Takes the next batch, which is never empty; `None` when all are taken.
     fn take(&self) -> Option<&'a [FetchRange]> {
         let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bytes = 0;
@@ -252,7 +254,7 @@ impl<'a> Queue<'a> {
     }
 }
 
-/// The first error of any connection; makes the others stop.
+/// The first error of any connection; it stops the others.
 struct Failure {
     first: Mutex<Option<FetchError>>,
     happened: watch::Sender<bool>,
@@ -269,7 +271,7 @@ impl Failure {
     }
 
     async fn happened(&self) {
-        // An error would mean that the sender is gone, which `self` holds.
+        // Waiting fails only if the sender is dropped, and `self` holds it.
         let _ = self.happened.subscribe().wait_for(|happened| *happened).await;
     }
 
@@ -284,7 +286,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::MAX_RANGE;
+    use crate::source::seam::MAX_RANGE;
 
     fn ranges(lengths: &[u32]) -> Vec<FetchRange> {
         lengths.iter().map(|length| FetchRange { file: 0, offset: 0, length: *length }).collect()

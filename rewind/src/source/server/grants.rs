@@ -1,11 +1,16 @@
-//! What a role must be granted to be a rewind's.
+//! The privileges that a role needs to be used for a rewind.
 
 use super::sql::{Dialect, GRANTABLE};
 
-/// SQL for a superuser to run in the database that the connection string names, on a server of this
-/// `server_version_num`: the role, if there is none of that name, and the least that lets it be read from.
+/// SQL that creates `role`, unless it exists, and grants it the privileges that a rewind needs on a source server of
+/// this `server_version_num`. A superuser runs it in the database that the connection string names.
 ///
-/// Before 11 that is everything: the functions that read files ask for a superuser themselves.
+/// Before version 11 the role must be a superuser, because the functions that read files check for one themselves.
+///
+/// ```
+/// let sql = kbrecover_rewind::source::grants(150_004, "rewind_user");
+/// assert!(sql.contains("GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text, boolean, boolean) TO \"rewind_user\";"));
+/// ```
 pub fn grants(version: u32, role: &str) -> String {
     let (name, literal) = (identifier(role), format!("'{}'", role.replace('\'', "''")));
     let attributes = if version < GRANTABLE { "LOGIN SUPERUSER" } else { "LOGIN" };
@@ -38,12 +43,12 @@ pub fn grants(version: u32, role: &str) -> String {
     )
 }
 
-/// One statement, in a line.
-pub(in crate::source) fn grant(function: &str, role: &str) -> String {
+/// One GRANT statement, ending with a newline.
+pub(crate) fn grant(function: &str, role: &str) -> String {
     format!("GRANT EXECUTE ON FUNCTION {function} TO {};\n", identifier(role))
 }
 
-/// A delimiter of a string that is not in the name.
+/// A dollar-quoting delimiter that does not occur in the name.
 fn dollar_quote(name: &str) -> String {
     let mut quote = "$kbrecover$".to_owned();
     while name.contains(&quote) {

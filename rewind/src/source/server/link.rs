@@ -1,72 +1,49 @@
-//! The connections of a run. One that is lost is made anew, to a server that is proven to go on from where
-//! the run has got to.
+//! The connections of a run. Lost connections are re-established, to a server that is proven to be able to continue.
 //!
-//! The proof: everything that is asked is followed by a look at the control file and the WAL position, which
-//! bounds what was read from above. A server on a new connection must have that WAL, in its own history.
+//! The proof: each request is followed by the witness, the control file and the end of WAL, which is an upper bound for
+//! the WAL position of what was read. The server of a new connection must have that WAL in its own history.
 
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::future;
-use tokio_postgres::error::SqlState;
-use walparse::{Lsn, TimelineHistory, TimelineId};
+use walparse::Lsn;
 
+use super::endpoint::{self, Endpoint};
+use super::open::{LONG_PAUSE, Opened, SHORT_PAUSE, open_first, silence};
+use super::proof::{Problem, Seen};
 use super::queries::Witness;
-use super::session::{self, Endpoint, Expected, Facts, Session};
+use super::session::{Expected, Facts, Session};
 use crate::conninfo::Conninfo;
 use crate::milestone;
-use crate::source::WalPosition;
 use crate::source::error::SourceError;
-use crate::source::server_error::ServerError;
 use crate::stop::StopFlag;
 
-/// Between two tries at first, and at most.
-const SHORT_PAUSE: Duration = Duration::from_millis(100);
-const LONG_PAUSE: Duration = Duration::from_secs(2);
-
-/// How soon a request to stop is seen.
+/// The interval at which a request to stop is checked.
 const STOP_PAUSE: Duration = Duration::from_millis(100);
-
-/// However little patience there is: a busy server is silent for so long now and then.
-const LEAST_SILENCE: Duration = Duration::from_secs(15);
 
 /// The connections.
 #[derive(Debug)]
 pub(super) struct Link {
     conninfo: Conninfo,
     expected: Expected,
-    /// How long a lost connection is tried to be made again; zero: not at all.
+    /// How long to try to re-establish a lost connection; zero disables it.
     patience: Duration,
     stop: StopFlag,
     pub(super) facts: Facts,
     lines: Vec<tokio::sync::Mutex<Option<Arc<Session>>>>,
-    /// Where all of them lead to. Were the list of hosts gone through for each connection, half of the blocks
-    /// could come from another server than the listing.
+    /// The address of all connections. If each connection tried the list of hosts by itself, blocks could come from
+    /// another server than the listing.
     place: tokio::sync::Mutex<Arc<Endpoint>>,
     seen: Mutex<Seen>,
-    /// Since when there has been no connection; for messages.
+    /// When the connections were lost, for messages.
     outage: Mutex<Option<Instant>>,
 }
 
-/// What is known of the source so far.
-#[derive(Clone, Debug)]
-struct Seen {
-    system_identifier: u64,
-    /// Nothing that was read is of later WAL than this, ...
-    end: Lsn,
-    /// ... on this timeline.
-    timeline: TimelineId,
-    /// Nor is it older than what replay from here on makes good.
-    redo: Lsn,
-    /// Counts the servers that were the source. What comes from an earlier one is not taken.
-    server: u64,
-}
-
 impl Link {
-    /// Connects, checks that server and role are fit to be a source, and opens as many connections as are
-    /// wanted and to be had.
+    /// Connects, checks that the server and the role can serve as a source, and opens `wanted` connections, or as many as
+    /// the server allows.
     pub(super) async fn open(
         conninfo: &Conninfo,
         expected: Expected,
@@ -101,23 +78,23 @@ impl Link {
         self.lines.len()
     }
 
-    /// What to call the server in messages.
+    /// The name of the server in messages.
     pub(super) async fn name(&self) -> String {
         self.place.lock().await.name.clone()
     }
 
-    /// Says from where on replay will make good what is read: a server whose data may be older is refused.
+    /// Announces where replay will start. A server whose data may be older is not accepted afterwards.
     pub(super) fn replayed_from(&self, redo: Lsn) {
         let mut seen = self.seen();
         seen.redo = seen.redo.min(redo);
     }
 
-    /// Asks something on one of the connections. If that is lost, the question is asked again on a new one.
+    /// Sends a request on one of the connections, and again on a new one if the connection is lost.
     ///
-    /// `ask` must end with the witness: what is read after it is not bounded.
+    /// `ask` must end with the witness: anything read after it has no upper bound.
     ///
     /// # Errors
-    /// What cannot be mended by another connection, what could not be mended in time, or that the run is to stop.
+    /// An error that another connection would not cure, no connection in time, or a request to stop.
     pub(super) async fn ask<T>(
         &self,
         line: usize,
@@ -144,7 +121,7 @@ impl Link {
                 }
                 asked
             };
-            // Once there is trouble, a try may not outlast the patience either.
+            // After the first failure, an attempt must not exceed the remaining time either.
             let asked = match &trouble {
                 None => asked.await,
                 Some(Trouble { end, .. }) => match tokio::time::timeout_at((*end).into(), asked).await {
@@ -164,15 +141,15 @@ impl Link {
         }
     }
 
-    /// Notes what went wrong, tells of it if it is new, and lets some time pass.
+    /// Records a failure, reports it once per outage, and pauses.
     async fn wait(&self, trouble: &mut Option<Trouble>, error: SourceError) {
         let now = Instant::now();
         let begun = lock(&self.outage).replace(now);
         match begun {
-            // Other connections are lost already, by the same cause mostly.
+            // Already reported for another connection, which usually has the same cause.
             Some(begun) => *lock(&self.outage) = Some(begun),
             None => tracing::warn!(
-                "lost the source: {}; trying again for up to {} s",
+                "lost connection to the source: {}; trying again for up to {} s",
                 error.with_reasons(),
                 self.patience.as_secs()
             ),
@@ -186,11 +163,11 @@ impl Link {
 
     fn lost(&self, trouble: Option<Trouble>) -> SourceError {
         let last = trouble.map(|trouble| trouble.last);
-        let last = last.unwrap_or_else(|| unreachable!("given up without any trouble"));
+        let last = last.unwrap_or_else(|| unreachable!("gave up without a failure"));
         SourceError::Lost { patience: self.patience, source: Box::new(last) }
     }
 
-    /// The session of a line, opened anew if need be, and which server it leads to.
+    /// The session of a line, re-established if necessary, and the number of its server.
     async fn session(&self, line: usize) -> Result<(Arc<Session>, u64), SourceError> {
         let mut slot = self.lines[line].lock().await;
         let server = self.seen().server;
@@ -208,7 +185,7 @@ impl Link {
         }
     }
 
-    /// Forgets a session that is lost. Others that wait for an answer on it would wait in vain.
+    /// Closes a session that is lost, so that other requests waiting on it fail, too.
     async fn hang_up(&self, line: usize, session: &Arc<Session>) {
         session.hang_up();
         let mut slot = self.lines[line].lock().await;
@@ -217,8 +194,8 @@ impl Link {
         }
     }
 
-    /// Opens a session where the others lead to; if there is nobody, at another host of the string, where the
-    /// others go as well then.
+    /// Opens a session at the address of the others. If that fails, tries the other hosts of the connection string; all
+    /// connections then move to the one found.
     async fn connect(&self) -> Result<Session, SourceError> {
         let mut place = self.place.lock().await;
         let again = async {
@@ -234,7 +211,7 @@ impl Link {
         if self.conninfo.candidates().len() == 1 {
             return Err(failure);
         }
-        let found = session::find(&self.conninfo, &self.expected, async |session, name| {
+        let found = endpoint::find(&self.conninfo, &self.expected, async |session, name| {
             self.admit(session, name).await
         })
         .await;
@@ -244,7 +221,7 @@ impl Link {
             failures.swap_remove(may_pass.unwrap_or(0))
         })?;
         if endpoint.name != place.name {
-            tracing::warn!("going on with {} as the source", endpoint.name);
+            tracing::warn!("continuing with {} as the source", endpoint.name);
             self.seen().server += 1;
         }
         *place = Arc::new(endpoint);
@@ -257,7 +234,7 @@ impl Link {
         Ok(session.in_run(server, silence(self.patience)))
     }
 
-    /// Makes sure that a server goes on from where the run has got to, and that it and the role are still fit.
+    /// Checks that the run can continue with a server, and that the server and the role can still serve as a source.
     async fn admit(&self, session: &Session, name: &str) -> Result<(), SourceError> {
         session.check().await?;
         let witness = session.witness().await?;
@@ -272,19 +249,22 @@ impl Link {
         }
     }
 
-    /// Takes note of what an answer came with.
+    /// Records the witness of a result.
     fn observe(&self, session: &Session, server: u64, witness: &Witness) -> Result<(), SourceError> {
         let mut seen = self.seen();
         if seen.server != server {
-            // Nothing bounds it from now on: it is asked for again.
-            let problem = "another server has taken its place".to_owned();
+            // The result comes from a server that is no longer the source: request it again.
+            let problem = "another server has taken over as the source".to_owned();
             let server = "the server".to_owned();
             return Err(SourceError::Changed { server, problem, may_pass: true });
         }
         seen.advance(witness);
         let mut outage = lock(&self.outage);
         if let Some(begun) = outage.take_if(|begun| session.opened >= *begun) {
-            tracing::info!("the source is back after {:.1} s", begun.elapsed().as_secs_f64());
+            tracing::info!(
+                "connection to the source re-established after {:.1} s",
+                begun.elapsed().as_secs_f64()
+            );
         }
         Ok(())
     }
@@ -294,167 +274,15 @@ impl Link {
     }
 }
 
-/// What has gone wrong with one question so far.
+/// The failures of one request so far.
 struct Trouble {
-    /// When the patience ends.
+    /// When to give up.
     end: Instant,
     pause: Duration,
     last: SourceError,
 }
 
-/// Why a server cannot be gone on with.
-#[derive(PartialEq, Debug)]
-struct Problem {
-    text: String,
-    may_pass: bool,
-}
-
-impl Seen {
-    fn first(witness: &Witness) -> Seen {
-        let control = &witness.control;
-        let mut seen = Seen {
-            system_identifier: control.system_identifier(),
-            end: Lsn::INVALID,
-            timeline: control.timeline(),
-            redo: control.checkpoint().redo,
-            server: 0,
-        };
-        seen.advance(witness);
-        seen
-    }
-
-    /// What was read before this witness is bounded by it.
-    fn advance(&mut self, witness: &Witness) {
-        let end = match witness.position {
-            WalPosition::Primary { flush, .. } => flush,
-            // A standby writes no page before its minRecoveryPoint is behind it.
-            _ => witness.control.min_recovery_point(),
-        };
-        if end >= self.end {
-            (self.end, self.timeline) = (end, witness.control.timeline());
-        }
-    }
-
-    /// Why the server with this history cannot go on from here; `None` if it can.
-    fn problem(&self, witness: &Witness, history: &TimelineHistory) -> Option<Problem> {
-        let control = &witness.control;
-        let problem = |text: String, may_pass| Some(Problem { text, may_pass });
-        let (ours, theirs) = (self.system_identifier, control.system_identifier());
-        if ours != theirs {
-            return problem(format!("it is of another system ({theirs}, not {ours})"), false);
-        }
-        let Seen { end, timeline, redo, .. } = *self;
-        let available = match witness.position {
-            WalPosition::Primary { flush, .. } => flush,
-            WalPosition::Standby { received, .. } => received,
-            WalPosition::Stopped => control.checkpoint_lsn(),
-        };
-        if available < end {
-            return problem(format!("its WAL ends at {available}, but the source had come to {end}"), true);
-        }
-        let there = history.timeline_at(Lsn(end.0.saturating_sub(1)));
-        if there != timeline {
-            // A standby may not have noticed its primary's promotion yet.
-            let is_behind = history.timeline() < timeline;
-            return problem(format!("at {end} it is on timeline {there}, not {timeline}"), is_behind);
-        }
-        let oldest = control.checkpoint().redo;
-        if oldest < redo {
-            return problem(
-                format!("its data is only as new as its checkpoint at {oldest}, not {redo}"),
-                true,
-            );
-        }
-        None
-    }
-}
-
-/// What a run begins with.
-struct Opened {
-    endpoint: Endpoint,
-    sessions: Vec<Session>,
-    facts: Facts,
-    seen: Seen,
-}
-
-/// Connects for the first time. A server that is starting is waited for, and one that has answered already is
-/// tried again; all else is an error at once, for it may be the connection string that is wrong.
-async fn open_first(
-    conninfo: &Conninfo,
-    expected: &Expected,
-    wanted: NonZeroUsize,
-    patience: Duration,
-) -> Result<Opened, SourceError> {
-    let end = Instant::now() + patience;
-    let mut pause = SHORT_PAUSE;
-    let mut has_answered = false;
-    loop {
-        let opened = async {
-            let found = session::find(conninfo, expected, async |_, _| Ok(())).await;
-            let (endpoint, first) = found.map_err(SourceError::of_all)?;
-            has_answered = true;
-            let first = first.in_run(0, silence(patience));
-            let checked = async {
-                let facts = first.check().await?;
-                let first = first.with_wal_magic().await?;
-                let seen = Seen::first(&first.witness().await?);
-                first.use_raw_names().await?;
-                Ok::<_, SourceError>((first, facts, seen))
-            };
-            let others = open_more(&endpoint, wanted.get() - 1, patience);
-            let (checked, others) = future::join(checked, others).await;
-            let (first, facts, seen) = checked?;
-            let (mut sessions, (others, refused)) = (vec![first], others?);
-            sessions.extend(others);
-            if let Some(refused) = refused {
-                tracing::warn!("going on with {} of {wanted} connections: {refused}", sessions.len());
-            }
-            Ok(Opened { endpoint, sessions, facts, seen })
-        };
-        let error: SourceError = match opened.await {
-            Ok(opened) => return Ok(opened),
-            Err(error) => error,
-        };
-        let code = error.server_error().and_then(|error| error.code());
-        let may_pass = code == Some(&SqlState::CANNOT_CONNECT_NOW) || has_answered && error.is_transient();
-        if !may_pass || Instant::now() + pause >= end {
-            return Err(error);
-        }
-        if pause == SHORT_PAUSE {
-            tracing::warn!("waiting up to {} s for the source: {}", patience.as_secs(), error.with_reasons());
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONG_PAUSE);
-    }
-}
-
-/// Opens more connections, all at once: so many, or as many as the server allows; and why not all.
-async fn open_more(
-    endpoint: &Endpoint,
-    wanted: usize,
-    patience: Duration,
-) -> Result<(Vec<Session>, Option<ServerError>), SourceError> {
-    let open = async || {
-        let session = endpoint.open().await?;
-        session.use_raw_names().await?;
-        Ok(session.with_wal_magic().await?.in_run(0, silence(patience)))
-    };
-    let (mut sessions, mut refused) = (Vec::new(), None);
-    for opened in future::join_all((0..wanted).map(|_| open())).await {
-        match opened {
-            Ok(session) => sessions.push(session),
-            Err(SourceError::Connect { source, .. })
-                if source.code() == Some(&SqlState::TOO_MANY_CONNECTIONS) =>
-            {
-                refused = Some(source);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((sessions, refused))
-}
-
-/// Waits for something, but not beyond a request to stop.
+/// Waits for a future, unless the run is asked to stop.
 async fn unless_stopped<T>(
     stop: &StopFlag,
     wait: impl Future<Output = Result<T, SourceError>>,
@@ -465,16 +293,11 @@ async fn unless_stopped<T>(
         }
     };
     tokio::select! {
-        // What has come is not thrown away.
+        // A result that is already there is not discarded.
         biased;
         done = wait => done,
         () = stopped => Err(SourceError::Stopped),
     }
-}
-
-/// How long a server may say nothing before it counts as lost.
-fn silence(patience: Duration) -> Option<Duration> {
-    (patience > Duration::ZERO).then(|| patience.max(LEAST_SILENCE))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

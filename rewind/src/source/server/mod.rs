@@ -1,14 +1,22 @@
-//! A running server as the source: everything is asked over SQL, nothing is written.
+//! A running server as the source: read with SQL functions over ordinary connections; nothing is written.
 //!
-//! The asynchronous side lives in a runtime of its own in here. All connections lead to one server; when
-//! that is lost for a while, what was being asked is asked again.
+//! The asynchronous client runs in a runtime of its own. All connections of a run lead to one server. When connections
+//! are lost, they are re-established, and requests without an answer are sent again.
+//!
+//! From the bottom up: `tls`, `channel` and `dial` open one authenticated connection; `session` prepares it for reading,
+//! and `queries` reads; `endpoint` finds the server of a connection string; `open` makes the connections that a run
+//! begins with; `link` keeps them alive, with the rules of `proof`; `fetch` spreads reads over them.
 
 mod channel;
 mod dial;
+mod endpoint;
+pub(super) mod error;
 mod fetch;
 pub(super) mod grants;
 mod link;
+mod open;
 mod peer_name;
+mod proof;
 mod queries;
 pub(super) mod question;
 mod session;
@@ -27,34 +35,58 @@ use self::link::Link;
 use self::session::Expected;
 use self::sql::DigestOf;
 use super::error::SourceError;
-use super::{ChunkSink, Comparand, FetchError, FetchRange, Source, WalPosition};
+use super::seam::{ChunkSink, Comparand, FetchError, FetchRange, Source, WalPosition, assert_valid};
 use crate::conninfo::Conninfo;
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::Inventory;
 use crate::stop::StopFlag;
 
 /// A running server.
+///
+/// ```no_run
+/// use std::num::NonZeroUsize;
+/// use std::time::Duration;
+///
+/// use kbrecover_rewind::StopFlag;
+/// use kbrecover_rewind::conninfo::{Conninfo, ProcessEnvironment};
+/// use kbrecover_rewind::source::{ServerSource, Source};
+/// use walparse::Version;
+///
+/// let conninfo = Conninfo::parse("host=192.168.1.102 user=rewind_user", &ProcessEnvironment::PostgreSql)?;
+/// let flavor = Version::all().last().expect("a supported version").flavor();
+/// let source = ServerSource::connect(
+///     &conninfo,
+///     NonZeroUsize::MIN,
+///     Duration::from_secs(60),
+///     StopFlag::default(),
+///     (flavor, None),
+/// )?;
+/// println!("{}: {:?}", source.name(), source.position()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct ServerSource {
-    /// Before the runtime, so that it is gone before the connections' tasks are.
+    /// Declared before the runtime, so that it is dropped first: the connections need their tasks to close.
     link: Link,
     runtime: Runtime,
 }
 
-/// The connection for everything but fetching. What is asked and the witness go out together, and the server
-/// answers one after the other.
+/// The connection for everything but fetching. A request and the witness that follows it are sent together; the server
+/// processes them in order.
 const FIRST: usize = 0;
 
 impl ServerSource {
-    /// Connects and checks that server and role are fit to be a source.
+    /// Connects, and checks that the server and the role can serve as a source.
     ///
-    /// Opens `connections` of them, or as many as the server allows. One that is lost later is tried to be made
-    /// again for `retry_timeout`, zero for not at all; a request to `stop` ends every wait. `expected` is the
-    /// target's flavor; the source's own is found by looking, unless `key` says it. Must not be called from within
-    /// an asynchronous runtime.
+    /// Opens `connections` connections, or as many as the server allows. A connection that is lost later is
+    /// re-established for up to `retry_timeout`; zero disables this. A request to `stop` ends every wait. `expected` is
+    /// the product and version of the target, which decides how the server's functions are named; the source's own is
+    /// detected, unless `key` names its product ([`Flavor::keys`]).
+    ///
+    /// Must not be called from within an asynchronous runtime.
     ///
     /// # Errors
-    /// No connection, a server too old or without `full_page_writes`, a role without the privileges.
+    /// No connection, an unsupported version, `full_page_writes` off, or missing privileges.
     pub fn connect(
         conninfo: &Conninfo,
         connections: NonZeroUsize,
@@ -144,28 +176,28 @@ impl Source for ServerSource {
     }
 
     /// # Panics
-    /// If a range names no file of `files` or is longer than [`MAX_RANGE`](super::MAX_RANGE).
+    /// If a range names no file of `files` or is longer than [`MAX_RANGE`](super::seam::MAX_RANGE).
     fn fetch(
         &self,
         files: &[DataPath],
         ranges: &[FetchRange],
         sink: &dyn ChunkSink,
     ) -> Result<(), FetchError> {
-        super::assert_valid(files, ranges);
+        assert_valid(files, ranges);
         fetch::fetch(self.runtime.handle(), &self.link, Wanted::Contents, files, ranges, sink)
     }
 
     /// # Panics
-    /// If a range names no file of `files` or is longer than [`MAX_RANGE`](super::MAX_RANGE).
+    /// If a range names no file of `files` or is longer than [`MAX_RANGE`](super::seam::MAX_RANGE).
     fn compare(
         &self,
         files: &[DataPath],
         ranges: &[FetchRange],
         with: &dyn Comparand,
     ) -> Result<(), FetchError> {
-        super::assert_valid(files, ranges);
+        assert_valid(files, ranges);
         let Some(digest_of) = self.link.facts.digest_of else {
-            // All is taken to differ.
+            // The server computes no digests: treat every range as different.
             ranges.iter().for_each(|range| with.found(*range, false));
             return Ok(());
         };
@@ -174,7 +206,7 @@ impl Source for ServerSource {
     }
 }
 
-/// Holds the source's digests against those of the other side.
+/// Compares digests of the source with those of the other side.
 struct Digests<'a> {
     with: &'a dyn Comparand,
     digest_of: DigestOf,
@@ -183,7 +215,7 @@ struct Digests<'a> {
 impl ChunkSink for Digests<'_> {
     fn write(&self, range: FetchRange, digest: Option<&[u8]>) -> std::io::Result<()> {
         let mut ours = Vec::new();
-        // What cannot be read here is not the same: it will be copied.
+        // A range that cannot be read here counts as different, and is copied.
         let same = self.with.read(range, &mut ours).is_ok()
             && digest.is_some_and(|digest| *digest == *self.digest_of.of(&ours));
         self.with.found(range, same);

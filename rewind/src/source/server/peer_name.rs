@@ -1,15 +1,15 @@
-//! Whether a certificate is for the server that was called: `sslmode=verify-full`, by libpq's rules.
+//! Host name verification for `sslmode=verify-full`, by libpq's rules.
 
 use std::net::IpAddr;
 
 use openssl::nid::Nid;
 use openssl::x509::X509Ref;
 
-use crate::source::server_error::ConnectProblem;
+use super::error::ConnectProblem;
 
-/// Checks that the certificate has `host`, a name or an address, among its names.
+/// Checks that the certificate is for `host`, a name or an address.
 ///
-/// The common name counts only if there is no alternative name of the kind of `host`.
+/// The common name is considered only if there is no subject alternative name of the kind of `host`.
 pub(super) fn check(certificate: &X509Ref, host: Option<&str>) -> Result<(), ConnectProblem> {
     let host = host.filter(|host| !host.is_empty()).ok_or(ConnectProblem::NoHostName)?;
     let address: Option<IpAddr> = host.parse().ok();
@@ -55,8 +55,7 @@ fn ip_of(octets: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Whether a name in a certificate, perhaps `*.` and a domain, is that of the host. The star stands for exactly
-/// one label.
+/// Whether a name in a certificate matches the host. A leading `*.` matches exactly one label.
 fn is_name(pattern: &str, host: &str) -> Result<bool, ConnectProblem> {
     if pattern.contains('\0') {
         return Err(ConnectProblem::NulInName);
@@ -75,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_one_label() {
+    fn a_wildcard_matches_one_label() {
         for (pattern, host, fits) in [
             ("db.example.com", "DB.example.COM", true),
             ("*.example.com", "db.example.com", true),

@@ -1,4 +1,4 @@
-//! What is asked over one session. Every question is complete in itself, so it can be asked again on another.
+//! The requests that a session can make. Each is complete in itself, so it can be repeated on another session.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -17,37 +17,38 @@ use crate::datadir::data_path::DataPath;
 use crate::datadir::flavor;
 use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::source::error::SourceError;
-use crate::source::{MAX_RANGE, WalPosition};
+use crate::source::seam::{MAX_RANGE, WalPosition};
 
-/// The largest file that is read whole.
+/// The largest file that is read as a whole, in bytes.
 const MAX_SMALL_FILE: u64 = 64 << 20;
 
-/// The most entries a data directory may have: a listing is kept in memory.
+/// The largest number of rows accepted: a listing is held in memory.
 const MAX_ENTRIES: usize = 1 << 24;
 
-/// The largest file that ext4 can hold: no server makes one of a thousandth of that.
+/// The largest file size accepted, that of ext4. Relation segments are a thousand times smaller.
 const MAX_FILE: i64 = 1 << 44;
 
-/// A control file under a concurrent write is whole again in far less than these tries take.
+/// A control file torn by a concurrent write is read again. The write takes far less time than all attempts together.
 const CONTROL_FILE_TRIES: usize = 10;
 const CONTROL_FILE_PAUSE: Duration = Duration::from_millis(10);
 
-/// What a server is at a moment: by this it is known again.
+/// The state of a server just after a request: the control file and the end of WAL. It bounds the WAL position of
+/// everything read before it, and a server that is to take over must have that WAL.
 pub(super) struct Witness {
     pub(super) control: ControlFile,
     pub(super) position: WalPosition,
 }
 
 impl Session {
-    /// The control file, and how far the WAL has come.
+    /// Reads the control file and the end of WAL.
     pub(super) async fn witness(&self) -> Result<Witness, SourceError> {
-        let doing = "reading the control file and asking for the WAL position";
+        let doing = "reading the control file and the WAL position";
         let path = self.flavor.names().control_file;
         let mut tries = 1;
         loop {
             let asked = self.client.query_opt(&self.witness, &[]);
             let row = self.in_time(self.silence, doing, asked).await?;
-            let row = row.ok_or_else(|| answer(doing, "no row"))?;
+            let row = row.ok_or_else(|| answer(doing, "no rows"))?;
             let bytes: Option<&[u8]> = column(&row, 0, doing)?;
             let bytes = bytes.ok_or_else(|| SourceError::NoControlFile { path: path.to_owned() })?;
             match ControlFile::parse_as(bytes, self.flavor) {
@@ -61,20 +62,20 @@ impl Session {
         }
     }
 
-    /// The history of a timeline; the first has no file.
+    /// Reads the history of a timeline. Timeline 1 has no history file.
     pub(super) async fn history(&self, timeline: TimelineId) -> Result<TimelineHistory, SourceError> {
         if timeline <= TimelineId(1) {
             return Ok(TimelineHistory::of_first(timeline));
         }
         let path = DataPath::parse(format!("{}/{}", self.flavor.wal_dir(), timeline.history_file_name()))?;
         let doing = format!("reading the history file \"{path}\"");
-        let text = self.read_file(&path).await?.ok_or_else(|| answer(&doing, "there is no such file"))?;
+        let text = self.read_file(&path).await?.ok_or_else(|| answer(&doing, "the file does not exist"))?;
         TimelineHistory::parse(timeline, &text).map_err(|error| answer(&doing, &error.to_string()))
     }
 
-    /// The same session with the magic number of the source's WAL, if it is a fork's and may have any.
+    /// Detects the magic number of WAL pages on a server of a fork, whose number is not known beforehand.
     pub(super) async fn with_wal_magic(mut self) -> Result<Session, SourceError> {
-        /// Looking at more would not help: they would be of another cluster, too.
+        /// Segments examined at most. If none of them matches the control file, more would not either.
         const LOOKS: usize = 16;
         if !self.flavor.is_fork() {
             return Ok(self);
@@ -92,12 +93,12 @@ impl Session {
         Ok(self)
     }
 
-    /// The whole of a small file; `None` if there is none.
+    /// Reads a small file as a whole; `None` if it does not exist.
     pub(super) async fn read_file(&self, path: &DataPath) -> Result<Option<Vec<u8>>, SourceError> {
         self.read_whole(path.as_bytes(), path).await
     }
 
-    /// The whole of a small file at `place`, called `path` in messages.
+    /// Reads a small file at `place`, which messages call `path`.
     async fn read_whole(&self, place: &[u8], path: &DataPath) -> Result<Option<Vec<u8>>, SourceError> {
         let mut bytes = Vec::new();
         loop {
@@ -113,12 +114,12 @@ impl Session {
         }
     }
 
-    /// Where the data directory is; a role without the right to know gets no row.
+    /// The path of the data directory; `None` for a role that may not see this setting.
     pub(super) async fn data_directory(&self) -> Result<Option<String>, SourceError> {
-        let doing = "asking where the data directory is";
+        let doing = "reading setting data_directory";
         let settings = &self.dialect.settings;
         let query = format!("SELECT s.setting FROM {settings} AS s WHERE s.name = 'data_directory'");
-        // In the encoding of the server, whatever that is.
+        // The path is not necessarily valid in the database encoding.
         let found = self.rows(&query, &[], doing, self.silence, |row| {
             let RawText(bytes) = column(row, 0, doing)?;
             Ok(String::from_utf8(bytes.to_vec()).ok())
@@ -126,33 +127,33 @@ impl Session {
         Ok(found.await?.pop().flatten())
     }
 
-    /// Everything in the data directory.
+    /// Lists the data directory recursively.
     pub(super) async fn list(&self, encoding: &str) -> Result<Inventory, SourceError> {
         let doing = "listing the source's files";
-        // A server may choose to sort it all before the first row.
+        // The planner may sort the whole listing before it returns the first row.
         let silence = self.silence.map(|silence| silence * 10);
         let query = self.dialect.list(self.flavor.names());
         let entries = self.rows(&query, &[], doing, silence, |row| entry(row, encoding, doing)).await?;
         Inventory::new(entries).map_err(|path| SourceError::Duplicate { path })
     }
 
-    /// The names and sizes of the plain files in the WAL directory.
+    /// Lists the regular files in the WAL directory: name and size.
     pub(super) async fn list_wal(&self) -> Result<Vec<(String, u64)>, SourceError> {
         self.list_files(self.flavor.wal_dir()).await
     }
 
-    /// The directory the server archives into by itself.
+    /// The directory named by KingbaseES's `archive_dest`.
     async fn archive_directory(&self) -> Result<Option<String>, SourceError> {
         if !self.flavor.has_archive_dest() {
             return Ok(None);
         }
-        let doing = "asking where the source archives WAL";
+        let doing = "reading setting archive_dest";
         let query = "SELECT current_setting('archive_dest', true)";
         let found = self.rows(query, &[], doing, self.silence, |row| column::<Option<String>>(row, 0, doing));
         Ok(found.await?.into_iter().flatten().find(|directory| !directory.is_empty()))
     }
 
-    /// The names and sizes of the files there; `None` if it does not.
+    /// Lists the regular files in that directory; `None` if there is no such setting.
     pub(super) async fn list_archive(&self) -> Result<Option<Vec<(String, u64)>>, SourceError> {
         match self.archive_directory().await? {
             Some(directory) => self.list_files(&directory).await.map(Some),
@@ -160,7 +161,7 @@ impl Session {
         }
     }
 
-    /// The whole of one of these files.
+    /// Reads one of these files as a whole.
     pub(super) async fn read_archived(&self, name: &str) -> Result<Option<Vec<u8>>, SourceError> {
         let Some(directory) = self.archive_directory().await? else { return Ok(None) };
         self.read_whole(format!("{directory}/{name}").as_bytes(), &DataPath::parse(name)?).await
@@ -172,7 +173,7 @@ impl Session {
         let query = self.dialect.list_files();
         let entries = self.rows(&query, &parameters, doing, self.silence, |row| {
             let RawText(name) = column(row, 0, doing)?;
-            // No name of a WAL file is anything but ASCII.
+            // The names of WAL files are ASCII.
             let Ok(name) = str::from_utf8(name) else { return Ok(None) };
             DataPath::parse(name)?;
             Ok(Some((name.to_owned(), size(row, 1, doing)?)))
@@ -180,7 +181,7 @@ impl Session {
         Ok(entries.await?.into_iter().flatten().collect())
     }
 
-    /// Reads a range of a file.
+    /// Reads a range of a file; `None` if the file does not exist.
     async fn read(
         &self,
         place: &[u8],
@@ -202,11 +203,11 @@ impl Session {
                 Err(answer(&doing, "received more than requested"))
             }
             Ok([bytes]) => Ok(bytes),
-            Err(_) => Err(answer(&doing, "not exactly one row")),
+            Err(_) => Err(answer(&doing, "expected exactly one row")),
         }
     }
 
-    /// Runs a query and turns each row into something as it arrives. `silence` is the longest wait for a row.
+    /// Executes a query and converts each row as it arrives. `silence` limits the wait for each row.
     async fn rows<T>(
         &self,
         text: &str,
@@ -215,7 +216,7 @@ impl Session {
         silence: Option<Duration>,
         mut read: impl FnMut(&Row) -> Result<T, SourceError>,
     ) -> Result<Vec<T>, SourceError> {
-        // With the types said at once, it takes one round trip.
+        // With the parameter types given, this takes one round trip instead of two.
         let parameters = parameters.iter().map(|(value, of)| (*value, of.clone()));
         let asked = self.client.query_typed_raw(text, parameters);
         let mut rows = pin!(self.in_time(silence, doing, asked).await?);
@@ -230,7 +231,7 @@ impl Session {
     }
 }
 
-/// A column of a row. One of another type than asked for is a senseless answer.
+/// A column of a row. An unexpected type is reported as an unexpected result.
 pub(super) fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize, doing: &str) -> Result<T, SourceError> {
     row.try_get(index).map_err(|error| {
         let reason = std::error::Error::source(&error).map(ToString::to_string);
@@ -238,7 +239,7 @@ pub(super) fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize, doing: &str
     })
 }
 
-/// Makes an entry of a row of the listing.
+/// Converts a row of the listing.
 fn entry(row: &Row, encoding: &str, doing: &str) -> Result<(DataPath, EntryKind), SourceError> {
     let RawText(name) = column(row, 0, doing)?;
     let path = DataPath::parse(name)?;
@@ -247,7 +248,7 @@ fn entry(row: &Row, encoding: &str, doing: &str) -> Result<(DataPath, EntryKind)
     }
     let is_directory: bool = column(row, 1, doing)?;
     let location: Option<RawText<'_>> = column(row, 3, doing)?;
-    // An in-place tablespace has a relative location: it is a directory, not a link.
+    // An in-place tablespace is a directory in pg_tblspc, and its location is relative.
     let target = location.map(|RawText(bytes)| Path::new(OsStr::from_bytes(bytes)));
     let kind = match target.filter(|target| target.is_absolute()) {
         Some(target) => EntryKind::Symlink { target: target.to_owned() },
@@ -257,7 +258,7 @@ fn entry(row: &Row, encoding: &str, doing: &str) -> Result<(DataPath, EntryKind)
     Ok((path, kind))
 }
 
-/// A file size in a row.
+/// A file size in a row, checked.
 fn size(row: &Row, index: usize, doing: &str) -> Result<u64, SourceError> {
     match column::<i64>(row, index, doing)? {
         size @ 0..=MAX_FILE => Ok(size.unsigned_abs()),
@@ -265,19 +266,19 @@ fn size(row: &Row, index: usize, doing: &str) -> Result<u64, SourceError> {
     }
 }
 
-/// The position in a row of the witness.
+/// The WAL position in a row of the witness query.
 fn position(row: &Row, doing: &str) -> Result<WalPosition, SourceError> {
     let standby: bool = column(row, 1, doing)?;
     let lsn = |index| -> Result<Option<Lsn>, SourceError> {
         let parsed = column::<Option<&str>>(row, index, doing)?.map(str::parse).transpose();
-        parsed.map_err(|_| answer(doing, "a position that is none"))
+        parsed.map_err(|_| answer(doing, "invalid WAL position"))
     };
     match (standby, lsn(2)?, lsn(3)?) {
         (false, Some(insert), Some(flush)) => Ok(WalPosition::Primary { insert, flush }),
-        // Received is unknown without streaming, and stays behind if WAL comes from an archive.
+        // The receive position is NULL without streaming, and is not advanced by WAL restored from an archive.
         (true, received, Some(replayed)) => {
             Ok(WalPosition::Standby { received: received.unwrap_or(replayed).max(replayed), replayed })
         }
-        _ => Err(answer(doing, "no position")),
+        _ => Err(answer(doing, "no WAL position")),
     }
 }

@@ -1,46 +1,46 @@
-//! One question to a server, or to a pool that stands before several: connect, ask, go away again.
+//! A single command on a connection of its own, to a server or to a pooler in front of several.
 //!
-//! The simple protocol is used because a pool answers its own commands (`show pool_nodes`) by nothing else.
+//! The simple query protocol is used, because Pgpool-II processes its own commands (`SHOW pool_nodes`) only in it.
 
 use std::time::Duration;
 
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::dial::Dialled;
-use super::session::{self, addresses, is_for_the_next, not_connected};
+use super::endpoint::{addresses, is_for_the_next, not_connected};
+use super::session;
 use super::sql;
 use crate::conninfo::{Candidate, Conninfo};
 use crate::source::error::SourceError;
 
-/// The answer to one command.
+/// The result of a command.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Answer {
-    /// The names of the columns.
+    /// Column names.
     pub columns: Vec<String>,
-    /// The rows, as text.
+    /// Rows; each value as text, `None` for NULL.
     pub rows: Vec<Vec<Option<String>>>,
 }
 
 impl Answer {
-    /// The value in the first row and column.
+    /// The first column of the first row; `None` if there is no row or the value is NULL.
     pub fn value(&self) -> Option<&str> {
         self.rows.first()?.first()?.as_deref()
     }
 
-    /// Whether the first value is true, in either spelling (`t` or, in Oracle mode, `true`).
+    /// Whether [`Answer::value`] is true: `t`, or `true` in KingbaseES's Oracle mode.
     pub fn is_true(&self) -> bool {
         sql::is_true(self.value())
     }
 }
 
-/// Connects to the first server of the string that can be reached and has it do one command, within `limit`
-/// once it is connected.
+/// Connects to the first reachable server of the connection string and executes one command there. `limit` applies to
+/// the command; connecting is limited by `connect_timeout`. `target_session_attrs` is ignored.
 ///
-/// What kind of server it is is for the command to ask: `target_session_attrs` is not looked at. Must not be
-/// called from within an asynchronous runtime.
+/// Must not be called from within an asynchronous runtime.
 ///
 /// # Errors
-/// No connection, no answer in time, or the server's refusal.
+/// No connection, no answer in time, or an error of the server.
 pub fn ask(conninfo: &Conninfo, command: &str, limit: Duration) -> Result<Answer, SourceError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| SourceError::Runtime { source })?;
@@ -49,14 +49,14 @@ pub fn ask(conninfo: &Conninfo, command: &str, limit: Duration) -> Result<Answer
         let driver = tokio::spawn(driver);
         let answered = tokio::time::timeout(limit, tell(&client, command)).await;
         driver.abort();
-        answered.unwrap_or(Err(SourceError::Silent { doing: ASKING.to_owned(), limit }))
+        answered.unwrap_or(Err(SourceError::Silent { doing: DOING.to_owned(), limit }))
     })
 }
 
-const ASKING: &str = "asking it";
+const DOING: &str = "executing a command";
 
 async fn tell(client: &Client, command: &str) -> Result<Answer, SourceError> {
-    let messages = client.simple_query(command).await.map_err(|error| session::query(ASKING, error))?;
+    let messages = client.simple_query(command).await.map_err(|error| session::query(DOING, error))?;
     let mut answer = Answer::default();
     for message in messages {
         match message {
@@ -90,7 +90,7 @@ async fn connect(conninfo: &Conninfo) -> Result<Dialled, SourceError> {
     Err(SourceError::of_all(failures))
 }
 
-/// Connects to the first address of a host that answers.
+/// Connects to the first address of a host that accepts connections.
 async fn connect_to(conninfo: &Conninfo, candidate: &Candidate) -> Result<Dialled, Vec<SourceError>> {
     let mut failures = Vec::new();
     for (server, dial) in addresses(conninfo, candidate).await.map_err(|error| vec![error])? {

@@ -1,4 +1,4 @@
-//! What is said to a server, and how its versions and flavors differ in it.
+//! The SQL sent to a server, and its differences between versions and PostgreSQL forks.
 
 use std::error::Error;
 
@@ -10,15 +10,15 @@ use walparse::{Flavor, Names};
 
 use crate::datadir::flavor;
 
-/// Where a system's own functions and views are, and what their names begin with. A fork's own come first.
+/// System schemas and the prefixes of the names in them: KingbaseES's first, then PostgreSQL's.
 const SYSTEMS: [(&str, &str); 2] = [("sys_catalog", "sys_"), ("pg_catalog", "pg_")];
 
-/// What a rewind needs of a server. PostgreSQL renamed xlog to wal and location to lsn in 10.
+/// A function or view that is used. PostgreSQL 10 renamed xlog to wal and location to lsn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Object {
-    /// Its name behind the prefix, with the older name last.
+    /// Its names without the prefix, the newest first.
     names: &'static [&'static str],
-    /// The types of its arguments; `None` is a table or view.
+    /// The argument types of a function; `None` for a table or view.
     arguments: Option<&'static str>,
 }
 
@@ -42,27 +42,27 @@ const OBJECTS: [Object; 11] = [
 ];
 
 impl Object {
-    /// What it may be called on a fork's server, the likeliest first.
+    /// Its possible names on a server of a fork, the preferred one first.
     fn candidates(self) -> impl Iterator<Item = String> {
         SYSTEMS.into_iter().flat_map(move |(schema, prefix)| {
             self.names.iter().map(move |name| format!("{schema}.{prefix}{name}"))
         })
     }
 
-    /// What it is called on a server of PostgreSQL.
+    /// Its name on a PostgreSQL server.
     fn postgresql(self, version: u32) -> String {
         let name = if version >= WAL_NAMES { self.names.first() } else { self.names.last() };
         format!("pg_catalog.pg_{}", name.copied().unwrap_or_default())
     }
 }
 
-/// From here on WAL is called so.
+/// The first version whose functions are named after WAL instead of xlog.
 const WAL_NAMES: u32 = 100_000;
 
-/// The oldest server there is a dialect for.
+/// The oldest supported server.
 const OLDEST: u32 = 90_600;
 
-/// The names of a server's functions and views, with their schemas.
+/// The schema-qualified names of a server's functions and views.
 #[derive(Debug)]
 pub(super) struct Dialect {
     ls_dir: String,
@@ -78,27 +78,28 @@ pub(super) struct Dialect {
     pub(super) settings: String,
 }
 
-/// From here on files may be read by whoever was granted the functions; before, by superusers only.
+/// The first version in which EXECUTE on the functions that read files can be granted. Before, they require a superuser.
 pub(super) const GRANTABLE: u32 = 110_000;
 
-/// From here on a server can make SHA-256 digests.
+/// The first version with the function `sha256`.
 const SHA256_SINCE: u32 = 110_000;
 
-/// How a server makes digests; no privilege is needed for either.
+/// The digest function of a server. Neither requires a privilege.
 ///
-/// MD5 is good enough: whoever could forge one could send wrong contents just as well.
+/// MD5 is sufficient: the digests come from the server itself, and a server that wanted to deceive could send wrong
+/// contents instead.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum DigestOf {
     Sha256,
     Md5,
 }
 
-/// What a connection is checked for; all of it is open to every role.
+/// Settings and identity of a session, visible to every role.
 pub(super) const FACTS: &str = "\
     SELECT current_setting('full_page_writes'), current_setting('is_superuser'), \
            current_setting('server_encoding'), current_user, current_database()";
 
-/// Asks a fork's server which names of [`OBJECTS`] it knows: a boolean for each candidate, in their order.
+/// A query that returns, for each candidate name of each of [`OBJECTS`], whether it exists on a server of a fork.
 pub(super) fn which_names() -> String {
     let asked = OBJECTS.into_iter().flat_map(|object| {
         object.candidates().map(move |name| match object.arguments {
@@ -109,22 +110,22 @@ pub(super) fn which_names() -> String {
     format!("SELECT {}", asked.collect::<Vec<_>>().join(", "))
 }
 
-/// Whether a value in text form is true: forks have two spellings.
+/// Whether a boolean in text form is true: `t`, or `true` in KingbaseES's Oracle mode.
 pub(super) fn is_true(text: Option<&str>) -> bool {
     matches!(text, Some("t" | "true"))
 }
 
 impl Dialect {
-    /// The names a PostgreSQL server of this `server_version_num` knows; `None` for one that is too old.
+    /// The names on a PostgreSQL server of this `server_version_num`; `None` if it is too old.
     pub(super) fn of(version: u32) -> Option<Dialect> {
         let named = |object: Object| Some(object.postgresql(version));
         if version >= OLDEST { Dialect::named(named).ok() } else { None }
     }
 
-    /// The names a fork's server knows, by its answer to [`which_names`]: its own first, then PostgreSQL's.
+    /// The names on a server of a fork, by the result of [`which_names`]: its own if it has them, or else PostgreSQL's.
     ///
     /// # Errors
-    /// The name of what it does not know.
+    /// The name of an object that does not exist.
     pub(super) fn of_answer(answer: &[Option<String>]) -> Result<Dialect, String> {
         let mut known = answer.iter().map(|value| is_true(value.as_deref()));
         Dialect::named(|object| {
@@ -156,7 +157,7 @@ impl Dialect {
         })
     }
 
-    /// Every function a rewind calls that is not open to everyone, with its arguments.
+    /// The functions that require a privilege, with their argument types.
     pub(super) fn functions(&self) -> [String; 3] {
         let Dialect { ls_dir, stat_file, read_binary_file, .. } = self;
         let with_arguments =
@@ -168,19 +169,19 @@ impl Dialect {
         ]
     }
 
-    /// Asks for the privilege on each of [`Dialect::functions`], in this order.
+    /// A query for the EXECUTE privilege on each of [`Dialect::functions`], in this order.
     pub(super) fn privileges(&self) -> String {
         let asked =
             self.functions().map(|function| format!("has_function_privilege('{function}', 'EXECUTE')"));
         format!("SELECT {}", asked.join(", "))
     }
 
-    /// One range of one file: NULL if the file is gone, fewer bytes than asked at its end.
+    /// A range of one file: NULL if the file does not exist, fewer bytes than requested at its end.
     pub(super) fn read(&self) -> String {
         format!("SELECT {}($1, $2, $3, true)", self.read_binary_file)
     }
 
-    /// A batch of ranges; each row says by its ordinal which of them it is.
+    /// A batch of ranges; each row has the ordinal number of its range.
     pub(super) fn fetch(&self) -> String {
         format!(
             "SELECT r.n, {}(r.path, r.begin, r.len, true) \
@@ -189,7 +190,7 @@ impl Dialect {
         )
     }
 
-    /// A batch of ranges as in [`Dialect::fetch`], but instead of their contents digests of these.
+    /// The same with digests in place of the contents.
     pub(super) fn digest(&self, digest_of: DigestOf) -> String {
         let contents = format!("{}(r.path, r.begin, r.len, true)", self.read_binary_file);
         let digest = match digest_of {
@@ -202,7 +203,7 @@ impl Dialect {
         )
     }
 
-    /// The ordinal of the first of some paths that is a directory.
+    /// The ordinal number of the first path that is a directory.
     pub(super) fn directories(&self) -> String {
         format!(
             "SELECT r.n FROM unnest($1::text[]) WITH ORDINALITY AS r (path, n), \
@@ -211,10 +212,11 @@ impl Dialect {
         )
     }
 
-    /// Everything in the data directory: path, whether a directory, size, and the location of a tablespace.
+    /// A recursive listing of the data directory: path, whether it is a directory, size, and the location of a
+    /// tablespace.
     ///
-    /// The server follows every link it meets, so a link to a directory appears as one. What vanishes meanwhile
-    /// has neither size nor contents and is left out.
+    /// The server follows symbolic links, so a link to a directory is listed as a directory. Files removed meanwhile have
+    /// no size and are omitted.
     pub(super) fn list(&self, names: &Names) -> String {
         let Dialect { ls_dir, stat_file, tablespace_location, tablespaces, .. } = self;
         format!(
@@ -236,7 +238,7 @@ impl Dialect {
         )
     }
 
-    /// The plain files of one directory: name and size.
+    /// The regular files in one directory: name and size.
     pub(super) fn list_files(&self) -> String {
         let Dialect { ls_dir, stat_file, .. } = self;
         format!(
@@ -246,8 +248,9 @@ impl Dialect {
         )
     }
 
-    /// The control file, whether in recovery, and two positions: received and replayed there, else inserted and
-    /// flushed. One byte more than a control file has is asked for, to see one that is too long.
+    /// The control file, whether the server is in recovery, and two WAL positions: receive and replay position of a
+    /// standby, insert and flush position of a primary. One byte more than a control file has is requested, to detect one
+    /// that is too long.
     pub(super) fn witness(&self, names: &Names) -> String {
         let length = walparse::control::CONTROL_FILE_SIZE + 1;
         format!(
@@ -258,9 +261,9 @@ impl Dialect {
         )
     }
 
-    /// What tells the flavor of the data directory: the fronts of the control files there may be, in
-    /// hexadecimal, and whether there is each of the WAL directories.
-    pub(super) fn look(&self) -> String {
+    /// What identifies the product of the data directory: the first bytes of each possible control file, in hexadecimal,
+    /// and whether each possible WAL directory exists.
+    pub(super) fn data_directory_traits(&self) -> String {
         let Dialect { read_binary_file, stat_file, .. } = self;
         let fronts = flavor::control_files()
             .into_iter()
@@ -273,7 +276,7 @@ impl Dialect {
 
     fn positions(&self) -> String {
         let Dialect { insert_position, flush_position, receive_position, replay_position, .. } = self;
-        // CASE keeps the server from calling what raises an error in its present state.
+        // CASE avoids calling functions that raise an error during recovery, or outside it.
         format!(
             "SELECT r.standby, \
              CASE WHEN r.standby THEN {receive_position}() ELSE {insert_position}() END::text, \
@@ -284,32 +287,32 @@ impl Dialect {
     }
 }
 
-/// What makes a session fit for long, harmless reading; each line only where the server knows it.
+/// Settings for a session that reads for a long time and writes nothing. Each is set only where the server knows it.
 pub(super) fn session_settings(version: u32) -> String {
     let settings = [
-        // First of all: nobody else's functions get in the way.
+        // First, so that no function in another schema is called by mistake.
         (0, "search_path = ''"),
         (0, "statement_timeout = 0"),
         (0, "lock_timeout = 0"),
         (0, "idle_in_transaction_session_timeout = 0"),
-        // The connections wait while the target's WAL is read.
+        // Connections are idle while the target's WAL is scanned.
         (140_000, "idle_session_timeout = 0"),
         (170_000, "transaction_timeout = 0"),
         (0, "default_transaction_read_only = on"),
-        // A standby answers nothing in the other.
+        // A hot standby does not support serializable transactions.
         (0, "default_transaction_isolation = 'read committed'"),
-        // The listing of very many files must not become a temporary file, which may be limited for a role.
+        // Sorting a large listing must not need a temporary file: temp_file_limit may be set for the role.
         (0, "work_mem = '64MB'"),
-        // Rows come in the order in which they are asked for, and no worker processes are taken.
+        // Rows arrive in request order, and no worker processes are used.
         (0, "max_parallel_workers_per_gather = 0"),
-        // Compiling the listing takes thirty times as long as running it.
+        // JIT compilation of the listing takes thirty times as long as its execution.
         (110_000, "jit = off"),
     ];
     let known = settings.iter().filter(|(since, _)| version >= *since);
     known.map(|(_, setting)| format!("SET {setting};")).collect()
 }
 
-/// The setting that a server names by this SQLSTATE as the reason for having cancelled or ended something.
+/// The setting whose limit made the server cancel a statement or end a session with this SQLSTATE.
 pub(super) fn limit_of(code: &str) -> Option<&'static str> {
     Some(match code {
         "57014" => "statement_timeout",
@@ -322,12 +325,12 @@ pub(super) fn limit_of(code: &str) -> Option<&'static str> {
 }
 
 impl DigestOf {
-    /// What a server of this `server_version_num` has. What a fork has kept of later additions is not known.
+    /// The digest function of a server of this `server_version_num`. For a fork, only the older one is certain to exist.
     pub(super) fn known_by(version: u32, flavor: Flavor) -> DigestOf {
         if version >= SHA256_SINCE && !flavor.is_fork() { DigestOf::Sha256 } else { DigestOf::Md5 }
     }
 
-    /// The digest of these bytes, as the server makes it.
+    /// The digest of these bytes, as the server computes it.
     pub(super) fn of(self, bytes: &[u8]) -> Vec<u8> {
         match self {
             DigestOf::Sha256 => Sha256::digest(bytes).to_vec(),
@@ -336,7 +339,7 @@ impl DigestOf {
     }
 }
 
-/// Text as the bytes it is: file names need not be UTF-8.
+/// A text value as raw bytes: file names need not be valid UTF-8.
 #[derive(Debug)]
 pub(super) struct RawText<'a>(pub(super) &'a [u8]);
 
@@ -380,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_are_those_of_the_version() {
+    fn the_digest_function_follows_the_version() {
         let postgresql = |version| DigestOf::known_by(version, Version::all().next().unwrap().flavor());
         let fork = Flavor::all().find(|flavor| flavor.is_fork()).unwrap();
         assert_eq!(postgresql(110_000), DigestOf::Sha256);
@@ -396,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_fork_its_own_names_come_first() {
+    fn a_forks_own_names_are_preferred() {
         let asked = which_names();
         let candidates: Vec<&str> = asked.split(", to_reg").collect();
         let answer = |known: &dyn Fn(&str) -> bool, yes: &str| -> Vec<Option<String>> {
@@ -419,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn only_settings_the_server_knows_are_sent() {
+    fn only_settings_known_to_the_server_are_sent() {
         let old = session_settings(90_624);
         assert!(
             !old.contains("jit") && !old.contains("transaction_timeout") && !old.contains("idle_session")

@@ -1,4 +1,4 @@
-//! What a TLS handshake is begun with, and what is looked at after it: as libpq does it, with OpenSSL.
+//! TLS with OpenSSL, set up and verified as libpq does.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -17,14 +17,14 @@ use openssl::x509::X509VerifyResult;
 use openssl::x509::store::X509Lookup;
 use openssl::x509::verify::X509VerifyFlags;
 
+use super::error::ConnectProblem;
 use super::peer_name;
 use crate::conninfo::{Encryption, Negotiation, SslMode, TrustedRoots};
-use crate::source::server_error::ConnectProblem;
 
-/// PostgreSQL's name in ALPN, with its length before it.
+/// PostgreSQL's protocol name in ALPN, preceded by its length.
 const ALPN: &[u8] = b"\x0apostgresql";
 
-/// A session with a server of this name, ready for the handshake.
+/// A TLS session for a server of this name, ready for the handshake.
 pub(super) fn session(encryption: &Encryption, host: Option<&str>) -> Result<Ssl, ConnectProblem> {
     let mut context = SslContext::builder(SslMethod::tls_client()).map_err(ssl_error)?;
     context.set_min_proto_version(encryption.min_version).map_err(ssl_error)?;
@@ -40,7 +40,7 @@ pub(super) fn session(encryption: &Encryption, host: Option<&str>) -> Result<Ssl
     Ok(ssl)
 }
 
-/// Checks what the handshake has brought. Returns the server's certificate.
+/// Checks the result of the handshake. Returns the server's certificate.
 pub(super) fn check(
     ssl: &SslRef,
     encryption: &Encryption,
@@ -57,7 +57,8 @@ pub(super) fn check(
     Ok(certificate)
 }
 
-/// What SCRAM is bound to: `tls-server-end-point` of RFC 5929. `None` for a signature without a hash of its own.
+/// The channel binding data `tls-server-end-point` (RFC 5929): a hash of the certificate. `None` if its signature
+/// algorithm has no single hash function, as Ed25519.
 pub(super) fn end_point(certificate: &X509) -> Option<Vec<u8>> {
     let algorithms = certificate.signature_algorithm().object().nid().signature_algorithms()?;
     let digest = match algorithms.digest {
@@ -67,7 +68,7 @@ pub(super) fn end_point(certificate: &X509) -> Option<Vec<u8>> {
     certificate.digest(digest).ok().map(|digest| digest.to_vec())
 }
 
-/// Why a handshake failed, or what came of it when the server had seen the client's certificate.
+/// The error of a handshake, or of the first read after it (a rejected client certificate).
 pub(super) fn handshake_error(error: &SslError, result: X509VerifyResult) -> ConnectProblem {
     if let Some(stack) = error.ssl_error().filter(|stack| !stack.errors().is_empty()) {
         let mut reason = reason_of(stack);
@@ -80,7 +81,8 @@ pub(super) fn handshake_error(error: &SslError, result: X509VerifyResult) -> Con
     ConnectProblem::SslSystem { reason: error.map_or("EOF detected".to_owned(), ToString::to_string) }
 }
 
-/// Loads whom to trust and what was revoked. Without roots nothing is verified, which two modes do not allow.
+/// Loads trusted roots and revocation lists. Without roots, nothing is verified; `verify-ca` and `verify-full` do not
+/// accept that.
 fn trust(context: &mut SslContextBuilder, encryption: &Encryption) -> Result<SslVerifyMode, ConnectProblem> {
     let must_verify = encryption.mode >= SslMode::VerifyCa;
     let path = match &encryption.roots {
@@ -104,7 +106,7 @@ fn trust(context: &mut SslContextBuilder, encryption: &Encryption) -> Result<Ssl
     Ok(SslVerifyMode::PEER)
 }
 
-/// Loads lists of what was revoked. Returns whether there are any; libpq does not insist on them either.
+/// Loads certificate revocation lists. Returns whether there are any; as in libpq, a missing file is no error.
 fn add_revocations(context: &mut SslContextBuilder, encryption: &Encryption) -> Result<bool, ErrorStack> {
     let mut found = false;
     if let Some(file) = &encryption.crl {
@@ -125,7 +127,7 @@ fn add_revocations(context: &mut SslContextBuilder, encryption: &Encryption) -> 
     Ok(found)
 }
 
-/// Loads the client's certificate, if there is one, and the key that belongs to it.
+/// Loads the client certificate, if there is one, and its private key.
 fn add_client_certificate(
     context: &mut SslContextBuilder,
     encryption: &Encryption,
@@ -150,7 +152,7 @@ fn add_client_certificate(
     context.check_private_key().map_err(mismatch)
 }
 
-/// Reads a private key that nobody else can read: PEM, else DER; encrypted ones are opened with `sslpassword`.
+/// Reads a private key, in PEM or DER, decrypted with `sslpassword` if need be. Other users must not have access to it.
 fn read_key(path: &Path, encryption: &Encryption) -> Result<PKey<Private>, ConnectProblem> {
     let failed = |doing, reason| ConnectProblem::SslFile { doing, path: path.to_owned(), reason };
     let metadata = fs::metadata(path).map_err(|error| match error.kind() {
@@ -160,14 +162,14 @@ fn read_key(path: &Path, encryption: &Encryption) -> Result<PKey<Private>, Conne
     if !metadata.is_file() {
         return Err(ConnectProblem::KeyNotFile { path: path.to_owned() });
     }
-    // One of root's may be shared with a group.
+    // A file owned by root may be readable by its group.
     let closed = if metadata.uid() == 0 { 0o037 } else { 0o077 };
     if metadata.mode() & closed != 0 {
         return Err(ConnectProblem::KeyAccess { path: path.to_owned() });
     }
     let bytes = fs::read(path).map_err(|error| failed("load private key file", error.to_string()))?;
     let password = encryption.key_password.as_ref().map_or(&b""[..], |password| password.expose());
-    // With a password given, empty or not, nobody is asked at the terminal.
+    // Passing a password, even an empty one, keeps OpenSSL from prompting at the terminal.
     let key = PKey::private_key_from_pem_passphrase(&bytes, password).or_else(|stack| {
         let der = PKey::private_key_from_der(&bytes);
         der.or_else(|_| PKey::private_key_from_pkcs8_passphrase(&bytes, password)).map_err(|_| stack)
@@ -175,7 +177,7 @@ fn read_key(path: &Path, encryption: &Encryption) -> Result<PKey<Private>, Conne
     key.map_err(|stack| failed("load private key file", reason_of(&stack)))
 }
 
-/// Whether this may be sent as the server's name: names only, no addresses.
+/// Whether the host may be sent as server name (SNI): names only, no addresses.
 fn is_dns_name(host: &str) -> bool {
     !host.is_empty() && !host.contains(':') && !host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
@@ -188,7 +190,7 @@ fn ssl_error(stack: ErrorStack) -> ConnectProblem {
     ConnectProblem::Ssl { reason: reason_of(&stack) }
 }
 
-/// OpenSSL's first reason, as libpq shows it.
+/// The reason of OpenSSL's first error, as libpq reports it.
 fn reason_of(stack: &ErrorStack) -> String {
     match stack.errors().first() {
         Some(error) => match error.reason() {

@@ -1,7 +1,7 @@
-//! `kbrecover rewind`: from options to the engine and from its outcome to the user.
+//! `kbrecover rewind`: passes the options to the engine and shows its outcome.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+mod args;
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,19 +15,22 @@ use kbrecover_rewind::{
     Delta, KeepDiverged, KeepRules, MissingWal, Mode, Options, Outcome, RebuiltBlocks, RecoveryConf,
     RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
-use rustix::fs::Mode as FileMode;
 
-use crate::args::{DeltaChoice, Format, RewindArgs, SyncMethod};
+use args::SyncMethod;
+pub(crate) use args::{DeltaChoice, RewindArgs};
+
 use crate::failure::{Failed, SetupError};
 use crate::faults;
 use crate::logging::{self, Verbosity};
+use crate::owner::adopt_owner_of;
 use crate::persona::{Narration, Narrator, Persona};
 use crate::progress;
 use crate::report;
 use crate::screen::{self, Kind, Screen};
 use crate::signals;
+use crate::values::Format;
 
-/// Runs the command and tells the user how it went.
+/// Runs the command and reports its outcome.
 pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
     let screen = Arc::new(Screen::of(persona));
     let narrator = Narrator { narration: persona.narration, progress: args.progress };
@@ -43,7 +46,7 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
             let result = match (args.format, persona.narration) {
                 (Format::Json, _) => Some(report::json::of_outcome(&outcome)),
                 (Format::Text, Narration::Kbrecover) => report::plan_text(&outcome, &target),
-                // The others have no plan to show.
+                // pg_rewind and sys_rewind print no plan.
                 (Format::Text, _) => None,
             };
             screen::to_stdout(&result.unwrap_or_default());
@@ -66,7 +69,10 @@ fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
     Ok(kbrecover_rewind::run(&options, &*progress)?)
 }
 
-/// The engine's options; what contradicts itself ends here.
+/// The engine's options.
+///
+/// # Errors
+/// Options that are missing, contradict each other or cannot be parsed.
 fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> {
     let source = match (&args.source_data, &args.source_server) {
         (Some(_), Some(_)) => return Err(SetupError::TwoSources),
@@ -81,7 +87,12 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         None if args.restore_target_wal => RestoreCommand::FromTarget,
         None => RestoreCommand::Off,
     };
-    let server = || SingleUserServer { bindir: args.bindir.clone(), config_file: args.config_file.clone() };
+    let server = || {
+        let mut server = SingleUserServer::default();
+        server.bindir.clone_from(&args.bindir);
+        server.config_file.clone_from(&args.config_file);
+        server
+    };
     let unclean_target = match (args.ensure_shutdown, args.no_ensure_shutdown) {
         (true, _) => UncleanTarget::Recover(Box::new(server())),
         (false, true) => UncleanTarget::Refuse,
@@ -132,29 +143,12 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
     })
 }
 
-/// Makes files that come into the data directory fit for its server: not root's, and readable for the group
-/// exactly where the directory is.
-pub(crate) fn adopt_owner_of(target: &Path) -> Result<(), SetupError> {
-    if rustix::process::geteuid().is_root() {
-        return Err(SetupError::Root);
-    }
-    let metadata =
-        fs::metadata(target).map_err(|source| SetupError::Permissions { path: target.to_owned(), source })?;
-    rustix::process::umask(umask_for(metadata.mode()));
-    Ok(())
-}
-
-fn umask_for(mode: u32) -> FileMode {
-    let group_may_read = mode & 0o050 == 0o050;
-    FileMode::from_raw_mode(if group_may_read { 0o027 } else { 0o077 })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use kbrecover_rewind::conninfo::WrittenPassword;
 
-    use crate::args::rewind_args;
+    use super::args::rewind_args;
     use crate::persona::KBRECOVER;
 
     fn of(arguments: &str) -> Result<Options, SetupError> {
@@ -162,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_contradict_each_other_are_refused_in_the_original_words() {
+    fn contradictory_options_are_refused_in_the_words_of_pg_rewind() {
         for (arguments, message) in [
             ("-D /d", "no source specified (--source-data or --source-server)"),
             (
@@ -187,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn options_reach_the_engine() {
+    fn options_are_passed_to_the_engine() {
         let plain = of("-D /d --source-data /s").unwrap();
         assert_eq!((plain.mode, plain.recovery_conf), (Mode::Rewind, RecoveryConf::Leave));
         assert_eq!((plain.sync, plain.jobs), (SyncChoice::Fsync, None));
@@ -227,12 +221,5 @@ mod tests {
 
         let given = of("-D /d --source-data /s -c --restore-command fetch").unwrap();
         assert_eq!(given.missing_wal.restore_command, RestoreCommand::Given("fetch".to_owned()));
-    }
-
-    #[test]
-    fn the_group_may_read_what_it_may_read_already() {
-        for (mode, umask) in [(0o40700, 0o077), (0o40750, 0o027), (0o40740, 0o077), (0o40755, 0o027)] {
-            assert_eq!(umask_for(mode).as_raw_mode(), umask);
-        }
     }
 }

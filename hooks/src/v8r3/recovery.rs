@@ -1,39 +1,36 @@
-//! Bringing a node back: reasons to refuse first, then what changes something.
+//! Recovers a node: first the reasons to refuse, then the steps that change something.
 
 use std::time::{Duration, Instant};
 
-use super::{Need, Node, attempts, recovery_settings, refuse, slots};
+use super::node::{Need, Node};
+use super::{attach, attempts, recovery_settings, refuse, slots};
 use crate::files;
-use crate::flow::{Decision, Step, StepError, nothing};
+use crate::flow::{Decision, Step, StepError, no_action};
 use crate::recovery_log::timestamp;
 use crate::rejoin::{RewindJob, RewindResult};
 
 pub(super) fn steps<'a>() -> [Step<Node<'a>>; 13] {
     [
-        Step { name: attempts::STEP, look: attempts::look, act: nothing },
-        Step { name: "permission", look: refuse::look_for_permission, act: nothing },
-        Step { name: "templates", look: refuse::look_at_templates, act: nothing },
-        Step { name: "primary", look: refuse::look_at_primary, act: nothing },
-        Step { name: "note of slots", look: slots::look_at_note, act: nothing },
-        Step { name: "detach", look: look_for_detach, act: detach },
-        Step { name: "stop", look: look_for_stop, act: stop },
-        Step { name: "slots", look: slots::look_for_old, act: slots::drop_old },
-        Step { name: "rewind", look: look_for_rewind, act: rewind },
-        Step { name: "configuration", look: look_at_configuration, act: change_configuration },
-        Step { name: "recovery settings", look: recovery_settings::look, act: recovery_settings::write },
-        Step {
-            name: "slot on the primary",
-            look: recovery_settings::look_for_slot,
-            act: recovery_settings::create_slot,
-        },
-        Step { name: "start", look: look_for_start, act: start },
+        Step::new(attempts::STEP, attempts::check, no_action),
+        Step::new("permission", refuse::check_permission, no_action),
+        Step::new("templates", refuse::check_template, no_action),
+        Step::new("primary", refuse::check_primary, no_action),
+        Step::new("record of slots", slots::check_record, no_action),
+        Step::new("detach", check_detach, detach),
+        Step::new("stop", check_stop, stop),
+        Step::new("slots", slots::check_old, slots::drop_old),
+        Step::new("rewind", check_rewind, rewind),
+        Step::new("configuration", check_configuration, change_configuration),
+        Step::new("recovery settings", recovery_settings::check, recovery_settings::write),
+        Step::new("slot on the primary", recovery_settings::check_slot, recovery_settings::create_slot),
+        Step::new("start", check_start, start),
     ]
 }
 
-/// How long a started server may take to answer.
+/// Limit for a started server to answer a query.
 const ANSWER_LIMIT: Duration = Duration::from_secs(90);
 
-fn look_for_detach(node: &mut Node<'_>) -> Result<Decision, StepError> {
+fn check_detach(node: &mut Node<'_>) -> Result<Decision, StepError> {
     node.log.line("if recover node up, let it down , for rewind");
     let is_up = node.me().is_some_and(|me| me.is_up);
     if !is_up || node.server.running()?.is_none() {
@@ -43,11 +40,11 @@ fn look_for_detach(node: &mut Node<'_>) -> Result<Decision, StepError> {
 }
 
 fn detach(node: &mut Node<'_>) -> Result<String, StepError> {
-    super::attach::pcp(node, "pcp_detach_node")?;
+    attach::pcp(node, "pcp_detach_node")?;
     Ok(String::new())
 }
 
-fn look_for_stop(node: &mut Node<'_>) -> Result<Decision, StepError> {
+fn check_stop(node: &mut Node<'_>) -> Result<Decision, StepError> {
     Ok(match node.server.running()? {
         Some(process) => Decision::Act(format!("stop the server (process {process})")),
         None => Decision::Skip(String::new()),
@@ -59,7 +56,7 @@ fn stop(node: &mut Node<'_>) -> Result<String, StepError> {
     Ok(String::new())
 }
 
-fn look_for_rewind(node: &mut Node<'_>) -> Result<Decision, StepError> {
+fn check_rewind(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let primary = node.primary_server()?;
     let data = node.server.data.display();
     Ok(Decision::Act(format!("rewind {data} to {}, if it has diverged", primary.name())))
@@ -75,33 +72,32 @@ fn rewind(node: &mut Node<'_>) -> Result<String, StepError> {
     let job = RewindJob { data: node.server.data.clone(), source, always: node.config.rewinds_always };
     match node.rewinder.rewind(&job) {
         Ok(RewindResult::Rewound) => Ok(String::new()),
-        Ok(RewindResult::NotNeeded) => Ok("this node has not diverged, it is started as it is".into()),
-        // Nothing has been changed: better a standby that only answers questions than none. Whether it receives
-        // is asked after its start.
-        Err(failed) if starts_all_the_same(node.need, failed.is_unfinished) => {
+        Ok(RewindResult::NotNeeded) => Ok("this node has not diverged and is started as it is".into()),
+        // A standby that only serves reads is better than none. A later step checks whether it receives WAL.
+        Err(failed) if starts_despite_failure(node.need, failed.is_unfinished) => {
             let error = failed.into_step(|why| format!("sys_rewind failed: {why}"));
             let hint = error.hint.map(|hint| format!(" HINT: {hint}")).unwrap_or_default();
             node.log.line(&format!("{} ERROR: {}{hint}", timestamp(), error.message));
-            Ok("the data directory is as it was: this standby is started as it is".into())
+            Ok("the data directory is unchanged: this standby is started as it is".into())
         }
         Err(failed) => {
             let state = if failed.is_unfinished {
-                "the data directory is half rewound: the server is not started, and the next run goes on"
+                "the rewind is unfinished: the server is not started, and the next run continues the rewind"
             } else {
-                "the data directory is as it was: the server is not started"
+                "the data directory is unchanged: the server is not started"
             };
             Err(failed.into_step(|why| format!("sys_rewind failed: {why}; {state}")))
         }
     }
 }
 
-/// Whether a server is started although its rewind has failed.
-fn starts_all_the_same(need: Option<Need>, is_unfinished: bool) -> bool {
+/// Whether the server is started although the rewind has failed.
+fn starts_despite_failure(need: Option<Need>, is_unfinished: bool) -> bool {
     !is_unfinished && matches!(need, Some(Need::Down | Need::NotStreaming))
 }
 
-/// The node's own configuration stays; but a standby must not wait for standbys of its own.
-fn look_at_configuration(node: &mut Node<'_>) -> Result<Decision, StepError> {
+/// The node keeps its own configuration, except that a standby must not wait for synchronous standbys.
+fn check_configuration(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let names = node.server.names();
     let path = node.server.data.join(names.config_file);
     if is_empty(&files::read_bytes(&path)?) {
@@ -145,11 +141,11 @@ fn is_empty(file: &Option<Vec<u8>>) -> bool {
     file.as_ref().is_none_or(|bytes| bytes.trim_ascii().is_empty())
 }
 
-/// The file with every line that sets `synchronous_standby_names` made a comment.
+/// The file with every line that sets `synchronous_standby_names` commented out.
 fn without_synchronous(file: &[u8]) -> Vec<u8> {
     let mut new = Vec::new();
     for line in file.split_inclusive(|byte| *byte == b'\n') {
-        if files::is_about(line, "synchronous_standby_names") {
+        if files::sets(line, "synchronous_standby_names") {
             new.push(b'#');
         }
         new.extend_from_slice(line);
@@ -157,7 +153,7 @@ fn without_synchronous(file: &[u8]) -> Vec<u8> {
     new
 }
 
-fn look_for_start(node: &mut Node<'_>) -> Result<Decision, StepError> {
+fn check_start(node: &mut Node<'_>) -> Result<Decision, StepError> {
     Ok(match node.server.running()? {
         Some(_) => Decision::Skip(String::new()),
         None => Decision::Act("start up the kingbase...".into()),
@@ -173,8 +169,8 @@ fn start(node: &mut Node<'_>) -> Result<String, StepError> {
         match answer {
             Ok(answer) if answer.value() == Some("33333") => break,
             _ if node.server.running()?.is_none() => {
-                return Err(StepError::new("the server ended again after it was started")
-                    .hint("Its log tells why; the flow tries again in its next runs, ever more rarely."));
+                return Err(StepError::new("the server stopped again after it was started")
+                    .hint("See its log. Later runs try again, with longer pauses."));
             }
             Err(error) if Instant::now() >= deadline => return Err(StepError::of(&error)),
             _ => std::thread::sleep(Duration::from_millis(500)),
@@ -188,21 +184,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_standby_without_a_change_is_started_after_a_failed_rewind() {
+    fn only_an_unchanged_standby_is_started_after_a_failed_rewind() {
         for (need, starts) in [
             (Need::Down, true),
             (Need::NotStreaming, true),
             (Need::OldPrimary, false),
             (Need::Unfinished, false),
         ] {
-            assert_eq!(starts_all_the_same(Some(need), false), starts, "{need:?}");
-            assert!(!starts_all_the_same(Some(need), true), "{need:?}");
+            assert_eq!(starts_despite_failure(Some(need), false), starts, "{need:?}");
+            assert!(!starts_despite_failure(Some(need), true), "{need:?}");
         }
     }
 
     #[test]
-    fn only_lines_that_set_it_become_comments() {
-        // With a comment in GBK.
+    fn only_lines_that_set_the_parameter_are_commented_out() {
+        // The first line has a comment in GBK.
         let text =
             b"port = 1 # \xb6\xcb\nsynchronous_standby_names = '1 (a, b)'\n# synchronous_standby_names\n\
                      Synchronous_Standby_Names='x'\nsynchronous_commit = on";

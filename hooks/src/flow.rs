@@ -1,40 +1,76 @@
-//! A flow: a table of named steps, run in their order.
+//! A flow: a table of named steps, run in order.
 //!
-//! Each step first looks and then, if there is something to do, does it. Looking changes nothing, so a dry
-//! run is the same table with only the looks. A step looks at the world and not at what earlier runs noted,
-//! so it can be repeated: a flow that was interrupted anywhere is simply run again.
+//! Each step first checks whether there is something to do, and then acts. Checks change nothing, so a dry run performs
+//! only the checks. A check examines the actual state of the node rather than records of earlier runs, so every step
+//! can be repeated: a flow that was interrupted anywhere is completed by running it again.
+//!
+//! ```
+//! use kbrecover_hooks::flow::{Decision, Run, Step, StepState, UNWATCHED, run};
+//!
+//! let steps = [Step::new(
+//!     "double",
+//!     |number: &mut u32| {
+//!         Ok(match *number {
+//!             0..10 => Decision::Act(format!("double {number}")),
+//!             _ => Decision::Skip("it is large enough".to_owned()),
+//!         })
+//!     },
+//!     |number: &mut u32| {
+//!         *number *= 2;
+//!         Ok(format!("it is {number} now"))
+//!     },
+//! )];
+//! let mut number = 8;
+//! let mut run = |how| run(&steps, &mut number, how, UNWATCHED, &mut |_, _| {}, &mut |_| {}).end();
+//! assert_eq!(run(Run::Dry), StepState::Would);
+//! assert_eq!(run(Run::Real), StepState::Done);
+//! assert_eq!(run(Run::Real), StepState::Skipped);
+//! assert_eq!(number, 16);
+//! ```
 
 use std::time::{Duration, Instant};
 
-mod guard;
+use crate::error_chain::chain;
 
-pub use guard::{Guard, GuardError, Interrupted};
-
-/// One step of a flow over the context `C`.
+/// One step of a flow with the context `C`.
+#[non_exhaustive]
 pub struct Step<C> {
-    /// A few words, the same in every run.
+    /// A short name, the same in every run.
     pub name: &'static str,
-    /// What is to be done now. Changes nothing but the context.
-    pub look: fn(&mut C) -> Result<Decision, StepError>,
-    /// Does it, and says what was done; called only after [`Decision::Act`].
+    /// Decides what is to be done. Changes nothing except the context.
+    pub check: fn(&mut C) -> Result<Decision, StepError>,
+    /// Does it and returns a message about the result. Called only after [`Decision::Act`].
     pub act: fn(&mut C) -> Result<String, StepError>,
 }
 
-/// What a step came to by looking.
+impl<C> Step<C> {
+    /// A step of this name.
+    pub const fn new(
+        name: &'static str,
+        check: fn(&mut C) -> Result<Decision, StepError>,
+        act: fn(&mut C) -> Result<String, StepError>,
+    ) -> Step<C> {
+        Step { name, check, act }
+    }
+}
+
+/// The result of a check. The text of each variant is for the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Decision {
-    /// Nothing is to be done here, for this reason; the flow goes on.
+    /// There is nothing to do, for this reason; the flow continues.
     Skip(String),
-    /// This is to be done.
+    /// This has to be done.
     Act(String),
-    /// The flow ends here, and all is well.
+    /// The flow ends here successfully.
     Finish(String),
-    /// The flow ends here because it must not go on; nothing has been changed by this step.
+    /// The flow must not continue. This step has changed nothing.
     Refuse(String),
 }
 
-/// A step that failed.
+/// The failure of a step.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 #[error("{message}")]
 pub struct StepError {
     /// What failed, on what, and why.
@@ -49,70 +85,87 @@ impl StepError {
         StepError { message: message.into(), hint: None }
     }
 
-    /// The same with a hint.
+    /// The same error with a hint.
     pub fn hint(self, hint: impl Into<String>) -> StepError {
         StepError { hint: Some(hint.into()), ..self }
     }
 
-    /// The text of an error with all its sources.
+    /// An error with the text of another one and of all its sources.
     pub fn of(error: &dyn std::error::Error) -> StepError {
-        StepError::new(crate::chain(error))
+        StepError::new(chain(error))
     }
 }
 
-/// A moment of an action, for whoever watches the flow from outside.
+/// A moment of an action.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Moment {
-    /// It is about to begin.
+    /// The action is about to begin.
     Begin,
-    /// It has been done.
+    /// The action has succeeded.
     Done,
 }
 
-/// Hears of each action of a flow, by the name of its step.
+impl Moment {
+    /// One word in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Moment::Begin => "begin",
+            Moment::Done => "done",
+        }
+    }
+}
+
+/// Called at the beginning and the end of each action, with the name of its step.
 pub type Watch<'a> = &'a dyn Fn(&'static str, Moment);
 
-/// Whether anything is changed.
+/// Does nothing.
+pub const UNWATCHED: Watch<'static> = &|_, _| {};
+
+/// Whether a flow acts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Run {
-    /// Look and act.
+    /// Check and act.
     Real,
-    /// Only look.
+    /// Only check: a dry run.
     Dry,
 }
 
-/// How one step went.
+/// The result of one step.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct StepResult {
-    /// Its name.
+    /// The name of the step.
     pub name: &'static str,
-    /// What it came to.
+    /// Its outcome.
     pub state: StepState,
-    /// The words for it.
+    /// A message about it; may be empty.
     pub text: String,
-    /// How long it took.
+    /// The time it took.
     pub elapsed: Duration,
 }
 
-/// What became of a step.
+/// The outcome of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum StepState {
     /// There was nothing to do.
     Skipped,
-    /// It was done.
+    /// Its action was done.
     Done,
-    /// A dry run: it would be done.
+    /// In a dry run: its action would be done.
     Would,
-    /// It ended the flow well.
+    /// It ended the flow successfully.
     Finished,
-    /// It ended the flow because going on is not allowed.
+    /// It ended the flow because the flow must not continue.
     Refused,
     /// It failed.
     Failed,
 }
 
 impl StepState {
-    /// One lower-case word for reports.
+    /// One word in lower case, for reports.
     pub fn name(self) -> &'static str {
         match self {
             StepState::Skipped => "skipped",
@@ -125,41 +178,42 @@ impl StepState {
     }
 }
 
-/// How a flow went.
+/// The result of a flow.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct FlowReport {
-    /// The steps that were come to, in order.
+    /// The steps that were run, in order.
     pub steps: Vec<StepResult>,
-    /// The failure's hint.
+    /// The hint of the step that failed.
     pub hint: Option<String>,
 }
 
 impl FlowReport {
-    /// The end of the flow: the state of its last step.
+    /// The outcome of the flow, which is that of its last step.
     pub fn end(&self) -> StepState {
         self.steps.last().map_or(StepState::Skipped, |step| step.state)
     }
 
-    /// Whether it ended well.
+    /// Whether the flow neither failed nor was refused.
     pub fn is_success(&self) -> bool {
         !matches!(self.end(), StepState::Refused | StepState::Failed)
     }
 }
 
-/// Runs the steps in their order until one ends the flow. `tell` hears of each when it is over, `begun` of
-/// each action before it begins.
+/// Runs the steps in order until one of them ends the flow. `begun` is called before each action with the name of the
+/// step and what it is going to do, `ended` after each step.
 pub fn run<C>(
     steps: &[Step<C>],
     context: &mut C,
     run: Run,
     watch: Watch<'_>,
     begun: &mut dyn FnMut(&'static str, &str),
-    tell: &mut dyn FnMut(&StepResult),
+    ended: &mut dyn FnMut(&StepResult),
 ) -> FlowReport {
     let mut report = FlowReport { steps: Vec::new(), hint: None };
     for step in steps {
         let since = Instant::now();
-        let (state, text, hint) = match (step.look)(context) {
+        let (state, text, hint) = match (step.check)(context) {
             Ok(Decision::Skip(why)) => (StepState::Skipped, why, None),
             Ok(Decision::Finish(why)) => (StepState::Finished, why, None),
             Ok(Decision::Refuse(why)) => (StepState::Refused, why, None),
@@ -178,7 +232,7 @@ pub fn run<C>(
             Err(error) => (StepState::Failed, error.message, error.hint),
         };
         let result = StepResult { name: step.name, state, text, elapsed: since.elapsed() };
-        tell(&result);
+        ended(&result);
         report.steps.push(result);
         report.hint = hint;
         if matches!(state, StepState::Finished | StepState::Refused | StepState::Failed) {
@@ -188,8 +242,8 @@ pub fn run<C>(
     report
 }
 
-/// The action of a step that only looks.
-pub fn nothing<C>(_: &mut C) -> Result<String, StepError> {
+/// The action of a step that only checks.
+pub fn no_action<C>(_: &mut C) -> Result<String, StepError> {
     Ok(String::new())
 }
 
@@ -200,10 +254,10 @@ mod tests {
     type Trace = Vec<String>;
 
     const STEPS: &[Step<Trace>] = &[
-        Step { name: "first", look: |_| Ok(Decision::Skip("fine".into())), act: nothing },
+        Step { name: "first", check: |_| Ok(Decision::Skip("fine".into())), act: no_action },
         Step {
             name: "second",
-            look: |trace| {
+            check: |trace| {
                 Ok(if trace.contains(&"done".to_owned()) {
                     Decision::Skip("is done".into())
                 } else {
@@ -217,16 +271,16 @@ mod tests {
         },
         Step {
             name: "third",
-            look: |trace| {
+            check: |trace| {
                 if trace.len() > 5 {
                     Err(StepError::new("full").hint("empty it"))
                 } else {
                     Ok(Decision::Finish("well".into()))
                 }
             },
-            act: nothing,
+            act: no_action,
         },
-        Step { name: "never", look: |_| unreachable!(), act: nothing },
+        Step { name: "never", check: |_| unreachable!(), act: no_action },
     ];
 
     fn states(trace: &mut Trace, how: Run) -> (Vec<StepState>, FlowReport) {
@@ -235,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dry_run_only_looks_and_a_second_run_finds_it_done() {
+    fn a_dry_run_only_checks_and_a_second_run_skips_what_is_done() {
         use StepState::{Done, Failed, Finished, Skipped, Would};
         let mut trace = Trace::new();
         assert_eq!(states(&mut trace, Run::Dry).0, [Skipped, Would, Finished]);

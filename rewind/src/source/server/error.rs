@@ -1,4 +1,4 @@
-//! What a server said, or what became of the connection to it. In libpq's words where it has some.
+//! Errors of a server and of the connection to it. Where libpq has a message for the condition, it is used verbatim.
 
 use std::fmt;
 use std::io;
@@ -6,22 +6,24 @@ use std::path::PathBuf;
 
 use tokio_postgres::error::SqlState;
 
-/// What a server said, or what became of the connection to it.
+/// An error of a server, or of the connection to it.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum ServerError {
-    /// A server's answer, or the end of a connection that worked.
+    /// An error reported by the server, or the loss of an established connection.
     Postgres(tokio_postgres::Error),
-    /// Why there is no connection.
+    /// No connection was established.
     Connect(ConnectProblem),
 }
 
-/// Why a connection did not come about, one variant for each thing a user can be told.
+/// Why a connection could not be established. The messages are those of libpq.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConnectProblem {
-    /// What the operating system said of the socket.
+    /// An operating system error on the socket.
     #[error("{0}")]
     Socket(io::Error),
-    /// A path no socket can have.
+    /// The path of a Unix-domain socket is too long.
     #[error("Unix-domain socket path \"{path}\" is too long (maximum {maximum} bytes)")]
     SocketPath {
         /// The path.
@@ -29,76 +31,77 @@ pub enum ConnectProblem {
         /// The limit of the operating system.
         maximum: usize,
     },
-    /// The server hung up.
+    /// The server closed the connection.
     #[error("server closed the connection unexpectedly")]
     Closed,
-    /// `requirepeer` wants another.
+    /// The server process runs as another user than `requirepeer` requires.
     #[error("requirepeer specifies \"{wanted}\", but actual peer user name is \"{actual}\"")]
     Peer {
-        /// Who it should be.
+        /// The required user.
         wanted: String,
-        /// Who it is.
+        /// The actual user.
         actual: String,
     },
-    /// The server has no TLS, and `sslmode` insists.
+    /// The server does not support TLS, but `sslmode` requires it.
     #[error("server does not support SSL, but SSL was required")]
     SslRefused,
-    /// No answer to the request for TLS that could be one.
+    /// The response to the TLS request is none of those defined.
     #[error("received invalid response to SSL negotiation: {}", char::from(*answer).escape_default())]
     SslAnswer {
-        /// What came.
+        /// The byte received.
         answer: u8,
     },
-    /// An error in place of such an answer. Nobody vouches for its text.
+    /// The server answered the TLS request with an error. Its text is not shown, because the server has not been
+    /// authenticated.
     #[error("server sent an error response during SSL exchange")]
     SslErrorAnswer,
-    /// The handshake failed.
+    /// The TLS handshake failed.
     #[error("SSL error: {reason}")]
     Ssl {
-        /// Why, in OpenSSL's words.
+        /// OpenSSL's error message.
         reason: String,
     },
-    /// The connection broke under the handshake.
+    /// The connection was lost during the TLS handshake.
     #[error("SSL SYSCALL error: {reason}")]
     SslSystem {
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// TLS, but not agreed to be for PostgreSQL.
+    /// Direct TLS without ALPN: the other end may not be a PostgreSQL server.
     #[error("direct SSL connection was established without ALPN protocol negotiation extension")]
     NoAlpn,
-    /// There is nothing to check the server's certificate by.
+    /// The root certificate file does not exist, but `sslmode` requires verification.
     #[error("root certificate file \"{}\" does not exist", path.display())]
     NoRootFile {
         /// The file.
         path: PathBuf,
     },
-    /// The same, and the usual place is unknown.
+    /// The default location of the root certificate file is unknown.
     #[error("could not get home directory to locate root certificate file")]
     NoHome,
-    /// A file of TLS that could not be read.
+    /// A certificate or key file could not be used.
     #[error("could not {doing} \"{}\": {reason}", path.display())]
     SslFile {
-        /// What was being done, with which kind of file.
+        /// The failed action and the kind of file.
         doing: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// A certificate without its key.
+    /// The client certificate exists, but its private key does not.
     #[error("certificate present, but not private key file \"{}\"", path.display())]
     NoKey {
-        /// Where the key should be.
+        /// The expected path of the key.
         path: PathBuf,
     },
-    /// A key that is no file.
+    /// The private key is not a regular file.
     #[error("private key file \"{}\" is not a regular file", path.display())]
     KeyNotFile {
-        /// What should be one.
+        /// Its path.
         path: PathBuf,
     },
-    /// A key others may read.
+    /// The private key may be read by other users.
     #[error(
         "private key file \"{}\" has group or world access; file must have permissions u=rw (0600) or less if owned by the current user, or permissions u=rw,g=r (0640) or less if owned by root",
         path.display()
@@ -107,51 +110,51 @@ pub enum ConnectProblem {
         /// The file.
         path: PathBuf,
     },
-    /// A key to another certificate.
+    /// The private key does not belong to the client certificate.
     #[error("certificate does not match private key file \"{}\": {reason}", path.display())]
     KeyMismatch {
-        /// The key's file.
+        /// The key file.
         path: PathBuf,
-        /// Why, in OpenSSL's words.
+        /// OpenSSL's error message.
         reason: String,
     },
-    /// A certificate for somebody else.
+    /// The server's certificate is for another host.
     #[error("server certificate for {} does not match host name \"{host}\"", certificate_names(first, *others))]
     HostName {
-        /// The first name in it.
+        /// The first name in the certificate.
         first: String,
-        /// How many more there are.
+        /// The number of further names.
         others: usize,
-        /// The name the server was called by.
+        /// The host name in the connection string.
         host: String,
     },
-    /// A certificate for nobody.
+    /// The server's certificate contains no host name.
     #[error("could not get server's host name from server certificate")]
     NoCertificateName,
-    /// A certificate whose name would be read differently by others.
+    /// A name in the server's certificate contains a NUL byte.
     #[error("SSL certificate's name contains embedded null")]
     NulInName,
-    /// No name to check a certificate for.
+    /// `sslmode=verify-full` without a host name.
     #[error("host name must be specified for a verified SSL connection")]
     NoHostName,
-    /// `require_auth` does not allow it.
+    /// `require_auth` does not allow the authentication method.
     #[error("authentication method requirement \"{requirement}\" failed: {reason}")]
     AuthMethod {
-        /// `require_auth`
+        /// The value of `require_auth`.
         requirement: String,
-        /// What the server did.
+        /// The action of the server.
         reason: &'static str,
     },
-    /// `channel_binding=require` is not met, or the server contradicts itself about it.
+    /// `channel_binding=require` is not fulfilled, or the server offers channel binding where it cannot exist.
     #[error("{0}")]
     ChannelBinding(&'static str),
-    /// A way of authentication that is not known here.
+    /// The authentication method is not supported here.
     #[error("{0} not supported")]
     UnknownAuth(String),
-    /// SASL, but none of its mechanisms.
+    /// SASL authentication without a supported mechanism.
     #[error("none of the server's SASL authentication mechanisms are supported")]
     NoMechanism,
-    /// The server asks for a password, and there is none.
+    /// The server requests a password, and none is available.
     #[error("fe_sendauth: no password supplied")]
     NoPassword,
 }
@@ -165,7 +168,7 @@ fn certificate_names(first: &str, others: usize) -> String {
 }
 
 impl ConnectProblem {
-    /// Whether another try may go well: the connection broke, or what came over it made no sense.
+    /// Whether another attempt may succeed: the connection was lost or garbled.
     fn is_transient(&self) -> bool {
         matches!(
             self,
@@ -179,14 +182,10 @@ impl ConnectProblem {
 
     fn hint(&self) -> Option<&'static str> {
         Some(match self {
-            ConnectProblem::Socket(_) => {
-                "Is the server running on that host or socket, and accepting connections there?"
-            }
-            ConnectProblem::Closed => {
-                "The server, or something between, ended the connection; its log may say why."
-            }
+            ConnectProblem::Socket(_) => "Check that the server is running there and accepting connections.",
+            ConnectProblem::Closed => "The server, a proxy or a pooler closed the connection; see its log.",
             ConnectProblem::SslRefused => {
-                "Set ssl = on in the source server, or use sslmode=prefer if the network is safe."
+                "Set ssl = on in the source server, or use sslmode=prefer if the network is trusted."
             }
             ConnectProblem::NoRootFile { .. } | ConnectProblem::NoHome => {
                 "Either provide the file, use the system's trusted roots with sslrootcert=system, or change sslmode to disable server certificate verification."
@@ -194,10 +193,10 @@ impl ConnectProblem {
             ConnectProblem::HostName { .. }
             | ConnectProblem::NoCertificateName
             | ConnectProblem::NoHostName => {
-                "Call the server by the name in its certificate: host=NAME, with hostaddr=ADDRESS if that name does not lead there."
+                "Specify the name in the certificate as host=NAME, and hostaddr=ADDRESS if that name does not resolve to the server."
             }
             ConnectProblem::NoPassword => {
-                "Give a password in the connection string, in PGPASSWORD or in the password file."
+                "Specify the password in a password file, in PGPASSWORD, or in the connection string."
             }
             ConnectProblem::AuthMethod { .. } => "Change require_auth, or the server's pg_hba.conf.",
             _ => return None,
@@ -206,7 +205,7 @@ impl ConnectProblem {
 }
 
 impl ServerError {
-    /// The SQLSTATE, if the server said something.
+    /// The SQLSTATE, if the server reported an error.
     pub fn code(&self) -> Option<&SqlState> {
         match self {
             ServerError::Postgres(error) => error.code(),
@@ -214,34 +213,35 @@ impl ServerError {
         }
     }
 
-    /// Whether the connection was closed, for a reason that is not known here.
-    pub(super) fn is_closed(&self) -> bool {
+    /// Whether the connection was closed, without a known reason.
+    pub(crate) fn is_closed(&self) -> bool {
         matches!(self, ServerError::Postgres(error) if error.is_closed())
     }
 
-    /// Whether it is a matter of the connection or of the server's present state, and not of what was asked.
-    pub(super) fn is_transient(&self) -> bool {
+    /// Whether the error lies in the connection or in a passing state of the server, and not in the request.
+    pub(crate) fn is_transient(&self) -> bool {
         let error = match self {
             ServerError::Connect(problem) => return problem.is_transient(),
             ServerError::Postgres(error) => error,
         };
         let Some(code) = self.code().map(SqlState::code) else {
             let source = std::error::Error::source(error);
-            // The first two of tokio-postgres, for a stream that breaks off or makes no sense.
+            // tokio-postgres has no error kinds to match on: a closed stream, a message out of place, an I/O error.
             return self.is_closed()
                 || error.to_string() == "unexpected message from server"
                 || source.is_some_and(|source| source.is::<io::Error>());
         };
         match code {
-            // Shut down by an administrator, after a crash, not accepting connections yet, idle for too long.
+            // admin_shutdown, crash_shutdown, cannot_connect_now, idle_session_timeout.
             "57P01" | "57P02" | "57P03" | "57P05" => true,
-            // Too many connections: lost ones may still count. A standby's conflict with recovery.
+            // too_many_connections: sessions that were lost may still count. serialization_failure: a standby reports
+            // conflicts with recovery so.
             "53300" | "40001" => true,
             _ => code.starts_with("08"),
         }
     }
 
-    /// Whether no server was reached at all.
+    /// Whether no server was reached.
     pub(crate) fn is_unreachable(&self) -> bool {
         matches!(
             self,
@@ -251,7 +251,7 @@ impl ServerError {
         )
     }
 
-    pub(super) fn hint(&self) -> Option<String> {
+    pub(crate) fn hint(&self) -> Option<String> {
         let error = match self {
             ServerError::Connect(problem) => return problem.hint().map(str::to_owned),
             ServerError::Postgres(error) => error,
@@ -261,25 +261,25 @@ impl ServerError {
         }
         let text = match self.code().map(SqlState::code) {
             Some("53300") => {
-                "Free connections on the source server, or raise the limit (the server's max_connections, or that of the role or the database)."
+                "Close other connections to the source server, or raise the limit (max_connections, or CONNECTION LIMIT of the role or the database)."
             }
             Some("28000" | "28P01") => {
-                "Check user and password in the connection string or the password file, and the server's pg_hba.conf."
+                "Check user and password in the connection string or password file, and pg_hba.conf of the server."
             }
-            Some("3D000") => "Name an existing database with dbname=... in the connection string.",
-            // What the server says of a file its own user may not read.
+            Some("3D000") => "Specify an existing database with dbname=... in the connection string.",
+            // The server reports files that its operating system user may not read with this code.
             Some("42501") if self.to_string().contains("could not open file") => {
-                "The source's own server may not read this file: give it to that server's user, or leave it out with --keep."
+                "The operating system user of the source server may not read this file. Change its owner there, or exclude it with --keep."
             }
             Some("57P03") => "Wait until the source server accepts connections.",
             Some(_) => return None,
-            None => "Is the source server running there, and does it accept connections?",
+            None => "Check that the source server is running and accepting connections.",
         };
         Some(text.to_owned())
     }
 }
 
-/// What the operating system said of the connection.
+/// The operating system error behind an error of the connection.
 fn system_error(error: &tokio_postgres::Error) -> Option<&io::Error> {
     let error = std::error::Error::source(error)?.downcast_ref::<io::Error>()?;
     error.raw_os_error().map(|_| error)
@@ -320,7 +320,7 @@ impl fmt::Display for ServerError {
 impl std::error::Error for ServerError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            // What the server or the operating system said is in Display already.
+            // Display already contains what the server or the operating system reported.
             ServerError::Postgres(error)
                 if error.as_db_error().is_none() && system_error(error).is_none() =>
             {

@@ -1,15 +1,15 @@
-//! One run at a time, and the memory of one that was interrupted.
+//! Ensures that one run of the V8R3 flow is in progress at a time, and detects that the previous run was interrupted.
 //!
-//! Two files that the V8R3 scripts also use, so that a script and this program keep out of each other's way:
-//! a lock file, and a flag file of two lines (`1` while a run is under way and `0` after it; the process).
+//! The lock file and the flag file are those of the V8R3 scripts, so that a script and this program exclude each other.
+//! The flag file has two lines: `1` during a run and `0` after it; the process ID.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::files::{open_for_lock as open, read_note};
+use crate::files::{open_for_lock as open, read_state_file};
 
-/// Holds the lock of a flow; its end is noted by [`Guard::finish`].
+/// The lock of a run. [`Guard::finish`] records that the run has ended.
 #[derive(Debug)]
 pub struct Guard {
     _lock: File,
@@ -17,38 +17,40 @@ pub struct Guard {
     interrupted: Option<Interrupted>,
 }
 
-/// An earlier run that did not come to its end.
+/// An earlier run that was interrupted.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Interrupted {
-    /// Its process, if that is known.
+    /// Its process ID, if the flag file contains one.
     pub process: Option<u32>,
 }
 
-/// Why a flow may not run.
+/// Why a run may not begin or end.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum GuardError {
-    /// Another one runs.
-    #[error("another process is at work (lock file \"{}\")", path.display())]
+    /// Another run is in progress.
+    #[error("another run is in progress (lock file \"{}\")", path.display())]
     Taken {
         /// The lock file.
         path: PathBuf,
     },
-    /// A file could not be used.
+    /// The lock file or the flag file could not be opened, locked or written.
     #[error("could not use file \"{}\"", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
 }
 
 impl Guard {
-    /// Takes the lock file and looks whether the run before was interrupted.
+    /// Takes the lock, and reads whether the previous run was interrupted.
     ///
     /// # Errors
-    /// Another process has the lock, or the files cannot be used.
+    /// Another process holds the lock, or the lock file cannot be opened.
     pub fn take(lock: &Path, flag: &Path) -> Result<Guard, GuardError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -60,35 +62,35 @@ impl Guard {
             Err(TryLockError::WouldBlock) => return Err(GuardError::Taken { path: lock.to_owned() }),
             Err(TryLockError::Error(source)) => return Err(failed(lock)(source)),
         }
-        let text = read_note(flag).unwrap_or_default();
+        let text = read_state_file(flag).unwrap_or_default();
         let mut lines = text.lines();
         let interrupted = (lines.next().map(str::trim) == Some("1"))
             .then(|| Interrupted { process: lines.next().and_then(|line| line.trim().parse().ok()) });
         Ok(Guard { _lock: file, flag: flag.to_owned(), interrupted })
     }
 
-    /// The run before, if it did not come to its end.
+    /// The previous run, if it was interrupted.
     pub fn interrupted(&self) -> Option<&Interrupted> {
         self.interrupted.as_ref()
     }
 
-    /// Notes that a run is under way.
+    /// Records that a run is in progress.
     ///
     /// # Errors
     /// The flag file cannot be written.
     pub fn begin(&self) -> Result<(), GuardError> {
-        self.note(&format!("1\n{}\n", std::process::id()))
+        self.record(&format!("1\n{}\n", std::process::id()))
     }
 
-    /// Notes that the run has come to its end.
+    /// Records that the run has ended.
     ///
     /// # Errors
     /// The flag file cannot be written.
     pub fn finish(self) -> Result<(), GuardError> {
-        self.note("0\n")
+        self.record("0\n")
     }
 
-    fn note(&self, text: &str) -> Result<(), GuardError> {
+    fn record(&self, text: &str) -> Result<(), GuardError> {
         let write = || {
             let mut file = open(&self.flag)?;
             file.set_len(0)?;
@@ -103,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_at_a_time_and_an_interrupted_run_is_remembered() {
+    fn runs_exclude_each_other_and_an_interrupted_one_is_detected() {
         let dir = tempfile::tempdir().unwrap();
         let (lock, flag) = (dir.path().join("lock"), dir.path().join("flag"));
         let guard = Guard::take(&lock, &flag).unwrap();
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_not_followed() {
+    fn symbolic_links_are_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         let (link, victim) = (dir.path().join("lock"), dir.path().join("victim"));
         std::os::unix::fs::symlink(&victim, &link).unwrap();

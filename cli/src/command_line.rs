@@ -1,0 +1,246 @@
+//! The command line.
+//!
+//! Options have the long and short names of pg_rewind and sys_rewind. Usage errors have their words and
+//! their exit status.
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+
+use crate::commands::grants::GrantsArgs;
+use crate::commands::hook::HookArgs;
+use crate::commands::inspect::InspectArgs;
+use crate::commands::package::{CompletionsArgs, ManArgs};
+use crate::commands::rewind::RewindArgs;
+use crate::commands::status::StatusArgs;
+use crate::passwords::without_password;
+
+/// What the command line asks for.
+pub(crate) enum Invocation {
+    /// Run a command.
+    Run(Command),
+    /// Print this text and exit.
+    Help(String),
+    /// Report a usage error.
+    Wrong(WrongUsage),
+}
+
+/// A usage error.
+#[derive(PartialEq, Debug)]
+pub(crate) struct WrongUsage {
+    /// What is wrong.
+    pub(crate) message: String,
+    /// The command whose `--help` the hint names.
+    pub(crate) command: String,
+}
+
+/// Parses the command line, which starts with the program's name.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let command = match arguments.get(1).and_then(|argument| argument.to_str()) {
+        Some("rewind") => "kbrecover rewind",
+        Some("status") => "kbrecover status",
+        Some("grants") => "kbrecover grants",
+        Some("inspect") => "kbrecover inspect",
+        Some("hook") => "kbrecover hook",
+        Some("completions") => "kbrecover completions",
+        Some("man") => "kbrecover man",
+        _ => "kbrecover",
+    };
+    let wrong = |message: String| {
+        let message = without_password(&message);
+        Invocation::Wrong(WrongUsage { message, command: command.to_owned() })
+    };
+    match Cli::try_parse_from(arguments) {
+        Ok(Cli { command: Some(command), .. }) => Invocation::Run(command),
+        Ok(Cli { command: None, .. }) => wrong("no command specified".to_owned()),
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            Invocation::Help(error.render().to_string())
+        }
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let known =
+                if command == "kbrecover inspect" { " (control, wal, pagemap or history)" } else { "" };
+            wrong(format!("no subcommand specified{known}"))
+        }
+        Err(error) => wrong(message_of(&error)),
+    }
+}
+
+/// Brings a former primary back as a standby of the new primary
+#[derive(Parser)]
+#[command(name = "kbrecover", version, propagate_version = true, infer_long_args = true)]
+#[command(disable_help_subcommand = true, disable_help_flag = true, max_term_width = 100)]
+struct Cli {
+    /// Show this help
+    #[arg(short = '?', short_alias = 'h', long, global = true, action = ArgAction::HelpShort)]
+    help: Option<bool>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Rewind a stopped data directory so that it can follow the source
+    Rewind(Box<RewindArgs>),
+    /// Print the SQL that grants a role the privileges to read the source
+    Grants(GrantsArgs),
+    /// Show the state of a data directory
+    Status(StatusArgs),
+    /// Show the contents of a control file, of WAL or of a timeline history
+    Inspect(Box<InspectArgs>),
+    /// Recover a node of a cluster; to be called by cron or a cluster manager
+    Hook(Box<HookArgs>),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page of kbrecover, or write a page for each command
+    Man(ManArgs),
+}
+
+/// The definition of the command line, from which completions and manual pages are generated. Each
+/// command has its full name there, `kbrecover-rewind`; its `--version` shows the program's name only.
+pub(crate) fn description() -> clap::Command {
+    fn named(command: clap::Command, name: &str) -> clap::Command {
+        let name = name.to_owned();
+        command.display_name(name.clone()).mut_subcommands(|command| {
+            let name = format!("{name}-{}", command.get_name());
+            named(command, &name)
+        })
+    }
+    named(Cli::command(), "kbrecover")
+}
+
+/// The error on one line, without clap's usage text.
+fn message_of(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
+        && !argument.starts_with('-')
+    {
+        return format!("too many command-line arguments (first is \"{argument}\")");
+    }
+    let text = error.render().to_string();
+    let lines: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let text = lines.join(" ");
+    text.strip_prefix("error: ").unwrap_or(&text).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::{NonZeroU64, NonZeroUsize};
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::commands::rewind::DeltaChoice;
+    use crate::values::Format;
+
+    fn rewind_args(arguments: &str) -> RewindArgs {
+        let words = ["kbrecover", "rewind"].into_iter().chain(arguments.split_whitespace());
+        match parse(words.map(OsString::from)) {
+            Invocation::Run(Command::Rewind(args)) => *args,
+            Invocation::Run(_) => panic!("another command"),
+            Invocation::Help(text) => panic!("{text}"),
+            Invocation::Wrong(wrong) => panic!("{wrong:?}"),
+        }
+    }
+
+    fn wrong(arguments: &[&str]) -> WrongUsage {
+        match parse(arguments.iter().map(OsString::from)) {
+            Invocation::Wrong(wrong) => wrong,
+            _ => panic!("{arguments:?} was accepted"),
+        }
+    }
+
+    #[test]
+    fn the_command_definition_is_valid() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn options_have_aliases_letters_and_abbreviations() {
+        for target in [
+            "-D /d",
+            "-D/d",
+            "--target-data /d",
+            "--target-data=/d",
+            "--target-pgdata=/d",
+            "--target-kingbase-data=/d",
+            "--target-d /d",
+            "-PD /d",
+            "-D /other -D /d",
+        ] {
+            assert_eq!(rewind_args(target).target_data, Some(PathBuf::from("/d")), "{target}");
+        }
+        let args = rewind_args(
+            "-nPRcN -j 4 --source-pgdata=/s --wal-dir a --debug --wal-dir=b -P --format json --bindir /b \
+             --ensure-shutdown --copy-all-changed --restore-command cp --config-file=/c",
+        );
+        assert!(args.dry_run && args.progress && args.write_recovery_conf && args.restore_target_wal);
+        assert!(args.no_sync && args.copy_all_changed && args.debug && args.ensure_shutdown);
+        assert_eq!(args.wal_dir, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!((args.jobs, args.format), (NonZeroUsize::new(4), Format::Json));
+        assert_eq!(args.source_data, Some(PathBuf::from("/s")));
+        assert_eq!(args.restore_command.as_deref(), Some("cp"));
+        assert_eq!(rewind_args("").format, Format::Text);
+        assert_eq!((rewind_args("").delta, rewind_args("").max_rate), (DeltaChoice::Auto, None));
+        assert_eq!(rewind_args("--delta on --delta off").delta, DeltaChoice::Off);
+        for (text, bytes) in [("32", 32 << 10), ("32k", 32 << 10), ("5M", 5 << 20), ("2G", 2 << 30)] {
+            let args = rewind_args(&format!("--max-rate {text}"));
+            assert_eq!(args.max_rate.map(NonZeroU64::get), Some(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn help_and_version_need_no_other_option() {
+        for (arguments, expected) in [
+            (vec!["kbrecover", "--version"], "kbrecover 0."),
+            (vec!["kbrecover", "rewind", "-V"], "kbrecover 0."),
+            (vec!["kbrecover", "--help"], "rewind"),
+            (vec!["kbrecover", "rewind", "--help"], "--target-data"),
+            (vec!["kbrecover", "rewind", "-?"], "--wal-dir"),
+            (vec!["kbrecover", "rewind", "-D", "/d", "-h"], "--restore-target-wal"),
+        ] {
+            match parse(arguments.iter().map(OsString::from)) {
+                Invocation::Help(text) => assert!(text.contains(expected), "{text}"),
+                _ => panic!("{arguments:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn usage_errors_have_the_words_of_pg_rewind() {
+        let usage = wrong(&["kbrecover", "rewind", "-D", "/d", "extra"]);
+        assert_eq!(usage.message, "too many command-line arguments (first is \"extra\")");
+        assert_eq!(usage.command, "kbrecover rewind");
+        assert_eq!(
+            wrong(&["kbrecover", "rewind", "--nonsense"]).message,
+            "unexpected argument '--nonsense' found"
+        );
+        for jobs in ["0", "-1", "x", "99999999999999999999"] {
+            let message = wrong(&["kbrecover", "rewind", &format!("-j{jobs}")]).message;
+            let expected = "for '--jobs <N>': must be a positive integer";
+            assert!(message.ends_with(expected) && message.contains(jobs), "{message}");
+        }
+        for rate in ["0", "M", "-1", "1.5M", "1T", "99999999999999999999", "18014398509481984k"] {
+            let message = wrong(&["kbrecover", "rewind", &format!("--max-rate={rate}")]).message;
+            assert!(message.contains("for '--max-rate <RATE>': must be a positive integer"), "{message}");
+        }
+        assert!(wrong(&["kbrecover", "rewind", "--format", "xml"]).message.contains("xml"));
+        assert!(wrong(&["kbrecover", "rewind", "-D"]).message.contains("--target-data"));
+        assert_eq!(wrong(&["kbrecover"]).message, "no command specified");
+        assert_eq!(wrong(&["kbrecover", "undo"]).command, "kbrecover");
+        let usage = wrong(&["kbrecover", "inspect"]);
+        assert_eq!(usage.message, "no subcommand specified (control, wal, pagemap or history)");
+        assert_eq!(usage.command, "kbrecover inspect");
+        assert_eq!(wrong(&["kbrecover", "hook"]).message, "no subcommand specified");
+        assert!(wrong(&["kbrecover", "inspect", "wal", "f", "--block", "1"]).message.contains("--relation"));
+        assert!(wrong(&["kbrecover", "inspect", "wal", "f", "--start", "1"]).message.contains("--start"));
+    }
+
+    #[test]
+    fn usage_errors_do_not_repeat_passwords() {
+        let usage = wrong(&["kbrecover", "rewind", "--source-server=host=a", "password=s3cret"]);
+        assert_eq!(usage.message, "too many command-line arguments (first is \"password=********\")");
+    }
+}

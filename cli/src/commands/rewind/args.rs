@@ -1,0 +1,216 @@
+//! The options of `kbrecover rewind`.
+
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::values::{Format, flavor_names};
+
+const AFTER_HELP: &str = "\
+Copies from the source only what has changed since the two histories diverged. The target can then be started as a \
+standby. Changes that only the target has made since then are lost.
+
+The target keeps its own configuration files, keys, certificates, logs and standby.signal. With --keep none they are \
+replaced by the source's, as pg_rewind does. Data files cannot be kept.
+
+Exit status: 0 if the rewind succeeded or was not needed; 1 if it failed and the target is unchanged; 2 if it failed \
+and the target is partly changed: no server starts on it until the same command has been run again.";
+
+/// The options of `kbrecover rewind`.
+#[derive(Args)]
+#[command(display_name = "kbrecover", after_help = AFTER_HELP)]
+pub(crate) struct RewindArgs {
+    /// Data directory to rewind; its server must be stopped
+    #[arg(short = 'D', long, value_name = "DIR", overrides_with = "target_data", help_heading = "Target")]
+    #[arg(visible_alias = "target-pgdata", visible_alias = "target-kingbase-data")]
+    pub(crate) target_data: Option<PathBuf>,
+
+    /// Product that created both directories (default: detected)
+    #[arg(long, value_name = "NAME", value_parser = flavor_names(), overrides_with = "flavor")]
+    #[arg(help_heading = "Target")]
+    pub(crate) flavor: Option<String>,
+
+    /// The target's postgresql.conf, if it is not found automatically
+    #[arg(long, value_name = "FILE", overrides_with = "config_file", help_heading = "Target")]
+    pub(crate) config_file: Option<PathBuf>,
+
+    /// Run the target's own server first to finish crash recovery (default: only read its WAL)
+    #[arg(long, overrides_with_all = ["ensure_shutdown", "no_ensure_shutdown"], help_heading = "Target")]
+    pub(crate) ensure_shutdown: bool,
+
+    /// Refuse a target that was not shut down cleanly
+    #[arg(long, overrides_with_all = ["no_ensure_shutdown", "ensure_shutdown"], help_heading = "Target")]
+    pub(crate) no_ensure_shutdown: bool,
+
+    /// Directory with the programs of the target's server, for --ensure-shutdown
+    #[arg(long, value_name = "DIR", overrides_with = "bindir", help_heading = "Target")]
+    pub(crate) bindir: Option<PathBuf>,
+
+    /// Running server to copy from, as a libpq connection string
+    #[arg(
+        long,
+        value_name = "CONNSTR",
+        overrides_with = "source_server",
+        help_heading = "Source (a server or a directory)"
+    )]
+    pub(crate) source_server: Option<String>,
+
+    /// Data directory of a stopped server to copy from
+    #[arg(
+        long,
+        value_name = "DIR",
+        overrides_with = "source_data",
+        help_heading = "Source (a server or a directory)"
+    )]
+    #[arg(visible_alias = "source-pgdata")]
+    pub(crate) source_data: Option<PathBuf>,
+
+    /// How long to retry after losing the connection to the source server; 0 disables retries
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, overrides_with = "retry_timeout")]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=31_536_000), help_heading = "Source (a server or a directory)")]
+    pub(crate) retry_timeout: u64,
+
+    /// Directory with copies of missing WAL files (can be given several times)
+    #[arg(long, value_name = "DIR", help_heading = "WAL missing from the target")]
+    pub(crate) wal_dir: Vec<PathBuf>,
+
+    /// Fetch missing WAL files with restore_command from the target's configuration
+    #[arg(
+        short = 'c',
+        long,
+        overrides_with = "restore_target_wal",
+        help_heading = "WAL missing from the target"
+    )]
+    pub(crate) restore_target_wal: bool,
+
+    /// Fetch missing WAL files with this command (%f: file name, %p: path to restore it to)
+    #[arg(long, value_name = "CMD", overrides_with = "restore_command")]
+    #[arg(help_heading = "WAL missing from the target")]
+    pub(crate) restore_command: Option<String>,
+
+    /// Show the plan of the rewind and change nothing
+    #[arg(short = 'n', long, overrides_with = "dry_run", help_heading = "Behavior")]
+    pub(crate) dry_run: bool,
+
+    /// Like --dry-run, and also check everything that could make the rewind fail
+    #[arg(long, overrides_with = "check", help_heading = "Behavior")]
+    pub(crate) check: bool,
+
+    /// Only warn if there seems to be too little free space
+    #[arg(long, overrides_with = "ignore_free_space", help_heading = "Behavior")]
+    pub(crate) ignore_free_space: bool,
+
+    /// Keep matching files of the target, in addition to the default ones; "none" drops the defaults (can be given
+    /// several times)
+    #[arg(long, value_name = "GLOB", help_heading = "Behavior")]
+    pub(crate) keep: Vec<String>,
+
+    /// Before the first change, save the target's WAL from the point of divergence on in this directory
+    #[arg(long, value_name = "DIR", overrides_with = "keep_diverged", help_heading = "Behavior")]
+    pub(crate) keep_diverged: Option<PathBuf>,
+
+    /// With --keep-diverged, also save all other data that will be overwritten or removed
+    #[arg(long, requires = "keep_diverged", overrides_with = "keep_diverged_blocks")]
+    #[arg(help_heading = "Behavior")]
+    pub(crate) keep_diverged_blocks: bool,
+
+    /// Before the first change, archive the target's WAL files that are ready, with its archive_command
+    #[arg(long, overrides_with = "archive_ready", help_heading = "Behavior")]
+    pub(crate) archive_ready: bool,
+
+    /// Configure the target as a standby of --source-server
+    #[arg(short = 'R', long, overrides_with = "write_recovery_conf", help_heading = "Behavior")]
+    pub(crate) write_recovery_conf: bool,
+
+    /// Copy every block that the target changed, even those that replay restores
+    #[arg(long, overrides_with = "copy_all_changed", help_heading = "Behavior")]
+    pub(crate) copy_all_changed: bool,
+
+    /// Rewind even a target that is on the source's timeline and could follow it unchanged
+    #[arg(long, overrides_with = "same_timeline_resync", help_heading = "Behavior")]
+    pub(crate) same_timeline_resync: bool,
+
+    /// Do not wait until the changes are safely on disk
+    #[arg(short = 'N', long, overrides_with = "no_sync", help_heading = "Behavior")]
+    pub(crate) no_sync: bool,
+
+    /// How to make changes durable: fsync of each changed file, or syncfs of whole file systems
+    #[arg(long, value_enum, value_name = "METHOD", default_value = "fsync", overrides_with = "sync_method")]
+    #[arg(help_heading = "Behavior")]
+    pub(crate) sync_method: SyncMethod,
+
+    /// When to compare files and copy only what differs, instead of copying them whole
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", overrides_with = "delta")]
+    #[arg(help_heading = "Behavior")]
+    pub(crate) delta: DeltaChoice,
+
+    /// Maximum transfer rate per second, in kB or with suffix k, M or G
+    #[arg(long, value_name = "RATE", overrides_with = "max_rate", help_heading = "Behavior")]
+    #[arg(value_parser = rate)]
+    pub(crate) max_rate: Option<NonZeroU64>,
+
+    /// Number of threads and connections [default: a thread per processor, 2 to 4 connections]
+    #[arg(short = 'j', long, value_name = "N", overrides_with = "jobs", help_heading = "Behavior")]
+    #[arg(value_parser = positive)]
+    pub(crate) jobs: Option<NonZeroUsize>,
+
+    /// Show progress
+    #[arg(short = 'P', long, overrides_with = "progress", help_heading = "Output")]
+    pub(crate) progress: bool,
+
+    /// Show debugging messages
+    #[arg(long, overrides_with = "debug", help_heading = "Output")]
+    pub(crate) debug: bool,
+
+    /// What to print on standard output: the plan of a dry run (text), or a report on any run (json)
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", overrides_with = "format")]
+    #[arg(help_heading = "Output")]
+    pub(crate) format: Format,
+}
+
+/// How changes are made durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum SyncMethod {
+    Fsync,
+    Syncfs,
+}
+
+/// When files are compared instead of being copied whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum DeltaChoice {
+    /// Unless copying turns out to be faster
+    Auto,
+    /// Always
+    On,
+    /// Never
+    Off,
+}
+
+/// Parses a number of threads.
+fn positive(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "must be a positive integer".to_owned())
+}
+
+/// Parses a rate as pg_basebackup does, a number of kB or one with a suffix, into bytes per second.
+fn rate(text: &str) -> Result<NonZeroU64, String> {
+    let (number, unit) = match text.strip_suffix(['k', 'M', 'G']) {
+        Some(number) if text.ends_with('M') => (number, 1 << 20),
+        Some(number) if text.ends_with('G') => (number, 1 << 30),
+        Some(number) => (number, 1 << 10),
+        None => (text, 1 << 10),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| NonZeroU64::new(number.checked_mul(unit)?));
+    bytes.ok_or_else(|| "must be a positive integer, in kB or with suffix k, M or G".to_owned())
+}
+
+/// Parses a line of arguments.
+#[cfg(test)]
+pub(super) fn rewind_args(arguments: &str) -> RewindArgs {
+    use clap::FromArgMatches;
+    let command = RewindArgs::augment_args(clap::Command::new("rewind").no_binary_name(true));
+    let matches = command.try_get_matches_from(arguments.split_whitespace());
+    matches
+        .and_then(|matches| RewindArgs::from_arg_matches(&matches))
+        .unwrap_or_else(|error| panic!("{error}"))
+}

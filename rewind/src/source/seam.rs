@@ -1,0 +1,168 @@
+//! The interface of a source, and the types that cross it.
+
+use walparse::{ControlFile, Lsn};
+
+use super::error::SourceError;
+use crate::datadir::data_path::DataPath;
+use crate::datadir::inventory::Inventory;
+
+/// The side that a rewind copies from. Every method takes `&self` and may be called from several threads.
+pub trait Source: Send + Sync {
+    /// Its name in messages: host and port, or the directory. Never contains a password.
+    fn name(&self) -> String;
+
+    /// The path of its data directory on its own host; `None` if the role may not see it.
+    fn data_directory(&self) -> Option<String> {
+        None
+    }
+
+    /// Reads the control file. A copy torn by a concurrent write is read again.
+    fn control_file(&self) -> Result<ControlFile, SourceError>;
+
+    /// Reads a small file (at most 64 MiB) as a whole; `None` if it does not exist.
+    fn read_file(&self, path: &DataPath) -> Result<Option<Vec<u8>>, SourceError>;
+
+    /// Lists the data directory.
+    ///
+    /// The WAL directory is listed as a directory even if it is a symbolic link. Links in `pg_tblspc` are listed as
+    /// links, with the contents of the tablespaces below them. Any other symbolic link is listed as the file it points to
+    /// by a server, and omitted by a data directory. Sockets and other special files are omitted.
+    fn list(&self) -> Result<Inventory, SourceError>;
+
+    /// Lists the regular files in the WAL directory: name and size in bytes.
+    fn list_wal(&self) -> Result<Vec<(String, u64)>, SourceError>;
+
+    /// Lists the regular files in the directory named by KingbaseES's `archive_dest`, into which the server archives
+    /// without an `archive_command`; `None` if the setting does not exist or is empty.
+    fn archive(&self) -> Result<Option<Vec<(String, u64)>>, SourceError>;
+
+    /// Reads a file of that directory as a whole; `None` if it does not exist.
+    fn read_archived(&self, name: &str) -> Result<Option<Vec<u8>>, SourceError>;
+
+    /// The current end of its WAL.
+    fn position(&self) -> Result<WalPosition, SourceError>;
+
+    /// Announces where replay on the target will start. From then on a source must not return blocks older than that
+    /// LSN, because replay would not bring them up to date. A stopped source cannot, and ignores the call.
+    fn replayed_from(&self, _redo: Lsn) {}
+
+    /// Reads ranges of files and passes each to `sink` exactly once, in any order and from several threads at once.
+    /// [`FetchRange::file`] is an index into `files`.
+    ///
+    /// # Errors
+    /// The first error of the source or of the sink. Reads in progress are then abandoned.
+    fn fetch(
+        &self,
+        files: &[DataPath],
+        ranges: &[FetchRange],
+        sink: &dyn ChunkSink,
+    ) -> Result<(), FetchError>;
+
+    /// Compares ranges of files with those of `with`, and reports each to it exactly once. A server sends digests
+    /// instead of contents where it can.
+    ///
+    /// # Errors
+    /// The first error of the source.
+    fn compare(
+        &self,
+        files: &[DataPath],
+        ranges: &[FetchRange],
+        with: &dyn Comparand,
+    ) -> Result<(), FetchError>;
+}
+
+/// The end of a source's WAL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WalPosition {
+    /// A running primary.
+    Primary {
+        /// Insert position; may point just past a WAL page header.
+        insert: Lsn,
+        /// Flush position: WAL is on disk up to here.
+        flush: Lsn,
+    },
+    /// A running standby.
+    Standby {
+        /// WAL is on disk up to here: the larger of the receive and replay positions.
+        received: Lsn,
+        /// Replay position.
+        replayed: Lsn,
+    },
+    /// A stopped server: the position is in its control file.
+    Stopped,
+}
+
+/// A range of one file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FetchRange {
+    /// Index into the list of files passed along.
+    pub file: u32,
+    /// Offset of the first byte.
+    pub offset: u64,
+    /// Number of bytes, at most [`MAX_RANGE`].
+    pub length: u32,
+}
+
+/// The largest length of a range, in bytes. Larger ones cost the server more memory traffic than they save.
+pub const MAX_RANGE: u32 = 256 << 10;
+
+/// Receives the data of [`Source::fetch`].
+pub trait ChunkSink: Sync {
+    /// Takes the bytes of `range`: fewer than requested at the end of the file, `None` if the file does not exist.
+    fn write(&self, range: FetchRange, bytes: Option<&[u8]>) -> std::io::Result<()>;
+
+    /// Copies the bytes of `range` from the open file, without a buffer of the caller's. Returns `false` if this is not
+    /// possible; the caller then reads them and calls [`ChunkSink::write`].
+    fn copy_from(&self, _range: FetchRange, _file: &std::fs::File) -> std::io::Result<bool> {
+        Ok(false)
+    }
+
+    /// Whether the sink limits its rate. Data is then requested only shortly before the sink can take it.
+    fn is_slow(&self) -> bool {
+        false
+    }
+}
+
+/// The side that [`Source::compare`] compares with.
+pub trait Comparand: Sync {
+    /// Appends its bytes of `range` to `bytes`: fewer than requested at the end of the file.
+    fn read(&self, range: FetchRange, bytes: &mut Vec<u8>) -> std::io::Result<()>;
+    /// Receives the result for `range`: whether both sides hold the same bytes.
+    fn found(&self, range: FetchRange, same: bool);
+}
+
+/// An error of [`Source::fetch`] or [`Source::compare`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// The source could not be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Fetched data could not be written.
+    #[error("could not write data fetched for file \"{path}\"")]
+    Sink {
+        /// The path of the file in the source.
+        path: DataPath,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// For callers whose sink only collects in memory: an error of the sink is then reported as one of reading.
+impl From<FetchError> for SourceError {
+    fn from(error: FetchError) -> SourceError {
+        match error {
+            FetchError::Source(error) => error,
+            FetchError::Sink { path, source } => SourceError::Read { path: path.below("".as_ref()), source },
+        }
+    }
+}
+
+/// Checks the arguments of [`Source::fetch`]. Ranges are made by this program, so a bad one is a bug.
+pub(super) fn assert_valid(files: &[DataPath], ranges: &[FetchRange]) {
+    for range in ranges {
+        assert!((range.file as usize) < files.len(), "range of file {} of {}", range.file, files.len());
+        assert!(range.length <= MAX_RANGE, "range of {} bytes", range.length);
+    }
+}

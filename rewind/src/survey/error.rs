@@ -1,0 +1,95 @@
+//! Why the survey failed. The target is unchanged.
+
+use walparse::Lsn;
+
+use crate::datadir::config::ConfigError;
+use crate::datadir::keep::KeepError;
+use crate::datadir::server::DataDirectoryError;
+use crate::datadir::walk::WalkError;
+use crate::options::CrashRecoveryError;
+use crate::source::{FetchError, SourceError};
+use crate::survey::divergence::DivergenceError;
+use crate::survey::preflight::PreflightError;
+use crate::target::TargetError;
+use crate::target::journal::JournalError;
+use crate::wal::error::WalError;
+
+/// Why the survey of both sides failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SurveyError {
+    /// The target is not a data directory, or a server runs on it.
+    #[error(transparent)]
+    DataDirectory(#[from] DataDirectoryError),
+    /// The target cannot be rewound to this source.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// The point of divergence could not be found.
+    #[error(transparent)]
+    Divergence(#[from] DivergenceError),
+    /// WAL or a timeline history could not be found or read.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// The source could not be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Files could not be compared with the source's.
+    #[error(transparent)]
+    Compare(#[from] FetchError),
+    /// The target could not be listed.
+    #[error("could not list the files of the target")]
+    Walk(#[source] WalkError),
+    /// The target's configuration could not be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A pattern of files to keep cannot be used.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
+    /// Files of the target outside its data directory could not be read.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The target's own server could not complete crash recovery.
+    #[error(transparent)]
+    CrashRecovery(#[from] CrashRecoveryError),
+    /// The journal of an unfinished run cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The unfinished rewind cannot be finished from this source.
+    #[error(
+        "the history of this source diverges at {fork}, before the checkpoint at {checkpoint} that the unfinished rewind starts from"
+    )]
+    ForkTooOld {
+        /// The point of divergence from this source.
+        fork: Lsn,
+        /// The last common checkpoint of the unfinished rewind.
+        checkpoint: Lsn,
+    },
+}
+
+impl SurveyError {
+    /// A hint for the operator: what to do next, if there is anything to suggest.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            SurveyError::DataDirectory(error) => return error.hint(),
+            SurveyError::Preflight(error) => return error.hint(),
+            SurveyError::Divergence(error) => return error.hint(),
+            SurveyError::Wal(error) => return error.hint(),
+            SurveyError::Source(error) => return error.hint(),
+            SurveyError::Config(error) => return error.hint(),
+            SurveyError::Keep(error) => return Some(error.hint()),
+            SurveyError::Target(error) => return Some(error.hint()),
+            SurveyError::CrashRecovery(error) => return error.hint.clone(),
+            SurveyError::Compare(_) => return None,
+            SurveyError::Walk(_) => {
+                "Run kbrecover as the user who owns the data directory, and make sure that the file is accessible."
+            }
+            SurveyError::Journal(_) => {
+                "Without its journal the rewind cannot be finished. Take a new base backup of the source."
+            }
+            SurveyError::ForkTooOld { .. } => {
+                "Use the source of the unfinished rewind, or a server that was promoted later. Otherwise take a new base backup."
+            }
+        };
+        Some(hint.to_owned())
+    }
+}

@@ -1,0 +1,75 @@
+//! Resumes an unfinished rewind.
+
+use std::sync::atomic::AtomicBool;
+
+use jiff::Timestamp;
+use walparse::TimelineHistory;
+
+use crate::clock::Clock;
+use crate::datadir::keep::Keep;
+use crate::options::Delta;
+use crate::outcome::Divergence;
+use crate::plan::{Clusters, Facts, Files, Fork, Resumed};
+use crate::survey::announce::{announce_checkpoint, announce_fork, replay_start};
+use crate::survey::error::SurveyError;
+use crate::survey::files::both_sides;
+use crate::survey::input::Input;
+use crate::survey::{divergence, preflight, target_side};
+use crate::target::journal::Journal;
+use crate::wal::error::WalError;
+use crate::wal::history::source_history;
+
+/// Gathers the facts needed to finish what an earlier run began. What the directory no longer shows is read from the
+/// journal. The source is surveyed again, because it may have advanced or be another one.
+///
+/// # Errors
+/// The journal cannot be used, a side cannot be read, or this source diverges before the checkpoint of that run.
+pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a>, SurveyError> {
+    let Input { options, target, source, label, .. } = input;
+    let searched_since = Timestamp::now();
+    let journal = Journal::read(target.root(), input.flavor)?;
+    tracing::info!("resuming the rewind begun at {} from {}", journal.begun, journal.source);
+    let clusters = Clusters { source: source.control_file()?, target: journal.control.clone(), label };
+    preflight::check_clusters(source, &clusters)?;
+    let source_history = source_history(source, &clusters.source)?;
+    let history = TimelineHistory::parse(clusters.target.timeline(), &journal.history)
+        .map_err(|source| WalError::History { side: "target", source })?;
+    let (timeline, left) = divergence::from_histories(&source_history, &history)?;
+    let mut divergence = journal.divergence;
+    if let Some(lsn) = left.filter(|lsn| *lsn < divergence.lsn) {
+        divergence = Divergence { lsn, timeline };
+    }
+    let common_checkpoint = journal.checkpoint;
+    if divergence.lsn <= common_checkpoint.lsn {
+        return Err(SurveyError::ForkTooOld { fork: divergence.lsn, checkpoint: common_checkpoint.lsn });
+    }
+    let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
+    wal.set_history(history);
+    wal.set_limits(divergence.lsn, divergence.lsn);
+    let keep = Keep::again(&journal.keep)?;
+    // Nothing is compared: pages that the earlier run wrote but did not sync would look equal without being on disk.
+    let version = clusters.target.version();
+    let found = both_sides(Delta::Off, target, version, source, keep, &AtomicBool::new(false))?;
+    clock.end_stage("preflight");
+    let search_time = (searched_since, Timestamp::now());
+    announce_fork(divergence);
+    announce_checkpoint(&common_checkpoint, search_time);
+    let original = journal.original(found.target.clone(), &found.source, version);
+    let resumed = Resumed {
+        present_files: found.target,
+        own_wal_files: journal.wal_files,
+        keep_diverged: journal.keep_diverged,
+    };
+    let fork = Fork {
+        replay_start: replay_start(common_checkpoint, &clusters.source),
+        source_history,
+        divergence,
+        common_checkpoint,
+        search_time,
+        changed: journal.changed,
+        verified: None,
+        scanned: (0, 0),
+    };
+    let files = Files { source: found.source, target: original, compared: found.compared, keep: found.keep };
+    Ok(Facts { clusters, fork, files, wal, external: journal.outside, resumed: Some(resumed) })
+}

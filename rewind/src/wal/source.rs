@@ -1,0 +1,123 @@
+//! The source's WAL, read through [`Source`], and its end.
+
+use std::time::{Duration, Instant};
+
+use walparse::{
+    ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, WalGeometry, WalReadError,
+    WalReader, before_page_header,
+};
+
+use crate::datadir::data_path::DataPath;
+use crate::source::{Source, SourceError, WalPosition, read_part};
+use crate::wal::error::WalError;
+
+/// How long to wait for a source that is a standby to receive WAL up to the target's end.
+const STANDBY_CATCH_UP: Duration = Duration::from_secs(2);
+
+/// The source's segments in its own timeline history.
+pub(crate) struct SourceWal<'a> {
+    pub(crate) source: &'a dyn Source,
+    pub(crate) history: &'a TimelineHistory,
+    pub(crate) geometry: WalGeometry,
+}
+
+impl SourceWal<'_> {
+    /// The name of a segment's file.
+    pub(crate) fn describe(&self, segment: SegmentNo) -> String {
+        let size = self.geometry.segment_size;
+        size.file_name(self.history.timeline_of_segment(segment, size), segment)
+    }
+
+    /// The path of a segment's file below the data directory.
+    pub(crate) fn path(&self, segment: SegmentNo) -> Result<DataPath, SourceError> {
+        let name = self.describe(segment);
+        Ok(DataPath::parse(format!("{}/{name}", self.geometry.version.wal_dir()))?)
+    }
+}
+
+/// A few pages of the source's WAL: the first two of every segment, and `pages` pages starting with the one in which the
+/// record at `lsn` starts. All other pages read as zeros, which is not valid WAL. This avoids fetching whole segments,
+/// which may be a gigabyte each.
+pub(crate) struct AroundRecord<'a> {
+    pub(crate) wal: &'a SourceWal<'a>,
+    pub(crate) lsn: Lsn,
+    /// Number of pages. Two are enough for a checkpoint record.
+    pub(crate) pages: u64,
+}
+
+impl SegmentStore for AroundRecord<'_> {
+    fn open(&self, segment: SegmentNo) -> Result<Option<FileBytes>, WalReadError> {
+        let failed = |source: SourceError| WalReadError::Fetch {
+            segment: self.describe(segment),
+            source: Box::new(source),
+        };
+        let geometry = &self.wal.geometry;
+        let (size, block) = (geometry.segment_size, u64::from(geometry.wal_block_size));
+        let path = self.wal.path(segment).map_err(failed)?;
+        // Zeroed memory that is never written to is not allocated by the kernel.
+        let mut bytes = vec![0; size.bytes() as usize];
+        let mut stretches = vec![(0, 2)];
+        if size.segment_of(self.lsn) == segment {
+            let offset = size.offset_of(self.lsn) as u64;
+            stretches.push((offset - offset % block, self.pages));
+        }
+        for (offset, pages) in stretches {
+            let length = (pages * block).min(size.bytes() - offset);
+            let part = read_part(self.wal.source, &path, offset, length).map_err(failed)?;
+            let Some(part) = part else { return Ok(None) };
+            bytes[offset as usize..][..part.len()].copy_from_slice(&part);
+        }
+        Ok(Some(FileBytes::Owned(bytes)))
+    }
+
+    fn newest(&self) -> Result<Option<SegmentNo>, WalReadError> {
+        Ok(None)
+    }
+
+    fn describe(&self, segment: SegmentNo) -> String {
+        self.wal.describe(segment)
+    }
+}
+
+/// The end of the source's WAL, and the end of the part that has been flushed and can be compared.
+///
+/// A standby may be about to receive WAL that the target already has, so [`STANDBY_CATCH_UP`] is allowed for that. A
+/// target that is still ahead afterwards cannot follow this source.
+pub(crate) fn source_end(
+    source: &dyn Source,
+    control: &ControlFile,
+    history: &TimelineHistory,
+    target_end: Lsn,
+) -> Result<(Lsn, Lsn), WalError> {
+    let geometry = control.geometry();
+    let deadline = Instant::now() + STANDBY_CATCH_UP;
+    loop {
+        match source.position()? {
+            WalPosition::Primary { insert, flush } => {
+                return Ok((before_page_header(insert, &geometry), flush.min(insert)));
+            }
+            WalPosition::Standby { received, .. } if received >= target_end || Instant::now() >= deadline => {
+                let end = received.max(control.min_recovery_point());
+                return Ok((end, end));
+            }
+            WalPosition::Standby { .. } => std::thread::sleep(Duration::from_millis(50)),
+            WalPosition::Stopped => {
+                let wal = SourceWal { source, history, geometry };
+                let around = AroundRecord { wal: &wal, lsn: control.checkpoint_lsn(), pages: 2 };
+                let end = stopped_end(&around, control)?;
+                return Ok((end, end));
+            }
+        }
+    }
+}
+
+/// The end of the WAL that the data directory of a stopped server depends on: the end of its last checkpoint record or
+/// its minRecoveryPoint, whichever is later.
+fn stopped_end<S: SegmentStore + ?Sized>(store: &S, control: &ControlFile) -> Result<Lsn, WalError> {
+    let lsn = control.checkpoint_lsn();
+    let mut reader = WalReader::new(store, control.geometry(), lsn);
+    match reader.read()? {
+        Ok(record) => Ok(record.end.max(control.min_recovery_point())),
+        Err(end) => Err(WalError::SourceEnd { lsn, source: end.fault }),
+    }
+}
