@@ -181,4 +181,18 @@ mod tests {
             assert!(matches!(PageHeader::describe_segment(&page, None), Err(WalFault::PageMagic { .. })));
         }
     }
+
+    #[test]
+    fn flags_that_no_server_of_the_version_sets_are_rejected() {
+        let check = |name: &str, flags: u16| {
+            let version = Version::all().find(|version| version.name() == name).unwrap();
+            let geometry = small_geometry(version);
+            let mut page = first_page(&geometry, Lsn(1 << 20));
+            page[2..4].copy_from_slice(&(LONG | flags).to_le_bytes());
+            PageHeader::check(&page, Lsn(1 << 20), &geometry).map(|header| header.overwrites_torn_record)
+        };
+        assert_eq!([check("18", 4), check("18", 8), check("19", 4)], [Ok(false), Ok(true), Ok(true)]);
+        assert_eq!(check("19", 8), Err(WalFault::PageFlags { found: LONG | 8 }));
+        assert_eq!(check("18", 16), Err(WalFault::PageFlags { found: LONG | 16 }));
+    }
 }
