@@ -447,6 +447,30 @@ mod tests {
             pg12("mock_authentication_nonce"),
             "534cd0095f99e34ba4bc59772d9243acc9ba8a13e0bbd7d7dcf3ebc924122244"
         );
+        let pg19 = file(include_bytes!("../../tests/fuzz/corpus/control_file/pg19"));
+        for (name, text) in [
+            ("state", "shut down"),
+            ("checkPointCopy.redo", "0/439DEE8"),
+            ("checkPointCopy.logicalDecodingEnabled", "off"),
+            ("checkPointCopy.nextXid", "0:741"),
+            ("checkPointCopy.nextOid", "16465"),
+            ("checkPointCopy.nextMulti", "2"),
+            ("checkPointCopy.nextMultiOffset", "3"),
+            ("checkPointCopy.oldestXid", "654"),
+            ("checkPointCopy.oldestMultiDB", "5"),
+            ("checkPointCopy.newestCommitTsXid", "740"),
+            ("unloggedLSN", "0/3E8"),
+            ("max_locks_per_xact", "128"),
+            ("track_commit_timestamp", "on"),
+            ("slru_pages_per_segment", "32"),
+            ("toast_max_chunk_size", "1996"),
+            ("float8ByVal", "by value"),
+            ("data_checksum_version", "1"),
+            ("default_char_signedness", "signed"),
+            ("mock_authentication_nonce", "deec1e2fe08a6a8f610d5d150ff80dcb645b404218ea1f268423c76e475976ab"),
+        ] {
+            assert_eq!(pg19(name), text, "{name}");
+        }
     }
 
     /// No two fields of a layout overlap, and the checksum is the last field.

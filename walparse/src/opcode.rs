@@ -185,7 +185,7 @@ mod tests {
             let header = RecordHeader { total_length: 24, xid: 0, previous: Lsn(0), info, rmid, crc: 0 };
             operation(&header, version)
         };
-        // Observed in the output of pg_waldump 18 and 19rc1, or unknown to it.
+        // Info values from the headers of 18 and 19rc1, names from their pg_waldump.
         for (rmid, info, in_18, in_19) in [
             (0, 0xC0, "UNKNOWN (c0)", "ASSIGN_LSN"),
             (0, 0xF0, "UNKNOWN (f0)", "LOGICAL_DECODING_STATUS_CHANGE"),
