@@ -10,7 +10,8 @@
 
 use crate::harness::{Failover, Rewind, Sandbox, Server, SourceKind, assert_follows, assert_sound};
 
-fn shared(primary: &Server) {
+/// Accounts, and tables that come and go.
+pub fn shared(primary: &Server) {
     primary.sql(
         "CREATE TABLE account (id int PRIMARY KEY, owner text, balance int);
          INSERT INTO account SELECT n, 'shared', 100 FROM generate_series(1, 2000) n;
@@ -24,7 +25,7 @@ fn shared(primary: &Server) {
     primary.sql("UPDATE account SET balance = 200 WHERE id % 10 = 0");
 }
 
-fn lost(old: &Server) {
+pub fn lost(old: &Server) {
     old.sql(
         "UPDATE account SET owner = 'lost' WHERE id % 3 = 0;
          DELETE FROM account WHERE id % 5 = 0;
@@ -35,7 +36,7 @@ fn lost(old: &Server) {
     );
 }
 
-fn kept(new: &Server) {
+pub fn kept(new: &Server) {
     new.sql(
         "UPDATE account SET owner = 'kept' WHERE id % 4 = 0;
          INSERT INTO account SELECT n, 'kept', 0 FROM generate_series(2001, 3000) n;
@@ -46,7 +47,7 @@ fn kept(new: &Server) {
 }
 
 fn rewind(kind: SourceKind, end_of_target: fn(&mut Server)) {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::on_disk();
     let failover = Failover::new(&sandbox, shared, lost, kept);
     let fork = failover.fork();
     let Failover { mut old, mut new } = failover;
@@ -104,7 +105,7 @@ fn crashed_target_stopped_source() {
 /// Hint bits are logged by `wal_log_hints` where there are no checksums.
 #[test]
 fn without_checksums() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::on_disk();
     let primary = sandbox.server_without_checksums("old");
     primary.configure("wal_log_hints = on");
     let (old, new) = sandbox.pair_of(primary);

@@ -37,7 +37,7 @@ fn what_would_fail_is_found_before_the_first_change() {
 
     // A file the source's own server cannot read.
     set_mode(&failover.new.data.join("extra/file"), 0);
-    refused(&failover, "could not open file \"extra/file\"", "leave it out with --keep");
+    refused(&failover, "could not open file \"extra/file\"", "exclude it with --keep");
     set_mode(&failover.new.data.join("extra/file"), 0o600);
 
     // A file of 8 TB, nearly all of it a hole.

@@ -370,6 +370,36 @@ fn ways_of_authentication() {
     );
 }
 
+/// A password that the server has refused is not sent once more without encryption. (With sslmode=prefer, libpq does so
+/// after a refusal over TLS.)
+#[test]
+fn a_refused_login_is_not_repeated() {
+    let sandbox = Sandbox::new();
+    let site = usual(&sandbox);
+    let mut without_tls = sandbox.server("without_tls");
+    without_tls.write("pg_hba.conf", "local all all trust\nhost all all all scram-sha-256\n");
+    without_tls.listen_on_loopback();
+    without_tls.start();
+    without_tls.sql(&format!("CREATE ROLE scram_role LOGIN PASSWORD '{PASSWORD}'"));
+    let refusals = |source: &Server, role: &str, mode: &str| {
+        let log = || std::fs::read_to_string(source.log()).expect("read the server's log");
+        let begin = log().len();
+        let address = format!("hostaddr=127.0.0.1 port={} dbname=postgres", source.port);
+        let run = site.kbrecover(&format!("{address} user={role}_role password=wrong sslmode={mode}"), &[]);
+        assert_eq!(run.code, 1, "{run}");
+        run.expect_said("password authentication failed for user");
+        log()[begin..].matches("FATAL:  password authentication failed").count()
+    };
+    for role in ["scram", "md5", "password"] {
+        assert_eq!(refusals(&site.source, role, "prefer"), 1, "{role}");
+        // Without TLS, and then, as in libpq, with it.
+        assert_eq!(refusals(&site.source, role, "allow"), 2, "{role}");
+    }
+    for mode in ["prefer", "allow"] {
+        assert_eq!(refusals(&without_tls, "scram", mode), 1, "{mode}");
+    }
+}
+
 /// psql 15 does not know require_auth: what the server's log says must do.
 #[test]
 fn required_ways_of_authentication() {

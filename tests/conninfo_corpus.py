@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What libpq makes of every connection string in rewind/src/source/conninfo/corpus.jsonl.
+"""What libpq makes of every connection string in rewind/src/conninfo/corpus.jsonl.
 
     python3 tests/conninfo_corpus.py LIBPQ            compares it with what the file says
     python3 tests/conninfo_corpus.py LIBPQ --write    writes it into the file
@@ -17,7 +17,7 @@ import os
 import pathlib
 import sys
 
-CORPUS = pathlib.Path(__file__).parent.parent / "rewind/src/source/conninfo/corpus.jsonl"
+CORPUS = pathlib.Path(__file__).parent.parent / "rewind/src/conninfo/corpus.jsonl"
 
 
 class Option(ctypes.Structure):

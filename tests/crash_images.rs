@@ -284,7 +284,7 @@ fn put(image: &Disk, data: &Path, names: &BTreeSet<PathBuf>) {
 
 #[test]
 fn nothing_is_lost_with_the_power() {
-    let sandbox = Sandbox::in_memory();
+    let sandbox = Sandbox::new();
     let failover = everything(&sandbox);
     let (sweep, changes) = Sweep::new(&failover);
     let mut player = Player::new(&failover.old.data, &changes);
@@ -339,7 +339,7 @@ fn nothing_is_lost_with_the_power() {
 /// The order of things, as the README has it; and that nothing is synced but what was changed.
 #[test]
 fn each_step_is_durable_before_the_next() {
-    let sandbox = Sandbox::in_memory();
+    let sandbox = Sandbox::new();
     let failover = everything(&sandbox);
     let (_, changes) = Sweep::new(&failover);
     let mut player = Player::new(&failover.old.data, &changes);

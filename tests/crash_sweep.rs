@@ -234,7 +234,7 @@ fn assert_all_kinds(changes: &[Change]) {
 
 #[test]
 fn stopped_anywhere_and_run_again() {
-    let sandbox = Sandbox::in_memory();
+    let sandbox = Sandbox::new();
     let failover = everything(&sandbox);
     let (all, changes) = Sweep::new(&failover);
     assert_all_kinds(&changes);
@@ -260,7 +260,7 @@ fn stopped_anywhere_and_run_again() {
 /// On the servers themselves: no start half-way, single-user neither; and the content afterwards.
 #[test]
 fn stopped_and_started() {
-    let sandbox = Sandbox::in_memory();
+    let sandbox = Sandbox::new();
     let mut failover = everything(&sandbox);
     let (all, changes) = Sweep::new(&failover);
     let total = changes.len();

@@ -107,7 +107,7 @@ if [ -z "${KBRECOVER:-}" ]; then
     command -v cc >/dev/null || apt_install gcc libc6-dev
     need_openssl
     say "cargo build --release"
-    cargo build --release --quiet --bin kbrecover
+    cargo build --locked --release --quiet --bin kbrecover
     KBRECOVER=${CARGO_TARGET_DIR:-target}/release/kbrecover
 fi
 need_postgresql

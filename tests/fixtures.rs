@@ -9,15 +9,15 @@
 //! All three servers wrote checksums and wal_log_hints = on. The archives were packed with `zstd --long=28`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use walparse::{ControlFile, Fork, Lsn, Record, TimelineHistory, TimelineId, WalDir, WalReader, rmgr};
+use walparse::{ControlFile, Fork, Lsn, TimelineHistory, TimelineId, WalDir, WalReader, rmgr};
 
 use crate::harness::{
-    AsServerUser, Disguise, KINGBASE_V8R3, Rewind, Sandbox, Tree, give_to_server_user, run,
+    AsServerUser, Disguise, KINGBASE_V8R3, Rewind, Sandbox, Tree, give_to_server_user, record_line, run,
+    waldump_line,
 };
 use crate::wal_records::assert_same_control;
 
@@ -334,61 +334,21 @@ fn pg12_is_rewound_as_by_its_own_pg_rewind() {
     rewind_as_the_original("12", None);
 }
 
-/// A record as the fixed part of its line, and the lines for its blocks.
-fn as_waldump(record: &Record<'_>, control: &ControlFile) -> String {
-    let wide = |lsn: Lsn| format!("{:X}/{:08X}", lsn.0 >> 32, lsn.0 & 0xFFFF_FFFF);
-    let mut blocks = Vec::new();
-    record.decode(&control.geometry(), &mut blocks).expect("decode a record");
-    let total = record.header.total_length;
-    let images: u32 =
-        blocks.iter().filter_map(|block| block.image).map(|image| u32::from(image.length)).sum();
-    let mut text = format!(
-        "rmgr: {:<11} len (rec/tot): {:>6}/{total:>6}, tx: {:>10}, lsn: {}, prev {}",
-        rmgr::name(record.header.rmid, control.version()),
-        total - images,
-        record.header.xid,
-        wide(record.lsn),
-        wide(record.header.previous),
-    );
-    for block in &blocks {
-        write!(
-            text,
-            "\n\tblkref #{}: rel {} fork {} blk {}",
-            block.id,
-            block.relation,
-            block.fork.name(),
-            block.block
-        )
-        .expect("write to a string");
-        if let Some(image) = block.image {
-            assert!(image.is_applied && !image.is_compressed, "the fixtures have no other images");
-            write!(text, " (FPW); hole: offset: {}, length: {}", image.hole_offset, image.hole_length)
-                .expect("write to a string");
-        }
-    }
-    text
-}
-
 fn read_every_record(version: &str) {
     let fixture = Fixture::unpack(version, &["./target", "./waldump.txt"]);
     let control = fixture.control("target");
     let text = fixture.text("waldump.txt");
-    let theirs = text.split("\nrmgr: ").map(|record| {
-        let record = format!("rmgr: {}", record.trim_start_matches("rmgr: ").trim_end());
-        let (fixed, rest) = record.split_once(", desc: ").expect("a description");
-        let blocks = rest.split_once('\n').map_or(String::new(), |(_, blocks)| format!("\n{blocks}"));
-        format!("{fixed}{blocks}")
-    });
-    let theirs: Vec<String> = theirs.collect();
+    let records = text.trim_start_matches("rmgr: ").split("\nrmgr: ");
+    let theirs: Vec<String> = records.map(|record| waldump_line(&format!("rmgr: {record}"))).collect();
     assert!(theirs.len() > 13_000, "only {} records", theirs.len());
-    let first = theirs[0].split_once("lsn: ").and_then(|(_, rest)| rest.split(',').next()).expect("an LSN");
+    let first = theirs[0].split_once("lsn ").and_then(|(_, rest)| rest.split(' ').next()).expect("an LSN");
     let (high, low) = first.split_once('/').expect("an LSN");
     let part = |hex| u64::from_str_radix(hex, 16).expect("an LSN");
     let (mut ours, mut forks) = (Vec::new(), BTreeMap::new());
     fixture.read_wal("target", Lsn(part(high) << 32 | part(low)), |reader| {
         let mut blocks = Vec::new();
         while let Ok(record) = reader.read().expect("read WAL") {
-            ours.push(as_waldump(&record, &control));
+            ours.push(record_line(&record, &control, true));
             record.decode(&control.geometry(), &mut blocks).expect("decode a record");
             blocks.iter().for_each(|block| *forks.entry(block.fork.name()).or_insert(0) += 1);
         }

@@ -23,4 +23,4 @@ command -v cc >/dev/null || apt_install gcc libc6-dev
 need_openssl
 need_postgresql
 need_cluster_managers
-KBRECOVER_SHOW_LOGS=1 cargo test --quiet -p kbrecover-cli --test suite -- "hook_$1::" --nocapture --test-threads=1
+KBRECOVER_SHOW_LOGS=1 cargo test --locked --quiet --workspace --test suite -- "hook_$1::" --nocapture --test-threads=1

@@ -156,7 +156,7 @@ impl Case<'_> {
 
 #[test]
 fn a_full_disk_loses_nothing() {
-    let sandbox = Sandbox::in_memory();
+    let sandbox = Sandbox::new();
     let failover = everything(&sandbox);
     let Some(disk) = SmallDisk::mount(sandbox.make_dir("disk"), ROOM) else { return };
     let reference = failover.old.copy("reference");

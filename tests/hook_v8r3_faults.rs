@@ -5,6 +5,7 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use crate::harness::{PoolCluster, Sandbox, Tree, kill_at_each};
 use crate::hook_v8r3::fail_over;
@@ -23,23 +24,54 @@ fn what_must_not_go_on_stops_nothing() {
     cluster.sql(2, "SELECT pg_reload_conf()");
     cluster.wait("the standby to be alone", || cluster.streaming(1) == ["node3"]);
     let process = cluster.process(2);
-    let refused_with = |arguments: &[&str], cluster: &PoolCluster, code: i32, words: &str| {
-        let run = cluster.hook(2, arguments);
-        assert_eq!(run.code, code, "{run}\n{}", cluster.log(2));
-        assert!(
-            cluster.log(2).contains(words) || run.stderr.contains(words),
-            "no {words:?} in\n{}\n{run}",
-            cluster.log(2)
-        );
-        assert_eq!(cluster.process(2), process, "the server was stopped: {words}");
-    };
-    let refused = |cluster: &PoolCluster, code: i32, words: &str| refused_with(&[], cluster, code, words);
+    taken_note_of_by_the_first_run(&cluster);
+    waits_after_two_failures(&cluster);
+    wrong_settings(&cluster);
+    no_password_is_told(&cluster);
+    assert_eq!(cluster.process(2), process, "the server was stopped meanwhile");
 
-    // The primary may just have been restarted: the first run only takes note, and a dry run not even that.
+    // A person does not wait.
+    let run = cluster.hook(2, &["--force"]);
+    assert_eq!(run.code, 0, "{run}\n{}", cluster.log(2));
+    cluster.wait("the standbys to stream", || cluster.streaming(1) == ["node2", "node3"]);
+    assert_eq!(cluster.hook(2, &[]).code, 0, "{}", cluster.log(2));
+    assert!(!note(&cluster).exists(), "a standby that receives again is begun with anew");
+
+    let process = cluster.process(2);
+    cluster.stop_pool();
+    let run = cluster.hook(2, &[]);
+    assert_eq!((run.code, cluster.process(2)), (66, process), "{run}");
+}
+
+/// Node 2's flow ends with this code and these words, and its server goes on.
+fn refused_with(arguments: &[&str], cluster: &PoolCluster, code: i32, words: &str) {
+    let process = cluster.process(2);
+    let run = cluster.hook(2, arguments);
+    assert_eq!(run.code, code, "{run}\n{}", cluster.log(2));
+    assert!(
+        cluster.log(2).contains(words) || run.stderr.contains(words),
+        "no {words:?} in\n{}\n{run}",
+        cluster.log(2)
+    );
+    assert!(process.is_some(), "no server runs");
+    assert_eq!(cluster.process(2), process, "the server was stopped: {words}");
+}
+
+fn refused(cluster: &PoolCluster, code: i32, words: &str) {
+    refused_with(&[], cluster, code, words);
+}
+
+/// Where a run leaves word for the next one.
+fn note(cluster: &PoolCluster) -> PathBuf {
+    cluster.home(2).join("run/KB_RECOVERY_STANDSTILL")
+}
+
+/// The primary may just have been restarted: the first run only takes note, and a dry run not even that.
+fn taken_note_of_by_the_first_run(cluster: &PoolCluster) {
     assert_eq!(cluster.hook(2, &["--dry-run"]).code, 1);
-    refused(&cluster, 1, "does not receive WAL from the primary, the next run checks it again");
+    refused(cluster, 1, "does not receive WAL from the primary, the next run checks it again");
     // Another position than the run before saw.
-    let note = cluster.home(2).join("run/KB_RECOVERY_STANDSTILL");
+    let (note, process) = (note(cluster), cluster.process(2));
     let seen = std::fs::read_to_string(&note).expect("read the note");
     cluster.write(&note, &seen.replace("0/", "1/"));
     let log = cluster.log(2);
@@ -50,17 +82,20 @@ fn what_must_not_go_on_stops_nothing() {
     );
     assert_eq!((cluster.process(2), cluster.log(2)), (process, log), "it was told before");
     assert_eq!(std::fs::read_to_string(&note).expect("read the note"), seen);
+}
 
-    // It fails twice in a row: the third try waits, and says nothing about that each minute.
+/// It fails twice in a row: the third try waits, and says nothing about that each minute.
+fn waits_after_two_failures(cluster: &PoolCluster) {
+    let process = cluster.process(2);
     let template = cluster.home(2).join("db/etc/recovery.done");
     let aside = cluster.home(2).join("db/etc/recovery.aside");
     std::fs::rename(&template, &aside).expect("take the template away");
-    refused(&cluster, 66, "recovery.done\" is missing");
+    refused(cluster, 66, "recovery.done\" is missing");
     // With a value in GBK it would name another directory.
     let text = std::fs::read(&aside).expect("read the template");
     let text = [&text, &b"\nrestore_command = 'cp /\xCA\xFD/%f %p'\n"[..]].concat();
     std::fs::write(&template, text).expect("write a template");
-    refused(&cluster, 66, "the value of restore_command is not UTF-8");
+    refused(cluster, 66, "the value of restore_command is not UTF-8");
     let log = cluster.log(2);
     let run = cluster.hook(2, &["--format", "json"]);
     assert_eq!(run.code, 1, "{run}");
@@ -68,28 +103,32 @@ fn what_must_not_go_on_stops_nothing() {
     assert_eq!(cluster.log(2), log);
     assert_eq!(cluster.process(2), process);
     std::fs::rename(&aside, &template).expect("put the template back");
+}
 
+fn wrong_settings(cluster: &PoolCluster) {
     // Its slots are noted beside the data directory.
     let beside = cluster.home(2).join("db");
     let allow = |mode| std::fs::set_permissions(&beside, Permissions::from_mode(mode)).expect("chmod");
     allow(0o555);
-    refused_with(&["--force"], &cluster, 66, "could not record the replication slots of this node");
+    refused_with(&["--force"], cluster, 66, "could not record the replication slots of this node");
     allow(0o755);
 
     // Whether the primary is this very server is not told to everybody.
     cluster.set(2, "KB_USER", "plain");
-    refused_with(&["--force"], &cluster, 66, "permission denied for function pg_read_binary_file");
+    refused_with(&["--force"], cluster, 66, "permission denied for function pg_read_binary_file");
     cluster.set(2, "KB_USER", "postgres");
 
     cluster.set(2, "KB_GATEWAY_IP", "not-a-host.invalid");
-    refused(&cluster, 1, "none of the trusted gateways responds");
+    refused(cluster, 1, "none of the trusted gateways responds");
     cluster.set(2, "KB_GATEWAY_IP", "127.0.0.1");
 
     cluster.set(2, "ALL_NODE_NAME", "");
-    refused(&cluster, 66, "does not set ALL_NODE_NAME");
+    refused(cluster, 66, "does not set ALL_NODE_NAME");
     cluster.set(2, "ALL_NODE_NAME", "(node1 node2 node3)");
+}
 
-    // A role that the servers ask for a password, with a wrong one: c2VjcmV0LXdvcmQ= is "secret-word".
+/// A role that the servers ask for a password, with a wrong one: c2VjcmV0LXdvcmQ= is "secret-word".
+fn no_password_is_told(cluster: &PoolCluster) {
     for node in 1..=3 {
         let hba = std::fs::read_to_string(cluster.data(node).join("pg_hba.conf")).expect("read pg_hba.conf");
         cluster.write(
@@ -101,23 +140,11 @@ fn what_must_not_go_on_stops_nothing() {
     cluster.sql(1, "SELECT pg_reload_conf()");
     cluster.set(2, "KB_USER", "flow");
     cluster.set(2, "KB_PASS", "c2VjcmV0LXdvcmQ=");
-    refused(&cluster, 66, "ksql execute failed");
+    refused(cluster, 66, "ksql execute failed");
     let log = cluster.log(2);
     assert!(!log.contains("secret-word") && !log.contains("c2VjcmV0"), "{log}");
     cluster.set(2, "KB_USER", "postgres");
     cluster.set(2, "KB_PASS", "");
-
-    // A person does not wait.
-    let run = cluster.hook(2, &["--force"]);
-    assert_eq!(run.code, 0, "{run}\n{}", cluster.log(2));
-    cluster.wait("the standbys to stream", || cluster.streaming(1) == ["node2", "node3"]);
-    assert_eq!(cluster.hook(2, &[]).code, 0, "{}", cluster.log(2));
-    assert!(!note.exists(), "a standby that receives again is begun with anew");
-
-    let process = cluster.process(2);
-    cluster.stop_pool();
-    let run = cluster.hook(2, &[]);
-    assert_eq!((run.code, cluster.process(2)), (66, process), "{run}");
 }
 
 /// The primary with the address of another node in its configuration is not taken for an old primary, and a standby with

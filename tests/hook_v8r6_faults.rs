@@ -27,19 +27,31 @@ fn all_nodes_down_and_two_primaries() {
     for node in 1..=3 {
         assert_eq!(cluster.look(node).code, 0);
     }
-    let held = "2: eth0 inet 192.0.2.9/24 label eth0:2\n";
-    assert_eq!([1, 2, 3].map(|node| cluster.addresses(node)), [held, "", ""]);
+    assert_eq!([1, 2, 3].map(|node| cluster.addresses(node)), [HELD, "", ""]);
 
+    a_primary_that_does_not_answer_keeps_its_address(&cluster);
+    the_cluster_is_brought_up_by_its_primary(&cluster);
+    assert_eq!([1, 2, 3].map(|node| cluster.addresses(node)), [HELD, "", ""]);
+    two_primaries_are_left_alone(&cluster);
+    a_person_has_decided_which_one_stays(&cluster);
+}
+
+/// The virtual address of node 1, as it is shown.
+const HELD: &str = "2: eth0 inet 192.0.2.9/24 label eth0:2\n";
+
+fn a_primary_that_does_not_answer_keeps_its_address(cluster: &RepmgrCluster) {
     // A question that the primary does not answer is no reason to leave the address.
     let conninfo = |user: &str| {
         format!("host=127.0.0.1 port={} user={user} dbname=repmgr connect_timeout=5", cluster.port)
     };
     cluster.set(1, "conninfo", &conninfo("nobody_here"));
     assert_eq!(cluster.look(1).code, 0);
-    assert_eq!(cluster.addresses(1), held);
+    assert_eq!(cluster.addresses(1), HELD);
     assert!(cluster.log(1).contains("but does not respond: no action is taken"), "{}", cluster.log(1));
     cluster.set(1, "conninfo", &conninfo("postgres"));
+}
 
+fn the_cluster_is_brought_up_by_its_primary(cluster: &RepmgrCluster) {
     for node in [2, 3, 1] {
         cluster.kill_node(node);
     }
@@ -80,8 +92,9 @@ fn all_nodes_down_and_two_primaries() {
     assert_eq!(cluster.look_times(1, 2).code, 0);
     assert!(cluster.log(1).contains("starting the cluster"), "{}", cluster.log(1));
     cluster.wait("the standbys to stream", || cluster.streaming(1) == ["node2", "node3"]);
-    assert_eq!([1, 2, 3].map(|node| cluster.addresses(node)), [held, "", ""]);
+}
 
+fn two_primaries_are_left_alone(cluster: &RepmgrCluster) {
     cluster.kill_node(3);
     // The new primary comes to no checkpoint: its control file keeps naming the timeline of before.
     let checkpointer =
@@ -104,8 +117,10 @@ fn all_nodes_down_and_two_primaries() {
     assert!(second.contains("is not added: node \"node1\" (ID: 1) is also a primary"), "{second}");
     assert_eq!([1, 2].map(|node| cluster.process(node)), processes);
     assert_eq!((cluster.process(3), cluster.addresses(2).as_str()), (None, ""));
+}
 
-    // A person has decided which one stays, although the other's timeline is ahead, as the names of its WAL files tell.
+/// The other's timeline is ahead, as the names of its WAL files tell.
+fn a_person_has_decided_which_one_stays(cluster: &RepmgrCluster) {
     cluster.kill_node(2);
     assert_eq!(ControlData::of(&cluster.data(2)).get("Latest checkpoint's TimeLineID"), "1");
     let run = cluster.hook(2, &["rejoin", "-h", "127.0.0.1", "--force-rewind"]);

@@ -286,6 +286,6 @@ fn very_many_files() {
     );
     let run = liar.rewind().arg("--dry-run").run_leaving_target_alone();
     assert_eq!(run.code, 0, "{run}");
-    assert!(run.stdout.contains("copy whole files                 200"), "{run}");
+    assert!(run.stdout.contains("copy whole files                    200"), "{run}");
     assert!(run.stderr.lines().count() < 10, "{run}");
 }

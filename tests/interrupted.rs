@@ -172,5 +172,5 @@ fn a_damaged_journal_is_refused() {
     target.write("kbrecover.journal", "KBRJRNL1 nonsense");
     let run = Rewind::of(&target).from(&failover.new, SourceKind::Server).run();
     assert_eq!(run.code, 2, "{run}");
-    run.expect_said("is damaged or of another version").expect_said("new base backup");
+    run.expect_said("is damaged or was written by another version").expect_said("new base backup");
 }

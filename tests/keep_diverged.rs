@@ -101,7 +101,7 @@ fn recorded(rewind: Rewind, target: &Server) -> (Vec<Change>, usize) {
 
 #[test]
 fn what_was_kept_makes_the_directory_what_it_was() {
-    let sandbox = Sandbox::in_memory();
+    let sandbox = Sandbox::new();
     let failover = everything(&sandbox);
     let Failover { old, new } = &failover;
     let reference = old.copy("uninterrupted");
@@ -144,7 +144,7 @@ fn what_was_kept_makes_the_directory_what_it_was() {
 
 #[test]
 fn a_newer_source_adds_to_it() {
-    let sandbox = Sandbox::in_memory();
+    let sandbox = Sandbox::new();
     let mut failover = everything(&sandbox);
     let undisturbed = failover.old.copy("undisturbed");
     let rewind = keeping(&undisturbed, &failover.new, &sandbox.make_dir("first"));

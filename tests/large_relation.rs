@@ -35,7 +35,7 @@ fn change(server: &Server, origin: &str, remainder: i64) {
 
 #[test]
 fn blocks_of_the_second_segment() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::on_disk();
     let Failover { mut old, new } = Failover::new(
         &sandbox,
         |old| {

@@ -112,7 +112,9 @@ fn source_ends_before_the_fork() {
     c.promote();
     entries(&c, "lost", 500);
     c.stop();
-    Rewind::of(&c).from(&b, SourceKind::Directory).run().expect_done();
+    let refused = Rewind::of(&c).from(&b, SourceKind::Directory);
+    refused.expect_refusal("older than timeline 2 of the target", "--allow-older-source");
+    Rewind::of(&c).from(&b, SourceKind::Directory).arg("--allow-older-source").run().expect_done();
     b.unset("primary_conninfo");
     b.start();
     b.promote();

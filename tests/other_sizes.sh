@@ -16,7 +16,7 @@ if [ ! -e "$server/built" ]; then
     command -v cc >/dev/null || apt_install gcc libc6-dev
     command -v perl >/dev/null || apt_install perl
     archive=$(postgresql_source)
-    build=$(mktemp -d)
+    build=$(mktemp -d -p "$(scratch)")
     trap 'rm -rf "$build"' EXIT
     tar -xjf "$archive" -C "$build" --strip-components=1
     echo "Building PostgreSQL 15 with other sizes"
@@ -42,11 +42,11 @@ cc -O1 -Wall -Werror -shared -fPIC -I"$("$pg_config" --includedir-server)" \
     -o "$("$pg_config" --pkglibdir)/kbrecover_test.so" tests/custom_rmgr.c
 
 # The servers' user must get at the programs.
-copy=$(mktemp -d /tmp/kbo.XXXXXX)
+copy=$(mktemp -d "$(scratch)/kbo.XXXXXX")
 trap 'rm -rf "$copy" "${build:-}"' EXIT
 cp -r "$server" "$copy/15"
 chmod -R a+rX "$copy"
 export PG_BINDIR=$copy/15/bin
 "$PG_BINDIR/initdb" --version
 [ $# -gt 0 ] || set -- basic:: zoo:: crashed_target:: custom_rmgr::
-cargo test -p kbrecover-cli --test suite --features other_sizes -- "$@"
+cargo test --locked --workspace --test suite --features kbrecover-cli/other_sizes -- "$@"

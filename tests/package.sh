@@ -23,7 +23,10 @@ if [ -z "${CARGO_DEB:-}" ]; then
 fi
 
 echo "Building"
-cargo build --quiet --profile "$profile" -p kbrecover-cli
+# With all targets, as the tests are built, nothing is left to build after them.
+targets=()
+[ "$profile" != dev ] || targets=(--all-targets)
+cargo build --locked --quiet --profile "$profile" --workspace "${targets[@]}"
 rm -rf "$package"/{man,completions,bin,deb}
 mkdir -p "$package"/{man,completions,bin,deb}
 "$built/kbrecover" man --out "$package/man"
@@ -43,8 +46,8 @@ suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
     echo "Making a clean Debian"
     # In mount namespaces of their own: whatever debootstrap mounts there is gone with it, however it ends.
     as_root unshare --mount rm -rf --one-file-system "$root"
-    as_root unshare --mount debootstrap --variant=minbase "$suite" "$root" http://deb.debian.org/debian \
-        >"$package/debootstrap.log" 2>&1 || {
+    mirror=$(debian_sources | sed -n "s/ $suite main\$//p" | head -n 1)
+    as_root unshare --mount debootstrap --variant=minbase "$suite" "$root" "$mirror" >"$package/debootstrap.log" 2>&1 || {
         tail -n 20 "$package/debootstrap.log" >&2
         exit 1
     }

@@ -30,12 +30,13 @@ if [ ! -e "$source/src/bin/pg_rewind/t" ]; then
 fi
 
 if [ -z "${KBRECOVER:-}" ]; then
-    cargo build -q -p kbrecover-cli
+    # All targets, as the tests are built: otherwise the libraries would be built anew with fewer features.
+    cargo build --locked --quiet --workspace --all-targets
     KBRECOVER=target/debug/kbrecover
 fi
 
 # The servers' user must get at everything, and sockets have short paths.
-work=$(mktemp -d /tmp/kbs.XXXXXX)
+work=$(mktemp -d "$(scratch)/kbs.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/bin" "$work/run"
 cp -r "$source/src/bin/pg_rewind/t" "$work/t"

@@ -25,7 +25,9 @@ apt_install() {
             printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
             as_root chmod 755 "$policy"
         fi
-        install=(as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@")
+        # Somebody else may be installing something.
+        install=(as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600
+            install -qq -y --no-install-recommends "$@")
         # A package list that is out of date names files that are gone: fetch it anew and try once more.
         "${install[@]}" >/dev/null 2>&1 || {
             for attempt in 1 2 3; do
@@ -35,6 +37,17 @@ apt_install() {
             "${install[@]}" >/dev/null
         }
     )
+}
+
+# Where tests put servers and what is built for them: in memory, if there is room, as the scenarios do.
+scratch() {
+    local directory=/dev/shm free available
+    free=$(df --output=avail -BG "$directory" 2>/dev/null | tr -dc '0-9\n' | tail -n 1)
+    available=$(awk '/^MemAvailable:/ { print int($2 / 1048576) }' /proc/meminfo)
+    if [ "${free:-0}" -lt 6 ] || [ "${available:-0}" -lt 6 ] || findmnt -no OPTIONS -T "$directory" | grep -qw noexec; then
+        directory=/tmp
+    fi
+    echo "$directory"
 }
 
 # What the crate openssl is built against, and the command the tests make certificates with.
@@ -65,7 +78,7 @@ need_postgresql() {
     if ! apt_install postgresql-15; then
         # Debian's release has another version: the PostgreSQL project's own packages have them all.
         apt_install postgresql-common ca-certificates
-        as_root /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh -y >/dev/null
+        as_root bash /usr/share/postgresql-common/pgdg/apt.*.sh -y >/dev/null
         apt_install postgresql-15
     fi
     find_postgresql || {
@@ -92,17 +105,26 @@ need_cluster_managers() {
     [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
 }
 
+# Where this machine gets Debian's packages from, as apt has it configured: lines of URI, release and component.
+debian_sources() {
+    local list=(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian')
+    # Before the first update apt does not know whose they are.
+    [ -n "$("${list[@]}")" ] || as_root apt-get update -qq >&2
+    "${list[@]}" | sort -u | grep . || {
+        echo "apt has no package sources of Debian configured" >&2
+        return 1
+    }
+}
+
 # Fetches the source package of PostgreSQL 15 and says where its archive is, which apt has checked. By a private apt
 # configuration: source packages only, nothing outside of target/postgresql_source.
 postgresql_source() {
-    local apt=$PWD/target/postgresql_source version suite
+    local apt=$PWD/target/postgresql_source version uri release component
     command -v bzip2 >/dev/null || apt_install bzip2 >&2
     mkdir -p "$apt/lists/partial" "$apt/archives/partial"
-    suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
-    cat >"$apt/sources.list" <<EOF
-deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main
-deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian-security $suite-security main
-EOF
+    debian_sources | while read -r uri release component; do
+        echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri $release $component"
+    done >"$apt/sources.list"
     cat >"$apt/apt.conf" <<EOF
 Dir::Etc::sourcelist "$apt/sources.list";
 Dir::Etc::sourceparts "-";

@@ -50,7 +50,9 @@ fn hint_bits_after_the_fork(full_page_writes: &str) -> (u64, u64) {
 
     let planned = |argument: &str| {
         let run = Rewind::of(&old).from(&new, SourceKind::Server).args(["-n", "--format=json", argument]);
-        let files = run.run_leaving_target_alone().json()["files"].clone();
+        let run = run.run_leaving_target_alone();
+        assert_eq!(run.code, 0, "{run}");
+        let files = run.json()["files"].clone();
         let number = |name: &str| files[name].as_u64().expect("a number");
         (number("changed_blocks"), number("left_to_replay"))
     };

@@ -214,7 +214,7 @@ fn a_server_that_is_behind_or_another_one_is_refused() {
     let behind = third(&mut failover, false);
     failover.new.sql("CREATE TABLE later AS SELECT n FROM generate_series(1, 1000) n");
     let (total, _) = quiet(&failover);
-    let mut other = sandbox.initdb("other", Installation::usual(), &[]);
+    let mut other = sandbox.stranger("other");
     other.start();
     let mut diverged = failover.old.copy("diverged");
     diverged.start();

@@ -48,7 +48,7 @@ fn running() {
     let (a, b, mut c) = cascade(&sandbox);
     let fork = history_switch(&c, 2);
     c.stop();
-    let run = Rewind::of(&c).from(&b, SourceKind::Server).run().expect_done();
+    let run = Rewind::of(&c).from(&b, SourceKind::Server).arg("--allow-older-source").run().expect_done();
     run.expect_said(&format!("servers diverged at WAL location {fork} on timeline 1"));
     // Left behind, it would lead the node back to the timeline that is given up.
     assert!(!c.data.join("pg_wal/00000002.history").exists(), "the history of the target's own timeline");
@@ -64,7 +64,7 @@ fn running_with_an_old_restartpoint() {
     c.kill();
     let restartpoint = ControlData::of(&b.data).lsn("Latest checkpoint location");
     assert!(restartpoint < history_switch(&c, 2), "the source should have made no restartpoint yet");
-    Rewind::of(&c).from(&b, SourceKind::Server).run().expect_done();
+    Rewind::of(&c).from(&b, SourceKind::Server).arg("--allow-older-source").run().expect_done();
     rejoin(&a, &b, &mut c);
 }
 
@@ -75,7 +75,7 @@ fn stopped() {
     c.stop();
     b.stop();
     assert_eq!(ControlData::of(&b.data).get("Database cluster state"), "shut down in recovery");
-    Rewind::of(&c).from(&b, SourceKind::Directory).run().expect_done();
+    Rewind::of(&c).from(&b, SourceKind::Directory).arg("--allow-older-source").run().expect_done();
     b.start();
     rejoin(&a, &b, &mut c);
 }

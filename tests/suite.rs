@@ -41,6 +41,7 @@ mod faulty_source;
 mod changing_files;
 mod hostile_source;
 mod source_away;
+mod one_server;
 mod standby_source;
 
 // How the histories may lie: many timelines, a fork at a boundary, nothing to rewind.
@@ -77,6 +78,7 @@ mod inspect;
 // Versions: real servers, and what programs of versions left of which there are none.
 mod fixtures;
 mod kingbase;
+mod modes;
 mod versions;
 #[cfg(feature = "other_sizes")]
 mod custom_rmgr;
@@ -112,3 +114,14 @@ mod status;
 mod bad_source;
 mod bad_target;
 mod bad_wal;
+
+// What exit status 0 means: the node's content is the source's, also where WAL says less than what changed on disk.
+mod truth_proof;
+mod truth_databases;
+mod truth_file_numbers;
+mod truth_hints;
+mod truth_histories;
+mod truth_direction;
+mod truth_next_start;
+mod truth_refusals;
+mod truth_tablespaces;

@@ -5,7 +5,6 @@
 //!                └─────────── pg_waldump == WalReader == scan ────────────────┘
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::process::Command;
 
 use walparse::scan::{Diverged, EndOfWal, RebuiltBlocks, ScanRequest, scan};
@@ -14,7 +13,7 @@ use walparse::{
     WalReader, rmgr,
 };
 
-use crate::harness::{Installation, Sandbox, Server, run, server_program};
+use crate::harness::{Installation, Sandbox, Server, record_line, run, server_program, waldump_line};
 use crate::{databases, index_types, large_objects, prepared_transactions, sizes, unlogged_tables};
 
 const FEATURES: [&crate::harness::Feature; 6] = [
@@ -69,67 +68,13 @@ fn read_all(wal: &WalDir, control: &ControlFile, mut see: impl FnMut(&Record<'_>
     }
 }
 
-/// A record as pg_waldump prints its fixed part and its block references.
-fn as_pg_waldump(record: &Record<'_>, control: &ControlFile) -> String {
-    let wide = |lsn: Lsn| format!("{:X}/{:08X}", lsn.0 >> 32, lsn.0 & 0xFFFF_FFFF);
-    let mut blocks = Vec::new();
-    record.decode(&control.geometry(), &mut blocks).expect("decode a record");
-    let total = record.header.total_length;
-    let images: u32 =
-        blocks.iter().filter_map(|block| block.image).map(|image| u32::from(image.length)).sum();
-    let mut line = format!(
-        "{} {}/{total} tx {} lsn {} prev {}",
-        rmgr::name(record.header.rmid, control.version()),
-        total - images,
-        record.header.xid,
-        wide(record.lsn),
-        wide(record.header.previous),
-    );
-    for block in &blocks {
-        let fork =
-            if block.fork == Fork::Main { String::new() } else { format!(" fork {}", block.fork.name()) };
-        write!(line, " #{} rel {}{fork} blk {}", block.id, block.relation, block.block)
-            .expect("write to a string");
-        match block.image {
-            Some(image) if image.is_applied => line.push_str(" FPW"),
-            Some(_) => line.push_str(" FPW for WAL verification"),
-            None => {}
-        }
-    }
-    line
-}
-
-/// The same parts of a line of pg_waldump.
-fn of_pg_waldump(line: &str) -> String {
-    let (fixed, rest) = line.split_once(", desc: ").expect("a description");
-    let words: Vec<&str> = fixed.split([' ', ',', ':']).filter(|word| !word.is_empty()).collect();
-    let after = |name: &str| words[words.iter().position(|word| *word == name).expect(name) + 1];
-    // `len (rec/tot):     54/    54`
-    let lengths: String = fixed
-        .split_once("len (rec/tot):")
-        .expect("lengths")
-        .1
-        .split(',')
-        .next()
-        .expect("lengths")
-        .replace(' ', "");
-    let mut known =
-        format!("{} {lengths} tx {} lsn {} prev {}", words[1], after("tx"), after("lsn"), after("prev"));
-    for block in rest.split("blkref #").skip(1) {
-        let block = block.trim_end().trim_end_matches([',', ';']);
-        let (id, block) = block.split_once(": ").expect("a block reference");
-        write!(known, " #{id} {}", block.trim_end_matches(", ")).expect("write to a string");
-    }
-    known
-}
-
 /// `waldump` is the pg_waldump of the server's version.
 fn compare_with_pg_waldump(server: Server, mut waldump: Command, settings: &str) {
     let (server, wal, control) = with_much_wal(server, settings);
     let mut ours = Vec::new();
     let mut kinds: BTreeMap<String, u32> = BTreeMap::new();
     read_all(&wal, &control, |record| {
-        ours.push(as_pg_waldump(record, &control));
+        ours.push(record_line(record, &control, false));
         *kinds.entry(rmgr::name(record.header.rmid, control.version())).or_default() += 1;
     });
     let first =
@@ -138,7 +83,7 @@ fn compare_with_pg_waldump(server: Server, mut waldump: Command, settings: &str)
     // It ends with an error where the WAL ends, which is how it should end.
     let output = waldump.output().expect("run pg_waldump");
     let text = String::from_utf8_lossy(&output.stdout);
-    let theirs: Vec<String> = text.lines().map(of_pg_waldump).collect();
+    let theirs: Vec<String> = text.lines().map(waldump_line).collect();
     for (index, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
         assert_eq!(ours, theirs, "record {index}");
     }

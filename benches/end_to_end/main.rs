@@ -108,7 +108,7 @@ fn main() {
     if settings.smoke {
         settings = Settings { scale: 0.002, runs: 1, version: vec![15], ..settings };
     }
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::on_disk();
     let mut results = Results::new(&settings);
     for &major in &settings.version {
         let installation = match major {

@@ -7,7 +7,6 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use crate::persona::{Milestone, Narrator};
 use crate::screen::{Kind, Screen};
 
 /// Which messages are shown.
@@ -20,16 +19,22 @@ pub(crate) enum Verbosity {
 }
 
 /// Shows the events of this process from now on.
-pub(crate) fn init(screen: Arc<Screen>, verbosity: Verbosity, narrator: Narrator) {
-    let subscriber = tracing_subscriber::registry().with(Lines { screen, verbosity, narrator });
+pub(crate) fn init(screen: Arc<Screen>, verbosity: Verbosity) {
+    let subscriber = tracing_subscriber::registry().with(Lines { screen, verbosity });
     // Fails only if a subscriber is set already; that one stays in use.
     let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Shows the events that `work` causes on this thread.
+#[cfg(test)]
+pub(crate) fn with_messages_on(screen: Arc<Screen>, work: impl FnOnce()) {
+    let subscriber = tracing_subscriber::registry().with(Lines { screen, verbosity: Verbosity::Normal });
+    tracing::subscriber::with_default(subscriber, work);
 }
 
 struct Lines {
     screen: Arc<Screen>,
     verbosity: Verbosity,
-    narrator: Narrator,
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
@@ -37,11 +42,6 @@ impl<S: Subscriber> Layer<S> for Lines {
         let metadata = event.metadata();
         let mut message = Message::default();
         event.record(&mut message);
-        if let Some(lines) =
-            message.name.as_deref().and_then(|name| self.narrator.lines(name, &message.milestone))
-        {
-            return lines.iter().for_each(|line| self.screen.message(Kind::Info, line));
-        }
         let crate_name = metadata.target().split("::").next().unwrap_or_default();
         let ours = matches!(crate_name, "kbrecover" | "kbrecover_hooks" | "kbrecover_rewind" | "walparse");
         let least = if self.verbosity == Verbosity::Debug && ours { Level::DEBUG } else { Level::INFO };
@@ -50,43 +50,25 @@ impl<S: Subscriber> Layer<S> for Lines {
             return;
         }
         if metadata.target() == kbrecover_rewind::command::CHILD {
-            return self.screen.line(&message.milestone.message);
+            return self.screen.line(&message.0);
         }
         let kind = match *metadata.level() {
             Level::ERROR => Kind::Error,
             Level::WARN => Kind::Warning,
             _ => Kind::Info,
         };
-        self.screen.message(kind, &message.milestone.message);
+        self.screen.message(kind, &message.0);
     }
 }
 
-/// The message of an event, and the fields that the narrator uses.
+/// The message of an event.
 #[derive(Default)]
-struct Message {
-    /// The name of the milestone, if the event is one.
-    name: Option<String>,
-    milestone: Milestone,
-}
+struct Message(String);
 
 impl Visit for Message {
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        match field.name() {
-            "fetch_bytes" => self.milestone.fetch_bytes = value,
-            "total_bytes" => self.milestone.total_bytes = value,
-            _ => {}
-        }
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "milestone" {
-            self.name = Some(value.to_owned());
-        }
-    }
-
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            let _ = write!(self.milestone.message, "{value:?}");
+            let _ = write!(self.0, "{value:?}");
         }
     }
 }
@@ -94,18 +76,12 @@ impl Visit for Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::persona::Narration;
     use crate::screen;
 
     fn messages_of(verbosity: Verbosity, events: impl FnOnce()) -> String {
-        narrated(Narration::Kbrecover, verbosity, events)
-    }
-
-    fn narrated(narration: Narration, verbosity: Verbosity, events: impl FnOnce()) -> String {
         let lines = screen::Lines::default();
         let screen = Arc::new(Screen::to(lines.clone()));
-        let narrator = Narrator { narration, progress: true };
-        let subscriber = tracing_subscriber::registry().with(Lines { screen, verbosity, narrator });
+        let subscriber = tracing_subscriber::registry().with(Lines { screen, verbosity });
         tracing::subscriber::with_default(subscriber, events);
         lines.text()
     }
@@ -128,27 +104,6 @@ mod tests {
             messages_of(Verbosity::Normal, emit_events),
             "kbrecover: servers diverged at 0/1\nkbrecover: warning: odd\nkbrecover: error: bad\n\
              kbrecover: ours\na child's line\n"
-        );
-    }
-
-    #[test]
-    fn milestones_are_shown_in_the_words_of_the_persona() {
-        use kbrecover_rewind::milestone;
-        let events = || {
-            tracing::info!(target: "kbrecover_rewind", milestone = milestone::CONNECTED, "connected to x");
-            tracing::debug!(
-                target: "kbrecover_rewind", milestone = milestone::PLANNED, fetch_bytes = 3u64 << 20, total_bytes = 4u64 << 20, "so much"
-            );
-            tracing::info!(target: "kbrecover_rewind", milestone = milestone::DIVERGED, "servers diverged");
-        };
-        assert_eq!(
-            narrated(Narration::Kbrecover, Verbosity::Normal, events),
-            "kbrecover: connected to x\nkbrecover: servers diverged\n"
-        );
-        assert_eq!(
-            narrated(Narration::PgRewind, Verbosity::Normal, events),
-            "kbrecover: connected to server\nkbrecover: need to copy 3 MB (total source directory size is 4 MB)\n\
-             kbrecover: servers diverged\n"
         );
     }
 

@@ -5,17 +5,45 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use kbrecover_rewind::{Progress, Silent, Stage};
+use kbrecover_rewind::{Event, Progress, Stage};
 
-use crate::persona::Narration;
+use crate::persona::{Narration, Narrator};
 use crate::screen::Screen;
 
-/// The progress reports of `-P`; none without it.
-pub(crate) fn progress(screen: &Arc<Screen>, wanted: bool) -> Box<dyn Progress> {
-    match (wanted, screen.bars()) {
-        (false, _) => Box::new(Silent),
-        (true, Some(bars)) => Box::new(Watcher::new(screen, Some(bars.clone()))),
-        (true, None) => Box::new(Watcher::new(screen, None)),
+/// Reports a run: its events in the words of the narrator, and with `-P` its progress.
+pub(crate) fn progress(screen: &Arc<Screen>, narrator: Narrator) -> Box<dyn Progress> {
+    let watcher = narrator.progress.then(|| Watcher::new(screen, screen.bars().cloned()));
+    Box::new(Narrated { narrator, watcher })
+}
+
+/// Reports the events of a run only.
+pub(crate) fn events(narration: Narration) -> impl Progress {
+    Narrated { narrator: Narrator { narration, progress: false }, watcher: None }
+}
+
+struct Narrated {
+    narrator: Narrator,
+    watcher: Option<Watcher>,
+}
+
+impl Progress for Narrated {
+    fn begin(&self, stage: Stage, total: Option<u64>) {
+        self.watcher.iter().for_each(|watcher| watcher.begin(stage, total));
+    }
+
+    fn advance(&self, stage: Stage, amount: u64) {
+        self.watcher.iter().for_each(|watcher| watcher.advance(stage, amount));
+    }
+
+    fn finish(&self, stage: Stage) {
+        self.watcher.iter().for_each(|watcher| watcher.finish(stage));
+    }
+
+    fn event(&self, event: &Event) {
+        match self.narrator.lines(event) {
+            Some(lines) => lines.iter().for_each(|line| tracing::info!("{line}")),
+            None => event.log(),
+        }
     }
 }
 
@@ -46,9 +74,10 @@ impl Watcher {
     fn count(&self, stage: Stage) -> &Count {
         match stage {
             Stage::Scan => &self.counts[0],
-            Stage::Inventory => &self.counts[1],
-            Stage::Copy => &self.counts[2],
-            Stage::Sync => &self.counts[3],
+            Stage::Copy => &self.counts[1],
+            Stage::Sync => &self.counts[2],
+            // Stages without a count.
+            _ => &self.counts[3],
         }
     }
 
@@ -67,7 +96,7 @@ impl Watcher {
     }
 }
 
-impl Progress for Watcher {
+impl Watcher {
     fn begin(&self, stage: Stage, total: Option<u64>) {
         let count = self.count(stage);
         count.done.store(0, Ordering::Relaxed);
@@ -111,9 +140,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn words(stage: Stage) -> Option<(u64, &'static str, &'static str)> {
     match stage {
         Stage::Scan => Some((1024, "kB", "of WAL read")),
-        Stage::Inventory => None,
         Stage::Copy => Some((1024, "kB", "copied")),
         Stage::Sync => Some((1, "files", "synced")),
+        _ => None,
     }
 }
 
@@ -154,6 +183,7 @@ fn template(stage: Stage, total: Option<u64>) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logging;
     use crate::screen::Lines;
 
     #[test]
@@ -171,13 +201,42 @@ mod tests {
     #[test]
     fn few_lines_are_printed_but_always_the_last_one() {
         let lines = Lines::default();
-        let progress = progress(&Arc::new(Screen::to(lines.clone())), true);
+        let progress = progress(
+            &Arc::new(Screen::to(lines.clone())),
+            Narrator { narration: Narration::Kbrecover, progress: true },
+        );
         progress.begin(Stage::Inventory, None);
         progress.finish(Stage::Inventory);
         progress.begin(Stage::Copy, Some(4 << 10));
         (0..4).for_each(|_| progress.advance(Stage::Copy, 1 << 10));
         progress.finish(Stage::Copy);
         assert_eq!(lines.text(), "4/4 kB (100%) copied\n");
+    }
+
+    #[test]
+    fn events_are_shown_in_the_words_of_the_persona() {
+        let events = [
+            Event::Connected { server: "x".to_owned(), version: 150_000, connections: 2 },
+            Event::Planned { fetch_bytes: 3 << 20, total_bytes: 4 << 20 },
+            Event::Copying { fetch_bytes: 3 << 20 },
+        ];
+        let shown = |narration| {
+            let lines = Lines::default();
+            let screen = Arc::new(Screen::to(lines.clone()));
+            logging::with_messages_on(Arc::clone(&screen), || {
+                let progress = progress(&screen, Narrator { narration, progress: true });
+                events.iter().for_each(|event| progress.event(event));
+            });
+            lines.text()
+        };
+        assert_eq!(
+            shown(Narration::Kbrecover),
+            "kbrecover: connected to x, version 150000, 2 connection(s)\nkbrecover: copying 3072 kB from the source\n"
+        );
+        assert_eq!(
+            shown(Narration::PgRewind),
+            "kbrecover: connected to server\nkbrecover: need to copy 3 MB (total source directory size is 4 MB)\n"
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::files::{open_for_lock as open, read_state_file};
 /// The lock of a run. [`Guard::finish`] records that the run has ended.
 #[derive(Debug)]
 pub struct Guard {
-    _lock: File,
+    lock: File,
     flag: PathBuf,
     interrupted: Option<Interrupted>,
 }
@@ -66,7 +66,7 @@ impl Guard {
         let mut lines = text.lines();
         let interrupted = (lines.next().map(str::trim) == Some("1"))
             .then(|| Interrupted { process: lines.next().and_then(|line| line.trim().parse().ok()) });
-        Ok(Guard { _lock: file, flag: flag.to_owned(), interrupted })
+        Ok(Guard { lock: file, flag: flag.to_owned(), interrupted })
     }
 
     /// The previous run, if it was interrupted.
@@ -97,6 +97,13 @@ impl Guard {
             file.write_all(text.as_bytes())
         };
         write().map_err(|source| GuardError::File { path: self.flag.clone(), source })
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Not left to closing the file: a child of another thread that has not called exec yet shares the lock.
+        let _ = self.lock.unlock();
     }
 }
 

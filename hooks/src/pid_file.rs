@@ -102,6 +102,8 @@ impl Drop for PidFile {
     fn drop(&mut self) {
         // Not removed: another process may have opened the file and be about to lock it.
         let _ = self.file.set_len(0);
+        // Not left to closing the file: a child of another thread that has not called exec yet shares the lock.
+        let _ = self.file.unlock();
     }
 }
 

@@ -42,31 +42,31 @@ impl CrashRecovery for SingleUserServer {
     fn recover(&self, target: &Path, control: &ControlFile) -> Result<(), CrashRecoveryError> {
         let version = control.version();
         if let Some(file) = recovery_request(target) {
-            return Err(CrashRecoveryError {
-                message: format!(
+            return Err(CrashRecoveryError::new(
+                format!(
                     "could not complete crash recovery of the target server: file \"{}\" exists",
                     file.display()
                 ),
-                hint: Some(
+                Some(
                     "A server in single-user mode cannot be a standby, and would end archive recovery on a new timeline. \
                      Run again without --ensure-shutdown: the WAL of the target is then read without crash recovery."
                         .to_owned(),
                 ),
-            });
+            ));
         }
         let program = find_server(version, self.bindir.as_deref()).map_err(program_hint)?;
         let mut command = self.command(&program, target, version.names());
         tracing::info!("executing \"{}\" for target server to complete crash recovery", program.display());
         // No limit: recovery may take hours.
         let failed = |why: &dyn std::fmt::Display| {
-            CrashRecoveryError {
-            message: format!("{} single-user mode in target cluster failed: {why}", version.names().server_program),
-            hint: Some(
+            CrashRecoveryError::new(
+                format!("{} single-user mode in target cluster failed: {why}", version.names().server_program),
+            Some(
                 "See the messages of the server. If it did not find its configuration, specify the file with --config-file; \
                  or start the server normally and stop it after recovery."
                     .to_owned(),
             ),
-        }
+        )
         };
         let finished = command::run(&mut command, None).map_err(|error| failed(&chain(&error)))?;
         if finished.status.success() {
@@ -104,10 +104,10 @@ fn recovery_request(target: &Path) -> Option<PathBuf> {
 }
 
 fn program_hint(error: ProgramError) -> CrashRecoveryError {
-    CrashRecoveryError {
-        message: error.to_string(),
-        hint: Some("Specify the directory of the server's programs with --bindir.".to_owned()),
-    }
+    CrashRecoveryError::new(
+        error.to_string(),
+        Some("Specify the directory of the server's programs with --bindir.".to_owned()),
+    )
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ pub const CHILD: &str = "kbrecover::child";
 
 /// A child that has ended.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Finished {
     /// Its exit status.
     pub status: ExitStatus,

@@ -1,5 +1,7 @@
 //! Why a run failed, and the state it left the target in.
 
+use std::io;
+
 use crate::apply::error::ApplyError;
 use crate::engine::precheck::PrecheckError;
 use crate::plan::error::PlanError;
@@ -49,13 +51,20 @@ pub enum RewindError {
     /// Changing the target failed.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// No thread could be started for the run.
+    #[error("could not start a thread for the rewind")]
+    Thread {
+        /// The error of the system.
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl RewindError {
     /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         match self {
-            RewindError::Stopped => None,
+            RewindError::Stopped | RewindError::Thread { .. } => None,
             RewindError::Lock(error) => Some(error.hint()),
             RewindError::Survey(error) => error.hint(),
             RewindError::Plan(error) => error.hint(),

@@ -1,9 +1,4 @@
-//! The rewind engine: makes a diverged data directory one that can follow its new primary again.
-//!
-//! One straight line of stages, each a module: [`run`] calls them in this order.
-//!
-//! preflight -> divergence, scan and inventory -> plan -> journal and mark -> copy -> seal
-
+#![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests write what they need"))]
 
@@ -12,7 +7,6 @@ mod outcome;
 mod error;
 mod progress;
 mod observer;
-pub mod milestone;
 mod stop;
 mod clock;
 mod status;
@@ -44,21 +38,24 @@ pub use datadir::inventory::{EntryKind, Inventory};
 pub use datadir::keep::{KeepError, KeepRules};
 pub use datadir::label::is_mark;
 pub use datadir::server::{DataDirectoryError, lock_file_process};
+pub use engine::entry::{run, run_async};
+pub use engine::is_unfinished;
 pub use engine::precheck::PrecheckError;
-pub use engine::{is_unfinished, run};
 pub use error::{Failure, RewindError, TargetState};
 pub use observer::{Change, ChangeObserver, Verdict};
 pub use options::{
-    CrashRecovery, CrashRecoveryError, Delta, KeepDiverged, MissingWal, Mode, Need, Options, RebuiltBlocks,
-    RecoveryConf, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
+    CrashRecovery, CrashRecoveryError, Delta, KeepDiverged, MissingWal, Mode, Need, OlderSource, Options,
+    RebuiltBlocks, RecoveryConf, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice,
+    UncleanTarget,
 };
 pub use outcome::{
     CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, SpaceNeed, StageTime, WalSpan,
 };
 pub use plan::error::PlanError;
-pub use progress::{Progress, Silent, Stage};
+pub use progress::{Event, Progress, Silent, Stage};
 pub use status::{Condition, StartsAs, Status, StatusError, UnfinishedRewind, status};
 pub use stop::StopFlag;
+pub use survey::content::ContentError;
 pub use survey::divergence::DivergenceError;
 pub use survey::error::SurveyError;
 pub use survey::preflight::PreflightError;

@@ -15,6 +15,7 @@ use crate::stop::StopFlag;
 
 /// All input of a run. The engine reads no environment variables.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// The data directory to rewind.
     pub target: PathBuf,
@@ -28,6 +29,8 @@ pub struct Options {
     pub mode: Mode,
     /// What to do about a target that is on the source's timeline and has not diverged.
     pub same_timeline: SameTimeline,
+    /// What to do about a source whose timeline is older than the target's.
+    pub older_source: OlderSource,
     /// Whether to make the target a standby of the source.
     pub recovery_conf: RecoveryConf,
     /// Which local files of the target are kept.
@@ -64,13 +67,23 @@ pub struct Options {
 }
 
 impl Options {
-    /// The default options for rewinding the data directory `target`.
+    /// The default options for rewinding the data directory `target`. Other choices are made by setting fields.
+    ///
+    /// ```
+    /// use kbrecover_rewind::{Mode, Options, SourceChoice};
+    ///
+    /// let source = SourceChoice::Directory("/backup/new_primary".into());
+    /// let mut options = Options::new("/var/lib/postgresql/18/main".into(), source);
+    /// options.mode = Mode::Check;
+    /// options.archive_ready = true;
+    /// ```
     pub fn new(target: PathBuf, source: SourceChoice) -> Options {
         Options {
             target,
             source,
             mode: Mode::Rewind,
             same_timeline: SameTimeline::Follow,
+            older_source: OlderSource::Refuse,
             recovery_conf: RecoveryConf::Leave,
             keep: KeepRules::standard(),
             missing_wal: MissingWal { directories: Vec::new(), restore_command: RestoreCommand::Off },
@@ -93,8 +106,22 @@ impl Options {
     }
 }
 
+/// What to do about a source on a timeline from which the target's timeline branched off. Most likely the two sides are
+/// swapped: the new primary would be rewound to the old one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum OlderSource {
+    /// The run fails before the first change.
+    Refuse,
+    /// The run warns and continues, as `pg_rewind` would without a warning.
+    Warn,
+    /// The caller has asked for it.
+    Allow,
+}
+
 /// Where and to what extent discarded data is saved.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct KeepDiverged {
     /// A directory outside the data directory that is empty or does not exist yet.
     pub directory: PathBuf,
@@ -102,8 +129,16 @@ pub struct KeepDiverged {
     pub blocks: bool,
 }
 
+impl KeepDiverged {
+    /// Discarded data is saved in `directory`: WAL and, with `blocks`, also the bytes of other files.
+    pub fn new(directory: PathBuf, blocks: bool) -> KeepDiverged {
+        KeepDiverged { directory, blocks }
+    }
+}
+
 /// The source: a server or a directory.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum SourceChoice {
     /// A running server.
     Server(Box<Conninfo>),
@@ -130,6 +165,7 @@ impl SourceChoice {
 
 /// How far a run goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Mode {
     /// Rewind the target.
     Rewind,
@@ -141,6 +177,7 @@ pub enum Mode {
 
 /// What to do about a target on the source's timeline whose WAL is a part of the source's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum SameTimeline {
     /// Nothing: it can follow the source as it is.
     Follow,
@@ -150,6 +187,7 @@ pub enum SameTimeline {
 
 /// What to do about the target's recovery configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum RecoveryConf {
     /// Nothing.
     Leave,
@@ -159,6 +197,7 @@ pub enum RecoveryConf {
 
 /// Where to search for WAL of the target that is not in its WAL directory; the directories come first.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct MissingWal {
     /// Directories with copies of segments, in the order in which they are searched.
     pub directories: Vec<PathBuf>,
@@ -166,8 +205,16 @@ pub struct MissingWal {
     pub restore_command: RestoreCommand,
 }
 
+impl MissingWal {
+    /// WAL is searched for in `directories`, then fetched with `restore_command`.
+    pub fn new(directories: Vec<PathBuf>, restore_command: RestoreCommand) -> MissingWal {
+        MissingWal { directories, restore_command }
+    }
+}
+
 /// Which `restore_command` to use for missing WAL.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum RestoreCommand {
     /// None.
     Off,
@@ -179,6 +226,7 @@ pub enum RestoreCommand {
 
 /// What to do if a file system has too little free space for the rewind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum SpaceCheck {
     /// Stop before the first change.
     Enforce,
@@ -188,6 +236,7 @@ pub enum SpaceCheck {
 
 /// What to do about changed blocks that replay of the common WAL rebuilds whatever their contents are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum RebuiltBlocks {
     /// Do not copy them: replay restores them.
     Leave,
@@ -197,6 +246,7 @@ pub enum RebuiltBlocks {
 
 /// How changes are made durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum SyncChoice {
     /// fsync every file and directory that was changed.
     Fsync,
@@ -208,6 +258,7 @@ pub enum SyncChoice {
 
 /// Which targets are rewound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Need {
     /// Those with WAL that the source does not have.
     Diverged,
@@ -219,6 +270,7 @@ pub enum Need {
 
 /// Whether files that would be copied whole are compared first, so that only the ranges that differ are copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Delta {
     /// Yes, unless there is much to compare and a sample shows that copying is faster.
     Auto,
@@ -230,6 +282,7 @@ pub enum Delta {
 
 /// What to do about a target that was not shut down cleanly.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum UncleanTarget {
     /// Read its WAL to the last valid record.
     Accept,
@@ -252,9 +305,17 @@ pub trait CrashRecovery: std::fmt::Debug + Send + Sync {
 /// Why the target's own server could not complete crash recovery.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
+#[non_exhaustive]
 pub struct CrashRecoveryError {
     /// What failed, with the path.
     pub message: String,
     /// A hint for the operator.
     pub hint: Option<String>,
+}
+
+impl CrashRecoveryError {
+    /// An error with the text `message`, and a hint for the operator.
+    pub fn new(message: String, hint: Option<String>) -> CrashRecoveryError {
+        CrashRecoveryError { message, hint }
+    }
 }

@@ -28,6 +28,7 @@ pub struct CommonCheckpoint {
 
 /// How a successful run ended.
 #[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
 pub enum Outcome {
     /// The target's history is a part of the source's: it can follow the source as it is.
     NotNeeded(Report),
@@ -56,6 +57,7 @@ impl Outcome {
 
 /// The figures of a run. Those of stages that it did not reach are `None`, empty or zero.
 #[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
 pub struct Report {
     /// When the run began.
     pub started: Timestamp,
@@ -85,6 +87,28 @@ pub struct Report {
     pub wal_bytes_scanned: u64,
     /// Records in these bytes.
     pub wal_records_scanned: u64,
+}
+
+impl Report {
+    /// The report of a run that reached no stage.
+    pub fn new(started: Timestamp, finished: Timestamp) -> Report {
+        Report {
+            started,
+            finished,
+            stages: Vec::new(),
+            divergence: None,
+            checkpoint: None,
+            checkpoint_search: None,
+            replay: None,
+            plan: None,
+            kept: Vec::new(),
+            not_taken: Vec::new(),
+            space: Vec::new(),
+            bytes_fetched: 0,
+            wal_bytes_scanned: 0,
+            wal_records_scanned: 0,
+        }
+    }
 }
 
 /// A range of WAL, with the names of the segment files of its ends.
@@ -124,6 +148,7 @@ pub struct StageTime {
 
 /// Files and bytes per action of a plan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct PlanSummary {
     /// Directories and links to create.
     pub create: u64,

@@ -1,7 +1,15 @@
 //! Reports the progress of a run to its caller.
 
+use std::fmt;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::outcome::{CommonCheckpoint, Divergence};
+
 /// The stages whose progress is reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Stage {
     /// Reading the target's WAL; counted in bytes.
     Scan,
@@ -13,6 +21,108 @@ pub enum Stage {
     Sync,
 }
 
+/// An event of a normal run. A run reports each of them at most once, in this order. Its text ([`fmt::Display`]) is the
+/// message that kbrecover shows for it.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The connections to a running source are open.
+    Connected {
+        /// Host and port, or the socket.
+        server: String,
+        /// `server_version_num`.
+        version: u32,
+        /// The number of connections.
+        connections: usize,
+    },
+    /// The data directory of the source is known. A server reports it to privileged roles only.
+    SourceDirectory {
+        /// On the source's machine.
+        directory: String,
+    },
+    /// The point of divergence was found.
+    Diverged(Divergence),
+    /// The last common checkpoint was found.
+    CommonCheckpoint(CommonCheckpoint),
+    /// The search for the last common checkpoint has ended.
+    CheckpointSearch {
+        /// When it began.
+        since: Timestamp,
+        /// When it ended.
+        until: Timestamp,
+    },
+    /// The plan is complete.
+    Planned {
+        /// Bytes to fetch from the source.
+        fetch_bytes: u64,
+        /// Bytes in its data directory.
+        total_bytes: u64,
+    },
+    /// Copying begins.
+    Copying {
+        /// Bytes to fetch from the source.
+        fetch_bytes: u64,
+    },
+    /// All data has been copied; WAL, control file and `backup_label` follow.
+    Sealing,
+    /// The rewound target is not configured as a standby.
+    NotAStandby,
+}
+
+impl Event {
+    /// Logs the event with `tracing`: what an operator need not know at level debug, [`Event::NotAStandby`] as a
+    /// warning, everything else at level info.
+    pub fn log(&self) {
+        match self {
+            Event::SourceDirectory { .. } | Event::Planned { .. } | Event::Sealing => {
+                tracing::debug!("{self}")
+            }
+            Event::NotAStandby => tracing::warn!("{self}"),
+            _ => tracing::info!("{self}"),
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Connected { server, version, connections } => {
+                write!(f, "connected to {server}, version {version}, {connections} connection(s)")
+            }
+            Event::SourceDirectory { directory } => write!(f, "datadir_source = {directory}"),
+            Event::Diverged(Divergence { lsn, timeline }) => {
+                write!(f, "servers diverged at WAL location {lsn} on timeline {timeline}")
+            }
+            Event::CommonCheckpoint(CommonCheckpoint { lsn, timeline, .. }) => {
+                write!(f, "rewinding from last common checkpoint at {lsn} on timeline {timeline}")
+            }
+            Event::CheckpointSearch { since, until } => {
+                let local = |time: &Timestamp| {
+                    time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.6f %Z").to_string()
+                };
+                let seconds = until.duration_since(*since).as_secs_f64();
+                // The words of sys_rewind.
+                write!(
+                    f,
+                    "find last common checkpoint start time from {} to {}, in \"{seconds:.6}\" seconds.",
+                    local(since),
+                    local(until)
+                )
+            }
+            Event::Planned { fetch_bytes, total_bytes } => {
+                write!(f, "{fetch_bytes} bytes are to be copied, of {total_bytes} that the source has")
+            }
+            Event::Copying { fetch_bytes } => {
+                write!(f, "copying {} kB from the source", fetch_bytes.div_ceil(1024))
+            }
+            Event::Sealing => f.write_str("all data has been copied"),
+            Event::NotAStandby => f.write_str(
+                "the target is not set up as a standby: before starting a server on it, set primary_conninfo and create standby.signal (up to version 11: recovery.conf)",
+            ),
+        }
+    }
+}
+
 /// Receives the progress of a run. Its methods are called from many threads at once.
 pub trait Progress: Send + Sync {
     /// A stage begins. `total` is its size in the stage's unit, if that is known.
@@ -21,9 +131,13 @@ pub trait Progress: Send + Sync {
     fn advance(&self, stage: Stage, amount: u64);
     /// The stage has ended.
     fn finish(&self, stage: Stage);
+    /// Something that belongs to a normal run has happened. By default it is logged: see [`Event::log`].
+    fn event(&self, event: &Event) {
+        event.log();
+    }
 }
 
-/// Reports nothing.
+/// Reports nothing; events are logged.
 #[derive(Debug)]
 pub struct Silent;
 

@@ -45,6 +45,7 @@ impl StatusError {
 
 /// The state of a data directory.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Status {
     /// The directory, as an absolute path.
     pub directory: PathBuf,
@@ -68,6 +69,7 @@ pub struct Status {
 
 /// What can be done with a data directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Condition {
     /// Shut down cleanly.
     Clean,
@@ -87,6 +89,7 @@ pub enum Condition {
 
 /// An unfinished rewind, as its journal describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct UnfinishedRewind {
     /// When it began: local time with its zone, as text.
     pub begun: String,
@@ -106,6 +109,7 @@ pub struct UnfinishedRewind {
 
 /// The role of a server after its start, as the files in the data directory determine it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum StartsAs {
     /// It is a primary.
     Primary,
@@ -119,6 +123,26 @@ pub enum StartsAs {
 ///
 /// # Errors
 /// It is no data directory, or one of the files that tell its state cannot be read.
+///
+/// ```
+/// use kbrecover_rewind::{Condition, StartsAs, status};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let data_directory = directory.path();
+/// # let version = walparse::Version::all().find(|version| version.name() == "15").ok_or("no such version")?;
+/// # std::fs::create_dir(data_directory.join("global"))?;
+/// # std::fs::write(data_directory.join("PG_VERSION"), "15\n")?;
+/// # let control = walparse::control::testing::ControlFields::clean(version).build();
+/// # std::fs::write(data_directory.join("global/pg_control"), control)?;
+/// # std::fs::write(data_directory.join("standby.signal"), "")?;
+/// let status = status(data_directory)?;
+/// assert_eq!(status.condition, Condition::Clean);
+/// assert_eq!(status.starts_as, StartsAs::Standby);
+/// assert_eq!(status.control.version().name(), "15");
+/// # Ok(())
+/// # }
+/// ```
 pub fn status(directory: &Path) -> Result<Status, StatusError> {
     let open = |source| DataDirectoryError::Open { path: directory.to_owned(), source };
     let root = directory.canonicalize().map_err(open)?;
@@ -240,7 +264,7 @@ mod tests {
     use crate::target::journal::NewJournal;
     use crate::wal::changed::ChangedBlocks;
     use walparse::control::testing::ControlFields;
-    use walparse::{BlockNumber, Lsn, Relation, TimelineId, Version};
+    use walparse::{BlockNumber, Lsn, Relation, TimelineHistory, TimelineId, Version};
 
     fn version() -> Version {
         Version::find(1300, 202_209_061).unwrap()
@@ -269,7 +293,7 @@ mod tests {
         let journal = NewJournal {
             source: "server x".into(),
             control: &control,
-            history: String::new(),
+            history: &TimelineHistory::of_first(TimelineId(1)),
             divergence: Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) },
             checkpoint: CommonCheckpoint {
                 lsn: Lsn(0x400_0060),

@@ -27,12 +27,11 @@ export RUSTFLAGS="-Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
     -Ccodegen-units=1 --cfg fuzzing"
 # With --target, build scripts and macros are built without these flags.
-cargo build --quiet --release --target "$host"
+cargo build --locked --quiet --release --target "$host"
 
-[ $# -gt 0 ] || set -- $(basename -s .rs targets/*.rs)
-for target in "$@"; do
+fuzz() {
+    local target=$1 log=$out/$1.log length
     mkdir -p "$out/corpus/$target" "$out/artifacts/$target"
-    log=$out/$target.log
     # Nothing but WAL is long: longer input would only be slower.
     case $target in wal_*) length=65536 ;; *) length=2048 ;; esac
     if ! "$out/$host/release/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=$length \
@@ -40,7 +39,19 @@ for target in "$@"; do
         "$out/corpus/$target" "corpus/$target" >"$log" 2>&1; then
         tail -n 30 "$log"
         echo "fuzz target $target failed: see $log" >&2
-        exit 1
+        return 1
     fi
     printf '%-14s %s executions\n' "$target" "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"
+}
+
+# One on each processor.
+[ $# -gt 0 ] || set -- $(basename -s .rs targets/*.rs)
+running=()
+for target in "$@"; do
+    [ "$(jobs -rp | wc -l)" -lt "$(nproc)" ] || wait -n || true
+    fuzz "$target" &
+    running+=($!)
+done
+for process in "${running[@]}"; do
+    wait "$process"
 done

@@ -1,11 +1,11 @@
 //! Two nodes under a real pg_auto_failover, and its monitor in the place of the third.
 
-use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
-use super::nodes::{Nodes, address, free_port};
+use super::nodes::{Nodes, address};
+use super::ports::free_port;
 use super::program::server_command;
 use super::sandbox::{bindir_with_our_pg_rewind, copy_tree};
 use super::server::children_of;
@@ -91,7 +91,7 @@ impl AutoctlCluster {
 
     /// What manages a node has said this.
     pub fn log(&self, node: usize) -> String {
-        fs::read_to_string(self.log_file(node)).unwrap_or_default()
+        self.read_log(node, "server.log")
     }
 
     fn create_node(&mut self, node: usize) {
@@ -106,8 +106,6 @@ impl AutoctlCluster {
 
     /// Runs `pg_autoctl` on a node, for good.
     fn run_manager(&mut self, node: usize, arguments: &[&str]) {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file(node));
-        let log = log.expect("open pg_autoctl's log");
         let home = self.home(node);
         let mut autoctl = server_command(Path::new("/usr/bin/pg_autoctl"));
         autoctl.args(arguments).arg("--pgdata").arg(self.data(node));
@@ -121,17 +119,11 @@ impl AutoctlCluster {
         for (name, part) in [("CONFIG_HOME", "db/etc"), ("DATA_HOME", "db"), ("RUNTIME_DIR", "run")] {
             autoctl.env(format!("XDG_{name}"), home.join(part));
         }
-        autoctl.stdin(Stdio::null()).stdout(log.try_clone().expect("second handle")).stderr(log);
-        let autoctl = autoctl.spawn().expect("run pg_autoctl: install pg-auto-failover-cli");
-        self.managers[node - 1] = Some(autoctl);
+        self.managers[node - 1] = Some(self.spawn_manager(node, &mut autoctl));
     }
 
     fn ask_monitor(&self, query: &str) -> Option<Vec<String>> {
         self.ask(("127.0.0.1", self.monitor_port), "pg_auto_failover", query)
-    }
-
-    fn log_file(&self, node: usize) -> PathBuf {
-        self.home(node).join("log/server.log")
     }
 
     /// Its processes, but not the server that one of them has started.

@@ -16,14 +16,17 @@
 
 // Programs and the places they run in.
 mod installation;
+mod ports;
 mod program;
 mod sandbox;
 mod server;
+mod template;
 
 // What scenarios begin with.
 mod failover;
 mod feature;
 mod load;
+mod seed;
 
 // The program under test, and what it must leave.
 mod compare;
@@ -40,11 +43,13 @@ mod patroni_cluster;
 mod pool_cluster;
 mod repmgr_cluster;
 mod sample_scripts;
+mod sshd;
 
 // What scenarios say of pg_control and of WAL.
 mod control;
 mod disguise;
 mod wal;
+mod waldump;
 
 pub use compare::assert_same_content;
 pub use control::{ControlData, PG_CONTROL_VERSION, SYSTEM_IDENTIFIER, patch_control_file};
@@ -66,6 +71,8 @@ pub use load::Load;
 pub use program::{AsServerUser, bindir, give_to_server_user, is_root, run, server_program};
 pub use proxy::{Proxy, Then};
 pub use sandbox::{Sandbox, copy_tree};
+#[allow(unused_imports, reason = "the benchmark, which uses this harness, too, picks nothing")]
+pub use seed::pick;
 pub use server::Server;
 #[allow(unused_imports, reason = "the benchmark, which uses this harness, too, has no use for it")]
 pub use server::children_of;
@@ -75,6 +82,8 @@ pub use wal::{
     Lsn, SEGMENT_SIZE, Segment, WAL_PAGE_SIZE, fill_page, history_switch, insert_position, next_segment,
     record_starts, segments,
 };
+#[allow(unused_imports, reason = "the benchmark, which uses this harness, too, compares no records")]
+pub use waldump::{record_line, waldump_line};
 #[allow(unused_imports, reason = "the benchmark, which uses this harness, too, has no cluster manager")]
 pub use {
     autoctl_cluster::AutoctlCluster, nodes::assert_logged, nodes::kill_at_each,

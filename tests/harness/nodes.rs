@@ -3,14 +3,14 @@
 //! Their servers are configured by files and started by `pg_ctl`, since the flows under test do so, too.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::Sandbox;
+use super::ports::free_port;
 use super::program::{AsServerUser, give_to_server_user, run, server_program};
 use super::sandbox::copy_tree;
 use super::server::children_of;
@@ -250,6 +250,25 @@ impl Nodes {
         give_to_server_user(path);
     }
 
+    /// Writes a file that can be run.
+    pub fn write_script(&self, path: &Path, text: &str) {
+        self.write(path, text);
+        run(Command::new("chmod").arg("755").arg(path));
+    }
+
+    /// What stands in one of a node's logs.
+    pub fn read_log(&self, node: usize, name: &str) -> String {
+        fs::read_to_string(self.home(node).join("log").join(name)).unwrap_or_default()
+    }
+
+    /// Starts what manages a node; it and the server it starts say what they say in `server.log`.
+    pub fn spawn_manager(&self, node: usize, manager: &mut Command) -> Child {
+        let log = self.home(node).join("log/server.log");
+        let log = fs::OpenOptions::new().create(true).append(true).open(log).expect("open a log");
+        manager.stdin(Stdio::null()).stdout(log.try_clone().expect("second handle")).stderr(log);
+        manager.spawn().unwrap_or_else(|e| panic!("run {manager:?}: {e}"))
+    }
+
     /// Shows a node's log, if the one who runs the tests wants to see it (`tests/flows.sh`).
     pub fn show(&self, title: &str, log: &str) {
         if std::env::var_os("KBRECOVER_SHOW_LOGS").is_some() {
@@ -271,8 +290,7 @@ impl Nodes {
                   'addr add '*) echo \"2: $5 inet $3 label $7\" >> \"$list\" ;;\n'addr del '*) rm \"$list\" ;;\n*) exit 1 ;;\nesac\n";
         let arping = "#!/bin/sh\necho \"$*\" >> \"$(dirname \"$0\")/arpings\"\n";
         for (name, script) in [("ip", ip), ("arping", arping)] {
-            self.write(&directory.join(name), script);
-            run(Command::new("chmod").arg("755").arg(directory.join(name)));
+            self.write_script(&directory.join(name), script);
         }
         directory
     }
@@ -387,15 +405,4 @@ pub fn assert_logged(log: &str, lines: &[&str]) {
 /// The address of a node.
 pub fn address(node: usize) -> String {
     format!("127.0.0.{node}")
-}
-
-/// A port that is free on the addresses of all nodes.
-pub fn free_port() -> u16 {
-    loop {
-        let first = TcpListener::bind("127.0.0.1:0").expect("bind 127.0.0.1");
-        let port = first.local_addr().expect("address of the socket").port();
-        if [2, 3].iter().all(|node| TcpListener::bind((address(*node), port)).is_ok()) {
-            return port;
-        }
-    }
 }

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::nodes::{Nodes, address, free_port};
+use super::nodes::{Nodes, address};
+use super::ports::free_port;
 use super::program::{AsServerUser, server_command};
 use super::sandbox::bindir_with_our_pg_rewind;
 use super::{Installation, Sandbox};
@@ -62,12 +63,9 @@ impl PatroniCluster {
 
     /// Starts Patroni on a node.
     pub fn start_manager(&mut self, node: usize) {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file(node));
-        let log = log.expect("open Patroni's log");
         let mut patroni = server_command(Path::new("/usr/bin/patroni"));
-        patroni.arg(self.home(node).join("patroni.yml")).stdin(Stdio::null());
-        patroni.stdout(log.try_clone().expect("second handle")).stderr(log);
-        self.managers[node - 1] = Some(patroni.spawn().expect("run patroni: install patroni"));
+        patroni.arg(self.home(node).join("patroni.yml"));
+        self.managers[node - 1] = Some(self.spawn_manager(node, &mut patroni));
     }
 
     /// `kill -9` of a node: its Patroni, then its server.
@@ -78,11 +76,7 @@ impl PatroniCluster {
 
     /// What Patroni and the server have said on a node.
     pub fn log(&self, node: usize) -> String {
-        fs::read_to_string(self.log_file(node)).unwrap_or_default()
-    }
-
-    fn log_file(&self, node: usize) -> PathBuf {
-        self.home(node).join("log/server.log")
+        self.read_log(node, "server.log")
     }
 
     fn kill_manager(&mut self, node: usize) {

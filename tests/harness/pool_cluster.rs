@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use postgres::SimpleQueryMessage;
 
-use super::kbrecover::{binary, command};
-use super::nodes::{Nodes, address, free_port};
+use super::kbrecover::{binary, command, run_command};
+use super::nodes::{Nodes, address};
+use super::ports::free_port;
 use super::program::{AsServerUser, bindir, give_to_server_user, run};
 use super::sample_scripts::{SampleScripts, share_configuration};
 use super::{Run, Sandbox};
@@ -86,7 +87,7 @@ impl PoolCluster {
 
     /// What `kbrecover hook v8r3` has logged on a node.
     pub fn log(&self, node: usize) -> String {
-        fs::read_to_string(self.home(node).join("log/recovery.log")).unwrap_or_default()
+        self.read_log(node, "recovery.log")
     }
 
     /// Replaces a line of a node's `HAmodule.conf`.
@@ -102,12 +103,7 @@ impl PoolCluster {
 
     /// Runs the flow once on a node, as cron would.
     pub fn hook(&self, node: usize, arguments: &[&str]) -> Run {
-        let output = self.hook_command(node, arguments).output().expect("run kbrecover hook");
-        Run {
-            code: output.status.code().expect("an exit status"),
-            stdout: String::from_utf8_lossy(&output.stdout).into(),
-            stderr: String::from_utf8_lossy(&output.stderr).into(),
-        }
+        run_command(self.hook_command(node, arguments))
     }
 
     /// The same, not yet run.
@@ -195,8 +191,7 @@ impl PoolCluster {
             "#!/bin/sh\nhome={dir}/node$(($1 + 1))\nfor try in 1 2 3 4 5; do\n\
              {program} hook v8r3 --config $home/db/etc/HAmodule.conf --run-dir $home/run && exit\nsleep 1\ndone\nexit 1\n"
         );
-        self.write(&self.dir.join("follow.sh"), &script);
-        run(Command::new("chmod").arg("755").arg(self.dir.join("follow.sh")));
+        self.write_script(&self.dir.join("follow.sh"), &script);
     }
 
     fn start_pool(&mut self, settings: &str) {
@@ -232,8 +227,7 @@ impl PoolCluster {
             "#!/bin/sh\n[ \"$1\" = \"$2\" ] || exit 0\nexec {}/pg_ctl promote -w -D \"$3\"\n",
             bindir().display()
         );
-        self.write(&self.dir.join("failover.sh"), &script);
-        run(Command::new("chmod").arg("755").arg(self.dir.join("failover.sh")));
+        self.write_script(&self.dir.join("failover.sh"), &script);
         let log = fs::File::create(self.dir.join("pool.log")).expect("make the pool's log");
         let mut program = Command::new("/usr/sbin/pgpool");
         program

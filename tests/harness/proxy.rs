@@ -1,4 +1,4 @@
-//! A connection that misbehaves: a TCP proxy in front of a server's Unix socket.
+//! A TCP proxy in front of the Unix sockets of servers: its connections misbehave, or lead to several servers in turn.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -46,13 +46,39 @@ struct Shared {
     passed: AtomicU64,
     /// How often something was done.
     faults: AtomicU64,
-    socket: Mutex<PathBuf>,
+    servers: Mutex<Servers>,
     open: Mutex<Vec<(TcpStream, UnixStream)>>,
     reached: Sender<()>,
     released: Mutex<Receiver<()>>,
 }
 
+/// Where new connections lead to, in turn; `None` is a place that accepts connections and never answers.
+struct Servers {
+    sockets: Vec<Option<PathBuf>>,
+    next: usize,
+}
+
+impl Servers {
+    fn new(servers: &[Option<&Server>]) -> Servers {
+        Servers { sockets: servers.iter().map(|server| server.map(socket_of)).collect(), next: 0 }
+    }
+
+    fn deal(&mut self) -> Option<PathBuf> {
+        let socket = self.sockets[self.next % self.sockets.len()].clone();
+        self.next += 1;
+        socket
+    }
+}
+
 impl Proxy {
+    /// A proxy to several servers, as a load balancer is: each new connection leads to the next of them.
+    pub fn between(servers: &[Option<&Server>], limit: u64, then: Then) -> Proxy {
+        let first = servers.iter().flatten().next().expect("a server");
+        let proxy = Proxy::to(first, limit, then);
+        proxy.deal(servers);
+        proxy
+    }
+
     /// A proxy to this server.
     pub fn to(server: &Server, limit: u64, then: Then) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind 127.0.0.1");
@@ -63,7 +89,7 @@ impl Proxy {
             then,
             passed: AtomicU64::new(0),
             faults: AtomicU64::new(0),
-            socket: Mutex::new(socket_of(server)),
+            servers: Mutex::new(Servers::new(&[Some(server)])),
             open: Mutex::default(),
             reached,
             released: Mutex::new(released),
@@ -99,7 +125,12 @@ impl Proxy {
 
     /// Leads new connections to another server.
     pub fn lead_to(&self, server: &Server) {
-        *self.shared.socket.lock().expect("socket") = socket_of(server);
+        self.deal(&[Some(server)]);
+    }
+
+    /// Leads new connections to these in turn.
+    pub fn deal(&self, servers: &[Option<&Server>]) {
+        *self.shared.servers.lock().expect("servers") = Servers::new(servers);
     }
 
     /// Waits until as many bytes have passed as [`Then::Hold`] was told.
@@ -115,7 +146,11 @@ impl Proxy {
 
 impl Shared {
     fn accept(self: &Arc<Shared>, client: TcpStream) {
-        let path = self.socket.lock().expect("socket").clone();
+        let Some(path) = self.servers.lock().expect("servers").deal() else {
+            // Kept open for as long as the test runs.
+            std::mem::forget(client);
+            return;
+        };
         // A server that is down refuses; so does the proxy, by closing.
         let Ok(server) = UnixStream::connect(&path) else { return };
         let (mut to_server, mut from_client) =

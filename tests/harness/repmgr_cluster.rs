@@ -4,19 +4,19 @@
 use std::fs;
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use super::kbrecover::{binary, command};
-use super::nodes::{Nodes, address, free_port};
-use super::program::{AsServerUser, bindir, run, server_program};
+use super::kbrecover::{binary, command, run_command};
+use super::nodes::{Nodes, address};
+use super::program::{bindir, run, server_program};
 use super::sandbox::bindir_with_our_pg_rewind;
+use super::sshd::Sshd;
 use super::{Installation, Run, Sandbox};
 
-/// The nodes and the sshd between them. Dropping it stops them all.
+/// The nodes and the sshd between them.
 pub struct RepmgrCluster {
     nodes: Nodes,
-    sshd: Child,
-    ssh_port: u16,
+    sshd: Sshd,
     /// Where repmgr looks for the server's programs.
     bindir: PathBuf,
 }
@@ -42,9 +42,7 @@ impl RepmgrCluster {
 
     fn start_with(sandbox: &Sandbox, bindir: PathBuf) -> RepmgrCluster {
         let nodes = Nodes::start(sandbox, "shared_preload_libraries = 'repmgr'");
-        let ssh_port = free_port();
-        let sshd = start_sshd(sandbox, ssh_port);
-        let cluster = RepmgrCluster { nodes, sshd, ssh_port, bindir };
+        let cluster = RepmgrCluster { nodes, sshd: Sshd::start(sandbox), bindir };
         cluster.sql(1, "CREATE DATABASE repmgr");
         for node in 1..=3 {
             cluster.write_configuration(node, "standby");
@@ -64,7 +62,7 @@ impl RepmgrCluster {
 
     /// What has been logged on a node.
     pub fn log(&self, node: usize) -> String {
-        fs::read_to_string(self.home(node).join("log/hamgr.log")).unwrap_or_default()
+        self.read_log(node, "hamgr.log")
     }
 
     /// Sets which nodes are recovered, on all of them.
@@ -88,12 +86,7 @@ impl RepmgrCluster {
 
     /// Runs `kbrecover hook v8r6` on a node.
     pub fn hook(&self, node: usize, arguments: &[&str]) -> Run {
-        let output = self.hook_command(node, arguments).output().expect("run kbrecover hook");
-        Run {
-            code: output.status.code().expect("an exit status"),
-            stdout: String::from_utf8_lossy(&output.stdout).into(),
-            stderr: String::from_utf8_lossy(&output.stderr).into(),
-        }
+        run_command(self.hook_command(node, arguments))
     }
 
     /// The same, not yet run.
@@ -120,44 +113,13 @@ impl RepmgrCluster {
             "node_id={node}\nnode_name='node{node}'\n\
              conninfo='host={} port={} user=postgres dbname=repmgr connect_timeout=5'\n\
              data_directory='{}'\npg_bindir='{bin}'\nlog_file='{}'\nrecovery='{recovery}'\nrecovery_check_interval=1\n\
-             ssh_options='-q -p {} -i {} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=10'\n",
+             ssh_options='{}'\n",
             address(node),
             self.port,
             self.data(node).display(),
             home.join("log/hamgr.log").display(),
-            self.ssh_port,
-            self.dir.join("ssh/key").display(),
+            self.sshd.options(),
         );
         self.write(&self.conf(node), &text);
     }
-}
-
-impl Drop for RepmgrCluster {
-    fn drop(&mut self) {
-        let _ = self.sshd.kill();
-        let _ = self.sshd.wait();
-    }
-}
-
-/// An sshd of the servers' user, who may log in by a key made here.
-pub(super) fn start_sshd(sandbox: &Sandbox, port: u16) -> Child {
-    let dir = sandbox.make_dir("ssh");
-    for key in ["key", "host_key"] {
-        run(Command::new("ssh-keygen")
-            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-            .arg(dir.join(key))
-            .as_server_user());
-    }
-    let shown = dir.display();
-    let listen: String = (1..=3).map(|node| format!("ListenAddress {}\n", address(node))).collect();
-    let conf = format!(
-        "Port {port}\n{listen}HostKey {shown}/host_key\nAuthorizedKeysFile {shown}/key.pub\nPidFile {shown}/pid\nStrictModes no\n\
-         Subsystem sftp internal-sftp\nUsePAM no\nPasswordAuthentication no\nPrintMotd no\n"
-    );
-    fs::write(dir.join("sshd_config"), conf).expect("write sshd_config");
-    let log = fs::File::create(dir.join("log")).expect("make sshd's log");
-    let mut sshd = Command::new("/usr/sbin/sshd");
-    sshd.args(["-D", "-e", "-f"]).arg(dir.join("sshd_config")).as_server_user();
-    sshd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    sshd.spawn().expect("run sshd: install openssh-server")
 }

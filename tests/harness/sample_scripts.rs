@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 
 use super::Sandbox;
 use super::nodes::{Nodes, address};
 use super::program::{AsServerUser, bindir, give_to_server_user, run};
 use super::sandbox::bindir_with_our_pg_rewind;
+use super::sshd::Sshd;
 
 /// Where Debian's package has them.
 const SAMPLES: &str = "/usr/share/doc/pgpool2/examples";
@@ -16,14 +17,14 @@ const SAMPLES: &str = "/usr/share/doc/pgpool2/examples";
 /// The scripts with their settings filled in, and the sshd they need.
 pub struct SampleScripts {
     dir: PathBuf,
-    sshd: Child,
+    #[expect(dead_code, reason = "it runs as long as the scripts may be called")]
+    sshd: Sshd,
 }
 
 impl SampleScripts {
     /// Fills in the settings; the pool listens for its control programs at `pcp_port`.
     pub fn new(sandbox: &Sandbox, nodes: &Nodes, pcp_port: u16) -> SampleScripts {
-        let ssh_port = super::nodes::free_port();
-        let sshd = super::repmgr_cluster::start_sshd(sandbox, ssh_port);
+        let sshd = Sshd::start(sandbox);
         let dir = sandbox.make_dir("scripts");
         bindir_with_our_pg_rewind(sandbox, bindir());
         let user =
@@ -32,7 +33,6 @@ impl SampleScripts {
         if user != "postgres" {
             nodes.sql(1, &format!("CREATE ROLE \"{user}\" LOGIN SUPERUSER REPLICATION"));
         }
-        let key = sandbox.path("ssh/key");
         let settings = [
             ("PGHOME", sandbox.path("").display().to_string()),
             ("ARCHIVEDIR", sandbox.path("archive").display().to_string()),
@@ -41,13 +41,7 @@ impl SampleScripts {
             ("PGPOOL_PATH", "/usr/sbin".into()),
             ("PCP_PORT", pcp_port.to_string()),
             ("POSTGRESQL_STARTUP_USER", user.into()),
-            (
-                "SSH_OPTIONS",
-                format!(
-                    "'-q -o Port={ssh_port} -i {} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null'",
-                    key.display()
-                ),
-            ),
+            ("SSH_OPTIONS", format!("'{}'", sshd.options())),
         ];
         for script in ["failover.sh", "follow_primary.sh"] {
             fill_in(&Path::new(SAMPLES).join(format!("{script}.sample")), &dir.join(script), &settings);
@@ -84,13 +78,6 @@ impl SampleScripts {
             [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
         assert!(output.status.success(), "{said}");
         said
-    }
-}
-
-impl Drop for SampleScripts {
-    fn drop(&mut self) {
-        let _ = self.sshd.kill();
-        let _ = self.sshd.wait();
     }
 }
 

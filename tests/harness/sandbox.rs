@@ -1,4 +1,4 @@
-//! A directory of its own for each scenario, and the one `initdb` of the whole test process.
+//! A directory of its own for each scenario, below one for the whole test process.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use super::installation::Installation;
 use super::kbrecover::binary;
 use super::program::{bindir, give_to_server_user, run, server_program};
 use super::server::Server;
+use super::template::{self, copy_template};
 
 /// Settings of every server, chosen for speed and for tests that repeat.
 const SETTINGS: &str = "
@@ -31,15 +32,8 @@ log_timezone = UTC
 log_line_prefix = '%m [%p] '
 ";
 
-/// initdb's options for every cluster.
-const INITDB: [&str; 6] = [
-    "--data-checksums",
-    "--no-sync",
-    "--no-locale",
-    "--encoding=UTF8",
-    "--auth=trust",
-    "--username=postgres",
-];
+/// A file system in memory, on Linux.
+const MEMORY: &str = "/dev/shm";
 
 /// One scenario's directory. Declare it first, so that it is dropped after the servers in it.
 pub struct Sandbox {
@@ -47,14 +41,15 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// An empty sandbox. Its path is short: a socket's path may have 107 bytes.
+    /// An empty sandbox: in memory if there is room, where making a cluster takes a tenth of the time. Its path is short: a
+    /// socket's path may have 107 bytes.
     pub fn new() -> Sandbox {
-        Sandbox::below(workshop())
+        if has_room(Path::new(MEMORY)) { Sandbox::below(workshop_in_memory()) } else { Sandbox::on_disk() }
     }
 
-    /// One in memory, if that is to be had: for scenarios that copy clusters over and over.
-    pub fn in_memory() -> Sandbox {
-        Sandbox::below(workshop_in_memory())
+    /// One on the disk: for scenarios whose clusters are large, and for some that show the usual on a usual file system.
+    pub fn on_disk() -> Sandbox {
+        Sandbox::below(workshop())
     }
 
     fn below(workshop: &Path) -> Sandbox {
@@ -80,17 +75,22 @@ impl Sandbox {
 
     /// A new, stopped cluster with checksums: a copy of the one that `initdb` made.
     pub fn server(&self, name: &str) -> Server {
-        copy_tree(template(), &self.path(name));
-        Server::new(self.dir.path(), name, Installation::usual())
+        let server = Server::new(self.dir.path(), name, Installation::usual());
+        copy_template(server.installation, &[], SETTINGS, &server.data);
+        server
     }
 
-    /// A new, stopped cluster with checksums, made by other programs than those of version 15. `options` are initdb's.
+    /// The same, made by other programs than those of version 15. `options` are initdb's.
     pub fn initdb(&self, name: &str, installation: &'static Installation, options: &[&str]) -> Server {
         let server = Server::new(self.dir.path(), name, installation);
-        let mut initdb = installation.program("initdb");
-        run(initdb.args(INITDB).args(options).arg("-D").arg(&server.data));
-        server.configure(&installation.settings());
-        put_settings_into_control(installation, &server.data);
+        copy_template(installation, options, &installation.settings(), &server.data);
+        server
+    }
+
+    /// A new, stopped cluster with a system identifier of its own: all others are copies of one that `initdb` made.
+    pub fn stranger(&self, name: &str) -> Server {
+        let server = Server::new(self.dir.path(), name, Installation::usual());
+        template::initdb(server.installation, &[], SETTINGS, &server.data);
         server
     }
 
@@ -153,15 +153,23 @@ pub fn workshop() -> &'static Path {
     &WORKSHOP.get_or_init(|| make_workshop(&std::env::temp_dir())).0
 }
 
-/// The same in memory, where a machine has 1 GB of that to spare; else the usual one.
+/// The same in memory.
 fn workshop_in_memory() -> &'static Path {
-    static WORKSHOP: OnceLock<Option<(PathBuf, Child)>> = OnceLock::new();
-    let memory = Path::new("/dev/shm");
-    let made = WORKSHOP.get_or_init(|| {
-        let space = rustix::fs::statvfs(memory).ok()?;
-        (space.f_bavail * space.f_frsize >= 1 << 30).then(|| make_workshop(memory))
-    });
-    made.as_ref().map_or_else(workshop, |(path, _)| path)
+    static WORKSHOP: OnceLock<(PathBuf, Child)> = OnceLock::new();
+    &WORKSHOP.get_or_init(|| make_workshop(Path::new(MEMORY))).0
+}
+
+/// Whether another sandbox fits into memory, beside those that are there; programs must run from it, too. With
+/// `KBRECOVER_TEST_FULL` everything is on the disk.
+fn has_room(memory: &Path) -> bool {
+    let Ok(space) = rustix::fs::statvfs(memory) else { return false };
+    let is_executable = !space.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC);
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available =
+        info.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
+    let available = available.and_then(|kilobytes| kilobytes.parse::<u64>().ok()).unwrap_or(0) << 10;
+    let room = available.min(space.f_bavail * space.f_frsize);
+    is_executable && room >= 6 << 30 && std::env::var_os("KBRECOVER_TEST_FULL").is_none()
 }
 
 /// Makes a directory that does not outlive this test process.
@@ -184,26 +192,6 @@ fn make_workshop(parent: &Path) -> (PathBuf, Child) {
         .spawn()
         .expect("run sh");
     (path, janitor)
-}
-
-/// The cluster all others are copies of; made once in a test process.
-fn template() -> &'static Path {
-    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
-    TEMPLATE.get_or_init(|| {
-        let data = workshop().join("template");
-        run(server_program("initdb").args(INITDB).arg("-D").arg(&data));
-        let conf = data.join("postgresql.conf");
-        let text = std::fs::read_to_string(&conf).expect("read postgresql.conf") + SETTINGS;
-        std::fs::write(&conf, text).expect("write postgresql.conf");
-        put_settings_into_control(Installation::usual(), &data);
-        data
-    })
-}
-
-/// pg_control learns max_connections and the like at a start; a standby of a fresh copy compares them with its own.
-fn put_settings_into_control(installation: &Installation, data: &Path) {
-    let mut server = installation.program("postgres");
-    run(server.args(["--single", "-D"]).arg(data).arg("postgres").stdin(Stdio::null()));
 }
 
 fn open_to_server_user(dir: &Path) {

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use postgres::types::FromSqlOwned;
 use postgres::{Client, NoTls};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::installation::Installation;
+use super::ports::free_port;
 use super::program::{give_to_server_user, run};
 use super::sandbox::copy_tree;
 use super::wal::Lsn;
@@ -138,8 +140,7 @@ impl Server {
 
     /// Listens on 127.0.0.1 as well, on a port that is free.
     pub fn listen_on_loopback(&mut self) {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("bind 127.0.0.1");
-        self.port = free.local_addr().expect("address of the socket").port();
+        self.port = free_port();
         self.set("listen_addresses", "127.0.0.1");
     }
 
@@ -200,23 +201,11 @@ impl Server {
     /// Stops it in order: sessions ended, shutdown checkpoint written, WAL sent to its standbys.
     pub fn stop(&mut self) {
         let mut process = self.process.take().unwrap_or_else(|| panic!("{} does not run", self.name));
-        let stopped = self
-            .installation
-            .program("pg_ctl")
-            .args(["stop", "-w", "-t", "90", "-m", "fast", "-D"])
-            .arg(&self.data)
-            .output();
-        let stopped = stopped.expect("run pg_ctl");
-        if !stopped.status.success() {
+        // What pg_ctl does, but for its tenths of a second between looks.
+        if !end(&mut process, Signal::INT, PATIENCE) {
             let _ = process.kill();
-            panic!(
-                "{} did not stop: {}\n{}",
-                self.name,
-                String::from_utf8_lossy(&stopped.stderr),
-                self.log_tail()
-            );
+            panic!("{} did not stop\n{}", self.name, self.log_tail());
         }
-        process.wait().expect("wait for postgres");
     }
 
     /// `kill -9` of the postmaster and all its children, as if the machine had lost the processes.
@@ -363,16 +352,24 @@ impl Drop for Server {
             eprintln!("{}", self.log_tail());
         }
         if let Some(mut process) = self.process.take() {
-            let _ = self
-                .installation
-                .program("pg_ctl")
-                .args(["stop", "-w", "-t", "20", "-m", "immediate", "-D"])
-                .arg(&self.data)
-                .output();
+            end(&mut process, Signal::QUIT, Duration::from_secs(20));
             let _ = process.kill();
             let _ = process.wait();
         }
     }
+}
+
+/// Sends a signal to a process and waits for its end; whether that came in time.
+fn end(process: &mut Child, signal: Signal, patience: Duration) -> bool {
+    let begin = Instant::now();
+    let _ = kill_process(Pid::from_child(process), signal);
+    while process.try_wait().expect("look after postgres").is_none() {
+        if begin.elapsed() > patience {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
 }
 
 /// The processes whose parent is `parent`.

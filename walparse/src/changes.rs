@@ -3,6 +3,7 @@
 //! Invariant: a block counts as rebuilt only if the *first* record that refers to it rebuilds it. Then replay of the range
 //! never reads its previous contents. Adjacent ranges can be joined.
 
+use crate::file_changes::FileChanges;
 use crate::lsn::BlockNumber;
 use crate::page_map::PageMap;
 use crate::relation::Relation;
@@ -29,6 +30,8 @@ pub(crate) struct Changes {
     /// Replay copies relation files in this range. Blocks that are first referred to later may be copied before they are
     /// rebuilt, so they do not count as rebuilt.
     proves_no_more: bool,
+    /// What the records say about files besides.
+    pub(crate) files: FileChanges,
     /// A cache of blocks in `named`, indexed by hash. Allocated for the first block.
     recent: Vec<Key>,
 }
@@ -69,6 +72,7 @@ impl Changes {
             self.rebuilt.merge(later.rebuilt);
         }
         self.named.merge(later.named);
+        self.files.append(later.files);
         self.proves_no_more |= later.proves_no_more;
     }
 
@@ -78,9 +82,9 @@ impl Changes {
         self.append(earlier);
     }
 
-    /// All blocks, and those of them that are rebuilt.
-    pub(crate) fn into_maps(self) -> (PageMap, PageMap) {
-        (self.named, self.rebuilt)
+    /// All blocks, those of them that are rebuilt, and the changes of files.
+    pub(crate) fn into_parts(self) -> (PageMap, PageMap, FileChanges) {
+        (self.named, self.rebuilt, self.files)
     }
 }
 
@@ -132,7 +136,7 @@ mod tests {
         // The key of no block, at an unused place in the cache.
         let last = Relation { tablespace: u32::MAX, database: u32::MAX, number: u32::MAX };
         changes.insert(last, BlockNumber(u32::MAX), false);
-        let (named, rebuilt) = changes.into_maps();
+        let (named, rebuilt, _) = changes.into_parts();
         assert_eq!((named.len(), rebuilt.len()), (4, 3));
         assert!(relations.iter().all(|relation| rebuilt.contains(*relation, BlockNumber(7))));
     }
@@ -156,7 +160,7 @@ mod tests {
             } else {
                 parts.rev().fold(Changes::default(), |mut all, part| { all.prepend(part); all })
             };
-            let (named, rebuilt) = joined.into_maps();
+            let (named, rebuilt, _) = joined.into_parts();
             let mut first = std::collections::BTreeMap::new();
             let mut copied = false;
             for step in &steps {

@@ -85,6 +85,7 @@ mod record;
 pub mod rmgr;
 
 mod effect;
+mod file_changes;
 mod opcode;
 
 mod crc;
@@ -105,6 +106,7 @@ pub use control_fields::{ControlField, ControlFields, FieldValue};
 pub use crc::crc32c_append;
 pub use effect::{DatabaseDir, Effect, Finish, Microseconds};
 pub use error::{ControlError, HistoryError, WalFault, WalReadError};
+pub use file_changes::{FileChanges, FileEvent, FileEventKind};
 pub use flavor::{Flavor, Names};
 pub use lsn::{BlockNumber, Lsn, NameError, TimelineId};
 pub use mapped::FileBytes;

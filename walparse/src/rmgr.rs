@@ -11,11 +11,15 @@ const XLOG: u8 = 0;
 const TRANSACTION: u8 = 1;
 const STORAGE: u8 = 2;
 const DATABASE: u8 = 4;
+const TABLESPACE: u8 = 5;
 const FIRST_CUSTOM: u8 = 128;
 
 const CHECKPOINT_SHUTDOWN: u8 = 0x00;
 const CHECKPOINT_ONLINE: u8 = 0x10;
 const SWITCH: u8 = 0x40;
+const PARAMETER_CHANGE: u8 = 0x60;
+const FULL_PAGE_WRITES_CHANGE: u8 = 0x80;
+const FULL_PAGE_IMAGE_FOR_HINT: u8 = 0xA0;
 const OVERWRITE_CONTRECORD: u8 = 0xD0;
 
 /// The name as printed by pg_waldump; `custom` and the ID if it is not a built-in resource manager.
@@ -52,6 +56,28 @@ fn postgresql_id_by_name(name: &str) -> Option<u8> {
 /// Whether a record of this version may have this resource manager ID.
 pub(crate) fn is_valid_id(rmid: u8, version: Version) -> bool {
     rmid < built_in(version) || (rmid >= FIRST_CUSTOM && version.has_custom_rmgrs())
+}
+
+/// Whether the record may be one of those that [`FileChanges`](crate::FileChanges) lists.
+#[inline]
+pub(crate) fn concerns_files(header: &RecordHeader) -> bool {
+    match header.rmid {
+        XLOG => matches!(
+            header.info & 0xF0,
+            CHECKPOINT_SHUTDOWN
+                | CHECKPOINT_ONLINE
+                | PARAMETER_CHANGE
+                | FULL_PAGE_WRITES_CHANGE
+                | FULL_PAGE_IMAGE_FOR_HINT
+        ),
+        STORAGE | DATABASE | TABLESPACE => true,
+        _ => false,
+    }
+}
+
+/// Whether the record is a full-page image that was logged because a hint bit was set (`XLOG_FPI_FOR_HINT`).
+pub fn is_hint_image(header: &RecordHeader) -> bool {
+    header.rmid == XLOG && header.info & 0xF0 == FULL_PAGE_IMAGE_FOR_HINT
 }
 
 /// Whether the record is an online or shutdown checkpoint.

@@ -75,5 +75,6 @@ fn exit_status(status: &Status) -> u8 {
         Condition::Rewound => 5,
         Condition::NeedsRecovery => 6,
         Condition::BaseBackup => 7,
+        _ => 1,
     }
 }

@@ -7,14 +7,14 @@
 //! `kbrecover rewind`.
 
 use kbrecover_rewind::conninfo::{ProcessEnvironment, WrittenPassword};
-use kbrecover_rewind::{Need, SameTimeline};
+use kbrecover_rewind::{Need, OlderSource, SameTimeline};
 
 mod getopt;
 pub(crate) mod help;
 mod narration;
 pub(crate) mod options;
 
-pub(crate) use narration::{Milestone, Narration, Narrator};
+pub(crate) use narration::{Narration, Narrator};
 
 /// The output stream of messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +48,8 @@ pub(crate) struct Persona {
     pub(crate) need: Need,
     /// What happens to a target that could follow on its own timeline: V8R3's sys_rewind rewinds it.
     pub(crate) same_timeline: SameTimeline,
+    /// What happens if the source's timeline is older than the target's.
+    pub(crate) older_source: OlderSource,
     /// The messages of a normal run.
     pub(crate) narration: Narration,
     /// The environment variables that supply what a connection string omits.
@@ -69,6 +71,7 @@ const fn persona(name: &'static str, since: u32, narration: Narration) -> Person
         unfinished_status: 1,
         need: Need::DivergedOrUnclean,
         same_timeline: SameTimeline::Follow,
+        older_source: OlderSource::Warn,
         narration,
         environment: match narration {
             Narration::PgRewind => ProcessEnvironment::PostgreSql,
@@ -96,6 +99,7 @@ impl Persona {
 const TABLE: [Persona; 7] = [
     Persona { prefix: "kbrecover: ", error_is_last: false, usage_hint: "kbrecover: hint: ", unfinished_status: 2,
               need: Need::Diverged, written_password: WrittenPassword::IfNeeded,
+              older_source: OlderSource::Refuse,
               ..persona("kbrecover", 0, Narration::Kbrecover) },
     Persona { stream: Stream::Stdout, error: "", error_frame: ("\n", "\nFailure, exiting"),
               ..persona("pg_rewind", 0, Narration::PgRewind) },

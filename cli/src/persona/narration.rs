@@ -1,6 +1,6 @@
 //! The messages of a normal run under each name. All other messages are the same under every name.
 
-use kbrecover_rewind::milestone;
+use kbrecover_rewind::Event;
 
 /// The program whose messages are used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,57 +22,47 @@ pub(crate) struct Narrator {
     pub(crate) progress: bool,
 }
 
-/// What an event tells about a milestone of the run.
-#[derive(Default, Debug)]
-pub(crate) struct Milestone {
-    /// Our own message for it.
-    pub(crate) message: String,
-    /// The number of bytes to copy.
-    pub(crate) fetch_bytes: u64,
-    /// The size of the source's data directory in bytes.
-    pub(crate) total_bytes: u64,
-}
-
 const READING: [&str; 3] = ["reading source file list", "reading target file list", "reading WAL in target"];
 
 impl Narrator {
-    /// The messages for a milestone; `None` to show our own like any other message.
-    pub(crate) fn lines(self, name: &str, milestone: &Milestone) -> Option<Vec<String>> {
-        let own = || vec![milestone.message.clone()];
+    /// The messages for an event; `None` to show our own.
+    pub(crate) fn lines(self, event: &Event) -> Option<Vec<String>> {
+        let own = || vec![event.to_string()];
         let with_progress = |lines: &[&str]| {
             if self.progress { lines.iter().map(|&line| line.to_owned()).collect() } else { Vec::new() }
         };
-        let need = || {
-            let megabytes = |bytes: u64| bytes >> 20;
-            format!(
-                "need to copy {} MB (total source directory size is {} MB)",
-                megabytes(milestone.fetch_bytes),
-                megabytes(milestone.total_bytes)
-            )
-        };
-        Some(match (self.narration, name) {
+        Some(match (self.narration, event) {
             (Narration::Kbrecover, _) => return None,
-            (_, milestone::CONNECTED) => with_progress(&["connected to server"]),
-            (_, milestone::PLANNED) => with_progress(&[&need()]),
-            (Narration::PgRewind, milestone::COMMON_CHECKPOINT) => {
+            (_, Event::Connected { .. }) => with_progress(&["connected to server"]),
+            (_, Event::Planned { fetch_bytes, total_bytes }) => {
+                let (fetch, total) = (fetch_bytes >> 20, total_bytes >> 20);
+                with_progress(&[&format!(
+                    "need to copy {fetch} MB (total source directory size is {total} MB)"
+                )])
+            }
+            (Narration::PgRewind, Event::CommonCheckpoint(_)) => {
                 own().into_iter().chain(with_progress(&READING)).collect()
             }
-            (Narration::PgRewind, milestone::SEALING) => with_progress(&[
+            (Narration::PgRewind, Event::Sealing) => with_progress(&[
                 "creating backup label and updating control file",
                 "syncing target data directory",
             ]),
-            (Narration::PgRewind, milestone::SOURCE_DIRECTORY | milestone::CHECKPOINT_SEARCH) => Vec::new(),
-            (Narration::SysRewind, milestone::CHECKPOINT_SEARCH) => {
+            (Narration::PgRewind, Event::SourceDirectory { .. } | Event::CheckpointSearch { .. }) => {
+                Vec::new()
+            }
+            (Narration::SysRewind, Event::CheckpointSearch { .. }) => {
                 own().into_iter().chain(READING.map(str::to_owned)).collect()
             }
-            (Narration::SysRewind, milestone::COPYING) => vec!["Rewind datadir file from source".to_owned()],
-            (Narration::SysRewind, milestone::SEALING) => {
+            (Narration::SysRewind, Event::Copying { .. }) => {
+                vec!["Rewind datadir file from source".to_owned()]
+            }
+            (Narration::SysRewind, Event::Sealing) => {
                 ["Get archive xlog list from source", "Rewind archive log from source"]
                     .map(str::to_owned)
                     .to_vec()
             }
-            (Narration::SysRewind, milestone::DIVERGED) => Vec::new(),
-            (_, milestone::COPYING | milestone::NO_STANDBY) => Vec::new(),
+            (Narration::SysRewind, Event::Diverged(_)) => Vec::new(),
+            (_, Event::Copying { .. } | Event::NotAStandby) => Vec::new(),
             _ => own(),
         })
     }
@@ -80,39 +70,48 @@ impl Narrator {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+    use kbrecover_rewind::{CommonCheckpoint, Divergence};
+    use walparse::{Lsn, TimelineId};
+
     use super::*;
 
-    /// All milestones of a normal run, in order.
-    const ALL: [&str; 9] = [
-        milestone::SOURCE_DIRECTORY,
-        milestone::CONNECTED,
-        milestone::DIVERGED,
-        milestone::COMMON_CHECKPOINT,
-        milestone::CHECKPOINT_SEARCH,
-        milestone::PLANNED,
-        milestone::COPYING,
-        milestone::SEALING,
-        milestone::NO_STANDBY,
-    ];
+    /// All events of a normal run, in order.
+    fn events() -> [Event; 9] {
+        let timeline = TimelineId(1);
+        let now = Timestamp::UNIX_EPOCH;
+        [
+            Event::Connected { server: "h".to_owned(), version: 150_000, connections: 2 },
+            Event::SourceDirectory { directory: "/d".to_owned() },
+            Event::Diverged(Divergence { lsn: Lsn(2), timeline }),
+            Event::CommonCheckpoint(CommonCheckpoint { lsn: Lsn(1), redo: Lsn(1), timeline }),
+            Event::CheckpointSearch { since: now, until: now },
+            Event::Planned { fetch_bytes: 7 << 20, total_bytes: 9 << 20 },
+            Event::Copying { fetch_bytes: 7 << 20 },
+            Event::Sealing,
+            Event::NotAStandby,
+        ]
+    }
 
+    /// The messages under a name.
     fn narrated(narration: Narration, progress: bool) -> Vec<String> {
-        let lines = |name: &&str| {
-            let milestone =
-                Milestone { message: format!("<{name}>"), fetch_bytes: 7 << 20, total_bytes: 9 << 20 };
-            Narrator { narration, progress }.lines(name, &milestone).unwrap()
-        };
-        ALL.iter().flat_map(lines).collect()
+        let lines = |event: &Event| Narrator { narration, progress }.lines(event).unwrap();
+        events().iter().flat_map(lines).collect()
     }
 
     #[test]
     fn pg_rewind_has_more_messages_with_progress() {
-        assert_eq!(narrated(Narration::PgRewind, false), ["<diverged>", "<common checkpoint>"]);
+        let (diverged, checkpoint) = (
+            "servers diverged at WAL location 0/2 on timeline 1",
+            "rewinding from last common checkpoint at 0/1 on timeline 1",
+        );
+        assert_eq!(narrated(Narration::PgRewind, false), [diverged, checkpoint]);
         assert_eq!(
             narrated(Narration::PgRewind, true),
             [
                 "connected to server",
-                "<diverged>",
-                "<common checkpoint>",
+                diverged,
+                checkpoint,
                 "reading source file list",
                 "reading target file list",
                 "reading WAL in target",
@@ -125,12 +124,22 @@ mod tests {
 
     #[test]
     fn sys_rewind_has_the_messages_of_its_logs() {
+        let narrated = narrated(Narration::SysRewind, false);
+        let search =
+            narrated.iter().position(|line| line.starts_with("find last common checkpoint")).unwrap();
+        assert!(narrated[search].ends_with(", in \"0.000000\" seconds."), "{}", narrated[search]);
+        let others: Vec<_> = narrated
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| *at != search)
+            .map(|(_, line)| line.as_str())
+            .collect();
+        assert_eq!(search, 2);
         assert_eq!(
-            narrated(Narration::SysRewind, false),
+            others,
             [
-                "<source directory>",
-                "<common checkpoint>",
-                "<checkpoint search>",
+                "datadir_source = /d",
+                "rewinding from last common checkpoint at 0/1 on timeline 1",
                 "reading source file list",
                 "reading target file list",
                 "reading WAL in target",
@@ -144,6 +153,6 @@ mod tests {
     #[test]
     fn kbrecover_shows_the_messages_of_the_engine() {
         let narrator = Narrator { narration: Narration::Kbrecover, progress: true };
-        assert!(ALL.iter().all(|name| narrator.lines(name, &Milestone::default()).is_none()));
+        assert!(events().iter().all(|event| narrator.lines(event).is_none()));
     }
 }

@@ -58,6 +58,7 @@ fn headline(status: &Status) -> String {
             )
         }
         Condition::BaseBackup => "a base backup that has not been started yet".to_owned(),
+        _ => "unknown".to_owned(),
     }
 }
 
@@ -90,6 +91,7 @@ fn starts_as(starts_as: StartsAs) -> &'static str {
         StartsAs::Primary => "primary",
         StartsAs::Standby => "standby",
         StartsAs::Recovery => "recovery_to_a_target",
+        _ => "unknown",
     }
 }
 
@@ -144,6 +146,7 @@ pub(crate) fn object(status: &Status) -> impl Serialize {
             Condition::Rewound => "rewound",
             Condition::NeedsRecovery => "needs_recovery",
             Condition::BaseBackup => "base_backup",
+            _ => "unknown",
         },
         version: control.version().name(),
         // As text: JSON readers that use floating point would round it.

@@ -22,6 +22,7 @@ use crate::wal::error::name_list;
 
 /// Why WAL could not be archived.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ArchiveReadyError {
     /// The target's configuration could not be read.
     #[error(transparent)]

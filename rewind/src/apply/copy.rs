@@ -24,6 +24,7 @@ const OPEN_FILES: usize = 256;
 
 /// Why the copy stopped.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CopyError {
     /// The target could not be written.
     #[error(transparent)]

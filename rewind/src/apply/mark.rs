@@ -19,7 +19,7 @@ pub(crate) fn journal<'a>(
     NewJournal {
         source: source.name(),
         control: &planned.facts.clusters.target,
-        history: planned.facts.wal.history().to_text(),
+        history: planned.facts.wal.history(),
         divergence: planned.facts.fork.divergence,
         checkpoint: planned.facts.fork.common_checkpoint,
         changed: &planned.facts.fork.changed,

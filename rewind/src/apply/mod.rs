@@ -19,11 +19,10 @@ use crate::apply::rate_limit::RateLimit;
 use crate::apply::wal::{Copying, copy_during};
 use crate::clock::Clock;
 use crate::datadir::server;
-use crate::milestone;
 use crate::options::Options;
 use crate::outcome::Report;
 use crate::plan::Planned;
-use crate::progress::{Progress, Stage};
+use crate::progress::{Event, Progress, Stage};
 use crate::source::Source;
 use crate::target::Target;
 
@@ -45,11 +44,7 @@ pub(crate) fn apply(
     let rate_limit = RateLimit::new(options.max_rate);
     let transfer = Transfer { source, target, progress, rate_limit, sync: options.sync };
     let fetch_bytes = planned.fetch_bytes();
-    tracing::info!(
-        milestone = milestone::COPYING,
-        "copying {} kB from the source",
-        fetch_bytes.div_ceil(1024)
-    );
+    progress.event(&Event::Copying { fetch_bytes });
     progress.begin(Stage::Copy, Some(fetch_bytes));
     create_entries(&planned.plan, target)?;
     server::check_not_running(target.root(), facts.clusters.target.version().names())?;

@@ -1,17 +1,20 @@
 //! Writes the recovery configuration that makes the target a standby (`-R`). Its place changed in version 12.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use walparse::Version;
 
-use crate::datadir::config::recovery::{has_signal_files, setting};
+use crate::datadir::config::Configuration;
+use crate::datadir::config::recovery::{against_following, has_signal_files, setting};
 use crate::datadir::data_path::DataPath;
 use crate::options::{Options, RecoveryConf, SourceChoice};
+use crate::source::{SlotState, Source, SourceError};
 use crate::target::{Target, TargetError};
 
 /// Why the recovery configuration could not be written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RecoveryConfError {
     /// The existing settings could not be read.
     #[error("could not open file \"{}\" for reading", path.display())]
@@ -22,6 +25,9 @@ pub enum RecoveryConfError {
         #[source]
         source: io::Error,
     },
+    /// The source could not be asked for a slot.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// A file could not be written.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -34,19 +40,63 @@ pub enum RecoveryConfError {
 pub(crate) fn write_if_asked(
     options: &Options,
     target: &Target,
+    server: &dyn Source,
     version: Version,
 ) -> Result<(), RecoveryConfError> {
     match (options.recovery_conf, &options.source) {
         (RecoveryConf::Write(password), SourceChoice::Server(source)) => {
-            write(target, version, &source.primary_conninfo(version, password))
+            let settings = overrides(target, server, version, options.config_file.as_deref())?;
+            write(target, version, &settings, &source.primary_conninfo(version, password))
         }
         _ => Ok(()),
     }
 }
 
-/// Up to 11, replaces `recovery.conf`. From 12 on, appends `primary_conninfo` to the file of `ALTER SYSTEM` and
+/// Lines that undo what would keep the target from following the source. Up to 11 there are none: `recovery.conf` is
+/// replaced.
+fn overrides(
+    target: &Target,
+    server: &dyn Source,
+    version: Version,
+    config_file: Option<&Path>,
+) -> Result<String, RecoveryConfError> {
+    if !has_signal_files(version) {
+        return Ok(String::new());
+    }
+    let configuration = match Configuration::read(target.root(), version.names(), config_file) {
+        Ok(configuration) => configuration,
+        Err(error) => {
+            tracing::warn!("could not look for recovery targets in the target's configuration: {error}");
+            return Ok(String::new());
+        }
+    };
+    let mut lines = String::new();
+    for (name, value) in against_following(&configuration) {
+        let new = if name == "recovery_target_timeline" { "latest" } else { "" };
+        tracing::info!(
+            "{name} of the target was \"{value}\": set to \"{new}\", so that it follows the source"
+        );
+        lines += &setting(name, new);
+    }
+    if let Some(slot) = configuration.get("primary_slot_name").filter(|slot| !slot.is_empty())
+        && matches!(server.replication_slot(slot)?, Some(SlotState::Missing | SlotState::Logical))
+    {
+        tracing::info!(
+            "primary_slot_name of the target was \"{slot}\", which is no physical slot of the source: set to \"\""
+        );
+        lines += &setting("primary_slot_name", "");
+    }
+    Ok(lines)
+}
+
+/// Up to 11, replaces `recovery.conf`. From 12 on, appends the overrides and `primary_conninfo` to the file of `ALTER SYSTEM` and
 /// creates `standby.signal`.
-fn write(target: &Target, version: Version, primary_conninfo: &str) -> Result<(), RecoveryConfError> {
+fn write(
+    target: &Target,
+    version: Version,
+    overrides: &str,
+    primary_conninfo: &str,
+) -> Result<(), RecoveryConfError> {
     let primary_conninfo = setting("primary_conninfo", primary_conninfo);
     if !has_signal_files(version) {
         // Up to 11, the default was the timeline in the control file, not the latest one.
@@ -63,9 +113,10 @@ fn write(target: &Target, version: Version, primary_conninfo: &str) -> Result<()
     if text.last().is_some_and(|&last| last != b'\n') {
         text.push(b'\n');
     }
-    // An earlier, interrupted run may have written it already.
-    if !text.ends_with(primary_conninfo.as_bytes()) {
-        text.extend_from_slice(primary_conninfo.as_bytes());
+    let lines = format!("{overrides}{primary_conninfo}");
+    // An earlier, interrupted run may have written them already.
+    if !text.ends_with(lines.as_bytes()) {
+        text.extend_from_slice(lines.as_bytes());
         target.replace_file(&settings, &text)?;
     }
     target.replace_file(&constant("standby.signal"), b"")?;
@@ -105,7 +156,7 @@ mod tests {
     fn write_as_standby(target: &Target, name: &str) {
         let source = Conninfo::parse("host=h dbname=d user=u", &Empty).unwrap();
         let text = source.primary_conninfo(version(name), WrittenPassword::IfGiven);
-        write(target, version(name), &text).unwrap();
+        write(target, version(name), "", &text).unwrap();
     }
 
     #[test]

@@ -36,6 +36,7 @@ const PIECE: usize = 1 << 20;
 
 /// Why discarded data could not be saved.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SaveDivergedError {
     /// The directory cannot be used.
     #[error("cannot save discarded data in directory \"{}\": {problem}", path.display())]

@@ -31,12 +31,11 @@ use crate::clock::Clock;
 use crate::datadir::data_path::wal_path;
 use crate::datadir::label::{label, label_path};
 use crate::datadir::server;
-use crate::milestone;
 use crate::options::{Options, SourceLife, SyncChoice};
 use crate::outcome::WalSpan;
 use crate::plan::wal::WalPlan;
 use crate::plan::{Planned, available_wal, plan_wal};
-use crate::progress::Stage;
+use crate::progress::{Event, Stage};
 use crate::source::Source;
 use crate::target::external_files::Branches;
 use crate::target::for_files;
@@ -63,7 +62,7 @@ pub(crate) fn seal(
     planned: &Planned<'_>,
     early: &EarlyWal,
 ) -> Result<Sealed, ApplyError> {
-    tracing::debug!(milestone = milestone::SEALING, "all data has been copied");
+    transfer.progress.event(&Event::Sealing);
     let sealing = Sealing::new(options, transfer, planned, early)?;
     let (bytes, end) = sealing.complete_wal()?;
     clock.end_stage("wal");
@@ -74,7 +73,7 @@ pub(crate) fn seal(
     sealing.remove_diverged_wal()?;
     let now = Zoned::now();
     sealing.write_control_file(end, &now)?;
-    recovery_conf::write_if_asked(options, transfer.target, sealing.control.version())?;
+    recovery_conf::write_if_asked(options, transfer.target, transfer.source, sealing.control.version())?;
     sealing.sync()?;
     sealing.check_not_running()?;
     sealing.commit(&now)?;
@@ -306,12 +305,10 @@ fn current_history(
     control: &ControlFile,
     planned: &Planned<'_>,
 ) -> Result<TimelineHistory, ApplyError> {
-    let (before, after) = (planned.facts.clusters.source.timeline(), control.timeline());
-    if before == after {
-        return Ok(planned.facts.fork.source_history.clone());
-    }
+    let planned_history = &planned.facts.fork.source_history;
     let history = source_history(source, control)?;
-    let goes_on = planned.facts.fork.source_history.common_with(&history).is_some_and(|(common, left)| {
+    let (before, after) = (planned_history.timeline(), history.timeline());
+    let goes_on = planned_history.common_with(&history).is_some_and(|(common, left)| {
         common == before && left.is_none_or(|left| left > planned.facts.fork.divergence.lsn)
     });
     if goes_on { Ok(history) } else { Err(ApplyError::SourceForked { before, after }) }

@@ -7,8 +7,8 @@ use walparse::{ControlFields, ControlFile, FieldValue, Version};
 
 use crate::conninfo::{Conninfo, Environment};
 use crate::datadir::config::{Configuration, recovery};
-use crate::milestone;
 use crate::options::{Options, RecoveryConf};
+use crate::progress::{Event, Progress};
 
 /// Settings that must be at least as large on a standby as on its primary, with their fields in the control file
 /// and their defaults (`CheckRequiredParameterValues` in xlogrecovery.c).
@@ -25,17 +25,17 @@ fn at_least(version: Version) -> [(&'static str, &'static str, i64); 5] {
 
 /// Warns of what would keep the target from following the source, as far as files show it. `root` is the target's
 /// data directory, `control` is the source's control file.
-pub(crate) fn warn(options: &Options, root: &Path, control: &ControlFile) {
+pub(crate) fn warn(options: &Options, progress: &dyn Progress, root: &Path, control: &ControlFile) {
     let is_there = |name: &str| root.join(name).exists();
     if is_there("recovery.signal") && !is_there("standby.signal") {
         tracing::warn!(
             "recovery.signal exists: a server started now would recover to its recovery target and then become a primary; remove it and create standby.signal"
         );
     } else if !is_there("standby.signal") && !is_there("recovery.conf") {
-        tracing::warn!(
-            milestone = milestone::NO_STANDBY,
-            "the target is not set up as a standby: before starting a server on it, set primary_conninfo and create standby.signal (up to version 11: recovery.conf)"
-        );
+        progress.event(&Event::NotAStandby);
+    }
+    if options.recovery_conf == RecoveryConf::Leave {
+        warn_of_recovery_targets(options, root, control);
     }
     if !options.keep.has_standard() {
         return;
@@ -53,6 +53,23 @@ pub(crate) fn warn(options: &Options, root: &Path, control: &ControlFile) {
         let shown = Conninfo::parse(conninfo, &Nothing)
             .map_or_else(|_| "is set".to_owned(), |conninfo| format!("is \"{}\"", conninfo.redacted()));
         tracing::warn!("primary_conninfo of the target {shown}: make sure that this is the new primary");
+    }
+}
+
+/// Warns of settings with which the target would not follow for good.
+fn warn_of_recovery_targets(options: &Options, root: &Path, control: &ControlFile) {
+    let Ok(found) = recovery::configuration(root, control.version(), options.config_file.as_deref()) else {
+        return;
+    };
+    for (name, value) in recovery::against_following(&found) {
+        tracing::warn!(
+            "{name} is \"{value}\" in the target's configuration: a server started with it does not follow the source for good; remove it before starting the server"
+        );
+    }
+    if let Some(delay) = found.get("recovery_min_apply_delay").filter(|delay| !matches!(*delay, "" | "0")) {
+        tracing::warn!(
+            "recovery_min_apply_delay is \"{delay}\" in the target's configuration: it replays that much later"
+        );
     }
 }
 

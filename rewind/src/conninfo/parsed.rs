@@ -9,15 +9,16 @@ use super::encryption::Encryption;
 use super::environment::Environment;
 use super::error::ConninfoError;
 use super::options::Values;
+use super::passfile::{self, Password, REPLICATION};
 use super::servers::{self, Candidate, LoadBalance, SessionAttrs};
 use super::service::{self, Place};
+use super::syntax;
 use super::tcp::{TcpOptions, positive};
-use super::{passfile, syntax};
 
 /// The default of `connect_timeout`. libpq has none, and would wait for ever.
 pub(super) const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A connection string, completed and checked. See the [module](self) for an example.
+/// A connection string, completed and checked. See the [crate::conninfo] module for an example.
 ///
 /// Neither `Debug` nor [`Conninfo::redacted`] shows passwords.
 #[derive(Clone)]
@@ -137,9 +138,18 @@ impl Conninfo {
 
     /// The startup parameters and the password for a candidate. Address and encryption are not part of it.
     pub(crate) fn config(&self, candidate: &Candidate) -> tokio_postgres::Config {
+        self.config_with(self.database(), candidate.password.as_ref())
+    }
+
+    /// The same for a physical replication connection, as the WAL receiver of a standby opens it.
+    pub(crate) fn replication_config(&self, candidate: &Candidate) -> tokio_postgres::Config {
+        self.config_with(REPLICATION, candidate.replication_password.as_ref())
+    }
+
+    fn config_with(&self, database: &str, password: Option<&Password>) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
-        config.user(self.user()).dbname(self.database()).channel_binding(self.auth.channel_binding);
-        if let Some(password) = &candidate.password {
+        config.user(self.user()).dbname(database).channel_binding(self.auth.channel_binding);
+        if let Some(password) = password {
             config.password(password.expose());
         }
         if let Some(options) = self.values.get("options") {
@@ -161,7 +171,9 @@ impl Conninfo {
         let user = self.values.get("user").unwrap_or_default();
         let database = self.values.get("dbname").unwrap_or(user);
         for candidate in &mut self.candidates {
-            candidate.password = file.find(&candidate.passfile_host(), candidate.port, database, user);
+            let (host, port) = (candidate.passfile_host(), candidate.port);
+            candidate.password = file.find(&host, port, database, user);
+            candidate.replication_password = file.find(&host, port, REPLICATION, user);
         }
         self.password_file = Some(path);
     }

@@ -6,6 +6,9 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+/// The database name with which a standby looks up its password.
+pub(super) const REPLICATION: &str = "replication";
+
 /// The largest file that is read, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
 

@@ -20,6 +20,8 @@ pub(crate) struct Candidate {
     pub(crate) address: Address,
     pub(crate) port: u16,
     pub(crate) password: Option<Password>,
+    /// The password that a standby with the same connection string uses: a password file may have another one for it.
+    pub(crate) replication_password: Option<Password>,
 }
 
 /// The address of a server.
@@ -150,7 +152,8 @@ pub(super) fn candidates(values: &Values, notation: Notation) -> Result<Vec<Cand
         };
         let port = parse_port(ports.get(index).or(ports.first()).copied().unwrap_or_default(), notation)?;
         for address in addresses_of(entry(&hosts), entry(&addresses))? {
-            candidates.push(Candidate { address, port, password: password.clone() });
+            let replication_password = password.clone();
+            candidates.push(Candidate { address, port, password: password.clone(), replication_password });
         }
     }
     Ok(candidates)

@@ -6,14 +6,11 @@ use walparse::Version;
 
 use super::options::Origin;
 use super::parsed::Conninfo;
-use super::passfile;
+use super::passfile::{self, REPLICATION};
 use super::service::Place;
 
 /// The first version whose `pg_rewind -R` writes `dbname` into `primary_conninfo`, for slot synchronization.
 const SLOT_SYNCHRONISATION: u32 = 180_000;
-
-/// The database name with which a standby looks up its password in a password file.
-const REPLICATION: &str = "replication";
 
 /// When `primary_conninfo` contains the password.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -115,6 +115,7 @@ impl fmt::Debug for DataPath {
 /// A path that was rejected because it could lead out of the data directory.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("file path is unsafe: \"{path}\"")]
+#[non_exhaustive]
 pub struct PathError {
     /// The path for display, with control characters escaped.
     pub path: String,

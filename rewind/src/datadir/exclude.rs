@@ -47,6 +47,11 @@ const RULES: &[(Pattern, Disposition)] = &[
     (Pattern::Path(|names| names.control_file), Disposition::LeaveAlone),
     // Created by the file manager of macOS; not part of the cluster.
     (Pattern::Containing(".DS_Store"), Disposition::LeaveAlone),
+    // Made by mkfs at the root of a file system, readable by root only.
+    (Pattern::Called(|_| "lost+found"), Disposition::LeaveAlone),
+    // Sockets of a server whose unix_socket_directories is the data directory, and their lock files.
+    (Pattern::TopPrefix(".s.PGSQL."), Disposition::LeaveAlone),
+    (Pattern::TopPrefix(".s.KINGBASE."), Disposition::LeaveAlone),
     // A temporary file of an earlier run that was killed before renaming it into place.
     (Pattern::Ending(".kbrecover-new"), Disposition::Exclude),
     // Files of kbrecover. The source's journal of an earlier rewind must not be copied, and the target's is in use.
@@ -125,6 +130,12 @@ mod tests {
             ("global/pg_control.old", Consider),
             ("base/global/pg_control", Consider),
             (".DS_Store", LeaveAlone),
+            ("lost+found", LeaveAlone),
+            ("pg_tblspc/1/lost+found", LeaveAlone),
+            ("lost+found.old", Consider),
+            (".s.PGSQL.5432", LeaveAlone),
+            (".s.PGSQL.5432.lock", LeaveAlone),
+            ("base/.s.PGSQL.5432", Consider),
             ("base/5/._.DS_Store.x", LeaveAlone),
             ("pg_replslot/.DS_Store", LeaveAlone),
             ("kbrecover.journal", LeaveAlone),

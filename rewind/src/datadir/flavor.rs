@@ -13,6 +13,7 @@ use walparse::{ControlFile, Flavor, PageHeader, SegmentNo, WalFileName};
 
 /// Why the flavor of a data directory could not be determined.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FlavorError {
     /// The directory matches several flavors of different products.
     #[error("data directory looks like more than one product: {}", products.join(", "))]

@@ -53,6 +53,7 @@ pub struct KeepRules {
 
 /// Why a glob of `--keep` cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum KeepError {
     /// The syntax of the glob is invalid.
     #[error("invalid glob \"{glob}\" for --keep")]

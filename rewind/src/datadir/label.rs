@@ -55,6 +55,10 @@ impl BackupLabel {
 }
 
 /// Whether `text`, the contents of a `backup_label`, is the mark of an unfinished rewind.
+///
+/// ```
+/// assert!(!kbrecover_rewind::is_mark(b"START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\n"));
+/// ```
 pub fn is_mark(text: &[u8]) -> bool {
     BackupLabel::parse(text) == Some(BackupLabel::Unfinished)
 }

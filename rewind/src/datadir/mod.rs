@@ -9,4 +9,5 @@ pub(crate) mod keep;
 pub(crate) mod label;
 pub(crate) mod flavor;
 pub(crate) mod server;
+mod process;
 pub mod config;

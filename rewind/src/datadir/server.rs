@@ -8,6 +8,7 @@ use walparse::{ControlError, ControlFile, Flavor, Names};
 
 use crate::datadir::data_path::DataPath;
 use crate::datadir::label::BackupLabel;
+use crate::datadir::process;
 use crate::stop::StopFlag;
 
 /// Why a data directory cannot be used.
@@ -139,7 +140,7 @@ pub(crate) fn check_not_running(root: &Path, names: &Names) -> Result<LockFile, 
     if let Some(pid) = lock_file_process(root, names)? {
         return Err(DataDirectoryError::Running { path, pid, ctl: names.ctl_program });
     }
-    match server_process(root, names) {
+    match process::find_server(root, names) {
         Some(pid) => Err(DataDirectoryError::ServerProcess { path: root.to_owned(), pid }),
         None if path.exists() => Ok(LockFile::Stale),
         None => Ok(LockFile::None),
@@ -193,30 +194,14 @@ fn is_stopping(root: &Path, names: &Names) -> bool {
     }
 }
 
-/// The ID of a server process whose working directory is this data directory, as it is for every process of a server.
-/// Such a process may exist without a valid lock file if only the postmaster was killed, or if the lock file was
-/// removed.
-fn server_process(root: &Path, names: &Names) -> Option<u32> {
-    let root = root.canonicalize().ok()?;
-    let pids = std::fs::read_dir("/proc").ok()?.flatten();
-    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.find(|pid| {
-        let is_here = || std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == root);
-        // The working directory of an operator's shell may be the same.
-        let is_server = || {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            name.contains(names.server_program)
-        };
-        is_here() && is_server()
-    })
-}
-
 /// The process ID in the lock file (`postmaster.pid` or `kingbase.pid`) of the data directory `root`; `None` if there is
 /// no lock file or no server runs.
 ///
 /// A lock file may be left by a crash, and its process ID may have been reused. So the process counts only if its working
-/// directory is `root`, as it is for every server. If its working directory cannot be read, it is assumed to be the
-/// server.
+/// directory is `root`, as it is for every server. Where that cannot be seen, the process does not count if it can be no
+/// server of this directory: if it is this process or one of its ancestors, if another user runs it, or if it runs
+/// another program. Everything else is assumed to be the server. The server itself decides alike
+/// (`CreateLockFile` in miscinit.c).
 ///
 /// # Errors
 /// [`DataDirectoryError::Open`] if the lock file exists but cannot be read.
@@ -229,11 +214,7 @@ pub fn lock_file_process(root: &Path, names: &Names) -> Result<Option<u32>, Data
     };
     // A single-user server writes its process ID as a negative number.
     let pid = text.lines().next().and_then(|line| line.trim().trim_start_matches('-').parse::<u32>().ok());
-    Ok(pid.filter(|&pid| pid > 0).filter(|pid| match std::fs::read_link(format!("/proc/{pid}/cwd")) {
-        Ok(directory) => root.canonicalize().is_ok_and(|root| root == directory),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(_) => Path::new(&format!("/proc/{pid}")).exists(),
-    }))
+    Ok(pid.filter(|&pid| pid > 0 && process::may_be_server(pid, root, names)))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, DataDirectoryError> {

@@ -20,6 +20,7 @@ const FILES_PER_THREAD: usize = 256;
 
 /// Why a data directory could not be listed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WalkError {
     /// A directory could not be read.
     #[error("could not read directory \"{}\"", path.display())]
@@ -122,12 +123,16 @@ impl Walk<'_> {
         Ok((entries, below))
     }
 
-    /// One entry of the directory `parent`; `None` if it has been removed.
+    /// One entry of the directory `parent`; `None` if it has been removed, or is never listed.
     fn entry(
         &self,
         parent: Option<&DataPath>,
         name: &fs::DirEntry,
     ) -> Result<Option<(DataPath, EntryKind)>, WalkError> {
+        // Readable by root only, and never part of the data: see `exclude`.
+        if name.file_name() == "lost+found" {
+            return Ok(None);
+        }
         let path = match parent {
             None => DataPath::parse(name.file_name().as_bytes())?,
             Some(parent) => parent.child(&name.file_name())?,
@@ -182,7 +187,7 @@ pub(crate) fn plain_files(dir: &Path) -> Result<Vec<(String, u64)>, WalkError> {
     Ok(files)
 }
 
-/// What the operator can do if a file cannot be read for lack of permission.
+/// A hint for the operator if `error` is a lack of permission.
 pub(crate) fn permission_hint(error: &std::io::Error) -> Option<String> {
     let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
     denied.then(|| "Run kbrecover as the user who owns the data directory.".to_owned())

@@ -3,6 +3,7 @@
 //! [`survey`](crate::survey) reads both sides and [`plan`](crate::plan) decides; the target is untouched until both
 //! have succeeded. [`apply`](crate::apply) then changes the target in one marked stretch.
 
+pub(crate) mod entry;
 mod open;
 pub(crate) mod precheck;
 mod space;
@@ -20,13 +21,12 @@ use crate::clock::Clock;
 use crate::datadir::label::BackupLabel;
 use crate::datadir::server;
 use crate::error::{Failure, RewindError, TargetState};
-use crate::milestone;
 use crate::options::{KeepDiverged, Mode, Options};
 use crate::outcome::{Outcome, Report, SpaceNeed};
 use crate::plan::error::PlanError;
 use crate::plan::{self, Facts, Planned, plan_wal_for_replay};
-use crate::progress::Progress;
-use crate::source::Source;
+use crate::progress::{Event, Progress};
+use crate::source::{Connected, Source};
 use crate::survey::input::Input;
 use crate::survey::{Survey, survey};
 use crate::target::Target;
@@ -36,12 +36,8 @@ use open::OpenTarget;
 
 pub use open::is_unfinished;
 
-/// Rewinds the target as far as [`Options::mode`] says. A rewind that an earlier run left unfinished is resumed. If
-/// no rewind is required, no data is changed.
-///
-/// # Errors
-/// [`Failure::error`] is the error of the stage that failed, [`Failure::target`] the state of the target then.
-pub fn run(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failure> {
+/// The run, on this thread, which must not be one that runs asynchronous tasks.
+fn run_here(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failure> {
     let outcome = match options.jobs {
         None => run_stages(options, progress),
         Some(jobs) => match rayon::ThreadPoolBuilder::new().num_threads(jobs.get()).build() {
@@ -69,14 +65,17 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
     let OpenTarget { target, flavor, label } = open::open_target(options).map_err(failed)?;
     let source = open::open_source(options, &target, flavor).map_err(|error| failed(error.into()))?;
     let source = source.as_ref();
+    if let Some(Connected { server, version, connections }) = source.connected() {
+        progress.event(&Event::Connected { server, version, connections });
+    }
     if let Some(directory) = source.data_directory() {
-        tracing::debug!(milestone = milestone::SOURCE_DIRECTORY, "datadir_source = {directory}");
+        progress.event(&Event::SourceDirectory { directory });
     }
     let input = Input { options, progress, target: &target, flavor, label, source };
     match survey(input, &mut clock).map_err(|error| failed(error.into()))? {
         Survey::Follows(version, outcome) => {
             if options.mode == Mode::Rewind {
-                clean_up(options, &target, version).map_err(|error| failed(error.into()))?;
+                clean_up(options, &target, source, version).map_err(|error| failed(error.into()))?;
             }
             Ok(*outcome)
         }
@@ -94,10 +93,15 @@ fn state_of(target: &Path) -> TargetState {
 
 /// Finishes a run that requires no rewind. Removes a journal left by a run that was interrupted right after its
 /// commit, and writes the recovery configuration if that is requested.
-fn clean_up(options: &Options, target: &Target, version: Version) -> Result<(), ApplyError> {
+fn clean_up(
+    options: &Options,
+    target: &Target,
+    source: &dyn Source,
+    version: Version,
+) -> Result<(), ApplyError> {
     Journal::remove(target)?;
     target.sync(&|| {})?;
-    Ok(recovery_conf::write_if_asked(options, target, version)?)
+    Ok(recovery_conf::write_if_asked(options, target, source, version)?)
 }
 
 /// A run whose target has to be rewound.
@@ -119,7 +123,7 @@ impl Run<'_> {
         let failed = |error: RewindError| Failure { error: Box::new(error), target: self.state };
         let planned = plan::make(facts, source, target.root(), options.rebuilt_blocks);
         let mut planned = planned.map_err(|error| failed(error.into()))?;
-        announce_plan(&planned);
+        announce_plan(self.progress, &planned);
         clock.end_stage("plan");
         archive_ready::announce(options, &planned);
         if options.mode == Mode::DryRun {
@@ -133,7 +137,7 @@ impl Run<'_> {
         self.mark(&planned, saved.as_ref())?;
         match apply(options, self.progress, clock, target, source, &planned) {
             Ok(report) => {
-                startup_warnings::warn(options, target.root(), &planned.facts.clusters.source);
+                startup_warnings::warn(options, self.progress, target.root(), &planned.facts.clusters.source);
                 Ok(Outcome::Rewound(Report { space, ..report }))
             }
             Err(error) => {
@@ -202,17 +206,11 @@ struct Ready {
     saved: Option<KeepDiverged>,
 }
 
-fn announce_plan(planned: &Planned<'_>) {
+fn announce_plan(progress: &dyn Progress, planned: &Planned<'_>) {
     let facts = &planned.facts;
     let summary = planned.plan.summary(&facts.files.source, facts.clusters.target.block_size());
-    tracing::debug!(
-        milestone = milestone::PLANNED,
-        fetch_bytes = summary.fetch_bytes(),
-        total_bytes = summary.source_bytes,
-        "{} bytes to copy, of {} bytes in the source's data directory",
-        summary.fetch_bytes(),
-        summary.source_bytes
-    );
+    let (fetch_bytes, total_bytes) = (summary.fetch_bytes(), summary.source_bytes);
+    progress.event(&Event::Planned { fetch_bytes, total_bytes });
 }
 
 #[cfg(test)]

@@ -17,7 +17,21 @@ use crate::survey::preflight::{self, PreflightError};
 use crate::target::Target;
 
 /// Whether `backup_label` in the data directory `target` is the mark of an unfinished rewind. No server starts on
-/// such a directory.
+/// such a directory until the rewind has been run again. False if the file cannot be read.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let target = directory.path();
+/// if kbrecover_rewind::is_unfinished(target) {
+///     println!("run the rewind again before starting a server");
+/// }
+/// # assert!(!kbrecover_rewind::is_unfinished(target));
+/// # std::fs::write(target.join("backup_label"), "KBRECOVER: unfinished\n")?;
+/// # assert!(kbrecover_rewind::is_unfinished(target));
+/// # Ok(())
+/// # }
+/// ```
 pub fn is_unfinished(target: &Path) -> bool {
     matches!(server::backup_label(target), Ok(Some(BackupLabel::Unfinished)))
 }

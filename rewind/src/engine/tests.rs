@@ -10,7 +10,7 @@ use walparse::control::testing::ControlFields;
 use walparse::testing::{BlockSpec, RecordSpec, WalBuilder, small_geometry};
 use walparse::{BlockNumber, ControlFile, Lsn, Relation, TimelineId, Version, WalGeometry};
 
-use super::run;
+use super::entry::run;
 use crate::error::{Failure, TargetState};
 use crate::options::{Options, SourceChoice, SyncChoice};
 use crate::outcome::Outcome;

@@ -110,7 +110,7 @@ pub(crate) fn plan(input: PlanInput<'_>) -> Result<RewindPlan, PlanError> {
             list.push(path.clone());
             continue;
         }
-        if is_kept_link(path, source, target)? {
+        if is_kept_link(path, input.version, source, target)? {
             tracing::warn!("\"{path}\" is a link or a special file: it is left as it is");
             kept.insert(path.clone());
             plan.unchanged += 1;
@@ -164,11 +164,18 @@ impl RewindPlan {
 /// The path belongs to the server's data, which must become the source's.
 fn is_kept_link(
     path: &DataPath,
+    version: Version,
     source: Option<&EntryKind>,
     target: Option<&EntryKind>,
 ) -> Result<bool, PlanError> {
     let is_kept = matches!((source, target), (Some(EntryKind::Other), _) | (Some(_), Some(EntryKind::Other)));
-    if is_kept && is_data(path) { Err(PlanError::DifferentType { path: path.clone() }) } else { Ok(is_kept) }
+    // The statistics directory may be a link to a file system in memory. Its contents are never copied.
+    let is_statistics = path.as_bytes() == version.names().stat_tmp_dir.as_bytes();
+    if is_kept && is_data(path) && !is_statistics {
+        Err(PlanError::DifferentType { path: path.clone() })
+    } else {
+        Ok(is_kept)
+    }
 }
 
 /// Removes directories that contain kept files from the list of entries to remove.

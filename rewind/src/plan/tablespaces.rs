@@ -56,7 +56,8 @@ fn real_place(directory: &Path) -> Result<PathBuf, &'static str> {
         return Err("contains \"..\"");
     }
     match std::fs::read_dir(directory) {
-        Ok(mut entries) => match entries.next() {
+        // A file system has a directory lost+found at its root.
+        Ok(mut entries) => match entries.find(|entry| !is_lost_and_found(entry)) {
             None => directory.canonicalize().map_err(|_| "cannot be accessed on this machine"),
             Some(_) => Err("is in use on this machine"),
         },
@@ -73,6 +74,10 @@ fn real_place(directory: &Path) -> Result<PathBuf, &'static str> {
         }
         Err(_) => Err("is in use on this machine"),
     }
+}
+
+fn is_lost_and_found(entry: &std::io::Result<std::fs::DirEntry>) -> bool {
+    entry.as_ref().is_ok_and(|entry| entry.file_name() == "lost+found")
 }
 
 /// Whether one of the paths contains the other.

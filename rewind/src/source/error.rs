@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio_postgres::error::SqlState;
 use walparse::ControlError;
 
 use super::server::error::ServerError;
-use super::server::grants::grant;
+use super::server::grants::{grant, identifier};
 use crate::datadir::config::ConfigError;
 use crate::datadir::data_path::{DataPath, PathError};
 use crate::datadir::flavor::FlavorError;
@@ -114,6 +115,15 @@ pub enum SourceError {
         problem: String,
         /// Whether a later attempt may succeed.
         may_pass: bool,
+    },
+    /// The role cannot open a replication connection, as a standby would.
+    #[error("role \"{role}\" cannot connect to the source server for replication")]
+    ReplicationLogin {
+        /// The role.
+        role: String,
+        /// The cause.
+        #[source]
+        source: Box<SourceError>,
     },
     /// The connection was lost and could not be re-established.
     #[error("connection to the source was lost and could not be re-established within {} s", patience.as_secs())]
@@ -261,6 +271,7 @@ impl SourceError {
                 "Run the same command again: it makes a new plan with the server that answers then, or reports why it cannot."
             }
             SourceError::Lost { source, .. } => return source.hint(),
+            SourceError::ReplicationLogin { role, source } => return replication_hint(role, source),
             SourceError::BecameDirectory { .. } => "Run the same command again.",
             SourceError::NameEncoding { .. } => "Rename or remove the file on the source.",
             SourceError::Directory { source, .. } if permission_hint(source).is_some() => {
@@ -357,6 +368,24 @@ fn most_telling(failures: &[SourceError]) -> Option<&SourceError> {
         _ => false,
     });
     answered.or(failures.first())
+}
+
+/// What a replication connection needs, by the SQLSTATE of its refusal.
+fn replication_hint(role: &str, error: &SourceError) -> Option<String> {
+    let code = error.server_error().and_then(ServerError::code);
+    let role = identifier(role);
+    Some(match code.map(SqlState::code) {
+        // The role lacks REPLICATION.
+        Some("42501") => format!("As a superuser, run on the primary: ALTER ROLE {role} REPLICATION;"),
+        Some("28000" | "28P01") => format!(
+            "pg_hba.conf of the source needs a line for database \"replication\" and role {role}, and a password file needs \
+             one for database \"replication\"."
+        ),
+        Some("53300") => {
+            "Raise max_wal_senders on the source server, or disconnect other standbys.".to_owned()
+        }
+        _ => return error.hint(),
+    })
 }
 
 /// The statements that grant the missing privileges.

@@ -15,7 +15,9 @@ pub use directory::DirectorySource;
 pub use error::SourceError;
 pub(crate) use observed::ObservedSource;
 pub(crate) use parts::{read_part, store_part};
-pub use seam::{ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Source, WalPosition};
+pub use seam::{
+    ChunkSink, Comparand, Connected, FetchError, FetchRange, MAX_RANGE, SlotState, Source, WalPosition,
+};
 pub use server::ServerSource;
 pub use server::error::{ConnectProblem, ServerError};
 pub use server::grants::grants;

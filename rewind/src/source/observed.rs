@@ -5,7 +5,7 @@ use std::sync::Arc;
 use walparse::{ControlFile, Lsn};
 
 use super::error::SourceError;
-use super::seam::{ChunkSink, Comparand, FetchError, FetchRange, Source, WalPosition};
+use super::seam::{ChunkSink, Comparand, Connected, FetchError, FetchRange, SlotState, Source, WalPosition};
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::Inventory;
 use crate::observer::ChangeObserver;
@@ -26,6 +26,10 @@ impl ObservedSource {
 impl Source for ObservedSource {
     fn name(&self) -> String {
         self.source.name()
+    }
+
+    fn connected(&self) -> Option<Connected> {
+        self.source.connected()
     }
 
     fn data_directory(&self) -> Option<String> {
@@ -65,6 +69,21 @@ impl Source for ObservedSource {
     fn position(&self) -> Result<WalPosition, SourceError> {
         self.announce("position")?;
         self.source.position()
+    }
+
+    fn may_replicate(&self) -> Result<Option<bool>, SourceError> {
+        self.announce("role")?;
+        self.source.may_replicate()
+    }
+
+    fn replication_slot(&self, name: &str) -> Result<Option<SlotState>, SourceError> {
+        self.announce("replication slot")?;
+        self.source.replication_slot(name)
+    }
+
+    fn try_replication_login(&self) -> Result<(), SourceError> {
+        self.announce("replication login")?;
+        self.source.try_replication_login()
     }
 
     fn replayed_from(&self, redo: Lsn) {

@@ -16,6 +16,11 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// The connections to a running server, as they were opened.
+    fn connected(&self) -> Option<Connected> {
+        None
+    }
+
     /// Reads the control file. A copy torn by a concurrent write is read again.
     fn control_file(&self) -> Result<ControlFile, SourceError>;
 
@@ -41,6 +46,32 @@ pub trait Source: Send + Sync {
 
     /// The current end of its WAL.
     fn position(&self) -> Result<WalPosition, SourceError>;
+
+    /// Whether the role of the connection may start replication, as a standby does: it has the attribute REPLICATION or is
+    /// a superuser. `None` if this cannot be determined, as for a data directory.
+    ///
+    /// # Errors
+    /// The connection was lost.
+    fn may_replicate(&self) -> Result<Option<bool>, SourceError> {
+        Ok(None)
+    }
+
+    /// The state of the replication slot of this name; `None` if this cannot be determined, as for a data directory.
+    ///
+    /// # Errors
+    /// The connection was lost.
+    fn replication_slot(&self, _name: &str) -> Result<Option<SlotState>, SourceError> {
+        Ok(None)
+    }
+
+    /// Logs in for replication with the password that a standby would use, and disconnects. Does nothing for a data
+    /// directory.
+    ///
+    /// # Errors
+    /// [`SourceError::ReplicationLogin`] if the server refuses it, or a server of another database system answers.
+    fn try_replication_login(&self) -> Result<(), SourceError> {
+        Ok(())
+    }
 
     /// Announces where replay on the target will start. From then on a source must not return blocks older than that
     /// LSN, because replay would not bring them up to date. A stopped source cannot, and ignores the call.
@@ -71,6 +102,17 @@ pub trait Source: Send + Sync {
     ) -> Result<(), FetchError>;
 }
 
+/// The connections to a server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Connected {
+    /// Host and port, or the socket; never a password.
+    pub server: String,
+    /// `server_version_num`.
+    pub version: u32,
+    /// The number of connections.
+    pub connections: usize,
+}
+
 /// The end of a source's WAL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WalPosition {
@@ -90,6 +132,21 @@ pub enum WalPosition {
     },
     /// A stopped server: the position is in its control file.
     Stopped,
+}
+
+/// The state of a replication slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SlotState {
+    /// There is no slot of this name.
+    Missing,
+    /// A physical slot, which a standby can use.
+    Physical {
+        /// Whether another standby uses it at present.
+        is_active: bool,
+    },
+    /// A logical slot, which a standby cannot use.
+    Logical,
 }
 
 /// A range of one file.

@@ -1,37 +1,24 @@
-//! Logs the point of divergence and the last common checkpoint, and determines where replay starts.
+//! Reports the point of divergence and the last common checkpoint, and determines where replay starts.
 
 use jiff::Timestamp;
 use walparse::ControlFile;
 
-use crate::milestone;
 use crate::outcome::{CommonCheckpoint, Divergence};
+use crate::progress::{Event, Progress};
 
-/// Logs the point of divergence, in the words of `pg_rewind`.
-pub(super) fn announce_fork(Divergence { lsn, timeline }: Divergence) {
-    tracing::info!(
-        milestone = milestone::DIVERGED,
-        "servers diverged at WAL location {lsn} on timeline {timeline}"
-    );
+/// Reports the point of divergence.
+pub(super) fn announce_fork(progress: &dyn Progress, divergence: Divergence) {
+    progress.event(&Event::Diverged(divergence));
 }
 
-/// Logs the last common checkpoint in the words of `pg_rewind`, and when the search for it began and ended in those
-/// of `sys_rewind`.
-pub(super) fn announce_checkpoint(checkpoint: &CommonCheckpoint, (since, until): (Timestamp, Timestamp)) {
-    let CommonCheckpoint { lsn, timeline, .. } = checkpoint;
-    tracing::info!(
-        milestone = milestone::COMMON_CHECKPOINT,
-        "rewinding from last common checkpoint at {lsn} on timeline {timeline}"
-    );
-    let local = |time: Timestamp| {
-        time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.6f %Z").to_string()
-    };
-    let seconds = until.duration_since(since).as_secs_f64();
-    tracing::info!(
-        milestone = milestone::CHECKPOINT_SEARCH,
-        "find last common checkpoint start time from {} to {}, in \"{seconds:.6}\" seconds.",
-        local(since),
-        local(until)
-    );
+/// Reports the last common checkpoint, and when the search for it began and ended.
+pub(super) fn announce_checkpoint(
+    progress: &dyn Progress,
+    checkpoint: &CommonCheckpoint,
+    (since, until): (Timestamp, Timestamp),
+) {
+    progress.event(&Event::CommonCheckpoint(*checkpoint));
+    progress.event(&Event::CheckpointSearch { since, until });
 }
 
 /// The checkpoint that replay starts from: the last common one, or the source's last one if that is older. The

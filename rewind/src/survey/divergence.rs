@@ -325,6 +325,9 @@ fn confirm(
         // Only the end of the segment has been compared, so the first difference may lie before it.
         if from > size.start_of(segment) {
             (from, end) = (size.start_of(segment), fork.unwrap_or(end).advance(1));
+        } else if fork.is_some_and(|at| has_whole_record(target, source, segment, at).unwrap_or(false)) {
+            // Each record is linked to the one before: equal records prove that all WAL before them is equal.
+            break;
         } else if segment.0 > 1 {
             segment = SegmentNo(segment.0 - 1);
             (from, end) = (size.start_of(segment), size.end_of(segment));
@@ -340,6 +343,21 @@ fn confirm(
             Ok(Confirmation::Differs { fork })
         }
     }
+}
+
+/// Whether a whole record starts in `segment` and ends before `at`.
+fn has_whole_record(
+    target: &TargetWal<'_>,
+    source: &SourceWal<'_>,
+    segment: SegmentNo,
+    at: Lsn,
+) -> Result<bool, WalReadError> {
+    let size = source.geometry.segment_size;
+    let mut reader = WalReader::new(target, source.geometry, size.start_of(segment));
+    if !matches!(reader.seek_first_in(segment)?, Ok(Some(_))) {
+        return Ok(false);
+    }
+    Ok(reader.read()?.is_ok_and(|record| record.end <= at))
 }
 
 /// Start of the last [`COMPARED_BYTES`] before `end`, but not before `start`.

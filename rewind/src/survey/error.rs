@@ -8,6 +8,7 @@ use crate::datadir::server::DataDirectoryError;
 use crate::datadir::walk::WalkError;
 use crate::options::CrashRecoveryError;
 use crate::source::{FetchError, SourceError};
+use crate::survey::content::ContentError;
 use crate::survey::divergence::DivergenceError;
 use crate::survey::preflight::PreflightError;
 use crate::target::TargetError;
@@ -24,6 +25,9 @@ pub enum SurveyError {
     /// The target cannot be rewound to this source.
     #[error(transparent)]
     Preflight(#[from] PreflightError),
+    /// The content of the rewound target would not surely be the source's.
+    #[error(transparent)]
+    Content(#[from] ContentError),
     /// The point of divergence could not be found.
     #[error(transparent)]
     Divergence(#[from] DivergenceError),
@@ -73,6 +77,7 @@ impl SurveyError {
             SurveyError::DataDirectory(error) => return error.hint(),
             SurveyError::Preflight(error) => return error.hint(),
             SurveyError::Divergence(error) => return error.hint(),
+            SurveyError::Content(error) => return Some(error.hint()),
             SurveyError::Wal(error) => return error.hint(),
             SurveyError::Source(error) => return error.hint(),
             SurveyError::Config(error) => return error.hint(),

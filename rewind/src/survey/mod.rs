@@ -6,9 +6,11 @@ pub(crate) mod divergence;
 pub(crate) mod fork_wal;
 pub(crate) mod delta;
 pub(crate) mod error;
+pub(crate) mod content;
 mod announce;
 mod files;
 pub(crate) mod input;
+mod check_content;
 mod resume;
 mod target_side;
 
@@ -21,12 +23,14 @@ use crate::clock::Clock;
 use crate::datadir::keep::Keep;
 use crate::datadir::label::BackupLabel;
 use crate::datadir::server::target_control;
-use crate::options::{Need, RebuiltBlocks, SameTimeline};
+use crate::options::{Need, OlderSource, Options, RebuiltBlocks, SameTimeline};
 use crate::outcome::{CommonCheckpoint, Outcome};
 use crate::plan::{Clusters, Facts, Files, Fork};
 use crate::progress::Stage;
 use crate::source::Source;
 use crate::survey::announce::{announce_checkpoint, announce_fork, replay_start};
+use crate::survey::check_content::check_content;
+use crate::survey::content::{ContentError, Since};
 use crate::survey::divergence::{Found, Sides};
 use crate::survey::error::SurveyError;
 use crate::survey::files::{both_sides, join};
@@ -55,6 +59,20 @@ struct Checked<'a> {
     presumed: Option<Lsn>,
 }
 
+impl Checked<'_> {
+    /// Whether both sides are on the same timeline.
+    fn is_on_one_timeline(&self) -> bool {
+        self.source_history.timeline() == self.wal.history().timeline()
+    }
+
+    /// Whether the source's timeline is one that the target's branched off from.
+    fn is_source_older(&self) -> bool {
+        let common = self.wal.history().common_with(&self.source_history);
+        common.is_some_and(|(timeline, _)| timeline == self.source_history.timeline())
+            && !self.is_on_one_timeline()
+    }
+}
+
 /// Reads both sides.
 ///
 /// # Errors
@@ -78,7 +96,7 @@ pub(crate) fn survey<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Survey<'
     clock.end_stage("scan");
     let found = found?;
     if found.scan.diverged.is_none() {
-        return Ok(follows(&checked.clusters, &found, clock));
+        return Ok(follows(&checked, &found, clock));
     }
     facts(input, checked, found, files, search_time)
 }
@@ -89,6 +107,7 @@ fn check_sides(input: Input<'_>) -> Result<Checked<'_>, SurveyError> {
     let ours = target_control(target.root(), flavor)?;
     let mut clusters = Clusters { source: source.control_file()?, target: ours, label: input.label };
     preflight::check_clusters(source, &clusters)?;
+    preflight::check_role(options, source)?;
     let source_history = source_history(source, &clusters.source)?;
     target_side::settle_unclean(options, target, &mut clusters, source)?;
     let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
@@ -133,7 +152,7 @@ fn find_divergence(input: Input<'_>, checked: &mut Checked<'_>) -> Result<Found,
         rewinds_anyway: options.need == Need::DivergedOrUnclean
             && clusters.label.is_none()
             && !clusters.target.state().is_clean()
-            && !on_one_timeline(clusters),
+            && !checked.is_on_one_timeline(),
         rebuilt: match options.rebuilt_blocks {
             RebuiltBlocks::Leave => {
                 scan::RebuiltBlocks::Prove { replay_limit: clusters.source.checkpoint().redo }
@@ -142,9 +161,9 @@ fn find_divergence(input: Input<'_>, checked: &mut Checked<'_>) -> Result<Found,
         },
     };
     let found = divergence::find(&sides, &mut checked.wal, checked.presumed)?;
-    let on_one_timeline = on_one_timeline(clusters);
+    let on_one_timeline = checked.is_on_one_timeline();
     if found.scan.diverged.is_some() || !on_one_timeline {
-        announce_fork(found.divergence);
+        announce_fork(progress, found.divergence);
         return Ok(found);
     }
     tracing::info!("source and target cluster are on the same timeline");
@@ -155,12 +174,12 @@ fn find_divergence(input: Input<'_>, checked: &mut Checked<'_>) -> Result<Found,
 }
 
 /// No rewind is required.
-fn follows<'a>(clusters: &Clusters, found: &Found, clock: &Clock) -> Survey<'a> {
+fn follows<'a>(checked: &Checked<'_>, found: &Found, clock: &Clock) -> Survey<'a> {
     tracing::info!("no rewind required");
     let mut report = clock.report();
-    report.divergence = Some(found.divergence).filter(|_| !on_one_timeline(clusters));
+    report.divergence = Some(found.divergence).filter(|_| !checked.is_on_one_timeline());
     (report.wal_bytes_scanned, report.wal_records_scanned) = (found.scan.bytes, found.scan.records);
-    Survey::Follows(clusters.target.version(), Box::new(Outcome::NotNeeded(report)))
+    Survey::Follows(checked.clusters.target.version(), Box::new(Outcome::NotNeeded(report)))
 }
 
 /// Puts together the facts that the plan is made from.
@@ -172,23 +191,28 @@ fn facts<'a>(
     search_time: (Timestamp, Timestamp),
 ) -> Result<Survey<'a>, SurveyError> {
     let Found { divergence, scan } = found;
-    let Checked { clusters, source_history, wal, .. } = checked;
     let Some(diverged) = scan.diverged else {
         unreachable!("the caller has checked that there is a divergence")
     };
+    check_direction(input.options, &checked)?;
+    let Checked { clusters, source_history, wal, .. } = checked;
     let common_checkpoint = CommonCheckpoint {
         lsn: diverged.checkpoint_lsn,
         redo: diverged.checkpoint.redo,
         timeline: diverged.checkpoint.timeline,
     };
-    announce_checkpoint(&common_checkpoint, search_time);
+    announce_checkpoint(input.progress, &common_checkpoint, search_time);
     let files = files?;
-    let changed = ChangedBlocks {
+    let replay_start = replay_start(common_checkpoint, &clusters.source);
+    let since = Since { start: replay_start.redo, fork: divergence.lsn, target: &scan.files };
+    let whole = check_content(input, &clusters, &since, &files.target)?;
+    let mut changed = ChangedBlocks {
         named: diverged.page_map,
         rebuilt: diverged.rebuilt,
         since: diverged.since,
         fork: divergence.lsn,
     };
+    changed.add_whole_files(&whole, &files.target, &clusters.target);
     let external = ExternalFiles::of_target(
         input.target.root(),
         clusters.target.version(),
@@ -198,7 +222,7 @@ fn facts<'a>(
         source_history,
         divergence,
         common_checkpoint,
-        replay_start: replay_start(common_checkpoint, &clusters.source),
+        replay_start,
         search_time,
         changed,
         verified: Some((diverged.since, divergence.lsn)),
@@ -207,9 +231,21 @@ fn facts<'a>(
     Ok(Survey::Diverged(Box::new(Facts { clusters, fork, files, wal, external, resumed: None })))
 }
 
-/// Whether both clusters are on the same timeline.
-fn on_one_timeline(clusters: &Clusters) -> bool {
-    clusters.source.timeline() == clusters.target.timeline()
+/// Checks that the sides are not swapped, as the options say.
+fn check_direction(options: &Options, checked: &Checked<'_>) -> Result<(), ContentError> {
+    if !checked.is_source_older() {
+        return Ok(());
+    }
+    let error = ContentError::OlderSource {
+        source_timeline: checked.source_history.timeline(),
+        target_timeline: checked.wal.history().timeline(),
+    };
+    match options.older_source {
+        OlderSource::Refuse => return Err(error),
+        OlderSource::Warn => tracing::warn!("{error}: is the target really the old primary?"),
+        OlderSource::Allow => {}
+    }
+    Ok(())
 }
 
 /// Whether an earlier run has rewound the target, no server has been started since, and the source's WAL still goes

@@ -11,6 +11,7 @@ use crate::datadir::label::BackupLabel;
 use crate::datadir::server::{
     DataDirectoryError, LockFile, backup_label, check_data_directory, check_has_stopped,
 };
+use crate::options::{Options, RecoveryConf};
 use crate::plan::Clusters;
 use crate::source::{Source, SourceError, WalPosition};
 use crate::stop::StopFlag;
@@ -212,6 +213,20 @@ pub(crate) fn check_clusters(source: &dyn Source, clusters: &Clusters) -> Result
     // The checkpoint, unlike a standby's own setting, shows what the primary does.
     if !theirs.checkpoint().full_page_writes {
         return Err(PreflightError::SourceFullPageWrites);
+    }
+    Ok(())
+}
+
+/// Warns if the options make the target a standby whose role may not replicate. It is no error: like `pg_rewind`, this is
+/// used with roles whose connection string is replaced before the start.
+///
+/// # Errors
+/// The source cannot be asked.
+pub(crate) fn check_role(options: &Options, source: &dyn Source) -> Result<(), PreflightError> {
+    if options.recovery_conf != RecoveryConf::Leave && source.may_replicate()? == Some(false) {
+        tracing::warn!(
+            "the role of the source connection may not replicate, so a standby cannot use it: run ALTER ROLE ... REPLICATION on the source, or set primary_conninfo for another role"
+        );
     }
     Ok(())
 }

@@ -31,8 +31,9 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     tracing::info!("resuming the rewind begun at {} from {}", journal.begun, journal.source);
     let clusters = Clusters { source: source.control_file()?, target: journal.control.clone(), label };
     preflight::check_clusters(source, &clusters)?;
+    preflight::check_role(options, source)?;
     let source_history = source_history(source, &clusters.source)?;
-    let history = TimelineHistory::parse(clusters.target.timeline(), &journal.history)
+    let history = TimelineHistory::parse(journal.timeline, &journal.history)
         .map_err(|source| WalError::History { side: "target", source })?;
     let (timeline, left) = divergence::from_histories(&source_history, &history)?;
     let mut divergence = journal.divergence;
@@ -52,16 +53,17 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     let found = both_sides(Delta::Off, target, version, source, keep, &AtomicBool::new(false))?;
     clock.end_stage("preflight");
     let search_time = (searched_since, Timestamp::now());
-    announce_fork(divergence);
-    announce_checkpoint(&common_checkpoint, search_time);
+    announce_fork(input.progress, divergence);
+    announce_checkpoint(input.progress, &common_checkpoint, search_time);
     let original = journal.original(found.target.clone(), &found.source, version);
     let resumed = Resumed {
         present_files: found.target,
         own_wal_files: journal.wal_files,
         keep_diverged: journal.keep_diverged,
     };
+    let replay_start = replay_start(common_checkpoint, &clusters.source);
     let fork = Fork {
-        replay_start: replay_start(common_checkpoint, &clusters.source),
+        replay_start,
         source_history,
         divergence,
         common_checkpoint,

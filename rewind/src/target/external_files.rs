@@ -155,6 +155,7 @@ impl ExternalFiles {
 
 /// Why the target's archive (`archive_dest`) could not be rewound.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ArchiveRewindError {
     /// The archive directory could not be listed.
     #[error("could not list the archive of the target")]

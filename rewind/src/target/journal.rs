@@ -16,7 +16,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
-use walparse::{ControlFile, Flavor, Lsn, PageMap, RelSegment, Relation, TimelineId, Version};
+use walparse::{
+    ControlFile, Flavor, Lsn, PageMap, RelSegment, Relation, TimelineHistory, TimelineId, Version,
+};
 
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
@@ -31,6 +33,7 @@ const MAGIC: &[u8; 8] = b"KBRJRNL1";
 
 /// Why the journal of an unfinished rewind, `kbrecover.journal`, cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum JournalError {
     /// The file is missing or cannot be read.
     #[error("could not open journal \"{}\" of the unfinished rewind", path.display())]
@@ -59,7 +62,9 @@ pub(crate) struct Journal {
     pub(crate) source: String,
     /// The target's control file before the first change.
     pub(crate) control: ControlFile,
-    /// Its timeline history, in the form of a history file.
+    /// The timeline that its server was on.
+    pub(crate) timeline: TimelineId,
+    /// The history of that timeline, in the form of a history file.
     pub(crate) history: Vec<u8>,
     pub(crate) divergence: Divergence,
     /// The last common checkpoint, as found in the target's WAL.
@@ -95,6 +100,9 @@ struct Body {
     #[serde(default)]
     outside: ExternalFiles,
     history: String,
+    /// The target's timeline; absent in older journals, which have that of the control file.
+    #[serde(default)]
+    timeline: Option<u32>,
     /// LSN and timeline.
     divergence: (u64, u32),
     /// LSN, redo and timeline.
@@ -120,8 +128,7 @@ struct Body {
 pub(crate) struct NewJournal<'a> {
     pub(crate) source: String,
     pub(crate) control: &'a ControlFile,
-    /// In the form of a history file.
-    pub(crate) history: String,
+    pub(crate) history: &'a TimelineHistory,
     pub(crate) divergence: Divergence,
     pub(crate) checkpoint: CommonCheckpoint,
     pub(crate) changed: &'a ChangedBlocks,
@@ -141,6 +148,7 @@ struct NewBody<'a> {
     control: String,
     wal_magic: u16,
     history: String,
+    timeline: u32,
     divergence: (u64, u32),
     checkpoint: (u64, u64, u32),
     #[serde(serialize_with = "store_map")]
@@ -194,7 +202,8 @@ impl NewJournal<'_> {
             source: &self.source,
             control: to_hex(self.control.bytes()),
             wal_magic: version.wal_magic(),
-            history: to_hex(self.history.as_bytes()),
+            history: to_hex(self.history.to_text().as_bytes()),
+            timeline: self.history.timeline().0,
             divergence: (self.divergence.lsn.0, self.divergence.timeline.0),
             checkpoint: (self.checkpoint.lsn.0, self.checkpoint.redo.0, self.checkpoint.timeline.0),
             page_map: &self.changed.named,
@@ -298,10 +307,12 @@ impl Journal {
             _ => flavor,
         };
         let (lsn, redo, timeline) = body.checkpoint;
+        let control = ControlFile::parse_as(&control, flavor).map_err(|error| error.to_string())?;
         Ok(Journal {
             begun: body.begun,
             source: body.source,
-            control: ControlFile::parse_as(&control, flavor).map_err(|error| error.to_string())?,
+            timeline: body.timeline.map_or_else(|| control.timeline(), TimelineId),
+            control,
             history: from_hex(&body.history).ok_or("invalid history")?,
             divergence: Divergence { lsn: Lsn(body.divergence.0), timeline: TimelineId(body.divergence.1) },
             checkpoint: CommonCheckpoint { lsn: Lsn(lsn), redo: Lsn(redo), timeline: TimelineId(timeline) },
@@ -393,7 +404,7 @@ mod tests {
         write(NewJournal {
             source: "somewhere".into(),
             control: &control(),
-            history: "1\t0/1\tx\n".into(),
+            history: &TimelineHistory::parse(TimelineId(2), b"1\t0/1\tx\n").unwrap(),
             divergence: Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) },
             checkpoint: CommonCheckpoint {
                 lsn: Lsn(0x400_0060),
@@ -428,7 +439,7 @@ mod tests {
         write(&files, |journal| journal.write(&target).unwrap());
         let read = Journal::read(target.root(), flavor()).unwrap();
         assert_eq!((read.changed, read.control), (changed(), control()));
-        assert_eq!((read.source.as_str(), read.history.as_slice()), ("somewhere", b"1\t0/1\tx\n".as_slice()));
+        assert_eq!((read.source.as_str(), read.history.as_slice()), ("somewhere", b"1\t0/1\n".as_slice()));
         assert_eq!((read.divergence.lsn, read.checkpoint.lsn), (Lsn(0x500_0000), Lsn(0x400_0060)));
         assert_eq!((read.checkpoint.redo, read.divergence.timeline), (Lsn(0x400_0028), TimelineId(1)));
         assert_eq!((read.fetch_bytes, read.keep), (Some(1 << 20), vec!["x".to_owned()]));

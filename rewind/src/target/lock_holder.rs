@@ -18,6 +18,7 @@ use jiff::tz::TimeZone;
 
 /// The process that holds the lock on a data directory, and when it was started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Holder {
     /// Its process ID.
     pub pid: u32,

@@ -50,7 +50,7 @@ pub(crate) struct Target {
     file_mode: u32,
     directory_mode: u32,
     written: Arc<Mutex<Written>>,
-    /// When [`Target::check_no_server`] last looked for a server.
+    /// Time of the last check by [`Target::check_no_server`].
     last_server_check: Mutex<Instant>,
 }
 
@@ -67,6 +67,7 @@ pub(crate) struct Written {
 /// A failed write to the target data directory, with the system's error as its source.
 #[derive(Debug, thiserror::Error)]
 #[error("could not {action} \"{}\"", path.display())]
+#[non_exhaustive]
 pub struct TargetError {
     /// What was being done, as a verb phrase that the path completes: "fsync file".
     pub action: &'static str,
@@ -89,6 +90,7 @@ impl TargetError {
 ///
 /// A run holds an exclusive `flock` lock on the directory itself.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LockError {
     /// The directory cannot be opened, or is no directory.
     #[error("could not open directory \"{}\"", path.display())]

@@ -77,7 +77,7 @@ impl MadeUp {
 #[cfg(test)]
 mod tests {
     use walparse::control::testing::ControlFields;
-    use walparse::{ControlFile, TimelineId};
+    use walparse::{ControlFile, TimelineHistory, TimelineId};
 
     use super::*;
     use crate::outcome::{CommonCheckpoint, Divergence};
@@ -107,7 +107,7 @@ mod tests {
         let journal = NewJournal {
             source: "x".into(),
             control: &control,
-            history: String::new(),
+            history: &TimelineHistory::of_first(TimelineId(1)),
             divergence: Divergence { lsn: Lsn(200), timeline: TimelineId(1) },
             checkpoint: CommonCheckpoint { lsn: Lsn(150), redo: Lsn(100), timeline: TimelineId(1) },
             changed: &made.changed,

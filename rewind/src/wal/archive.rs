@@ -178,6 +178,7 @@ impl Archive {
 
 /// Why a file could not be restored from the archive.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ArchiveError {
     /// The command contains `%r`, the file of a standby's last restartpoint. A rewind has none.
     #[error("cannot use restore_command with %r placeholder")]

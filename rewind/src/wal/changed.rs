@@ -4,7 +4,11 @@
 //! initializing the page. This is proven only for a replay that starts at the same position and whose common WAL does
 //! not end earlier. Another source may require another replay; then these blocks are copied like all others.
 
-use walparse::{Lsn, PageMap};
+use std::collections::{BTreeMap, BTreeSet};
+
+use walparse::{BlockNumber, ControlFile, DatabaseDir, Lsn, PageMap, RelSegment, Relation, RelationBlocks};
+
+use crate::datadir::inventory::{EntryKind, Inventory};
 
 use crate::options::RebuiltBlocks;
 
@@ -35,10 +39,54 @@ impl ChangedBlocks {
     }
 }
 
+/// Relation files about which records do not say everything: all their blocks may differ.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WholeFiles {
+    /// Relations of which either side created a file after the fork. Both sides may have used the same file number, and
+    /// no record refers to pages that are still empty.
+    pub(crate) relations: BTreeSet<Relation>,
+    /// Database directories that the target copied as files after the fork.
+    pub(crate) directories: Vec<DatabaseDir>,
+    /// Relations that the target truncated after the fork, with the number of blocks that remained. No record refers to
+    /// pages that were added again and are still empty.
+    pub(crate) truncated: BTreeMap<Relation, BlockNumber>,
+}
+
+impl WholeFiles {
+    /// The first block of a relation from which on all may differ.
+    fn first_block(&self, relation: Relation) -> Option<u32> {
+        let directory = DatabaseDir { tablespace: relation.tablespace, database: relation.database };
+        if self.relations.contains(&relation) || self.directories.contains(&directory) {
+            return Some(0);
+        }
+        self.truncated.get(&relation).map(|blocks| blocks.0)
+    }
+}
+
+impl ChangedBlocks {
+    /// Adds every block of `whole` that the target's files have. `files` are the target's as they were before any
+    /// rewind, `control` its control file.
+    pub(crate) fn add_whole_files(&mut self, whole: &WholeFiles, files: &Inventory, control: &ControlFile) {
+        let (block_size, per_segment) = (u64::from(control.block_size()), control.relation_segment_blocks());
+        for (path, kind) in files.entries() {
+            let EntryKind::File { size } = kind else { continue };
+            let file = path.as_str().and_then(|path| RelSegment::parse(path, control.version()));
+            let Some((file, from)) = file.and_then(|file| Some((file, whole.first_block(file.relation)?)))
+            else {
+                continue;
+            };
+            let first = file.segment.saturating_mul(per_segment);
+            let blocks = size.div_ceil(block_size).min(u64::from(per_segment)) as u32;
+            let mut all = RelationBlocks::new();
+            all.insert_range(first.max(from)..first.saturating_add(blocks));
+            self.named.insert_all(file.relation, all);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use walparse::{BlockNumber, Relation};
 
     #[test]
     fn rebuilt_blocks_are_left_out_only_for_the_proven_replay() {

@@ -155,7 +155,7 @@ impl WalError {
     }
 }
 
-/// What the operator can do if the target's WAL cannot be read.
+/// A hint for the operator if the target's WAL cannot be read.
 fn scan_hint(error: &ScanError) -> Option<String> {
     let hint = match error {
         ScanError::Damaged { .. } => {

@@ -104,6 +104,20 @@ impl<'a> TargetWal<'a> {
         self.newest = OnceLock::new();
     }
 
+    /// The names of the files in the WAL directory.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub(crate) fn local_names(&self) -> Result<Vec<String>, WalReadError> {
+        let directory = self.local.directory();
+        let unreadable = |source| WalReadError::Open { path: directory.to_owned(), source };
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(directory).map_err(unreadable)? {
+            names.extend(entry.map_err(unreadable)?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
     /// The timeline history whose WAL is read.
     pub(crate) fn history(&self) -> &TimelineHistory {
         self.local.history()

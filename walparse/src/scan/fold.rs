@@ -103,6 +103,13 @@ impl Fold {
             let checkpoint = checkpoint.ok_or(undecodable(WalFault::Fragment("checkpoint too short")))?;
             self.checkpoint = Some((record.lsn, checkpoint));
         }
+        self.changes.files.add(
+            (record.lsn, record.end),
+            header,
+            payload.main_data,
+            request.geometry.version,
+            record.end > request.files_since,
+        );
         if rmgr::may_copy_files(header, request.geometry.version) {
             self.changes.prove_no_more();
         }

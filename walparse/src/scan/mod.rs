@@ -26,6 +26,7 @@ pub use self::error::ScanError;
 use self::fold::Fold;
 pub use self::request::{EndOfWal, RebuiltBlocks, ScanRequest, UnknownChanges};
 use crate::checkpoint::Checkpoint;
+use crate::file_changes::FileChanges;
 use crate::lsn::Lsn;
 use crate::page_map::PageMap;
 use crate::reader::{WalEnd, before_page_header};
@@ -44,6 +45,9 @@ pub struct Scan {
     pub stop: WalEnd,
     /// What lies beyond the fork; `None` if the WAL does not extend beyond it.
     pub diverged: Option<Diverged>,
+    /// What the records say about files: all of them, or those from [`Diverged::since`] on if the WAL extends beyond the
+    /// fork.
+    pub files: FileChanges,
     /// The number of records read.
     pub records: u64,
     /// The bytes of WAL read.
@@ -110,10 +114,12 @@ pub fn scan<S: SegmentStore + ?Sized>(
         stop: above.stop,
         last_record: above.last_record,
         diverged: None,
+        files: FileChanges::default(),
         records: above.records + above.reread.0,
         bytes: above.bytes + above.reread.1,
     };
     if scan.end <= before_page_header(request.fork, &request.geometry) {
+        (_, _, scan.files) = above.changes.into_parts();
         return Ok(scan);
     }
     if above.checkpoint.is_none() {
@@ -127,7 +133,8 @@ pub fn scan<S: SegmentStore + ?Sized>(
         found.changes.forget_proofs();
     }
     (scan.records, scan.bytes) = (found.records + above.records, found.bytes + above.bytes);
-    let (page_map, rebuilt) = found.changes.into_maps();
+    let (page_map, rebuilt, files) = found.changes.into_parts();
+    scan.files = files;
     let since = since.unwrap_or(checkpoint_lsn);
     scan.diverged = Some(Diverged { checkpoint_lsn, checkpoint, since, page_map, rebuilt });
     Ok(scan)
@@ -147,7 +154,8 @@ impl<S: SegmentStore + ?Sized> Scanner<'_, S> {
         let start = self.request.geometry.segment_size.start_of(lowest);
         let mut chain = Chain::new(&self.request.geometry);
         let end = self.chain(&mut chain, start, highest, |found, has_checkpoint| {
-            if has_checkpoint {
+            // Without a fork there is nothing to read again.
+            if has_checkpoint && self.request.fork != Lsn(u64::MAX) {
                 found.forget();
             }
         })?;

@@ -22,6 +22,8 @@ pub struct ScanRequest {
     pub unknown_changes: UnknownChanges,
     /// What to do about blocks that replay rebuilds.
     pub rebuilt: RebuiltBlocks,
+    /// Relations that were created or truncated count if their record ends after this position.
+    pub files_since: Lsn,
 }
 
 impl ScanRequest {
@@ -40,6 +42,7 @@ impl ScanRequest {
             end: EndOfWal::Known,
             unknown_changes: UnknownChanges::Refuse,
             rebuilt: RebuiltBlocks::Ignore,
+            files_since: fork,
         }
     }
 

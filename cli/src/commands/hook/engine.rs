@@ -8,22 +8,22 @@ use jiff::tz::TimeZone;
 use kbrecover_hooks::recovery_log::RecoveryLog;
 use kbrecover_hooks::{RewindFailed, RewindJob, RewindPlan, RewindResult, Rewinder};
 use kbrecover_rewind::{
-    Mode, Options, Outcome, RestoreCommand, SameTimeline, Silent, SourceChoice, TargetState,
+    Mode, OlderSource, Options, Outcome, RestoreCommand, SameTimeline, SourceChoice, TargetState,
 };
 
 use crate::failure::{Failed, SetupError};
 use crate::faults;
 use crate::logging::{self, Verbosity};
 use crate::owner::adopt_owner_of;
-use crate::persona::{IN_A_LOG, Narrator};
+use crate::persona::IN_A_LOG;
+use crate::progress;
 use crate::report;
 use crate::screen::Screen;
 
 /// Writes the messages of this process to the log of a flow, in sys_rewind's words.
 pub(super) fn log_messages(log: &Arc<RecoveryLog>) {
     let screen = Screen::to_as(IN_A_LOG, LogFile(Arc::clone(log)));
-    let narrator = Narrator { narration: IN_A_LOG.narration, progress: false };
-    logging::init(Arc::new(screen), Verbosity::Normal, narrator);
+    logging::init(Arc::new(screen), Verbosity::Normal);
 }
 
 /// A flow's log as a writer. Each write has to be a whole line.
@@ -60,7 +60,7 @@ impl Rewinder for Engine {
         }
         Ok(match outcome {
             Outcome::Rewound(_) | Outcome::AlreadyRewound(_) => RewindResult::Rewound,
-            Outcome::NotNeeded(_) | Outcome::Planned(_) | Outcome::Checked(_) => RewindResult::NotNeeded,
+            _ => RewindResult::NotNeeded,
         })
     }
 }
@@ -81,12 +81,14 @@ fn run(job: &RewindJob, mode: Mode) -> Result<Outcome, Failed> {
     adopt_owner_of(&job.data)?;
     let mut options = Options::new(job.data.clone(), SourceChoice::Server(Box::new(conninfo)));
     options.mode = mode;
+    // The flows have rules of their own about which node is the primary, and a person may have chosen this one.
+    options.older_source = OlderSource::Warn;
     if job.always {
         options.same_timeline = SameTimeline::Resync;
     }
     options.observer = faults::from_environment();
     options.missing_wal.restore_command = restore_command(&job.data);
-    Ok(kbrecover_rewind::run(&options, &Silent)?)
+    Ok(kbrecover_rewind::run(&options, &progress::events(IN_A_LOG.narration))?)
 }
 
 /// Fetches missing WAL with the node's own `restore_command`, if it has one.

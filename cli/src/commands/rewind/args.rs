@@ -131,6 +131,10 @@ pub(crate) struct RewindArgs {
     #[arg(long, overrides_with = "same_timeline_resync", help_heading = "Behavior")]
     pub(crate) same_timeline_resync: bool,
 
+    /// Accept a source on an older timeline, from which the target's branched off
+    #[arg(long, overrides_with = "allow_older_source", help_heading = "Behavior")]
+    pub(crate) allow_older_source: bool,
+
     /// Do not wait until the changes are safely on disk
     #[arg(short = 'N', long, overrides_with = "no_sync", help_heading = "Behavior")]
     pub(crate) no_sync: bool,

@@ -12,8 +12,8 @@ use jiff::tz::TimeZone;
 use kbrecover_hooks::SingleUserServer;
 use kbrecover_rewind::conninfo::Conninfo;
 use kbrecover_rewind::{
-    Delta, KeepDiverged, KeepRules, MissingWal, Mode, Options, Outcome, RebuiltBlocks, RecoveryConf,
-    RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
+    Delta, KeepDiverged, KeepRules, MissingWal, Mode, OlderSource, Options, Outcome, RebuiltBlocks,
+    RecoveryConf, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
 
 use args::SyncMethod;
@@ -33,9 +33,8 @@ use crate::values::Format;
 /// Runs the command and reports its outcome.
 pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
     let screen = Arc::new(Screen::of(persona));
-    let narrator = Narrator { narration: persona.narration, progress: args.progress };
     let verbosity = if args.debug { Verbosity::Debug } else { Verbosity::Normal };
-    logging::init(Arc::clone(&screen), verbosity, narrator);
+    logging::init(Arc::clone(&screen), verbosity);
     let started = Timestamp::now();
     match rewind(args, &screen) {
         Ok(outcome) => {
@@ -65,7 +64,8 @@ fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
     let options = options(args, screen.persona())?;
     adopt_owner_of(&options.target)?;
     signals::listen(&options.stop, &options.target, screen)?;
-    let progress = progress::progress(screen, args.progress);
+    let narrator = Narrator { narration: screen.persona().narration, progress: args.progress };
+    let progress = progress::progress(screen, narrator);
     Ok(kbrecover_rewind::run(&options, &*progress)?)
 }
 
@@ -98,49 +98,50 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         (false, true) => UncleanTarget::Refuse,
         (false, false) => UncleanTarget::Accept,
     };
-    Ok(Options {
-        flavor: args.flavor.clone(),
-        retry_timeout: Duration::from_secs(args.retry_timeout),
-        mode: match (args.check, args.dry_run) {
-            (true, _) => Mode::Check,
-            (false, true) => Mode::DryRun,
-            (false, false) => Mode::Rewind,
-        },
-        need: persona.need,
-        same_timeline: match args.same_timeline_resync {
-            true => SameTimeline::Resync,
-            false => persona.same_timeline,
-        },
-        recovery_conf: match args.write_recovery_conf {
-            true => RecoveryConf::Write(persona.written_password),
-            false => RecoveryConf::Leave,
-        },
-        keep: KeepRules::parse(&args.keep)?,
-        missing_wal: MissingWal { directories: args.wal_dir.clone(), restore_command },
-        config_file: args.config_file.clone(),
-        space: if args.ignore_free_space { SpaceCheck::Ignore } else { SpaceCheck::Enforce },
-        keep_diverged: args
-            .keep_diverged
-            .clone()
-            .map(|directory| KeepDiverged { directory, blocks: args.keep_diverged_blocks }),
-        archive_ready: args.archive_ready,
-        rebuilt_blocks: if args.copy_all_changed { RebuiltBlocks::Copy } else { RebuiltBlocks::Leave },
-        sync: match args.sync_method {
-            _ if args.no_sync => SyncChoice::Off,
-            SyncMethod::Fsync => SyncChoice::Fsync,
-            SyncMethod::Syncfs => SyncChoice::Syncfs,
-        },
-        jobs: args.jobs,
-        delta: match args.delta {
-            DeltaChoice::Auto => Delta::Auto,
-            DeltaChoice::On => Delta::On,
-            DeltaChoice::Off => Delta::Off,
-        },
-        max_rate: args.max_rate,
-        unclean_target,
-        observer: faults::from_environment(),
-        ..Options::new(target, source)
-    })
+    let mut options = Options::new(target, source);
+    options.flavor = args.flavor.clone();
+    options.retry_timeout = Duration::from_secs(args.retry_timeout);
+    options.mode = match (args.check, args.dry_run) {
+        (true, _) => Mode::Check,
+        (false, true) => Mode::DryRun,
+        (false, false) => Mode::Rewind,
+    };
+    options.need = persona.need;
+    options.same_timeline = match args.same_timeline_resync {
+        true => SameTimeline::Resync,
+        false => persona.same_timeline,
+    };
+    options.older_source = match args.allow_older_source {
+        true => OlderSource::Allow,
+        false => persona.older_source,
+    };
+    options.recovery_conf = match args.write_recovery_conf {
+        true => RecoveryConf::Write(persona.written_password),
+        false => RecoveryConf::Leave,
+    };
+    options.keep = KeepRules::parse(&args.keep)?;
+    options.missing_wal = MissingWal::new(args.wal_dir.clone(), restore_command);
+    options.config_file = args.config_file.clone();
+    options.space = if args.ignore_free_space { SpaceCheck::Ignore } else { SpaceCheck::Enforce };
+    options.keep_diverged =
+        args.keep_diverged.clone().map(|directory| KeepDiverged::new(directory, args.keep_diverged_blocks));
+    options.archive_ready = args.archive_ready;
+    options.rebuilt_blocks = if args.copy_all_changed { RebuiltBlocks::Copy } else { RebuiltBlocks::Leave };
+    options.sync = match args.sync_method {
+        _ if args.no_sync => SyncChoice::Off,
+        SyncMethod::Fsync => SyncChoice::Fsync,
+        SyncMethod::Syncfs => SyncChoice::Syncfs,
+    };
+    options.jobs = args.jobs;
+    options.delta = match args.delta {
+        DeltaChoice::Auto => Delta::Auto,
+        DeltaChoice::On => Delta::On,
+        DeltaChoice::Off => Delta::Off,
+    };
+    options.max_rate = args.max_rate;
+    options.unclean_target = unclean_target;
+    options.observer = faults::from_environment();
+    Ok(options)
 }
 
 #[cfg(test)]

@@ -108,6 +108,7 @@ impl Configuration {
 
 /// Why the configuration could not be read, or a required setting is missing.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// A file could not be read.
     #[error("could not open configuration file \"{}\"", path.display())]

@@ -36,6 +36,26 @@ pub(crate) fn setting(name: &str, value: &str) -> String {
     format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''"))
 }
 
+/// Settings that end recovery at a point instead of letting a standby follow its primary.
+const TARGETS: [&str; 5] = [
+    "recovery_target",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_xid",
+    "recovery_target_lsn",
+];
+
+/// The settings of a cluster that would keep a standby from following its primary for good, with their values:
+/// recovery targets, and a timeline other than the latest.
+pub(crate) fn against_following(configuration: &Configuration) -> Vec<(&'static str, String)> {
+    let value = |name: &'static str| {
+        let value = configuration.get(name).filter(|value| !value.is_empty())?;
+        Some((name, value.to_owned()))
+    };
+    let timeline = value("recovery_target_timeline").filter(|(_, value)| value != "latest");
+    TARGETS.into_iter().filter_map(value).chain(timeline).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,7 @@ use std::ops::ControlFlow;
 
 /// One `name = value` line of a configuration file.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Setting {
     /// The name in lower case, because the server ignores case in names.
     pub name: String,
@@ -24,6 +25,7 @@ pub struct Setting {
 
 /// A line of a configuration file that the server would reject.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SyntaxError {
     /// An unexpected token.
     #[error("syntax error in line {line}, near token \"{token}\"")]

@@ -8,6 +8,8 @@ use std::fmt;
 use std::future::{Ready, ready};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -113,6 +115,8 @@ pub(super) struct Guard {
     pub(super) has_password: bool,
     /// The part of a message received so far.
     pub(super) received: Vec<u8>,
+    /// Set once the server has requested a password, or a proof of it, and may have it.
+    pub(super) credentials: Arc<AtomicBool>,
     /// Whether the client has authenticated: sent its password, or completed the SCRAM exchange.
     pub(super) finished: bool,
     /// Whether the SCRAM exchange uses channel binding.
@@ -180,7 +184,11 @@ impl Guard {
             }
             other => return Err(ConnectProblem::UnknownAuth(format!("authentication method {other}"))),
         }
-        if self.has_password { Ok(Progress::Going) } else { Err(ConnectProblem::NoPassword) }
+        if !self.has_password {
+            return Err(ConnectProblem::NoPassword);
+        }
+        self.credentials.store(true, Ordering::Relaxed);
+        Ok(Progress::Going)
     }
 
     fn check_binding(&self, code: u32) -> Result<(), ConnectProblem> {

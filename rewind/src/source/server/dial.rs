@@ -3,6 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use openssl::ssl::Error as SslError;
 use openssl::x509::X509VerifyResult;
@@ -11,10 +13,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_openssl::SslStream;
 use tokio_postgres::config::{SslMode as Handshake, SslNegotiation};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Connection};
 
 use super::channel::{Channel, Guard, HandshakeDone, Wire};
 use super::error::{ConnectProblem, ServerError};
+use super::replication::ReplicationWire;
 use super::tls;
 use crate::conninfo::{
     AuthRules, Candidate, Conninfo, Encryption, Negotiation, SslMode, TcpOptions, user_name,
@@ -40,6 +44,8 @@ pub(super) struct Dial {
     place: Place,
     host: Option<String>,
     config: Config,
+    /// The same for a replication connection.
+    replication: Config,
     encryption: Encryption,
     auth: AuthRules,
     tcp: TcpOptions,
@@ -50,6 +56,13 @@ pub(super) type Driver = Connection<Channel, Channel>;
 
 /// A connection and its driver.
 pub(super) type Dialled = (Client, Driver);
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Purpose {
+    Queries,
+    Replication,
+}
 
 /// The encryption of one attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,13 +75,16 @@ enum Protection {
 
 impl Dial {
     pub(super) fn new(conninfo: &Conninfo, candidate: &Candidate, place: Place) -> Dial {
-        let mut config = conninfo.config(candidate);
         // TLS is set up here, not by tokio-postgres: see `HandshakeDone`.
-        config.ssl_mode(Handshake::Require).ssl_negotiation(SslNegotiation::Direct);
+        let without_tls = |mut config: Config| {
+            config.ssl_mode(Handshake::Require).ssl_negotiation(SslNegotiation::Direct);
+            config
+        };
         Dial {
             place,
             host: candidate.host_name().map(str::to_owned),
-            config,
+            config: without_tls(conninfo.config(candidate)),
+            replication: without_tls(conninfo.replication_config(candidate)),
             encryption: conninfo.encryption().clone(),
             auth: conninfo.auth().clone(),
             tcp: conninfo.tcp().clone(),
@@ -85,35 +101,62 @@ impl Dial {
     /// # Errors
     /// The error of each attempt: there are two where `sslmode` allows both an unencrypted and an encrypted stream.
     pub(super) async fn connect(&self, config: &Config) -> Result<Dialled, Vec<ServerError>> {
-        let tries: &[Protection] = match (&self.place, self.encryption.mode) {
-            // As in libpq, sslmode does not apply to Unix-domain sockets.
-            (Place::Unix(_), _) | (_, SslMode::Disable) => &[Protection::Plain],
-            (_, SslMode::Allow) => &[Protection::Plain, Protection::TlsIfOffered],
-            (_, SslMode::Prefer) => &[Protection::TlsIfOffered, Protection::Plain],
-            _ => &[Protection::Tls],
-        };
-        let mut failures = Vec::new();
-        for protection in tries {
-            match self.connect_with(config, *protection).await {
-                Ok(connected) => return Ok(connected),
-                Err(failure) => {
-                    let again = may_try_again(*protection, &failure);
-                    failures.push(failure);
-                    if !again {
-                        break;
-                    }
-                }
-            }
-        }
-        Err(failures)
+        self.connect_as(Purpose::Queries, config).await
     }
 
-    async fn connect_with(&self, config: &Config, protection: Protection) -> Result<Dialled, ServerError> {
+    /// Opens a physical replication connection, with the password that a standby would use.
+    ///
+    /// # Errors
+    /// As [`Dial::connect`].
+    pub(super) async fn connect_for_replication(&self) -> Result<Dialled, Vec<ServerError>> {
+        self.connect_as(Purpose::Replication, &self.replication).await
+    }
+
+    /// Makes one attempt or two, as libpq does, with one difference: a login that the server has refused is not sent once
+    /// more over an unencrypted stream (see [`Attempt::allows_plain`]).
+    async fn connect_as(&self, purpose: Purpose, config: &Config) -> Result<Dialled, Vec<ServerError>> {
+        let (first, second) = match (&self.place, self.encryption.mode) {
+            // As in libpq, sslmode does not apply to Unix-domain sockets.
+            (Place::Unix(_), _) | (_, SslMode::Disable) => (Protection::Plain, None),
+            (_, SslMode::Allow) => (Protection::Plain, Some(Protection::Tls)),
+            (_, SslMode::Prefer) => (Protection::TlsIfOffered, Some(Protection::Plain)),
+            _ => (Protection::Tls, None),
+        };
+        let attempt = Attempt::default();
+        let failure = match self.connect_with(purpose, config, first, &attempt).await {
+            Ok(connected) => return Ok(connected),
+            Err(failure) => failure,
+        };
+        let second = second.filter(|second| match second {
+            Protection::Plain => attempt.allows_plain(&failure),
+            _ => is_refusal(&failure),
+        });
+        let Some(second) = second else { return Err(vec![failure]) };
+        match self.connect_with(purpose, config, second, &Attempt::default()).await {
+            Ok(connected) => Ok(connected),
+            // With sslmode=allow: there is no other kind of stream than the one that has been tried.
+            Err(ServerError::Connect(ConnectProblem::SslRefused)) => Err(vec![failure]),
+            Err(other) => Err(vec![failure, other]),
+        }
+    }
+
+    async fn connect_with(
+        &self,
+        purpose: Purpose,
+        config: &Config,
+        protection: Protection,
+        attempt: &Attempt,
+    ) -> Result<Dialled, ServerError> {
         let (wire, certificate) = match protection {
             Protection::Plain => (self.open().await?, None),
             _ => self.open_encrypted(protection).await?,
         };
+        let wire: Box<dyn Wire> = match purpose {
+            Purpose::Queries => wire,
+            Purpose::Replication => Box::new(ReplicationWire::new(wire)),
+        };
         let encrypted = certificate.is_some();
+        attempt.encrypted.store(encrypted, Ordering::Relaxed);
         let end_point = certificate.flatten();
         let guard = Guard {
             rules: self.auth.clone(),
@@ -121,6 +164,7 @@ impl Dial {
             has_end_point: end_point.is_some(),
             has_password: config.get_password().is_some(),
             received: Vec::new(),
+            credentials: Arc::clone(&attempt.credentials),
             finished: false,
             bound: false,
         };
@@ -200,21 +244,45 @@ impl Dial {
     }
 }
 
-/// Whether the other kind of stream is tried after this error: after a refusal by the server, or a failure of TLS.
-fn may_try_again(protection: Protection, failure: &ServerError) -> bool {
-    match failure {
-        ServerError::Postgres(error) => error.code().is_some(),
-        ServerError::Connect(problem) => match problem {
-            ConnectProblem::Socket(_) | ConnectProblem::SocketPath { .. } => false,
-            // Raised by the guard: the options forbid what the server requests.
-            ConnectProblem::AuthMethod { .. }
-            | ConnectProblem::ChannelBinding(_)
-            | ConnectProblem::UnknownAuth(_)
-            | ConnectProblem::NoMechanism
-            | ConnectProblem::NoPassword => false,
-            _ => protection == Protection::TlsIfOffered,
-        },
+/// What an attempt to connect has come to.
+#[derive(Default)]
+struct Attempt {
+    encrypted: AtomicBool,
+    /// See [`Guard::credentials`].
+    credentials: Arc<AtomicBool>,
+}
+
+impl Attempt {
+    /// Whether an unencrypted stream may be tried after the failure of this attempt, with `sslmode=prefer`.
+    ///
+    /// As in libpq, it is tried if TLS failed, and if `pg_hba.conf` rejects encrypted connections (`hostnossl`). Other than
+    /// in libpq, it is not tried after a login that the server has refused: the same password would be refused again, but
+    /// sent in clear text or as a hash on an open network.
+    fn allows_plain(&self, failure: &ServerError) -> bool {
+        match failure {
+            ServerError::Postgres(error) => {
+                let is_rejected = error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
+                let credentials = self.credentials.load(Ordering::Relaxed);
+                self.encrypted.load(Ordering::Relaxed) && is_rejected && !credentials
+            }
+            ServerError::Connect(problem) => match problem {
+                ConnectProblem::Socket(_) | ConnectProblem::SocketPath { .. } => false,
+                // Raised by the guard: the options forbid what the server requests.
+                ConnectProblem::AuthMethod { .. }
+                | ConnectProblem::ChannelBinding(_)
+                | ConnectProblem::UnknownAuth(_)
+                | ConnectProblem::NoMechanism
+                | ConnectProblem::NoPassword => false,
+                // The connection was lost: after the credentials were sent, that may be a refusal.
+                _ => !self.credentials.load(Ordering::Relaxed),
+            },
+        }
     }
+}
+
+/// Whether the server answered with an error.
+fn is_refusal(failure: &ServerError) -> bool {
+    matches!(failure, ServerError::Postgres(error) if error.code().is_some())
 }
 
 /// The error of a socket that was closed before the first message.

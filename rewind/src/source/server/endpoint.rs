@@ -13,7 +13,7 @@ use tokio_postgres::error::SqlState;
 
 use super::dial::{Dial, Place};
 use super::error::ServerError;
-use super::session::{Expected, Session, simple_row};
+use super::session::{Expected, Session, answer, simple_row};
 use super::sql::{self, Dialect};
 use crate::conninfo::{Address, Candidate, Conninfo, LoadBalance, SessionAttrs};
 use crate::source::error::SourceError;
@@ -33,16 +33,16 @@ pub(super) struct Endpoint {
 }
 
 /// Tries the servers of the connection string in order, or in random order with `load_balance_hosts=random`. Returns the
-/// first one that accepts the connection, matches `target_session_attrs`, and is accepted by `admit`.
+/// first one that accepts the connection, matches `target_session_attrs`, and is accepted by `admit`, with its result.
 ///
 /// # Errors
 /// The errors of all attempts. As in libpq, a server that refuses the connection ends the search: the next one is tried
 /// only if a server was not reached, is temporarily unable to serve, or does not match.
-pub(super) async fn find(
+pub(super) async fn find<T>(
     conninfo: &Conninfo,
     expected: &Expected,
-    admit: impl AsyncFn(&Session, &str) -> Result<(), SourceError>,
-) -> Result<(Endpoint, Session), Vec<SourceError>> {
+    admit: impl AsyncFn(&Session, &str) -> Result<T, SourceError>,
+) -> Result<(Endpoint, Session, T), Vec<SourceError>> {
     let passes: &[SessionAttrs] = match conninfo.session_attrs() {
         SessionAttrs::PreferStandby => &[SessionAttrs::Standby, SessionAttrs::Any],
         SessionAttrs::Any => &[SessionAttrs::Any],
@@ -66,7 +66,7 @@ pub(super) async fn find(
             shuffle_if_asked(conninfo, &mut endpoints);
             for endpoint in endpoints {
                 let errors = match endpoint.open_admitted(&admit).await {
-                    Ok(session) => return Ok((endpoint, session)),
+                    Ok((session, admitted)) => return Ok((endpoint, session, admitted)),
                     Err(errors) => errors,
                 };
                 let goes_on = errors.last().is_some_and(is_for_the_next);
@@ -186,17 +186,17 @@ impl Endpoint {
     }
 
     /// Opens a session with a server that matches `target_session_attrs` and that `admit` accepts.
-    async fn open_admitted(
+    async fn open_admitted<T>(
         &self,
-        admit: &impl AsyncFn(&Session, &str) -> Result<(), SourceError>,
-    ) -> Result<Session, Vec<SourceError>> {
+        admit: &impl AsyncFn(&Session, &str) -> Result<T, SourceError>,
+    ) -> Result<(Session, T), Vec<SourceError>> {
         let session = self.open_in_time().await?;
         let checked = async {
             self.check_attributes(&session).await?;
             admit(&session, &self.name).await
         };
-        checked.await.map_err(|error| vec![error])?;
-        Ok(session)
+        let admitted = checked.await.map_err(|error| vec![error])?;
+        Ok((session, admitted))
     }
 
     /// As [`Endpoint::open`], with one error for each kind of stream that was tried.
@@ -235,6 +235,29 @@ impl Endpoint {
         let dialled = self.dial.connect(config).await;
         let (client, connection) = dialled.map_err(|errors| self.failures(errors))?;
         Session::prepare(client, connection, &self.expected).await.map_err(|error| vec![error])
+    }
+
+    /// Logs in as a standby does, identifies the system and disconnects. Returns the system identifier.
+    ///
+    /// # Errors
+    /// The login is refused, or the server does not answer as a walsender does.
+    pub(super) async fn try_replication(&self) -> Result<u64, SourceError> {
+        let doing = "executing IDENTIFY_SYSTEM";
+        let asked = async {
+            let dialled = self.dial.connect_for_replication().await;
+            let (client, driver) = dialled.map_err(|errors| SourceError::of_all(self.failures(errors)))?;
+            // It ends when the client is dropped.
+            tokio::spawn(driver);
+            let row = simple_row(&client, "IDENTIFY_SYSTEM", doing).await?;
+            let identifier = row.first().and_then(|text| text.as_deref()?.parse().ok());
+            identifier.ok_or_else(|| answer(doing, "no system identifier"))
+        };
+        match self.timeout {
+            None => asked.await,
+            Some(limit) => tokio::time::timeout(limit, asked)
+                .await
+                .unwrap_or_else(|_| Err(SourceError::ConnectTimeout { server: self.name.clone(), limit })),
+        }
     }
 
     fn failures(&self, errors: Vec<ServerError>) -> Vec<SourceError> {

@@ -57,7 +57,8 @@ fn dollar_quote(name: &str) -> String {
     quote
 }
 
-fn identifier(name: &str) -> String {
+/// A name as an SQL identifier, quoted.
+pub(crate) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

@@ -5,7 +5,7 @@
 //!
 //! From the bottom up: `tls`, `channel` and `dial` open one authenticated connection; `session` prepares it for reading,
 //! and `queries` reads; `endpoint` finds the server of a connection string; `open` makes the connections that a run
-//! begins with; `link` keeps them alive, with the rules of `proof`; `fetch` spreads reads over them.
+//! begins with; `instance` tells whether they lead to one server; `link` keeps them alive, with the rules of `proof`; `fetch` spreads reads over them.
 
 mod channel;
 mod dial;
@@ -13,12 +13,14 @@ mod endpoint;
 pub(super) mod error;
 mod fetch;
 pub(super) mod grants;
+mod instance;
 mod link;
 mod open;
 mod peer_name;
 mod proof;
 mod queries;
 pub(super) mod question;
+mod replication;
 mod session;
 mod sql;
 mod tls;
@@ -31,11 +33,13 @@ use tokio::runtime::Runtime;
 use walparse::{ControlFile, Flavor, Lsn};
 
 use self::fetch::Wanted;
-use self::link::Link;
+use self::link::{FIRST, Link};
 use self::session::Expected;
 use self::sql::DigestOf;
 use super::error::SourceError;
-use super::seam::{ChunkSink, Comparand, FetchError, FetchRange, Source, WalPosition, assert_valid};
+use super::seam::{
+    ChunkSink, Comparand, Connected, FetchError, FetchRange, SlotState, Source, WalPosition, assert_valid,
+};
 use crate::conninfo::Conninfo;
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::Inventory;
@@ -70,10 +74,6 @@ pub struct ServerSource {
     link: Link,
     runtime: Runtime,
 }
-
-/// The connection for everything but fetching. A request and the witness that follows it are sent together; the server
-/// processes them in order.
-const FIRST: usize = 0;
 
 impl ServerSource {
     /// Connects, and checks that the server and the role can serve as a source.
@@ -110,6 +110,10 @@ impl ServerSource {
 impl Source for ServerSource {
     fn name(&self) -> String {
         self.runtime.block_on(self.link.name())
+    }
+
+    fn connected(&self) -> Option<Connected> {
+        Some(self.link.connected.clone())
     }
 
     fn data_directory(&self) -> Option<String> {
@@ -169,6 +173,24 @@ impl Source for ServerSource {
             Ok((witness.position, witness))
         });
         self.runtime.block_on(asked)
+    }
+
+    fn may_replicate(&self) -> Result<Option<bool>, SourceError> {
+        let asked = self
+            .link
+            .ask(FIRST, async |session| future::try_join(session.may_replicate(), session.witness()).await);
+        self.runtime.block_on(asked)
+    }
+
+    fn replication_slot(&self, name: &str) -> Result<Option<SlotState>, SourceError> {
+        let asked = self.link.ask(FIRST, async |session| {
+            future::try_join(session.replication_slot(name), session.witness()).await
+        });
+        self.runtime.block_on(asked)
+    }
+
+    fn try_replication_login(&self) -> Result<(), SourceError> {
+        self.runtime.block_on(self.link.try_replication_login())
     }
 
     fn replayed_from(&self, redo: Lsn) {

@@ -11,13 +11,13 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use walparse::{ControlFile, Lsn, TimelineHistory, TimelineId};
 
-use super::session::{Session, answer};
-use super::sql::RawText;
+use super::session::{Session, answer, is_disallowed};
+use super::sql::{self, RawText};
 use crate::datadir::data_path::DataPath;
 use crate::datadir::flavor;
 use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::source::error::SourceError;
-use crate::source::seam::{MAX_RANGE, WalPosition};
+use crate::source::seam::{MAX_RANGE, SlotState, WalPosition};
 
 /// The largest file that is read as a whole, in bytes.
 const MAX_SMALL_FILE: u64 = 64 << 20;
@@ -165,6 +165,31 @@ impl Session {
     pub(super) async fn read_archived(&self, name: &str) -> Result<Option<Vec<u8>>, SourceError> {
         let Some(directory) = self.archive_directory().await? else { return Ok(None) };
         self.read_whole(format!("{directory}/{name}").as_bytes(), &DataPath::parse(name)?).await
+    }
+
+    /// Whether the role that logged in may start replication; `None` if this cannot be determined.
+    pub(super) async fn may_replicate(&self) -> Result<Option<bool>, SourceError> {
+        let row = self.row_if_allowed(self.dialect.may_replicate(), "checking the role").await?;
+        Ok(row.map(|row| sql::is_true(row.first().and_then(Option::as_deref))))
+    }
+
+    /// The state of a replication slot; `None` if this cannot be determined.
+    pub(super) async fn replication_slot(&self, name: &str) -> Result<Option<SlotState>, SourceError> {
+        let doing = "looking up the replication slot";
+        let Some(query) = self.dialect.replication_slot() else { return Ok(None) };
+        let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&name, Type::TEXT)];
+        let found = self.rows(&query, &parameters, doing, self.silence, |row| {
+            let is_active = column(row, 1, doing)?;
+            Ok(match column(row, 0, doing)? {
+                "physical" => SlotState::Physical { is_active },
+                _ => SlotState::Logical,
+            })
+        });
+        match found.await {
+            Ok(found) => Ok(Some(found.into_iter().next().unwrap_or(SlotState::Missing))),
+            Err(error) if is_disallowed(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn list_files(&self, directory: &str) -> Result<Vec<(String, u64)>, SourceError> {

@@ -157,6 +157,25 @@ impl Session {
         because(&self.ended, query(doing, error))
     }
 
+    /// Executes a query with the simple protocol; returns its first row as text. `None` if there is no query, or the
+    /// server does not allow it: a missing privilege, function or view.
+    pub(super) async fn row_if_allowed(
+        &self,
+        query: Option<String>,
+        doing: &str,
+    ) -> Result<Option<Vec<Option<String>>>, SourceError> {
+        let Some(query) = query else { return Ok(None) };
+        let asked = self.in_time(self.silence, doing, self.client.simple_query(&query)).await;
+        match asked.and_then(|messages| first_row(messages, doing)) {
+            Ok(row) => Ok(Some(row)),
+            Err(error) if is_disallowed(&error) => {
+                tracing::debug!("{}", error.with_reasons());
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Turns off encoding conversion, so that file names are sent and received as raw bytes. Error messages are then in
     /// the encoding of the server, so this is called after everything that may refuse the run.
     pub(super) async fn use_raw_names(&self) -> Result<(), SourceError> {
@@ -244,6 +263,10 @@ pub(super) async fn simple_row(
     doing: &str,
 ) -> Result<Vec<Option<String>>, SourceError> {
     let messages = client.simple_query(text).await.map_err(|error| query(doing, error))?;
+    first_row(messages, doing)
+}
+
+fn first_row(messages: Vec<SimpleQueryMessage>, doing: &str) -> Result<Vec<Option<String>>, SourceError> {
     let row = messages.into_iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
@@ -262,6 +285,11 @@ fn because(ended: &Ended, error: SourceError) -> SourceError {
         }
         other => other,
     }
+}
+
+/// Whether the server reported an error that lies in the query: a missing privilege, function or view.
+pub(super) fn is_disallowed(error: &SourceError) -> bool {
+    error.server_error().and_then(ServerError::code).is_some() && !error.is_transient()
 }
 
 /// The error of a query.

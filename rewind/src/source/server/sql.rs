@@ -41,6 +41,15 @@ const OBJECTS: [Object; 11] = [
     Object { names: &["settings"], arguments: None },
 ];
 
+/// Functions and views without which a rewind is possible, too; in the order of the fields of [`Optional`].
+const OPTIONAL: [Object; 5] = [
+    function(&["postmaster_start_time"], ""),
+    function(&["try_advisory_lock_shared"], "bigint"),
+    Object { names: &["locks"], arguments: None },
+    Object { names: &["roles"], arguments: None },
+    Object { names: &["replication_slots"], arguments: None },
+];
+
 impl Object {
     /// Its possible names on a server of a fork, the preferred one first.
     fn candidates(self) -> impl Iterator<Item = String> {
@@ -76,6 +85,17 @@ pub(super) struct Dialect {
     tablespace_location: String,
     tablespaces: String,
     pub(super) settings: String,
+    optional: Optional,
+}
+
+/// The names of [`OPTIONAL`]; `None` for those that a fork's server does not have.
+#[derive(Debug)]
+struct Optional {
+    postmaster_start_time: Option<String>,
+    try_advisory_lock_shared: Option<String>,
+    locks: Option<String>,
+    roles: Option<String>,
+    replication_slots: Option<String>,
 }
 
 /// The first version in which EXECUTE on the functions that read files can be granted. Before, they require a superuser.
@@ -99,9 +119,10 @@ pub(super) const FACTS: &str = "\
     SELECT current_setting('full_page_writes'), current_setting('is_superuser'), \
            current_setting('server_encoding'), current_user, current_database()";
 
-/// A query that returns, for each candidate name of each of [`OBJECTS`], whether it exists on a server of a fork.
+/// A query that returns, for each candidate name of each of [`OBJECTS`] and [`OPTIONAL`], whether it exists on a server
+/// of a fork.
 pub(super) fn which_names() -> String {
-    let asked = OBJECTS.into_iter().flat_map(|object| {
+    let asked = OBJECTS.into_iter().chain(OPTIONAL).flat_map(|object| {
         object.candidates().map(move |name| match object.arguments {
             Some(arguments) => format!("to_regprocedure('{name}({arguments})') IS NOT NULL"),
             None => format!("to_regclass('{name}') IS NOT NULL"),
@@ -154,6 +175,7 @@ impl Dialect {
             tablespace_location: next()?,
             tablespaces: next()?,
             settings: next()?,
+            optional: Optional::named(name),
         })
     }
 
@@ -217,18 +239,20 @@ impl Dialect {
     ///
     /// The server follows symbolic links, so a link to a directory is listed as a directory. Files removed meanwhile have
     /// no size and are omitted.
+    // The directory lost+found is readable by root only: listing it would fail, and with it the whole query.
     pub(super) fn list(&self, names: &Names) -> String {
         let Dialect { ls_dir, stat_file, tablespace_location, tablespaces, .. } = self;
         format!(
             "WITH RECURSIVE entry (path, isdir, size) AS ( \
                  SELECT d.name, s.isdir, s.size \
                  FROM {ls_dir}('.', true, false) AS d (name), LATERAL {stat_file}(d.name, true) AS s \
+                 WHERE d.name <> 'lost+found' \
                  UNION ALL \
                  SELECT e.path || '/' || d.name, s.isdir, s.size \
                  FROM entry AS e, \
                       LATERAL {ls_dir}(e.path, true, false) AS d (name), \
                       LATERAL {stat_file}(e.path || '/' || d.name, true) AS s \
-                 WHERE e.isdir \
+                 WHERE e.isdir AND d.name <> 'lost+found' \
              ) \
              SELECT e.path, e.isdir, e.size, {tablespace_location}(t.oid) \
              FROM entry AS e \
@@ -274,6 +298,57 @@ impl Dialect {
         format!("SELECT {}", fronts.chain(directories).collect::<Vec<_>>().join(", "))
     }
 
+    /// The start time of the server in microseconds; `None` if it cannot be queried.
+    pub(super) fn started(&self) -> Option<String> {
+        let function = self.optional.postmaster_start_time.as_ref()?;
+        Some(format!("SELECT (extract(epoch FROM {function}()) * 1000000)::bigint"))
+    }
+
+    /// When the data directory was created on its host: the times of the last status change of two files that a server
+    /// creates once and never writes again. A copy of the directory has others, even one that preserves all attributes.
+    pub(super) fn created(&self, names: &Names) -> String {
+        let change = |path: &str| {
+            let stat_file = &self.stat_file;
+            format!("extract(epoch FROM ({stat_file}('{path}{}', true)).change)::bigint", names.version_file)
+        };
+        format!("SELECT {}, {}", change(""), change("base/1/"))
+    }
+
+    /// Takes a shared advisory lock, held until the session ends; `None` if the server has no such locks.
+    pub(super) fn take_lock(&self, key: LockKey) -> Option<String> {
+        let function = self.optional.try_advisory_lock_shared.as_ref()?;
+        Some(format!("SELECT {function}({}::bigint)", key.0))
+    }
+
+    /// Whether any session on the server holds this advisory lock. Nothing is locked by this query, so sessions that
+    /// examine a server at the same time do not deceive each other.
+    ///
+    /// Pgpool-II sends a query to the primary if it calls a volatile function, and otherwise to any server. The functions
+    /// that read files are volatile, so this query calls one, too.
+    pub(super) fn is_locked(&self, key: LockKey) -> Option<String> {
+        let locks = self.optional.locks.as_ref()?;
+        let (high, low) = (key.0 >> 32, key.0 & 0xFFFF_FFFF);
+        Some(format!(
+            "SELECT EXISTS (SELECT 1 FROM {locks} AS l WHERE l.locktype = 'advisory' AND l.classid = '{high}' \
+             AND l.objid = '{low}' AND l.objsubid = 1 AND l.granted), {}()",
+            self.is_in_recovery
+        ))
+    }
+
+    /// Whether the role that logged in may start replication; `None` if the server has no view of roles.
+    pub(super) fn may_replicate(&self) -> Option<String> {
+        let roles = self.optional.roles.as_ref()?;
+        Some(format!(
+            "SELECT r.rolreplication OR r.rolsuper FROM {roles} AS r WHERE r.rolname = session_user"
+        ))
+    }
+
+    /// The kind of a replication slot, and whether it is in use; `None` if the server has no view of slots.
+    pub(super) fn replication_slot(&self) -> Option<String> {
+        let slots = self.optional.replication_slots.as_ref()?;
+        Some(format!("SELECT s.slot_type::text, s.active FROM {slots} AS s WHERE s.slot_name::text = $1"))
+    }
+
     fn positions(&self) -> String {
         let Dialect { insert_position, flush_position, receive_position, replay_position, .. } = self;
         // CASE avoids calling functions that raise an error during recovery, or outside it.
@@ -287,11 +362,32 @@ impl Dialect {
     }
 }
 
+impl Optional {
+    fn named(mut name: impl FnMut(Object) -> Option<String>) -> Optional {
+        let [postmaster_start_time, try_advisory_lock_shared, locks, roles, replication_slots] =
+            OPTIONAL.map(&mut name);
+        Optional { postmaster_start_time, try_advisory_lock_shared, locks, roles, replication_slots }
+    }
+}
+
+/// The key of an advisory lock. It is not negative, so that SQL can spell it without parentheses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct LockKey(i64);
+
+impl LockKey {
+    /// A key that nobody else uses.
+    pub(super) fn random() -> LockKey {
+        LockKey(rand::random::<i64>() & i64::MAX)
+    }
+}
+
 /// Settings for a session that reads for a long time and writes nothing. Each is set only where the server knows it.
 pub(super) fn session_settings(version: u32) -> String {
     let settings = [
         // First, so that no function in another schema is called by mistake.
         (0, "search_path = ''"),
+        // A query that the role may not execute must not end the session.
+        (0, "exit_on_error = off"),
         (0, "statement_timeout = 0"),
         (0, "lock_timeout = 0"),
         (0, "idle_in_transaction_session_timeout = 0"),
@@ -419,6 +515,8 @@ mod tests {
         );
         let none = Dialect::of_answer(&answer(&|name| !name.contains("stat_file"), "t"));
         assert_eq!(none.unwrap_err(), "sys_catalog.sys_stat_file");
+        let without = Dialect::of_answer(&answer(&|name| !name.contains("locks"), "t")).unwrap();
+        assert_eq!((without.is_locked(LockKey(1)), without.started().is_some()), (None, true));
     }
 
     #[test]

@@ -1,0 +1,159 @@
+//! The architecture of the sources, held by tests: no import circle between files, the rooms of the engine in their order,
+//! and every scenario in a tier of `tests/run.sh`. No server is needed.
+
+#![allow(unreachable_pub, reason = "a test binary exports nothing")]
+
+mod imports;
+mod rooms;
+mod source;
+mod tiers;
+
+use std::path::{Path, PathBuf};
+
+const CRATES: [&str; 4] = ["walparse", "rewind", "hooks", "cli"];
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn imports_of(name: &str) -> imports::Imports {
+    let files = imports::read_files(&repository().join(name).join("src"));
+    assert!(files.len() > 5, "only {} files in {name}", files.len());
+    imports::imports(&files)
+}
+
+#[test]
+fn no_files_import_each_other() {
+    let mut found = String::new();
+    for name in CRATES {
+        for circle in imports::circles(&imports_of(name)) {
+            found += &format!("\n{name}/src:\n    {}\n", circle.join("\n    "));
+        }
+    }
+    assert!(found.is_empty(), "circles of imports:\n{found}");
+}
+
+#[test]
+fn the_rooms_of_the_engine_import_only_rooms_below() {
+    let wrong = rooms::upward(&imports_of("rewind"));
+    assert!(wrong.is_empty(), "imports from below to above in rewind/src:\n    {}", wrong.join("\n    "));
+    for room in rooms::ROOMS {
+        assert!(repository().join("rewind/src").join(room).is_dir(), "there is no room {room}");
+    }
+}
+
+#[test]
+fn every_scenario_is_in_a_tier() {
+    tiers::check(&repository());
+}
+
+#[cfg(test)]
+mod made_up {
+    use super::imports::{Files, arrow, circles, imports};
+    use super::rooms::upward;
+
+    fn files(list: &[(&str, &str)]) -> Files {
+        list.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect()
+    }
+
+    fn arrows(list: &[(&str, &str)]) -> Vec<String> {
+        let imports = imports(&files(list));
+        let pairs = imports.iter().flat_map(|(from, to)| to.keys().map(move |to| (from, to)));
+        pairs.map(|(from, to)| arrow(&imports, from, to)).collect()
+    }
+
+    #[test]
+    fn imports_are_read_in_all_their_forms() {
+        let found = arrows(&[
+            ("lib.rs", "mod a; pub mod b; pub use a::Alpha; fn f() { b::deep::one(); }"),
+            (
+                "a.rs",
+                "use crate::b::{self, deep::{One as Uno, Two}}; pub struct Alpha; fn f() { b::top::<u8>() }",
+            ),
+            ("b/mod.rs", "pub mod deep; mod inner { fn f() { super::super::a::x(); } } pub fn top<T>() {}"),
+            (
+                "b/deep.rs",
+                "use crate::Alpha; pub fn one() {} pub struct One; pub struct Two; fn g() -> super::Top {}",
+            ),
+        ]);
+        let expected = [
+            "a.rs -> b/deep.rs (One, Two)",
+            "a.rs -> b/mod.rs (top)",
+            "b/deep.rs -> a.rs (Alpha)",
+            "b/deep.rs -> b/mod.rs (Top)",
+            "b/mod.rs -> a.rs (x)",
+            "lib.rs -> b/deep.rs (one)",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn comments_literals_tests_and_other_crates_are_left_out() {
+        let found = arrows(&[
+            ("lib.rs", "mod a; mod b; #[cfg(test)] mod tests; mod t { #[cfg(test)] mod tests { use crate::a::X; } }"),
+            (
+                "a.rs",
+                "// use crate::b::X;\n/* crate::b::X */ const S: &str = \"crate::b::X\"; const R: &str = r#\"crate::b::X\"#;
+                 const C: char = '\"'; fn f<'a>(x: &'a u8) { std::mem::drop(x); other::b::X; '\\''; b'\\\\' }
+                 #[cfg(test)] use crate::b::X; #[cfg(test)] #[allow(dead_code)] fn t(x: [u8; 2]) { crate::b::X }",
+            ),
+            ("b.rs", "use std::a::{X}; pub struct X;"),
+            ("tests.rs", "use crate::a::X; use crate::b::X as Y;"),
+        ]);
+        assert_eq!(found, [] as [&str; 0]);
+    }
+
+    #[test]
+    fn re_exports_lead_to_where_a_name_is_defined() {
+        let room = "mod one; mod two; pub use one::One; pub use two::*; pub struct Three;";
+        let list = |room| {
+            [
+                ("lib.rs", "mod a; mod room;"),
+                ("a.rs", "use crate::room::{One, Two, Three};"),
+                ("room/mod.rs", room),
+                ("room/one.rs", "use super::Three; pub struct One;"),
+                ("room/two.rs", "pub struct Two;"),
+            ]
+        };
+        let expected = [
+            "a.rs -> room/mod.rs (Three)",
+            "a.rs -> room/one.rs (One)",
+            "a.rs -> room/two.rs (Two)",
+            "room/one.rs -> room/mod.rs (Three)",
+        ];
+        assert_eq!(arrows(&list(room)), expected);
+        // What is passed on and used, too, is imported.
+        let used = format!("{room} fn f() -> One {{}}");
+        assert!(arrows(&list(&used)).contains(&"room/mod.rs -> room/one.rs (One)".to_owned()));
+    }
+
+    #[test]
+    fn each_circle_is_shown_once_and_by_the_shortest_way() {
+        let list = [
+            ("lib.rs", "mod a; mod b; mod c; use a::A;"),
+            ("a.rs", "use crate::b::B; pub struct A;"),
+            ("b.rs", "use crate::c::C; pub struct B;"),
+            ("c.rs", "use crate::{a::A, b::B}; pub struct C;"),
+        ];
+        let found = circles(&imports(&files(&list)));
+        let all = ["a.rs -> b.rs (B)", "b.rs -> c.rs (C)", "c.rs -> a.rs (A)"].map(str::to_owned);
+        let two = ["b.rs -> c.rs (C)", "c.rs -> b.rs (B)"].map(str::to_owned);
+        assert_eq!(found, [all.to_vec(), two.to_vec()]);
+        let list = [&list[..3], &[("c.rs", "pub struct C;")]].concat();
+        assert_eq!(circles(&imports(&files(&list))), [] as [Vec<String>; 0]);
+    }
+
+    #[test]
+    fn an_import_from_below_to_above_is_found() {
+        let imports = imports(&files(&[
+            ("lib.rs", "mod engine; mod plan; mod wal; mod flat; mod conninfo;"),
+            ("engine/mod.rs", "use crate::{plan::Plan, flat::F, wal::W}; pub struct E;"),
+            ("plan/mod.rs", "use crate::engine::E; pub struct Plan;"),
+            ("wal/mod.rs", "use crate::{plan::Plan as P, flat::F, conninfo::C}; pub struct W;"),
+            ("conninfo/mod.rs", "use crate::flat::F; pub struct C;"),
+            ("flat.rs", "use crate::conninfo::C; pub struct F;"),
+        ]));
+        let expected = ["plan/mod.rs -> engine/mod.rs (E)", "wal/mod.rs -> plan/mod.rs (Plan)"];
+        assert_eq!(upward(&imports), expected);
+    }
+}

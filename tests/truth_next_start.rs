@@ -1,0 +1,95 @@
+//! What the next start will do: settings that mean nothing to a primary decide what a standby does.
+//!
+//!     old  ──┬── lost ──╳  rewind -R   start ┄┄┄┄▶     must stay a standby of the source and get what that writes
+//!     new    └── kept ───────────────────────────▶
+//!
+//! With -R what would keep the node from it is cleared, and said. Without -R it is a warning.
+
+use std::fs;
+
+use crate::harness::{Failover, Sandbox, Server, assert_same_content};
+use crate::truth_proof::rewind;
+
+fn append(server: &Server, file: &str, lines: &str) {
+    let text = fs::read_to_string(server.data.join(file)).expect("read a configuration file");
+    server.write(file, format!("{text}\n{lines}\n"));
+}
+
+/// Starts the node with no setting from the command line; it must get what the source writes, and go on to.
+fn assert_stays_a_standby(old: &mut Server, new: &Server) {
+    old.start();
+    for round in 0..2 {
+        new.sql(&format!("INSERT INTO entry SELECT 'more {round}' FROM generate_series(1, 500)"));
+        old.catch_up(new);
+        assert!(old.value::<bool>("SELECT pg_is_in_recovery()"), "a second primary");
+    }
+    assert_same_content(old, new);
+}
+
+/// These lines were left in the target's configuration; `name` must be spoken of.
+fn left(file: &str, lines: &str, name: &str) {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = Failover::of_one_table(&sandbox);
+    append(&old, file, lines);
+    rewind(&old, &new).arg("-R").run().expect_done().expect_said(name);
+    assert_stays_a_standby(&mut old, &new);
+}
+
+const AUTO: &str = "postgresql.auto.conf";
+
+#[test]
+fn recovery_target_immediate() {
+    left(AUTO, "recovery_target = 'immediate'\nrecovery_target_action = 'promote'", "recovery_target");
+}
+
+#[test]
+fn recovery_target_in_postgresql_conf() {
+    left(
+        "postgresql.conf",
+        "recovery_target = 'immediate'\nrecovery_target_action = 'promote'",
+        "recovery_target",
+    );
+}
+
+#[test]
+fn recovery_target_lsn() {
+    left(AUTO, "recovery_target_lsn = '0/2000000'", "recovery_target_lsn");
+}
+
+#[test]
+fn recovery_target_time() {
+    let lines = "recovery_target_time = '2001-01-01 00:00:00 UTC'\nrecovery_target_action = 'shutdown'";
+    left(AUTO, lines, "recovery_target_time");
+}
+
+#[test]
+fn recovery_target_xid() {
+    left(AUTO, "recovery_target_xid = '730'\nrecovery_target_action = 'promote'", "recovery_target_xid");
+}
+
+#[test]
+fn recovery_target_name() {
+    left(AUTO, "recovery_target_name = 'before the upgrade'", "recovery_target_name");
+}
+
+#[test]
+fn recovery_target_timeline() {
+    left(AUTO, "recovery_target_timeline = '1'", "recovery_target_timeline");
+}
+
+#[test]
+fn slot_that_the_source_does_not_have() {
+    left(AUTO, "primary_slot_name = 'gone'", "primary_slot_name");
+}
+
+/// It is the operator's, and right.
+#[test]
+fn slot_that_the_source_has() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = Failover::of_one_table(&sandbox);
+    append(&old, AUTO, "primary_slot_name = 'node_old'");
+    new.sql("SELECT pg_create_physical_replication_slot('node_old')");
+    rewind(&old, &new).arg("-R").run().expect_done();
+    assert_stays_a_standby(&mut old, &new);
+    assert!(new.value::<bool>("SELECT active FROM pg_replication_slots WHERE slot_name = 'node_old'"));
+}

@@ -1,0 +1,73 @@
+//! Tablespaces made after the fork: which directory a link leads to is in WAL, and replay makes the link anew.
+//!
+//!     old/pg_tblspc/16400 ─▶ old-space/     both servers made one, under one number
+//!     new/pg_tblspc/16400 ─▶ new-space/     replay: old/pg_tblspc/16400 ─▶ new-space/, and two servers would write there
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::harness::{Failover, Sandbox, Server, Tree, assert_follows, assert_sound};
+use crate::truth_proof::rewind;
+
+/// Both sides give out the same numbers.
+fn failover(sandbox: &Sandbox) -> Failover {
+    let (mut old, new) = sandbox.pair();
+    old.sql("CREATE TABLE entry AS SELECT 'shared' AS origin FROM generate_series(1, 1000)");
+    new.catch_up(&old);
+    old.stop();
+    old.start();
+    let mut failover = Failover { old, new };
+    failover.fail_over();
+    failover.new.sql("CHECKPOINT");
+    failover
+}
+
+fn create(server: &Server, directory: &Path, origin: &str) {
+    server.sql(&format!("CREATE TABLESPACE space LOCATION '{}'", directory.display()));
+    server.sql(&format!(
+        "CREATE TABLE {origin} TABLESPACE space AS SELECT n, '{origin}' AS origin FROM generate_series(1, 3000) n"
+    ));
+}
+
+fn places(server: &Server) -> Vec<PathBuf> {
+    let list = fs::read_dir(server.data.join("pg_tblspc")).expect("list pg_tblspc");
+    list.filter_map(|entry| fs::read_link(entry.expect("an entry").path()).ok()).collect()
+}
+
+/// On one machine there is no right place for it: the rewind is refused, or the node has a directory of its own.
+fn one_number(with_checkpoint: bool) {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = failover(&sandbox);
+    let [old_space, new_space] = ["old-space", "new-space"].map(|name| sandbox.make_dir(name));
+    create(&old, &old_space, "lost");
+    create(&new, &new_space, "kept");
+    let number =
+        |server: &Server| server.value::<u32>("SELECT oid FROM pg_tablespace WHERE spcname = 'space'");
+    assert_eq!(number(&old), number(&new), "the scenario needs one number for two tablespaces");
+    if with_checkpoint {
+        new.sql("CHECKPOINT");
+    }
+    let number = number(&new).to_string();
+    old.stop();
+    let before = Tree::of(&old.data);
+    let run = rewind(&old, &new).run();
+    if run.code == 0 {
+        assert_follows(&mut old, &new);
+        assert!(!places(&old).contains(&new_space), "two servers share {}", new_space.display());
+        return assert_sound(&mut old);
+    }
+    assert_eq!(run.code, 1, "{run}");
+    before.assert_unchanged(&old.data, &run.to_string());
+    let error: String = run.stderr.lines().filter(|line| line.contains("error: ")).collect();
+    assert!(error.contains(&number) && error.contains("new-space"), "{run}");
+}
+
+#[test]
+fn one_number_at_two_places() {
+    one_number(false);
+}
+
+#[test]
+fn one_number_at_two_places_and_a_checkpoint_since() {
+    one_number(true);
+}

@@ -1,0 +1,206 @@
+//! What WAL says about relation files beyond the blocks that its records refer to.
+//!
+//! A rewind must know of files that were created, copied or truncated as a whole, and of settings on which it depends
+//! that hint bits and full pages were logged at all. Such records are few: they are kept one by one, with their
+//! positions. Only relations that were created or truncated may be many; of these the set is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::effect::{DatabaseDir, Effect};
+use crate::lsn::{BlockNumber, Lsn};
+use crate::record::RecordHeader;
+use crate::relation::Relation;
+use crate::rmgr;
+use crate::version::Version;
+
+/// The changes of relation files in a stretch of WAL.
+#[derive(Clone, PartialEq, Debug, Default)]
+#[non_exhaustive]
+pub struct FileChanges {
+    /// What happened to directories and settings, in the order of the WAL, over the whole stretch.
+    pub events: Vec<FileEvent>,
+    /// Relations of which a record that ends after [`files_since`](crate::scan::ScanRequest::files_since) created
+    /// any fork. For an unlogged relation that is its init fork: its main fork is never mentioned.
+    pub created: BTreeSet<Relation>,
+    /// Relations whose main fork such a record truncated, with the smallest number of blocks that remained.
+    pub truncated: BTreeMap<Relation, BlockNumber>,
+    /// The first full-page image that was logged for a hint bit only: the server logged hints there.
+    pub first_hint_image: Option<Lsn>,
+}
+
+/// One such event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct FileEvent {
+    /// Where its record starts.
+    pub lsn: Lsn,
+    /// Where its record ends.
+    pub end: Lsn,
+    /// What happened.
+    pub kind: FileEventKind,
+}
+
+/// The kinds of events.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum FileEventKind {
+    /// A database directory was made as a copy of the files of another one: `CREATE DATABASE` with the strategy
+    /// `file_copy`, and `ALTER DATABASE SET TABLESPACE`.
+    CopyDatabase {
+        /// The new directory.
+        to: DatabaseDir,
+        /// The directory that was copied.
+        from: DatabaseDir,
+    },
+    /// Directories of a database were removed.
+    DropDatabase(Vec<DatabaseDir>),
+    /// A tablespace was created.
+    CreateTablespace {
+        /// Its OID.
+        tablespace: u32,
+        /// The directory that it is in.
+        path: String,
+    },
+    /// A tablespace was removed.
+    DropTablespace {
+        /// Its OID.
+        tablespace: u32,
+    },
+    /// The server was started with other settings than before.
+    Settings {
+        /// `wal_level`: 0 is `minimal`.
+        wal_level: u32,
+        /// `wal_log_hints`.
+        wal_log_hints: bool,
+    },
+    /// `full_page_writes` was switched, or a checkpoint says that it is off.
+    FullPageWrites {
+        /// Whether it is on from here on.
+        are_on: bool,
+    },
+}
+
+impl FileChanges {
+    /// Adds what a record says. `counts_files` says whether created and truncated relations count.
+    #[inline]
+    pub(crate) fn add(
+        &mut self,
+        (lsn, end): (Lsn, Lsn),
+        header: &RecordHeader,
+        main_data: &[u8],
+        version: Version,
+        counts_files: bool,
+    ) {
+        if rmgr::concerns_files(header) {
+            self.add_rare((lsn, end), header, main_data, version, counts_files);
+        }
+    }
+
+    #[cold]
+    fn add_rare(
+        &mut self,
+        (lsn, end): (Lsn, Lsn),
+        header: &RecordHeader,
+        main_data: &[u8],
+        version: Version,
+        counts_files: bool,
+    ) {
+        if rmgr::is_hint_image(header) {
+            self.first_hint_image.get_or_insert(lsn);
+            return;
+        }
+        let kind = match Effect::of(header, main_data, version) {
+            Some(Effect::CopyDatabase { to, from }) => FileEventKind::CopyDatabase { to, from },
+            Some(Effect::DropDatabase(directories)) => FileEventKind::DropDatabase(directories),
+            Some(Effect::CreateTablespace { tablespace, path }) => {
+                FileEventKind::CreateTablespace { tablespace, path }
+            }
+            Some(Effect::DropTablespace { tablespace }) => FileEventKind::DropTablespace { tablespace },
+            Some(Effect::ParameterChange { wal_level, wal_log_hints }) => {
+                FileEventKind::Settings { wal_level, wal_log_hints }
+            }
+            Some(Effect::FullPageWrites { are_on }) => FileEventKind::FullPageWrites { are_on },
+            Some(Effect::Checkpoint(checkpoint)) if !checkpoint.full_page_writes => {
+                FileEventKind::FullPageWrites { are_on: false }
+            }
+            Some(Effect::CreateRelation { relation, .. }) => {
+                if counts_files {
+                    self.created.insert(relation);
+                }
+                return;
+            }
+            Some(Effect::TruncateRelation { relation, blocks }) => {
+                if counts_files {
+                    let left = self.truncated.entry(relation).or_insert(blocks);
+                    *left = blocks.min(*left);
+                }
+                return;
+            }
+            _ => return,
+        };
+        self.events.push(FileEvent { lsn, end, kind });
+    }
+
+    /// Adds the changes of the stretch that follows.
+    pub(crate) fn append(&mut self, later: FileChanges) {
+        self.events.extend(later.events);
+        self.created.extend(later.created);
+        for (relation, blocks) in later.truncated {
+            let left = self.truncated.entry(relation).or_insert(blocks);
+            *left = blocks.min(*left);
+        }
+        self.first_hint_image = self.first_hint_image.or(later.first_hint_image);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relation::Relation;
+
+    fn version() -> Version {
+        Version::find(1300, 202_209_061).unwrap()
+    }
+
+    fn add(changes: &mut FileChanges, at: u64, (rmid, info): (u8, u8), words: &[u32], counts_files: bool) {
+        let header = RecordHeader { total_length: 24, xid: 5, previous: Lsn(0), info, rmid, crc: 0 };
+        let data: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        changes.add((Lsn(at), Lsn(at + 8)), &header, &data, version(), counts_files);
+    }
+
+    #[test]
+    fn stretches_are_joined_in_their_order() {
+        let relation = |number| Relation { tablespace: 1663, database: 5, number };
+        let (mut one, mut other) = (FileChanges::default(), FileChanges::default());
+        add(&mut one, 8, (4, 0x01), &[6, 1663, 5, 1663], true);
+        add(&mut one, 16, (2, 0x11), &[1663, 5, 77, 0], true);
+        add(&mut one, 24, (2, 0x11), &[1663, 5, 78, 0], false);
+        add(&mut one, 32, (2, 0x21), &[12, 1663, 5, 79, 1], true);
+        add(&mut one, 40, (0, 0xA0), &[], true);
+        // A heap insert and a commit concern no files.
+        add(&mut one, 48, (10, 0x00), &[1, 2, 3, 4], true);
+        add(&mut other, 64, (2, 0x21), &[7, 1663, 5, 79, 1], true);
+        add(&mut other, 72, (0, 0x80), &[0], true);
+        add(&mut other, 80, (0, 0xA0), &[], true);
+        one.append(other);
+        let dir = |database| DatabaseDir { tablespace: 1663, database };
+        assert_eq!(
+            one.events,
+            [
+                FileEvent {
+                    lsn: Lsn(8),
+                    end: Lsn(16),
+                    kind: FileEventKind::CopyDatabase { to: dir(6), from: dir(5) }
+                },
+                FileEvent {
+                    lsn: Lsn(72),
+                    end: Lsn(80),
+                    kind: FileEventKind::FullPageWrites { are_on: false }
+                },
+            ]
+        );
+        assert_eq!(one.created, BTreeSet::from([relation(77)]));
+        assert_eq!(one.truncated, BTreeMap::from([(relation(79), BlockNumber(7))]));
+        assert_eq!(one.first_hint_image, Some(Lsn(40)));
+    }
+}
