@@ -5,7 +5,7 @@
 #     bash tests/run.sh lint            formatting, clippy, the crates' documentation, licenses of dependencies
 #     bash tests/run.sh t0              unit tests, examples of the documentation, the architecture: no server is needed
 #     bash tests/run.sh t1              a dozen scenarios on PostgreSQL 15
-#     bash tests/run.sh t2              all scenarios on servers of their own, PostgreSQL 10 to 18
+#     bash tests/run.sh t2              all scenarios on servers of their own, PostgreSQL 10 to 19
 #     bash tests/run.sh t3              cluster managers, PostgreSQL's own tests, page sizes, package, fuzzing, benchmarks
 #     bash tests/run.sh --full          everything, in every version and mode where the usual run picks one: by hand
 #     bash tests/run.sh same_timeline   only the tests whose names contain this

@@ -120,7 +120,9 @@ fn rewind_in_every_way(major: u32) {
     let start = tear(&mut torn);
     let mut mended = torn.copy("mended");
 
-    Rewind::of(&torn).from(&new, SourceKind::Server).arg("-R").run().expect_done();
+    let run = Rewind::of(&torn).from(&new, SourceKind::Server).arg("-R").run().expect_done();
+    // Both have the same settings, most of them the version's defaults.
+    assert!(!run.stderr.contains("a hot standby does not start with a lower value"), "{run}");
     torn.start();
     assert!(torn.value::<bool>("SELECT pg_is_in_recovery()"), "-R makes a standby");
     torn.catch_up(&new);
@@ -196,6 +198,11 @@ fn pg17() {
 #[test]
 fn pg18() {
     rewind_in_every_way(18);
+}
+
+#[test]
+fn pg19() {
+    rewind_in_every_way(19);
 }
 
 /// A failover of a cluster whose segments have another size than the usual 16 MB, in megabytes.

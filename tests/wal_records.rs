@@ -5,6 +5,7 @@
 //!                └─────────── pg_waldump == WalReader == scan ────────────────┘
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use walparse::scan::{Diverged, EndOfWal, RebuiltBlocks, ScanRequest, scan};
 use walparse::{
@@ -12,7 +13,7 @@ use walparse::{
     WalReader, rmgr,
 };
 
-use crate::harness::{Sandbox, Server, record_line, run, server_program, waldump_line};
+use crate::harness::{Installation, Sandbox, Server, record_line, run, server_program, waldump_line};
 use crate::{databases, index_types, large_objects, prepared_transactions, sizes, unlogged_tables};
 
 const FEATURES: [&crate::harness::Feature; 6] = [
@@ -25,8 +26,7 @@ const FEATURES: [&crate::harness::Feature; 6] = [
 ];
 
 /// A stopped server that wrote all kinds of records, and was killed once on the way.
-fn with_much_wal(sandbox: &Sandbox, settings: &str) -> (Server, WalDir, ControlFile) {
-    let mut server = sandbox.server("server");
+fn with_much_wal(mut server: Server, settings: &str) -> (Server, WalDir, ControlFile) {
     server.configure(settings);
     server.start();
     for (index, feature) in FEATURES.iter().enumerate() {
@@ -68,9 +68,9 @@ fn read_all(wal: &WalDir, control: &ControlFile, mut see: impl FnMut(&Record<'_>
     }
 }
 
-fn compare_with_pg_waldump(settings: &str) {
-    let sandbox = Sandbox::new();
-    let (server, wal, control) = with_much_wal(&sandbox, settings);
+/// `waldump` is the pg_waldump of the server's version.
+fn compare_with_pg_waldump(server: Server, mut waldump: Command, settings: &str) {
+    let (server, wal, control) = with_much_wal(server, settings);
     let mut ours = Vec::new();
     let mut kinds: BTreeMap<String, u32> = BTreeMap::new();
     read_all(&wal, &control, |record| {
@@ -79,7 +79,6 @@ fn compare_with_pg_waldump(settings: &str) {
     });
     let first =
         ours[0].split_whitespace().skip_while(|word| *word != "lsn").nth(1).expect("an LSN").to_owned();
-    let mut waldump = server_program("pg_waldump");
     waldump.arg("--path").arg(server.data.join("pg_wal")).args(["--start", &first]);
     // It ends with an error where the WAL ends, which is how it should end.
     let output = waldump.output().expect("run pg_waldump");
@@ -110,14 +109,22 @@ fn compare_with_pg_waldump(settings: &str) {
 
 #[test]
 fn every_record_is_the_one_pg_waldump_reads() {
-    compare_with_pg_waldump("");
+    let sandbox = Sandbox::new();
+    compare_with_pg_waldump(sandbox.server("server"), server_program("pg_waldump"), "");
+}
+
+#[test]
+fn every_record_of_version_19_is_the_one_its_pg_waldump_reads() {
+    let (sandbox, installation) = (Sandbox::new(), Installation::of(19));
+    let server = sandbox.initdb("server", installation, &[]);
+    compare_with_pg_waldump(server, installation.program("pg_waldump"), "wal_consistency_checking = all");
 }
 
 #[test]
 fn with_compressed_images_and_images_for_checking() {
-    compare_with_pg_waldump(
-        "wal_compression = lz4\nwal_consistency_checking = 'heap,btree'\nwal_level = logical",
-    );
+    let sandbox = Sandbox::new();
+    let settings = "wal_compression = lz4\nwal_consistency_checking = 'heap,btree'\nwal_level = logical";
+    compare_with_pg_waldump(sandbox.server("server"), server_program("pg_waldump"), settings);
 }
 
 /// The oracle: what the sequential reader finds for the same question.
@@ -139,7 +146,7 @@ fn sequential(wal: &WalDir, control: &ControlFile, fork: Lsn, newest: Lsn) -> (L
 #[test]
 fn the_parallel_scan_finds_what_the_reader_finds() {
     let sandbox = Sandbox::new();
-    let (_server, wal, control) = with_much_wal(&sandbox, "");
+    let (_server, wal, control) = with_much_wal(sandbox.server("server"), "");
     let (mut starts, mut checkpoints) = (Vec::new(), Vec::new());
     let end = read_all(&wal, &control, |record| {
         starts.push(record.lsn);
@@ -236,7 +243,7 @@ pub fn assert_same_control(control: &ControlFile, pg_controldata: &str) {
 #[test]
 fn the_control_file_is_read_as_pg_controldata_reads_it() {
     let sandbox = Sandbox::new();
-    let (server, _, control) = with_much_wal(&sandbox, "wal_log_hints = on");
+    let (server, _, control) = with_much_wal(sandbox.server("server"), "wal_log_hints = on");
     let mut program = server_program("pg_controldata");
     program.arg(&server.data).env("LC_ALL", "C");
     assert_same_control(&control, &String::from_utf8(run(&mut program).stdout).expect("UTF-8"));

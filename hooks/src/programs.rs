@@ -226,6 +226,7 @@ mod tests {
         for (text, number) in [
             ("15.18 (Debian 15.18-0+deb12u1)", Some(150_000)),
             ("18beta1", Some(180_000)),
+            ("19rc1 (Debian 19~rc1-1)", Some(190_000)),
             ("9.6.24", Some(90_600)),
             ("12", Some(120_000)),
             ("V008R003C002B0100", Some(90_600)),
@@ -273,6 +274,7 @@ mod tests {
         for (line, major) in [
             ("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", Some("15")),
             ("postgres (PostgreSQL) 18beta1", Some("18")),
+            ("postgres (PostgreSQL) 19rc1 (Debian 19~rc1-1)", Some("19")),
             ("postgres (PostgreSQL) 9.6.24", Some("9.6")),
             ("postgres (PostgreSQL) 10devel", Some("10")),
             ("postgres (PostgreSQL) 9", None),

@@ -9,7 +9,7 @@ use crate::flow::StepError;
 use crate::server::LocalServer;
 use crate::sql::{Server, literal};
 
-/// Offset of `ReplicationSlotPersistentData.database` in a slot's state file (slot.c, slot.h; unchanged from 9.6 to 18).
+/// Offset of `ReplicationSlotPersistentData.database` in a slot's state file (slot.c, slot.h; unchanged from 9.6 to 19rc1).
 /// Four `uint32` and the name precede it. Only a logical slot has a database.
 const DATABASE: usize = 16 + 64;
 

@@ -1,8 +1,7 @@
 //! The proofs at the end of a rewind.
 
 use super::compare::assert_same_content;
-use super::control::ControlData;
-use super::program::{run, server_program};
+use super::program::run;
 use super::server::Server;
 
 /// Starts a rewound node as a standby of `source`, a running primary, and proves that it follows: what the source has
@@ -28,12 +27,14 @@ pub fn assert_sound(node: &mut Server) {
         check_btrees(node);
         return node.stop();
     }
-    run(server_program("pg_amcheck")
+    let has_checksums = node.value("SELECT current_setting('data_checksums')::bool");
+    let mut amcheck = node.installation.program("pg_amcheck");
+    run(amcheck
         .args(["--all", "--heapallindexed", "--parent-check", "--install-missing", "--no-password"])
         .args(["--host", node.host(), "--port", &node.port.to_string(), "--username=postgres"]));
     node.stop();
-    if ControlData::of(&node.data).get("Data page checksum version") != "0" {
-        run(server_program("pg_checksums").args(["--check", "-D"]).arg(&node.data));
+    if has_checksums {
+        run(node.installation.program("pg_checksums").args(["--check", "-D"]).arg(&node.data));
     }
 }
 

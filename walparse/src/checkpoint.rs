@@ -10,7 +10,7 @@ use crate::lsn::{Lsn, TimelineId};
 ///  0 u64 redo    8 u32 ThisTimeLineID    12 u32 PrevTimeLineID    16 u8 fullPageWrites    ...
 /// ```
 ///
-/// Their offsets are the same in every version from 9.6 to 18; those of later fields are not.
+/// Their offsets are the same in every version from 9.6 to 19; those of later fields are not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Checkpoint {

@@ -220,10 +220,8 @@ impl ControlFile {
 
     /// Whether `main_data` is that of the latest checkpoint record: its length and its fields are those of the copy.
     pub fn is_checkpoint(&self, main_data: &[u8]) -> bool {
-        let layout = self.layout();
-        // `unloggedLSN` is between the copy and `minRecoveryPoint`.
-        let length = layout.min_recovery_point - 8 - layout.check_point_copy;
-        main_data.len() == length && Checkpoint::parse(main_data) == Some(self.checkpoint)
+        main_data.len() == self.layout().checkpoint_length()
+            && Checkpoint::parse(main_data) == Some(self.checkpoint)
     }
 
     /// `minRecoveryPoint`: the position up to which WAL must be replayed for consistency; 0/0 on a primary.

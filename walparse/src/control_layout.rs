@@ -27,6 +27,11 @@ pub(crate) struct ControlLayout {
 }
 
 impl ControlLayout {
+    /// The length of `CheckPoint`. `checkPointCopy` is followed by `unloggedLSN` and `minRecoveryPoint`.
+    pub(crate) fn checkpoint_length(&self) -> usize {
+        self.min_recovery_point - 8 - self.check_point_copy
+    }
+
     // All offsets were computed by `offsetof` from the released headers.
 
     /// 9.6, without `mock_authentication_nonce`.
@@ -73,4 +78,23 @@ impl ControlLayout {
 
     /// 18. `default_char_signedness` follows `data_checksum_version`.
     pub(crate) const V1800: ControlLayout = ControlLayout { crc: 292, ..ControlLayout::V1201 };
+
+    /// 19rc1. `checkPointCopy` is 8 bytes longer (`nextMultiOffset` has 64 bits and `logicalDecodingEnabled` is new),
+    /// `slru_pages_per_segment` follows `relseg_size`, and `data_checksum_version_init` follows `float8ByVal`.
+    pub(crate) const V1905: ControlLayout = ControlLayout {
+        check_point_copy: 40,
+        min_recovery_point: 144,
+        min_recovery_point_tli: 152,
+        backup_start_point: 160,
+        backup_end_point: 168,
+        backup_end_required: 176,
+        wal_level: 180,
+        wal_log_hints: 184,
+        blcksz: 224,
+        relseg_size: 228,
+        xlog_blcksz: 236,
+        xlog_seg_size: 240,
+        data_checksum_version: 268,
+        crc: 308,
+    };
 }

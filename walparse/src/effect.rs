@@ -102,6 +102,11 @@ pub enum Effect {
         /// Whether they are on from here on.
         are_on: bool,
     },
+    /// Logical decoding is enabled or disabled (since 19).
+    LogicalDecoding {
+        /// Whether it is enabled from here on.
+        is_enabled: bool,
+    },
     /// Settings that affect standbys have changed.
     ParameterChange {
         /// `wal_level`
@@ -175,6 +180,7 @@ fn of_xlog(opcode: u8, data: &mut Fields<'_>) -> Parsed<Effect> {
             timeline: TimelineId(data.u32()?),
             previous: TimelineId(data.u32()?),
         },
+        0xF0 => Effect::LogicalDecoding { is_enabled: data.u8()? != 0 },
         0xD0 => Effect::OverwriteContrecord { torn: Lsn(data.u64()?), time: time(data)? },
         _ => return Err(OTHER),
     })

@@ -137,7 +137,7 @@ const KINGBASE_NAMES: Names = Names {
     controldata_program: "sys_controldata",
 };
 
-/// The built-in resource managers of PostgreSQL 9.6 to 18, indexed by ID (rmgrlist.h).
+/// The built-in resource managers of PostgreSQL 9.6 to 19, indexed by ID (rmgrlist.h).
 pub(crate) static POSTGRESQL_RMGRS: [&str; 22] = [
     "XLOG",
     "Transaction",
@@ -194,7 +194,7 @@ const KINGBASE_V8R6_RMGRS: [&str; 24] = [
 const POSTGRESQL: FlavorRow = FlavorRow {
     key: "postgresql",
     product: "PostgreSQL",
-    majors: &["10", "11", "12", "13", "14", "15", "16", "17", "18"],
+    majors: &["10", "11", "12", "13", "14", "15", "16", "17", "18", "19"],
     marks: &[],
     is_fork: false,
     version_dir: VersionDir::Major("PG"),

@@ -23,9 +23,6 @@ const LONG_HEADER: usize = 40;
 
 const FIRST_IS_CONTRECORD: u16 = 0x0001;
 const LONG: u16 = 0x0002;
-const FIRST_IS_OVERWRITE_CONTRECORD: u16 = 0x0008;
-/// All flags that a server sets. 0x0004 is `XLP_BKP_REMOVABLE`, which does not matter here.
-const ALL_FLAGS: u16 = 0x000F;
 
 /// A verified page header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,7 +51,8 @@ impl PageHeader {
             return Err(WalFault::PageMagic { found: magic });
         }
         let info = LittleEndian::read_u16(&front[2..4]);
-        if info & !ALL_FLAGS != 0 {
+        let flags = geometry.version.page_flags();
+        if info & !flags.all != 0 {
             return Err(WalFault::PageFlags { found: info });
         }
         let is_long = info & LONG != 0;
@@ -84,7 +82,7 @@ impl PageHeader {
             length: if is_long { LONG_HEADER } else { SHORT_HEADER },
             timeline: TimelineId(LittleEndian::read_u32(&front[4..8])),
             continued: remaining,
-            overwrites_torn_record: info & FIRST_IS_OVERWRITE_CONTRECORD != 0 && !is_continued,
+            overwrites_torn_record: info & flags.overwrite != 0 && !is_continued,
         })
     }
 
@@ -182,5 +180,19 @@ mod tests {
             page[0] ^= 0xFF;
             assert!(matches!(PageHeader::describe_segment(&page, None), Err(WalFault::PageMagic { .. })));
         }
+    }
+
+    #[test]
+    fn flags_that_no_server_of_the_version_sets_are_rejected() {
+        let check = |name: &str, flags: u16| {
+            let version = Version::all().find(|version| version.name() == name).unwrap();
+            let geometry = small_geometry(version);
+            let mut page = first_page(&geometry, Lsn(1 << 20));
+            page[2..4].copy_from_slice(&(LONG | flags).to_le_bytes());
+            PageHeader::check(&page, Lsn(1 << 20), &geometry).map(|header| header.overwrites_torn_record)
+        };
+        assert_eq!([check("18", 4), check("18", 8), check("19", 4)], [Ok(false), Ok(true), Ok(true)]);
+        assert_eq!(check("19", 8), Err(WalFault::PageFlags { found: LONG | 8 }));
+        assert_eq!(check("18", 16), Err(WalFault::PageFlags { found: LONG | 16 }));
     }
 }

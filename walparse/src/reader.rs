@@ -259,8 +259,8 @@ impl<'s, S: SegmentStore + ?Sized> WalReader<'s, S> {
         segment.get(at..at + length as usize).unwrap_or_default()
     }
 
-    /// The next record if it is the usual case: valid, wholly on the current page, not the first there and
-    /// not the last of its segment. Everything else, and every fault, is for [`WalReader::find_record`].
+    /// The next record in the usual case: it is valid, on the current page only, not the first on that page and not
+    /// an `XLOG_SWITCH`. Everything else, and every fault, is left to [`WalReader::find_record`].
     #[inline]
     fn next_in_page(&self) -> Option<(usize, RecordHeader)> {
         let (page, page_header) = self.page?;
@@ -430,7 +430,7 @@ impl<'s, S: SegmentStore + ?Sized> WalReader<'s, S> {
         Ok(header)
     }
 
-    /// Bytes of the current segment.
+    /// `length` bytes at the offset `at` of the current segment. `lsn` is for the error.
     fn segment_bytes(&self, lsn: Lsn, at: usize, length: usize) -> Faulty<&[u8]> {
         let segment = self.segment.as_ref().map_or(&[][..], |(_, bytes)| bytes);
         segment.get(at..at + length).ok_or(Stop::Fault { at: lsn, fault: WalFault::FileTooShort })

@@ -98,7 +98,7 @@ impl WalBuilder {
 
     /// Appends an online checkpoint with this redo position, and returns its start.
     pub fn checkpoint(&mut self, redo: Lsn) -> Lsn {
-        let length = if self.geometry.version.server_version_num() < 120_000 { 80 } else { 88 };
+        let length = self.geometry.version.control_layout().checkpoint_length();
         let mut main_data = vec![0; length];
         main_data[0..8].copy_from_slice(&redo.0.to_le_bytes());
         main_data[8..12].copy_from_slice(&self.timeline.0.to_le_bytes());
@@ -134,7 +134,7 @@ impl WalBuilder {
         self.previous = after_page_header(page, &self.geometry);
         self.position = self.write(page, &record, record.len()).aligned();
         let at = self.geometry.segment_size.offset_of(page);
-        self.segment_mut(page)[at + 2] |= 0x08;
+        self.segment_mut(page)[at + 2] |= self.geometry.version.page_flags().overwrite as u8;
     }
 
     /// Flips the bits `mask` of the byte at `lsn`, if its segment exists.

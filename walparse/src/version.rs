@@ -25,11 +25,25 @@ struct VersionRow {
     catalog_version: u32,
     wal_magic: u16,
     control: &'static ControlLayout,
+    page_flags: PageFlags,
     image_bits: ImageBits,
     has_toplevel_xid: bool,
     has_custom_rmgrs: bool,
     database_drop_info: u8,
 }
+
+/// The flags of `xlp_info` that changed in 19.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PageFlags {
+    /// `XLP_FIRST_IS_OVERWRITE_CONTRECORD`
+    pub(crate) overwrite: u16,
+    /// `XLP_ALL_FLAGS`
+    pub(crate) all: u16,
+}
+
+const PAGE_9_6: PageFlags = PageFlags { overwrite: 0x0008, all: 0x000F };
+/// Without `XLP_BKP_REMOVABLE`, which was 0x0004.
+const PAGE_19: PageFlags = PageFlags { overwrite: 0x0004, all: 0x0007 };
 
 /// The bits of `bimg_info`, which changed in 10 and in 15.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,7 +61,8 @@ const IMAGE_15: ImageBits = ImageBits { has_hole: 0x01, compressed: 0x04 | 0x08 
 /// All supported versions, oldest first.
 ///
 /// Sources: `XLOG_PAGE_MAGIC` (xlog_internal.h), `PG_CONTROL_VERSION` (pg_control.h),
-/// `CATALOG_VERSION_NO` (catversion.h), `BKPIMAGE_*` (xlogrecord.h), `XLOG_DBASE_*` (dbcommands_xlog.h).
+/// `CATALOG_VERSION_NO` (catversion.h), `XLP_*` (xlog_internal.h), `BKPIMAGE_*` (xlogrecord.h), `XLOG_DBASE_*`
+/// (dbcommands_xlog.h); for 19, the headers of 19rc1.
 /// These numbers do not change between the minor releases of a version.
 static VERSIONS: &[VersionRow] = &[
     VersionRow {
@@ -57,6 +72,7 @@ static VERSIONS: &[VersionRow] = &[
         catalog_version: 201_608_131,
         wal_magic: 0xD093,
         control: &ControlLayout::V960,
+        page_flags: PAGE_9_6,
         image_bits: IMAGE_9_6,
         has_toplevel_xid: false,
         has_custom_rmgrs: false,
@@ -69,6 +85,7 @@ static VERSIONS: &[VersionRow] = &[
         catalog_version: 201_707_211,
         wal_magic: 0xD097,
         control: &ControlLayout::V1002,
+        page_flags: PAGE_9_6,
         image_bits: IMAGE_10,
         has_toplevel_xid: false,
         has_custom_rmgrs: false,
@@ -81,6 +98,7 @@ static VERSIONS: &[VersionRow] = &[
         catalog_version: 201_809_051,
         wal_magic: 0xD098,
         control: &ControlLayout::V1100,
+        page_flags: PAGE_9_6,
         image_bits: IMAGE_10,
         has_toplevel_xid: false,
         has_custom_rmgrs: false,
@@ -93,6 +111,7 @@ static VERSIONS: &[VersionRow] = &[
         catalog_version: 201_909_212,
         wal_magic: 0xD101,
         control: &ControlLayout::V1201,
+        page_flags: PAGE_9_6,
         image_bits: IMAGE_10,
         has_toplevel_xid: false,
         has_custom_rmgrs: false,
@@ -105,6 +124,7 @@ static VERSIONS: &[VersionRow] = &[
         catalog_version: 202_007_201,
         wal_magic: 0xD106,
         control: &ControlLayout::V1201,
+        page_flags: PAGE_9_6,
         image_bits: IMAGE_10,
         has_toplevel_xid: false,
         has_custom_rmgrs: false,
@@ -117,6 +137,7 @@ static VERSIONS: &[VersionRow] = &[
         catalog_version: 202_107_181,
         wal_magic: 0xD10D,
         control: &ControlLayout::V1201,
+        page_flags: PAGE_9_6,
         image_bits: IMAGE_10,
         has_toplevel_xid: true,
         has_custom_rmgrs: false,
@@ -129,6 +150,7 @@ static VERSIONS: &[VersionRow] = &[
         catalog_version: 202_209_061,
         wal_magic: 0xD110,
         control: &ControlLayout::V1201,
+        page_flags: PAGE_9_6,
         image_bits: IMAGE_15,
         has_toplevel_xid: true,
         has_custom_rmgrs: true,
@@ -141,6 +163,7 @@ static VERSIONS: &[VersionRow] = &[
         catalog_version: 202_307_071,
         wal_magic: 0xD113,
         control: &ControlLayout::V1201,
+        page_flags: PAGE_9_6,
         image_bits: IMAGE_15,
         has_toplevel_xid: true,
         has_custom_rmgrs: true,
@@ -153,6 +176,7 @@ static VERSIONS: &[VersionRow] = &[
         catalog_version: 202_406_281,
         wal_magic: 0xD116,
         control: &ControlLayout::V1201,
+        page_flags: PAGE_9_6,
         image_bits: IMAGE_15,
         has_toplevel_xid: true,
         has_custom_rmgrs: true,
@@ -165,6 +189,20 @@ static VERSIONS: &[VersionRow] = &[
         catalog_version: 202_506_291,
         wal_magic: 0xD118,
         control: &ControlLayout::V1800,
+        page_flags: PAGE_9_6,
+        image_bits: IMAGE_15,
+        has_toplevel_xid: true,
+        has_custom_rmgrs: true,
+        database_drop_info: 0x20,
+    },
+    VersionRow {
+        name: "19",
+        server_version_num: 190_000,
+        control_version: 1905,
+        catalog_version: 202_610_061,
+        wal_magic: 0xD122,
+        control: &ControlLayout::V1905,
+        page_flags: PAGE_19,
         image_bits: IMAGE_15,
         has_toplevel_xid: true,
         has_custom_rmgrs: true,
@@ -295,6 +333,10 @@ impl Version {
 
     pub(crate) fn control_layout(self) -> &'static ControlLayout {
         self.row.control
+    }
+
+    pub(crate) fn page_flags(self) -> PageFlags {
+        self.row.page_flags
     }
 
     pub(crate) fn image_bits(self) -> ImageBits {

@@ -10,7 +10,7 @@ use crate::screen::to_stdout;
 #[derive(Args)]
 #[command(display_name = "kbrecover", after_help = GRANTS_HELP)]
 pub(crate) struct GrantsArgs {
-    /// Major version of the source server: 9.6, 10, ... 18
+    /// Major version of the source server: 9.6, 10, ... 19
     #[arg(long, value_name = "VERSION", value_parser = server_version, overrides_with = "source_version")]
     pub(crate) source_version: u32,
 
@@ -30,7 +30,7 @@ fn server_version(text: &str) -> Result<u32, String> {
     let known = walparse::Version::all().find(|version| major(version.name()));
     known
         .map(walparse::Version::server_version_num)
-        .ok_or_else(|| "must be a PostgreSQL version from 9.6 to 18".to_owned())
+        .ok_or_else(|| "must be a PostgreSQL version from 9.6 to 19".to_owned())
 }
 
 /// Runs the command.

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use walparse::{ControlFields, ControlFile, FieldValue};
+use walparse::{ControlFields, ControlFile, FieldValue, Version};
 
 use crate::conninfo::{Conninfo, Environment};
 use crate::datadir::config::{Configuration, recovery};
@@ -12,13 +12,16 @@ use crate::progress::{Event, Progress};
 
 /// Settings that must be at least as large on a standby as on its primary, with their fields in the control file
 /// and their defaults (`CheckRequiredParameterValues` in xlogrecovery.c).
-const AT_LEAST: [(&str, &str, i64); 5] = [
-    ("max_connections", "MaxConnections", 100),
-    ("max_worker_processes", "max_worker_processes", 8),
-    ("max_wal_senders", "max_wal_senders", 10),
-    ("max_prepared_transactions", "max_prepared_xacts", 0),
-    ("max_locks_per_transaction", "max_locks_per_xact", 64),
-];
+fn at_least(version: Version) -> [(&'static str, &'static str, i64); 5] {
+    let locks = if version.server_version_num() < 190_000 { 64 } else { 128 };
+    [
+        ("max_connections", "MaxConnections", 100),
+        ("max_worker_processes", "max_worker_processes", 8),
+        ("max_wal_senders", "max_wal_senders", 10),
+        ("max_prepared_transactions", "max_prepared_xacts", 0),
+        ("max_locks_per_transaction", "max_locks_per_xact", locks),
+    ]
+}
 
 /// Warns of what would keep the target from following the source, as far as files show it. `root` is the target's
 /// data directory, `control` is the source's control file.
@@ -78,7 +81,7 @@ fn too_small(options: &Options, root: &Path, control: &ControlFile) -> Vec<(&'st
         return Vec::new();
     };
     let Ok(fields) = ControlFields::read(control.bytes()) else { return Vec::new() };
-    let compare = |&(setting, field, default): &(&'static str, &str, i64)| {
+    let compare = |(setting, field, default): (&'static str, &str, i64)| {
         let own = match configuration.get(setting) {
             Some(value) => value.trim().parse().ok()?,
             None => default,
@@ -88,7 +91,7 @@ fn too_small(options: &Options, root: &Path, control: &ControlFile) -> Vec<(&'st
             _ => None,
         }
     };
-    AT_LEAST.iter().filter_map(compare).collect()
+    at_least(control.version()).into_iter().filter_map(compare).collect()
 }
 
 /// An empty environment: nothing is added to a connection string that is only shown.

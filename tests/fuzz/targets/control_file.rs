@@ -3,8 +3,8 @@
 
 use walparse::{ControlFields, ControlFile, Flavor, Lsn, TimelineId};
 
-/// Where the checksum stands in the layouts of 9.6 to 18.
-const CHECKSUMS: [usize; 4] = [256, 280, 288, 292];
+/// The offsets of the checksum in the layouts of 9.6 to 19.
+const CHECKSUMS: [usize; 5] = [256, 280, 288, 292, 308];
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     look(bytes);

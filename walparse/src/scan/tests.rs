@@ -66,7 +66,7 @@ fn blocks(map: &PageMap) -> BTreeSet<(u32, u32)> {
         .collect()
 }
 
-/// The same answer from the sequential reader: the scan's oracle. WAL below `start` is missing.
+/// The same results from the sequential reader, to which those of the scan must be equal. WAL before `start` is missing.
 fn sequential(wal: &WalBuilder, request: &ScanRequest, start: Lsn) -> Answer {
     let mut checkpoint = None;
     let (end, last_record) = read_all(wal, request, start, |record, _, main_data| {

@@ -84,6 +84,7 @@ fn effect_text(effect: &Effect, header: &RecordHeader, version: Version, zone: &
         Effect::RestorePoint { name, .. } => name.clone(),
         Effect::OverwriteContrecord { torn, time: at } => format!("lsn {torn}; time {}", time(at)),
         Effect::FullPageWrites { are_on } => are_on.to_string(),
+        Effect::LogicalDecoding { is_enabled } => is_enabled.to_string(),
         Effect::ParameterChange { wal_level, wal_log_hints } => {
             format!(
                 "wal_level={} wal_log_hints={}",
@@ -244,6 +245,9 @@ fn effect_json(effect: &Effect, version: Version) -> Value {
             json!({"kind": "overwrite_contrecord", "torn": torn.to_string(), "time": time(at)})
         }
         Effect::FullPageWrites { are_on } => json!({"kind": "full_page_writes", "are_on": are_on}),
+        Effect::LogicalDecoding { is_enabled } => {
+            json!({"kind": "logical_decoding", "is_enabled": is_enabled})
+        }
         Effect::ParameterChange { wal_level, wal_log_hints } => {
             json!({"kind": "parameter_change", "wal_level": level(*wal_level), "wal_log_hints": wal_log_hints})
         }
