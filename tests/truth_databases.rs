@@ -79,16 +79,14 @@ fn change_templates(old: &Server) {
     }
 }
 
-/// `kept` copies or moves on the source, and all that it wrote is in its files. The refusal names the directory that replay
-/// would make.
-fn source_copies(kept: impl Fn(&Server), copied: &str) {
+/// `kept` copies or moves on the source, and all that it wrote is in its files. Replay starts after that.
+fn source_copies(kept: impl Fn(&Server)) {
     let sandbox = Sandbox::new();
     let Failover { mut old, new } = failover(&sandbox, change_templates, |new| {
         kept(new);
         new.sql("CHECKPOINT");
     });
-    let copied = oid(&new, copied);
-    assert_rewinds_or_refuses(&mut old, &new, &[&copied]);
+    assert_rewinds(&mut old, &new).expect_said("redo of the source's newest checkpoint");
 }
 
 /// `lost` copies or moves on the target: the rewind must put that right.
@@ -100,6 +98,14 @@ fn target_copies(lost: impl Fn(&Server)) {
 
 // The source's copies.
 
+#[test]
+fn template_gets_and_loses_rows_on_the_source() {
+    source_copies(|new| {
+        copy_files(new, "made", "pattern", "");
+        new.sql_in("pattern", "DELETE FROM entry WHERE id % 3 = 0; INSERT INTO entry SELECT n, 'later' FROM generate_series(1, 3000) n");
+    });
+}
+
 /// What it wrote then is in its memory and in WAL only.
 #[test]
 fn template_changes_on_the_source_since_its_last_checkpoint() {
@@ -109,21 +115,58 @@ fn template_changes_on_the_source_since_its_last_checkpoint() {
         new.sql_in("pattern", "INSERT INTO entry SELECT n, 'later' FROM generate_series(1, 3000) n");
         new.sql_in("pattern", "DELETE FROM entry WHERE origin = 'pattern'");
     });
-    let made = oid(&new, "made");
-    assert_rewinds_or_refuses(&mut old, &new, &[&made]);
+    assert_rewinds(&mut old, &new);
+}
+
+#[test]
+fn template_gets_a_table_on_the_source() {
+    source_copies(|new| {
+        copy_files(new, "made", "pattern", "");
+        new.sql_in("pattern", "CREATE TABLE later AS SELECT n FROM generate_series(1, 1000) n");
+    });
+}
+
+#[test]
+fn template_is_dropped_on_the_source() {
+    source_copies(|new| {
+        copy_files(new, "made", "pattern", "");
+        new.sql("DROP DATABASE pattern");
+    });
+}
+
+#[test]
+fn template_is_moved_on_the_source() {
+    source_copies(|new| {
+        copy_files(new, "made", "pattern", "");
+        move_to_new_tablespace(new, "pattern");
+        new.sql_in("pattern", "DELETE FROM entry WHERE id > 1000");
+    });
+}
+
+/// Nothing else happens: but the directory it was copied from is gone.
+#[test]
+fn moved_on_the_source() {
+    source_copies(|new| move_to_new_tablespace(new, "app"));
 }
 
 #[test]
 fn moved_there_and_back_on_the_source() {
-    source_copies(
-        |new| {
-            move_to_new_tablespace(new, "app");
-            new.sql_in("app", "UPDATE entry SET origin = 'kept' WHERE id % 2 = 0");
-            move_to(new, "app", "pg_default");
-            new.sql_in("app", "DELETE FROM entry WHERE id % 3 = 0");
-        },
-        "app",
-    );
+    source_copies(|new| {
+        move_to_new_tablespace(new, "app");
+        new.sql_in("app", "UPDATE entry SET origin = 'kept' WHERE id % 2 = 0");
+        move_to(new, "app", "pg_default");
+        new.sql_in("app", "DELETE FROM entry WHERE id % 3 = 0");
+    });
+}
+
+#[test]
+fn dropped_and_made_anew_under_its_number_on_the_source() {
+    source_copies(|new| {
+        let number = oid(new, "app");
+        new.sql("DROP DATABASE app");
+        copy_files(new, "app", "other", &format!("OID = {number}"));
+        new.sql_in("other", "INSERT INTO entry SELECT n, 'later' FROM generate_series(1, 3000) n");
+    });
 }
 
 /// The template is as it was: there is nothing to refuse.
@@ -139,6 +182,73 @@ fn template_untouched_on_the_source() {
         new.sql_in("made", "UPDATE entry SET origin = 'kept' WHERE id % 2 = 0");
     });
     assert_rewinds(&mut old, &new);
+}
+
+/// The copy is older than the fork, but the source's last restartpoint is older still. Replay starts there until the source
+/// has made a checkpoint; a rewind that is refused must go through then.
+#[test]
+fn copied_before_the_fork_and_behind_the_sources_restartpoint() {
+    let sandbox = Sandbox::new();
+    let mut old = sandbox.server("old");
+    // The checkpoint that follows a promotion takes long: it has many pages to write, each after a pause.
+    old.configure("shared_buffers = 64MB\ncheckpoint_timeout = 1h\nbgwriter_lru_maxpages = 0");
+    old.start();
+    shared(&old);
+    old.stop();
+    let (old, new) = sandbox.pair_of(old);
+    let before = old.wal_end();
+    let copy = |old: &Server| {
+        copy_files(old, "made", "pattern", "");
+        old.sql_in("pattern", "INSERT INTO entry SELECT n, 'later' FROM generate_series(1, 3000) n");
+        // A standby that replays this copy writes its template's pages to disk.
+        copy_files(old, "second", "pattern", "");
+        old.sql(
+            "CREATE TABLE many AS SELECT n AS id, repeat('shared', 100) FROM generate_series(1, 20000) n",
+        );
+    };
+    let Failover { mut old, new } = Failover::of(old, new, copy, change_templates, commit_often);
+    old.stop();
+    let is_older = format!("SELECT timeline_id = 1 AND redo_lsn <= '{before}' FROM pg_control_checkpoint()");
+    assert!(new.value::<bool>(&is_older), "the scenario needs a source without a checkpoint since the copy");
+    let made = oid(&new, "made");
+    if !assert_rewinds_or_refuses(&mut old, &new, &[&made, "CHECKPOINT"]) {
+        new.sql("CHECKPOINT");
+        assert_rewinds(&mut old, &new);
+    }
+}
+
+/// Up to 14 every CREATE DATABASE is a copy of files, and the usual template is template1.
+fn everyday(major: u32) {
+    let sandbox = Sandbox::new();
+    let old = sandbox.initdb("old", Installation::of(major), &[]);
+    let (old, new) = sandbox.pair_of(old);
+    let shared = |old: &Server| {
+        old.sql("CREATE TABLE entry (origin text)");
+        old.sql_in("template1", "CREATE TABLE inherited AS SELECT n FROM generate_series(1, 100) n");
+        old.sql("CHECKPOINT");
+    };
+    let lost = |old: &Server| {
+        old.sql_in("template1", "CREATE TABLE lost (n int); DELETE FROM inherited WHERE n > 50");
+    };
+    let kept = |new: &Server| {
+        settle(new);
+        new.sql("CREATE DATABASE made");
+        new.sql_in("template1", "INSERT INTO inherited VALUES (1001); CREATE TABLE later (n int)");
+        new.sql("CHECKPOINT");
+    };
+    let Failover { mut old, new } = Failover::of(old, new, shared, lost, kept);
+    old.stop();
+    assert_rewinds(&mut old, &new);
+}
+
+#[test]
+fn everyday_on_13() {
+    everyday(13);
+}
+
+#[test]
+fn everyday_on_14() {
+    everyday(14);
 }
 
 // The target's copies.

@@ -207,3 +207,16 @@ fn wal_level_minimal_and_a_rewritten_table() {
     old.stop();
     assert_rewinds(&mut old, &new);
 }
+
+/// What the source wrote at `wal_level = minimal` no standby can replay.
+#[test]
+fn wal_level_minimal_on_the_source() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, mut new } = failover(&sandbox, 15);
+    old.sql("INSERT INTO entry VALUES ('lost')");
+    old.stop();
+    at_wal_level_minimal(&mut new, &format!("CREATE TABLE lost {ROWS}"));
+    new.start();
+    new.sql("CHECKPOINT");
+    crate::truth_proof::assert_rewinds_or_refuses(&mut old, &new, &["wal_level"]);
+}

@@ -34,6 +34,7 @@ impl Clock {
             stages: self.stages.clone(),
             divergence: None,
             checkpoint: None,
+            replay_start: None,
             checkpoint_search: None,
             replay: None,
             plan: None,

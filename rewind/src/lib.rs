@@ -45,11 +45,12 @@ pub use error::{Failure, RewindError, TargetState};
 pub use observer::{Change, ChangeObserver, Verdict};
 pub use options::{
     CrashRecovery, CrashRecoveryError, Delta, KeepDiverged, MissingWal, Mode, Need, OlderSource, Options,
-    RebuiltBlocks, RecoveryConf, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice,
-    UncleanTarget,
+    RebuiltBlocks, RecoveryConf, ReplayFrom, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck,
+    SyncChoice, UncleanTarget,
 };
 pub use outcome::{
-    CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, SpaceNeed, StageTime, WalSpan,
+    CheckpointAt, Divergence, Outcome, PlanSummary, ReplayEstimate, ReplayStart, Report, SpaceNeed,
+    StageTime, WalSpan,
 };
 pub use plan::error::PlanError;
 pub use progress::{Event, Progress, Silent, Stage};

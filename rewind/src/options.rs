@@ -41,6 +41,8 @@ pub struct Options {
     pub config_file: Option<PathBuf>,
     /// What to do if there is too little free space.
     pub space: SpaceCheck,
+    /// Where replay on the rewound target starts.
+    pub replay_from: ReplayFrom,
     /// What to do about changed blocks that replay rebuilds.
     pub rebuilt_blocks: RebuiltBlocks,
     /// Where discarded data is saved before the first change; `None`: it is not saved.
@@ -89,6 +91,7 @@ impl Options {
             missing_wal: MissingWal { directories: Vec::new(), restore_command: RestoreCommand::Off },
             config_file: None,
             space: SpaceCheck::Enforce,
+            replay_from: ReplayFrom::Auto,
             rebuilt_blocks: RebuiltBlocks::Leave,
             keep_diverged: None,
             archive_ready: false,
@@ -232,6 +235,18 @@ pub enum SpaceCheck {
     Enforce,
     /// Warn and go on.
     Ignore,
+}
+
+/// Where replay on the rewound target starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ReplayFrom {
+    /// Where the target is expected to stream sooner, or where replay is sure to be right.
+    Auto,
+    /// At the last common checkpoint.
+    Common,
+    /// At the source's newest checkpoint, if that is a later one of its own history.
+    Newest,
 }
 
 /// What to do about changed blocks that replay of the common WAL rebuilds whatever their contents are.

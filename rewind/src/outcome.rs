@@ -15,15 +15,82 @@ pub struct Divergence {
     pub timeline: TimelineId,
 }
 
-/// The last checkpoint of the target that both histories share.
+/// A checkpoint: the last one that both histories share, or the one from which replay starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CommonCheckpoint {
+pub struct CheckpointAt {
     /// Start of its record.
     pub lsn: Lsn,
     /// Its redo location, where replay starts.
     pub redo: Lsn,
     /// Its timeline.
     pub timeline: TimelineId,
+}
+
+/// Where replay on the rewound target starts, and what was estimated for the two possible starts.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct ReplayStart {
+    /// The checkpoint that was chosen.
+    pub checkpoint: CheckpointAt,
+    /// The last common checkpoint, or the source's last one if that is older.
+    pub common: ReplayEstimate,
+    /// The source's newest checkpoint, if it is a later one of the source's own history.
+    pub newest: Option<ReplayEstimate>,
+}
+
+impl ReplayStart {
+    /// Replay starts at `checkpoint`; the estimates are those for the two possible starts.
+    pub fn new(
+        checkpoint: CheckpointAt,
+        common: ReplayEstimate,
+        newest: Option<ReplayEstimate>,
+    ) -> ReplayStart {
+        ReplayStart { checkpoint, common, newest }
+    }
+
+    /// Whether replay starts at the source's newest checkpoint.
+    pub fn is_newest(&self) -> bool {
+        self.newest.is_some_and(|newest| newest.start == self.checkpoint.redo)
+    }
+
+    /// The estimate for the start that was chosen.
+    pub fn chosen(&self) -> ReplayEstimate {
+        self.newest.filter(|_| self.is_newest()).unwrap_or(self.common)
+    }
+}
+
+/// What a start of replay costs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct ReplayEstimate {
+    /// The redo location.
+    pub start: Lsn,
+    /// Bytes of WAL from there to the source's present end.
+    pub wal_bytes: u64,
+    /// Bytes of blocks that are copied for this start only.
+    pub more_bytes: u64,
+}
+
+impl ReplayEstimate {
+    /// The estimate for a start at `start`, if the source's WAL ends at `end` and `more_bytes` are copied for this start
+    /// only.
+    pub fn new(start: Lsn, end: Lsn, more_bytes: u64) -> ReplayEstimate {
+        ReplayEstimate { start, wal_bytes: end.0.saturating_sub(start.0), more_bytes }
+    }
+
+    /// Bytes of WAL that are assumed to be replayed in a second. One process replays; 100 MB are modest for pages in
+    /// memory, and much for pages that must be read from a disk.
+    pub const REPLAY_RATE: u64 = 100_000_000;
+
+    /// Bytes that are assumed to be copied in a second: a network of 1 Gbit/s.
+    pub const COPY_RATE: u64 = 100_000_000;
+
+    /// The seconds to copy and replay the WAL, and to copy the blocks that only this start needs, at the assumed rates.
+    pub fn seconds(&self) -> f64 {
+        let copied = self.wal_bytes.saturating_add(self.more_bytes);
+        copied as f64 / ReplayEstimate::COPY_RATE as f64
+            + self.wal_bytes as f64 / ReplayEstimate::REPLAY_RATE as f64
+    }
 }
 
 /// How a successful run ended.
@@ -68,8 +135,10 @@ pub struct Report {
     /// The point of divergence.
     pub divergence: Option<Divergence>,
     /// The last common checkpoint.
-    pub checkpoint: Option<CommonCheckpoint>,
-    /// When the search for that checkpoint began and ended.
+    pub checkpoint: Option<CheckpointAt>,
+    /// Where replay starts.
+    pub replay_start: Option<ReplayStart>,
+    /// When the search for the common checkpoint began and ended.
     pub checkpoint_search: Option<(Timestamp, Timestamp)>,
     /// The source's WAL that the target must replay; its end is the minRecoveryPoint.
     pub replay: Option<WalSpan>,
@@ -98,6 +167,7 @@ impl Report {
             stages: Vec::new(),
             divergence: None,
             checkpoint: None,
+            replay_start: None,
             checkpoint_search: None,
             replay: None,
             plan: None,

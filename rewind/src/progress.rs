@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::outcome::{CommonCheckpoint, Divergence};
+use crate::outcome::{CheckpointAt, Divergence, ReplayStart};
 
 /// The stages whose progress is reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +43,7 @@ pub enum Event {
     /// The point of divergence was found.
     Diverged(Divergence),
     /// The last common checkpoint was found.
-    CommonCheckpoint(CommonCheckpoint),
+    CommonCheckpoint(CheckpointAt),
     /// The search for the last common checkpoint has ended.
     CheckpointSearch {
         /// When it began.
@@ -51,6 +51,8 @@ pub enum Event {
         /// When it ended.
         until: Timestamp,
     },
+    /// It was chosen where replay starts.
+    ReplayStart(ReplayStart),
     /// The plan is complete.
     Planned {
         /// Bytes to fetch from the source.
@@ -93,7 +95,7 @@ impl fmt::Display for Event {
             Event::Diverged(Divergence { lsn, timeline }) => {
                 write!(f, "servers diverged at WAL location {lsn} on timeline {timeline}")
             }
-            Event::CommonCheckpoint(CommonCheckpoint { lsn, timeline, .. }) => {
+            Event::CommonCheckpoint(CheckpointAt { lsn, timeline, .. }) => {
                 write!(f, "rewinding from last common checkpoint at {lsn} on timeline {timeline}")
             }
             Event::CheckpointSearch { since, until } => {
@@ -109,6 +111,7 @@ impl fmt::Display for Event {
                     local(until)
                 )
             }
+            Event::ReplayStart(start) => write_replay_start(f, start),
             Event::Planned { fetch_bytes, total_bytes } => {
                 write!(f, "{fetch_bytes} bytes are to be copied, of {total_bytes} that the source has")
             }
@@ -121,6 +124,31 @@ impl fmt::Display for Event {
             ),
         }
     }
+}
+
+fn write_replay_start(f: &mut fmt::Formatter<'_>, start: &ReplayStart) -> fmt::Result {
+    let kilobytes = |bytes: u64| bytes.div_ceil(1024);
+    let (chosen, at) = (start.chosen(), start.checkpoint);
+    let which = if start.is_newest() { "source's newest" } else { "last common" };
+    write!(
+        f,
+        "replay starts at {}, redo of the {which} checkpoint: {} kB of WAL",
+        at.redo,
+        kilobytes(chosen.wal_bytes)
+    )?;
+    if chosen.more_bytes > 0 {
+        write!(f, ", {} kB of blocks", kilobytes(chosen.more_bytes))?;
+    }
+    write!(f, ", about {:.0} s", chosen.seconds())?;
+    let Some(newest) = start.newest else { return Ok(()) };
+    let (other, which) =
+        if start.is_newest() { (start.common, "last common") } else { (newest, "source's newest") };
+    write!(
+        f,
+        " ({which} checkpoint: {} kB, about {:.0} s)",
+        kilobytes(other.wal_bytes + other.more_bytes),
+        other.seconds()
+    )
 }
 
 /// Receives the progress of a run. Its methods are called from many threads at once.

@@ -13,7 +13,7 @@ use crate::datadir::config::{ConfigError, Configuration};
 use crate::datadir::flavor::{FlavorError, flavor_of_directory};
 use crate::datadir::label::BackupLabel;
 use crate::datadir::server::{self, DataDirectoryError, LockFile};
-use crate::outcome::{CommonCheckpoint, Divergence};
+use crate::outcome::{CheckpointAt, Divergence};
 use crate::target::journal::{Journal, JournalError};
 use crate::target::lock_holder;
 
@@ -98,7 +98,7 @@ pub struct UnfinishedRewind {
     /// The point of divergence.
     pub divergence: Divergence,
     /// The last common checkpoint.
-    pub checkpoint: CommonCheckpoint,
+    pub checkpoint: CheckpointAt,
     /// Bytes that the next run fetches again, by the plan of the first run; `None` in journals of older versions.
     pub bytes_left: Option<u64>,
     /// Relations that have blocks named in the target's WAL after the fork.
@@ -295,14 +295,11 @@ mod tests {
             control: &control,
             history: &TimelineHistory::of_first(TimelineId(1)),
             divergence: Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) },
-            checkpoint: CommonCheckpoint {
-                lsn: Lsn(0x400_0060),
-                redo: Lsn(0x400_0028),
-                timeline: TimelineId(1),
-            },
+            checkpoint: CheckpointAt { lsn: Lsn(0x400_0060), redo: Lsn(0x400_0028), timeline: TimelineId(1) },
             changed: &changed,
             outside: &ExternalFiles::default(),
             files: &Inventory::default(),
+            own_wal_files: None,
             fetch_bytes: 4711,
             keep: &[],
             keep_diverged: None,

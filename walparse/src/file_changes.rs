@@ -4,7 +4,7 @@
 //! that hint bits and full pages were logged at all. Such records are few: they are kept one by one, with their
 //! positions. Only relations that were created or truncated may be many; of these the set is kept.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::effect::{DatabaseDir, Effect};
 use crate::lsn::{BlockNumber, Lsn};
@@ -19,13 +19,25 @@ use crate::version::Version;
 pub struct FileChanges {
     /// What happened to directories and settings, in the order of the WAL, over the whole stretch.
     pub events: Vec<FileEvent>,
-    /// Relations of which a record that ends after [`files_since`](crate::scan::ScanRequest::files_since) created
-    /// any fork. For an unlogged relation that is its init fork: its main fork is never mentioned.
-    pub created: BTreeSet<Relation>,
-    /// Relations whose main fork such a record truncated, with the smallest number of blocks that remained.
-    pub truncated: BTreeMap<Relation, BlockNumber>,
+    /// Relations of which a record created any fork, with the end of the last such record. For an unlogged relation
+    /// that is its init fork: its main fork is never mentioned.
+    pub created: BTreeMap<Relation, Lsn>,
+    /// Relations whose main fork a record truncated.
+    pub truncated: BTreeMap<Relation, Truncation>,
     /// The first full-page image that was logged for a hint bit only: the server logged hints there.
     pub first_hint_image: Option<Lsn>,
+    /// The first record that changes relation files in an unknown way, where a scan does not refuse these
+    /// ([`UnknownChanges::Ignore`](crate::scan::UnknownChanges::Ignore)).
+    pub first_unknown: Option<Lsn>,
+}
+
+/// How a relation's main fork was truncated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Truncation {
+    /// The smallest number of blocks that remained.
+    pub blocks: BlockNumber,
+    /// The end of the last record that truncated it.
+    pub end: Lsn,
 }
 
 /// One such event.
@@ -81,7 +93,7 @@ pub enum FileEventKind {
 }
 
 impl FileChanges {
-    /// Adds what a record says. `counts_files` says whether created and truncated relations count.
+    /// Adds what the record from `lsn` to `end` says.
     #[inline]
     pub(crate) fn add(
         &mut self,
@@ -89,10 +101,9 @@ impl FileChanges {
         header: &RecordHeader,
         main_data: &[u8],
         version: Version,
-        counts_files: bool,
     ) {
         if rmgr::concerns_files(header) {
-            self.add_rare((lsn, end), header, main_data, version, counts_files);
+            self.add_rare((lsn, end), header, main_data, version);
         }
     }
 
@@ -103,7 +114,6 @@ impl FileChanges {
         header: &RecordHeader,
         main_data: &[u8],
         version: Version,
-        counts_files: bool,
     ) {
         if rmgr::is_hint_image(header) {
             self.first_hint_image.get_or_insert(lsn);
@@ -124,16 +134,11 @@ impl FileChanges {
                 FileEventKind::FullPageWrites { are_on: false }
             }
             Some(Effect::CreateRelation { relation, .. }) => {
-                if counts_files {
-                    self.created.insert(relation);
-                }
+                self.created.insert(relation, end);
                 return;
             }
             Some(Effect::TruncateRelation { relation, blocks }) => {
-                if counts_files {
-                    let left = self.truncated.entry(relation).or_insert(blocks);
-                    *left = blocks.min(*left);
-                }
+                self.truncate(relation, Truncation { blocks, end });
                 return;
             }
             _ => return,
@@ -142,14 +147,19 @@ impl FileChanges {
     }
 
     /// Adds the changes of the stretch that follows.
-    pub(crate) fn append(&mut self, later: FileChanges) {
+    pub fn append(&mut self, later: FileChanges) {
         self.events.extend(later.events);
         self.created.extend(later.created);
-        for (relation, blocks) in later.truncated {
-            let left = self.truncated.entry(relation).or_insert(blocks);
-            *left = blocks.min(*left);
+        for (relation, truncation) in later.truncated {
+            self.truncate(relation, truncation);
         }
         self.first_hint_image = self.first_hint_image.or(later.first_hint_image);
+        self.first_unknown = self.first_unknown.or(later.first_unknown);
+    }
+
+    fn truncate(&mut self, relation: Relation, later: Truncation) {
+        let of_relation = self.truncated.entry(relation).or_insert(later);
+        *of_relation = Truncation { blocks: of_relation.blocks.min(later.blocks), end: later.end };
     }
 }
 
@@ -162,26 +172,26 @@ mod tests {
         Version::find(1300, 202_209_061).unwrap()
     }
 
-    fn add(changes: &mut FileChanges, at: u64, (rmid, info): (u8, u8), words: &[u32], counts_files: bool) {
+    fn add(changes: &mut FileChanges, at: u64, (rmid, info): (u8, u8), words: &[u32]) {
         let header = RecordHeader { total_length: 24, xid: 5, previous: Lsn(0), info, rmid, crc: 0 };
         let data: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        changes.add((Lsn(at), Lsn(at + 8)), &header, &data, version(), counts_files);
+        changes.add((Lsn(at), Lsn(at + 8)), &header, &data, version());
     }
 
     #[test]
     fn stretches_are_joined_in_their_order() {
         let relation = |number| Relation { tablespace: 1663, database: 5, number };
         let (mut one, mut other) = (FileChanges::default(), FileChanges::default());
-        add(&mut one, 8, (4, 0x01), &[6, 1663, 5, 1663], true);
-        add(&mut one, 16, (2, 0x11), &[1663, 5, 77, 0], true);
-        add(&mut one, 24, (2, 0x11), &[1663, 5, 78, 0], false);
-        add(&mut one, 32, (2, 0x21), &[12, 1663, 5, 79, 1], true);
-        add(&mut one, 40, (0, 0xA0), &[], true);
+        add(&mut one, 8, (4, 0x01), &[6, 1663, 5, 1663]);
+        add(&mut one, 16, (2, 0x11), &[1663, 5, 77, 0]);
+        add(&mut one, 24, (2, 0x11), &[1663, 5, 77, 2]);
+        add(&mut one, 32, (2, 0x21), &[12, 1663, 5, 79, 1]);
+        add(&mut one, 40, (0, 0xA0), &[]);
         // A heap insert and a commit concern no files.
-        add(&mut one, 48, (10, 0x00), &[1, 2, 3, 4], true);
-        add(&mut other, 64, (2, 0x21), &[7, 1663, 5, 79, 1], true);
-        add(&mut other, 72, (0, 0x80), &[0], true);
-        add(&mut other, 80, (0, 0xA0), &[], true);
+        add(&mut one, 48, (10, 0x00), &[1, 2, 3, 4]);
+        add(&mut other, 64, (2, 0x21), &[7, 1663, 5, 79, 1]);
+        add(&mut other, 72, (0, 0x80), &[0]);
+        add(&mut other, 80, (0, 0xA0), &[]);
         one.append(other);
         let dir = |database| DatabaseDir { tablespace: 1663, database };
         assert_eq!(
@@ -199,8 +209,9 @@ mod tests {
                 },
             ]
         );
-        assert_eq!(one.created, BTreeSet::from([relation(77)]));
-        assert_eq!(one.truncated, BTreeMap::from([(relation(79), BlockNumber(7))]));
+        assert_eq!(one.created, BTreeMap::from([(relation(77), Lsn(32))]));
+        let truncation = Truncation { blocks: BlockNumber(7), end: Lsn(72) };
+        assert_eq!(one.truncated, BTreeMap::from([(relation(79), truncation)]));
         assert_eq!(one.first_hint_image, Some(Lsn(40)));
     }
 }

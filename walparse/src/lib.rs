@@ -106,7 +106,7 @@ pub use control_fields::{ControlField, ControlFields, FieldValue};
 pub use crc::crc32c_append;
 pub use effect::{DatabaseDir, Effect, Finish, Microseconds};
 pub use error::{ControlError, HistoryError, WalFault, WalReadError};
-pub use file_changes::{FileChanges, FileEvent, FileEventKind};
+pub use file_changes::{FileChanges, FileEvent, FileEventKind, Truncation};
 pub use flavor::{Flavor, Names};
 pub use lsn::{BlockNumber, Lsn, NameError, TimelineId};
 pub use mapped::FileBytes;

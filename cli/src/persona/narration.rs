@@ -62,7 +62,7 @@ impl Narrator {
                     .to_vec()
             }
             (Narration::SysRewind, Event::Diverged(_)) => Vec::new(),
-            (_, Event::Copying { .. } | Event::NotAStandby) => Vec::new(),
+            (_, Event::ReplayStart(_) | Event::Copying { .. } | Event::NotAStandby) => Vec::new(),
             _ => own(),
         })
     }
@@ -71,7 +71,7 @@ impl Narrator {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use kbrecover_rewind::{CommonCheckpoint, Divergence};
+    use kbrecover_rewind::{CheckpointAt, Divergence};
     use walparse::{Lsn, TimelineId};
 
     use super::*;
@@ -84,7 +84,7 @@ mod tests {
             Event::Connected { server: "h".to_owned(), version: 150_000, connections: 2 },
             Event::SourceDirectory { directory: "/d".to_owned() },
             Event::Diverged(Divergence { lsn: Lsn(2), timeline }),
-            Event::CommonCheckpoint(CommonCheckpoint { lsn: Lsn(1), redo: Lsn(1), timeline }),
+            Event::CommonCheckpoint(CheckpointAt { lsn: Lsn(1), redo: Lsn(1), timeline }),
             Event::CheckpointSearch { since: now, until: now },
             Event::Planned { fetch_bytes: 7 << 20, total_bytes: 9 << 20 },
             Event::Copying { fetch_bytes: 7 << 20 },

@@ -1,7 +1,7 @@
 //! The report on a run as one JSON object.
 
 use jiff::Timestamp;
-use kbrecover_rewind::{Outcome, PlanSummary, Report, SpaceNeed, TargetState};
+use kbrecover_rewind::{Outcome, PlanSummary, ReplayStart, Report, SpaceNeed, TargetState};
 use serde::Serialize;
 use walparse::{Lsn, TimelineId};
 
@@ -51,6 +51,7 @@ struct Run<'a> {
     stages: Vec<StageObject>,
     divergence: Option<Position>,
     checkpoint: Option<CheckpointObject>,
+    replay_start: Option<ReplayStartObject>,
     min_recovery_point: Option<Position>,
     wal: Option<WalObject<'a>>,
     files: Option<Files>,
@@ -73,6 +74,16 @@ struct StageObject {
 struct Position {
     lsn: String,
     timeline: u32,
+}
+
+#[derive(Serialize)]
+struct ReplayStartObject {
+    redo: String,
+    timeline: u32,
+    is_newest: bool,
+    wal_bytes: u64,
+    more_bytes: u64,
+    estimated_seconds: f64,
 }
 
 #[derive(Serialize)]
@@ -154,6 +165,7 @@ impl<'a> Run<'a> {
             stages: Vec::new(),
             divergence: None,
             checkpoint: None,
+            replay_start: None,
             min_recovery_point: None,
             wal: None,
             files: None,
@@ -181,6 +193,7 @@ impl<'a> Run<'a> {
                 redo: at.redo.to_string(),
                 timeline: at.timeline.0,
             }),
+            replay_start: report.replay_start.as_ref().map(ReplayStartObject::of),
             min_recovery_point: report.replay.as_ref().map(|span| position(span.end, span.end_timeline)),
             wal: report.replay.as_ref().map(|span| WalObject {
                 start: span.start.to_string(),
@@ -195,6 +208,20 @@ impl<'a> Run<'a> {
             space: report.space.iter().map(SpaceObject::of).collect(),
             wal_scanned: Scanned { bytes: report.wal_bytes_scanned, records: report.wal_records_scanned },
             ..Run::empty(outcome, report.started, report.finished)
+        }
+    }
+}
+
+impl ReplayStartObject {
+    fn of(start: &ReplayStart) -> ReplayStartObject {
+        let chosen = start.chosen();
+        ReplayStartObject {
+            redo: start.checkpoint.redo.to_string(),
+            timeline: start.checkpoint.timeline.0,
+            is_newest: start.is_newest(),
+            wal_bytes: chosen.wal_bytes,
+            more_bytes: chosen.more_bytes,
+            estimated_seconds: chosen.seconds(),
         }
     }
 }
@@ -251,6 +278,8 @@ mod tests {
             r#""stages":[{"name":"scan","seconds":0.25}],"#,
             r#""divergence":{"lsn":"1/69025000","timeline":13},"#,
             r#""checkpoint":{"lsn":"1/69024B90","redo":"1/69024B58","timeline":13},"#,
+            r#""replay_start":{"redo":"1/69024B58","timeline":13,"is_newest":false,"#,
+            r#""wal_bytes":16778808,"more_bytes":0,"estimated_seconds":0.33557616},"#,
             r#""min_recovery_point":{"lsn":"1/6A025190","timeline":14},"#,
             r#""wal":{"start":"1/69024B58","start_file":"0000000D0000000100000069","#,
             r#""end":"1/6A025190","end_file":"0000000E000000010000006A"},"#,
@@ -271,7 +300,7 @@ mod tests {
     fn a_run_without_a_plan_and_a_failure_are_reported() {
         let report = Report::new(report().started, report().finished);
         let nothing = concat!(
-            r#""stages":[],"divergence":null,"checkpoint":null,"min_recovery_point":null,"wal":null,"#,
+            r#""stages":[],"divergence":null,"checkpoint":null,"replay_start":null,"min_recovery_point":null,"wal":null,"#,
             r#""files":null,"bytes":null,"kept":[],"not_taken":[],"space":[],"wal_scanned":{"bytes":0,"records":0}"#
         );
         assert!(of_outcome(&Outcome::NotNeeded(report.clone())).ends_with(&format!("{nothing}}}\n")));

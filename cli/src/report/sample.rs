@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use kbrecover_rewind::{CommonCheckpoint, Divergence, PlanSummary, Report, SpaceNeed, StageTime, WalSpan};
+use kbrecover_rewind::{
+    CheckpointAt, Divergence, PlanSummary, ReplayEstimate, ReplayStart, Report, SpaceNeed, StageTime, WalSpan,
+};
 use walparse::{Lsn, TimelineId};
 
 /// The rewind of a former primary, with the LSNs and times of a published log.
@@ -11,11 +13,11 @@ pub(super) fn report() -> Report {
     let mut report = Report::new(started.parse().unwrap(), finished.parse().unwrap());
     report.stages = vec![StageTime { name: "scan", elapsed: Duration::from_millis(250) }];
     report.divergence = Some(Divergence { lsn: Lsn(0x1_6902_5000), timeline: TimelineId(13) });
-    report.checkpoint = Some(CommonCheckpoint {
-        lsn: Lsn(0x1_6902_4B90),
-        redo: Lsn(0x1_6902_4B58),
-        timeline: TimelineId(13),
-    });
+    let checkpoint =
+        CheckpointAt { lsn: Lsn(0x1_6902_4B90), redo: Lsn(0x1_6902_4B58), timeline: TimelineId(13) };
+    report.checkpoint = Some(checkpoint);
+    let estimate = ReplayEstimate::new(checkpoint.redo, Lsn(0x1_6A02_5190), 0);
+    report.replay_start = Some(ReplayStart::new(checkpoint, estimate, None));
     report.replay = Some(WalSpan {
         start: Lsn(0x1_6902_4B58),
         start_file: "0000000D0000000100000069".to_owned(),

@@ -25,6 +25,7 @@ pub(crate) fn journal<'a>(
         changed: &planned.facts.fork.changed,
         outside: &planned.facts.external,
         files: &planned.facts.files.target,
+        own_wal_files: planned.facts.own_wal_files(),
         fetch_bytes: planned.fetch_bytes_again(),
         keep: planned.facts.files.keep.patterns(),
         keep_diverged,

@@ -40,7 +40,7 @@ pub(crate) fn apply(
     planned: &Planned<'_>,
 ) -> Result<Report, ApplyError> {
     let facts = &planned.facts;
-    source.replayed_from(facts.fork.replay_start.redo);
+    source.replayed_from(facts.fork.replay_start.checkpoint.redo);
     let rate_limit = RateLimit::new(options.max_rate);
     let transfer = Transfer { source, target, progress, rate_limit, sync: options.sync };
     let fetch_bytes = planned.fetch_bytes();

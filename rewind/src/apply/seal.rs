@@ -230,7 +230,7 @@ impl<'a> Sealing<'a> {
             geometry: self.control.geometry(),
             source_history: &self.history,
             target_history: facts.wal.history(),
-            redo: facts.fork.replay_start.redo,
+            redo: facts.fork.replay_start.checkpoint.redo,
             fork: facts.fork.divergence.lsn,
         };
         Ok(facts.external.rewind_archive(target, source, &branches)?)
@@ -265,7 +265,7 @@ impl<'a> Sealing<'a> {
     /// Commits the rewind: replaces the mark by the true backup label.
     fn commit(&self, now: &Zoned) -> Result<(), ApplyError> {
         self.options.stop.close().map_err(|_| ApplyError::Stopped)?;
-        let start = &self.planned.facts.fork.replay_start;
+        let start = &self.planned.facts.fork.replay_start.checkpoint;
         let label = label(start, self.control.geometry().segment_size, now);
         Ok(self.transfer.target.replace_file(&label_path(), label.as_bytes())?)
     }
@@ -287,7 +287,7 @@ impl<'a> Sealing<'a> {
     /// The WAL that the target must replay.
     fn replay(&self, end: Lsn) -> WalSpan {
         let size = self.control.geometry().segment_size;
-        let replay_start = &self.planned.facts.fork.replay_start;
+        let replay_start = &self.planned.facts.fork.replay_start.checkpoint;
         let (start, timeline) = (replay_start.redo, self.timeline_of_end(end));
         WalSpan {
             start,

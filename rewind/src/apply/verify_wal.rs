@@ -61,7 +61,7 @@ fn first_unread(
     store: &UpTo,
     geometry: WalGeometry,
 ) -> Result<Lsn, ApplyError> {
-    let (redo, size) = (planned.facts.fork.replay_start.redo, geometry.segment_size);
+    let (redo, size) = (planned.facts.fork.replay_start.checkpoint.redo, geometry.segment_size);
     let Some((_, fork)) = planned.facts.fork.verified.filter(|(since, _)| *since <= redo) else {
         return Ok(redo);
     };

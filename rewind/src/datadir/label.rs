@@ -19,7 +19,7 @@ use jiff::Zoned;
 use walparse::{Lsn, SegmentSize};
 
 use crate::datadir::data_path::DataPath;
-use crate::outcome::CommonCheckpoint;
+use crate::outcome::CheckpointAt;
 
 const MARK: &str = "KBRECOVER: a rewind of this directory has not finished, so no server may start on it\n";
 const METHOD: &str = "BACKUP METHOD: pg_rewind";
@@ -69,7 +69,7 @@ pub(crate) fn mark() -> &'static str {
 }
 
 /// The contents of the label of a finished rewind.
-pub(crate) fn label(checkpoint: &CommonCheckpoint, segment_size: SegmentSize, now: &Zoned) -> String {
+pub(crate) fn label(checkpoint: &CheckpointAt, segment_size: SegmentSize, now: &Zoned) -> String {
     let redo_file = segment_size.file_name(checkpoint.timeline, segment_size.segment_of(checkpoint.redo));
     format!(
         "START WAL LOCATION: {} (file {redo_file})\nCHECKPOINT LOCATION: {}\n{METHOD}\nBACKUP FROM: standby\nSTART TIME: {}\n",
@@ -91,8 +91,7 @@ mod tests {
 
     #[test]
     fn written_labels_are_parsed() {
-        let checkpoint =
-            CommonCheckpoint { lsn: Lsn(0x715CD98), redo: Lsn(0x715CD60), timeline: TimelineId(1) };
+        let checkpoint = CheckpointAt { lsn: Lsn(0x715CD98), redo: Lsn(0x715CD60), timeline: TimelineId(1) };
         let text = label(&checkpoint, SegmentSize::new(16 << 20).unwrap(), &Zoned::now());
         assert!(text.starts_with(
             "START WAL LOCATION: 0/715CD60 (file 000000010000000000000007)\nCHECKPOINT LOCATION: 0/715CD98\n"

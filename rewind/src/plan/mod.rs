@@ -20,7 +20,7 @@ use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::datadir::keep::Keep;
 use crate::datadir::label::BackupLabel;
 use crate::options::{KeepDiverged, RebuiltBlocks};
-use crate::outcome::{CommonCheckpoint, Divergence, Report};
+use crate::outcome::{CheckpointAt, Divergence, ReplayStart, Report};
 use crate::plan::error::PlanError;
 use crate::plan::files::{Compared, PlanInput, RewindPlan};
 use crate::plan::wal::{WalPlan, WalPlanInput};
@@ -28,11 +28,9 @@ use crate::source::Source;
 use crate::target::external_files::ExternalFiles;
 use crate::wal::changed::ChangedBlocks;
 use crate::wal::error::WalError;
+use crate::wal::replay::check_length;
 use crate::wal::source::source_end;
 use crate::wal::target::TargetWal;
-
-/// Limit on the segments that replay may have to read: 16 TB with segments of 16 MB.
-const MAX_SEGMENTS: u64 = 1 << 20;
 
 /// The control files of both sides, checked to be compatible.
 #[derive(Clone, Debug)]
@@ -61,9 +59,9 @@ pub(crate) struct Fork {
     /// The point of divergence.
     pub(crate) divergence: Divergence,
     /// The last checkpoint of the target that both histories share.
-    pub(crate) common_checkpoint: CommonCheckpoint,
-    /// The checkpoint at whose redo location replay will start.
-    pub(crate) replay_start: CommonCheckpoint,
+    pub(crate) common_checkpoint: CheckpointAt,
+    /// Where replay will start.
+    pub(crate) replay_start: ReplayStart,
     /// When the search for the common checkpoint began and ended.
     pub(crate) search_time: (Timestamp, Timestamp),
     /// The blocks changed by the target's WAL since the common checkpoint.
@@ -94,6 +92,8 @@ pub(crate) struct Resumed {
     pub(crate) own_wal_files: BTreeSet<String>,
     /// Where that run has saved discarded data, if anywhere.
     pub(crate) keep_diverged: Option<KeepDiverged>,
+    /// Whether more blocks will be copied than the journal has.
+    pub(crate) has_more_blocks: bool,
 }
 
 /// The result of the survey.
@@ -165,6 +165,7 @@ impl Planned<'_> {
         let mut report = clock.report();
         report.divergence = Some(self.facts.fork.divergence);
         report.checkpoint = Some(self.facts.fork.common_checkpoint);
+        report.replay_start = Some(self.facts.fork.replay_start);
         report.checkpoint_search = Some(self.facts.fork.search_time);
         report.plan =
             Some(self.plan.summary(&self.facts.files.source, self.facts.clusters.target.block_size()));
@@ -189,7 +190,7 @@ fn decide(
         let wal_dir = control.version().wal_dir();
         tracing::debug!("Not removing file \"{wal_dir}/{name}\" because it is required for recovery");
     }
-    let (redo, fork) = (facts.fork.replay_start.redo, facts.fork.divergence.lsn);
+    let (redo, fork) = (facts.fork.replay_start.checkpoint.redo, facts.fork.divergence.lsn);
     let (page_map, left_to_replay) = facts.fork.changed.to_copy(redo, fork, rebuilt);
     let mut plan = files::plan(PlanInput {
         source: &facts.files.source,
@@ -232,17 +233,15 @@ pub(crate) fn plan_wal(
     source: &dyn Source,
     available: Lsn,
 ) -> Result<WalPlan, WalError> {
-    let (redo, size) = (facts.fork.replay_start.redo, facts.clusters.target.geometry().segment_size);
-    if size.segment_of(available).0.saturating_sub(size.segment_of(redo).0) > MAX_SEGMENTS {
-        return Err(WalError::TooLong { redo, end: available });
-    }
+    let redo = facts.fork.replay_start.checkpoint.redo;
+    check_length(redo, available, facts.clusters.target.geometry().segment_size)?;
     let files = source.list_wal()?;
     Ok(wal::plan(&WalPlanInput {
         geometry: facts.clusters.target.geometry(),
         source_history,
         source: &files,
         target: &facts.files.target,
-        redo: facts.fork.replay_start.redo,
+        redo,
         fork: facts.fork.divergence.lsn,
         available,
         own_files: facts.own_wal_files(),
@@ -275,7 +274,7 @@ fn missing_for_replay(facts: &Facts<'_>, names: &[String]) -> Result<(), WalErro
     }
     Err(WalError::MissingForReplay {
         names: missing,
-        redo: facts.fork.replay_start.redo,
+        redo: facts.fork.replay_start.checkpoint.redo,
         places: facts.wal.places(),
     })
 }

@@ -1,9 +1,8 @@
-//! Reports the point of divergence and the last common checkpoint, and determines where replay starts.
+//! Reports the point of divergence and the last common checkpoint.
 
 use jiff::Timestamp;
-use walparse::ControlFile;
 
-use crate::outcome::{CommonCheckpoint, Divergence};
+use crate::outcome::{CheckpointAt, Divergence};
 use crate::progress::{Event, Progress};
 
 /// Reports the point of divergence.
@@ -14,20 +13,9 @@ pub(super) fn announce_fork(progress: &dyn Progress, divergence: Divergence) {
 /// Reports the last common checkpoint, and when the search for it began and ended.
 pub(super) fn announce_checkpoint(
     progress: &dyn Progress,
-    checkpoint: &CommonCheckpoint,
+    checkpoint: &CheckpointAt,
     (since, until): (Timestamp, Timestamp),
 ) {
     progress.event(&Event::CommonCheckpoint(*checkpoint));
     progress.event(&Event::CheckpointSearch { since, until });
-}
-
-/// The checkpoint that replay starts from: the last common one, or the source's last one if that is older. The
-/// files of a standby, or of a server that has just been promoted, may be as old as its last restartpoint.
-pub(super) fn replay_start(common: CommonCheckpoint, source: &ControlFile) -> CommonCheckpoint {
-    let checkpoint = source.checkpoint();
-    if checkpoint.redo >= common.redo {
-        return common;
-    }
-    tracing::debug!("replay starts at the source's older checkpoint {}", source.checkpoint_lsn());
-    CommonCheckpoint { lsn: source.checkpoint_lsn(), redo: checkpoint.redo, timeline: checkpoint.timeline }
 }

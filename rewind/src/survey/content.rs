@@ -12,6 +12,7 @@ use walparse::{DatabaseDir, FileChanges, FileEvent, FileEventKind, Lsn, Timeline
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::plan::Clusters;
+use crate::wal::changed::WholeFiles;
 
 /// `wal_level = minimal` in WAL records.
 const MINIMAL: u32 = 0;
@@ -34,9 +35,35 @@ pub enum ContentError {
         /// How that is known.
         reason: &'static str,
     },
+    /// Pages that are torn by reading them from the running source could not be repaired.
+    #[error(
+        "full_page_writes was off on the source at {lsn}, after its last checkpoint, whose redo is {checkpoint}"
+    )]
+    FullPageWrites {
+        /// The record that says so.
+        lsn: Lsn,
+        /// The redo position of that checkpoint.
+        checkpoint: Lsn,
+    },
     /// The source wrote data without WAL.
-    #[error("wal_level is minimal on the source")]
-    WalLevelMinimal,
+    #[error("wal_level was minimal on the source at or after {start}, where replay would start")]
+    WalLevelMinimal {
+        /// Where replay would start.
+        start: Lsn,
+    },
+    /// Replay would copy a database from files that have changed since the source copied them.
+    #[error(
+        "the source copied database {} in tablespace {} to database {} in tablespace {} at {lsn}, and the copied files have changed since",
+        from.database, from.tablespace, to.database, to.tablespace
+    )]
+    CopiedDatabase {
+        /// The record of the copy.
+        lsn: Lsn,
+        /// The directory that was copied.
+        from: DatabaseDir,
+        /// The new directory.
+        to: DatabaseDir,
+    },
     /// Replay would point a tablespace's link to another directory.
     #[error(
         "tablespace {tablespace} is at {link:?} on the target, and replay of the WAL record at {lsn} would point it to {recorded:?}"
@@ -73,11 +100,17 @@ impl ContentError {
             ContentError::HintsNotLogged { .. } => {
                 "Changes of the target can be missed without them. Take a new base backup; for the next time, keep wal_log_hints = on or enable data checksums.".into()
             }
-            ContentError::WalLevelMinimal => {
-                "Set wal_level = replica on the source, and take a new base backup.".into()
+            ContentError::FullPageWrites { .. } => {
+                "Set full_page_writes = on on the source, run CHECKPOINT there, and run again.".into()
+            }
+            ContentError::WalLevelMinimal { .. } => {
+                "Set wal_level = replica on the source, restart it, run CHECKPOINT there, and run again: replay then starts at that checkpoint.".into()
+            }
+            ContentError::CopiedDatabase { .. } => {
+                "Replay from there would give the new database later contents. Run CHECKPOINT on the source, and run again (without --replay-from common): replay then starts after the copy.".into()
             }
             ContentError::Tablespace { .. } => {
-                "Two servers must not share a directory. Point the target's link to the directory in the record if that is the target's own, or take a new base backup.".into()
+                "Two servers must not share a directory. Run CHECKPOINT on the source, and run again: replay then starts after that record. Or point the target's link to the directory in the record, if that is the target's own.".into()
             }
             ContentError::OlderSource { .. } => {
                 "Is the target really the old primary? A rewind would discard the newer timeline. If that is what you want, give --allow-older-source.".into()
@@ -86,21 +119,31 @@ impl ContentError {
     }
 }
 
-/// What the target's WAL says about files and settings since replay's start.
+/// What WAL says about files and settings on both sides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Since<'a> {
-    /// Where replay starts.
+    /// The earliest position at which replay may start. What happened before it does not matter.
     pub(crate) start: Lsn,
     /// Where the histories part.
     pub(crate) fork: Lsn,
-    /// Common up to the fork, the target's own beyond.
+    /// The target's WAL: common up to the fork, its own beyond.
     pub(crate) target: &'a FileChanges,
+    /// The source's WAL.
+    pub(crate) source: &'a FileChanges,
+    /// The source's WAL was read from `start` on, because the target's was not. Otherwise it was read from the fork on.
+    pub(crate) source_has_common: bool,
 }
 
 impl Since<'_> {
     /// Events that both histories share.
     fn common(&self) -> impl Iterator<Item = &FileEvent> {
-        self.target.events.iter().filter(|event| event.lsn >= self.start && event.end <= self.fork)
+        let side = if self.source_has_common { self.source } else { self.target };
+        side.events.iter().filter(|event| event.lsn >= self.start && event.end <= self.fork)
+    }
+
+    /// Events of the source's own history.
+    fn theirs(&self) -> impl Iterator<Item = &FileEvent> {
+        self.source.events.iter().filter(|event| event.end > self.fork)
     }
 
     /// Events of the target's own history.
@@ -108,12 +151,49 @@ impl Since<'_> {
         self.target.events.iter().filter(|event| event.end > self.fork)
     }
 
-    /// Database directories that the target copied as files after the fork.
-    pub(crate) fn copied_on_target(&self) -> impl Iterator<Item = DatabaseDir> {
-        self.ours().filter_map(|event| match event.kind {
-            FileEventKind::CopyDatabase { to, .. } => Some(to),
-            _ => None,
-        })
+    /// Events of the source's history.
+    pub(crate) fn of_source(&self) -> impl Iterator<Item = &FileEvent> {
+        self.common().chain(self.theirs())
+    }
+
+    /// Events that replay goes through if it starts at `start`.
+    pub(crate) fn replayed_from(&self, start: Lsn) -> impl Iterator<Item = &FileEvent> {
+        self.of_source().filter(move |event| event.lsn >= start)
+    }
+
+    /// The files that must be copied whole. With `is_later`, replay starts at the source's newest checkpoint.
+    ///
+    /// Up to the fork both sides made the same changes, and the target has them on disk if it was shut down cleanly. If
+    /// it crashed, replay repeats them, unless it starts later.
+    pub(crate) fn whole_files(&self, is_later: bool) -> WholeFiles {
+        let after = if is_later { Lsn::INVALID } else { self.fork };
+        let sides = [self.target, self.source];
+        let created = sides.into_iter().flat_map(|side| &side.created).filter(|(_, end)| **end > after);
+        let mut whole = WholeFiles {
+            relations: created.map(|(relation, _)| *relation).collect(),
+            directories: self.ours().filter_map(copied_directory).collect(),
+            truncated: BTreeMap::new(),
+        };
+        // Replay truncates what the source truncated, unless it starts later.
+        let sides = if is_later { &sides[..] } else { &sides[..1] };
+        for (relation, truncation) in sides.iter().flat_map(|side| &side.truncated) {
+            if truncation.end > after {
+                let left = whole.truncated.entry(*relation).or_insert(truncation.blocks);
+                *left = truncation.blocks.min(*left);
+            }
+        }
+        if is_later {
+            whole.directories.extend(self.of_source().filter_map(copied_directory));
+        }
+        whole
+    }
+}
+
+/// The directory that a record makes as a copy of another one.
+fn copied_directory(event: &FileEvent) -> Option<DatabaseDir> {
+    match event.kind {
+        FileEventKind::CopyDatabase { to, .. } => Some(to),
+        _ => None,
     }
 }
 
@@ -160,8 +240,8 @@ pub(crate) fn check_hints(
     // What held from the fork to the first record of the target's own.
     let before = match since.common().filter_map(setting).last() {
         Some((_, _, wal_log_hints)) => Some(wal_log_hints),
-        // The source's control file has its setting since its start, which usually is that at the fork.
-        None => Some(source.wal_log_hints() || since.target.first_hint_image.is_some_and(|lsn| lsn < first)),
+        None if since.theirs().all(|event| setting(event).is_none()) => Some(source.wal_log_hints()),
+        None => since.target.first_hint_image.filter(|lsn| *lsn < first).map(|_| true),
     };
     match before {
         Some(true) => Ok(()),
@@ -170,23 +250,45 @@ pub(crate) fn check_hints(
     }
 }
 
-/// Checks that the source's WAL has all of its changes.
-pub(crate) fn check_wal_level(clusters: &Clusters) -> Result<(), ContentError> {
-    match clusters.source.wal_level() {
-        Some(WalLevel::Minimal) => Err(ContentError::WalLevelMinimal),
-        _ => Ok(()),
+/// Checks that pages read from the source can be repaired by replay from `start`, and that its WAL has all changes.
+///
+/// A page that is torn by reading it was being written, and so was changed after the source's last checkpoint: the first
+/// record since then must carry an image of it. That the last checkpoint itself saw full-page writes on is checked
+/// before.
+pub(crate) fn check_source_settings(
+    clusters: &Clusters,
+    since: &Since<'_>,
+    start: Lsn,
+) -> Result<(), ContentError> {
+    let checkpoint = clusters.source.checkpoint().redo;
+    let off = FileEventKind::FullPageWrites { are_on: false };
+    if let Some(event) = since.replayed_from(checkpoint).find(|event| event.kind == off) {
+        return Err(ContentError::FullPageWrites { lsn: event.lsn, checkpoint });
     }
+    let is_minimal = |event: &FileEvent| match event.kind {
+        FileEventKind::Settings { wal_level, .. } => Some(wal_level == MINIMAL),
+        _ => None,
+    };
+    let at_start = since.of_source().filter(|event| event.lsn < start).filter_map(is_minimal).last();
+    if clusters.source.wal_level() == Some(WalLevel::Minimal)
+        || at_start == Some(true)
+        || since.replayed_from(start).any(|event| is_minimal(event) == Some(true))
+    {
+        return Err(ContentError::WalLevelMinimal { start });
+    }
+    Ok(())
 }
 
-/// Checks that replay leaves the target's tablespace links as they are. Replay of a record that creates a tablespace
-/// points its link to the directory in the record, whoever uses that (`create_tablespace_directories`).
+/// Checks that replay from `start` leaves the target's tablespace links as they are. Replay of a record that creates a
+/// tablespace points its link to the directory in the record, whoever uses that (`create_tablespace_directories`).
 pub(crate) fn check_tablespaces(
     since: &Since<'_>,
+    start: Lsn,
     target: &Inventory,
     tablespace_dir: &str,
 ) -> Result<(), ContentError> {
     let mut created: BTreeMap<u32, (Lsn, &str)> = BTreeMap::new();
-    for event in since.common() {
+    for event in since.replayed_from(start) {
         match &event.kind {
             FileEventKind::CreateTablespace { tablespace, path } => {
                 created.insert(*tablespace, (event.lsn, path));

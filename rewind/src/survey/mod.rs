@@ -10,7 +10,8 @@ pub(crate) mod content;
 mod announce;
 mod files;
 pub(crate) mod input;
-mod check_content;
+mod copied_databases;
+mod replay;
 mod resume;
 mod target_side;
 
@@ -24,17 +25,17 @@ use crate::datadir::keep::Keep;
 use crate::datadir::label::BackupLabel;
 use crate::datadir::server::target_control;
 use crate::options::{Need, OlderSource, Options, RebuiltBlocks, SameTimeline};
-use crate::outcome::{CommonCheckpoint, Outcome};
+use crate::outcome::{CheckpointAt, Outcome};
 use crate::plan::{Clusters, Facts, Files, Fork};
 use crate::progress::Stage;
 use crate::source::Source;
-use crate::survey::announce::{announce_checkpoint, announce_fork, replay_start};
-use crate::survey::check_content::check_content;
-use crate::survey::content::{ContentError, Since};
+use crate::survey::announce::{announce_checkpoint, announce_fork};
+use crate::survey::content::ContentError;
 use crate::survey::divergence::{Found, Sides};
 use crate::survey::error::SurveyError;
 use crate::survey::files::{both_sides, join};
 use crate::survey::input::Input;
+use crate::survey::replay::Histories;
 use crate::target::external_files::ExternalFiles;
 use crate::wal::changed::ChangedBlocks;
 use crate::wal::history::{source_history, target_history};
@@ -196,23 +197,30 @@ fn facts<'a>(
     };
     check_direction(input.options, &checked)?;
     let Checked { clusters, source_history, wal, .. } = checked;
-    let common_checkpoint = CommonCheckpoint {
+    let common_checkpoint = CheckpointAt {
         lsn: diverged.checkpoint_lsn,
         redo: diverged.checkpoint.redo,
         timeline: diverged.checkpoint.timeline,
     };
     announce_checkpoint(input.progress, &common_checkpoint, search_time);
     let files = files?;
-    let replay_start = replay_start(common_checkpoint, &clusters.source);
-    let since = Since { start: replay_start.redo, fork: divergence.lsn, target: &scan.files };
-    let whole = check_content(input, &clusters, &since, &files.target)?;
     let mut changed = ChangedBlocks {
         named: diverged.page_map,
         rebuilt: diverged.rebuilt,
         since: diverged.since,
         fork: divergence.lsn,
     };
-    changed.add_whole_files(&whole, &files.target, &clusters.target);
+    let histories = Histories {
+        source_history: &source_history,
+        clusters: &clusters,
+        wal: &wal,
+        target_files: &files.target,
+        common: common_checkpoint,
+        fork: divergence.lsn,
+        read_since: Some(diverged.since),
+        target_changes: &scan.files,
+    };
+    let replay_start = replay::choose(input, &histories, &mut changed)?;
     let external = ExternalFiles::of_target(
         input.target.root(),
         clusters.target.version(),

@@ -3,17 +3,18 @@
 use std::sync::atomic::AtomicBool;
 
 use jiff::Timestamp;
-use walparse::TimelineHistory;
+use walparse::{FileChanges, TimelineHistory};
 
 use crate::clock::Clock;
 use crate::datadir::keep::Keep;
 use crate::options::Delta;
 use crate::outcome::Divergence;
 use crate::plan::{Clusters, Facts, Files, Fork, Resumed};
-use crate::survey::announce::{announce_checkpoint, announce_fork, replay_start};
+use crate::survey::announce::{announce_checkpoint, announce_fork};
 use crate::survey::error::SurveyError;
 use crate::survey::files::both_sides;
 use crate::survey::input::Input;
+use crate::survey::replay::{self, Histories};
 use crate::survey::{divergence, preflight, target_side};
 use crate::target::journal::Journal;
 use crate::wal::error::WalError;
@@ -56,19 +57,32 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     announce_fork(input.progress, divergence);
     announce_checkpoint(input.progress, &common_checkpoint, search_time);
     let original = journal.original(found.target.clone(), &found.source, version);
+    let mut changed = journal.changed.clone();
+    let histories = Histories {
+        source_history: &source_history,
+        clusters: &clusters,
+        wal: &wal,
+        target_files: &original,
+        common: common_checkpoint,
+        fork: divergence.lsn,
+        // The target's WAL may be gone. The first run has checked its changes, and the journal has their blocks.
+        read_since: None,
+        target_changes: &FileChanges::default(),
+    };
+    let replay_start = replay::choose(input, &histories, &mut changed)?;
     let resumed = Resumed {
         present_files: found.target,
         own_wal_files: journal.wal_files,
         keep_diverged: journal.keep_diverged,
+        has_more_blocks: changed != journal.changed,
     };
-    let replay_start = replay_start(common_checkpoint, &clusters.source);
     let fork = Fork {
         replay_start,
         source_history,
         divergence,
         common_checkpoint,
         search_time,
-        changed: journal.changed,
+        changed,
         verified: None,
         scanned: (0, 0),
     };

@@ -23,7 +23,7 @@ use walparse::{
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::options::KeepDiverged;
-use crate::outcome::{CommonCheckpoint, Divergence};
+use crate::outcome::{CheckpointAt, Divergence};
 use crate::target::external_files::ExternalFiles;
 use crate::target::{Target, TargetError, unfinished_path};
 use crate::wal::changed::ChangedBlocks;
@@ -68,7 +68,7 @@ pub(crate) struct Journal {
     pub(crate) history: Vec<u8>,
     pub(crate) divergence: Divergence,
     /// The last common checkpoint, as found in the target's WAL.
-    pub(crate) checkpoint: CommonCheckpoint,
+    pub(crate) checkpoint: CheckpointAt,
     pub(crate) changed: ChangedBlocks,
     /// Files outside the data directory, as named by the configuration that the rewind replaces.
     pub(crate) outside: ExternalFiles,
@@ -130,11 +130,13 @@ pub(crate) struct NewJournal<'a> {
     pub(crate) control: &'a ControlFile,
     pub(crate) history: &'a TimelineHistory,
     pub(crate) divergence: Divergence,
-    pub(crate) checkpoint: CommonCheckpoint,
+    pub(crate) checkpoint: CheckpointAt,
     pub(crate) changed: &'a ChangedBlocks,
     pub(crate) outside: &'a ExternalFiles,
     /// The target's files.
     pub(crate) files: &'a Inventory,
+    /// The names of the target's own WAL files, if `files` has those of an earlier run, too.
+    pub(crate) own_wal_files: Option<&'a BTreeSet<String>>,
     pub(crate) fetch_bytes: u64,
     pub(crate) keep: &'a [String],
     pub(crate) keep_diverged: Option<&'a KeepDiverged>,
@@ -214,7 +216,10 @@ impl NewJournal<'_> {
             keep_diverged: self.keep_diverged,
             fetch_bytes: self.fetch_bytes,
             relation_files: RelationFiles(self.files, version),
-            wal_files: files.filter_map(|(path, _)| path.as_str()?.strip_prefix(&wal_dir)).collect(),
+            wal_files: match self.own_wal_files {
+                Some(names) => names.iter().map(String::as_str).collect(),
+                None => files.filter_map(|(path, _)| path.as_str()?.strip_prefix(&wal_dir)).collect(),
+            },
         };
         let mut measured = Measured::default();
         serde_json::to_writer(&mut measured, &body)?;
@@ -315,7 +320,7 @@ impl Journal {
             control,
             history: from_hex(&body.history).ok_or("invalid history")?,
             divergence: Divergence { lsn: Lsn(body.divergence.0), timeline: TimelineId(body.divergence.1) },
-            checkpoint: CommonCheckpoint { lsn: Lsn(lsn), redo: Lsn(redo), timeline: TimelineId(timeline) },
+            checkpoint: CheckpointAt { lsn: Lsn(lsn), redo: Lsn(redo), timeline: TimelineId(timeline) },
             changed,
             outside: body.outside,
             fetch_bytes: body.fetch_bytes,
@@ -406,14 +411,11 @@ mod tests {
             control: &control(),
             history: &TimelineHistory::parse(TimelineId(2), b"1\t0/1\tx\n").unwrap(),
             divergence: Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) },
-            checkpoint: CommonCheckpoint {
-                lsn: Lsn(0x400_0060),
-                redo: Lsn(0x400_0028),
-                timeline: TimelineId(1),
-            },
+            checkpoint: CheckpointAt { lsn: Lsn(0x400_0060), redo: Lsn(0x400_0028), timeline: TimelineId(1) },
             changed: &changed(),
             outside: &ExternalFiles::default(),
             files,
+            own_wal_files: None,
             fetch_bytes: 1 << 20,
             keep: &["x".into()],
             keep_diverged: None,

@@ -80,7 +80,7 @@ mod tests {
     use walparse::{ControlFile, TimelineHistory, TimelineId};
 
     use super::*;
-    use crate::outcome::{CommonCheckpoint, Divergence};
+    use crate::outcome::{CheckpointAt, Divergence};
     use crate::target::Target;
     use crate::target::external_files::ExternalFiles;
     use crate::target::journal::NewJournal;
@@ -109,10 +109,11 @@ mod tests {
             control: &control,
             history: &TimelineHistory::of_first(TimelineId(1)),
             divergence: Divergence { lsn: Lsn(200), timeline: TimelineId(1) },
-            checkpoint: CommonCheckpoint { lsn: Lsn(150), redo: Lsn(100), timeline: TimelineId(1) },
+            checkpoint: CheckpointAt { lsn: Lsn(150), redo: Lsn(100), timeline: TimelineId(1) },
             changed: &made.changed,
             outside: &ExternalFiles::default(),
             files: &made.target,
+            own_wal_files: None,
             fetch_bytes: 0,
             keep: &[],
             keep_diverged: None,

@@ -5,6 +5,7 @@
 //! not end earlier. Another source may require another replay; then these blocks are copied like all others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use walparse::{BlockNumber, ControlFile, DatabaseDir, Lsn, PageMap, RelSegment, Relation, RelationBlocks};
 
@@ -42,12 +43,12 @@ impl ChangedBlocks {
 /// Relation files about which records do not say everything: all their blocks may differ.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WholeFiles {
-    /// Relations of which either side created a file after the fork. Both sides may have used the same file number, and
-    /// no record refers to pages that are still empty.
+    /// Relations of which a file was created. Both sides may have used the same file number, and no record refers to
+    /// pages that are still empty.
     pub(crate) relations: BTreeSet<Relation>,
-    /// Database directories that the target copied as files after the fork.
+    /// Database directories that were copied as files.
     pub(crate) directories: Vec<DatabaseDir>,
-    /// Relations that the target truncated after the fork, with the number of blocks that remained. No record refers to
+    /// Relations that were truncated, with the number of blocks that remained. No record refers to
     /// pages that were added again and are still empty.
     pub(crate) truncated: BTreeMap<Relation, BlockNumber>,
 }
@@ -67,21 +68,40 @@ impl ChangedBlocks {
     /// Adds every block of `whole` that the target's files have. `files` are the target's as they were before any
     /// rewind, `control` its control file.
     pub(crate) fn add_whole_files(&mut self, whole: &WholeFiles, files: &Inventory, control: &ControlFile) {
-        let (block_size, per_segment) = (u64::from(control.block_size()), control.relation_segment_blocks());
-        for (path, kind) in files.entries() {
-            let EntryKind::File { size } = kind else { continue };
-            let file = path.as_str().and_then(|path| RelSegment::parse(path, control.version()));
-            let Some((file, from)) = file.and_then(|file| Some((file, whole.first_block(file.relation)?)))
-            else {
-                continue;
-            };
-            let first = file.segment.saturating_mul(per_segment);
-            let blocks = size.div_ceil(block_size).min(u64::from(per_segment)) as u32;
+        for (file, blocks) in relation_files(files, control) {
+            let Some(from) = whole.first_block(file.relation) else { continue };
             let mut all = RelationBlocks::new();
-            all.insert_range(first.max(from)..first.saturating_add(blocks));
+            all.insert_range(blocks.start.max(from)..blocks.end);
             self.named.insert_all(file.relation, all);
         }
     }
+
+    /// The bytes of the blocks of `more` that the target's files have and that are not in this map.
+    pub(crate) fn bytes_missing(&self, more: &PageMap, files: &Inventory, control: &ControlFile) -> u64 {
+        let mut missing = 0;
+        for (file, blocks) in relation_files(files, control) {
+            let Some(more) = more.blocks(file.relation) else { continue };
+            let named = self.named.blocks(file.relation);
+            let is_named = |block| named.is_some_and(|named| named.contains(block));
+            missing += more.range(blocks).filter(|block| !is_named(*block)).count() as u64;
+        }
+        missing * u64::from(control.block_size())
+    }
+}
+
+/// The relation files among `files`, with the numbers of their blocks. `control` is their cluster's control file.
+fn relation_files<'a>(
+    files: &'a Inventory,
+    control: &'a ControlFile,
+) -> impl Iterator<Item = (RelSegment, Range<u32>)> + 'a {
+    let (block_size, per_segment) = (u64::from(control.block_size()), control.relation_segment_blocks());
+    files.entries().iter().filter_map(move |(path, kind)| {
+        let EntryKind::File { size } = kind else { return None };
+        let file = RelSegment::parse(path.as_str()?, control.version())?;
+        let first = file.segment.saturating_mul(per_segment);
+        let blocks = size.div_ceil(block_size).min(u64::from(per_segment)) as u32;
+        Some((file, first..first.saturating_add(blocks)))
+    })
 }
 
 #[cfg(test)]

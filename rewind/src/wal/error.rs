@@ -55,6 +55,9 @@ pub enum WalError {
     /// The target's WAL could not be read.
     #[error("could not read the WAL of the target")]
     Scan(#[source] ScanError),
+    /// The source's WAL from the fork on could not be read.
+    #[error("could not read the WAL of the source")]
+    ScanSource(#[source] ScanError),
     /// The WAL on the rewound target does not reach from redo to minRecoveryPoint.
     #[error("the WAL copied to the target is incomplete")]
     Incomplete(#[source] ScanError),
@@ -147,6 +150,7 @@ impl WalError {
                 "No server can have so much WAL. Is this the right source? If it is, take a new base backup.".into()
             }
             WalError::Incomplete(_)
+            | WalError::ScanSource(_)
             | WalError::Fetch { .. }
             | WalError::Vanished { .. }
             | WalError::SourceEnd { .. }

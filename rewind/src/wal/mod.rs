@@ -3,6 +3,7 @@
 pub(crate) mod history;
 pub(crate) mod target;
 pub(crate) mod source;
+pub(crate) mod replay;
 pub mod archive;
 pub(crate) mod changed;
 pub(crate) mod error;

@@ -103,20 +103,17 @@ impl Fold {
             let checkpoint = checkpoint.ok_or(undecodable(WalFault::Fragment("checkpoint too short")))?;
             self.checkpoint = Some((record.lsn, checkpoint));
         }
-        self.changes.files.add(
-            (record.lsn, record.end),
-            header,
-            payload.main_data,
-            request.geometry.version,
-            record.end > request.files_since,
-        );
+        self.changes.files.add((record.lsn, record.end), header, payload.main_data, request.geometry.version);
         if rmgr::may_copy_files(header, request.geometry.version) {
             self.changes.prove_no_more();
         }
-        if request.unknown_changes == UnknownChanges::Refuse
-            && header.is_special_relation_update()
+        if header.is_special_relation_update()
             && !rmgr::is_known_relation_change(header, request.geometry.version)
         {
+            if request.unknown_changes == UnknownChanges::Ignore {
+                self.changes.files.first_unknown.get_or_insert(record.lsn);
+                return Ok(());
+            }
             return Err(ScanError::UnknownRelationChange {
                 lsn: record.lsn,
                 rmid: header.rmid,

@@ -108,7 +108,7 @@ pub fn scan<S: SegmentStore + ?Sized>(
     let scanner = Scanner { store, request, progress };
     let size = request.geometry.segment_size;
     let lowest = size.segment_of(request.fork.min(request.newest_checkpoint));
-    let mut above = scanner.forward(lowest)?;
+    let mut above = scanner.forward(size.start_of(lowest))?;
     let mut scan = Scan {
         end: above.stop.position,
         stop: above.stop,
@@ -140,6 +140,64 @@ pub fn scan<S: SegmentStore + ?Sized>(
     Ok(scan)
 }
 
+/// What the records of a stretch of WAL changed.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct Stretch {
+    /// The end of the last record.
+    pub end: Lsn,
+    /// Why reading stopped; its position is `end`.
+    pub stop: WalEnd,
+    /// Every main-fork block that a record refers to.
+    pub page_map: PageMap,
+    /// What the records say about files.
+    pub files: FileChanges,
+    /// The number of records read.
+    pub records: u64,
+    /// The bytes of WAL read.
+    pub bytes: u64,
+}
+
+/// Reads the WAL from `start`, which must be the start of a record or of a segment, to the end that `request` describes.
+/// Neither the fork nor the checkpoint of the request matters. `progress` as for [`scan`].
+///
+/// # Errors
+/// WAL that is needed is missing, ends too early or is damaged; or a record has an unknown effect.
+///
+/// # Examples
+/// ```
+/// use walparse::scan::{ScanRequest, scan_stretch};
+/// # use walparse::testing::{BlockSpec, RecordSpec, WalBuilder, small_geometry};
+/// use walparse::{BlockNumber, Lsn, Relation, Version};
+///
+/// # let geometry = small_geometry(Version::find(1800, 202_506_291).unwrap());
+/// # let table = Relation { tablespace: 1663, database: 5, number: 16384 };
+/// # let mut wal = WalBuilder::new(geometry);
+/// # wal.checkpoint(Lsn(0x10_0028));
+/// # let redo = wal.position();
+/// # wal.append(&RecordSpec { rmid: 10, blocks: vec![BlockSpec::part(table, BlockNumber(7))], ..Default::default() });
+/// // `wal` holds a record at `redo` that changes block 7 of `table`.
+/// let request = ScanRequest::new(geometry, redo, redo, wal.position());
+/// let found = scan_stretch(&wal, &request, redo, &|_bytes| {})?;
+///
+/// assert_eq!((found.end, found.records), (wal.position(), 1));
+/// assert!(found.page_map.contains(table, BlockNumber(7)));
+/// # Ok::<(), walparse::scan::ScanError>(())
+/// ```
+pub fn scan_stretch<S: SegmentStore + ?Sized>(
+    store: &S,
+    request: &ScanRequest,
+    start: Lsn,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Stretch, ScanError> {
+    // Without a fork, no record is taken for the checkpoint from which blocks count.
+    let request = ScanRequest { fork: Lsn(u64::MAX), ..*request };
+    let found = Scanner { store, request: &request, progress }.forward(start)?;
+    let (page_map, _, files) = found.changes.into_parts();
+    let Found { stop, records, bytes, .. } = found;
+    Ok(Stretch { end: stop.position, stop, page_map, files, records, bytes })
+}
+
 struct Scanner<'a, S: SegmentStore + ?Sized> {
     store: &'a S,
     request: &'a ScanRequest,
@@ -147,11 +205,11 @@ struct Scanner<'a, S: SegmentStore + ?Sized> {
 }
 
 impl<S: SegmentStore + ?Sized> Scanner<'_, S> {
-    /// Reads from `lowest` to the end of the WAL. If the checkpoint is found, the changes are only those of
-    /// later segments.
-    fn forward(&self, lowest: SegmentNo) -> Result<Found, ScanError> {
+    /// Reads from `start`, where a segment or a record starts, to the end of the WAL. If the checkpoint is found, the
+    /// changes are only those of later segments.
+    fn forward(&self, start: Lsn) -> Result<Found, ScanError> {
+        let lowest = self.request.geometry.segment_size.segment_of(start);
         let highest = self.end_finder().highest(lowest)?;
-        let start = self.request.geometry.segment_size.start_of(lowest);
         let mut chain = Chain::new(&self.request.geometry);
         let end = self.chain(&mut chain, start, highest, |found, has_checkpoint| {
             // Without a fork there is nothing to read again.

@@ -22,8 +22,6 @@ pub struct ScanRequest {
     pub unknown_changes: UnknownChanges,
     /// What to do about blocks that replay rebuilds.
     pub rebuilt: RebuiltBlocks,
-    /// Relations that were created or truncated count if their record ends after this position.
-    pub files_since: Lsn,
 }
 
 impl ScanRequest {
@@ -42,7 +40,6 @@ impl ScanRequest {
             end: EndOfWal::Known,
             unknown_changes: UnknownChanges::Refuse,
             rebuilt: RebuiltBlocks::Ignore,
-            files_since: fork,
         }
     }
 
@@ -86,7 +83,8 @@ pub enum RebuiltBlocks {
 pub enum UnknownChanges {
     /// Fail: what they changed is missing from the page map.
     Refuse,
-    /// Continue: the caller does not need a complete page map.
+    /// Continue: the caller does not need a complete page map, or looks at
+    /// [`FileChanges::first_unknown`](crate::FileChanges::first_unknown).
     Ignore,
 }
 

@@ -32,7 +32,6 @@ const PROVE: RebuiltBlocks = RebuiltBlocks::Prove { replay_limit: Lsn(u64::MAX) 
 /// A request without positions.
 fn request() -> ScanRequest {
     ScanRequest {
-        files_since: Lsn::INVALID,
         geometry: geometry(),
         fork: Lsn::INVALID,
         newest_checkpoint: Lsn::INVALID,
@@ -233,7 +232,6 @@ proptest! {
         let newest = *newest.get(&checkpoints);
         let replay_limit = limit.map_or(Lsn(u64::MAX), |limit| *limit.get(&starts));
         let request = ScanRequest {
-            files_since: Lsn::INVALID,
             fork,
             newest_checkpoint: newest,
             required_end: newest,
@@ -256,7 +254,6 @@ proptest! {
             wal.remove(SegmentNo(missing));
         }
         let request = ScanRequest {
-            files_since: Lsn::INVALID,
             fork: checkpoints[0].advance(8),
             newest_checkpoint: checkpoints[0],
             required_end: checkpoints[0],
@@ -284,7 +281,6 @@ fn the_common_checkpoint_is_before_the_fork_and_not_after_the_newest_one() {
     let (wal, checkpoints) = long_wal();
     let find = |fork: Lsn, newest: Lsn| {
         let request = ScanRequest {
-            files_since: Lsn::INVALID,
             geometry: geometry(),
             fork,
             newest_checkpoint: newest,
@@ -305,7 +301,6 @@ fn the_common_checkpoint_is_before_the_fork_and_not_after_the_newest_one() {
 fn valid_wal_after_a_damaged_record_is_an_error_only_after_a_crash() {
     let (mut wal, checkpoints) = long_wal();
     let request = |end| ScanRequest {
-        files_since: Lsn::INVALID,
         geometry: geometry(),
         fork: checkpoints[0].advance(1),
         newest_checkpoint: checkpoints[0],
@@ -329,7 +324,6 @@ fn valid_wal_after_a_damaged_record_is_an_error_only_after_a_crash() {
 fn missing_and_damaged_segments_are_reported() {
     let (wal, checkpoints) = long_wal();
     let request = ScanRequest {
-        files_since: Lsn::INVALID,
         geometry: geometry(),
         fork: checkpoints[1],
         newest_checkpoint: checkpoints[5],
@@ -365,7 +359,6 @@ fn missing_and_damaged_segments_are_reported() {
 fn a_missing_segment_of_a_crashed_server_is_not_the_end() {
     let (mut wal, checkpoints) = long_wal();
     let request = ScanRequest {
-        files_since: Lsn::INVALID,
         geometry: geometry(),
         fork: checkpoints[0].advance(1),
         newest_checkpoint: checkpoints[0],
@@ -388,7 +381,6 @@ fn a_missing_segment_of_a_crashed_server_is_not_the_end() {
 fn unknown_relation_changes_stop_the_scan() {
     let (mut wal, checkpoints) = long_wal();
     let request = |wal: &WalBuilder| ScanRequest {
-        files_since: Lsn::INVALID,
         geometry: geometry(),
         fork: checkpoints[1],
         newest_checkpoint: checkpoints[0],

@@ -123,6 +123,18 @@ pub(crate) struct RewindArgs {
     #[arg(short = 'R', long, overrides_with = "write_recovery_conf", help_heading = "Behavior")]
     pub(crate) write_recovery_conf: bool,
 
+    /// Where replay starts: at the last common checkpoint, at the source's newest checkpoint, or where the target is
+    /// expected to stream sooner
+    #[arg(
+        long,
+        value_enum,
+        value_name = "CHECKPOINT",
+        default_value = "auto",
+        overrides_with = "replay_from"
+    )]
+    #[arg(help_heading = "Behavior")]
+    pub(crate) replay_from: ReplayFromChoice,
+
     /// Copy every block that the target changed, even those that replay restores
     #[arg(long, overrides_with = "copy_all_changed", help_heading = "Behavior")]
     pub(crate) copy_all_changed: bool,
@@ -178,6 +190,17 @@ pub(crate) struct RewindArgs {
 pub(crate) enum SyncMethod {
     Fsync,
     Syncfs,
+}
+
+/// Where replay starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ReplayFromChoice {
+    /// Where the target is expected to stream sooner
+    Auto,
+    /// At the last common checkpoint
+    Common,
+    /// At the source's newest checkpoint, if it is later
+    Newest,
 }
 
 /// When files are compared instead of being copied whole.

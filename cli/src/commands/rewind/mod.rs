@@ -13,11 +13,12 @@ use kbrecover_hooks::SingleUserServer;
 use kbrecover_rewind::conninfo::Conninfo;
 use kbrecover_rewind::{
     Delta, KeepDiverged, KeepRules, MissingWal, Mode, OlderSource, Options, Outcome, RebuiltBlocks,
-    RecoveryConf, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
+    RecoveryConf, ReplayFrom, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice,
+    UncleanTarget,
 };
 
 use args::SyncMethod;
-pub(crate) use args::{DeltaChoice, RewindArgs};
+pub(crate) use args::{DeltaChoice, ReplayFromChoice, RewindArgs};
 
 use crate::failure::{Failed, SetupError};
 use crate::faults;
@@ -69,18 +70,25 @@ fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
     Ok(kbrecover_rewind::run(&options, &*progress)?)
 }
 
+/// The source that the options name.
+fn source(args: &RewindArgs, persona: &Persona) -> Result<SourceChoice, SetupError> {
+    match (&args.source_data, &args.source_server) {
+        (Some(_), Some(_)) => Err(SetupError::TwoSources),
+        (None, None) => Err(SetupError::NoSource),
+        (Some(_), None) if args.write_recovery_conf => Err(SetupError::NoServerForRecoveryConf),
+        (Some(directory), None) => Ok(SourceChoice::Directory(directory.clone())),
+        (None, Some(text)) => {
+            Ok(SourceChoice::Server(Box::new(Conninfo::parse(text, &persona.environment)?)))
+        }
+    }
+}
+
 /// The engine's options.
 ///
 /// # Errors
 /// Options that are missing, contradict each other or cannot be parsed.
 fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> {
-    let source = match (&args.source_data, &args.source_server) {
-        (Some(_), Some(_)) => return Err(SetupError::TwoSources),
-        (None, None) => return Err(SetupError::NoSource),
-        (Some(_), None) if args.write_recovery_conf => return Err(SetupError::NoServerForRecoveryConf),
-        (Some(directory), None) => SourceChoice::Directory(directory.clone()),
-        (None, Some(text)) => SourceChoice::Server(Box::new(Conninfo::parse(text, &persona.environment)?)),
-    };
+    let source = source(args, persona)?;
     let target = args.target_data.clone().ok_or(SetupError::NoTarget)?;
     let restore_command = match &args.restore_command {
         Some(command) => RestoreCommand::Given(command.clone()),
@@ -126,6 +134,11 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
     options.keep_diverged =
         args.keep_diverged.clone().map(|directory| KeepDiverged::new(directory, args.keep_diverged_blocks));
     options.archive_ready = args.archive_ready;
+    options.replay_from = match args.replay_from {
+        ReplayFromChoice::Auto => ReplayFrom::Auto,
+        ReplayFromChoice::Common => ReplayFrom::Common,
+        ReplayFromChoice::Newest => ReplayFrom::Newest,
+    };
     options.rebuilt_blocks = if args.copy_all_changed { RebuiltBlocks::Copy } else { RebuiltBlocks::Leave };
     options.sync = match args.sync_method {
         _ if args.no_sync => SyncChoice::Off,

@@ -1,0 +1,233 @@
+//! Where replay on the rewound target starts, and what must be copied because that replay does not restore it.
+//!
+//! Replay can start at the last common checkpoint, as after `pg_rewind`, or at the source's newest checkpoint. A
+//! rewound directory is a base backup of which a part was already there, and a base backup may start at any checkpoint
+//! of the source that was complete before the first byte was copied. A later start needs more blocks, those that the
+//! source has changed up to that checkpoint, and less WAL: none before it is copied or replayed.
+//!
+//! In either case the source's WAL is read, before the target is marked, for what the rules of [`content`] depend on.
+
+use walparse::{
+    ClusterState, ControlFile, FileChanges, FileEvent, FileEventKind, Lsn, PageMap, TimelineHistory,
+};
+
+use crate::datadir::config::Configuration;
+use crate::datadir::inventory::Inventory;
+use crate::options::ReplayFrom;
+use crate::outcome::{CheckpointAt, ReplayEstimate, ReplayStart};
+use crate::plan::{Clusters, available_wal};
+use crate::progress::Event;
+use crate::survey::content::{self, ContentError, Since};
+use crate::survey::copied_databases::check_copied_databases;
+use crate::survey::error::SurveyError;
+use crate::survey::input::Input;
+use crate::wal::changed::ChangedBlocks;
+use crate::wal::error::WalError;
+use crate::wal::replay::ReplayWal;
+use crate::wal::source::SourceWal;
+use crate::wal::target::TargetWal;
+
+/// Below this much WAL between the two checkpoints, replay starts at the common one: the wait is short either way.
+const WORTH_A_LATER_START: u64 = 64 << 20;
+
+/// What replay depends on.
+pub(super) struct Histories<'a> {
+    pub(super) source_history: &'a TimelineHistory,
+    pub(super) clusters: &'a Clusters,
+    /// The target's WAL.
+    pub(super) wal: &'a TargetWal<'a>,
+    /// Its files before any rewind.
+    pub(super) target_files: &'a Inventory,
+    pub(super) common: CheckpointAt,
+    /// Where the histories part.
+    pub(super) fork: Lsn,
+    /// The position from which on the target's WAL was read; `None` if it was not read.
+    pub(super) read_since: Option<Lsn>,
+    /// What that WAL says about files.
+    pub(super) target_changes: &'a FileChanges,
+}
+
+impl<'a> Histories<'a> {
+    /// The source's WAL from `redo` on.
+    fn replay_wal(&self, input: Input<'a>, redo: Lsn) -> Result<ReplayWal<'a>, WalError> {
+        let geometry = self.clusters.source.geometry();
+        let source = SourceWal { source: input.source, history: self.source_history, geometry };
+        let available = available_wal(input.source, &self.clusters.source, self.source_history)?;
+        let wal =
+            ReplayWal { source, target: self.wal, fork: self.fork, available, stop: &input.options.stop };
+        wal.check_extent(redo)?;
+        Ok(wal)
+    }
+}
+
+/// Chooses where replay starts, and adds to `changed` what must be copied for it.
+///
+/// # Errors
+/// The source's WAL cannot be read, or replay would not surely make the target's content the source's.
+pub(super) fn choose(
+    input: Input<'_>,
+    histories: &Histories<'_>,
+    changed: &mut ChangedBlocks,
+) -> Result<ReplayStart, SurveyError> {
+    let (source, target) = (&histories.clusters.source, &histories.clusters.target);
+    let common = common_start(histories.common, source);
+    let source_has_common = histories.read_since.is_none_or(|since| since > common.redo);
+    let wal = histories.replay_wal(input, common.redo)?;
+    let size = source.geometry().segment_size;
+    let from = if source_has_common {
+        common.redo
+    } else {
+        common.redo.max(size.start_of(size.segment_of(histories.fork)))
+    };
+    let theirs = Theirs::read(&wal, from, newest_start(common, histories.fork, source))?;
+    let since = Since {
+        start: common.redo,
+        fork: histories.fork,
+        target: histories.target_changes,
+        source: &theirs.files,
+        source_has_common,
+    };
+    content::check_hints(histories.clusters, &since, own_setting(input, histories.clusters))?;
+
+    let newest_estimate = theirs.newest.map(|newest| {
+        let more = changed.bytes_missing(&theirs.page_map, histories.target_files, target);
+        ReplayEstimate::new(newest.redo, wal.available, more)
+    });
+    let common_estimate = ReplayEstimate::new(common.redo, wal.available, 0);
+    let mut choice = ReplayStart::new(common, common_estimate, newest_estimate);
+    let rules = Rules { histories, since: &since, wal: &wal };
+    let newest = theirs.newest.filter(|_| theirs.files.first_unknown.is_none());
+    if let Some(newest) = newest
+        && rules.takes(newest, input.options.replay_from, &choice)?
+    {
+        choice.checkpoint = newest;
+    }
+    rules.check(choice.checkpoint.redo)?;
+    let is_later = choice.checkpoint.redo > common.redo;
+    if is_later {
+        changed.named.merge(theirs.page_map);
+    }
+    changed.add_whole_files(&since.whole_files(is_later), histories.target_files, target);
+    input.progress.event(&Event::ReplayStart(choice));
+    Ok(choice)
+}
+
+/// The last common checkpoint, or the source's last one if that is older. The files of a standby, or of a server that
+/// has just been promoted, may be as old as its last restartpoint.
+fn common_start(common: CheckpointAt, source: &ControlFile) -> CheckpointAt {
+    let newest = last_checkpoint(source);
+    if newest.redo >= common.redo {
+        return common;
+    }
+    tracing::debug!("replay starts at the source's older checkpoint {}", newest.lsn);
+    newest
+}
+
+/// The source's last checkpoint, if it is one of its own history.
+fn newest_start(common: CheckpointAt, fork: Lsn, source: &ControlFile) -> Option<CheckpointAt> {
+    let newest = last_checkpoint(source);
+    (newest.redo >= fork && newest.redo > common.redo).then_some(newest)
+}
+
+fn last_checkpoint(control: &ControlFile) -> CheckpointAt {
+    let checkpoint = control.checkpoint();
+    CheckpointAt { lsn: control.checkpoint_lsn(), redo: checkpoint.redo, timeline: checkpoint.timeline }
+}
+
+/// Whether the target is expected to stream sooner if replay starts at the source's newest checkpoint.
+fn is_sooner(estimates: &ReplayStart) -> bool {
+    estimates.newest.is_some_and(|newest| newest.seconds() < estimates.common.seconds())
+}
+
+/// What the source's WAL says.
+struct Theirs {
+    /// Its newest checkpoint, if replay may start there.
+    newest: Option<CheckpointAt>,
+    /// The blocks that it has changed up to that checkpoint.
+    page_map: PageMap,
+    /// What it says about files, up to its end.
+    files: FileChanges,
+}
+
+impl Theirs {
+    fn read(wal: &ReplayWal<'_>, from: Lsn, newest: Option<CheckpointAt>) -> Result<Theirs, WalError> {
+        let mut theirs = Theirs { newest, page_map: PageMap::new(), files: FileChanges::default() };
+        let mut from = from;
+        if let Some(newest) = newest {
+            let before = wal.read(from, newest.redo)?;
+            (theirs.page_map, theirs.files, from) = (before.page_map, before.files, newest.redo);
+        }
+        if wal.available > from {
+            theirs.files.append(wal.read_to_end(from)?.files);
+        }
+        Ok(theirs)
+    }
+}
+
+/// The rules, and what they are applied to.
+struct Rules<'a> {
+    histories: &'a Histories<'a>,
+    since: &'a Since<'a>,
+    wal: &'a ReplayWal<'a>,
+}
+
+impl Rules<'_> {
+    /// Checks that replay from `start` makes the target's content the source's.
+    fn check(&self, start: Lsn) -> Result<(), SurveyError> {
+        let clusters = self.histories.clusters;
+        content::check_source_settings(clusters, self.since, start)?;
+        let tablespace_dir = clusters.target.version().names().tablespace_dir;
+        content::check_tablespaces(self.since, start, self.histories.target_files, tablespace_dir)?;
+        check_copied_databases(self.wal, self.since, start)
+    }
+
+    /// Whether replay starts at the source's newest checkpoint.
+    fn takes(
+        &self,
+        newest: CheckpointAt,
+        choice: ReplayFrom,
+        estimates: &ReplayStart,
+    ) -> Result<bool, SurveyError> {
+        let common = estimates.checkpoint.redo;
+        let copies = |event: &FileEvent| match event.kind {
+            FileEventKind::CopyDatabase { to, from } if event.lsn < newest.redo => {
+                Some((event.lsn, from, to))
+            }
+            _ => None,
+        };
+        let copied = self.since.replayed_from(common).find_map(copies);
+        match (choice, copied) {
+            (ReplayFrom::Newest, _) | (ReplayFrom::Auto, Some(_)) => Ok(true),
+            (ReplayFrom::Common, Some((lsn, from, to))) => {
+                Err(ContentError::CopiedDatabase { lsn, from, to }.into())
+            }
+            (ReplayFrom::Common, None) => Ok(false),
+            (ReplayFrom::Auto, None) => match self.check(common) {
+                Ok(()) => Ok(newest.redo.0 - common.0 >= WORTH_A_LATER_START && is_sooner(estimates)),
+                Err(SurveyError::Content(_)) => Ok(true),
+                Err(error) => Err(error),
+            },
+        }
+    }
+}
+
+/// `wal_log_hints` of a target that was a standby, as far as its configuration is found. The control file of a standby
+/// has its primary's.
+fn own_setting(input: Input<'_>, clusters: &Clusters) -> Option<bool> {
+    let control = &clusters.target;
+    if !matches!(control.state(), ClusterState::InArchiveRecovery | ClusterState::ShutDownInRecovery) {
+        return None;
+    }
+    let config_file = input.options.config_file.as_deref();
+    let configuration = Configuration::read(input.target.root(), control.version().names(), config_file);
+    let configuration = configuration.ok().filter(|found| found.file().is_some())?;
+    Some(configuration.get("wal_log_hints").is_some_and(is_true))
+}
+
+/// Whether the server takes a value for true: any unambiguous prefix of these words.
+fn is_true(value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    !value.is_empty()
+        && value != "o"
+        && ["on", "true", "yes", "1"].iter().any(|word| word.starts_with(&value))
+}
