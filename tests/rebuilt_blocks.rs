@@ -18,6 +18,11 @@ use crate::index_types;
 
 const ROWS: i64 = 40;
 
+/// Which blocks replay restores is known for a replay from the last common checkpoint.
+fn from_common(old: &Server, new: &Server) -> Rewind {
+    Rewind::of(old).from(new, SourceKind::Server).args(["--replay-from", "common"])
+}
+
 /// A transaction is under way at the fork. The old primary commits it and notes so, unlogged, in the rows; for the
 /// new one it never came to an end. Returns how many blocks a rewind of all of it copies, and how many without
 /// those left to replay.
@@ -49,7 +54,7 @@ fn hint_bits_after_the_fork(full_page_writes: &str) -> (u64, u64) {
     old.stop();
 
     let planned = |argument: &str| {
-        let run = Rewind::of(&old).from(&new, SourceKind::Server).args(["-n", "--format=json", argument]);
+        let run = from_common(&old, &new).args(["-n", "--format=json", argument]);
         let run = run.run_leaving_target_alone();
         assert_eq!(run.code, 0, "{run}");
         let files = run.json()["files"].clone();
@@ -60,7 +65,7 @@ fn hint_bits_after_the_fork(full_page_writes: &str) -> (u64, u64) {
     let (some, left) = planned("--no-sync");
     assert_eq!(planned("--copy-all-changed").1, 0);
     assert!(some < all || left == 0, "{left} blocks left to replay, and {some} of {all} copied");
-    Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done();
+    from_common(&old, &new).run().expect_done();
     assert_follows(&mut old, &new);
     assert_eq!(old.value::<i64>(negative), 0, "rows of a transaction that never was");
     assert_sound(&mut old);
@@ -148,7 +153,7 @@ fn replay_makes_blocks_full_of_noise_anew() {
     );
     old.kill();
     let (control, rebuilt) = proven(&old, &new, Lsn(history_switch(&new, 2).0));
-    let run = Rewind::of(&old).from(&new, SourceKind::Server).args(["--format", "json"]).run().expect_done();
+    let run = from_common(&old, &new).args(["--format", "json"]).run().expect_done();
     assert_eq!(run.json()["files"]["left_to_replay"].as_u64(), Some(rebuilt.len()), "{run}");
     let mut overwritten = 0;
     for (relation, blocks) in rebuilt.relations() {

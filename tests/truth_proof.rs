@@ -7,7 +7,7 @@ use crate::harness::{Rewind, Run, Server, SourceKind, Tree, assert_follows, asse
 
 /// A rewind of `old` to the running server `new`.
 pub fn rewind(old: &Server, new: &Server) -> Rewind {
-    Rewind::of(old).from(new, SourceKind::Server)
+    Rewind::of(old).from(new, SourceKind::Server).args(["--replay-from", "auto"])
 }
 
 /// The rewind must succeed, and the node must have the source's content.

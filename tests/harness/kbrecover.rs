@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::program::{AsServerUser, bindir, give_to_server_user, run};
 use super::sandbox::workshop;
+use super::seed::replay_from;
 use super::server::Server;
 use super::tree::Tree;
 
@@ -47,7 +48,8 @@ impl Rewind {
     pub fn of_directory(target: &Path) -> Rewind {
         // Nothing here outlives the test, and fsync would only slow it down.
         let args = ["rewind".into(), "--no-sync".into(), "--target-data".into(), target.into()].into();
-        Rewind { target: target.into(), args, environment: Vec::new() }
+        let rewind = Rewind { target: target.into(), args, environment: Vec::new() };
+        rewind.arg("--replay-from").arg(replay_from())
     }
 
     /// Does what is asked for about durability; still without waiting for it, unless a scenario says so.

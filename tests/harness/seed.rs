@@ -24,6 +24,14 @@ pub fn pick<T: Clone + Debug>(name: &str, choices: &[T]) -> Vec<T> {
     vec![chosen]
 }
 
+/// Where replay starts in every rewind of this run that does not say so itself: `KBRECOVER_TEST_REPLAY_FROM`, or one of
+/// the two by the seed.
+pub fn replay_from() -> String {
+    let choices = ["common", "newest"];
+    std::env::var("KBRECOVER_TEST_REPLAY_FROM")
+        .unwrap_or_else(|_| choices[index(seed(), "replay from", choices.len())].to_owned())
+}
+
 fn index(seed: u64, name: &str, count: usize) -> usize {
     let mut hasher = DefaultHasher::new();
     (seed, name).hash(&mut hasher);
