@@ -1,6 +1,7 @@
 //! Running the program under test.
 
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -98,7 +99,16 @@ impl Rewind {
     /// Runs it; `None` if it was killed.
     pub fn run_unless_killed(self) -> Option<Run> {
         let mut command = self.command();
-        let output = command.output().unwrap_or_else(|e| panic!("run {command:?}: {e}"));
+        let output = loop {
+            match command.output() {
+                Ok(output) => break output,
+                // Another test that forks while this one writes a copy of the program holds it open for a moment.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => panic!("run {command:?}: {error}"),
+            }
+        };
         Some(Run {
             code: output.status.code()?,
             stdout: String::from_utf8_lossy(&output.stdout).into(),
@@ -225,7 +235,16 @@ pub fn run_kbrecover<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run 
 
 /// Runs a command to its end, however it ends.
 pub fn run_command(mut command: Command) -> Run {
-    let output = command.output().unwrap_or_else(|e| panic!("run {command:?}: {e}"));
+    let output = loop {
+        match command.output() {
+            Ok(output) => break output,
+            // Another test that forks while this one writes a copy of the program holds it open for a moment.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => panic!("run {command:?}: {error}"),
+        }
+    };
     Run {
         code: output.status.code().unwrap_or_else(|| panic!("{command:?} was killed: {}", output.status)),
         stdout: String::from_utf8(output.stdout).expect("standard output in UTF-8"),

@@ -117,7 +117,7 @@ pub enum Effect {
 }
 
 /// The directory of a database in a tablespace.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct DatabaseDir {
     /// The tablespace.
     pub tablespace: u32,

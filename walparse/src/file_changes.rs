@@ -52,6 +52,13 @@ pub struct FileEvent {
     pub kind: FileEventKind,
 }
 
+impl FileEvent {
+    /// What the record from `lsn` to `end` does.
+    pub fn new(lsn: Lsn, end: Lsn, kind: FileEventKind) -> FileEvent {
+        FileEvent { lsn, end, kind }
+    }
+}
+
 /// The kinds of events.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]

@@ -13,6 +13,7 @@ use std::io::{self, Read};
 use std::ops::Deref;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use memmap2::{Advice, Mmap, UncheckedAdvice};
 
@@ -27,6 +28,8 @@ pub enum FileBytes {
     Mapped(LeasedMap),
     /// A copy in memory.
     Owned(Vec<u8>),
+    /// A copy in memory that others use, too.
+    Shared(Arc<Vec<u8>>),
 }
 
 /// A mapping of a file on which a lease is held.
@@ -84,6 +87,7 @@ impl Deref for FileBytes {
         match self {
             FileBytes::Mapped(leased) => &leased.map,
             FileBytes::Owned(bytes) => bytes,
+            FileBytes::Shared(bytes) => bytes,
         }
     }
 }

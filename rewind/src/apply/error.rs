@@ -12,6 +12,7 @@ use crate::datadir::data_path::PathError;
 use crate::datadir::server::DataDirectoryError;
 use crate::plan::error::PlanError;
 use crate::source::SourceError;
+use crate::survey::content::ContentError;
 use crate::target::TargetError;
 use crate::target::external_files::ArchiveRewindError;
 use crate::wal::error::WalError;
@@ -44,6 +45,9 @@ pub enum ApplyError {
     /// WAL could not be copied, or is not valid.
     #[error(transparent)]
     Wal(#[from] WalError),
+    /// What the source wrote while it was copied cannot be replayed with a sure result.
+    #[error(transparent)]
+    Content(#[from] ContentError),
     /// The plan cannot be made with the present state of the source.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -88,6 +92,7 @@ impl ApplyError {
             ApplyError::SaveDiverged(error) => error.hint(),
             ApplyError::DataDirectory(error) => error.hint(),
             ApplyError::Wal(error) => error.hint(),
+            ApplyError::Content(error) => Some(error.hint()),
             ApplyError::Plan(error) => error.hint(),
             ApplyError::Source(error) => error.hint(),
             ApplyError::Target(error) => Some(error.hint()),

@@ -230,7 +230,7 @@ impl<'a> Sealing<'a> {
             geometry: self.control.geometry(),
             source_history: &self.history,
             target_history: facts.wal.history(),
-            redo: facts.fork.replay_start.checkpoint.redo,
+            redo: facts.fork.common_checkpoint.redo,
             fork: facts.fork.divergence.lsn,
         };
         Ok(facts.external.rewind_archive(target, source, &branches)?)

@@ -7,6 +7,7 @@ use walparse::{
 };
 
 use crate::apply::error::ApplyError;
+use crate::apply::written_meanwhile::check_written_meanwhile;
 use crate::plan::Planned;
 use crate::plan::wal::WalPlan;
 use crate::target::Target;
@@ -20,7 +21,7 @@ use crate::wal::error::WalError;
 /// `control` and `history` are the source's.
 ///
 /// # Errors
-/// WAL is missing or invalid.
+/// WAL is missing or invalid, or replay of it would not surely make the target's content the source's.
 pub(super) fn verify_wal(
     target: &Target,
     control: &ControlFile,
@@ -50,6 +51,7 @@ pub(super) fn verify_wal(
         let broken = ScanError::BreaksOff { position, needed: available, fault };
         return Err(WalError::Incomplete(broken).into());
     }
+    check_written_meanwhile(planned, &store, &found.files)?;
     Ok(found.end)
 }
 

@@ -180,11 +180,11 @@ impl Run<'_> {
         Ok(Ready { space, saved })
     }
 
-    /// Marks the target, unless an earlier run has done so. If this run copies more blocks than that one, they are added
-    /// to the journal: the next run may have another source, and must copy them, too.
+    /// Marks the target, unless an earlier run has done so. If this run copies more blocks than that one, the journal is
+    /// written anew: the next run may have another source, and must copy them, too.
     fn mark(&self, planned: &Planned<'_>, saved: Option<&KeepDiverged>) -> Result<(), Failure> {
         if self.is_unfinished {
-            if planned.facts.resumed.as_ref().is_some_and(|resumed| resumed.has_more_blocks) {
+            if planned.facts.resumed.as_ref().is_some_and(|resumed| resumed.needs_more) {
                 let journal = journal(self.source, planned, saved);
                 journal.write(self.target).map_err(|error| Failure {
                     error: Box::new(ApplyError::from(error).into()),

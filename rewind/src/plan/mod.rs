@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use jiff::Timestamp;
-use walparse::{ControlFile, Lsn, TimelineHistory};
+use walparse::{ControlFile, FileChanges, FileEvent, Lsn, TimelineHistory};
 
 use crate::clock::Clock;
 use crate::datadir::data_path::DataPath;
@@ -26,10 +26,11 @@ use crate::plan::files::{Compared, PlanInput, RewindPlan};
 use crate::plan::wal::{WalPlan, WalPlanInput};
 use crate::source::Source;
 use crate::target::external_files::ExternalFiles;
+use crate::target::journal::OriginalFiles;
 use crate::wal::changed::ChangedBlocks;
 use crate::wal::error::WalError;
 use crate::wal::replay::check_length;
-use crate::wal::source::source_end;
+use crate::wal::source::{OwnCheckpoint, source_end};
 use crate::wal::target::TargetWal;
 
 /// The control files of both sides, checked to be compatible.
@@ -62,6 +63,12 @@ pub(crate) struct Fork {
     pub(crate) common_checkpoint: CheckpointAt,
     /// Where replay will start.
     pub(crate) replay_start: ReplayStart,
+    /// That checkpoint, if it is not the last common one but one of the source's own history.
+    pub(crate) own_start: Option<OwnCheckpoint>,
+    /// What the target's WAL says about files.
+    pub(crate) file_changes: FileChanges,
+    /// The copies of databases that replay will repeat.
+    pub(crate) database_copies: Vec<FileEvent>,
     /// When the search for the common checkpoint began and ended.
     pub(crate) search_time: (Timestamp, Timestamp),
     /// The blocks changed by the target's WAL since the common checkpoint.
@@ -88,12 +95,12 @@ pub(crate) struct Files {
 pub(crate) struct Resumed {
     /// The target's files as they are now.
     pub(crate) present_files: Inventory,
-    /// The names of the WAL files that the target had before that run.
-    pub(crate) own_wal_files: BTreeSet<String>,
+    /// The target's own files before that run.
+    pub(crate) original: OriginalFiles,
     /// Where that run has saved discarded data, if anywhere.
     pub(crate) keep_diverged: Option<KeepDiverged>,
-    /// Whether more blocks will be copied than the journal has.
-    pub(crate) has_more_blocks: bool,
+    /// Whether this run starts replay elsewhere, or copies more blocks, than the journal has.
+    pub(crate) needs_more: bool,
 }
 
 /// The result of the survey.
@@ -111,7 +118,7 @@ pub(crate) struct Facts<'a> {
 impl Facts<'_> {
     /// When an unfinished rewind is resumed: the names of the WAL files that the target had before it.
     pub(crate) fn own_wal_files(&self) -> Option<&BTreeSet<String>> {
-        self.resumed.as_ref().map(|resumed| &resumed.own_wal_files)
+        self.resumed.as_ref().map(|resumed| &resumed.original.wal)
     }
 
     /// When an unfinished rewind is resumed: where it has saved discarded data.

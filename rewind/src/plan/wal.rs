@@ -149,7 +149,10 @@ fn old_file(input: &WalPlanInput<'_>, plan: &mut WalPlan, name: &str) {
         Some(WalFileName::Segment(timeline, segment)) => {
             // A diverged segment could be replayed instead of the right one.
             let is_ours = timeline == input.source_history.timeline_of_segment(segment, size);
-            is_old(segment) && (is_ours || segment < size.segment_of(input.redo))
+            // If replay starts beyond the fork, none of the old segments is needed, and there would be a gap between
+            // them and the new ones. The WAL summarizer (version 17) would wait for the missing ones for ever.
+            let is_useful = input.redo < input.fork || is_waiting(input, name);
+            is_old(segment) && is_useful && (is_ours || segment < size.segment_of(input.redo))
         }
         Some(WalFileName::Partial(_, segment) | WalFileName::Backup(_, segment)) => is_old(segment),
         // The history of a timeline above the source's would be taken for the newest.

@@ -23,7 +23,7 @@ pub(crate) fn read_part(
         source.fetch(std::slice::from_ref(path), ranges, &collected)?;
     }
     let parts = collected.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(parts.values().flatten().map(|part| part.len()).sum());
     for (at, part) in parts {
         let Some(part) = part else { return Ok(None) };
         // The file may have changed in between: bytes after a short part are not contiguous with it.

@@ -1,72 +1,75 @@
 //! Databases that the source copied file by file, and that replay would copy again.
 
-use walparse::{DatabaseDir, Effect, FileEvent, FileEventKind, Lsn, Relation, WalReadError, WalReader, rmgr};
+use std::collections::BTreeMap;
 
-use crate::survey::content::{ContentError, Since};
-use crate::survey::error::SurveyError;
-use crate::wal::error::WalError;
-use crate::wal::replay::ReplayWal;
+use walparse::{
+    DatabaseDir, Effect, FileEvent, FileEventKind, Lsn, Relation, SegmentStore, WalGeometry, WalReadError,
+    WalReader, rmgr,
+};
 
-/// Checks that replay from `start` copies no database from files that have changed since the source copied them.
+/// The first of these copies whose template has changed since, if any. `wal` is the source's, to its end.
 ///
 /// Replay of such a record copies the directory as it is at that time on the rewound target, and that is as the
 /// source has it now (`dbase_redo`).
 ///
 /// # Errors
-/// A copied directory has changed since, or the source's WAL could not be read.
-pub(super) fn check_copied_databases(
-    wal: &ReplayWal<'_>,
-    since: &Since<'_>,
-    start: Lsn,
-) -> Result<(), SurveyError> {
-    for event in since.replayed_from(start) {
-        let FileEventKind::CopyDatabase { to, from } = event.kind else { continue };
-        if is_changed(wal, event, from)? {
-            return Err(ContentError::CopiedDatabase { lsn: event.lsn, from, to }.into());
+/// The WAL could not be read.
+pub(crate) fn with_changed_template<'a, S: SegmentStore + ?Sized>(
+    wal: &S,
+    geometry: WalGeometry,
+    events: impl IntoIterator<Item = &'a FileEvent>,
+) -> Result<Option<&'a FileEvent>, WalReadError> {
+    let mut templates: BTreeMap<DatabaseDir, &FileEvent> = BTreeMap::new();
+    for event in events {
+        let FileEventKind::CopyDatabase { from, .. } = event.kind else { continue };
+        let first = templates.entry(from).or_insert(event);
+        if event.lsn < first.lsn {
+            *first = event;
         }
     }
-    Ok(())
-}
-
-/// Whether a record after `event` concerns a file of the directory.
-fn is_changed(wal: &ReplayWal<'_>, event: &FileEvent, directory: DatabaseDir) -> Result<bool, WalError> {
-    let geometry = wal.source.geometry;
-    let mut reader = WalReader::new(wal, geometry, event.lsn);
+    let Some(start) = templates.values().map(|event| event.lsn).min() else { return Ok(None) };
+    let mut reader = WalReader::new(wal, geometry, start);
     let mut blocks = Vec::new();
     while let Ok(record) = reader.read()? {
-        if record.end <= event.end {
-            continue;
-        }
         let payload = record
             .decode(&geometry, &mut blocks)
             .map_err(|source| WalReadError::Undecodable { lsn: record.lsn, source })?;
+        let changed = |directory: DatabaseDir| changed_since(&templates, directory, record.end);
         // An image that was logged for hint bits only changes no content.
-        if !rmgr::is_hint_image(&record.header)
-            && blocks.iter().any(|block| is_in(directory, &block.relation))
-        {
-            return Ok(true);
-        }
-        let effect = Effect::of(&record.header, payload.main_data, geometry.version);
-        if effect.is_some_and(|effect| concerns(&effect, directory)) {
-            return Ok(true);
+        let relations = blocks.iter().filter(|_| !rmgr::is_hint_image(&record.header));
+        let by_block = relations.map(|block| directory_of(&block.relation)).find_map(changed);
+        let effect = || Effect::of(&record.header, payload.main_data, geometry.version);
+        let found = by_block.or_else(|| effect().iter().flat_map(directories).find_map(changed));
+        if found.is_some() {
+            return Ok(found);
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
-fn is_in(directory: DatabaseDir, relation: &Relation) -> bool {
-    (relation.tablespace, relation.database) == (directory.tablespace, directory.database)
+/// The copy of `directory` that is older than a record that ends at `end`.
+fn changed_since<'a>(
+    templates: &BTreeMap<DatabaseDir, &'a FileEvent>,
+    directory: DatabaseDir,
+    end: Lsn,
+) -> Option<&'a FileEvent> {
+    templates.get(&directory).copied().filter(|event| event.end < end)
 }
 
-fn concerns(effect: &Effect, directory: DatabaseDir) -> bool {
+fn directory_of(relation: &Relation) -> DatabaseDir {
+    DatabaseDir { tablespace: relation.tablespace, database: relation.database }
+}
+
+/// The directories whose files a record creates, removes or truncates.
+fn directories(effect: &Effect) -> Vec<DatabaseDir> {
     match effect {
         Effect::CreateRelation { relation, .. } | Effect::TruncateRelation { relation, .. } => {
-            is_in(directory, relation)
+            vec![directory_of(relation)]
         }
-        Effect::Finish(finish) => finish.dropped.iter().any(|relation| is_in(directory, relation)),
-        Effect::CopyDatabase { to, .. } | Effect::CreateDatabase(to) => *to == directory,
-        Effect::DropDatabase(directories) => directories.contains(&directory),
-        Effect::UpdateRelationMap(of) => *of == directory,
-        _ => false,
+        Effect::Finish(finish) => finish.dropped.iter().map(directory_of).collect(),
+        Effect::CopyDatabase { to, .. } => vec![*to],
+        Effect::CreateDatabase(directory) | Effect::UpdateRelationMap(directory) => vec![*directory],
+        Effect::DropDatabase(directories) => directories.clone(),
+        _ => Vec::new(),
     }
 }

@@ -10,7 +10,7 @@ pub(crate) mod content;
 mod announce;
 mod files;
 pub(crate) mod input;
-mod copied_databases;
+pub(crate) mod copied_databases;
 mod replay;
 mod resume;
 mod target_side;
@@ -216,11 +216,13 @@ fn facts<'a>(
         wal: &wal,
         target_files: &files.target,
         common: common_checkpoint,
+        own_start: None,
         fork: divergence.lsn,
         read_since: Some(diverged.since),
         target_changes: &scan.files,
+        own_wal_files: None,
     };
-    let replay_start = replay::choose(input, &histories, &mut changed)?;
+    let replay = replay::choose(input, &histories, &mut changed)?;
     let external = ExternalFiles::of_target(
         input.target.root(),
         clusters.target.version(),
@@ -230,7 +232,10 @@ fn facts<'a>(
         source_history,
         divergence,
         common_checkpoint,
-        replay_start,
+        replay_start: replay.start,
+        own_start: replay.own_start,
+        file_changes: scan.files,
+        database_copies: replay.copies,
         search_time,
         changed,
         verified: Some((diverged.since, divergence.lsn)),

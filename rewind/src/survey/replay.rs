@@ -7,8 +7,11 @@
 //!
 //! In either case the source's WAL is read, before the target is marked, for what the rules of [`content`] depend on.
 
+use std::collections::BTreeSet;
+
+use walparse::scan::ScanError;
 use walparse::{
-    ClusterState, ControlFile, FileChanges, FileEvent, FileEventKind, Lsn, PageMap, TimelineHistory,
+    ClusterState, ControlFile, FileChanges, FileEvent, FileEventKind, Lsn, PageMap, TimelineHistory, WalFault,
 };
 
 use crate::datadir::config::Configuration;
@@ -18,13 +21,13 @@ use crate::outcome::{CheckpointAt, ReplayEstimate, ReplayStart};
 use crate::plan::{Clusters, available_wal};
 use crate::progress::Event;
 use crate::survey::content::{self, ContentError, Since};
-use crate::survey::copied_databases::check_copied_databases;
+use crate::survey::copied_databases::with_changed_template;
 use crate::survey::error::SurveyError;
 use crate::survey::input::Input;
 use crate::wal::changed::ChangedBlocks;
 use crate::wal::error::WalError;
 use crate::wal::replay::ReplayWal;
-use crate::wal::source::SourceWal;
+use crate::wal::source::{OwnCheckpoint, SourceWal};
 use crate::wal::target::TargetWal;
 
 /// Below this much WAL between the two checkpoints, replay starts at the common one: the wait is short either way.
@@ -38,13 +41,27 @@ pub(super) struct Histories<'a> {
     pub(super) wal: &'a TargetWal<'a>,
     /// Its files before any rewind.
     pub(super) target_files: &'a Inventory,
+    /// The earlier of the two possible starts: the last common checkpoint, or `own_start`.
     pub(super) common: CheckpointAt,
+    /// When an unfinished rewind is resumed: the source's checkpoint at which that one was to start replay.
+    pub(super) own_start: Option<OwnCheckpoint>,
     /// Where the histories part.
     pub(super) fork: Lsn,
     /// The position from which on the target's WAL was read; `None` if it was not read.
     pub(super) read_since: Option<Lsn>,
     /// What that WAL says about files.
     pub(super) target_changes: &'a FileChanges,
+    /// When an unfinished rewind is resumed: the names of the target's own WAL files.
+    pub(super) own_wal_files: Option<&'a BTreeSet<String>>,
+}
+
+/// The choice.
+pub(super) struct Replay {
+    pub(super) start: ReplayStart,
+    /// That checkpoint, if it is one of the source's own history.
+    pub(super) own_start: Option<OwnCheckpoint>,
+    /// The copies of databases that replay will repeat.
+    pub(super) copies: Vec<FileEvent>,
 }
 
 impl<'a> Histories<'a> {
@@ -53,8 +70,8 @@ impl<'a> Histories<'a> {
         let geometry = self.clusters.source.geometry();
         let source = SourceWal { source: input.source, history: self.source_history, geometry };
         let available = available_wal(input.source, &self.clusters.source, self.source_history)?;
-        let wal =
-            ReplayWal { source, target: self.wal, fork: self.fork, available, stop: &input.options.stop };
+        let stop = &input.options.stop;
+        let wal = ReplayWal::new(source, self.wal, self.own_wal_files, self.fork, available, stop);
         wal.check_extent(redo)?;
         Ok(wal)
     }
@@ -68,7 +85,7 @@ pub(super) fn choose(
     input: Input<'_>,
     histories: &Histories<'_>,
     changed: &mut ChangedBlocks,
-) -> Result<ReplayStart, SurveyError> {
+) -> Result<Replay, SurveyError> {
     let (source, target) = (&histories.clusters.source, &histories.clusters.target);
     let common = common_start(histories.common, source);
     let source_has_common = histories.read_since.is_none_or(|since| since > common.redo);
@@ -91,25 +108,28 @@ pub(super) fn choose(
 
     let newest_estimate = theirs.newest.map(|newest| {
         let more = changed.bytes_missing(&theirs.page_map, histories.target_files, target);
-        ReplayEstimate::new(newest.redo, wal.available, more)
+        ReplayEstimate::new(newest.redo, wal.available(), more)
     });
-    let common_estimate = ReplayEstimate::new(common.redo, wal.available, 0);
+    let common_estimate = ReplayEstimate::new(common.redo, wal.available(), 0);
     let mut choice = ReplayStart::new(common, common_estimate, newest_estimate);
     let rules = Rules { histories, since: &since, wal: &wal };
-    let newest = theirs.newest.filter(|_| theirs.files.first_unknown.is_none());
-    if let Some(newest) = newest
+    if let Some(newest) = theirs.newest.filter(|newest| theirs.is_known_before(newest.redo))
         && rules.takes(newest, input.options.replay_from, &choice)?
     {
         choice.checkpoint = newest;
     }
     rules.check(choice.checkpoint.redo)?;
+    rules.check_copies(choice.checkpoint.redo)?;
     let is_later = choice.checkpoint.redo > common.redo;
     if is_later {
         changed.named.merge(theirs.page_map);
     }
     changed.add_whole_files(&since.whole_files(is_later), histories.target_files, target);
     input.progress.event(&Event::ReplayStart(choice));
-    Ok(choice)
+    let is_copy = |event: &&FileEvent| matches!(event.kind, FileEventKind::CopyDatabase { .. });
+    let copies = since.replayed_from(choice.checkpoint.redo).filter(is_copy).cloned().collect();
+    let own_start = if is_later { wal.own_checkpoint(choice.checkpoint)? } else { histories.own_start };
+    Ok(Replay { start: choice, own_start, copies })
 }
 
 /// The last common checkpoint, or the source's last one if that is older. The files of a standby, or of a server that
@@ -152,15 +172,33 @@ struct Theirs {
 impl Theirs {
     fn read(wal: &ReplayWal<'_>, from: Lsn, newest: Option<CheckpointAt>) -> Result<Theirs, WalError> {
         let mut theirs = Theirs { newest, page_map: PageMap::new(), files: FileChanges::default() };
-        let mut from = from;
+        let (mut from, mut last_record) = (from, Lsn::INVALID);
         if let Some(newest) = newest {
             let before = wal.read(from, newest.redo)?;
             (theirs.page_map, theirs.files, from) = (before.page_map, before.files, newest.redo);
+            last_record = before.last_record;
         }
-        if wal.available > from {
-            theirs.files.append(wal.read_to_end(from)?.files);
+        if wal.available() <= from {
+            return Ok(theirs);
         }
+        let after = wal.read_to_end(from)?;
+        if let Some(found) = after.previous.filter(|_| last_record.is_valid())
+            && found != last_record
+        {
+            let (fault, needed) = (WalFault::PreviousLink { found }, wal.available());
+            return Err(WalError::ScanSource(ScanError::BreaksOff { position: from, needed, fault }));
+        }
+        theirs.files.append(after.files);
         Ok(theirs)
+    }
+
+    /// Whether all that the records before `end` do to files is known.
+    fn is_known_before(&self, end: Lsn) -> bool {
+        let Some(unknown) = self.files.first_unknown.filter(|lsn| *lsn < end) else { return true };
+        tracing::info!(
+            "replay starts at the last common checkpoint: the source's WAL record at {unknown} changes relation files in an unknown way"
+        );
+        false
     }
 }
 
@@ -172,13 +210,20 @@ struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// Checks that replay from `start` makes the target's content the source's.
-    fn check(&self, start: Lsn) -> Result<(), SurveyError> {
+    /// Checks that replay from `start` makes the target's content the source's, but for copies of databases.
+    fn check(&self, start: Lsn) -> Result<(), ContentError> {
         let clusters = self.histories.clusters;
         content::check_source_settings(clusters, self.since, start)?;
         let tablespace_dir = clusters.target.version().names().tablespace_dir;
-        content::check_tablespaces(self.since, start, self.histories.target_files, tablespace_dir)?;
-        check_copied_databases(self.wal, self.since, start)
+        content::check_tablespaces(self.since, start, self.histories.target_files, tablespace_dir)
+    }
+
+    /// Checks that replay from `start` copies no database from files that have changed since.
+    fn check_copies(&self, start: Lsn) -> Result<(), SurveyError> {
+        let geometry = self.histories.clusters.source.geometry();
+        let changed = with_changed_template(self.wal, geometry, self.since.replayed_from(start));
+        let changed = changed.map_err(|error| WalError::ScanSource(error.into()))?;
+        Ok(content::changed_template(changed)?)
     }
 
     /// Whether replay starts at the source's newest checkpoint.
@@ -187,7 +232,7 @@ impl Rules<'_> {
         newest: CheckpointAt,
         choice: ReplayFrom,
         estimates: &ReplayStart,
-    ) -> Result<bool, SurveyError> {
+    ) -> Result<bool, ContentError> {
         let common = estimates.checkpoint.redo;
         let copies = |event: &FileEvent| match event.kind {
             FileEventKind::CopyDatabase { to, from } if event.lsn < newest.redo => {
@@ -199,14 +244,13 @@ impl Rules<'_> {
         match (choice, copied) {
             (ReplayFrom::Newest, _) | (ReplayFrom::Auto, Some(_)) => Ok(true),
             (ReplayFrom::Common, Some((lsn, from, to))) => {
-                Err(ContentError::CopiedDatabase { lsn, from, to }.into())
+                Err(ContentError::CopiedSinceCommon { lsn, from, to })
             }
             (ReplayFrom::Common, None) => Ok(false),
-            (ReplayFrom::Auto, None) => match self.check(common) {
-                Ok(()) => Ok(newest.redo.0 - common.0 >= WORTH_A_LATER_START && is_sooner(estimates)),
-                Err(SurveyError::Content(_)) => Ok(true),
-                Err(error) => Err(error),
-            },
+            (ReplayFrom::Auto, None) => {
+                let is_worth_it = newest.redo.0 - common.0 >= WORTH_A_LATER_START && is_sooner(estimates);
+                Ok(is_worth_it || self.check(common).is_err())
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use jiff::Timestamp;
-use walparse::{FileChanges, TimelineHistory};
+use walparse::{ControlFile, TimelineHistory};
 
 use crate::clock::Clock;
 use crate::datadir::keep::Keep;
@@ -19,6 +19,7 @@ use crate::survey::{divergence, preflight, target_side};
 use crate::target::journal::Journal;
 use crate::wal::error::WalError;
 use crate::wal::history::source_history;
+use crate::wal::source::{OwnCheckpoint, SourceWal, record_checksum};
 
 /// Gathers the facts needed to finish what an earlier run began. What the directory no longer shows is read from the
 /// journal. The source is surveyed again, because it may have advanced or be another one.
@@ -56,28 +57,36 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     let search_time = (searched_since, Timestamp::now());
     announce_fork(input.progress, divergence);
     announce_checkpoint(input.progress, &common_checkpoint, search_time);
-    let original = journal.original(found.target.clone(), &found.source, version);
+    let original = journal.original_listing(found.target.clone(), &found.source, version);
+    let source_wal = SourceWal { source, history: &source_history, geometry: clusters.source.geometry() };
+    let own_start = earlier_start(&journal, &source_wal, &clusters.source)?;
     let mut changed = journal.changed.clone();
+    let file_changes = journal.file_changes.clone().unwrap_or_default();
     let histories = Histories {
         source_history: &source_history,
         clusters: &clusters,
         wal: &wal,
         target_files: &original,
-        common: common_checkpoint,
+        common: own_start.map_or(common_checkpoint, |start| start.at),
+        own_start,
         fork: divergence.lsn,
-        // The target's WAL may be gone. The first run has checked its changes, and the journal has their blocks.
-        read_since: None,
-        target_changes: &FileChanges::default(),
+        // The target's WAL may be gone. The journal has what it says, unless an older version wrote it.
+        read_since: journal.file_changes.is_some().then_some(journal.changed.since),
+        target_changes: &file_changes,
+        own_wal_files: Some(&journal.original.wal),
     };
-    let replay_start = replay::choose(input, &histories, &mut changed)?;
+    let replay = replay::choose(input, &histories, &mut changed)?;
     let resumed = Resumed {
         present_files: found.target,
-        own_wal_files: journal.wal_files,
+        original: journal.original,
         keep_diverged: journal.keep_diverged,
-        has_more_blocks: changed != journal.changed,
+        needs_more: changed != journal.changed || journal.replay_start != replay.own_start,
     };
     let fork = Fork {
-        replay_start,
+        replay_start: replay.start,
+        own_start: replay.own_start,
+        file_changes,
+        database_copies: replay.copies,
         source_history,
         divergence,
         common_checkpoint,
@@ -88,4 +97,19 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     };
     let files = Files { source: found.source, target: original, compared: found.compared, keep: found.keep };
     Ok(Facts { clusters, fork, files, wal, external: journal.outside, resumed: Some(resumed) })
+}
+
+/// Where the earlier run was to start replay, if this source has the same checkpoint and its files are as new. All that
+/// was changed before has been noted, and the WAL before it may be gone.
+fn earlier_start(
+    journal: &Journal,
+    wal: &SourceWal<'_>,
+    control: &ControlFile,
+) -> Result<Option<OwnCheckpoint>, WalError> {
+    let Some(start) = journal.replay_start else { return Ok(None) };
+    let is_on_history = wal.history.timeline_at(start.at.redo) == start.at.timeline;
+    if !is_on_history || start.at.redo > control.checkpoint().redo {
+        return Ok(None);
+    }
+    Ok((record_checksum(wal, start.at.lsn)? == Some(start.checksum)).then_some(start))
 }

@@ -31,7 +31,7 @@ pub(crate) struct Branches<'a> {
     pub(crate) geometry: WalGeometry,
     pub(crate) source_history: &'a TimelineHistory,
     pub(crate) target_history: &'a TimelineHistory,
-    /// Where replay starts.
+    /// The redo location of the last common checkpoint: from there on the archive is completed.
     pub(crate) redo: Lsn,
     /// The point of divergence.
     pub(crate) fork: Lsn,

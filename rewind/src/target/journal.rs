@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
 use walparse::{
-    ControlFile, Flavor, Lsn, PageMap, RelSegment, Relation, TimelineHistory, TimelineId, Version,
+    ControlFile, FileChanges, Flavor, Lsn, PageMap, RelSegment, Relation, TimelineHistory, TimelineId,
+    Version,
 };
 
 use crate::datadir::data_path::DataPath;
@@ -25,8 +26,10 @@ use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::options::KeepDiverged;
 use crate::outcome::{CheckpointAt, Divergence};
 use crate::target::external_files::ExternalFiles;
+use crate::target::journal_changes::StoredChanges;
 use crate::target::{Target, TargetError, unfinished_path};
 use crate::wal::changed::ChangedBlocks;
+use crate::wal::source::OwnCheckpoint;
 
 const NAME: &str = "kbrecover.journal";
 const MAGIC: &[u8; 8] = b"KBRJRNL1";
@@ -70,6 +73,11 @@ pub(crate) struct Journal {
     /// The last common checkpoint, as found in the target's WAL.
     pub(crate) checkpoint: CheckpointAt,
     pub(crate) changed: ChangedBlocks,
+    /// What the target's WAL from `changed.since` on says about files; absent in older journals.
+    pub(crate) file_changes: Option<FileChanges>,
+    /// The checkpoint of the source's own history at which replay was to start, if it was not the common one; `changed`
+    /// has all blocks that this needs.
+    pub(crate) replay_start: Option<OwnCheckpoint>,
     /// Files outside the data directory, as named by the configuration that the rewind replaces.
     pub(crate) outside: ExternalFiles,
     /// The number of bytes that the first plan fetches, which a later run fetches again. Absent in older journals.
@@ -79,10 +87,8 @@ pub(crate) struct Journal {
     pub(crate) keep: Vec<String>,
     /// Where the discarded data was saved; absent in older journals.
     pub(crate) keep_diverged: Option<KeepDiverged>,
-    /// The original sizes of the target's relation files, in bytes, by path.
-    relation_files: BTreeMap<String, u64>,
-    /// The names of the files in its WAL directory.
-    pub(crate) wal_files: BTreeSet<String>,
+    /// The target's own files before the first run.
+    pub(crate) original: OriginalFiles,
 }
 
 /// Tablespace, database, relation number, and the blocks as a roaring bitmap in hexadecimal.
@@ -115,6 +121,11 @@ struct Body {
     #[serde(default)]
     rebuilt_by: (u64, u64),
     #[serde(default)]
+    file_changes: Option<StoredChanges>,
+    /// LSN, redo, timeline, and the checksum of the record.
+    #[serde(default)]
+    replay_start: Option<(u64, u64, u32, u32)>,
+    #[serde(default)]
     keep: Vec<String>,
     #[serde(default)]
     keep_diverged: Option<KeepDiverged>,
@@ -132,11 +143,13 @@ pub(crate) struct NewJournal<'a> {
     pub(crate) divergence: Divergence,
     pub(crate) checkpoint: CheckpointAt,
     pub(crate) changed: &'a ChangedBlocks,
+    pub(crate) file_changes: &'a FileChanges,
+    pub(crate) replay_start: Option<OwnCheckpoint>,
     pub(crate) outside: &'a ExternalFiles,
     /// The target's files.
     pub(crate) files: &'a Inventory,
-    /// The names of the target's own WAL files, if `files` has those of an earlier run, too.
-    pub(crate) own_wal_files: Option<&'a BTreeSet<String>>,
+    /// The target's own files as an earlier journal has them, if `files` has those of that run, too.
+    pub(crate) original: Option<&'a OriginalFiles>,
     pub(crate) fetch_bytes: u64,
     pub(crate) keep: &'a [String],
     pub(crate) keep_diverged: Option<&'a KeepDiverged>,
@@ -158,6 +171,8 @@ struct NewBody<'a> {
     #[serde(serialize_with = "store_map")]
     rebuilt: &'a PageMap,
     rebuilt_by: (u64, u64),
+    file_changes: StoredChanges,
+    replay_start: Option<(u64, u64, u32, u32)>,
     outside: &'a ExternalFiles,
     keep: &'a [String],
     keep_diverged: Option<&'a KeepDiverged>,
@@ -166,15 +181,27 @@ struct NewBody<'a> {
     wal_files: Vec<&'a str>,
 }
 
-/// Serializes the relation files of an inventory as a map from path to size.
-struct RelationFiles<'a>(&'a Inventory, Version);
+/// The target's own files before the first run.
+#[derive(Clone, Debug)]
+pub(crate) struct OriginalFiles {
+    /// The sizes of its relation files, in bytes, by path.
+    pub(crate) relations: BTreeMap<String, u64>,
+    /// The names of the files in its WAL directory.
+    pub(crate) wal: BTreeSet<String>,
+}
+
+/// Serializes relation files as a map from path to size: those of an earlier journal, or those of an inventory.
+struct RelationFiles<'a>(Option<&'a OriginalFiles>, &'a Inventory, Version);
 
 impl Serialize for RelationFiles<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.entries().iter().filter_map(|(path, kind)| {
+        if let Some(original) = self.0 {
+            return serializer.collect_map(&original.relations);
+        }
+        serializer.collect_map(self.1.entries().iter().filter_map(|(path, kind)| {
             let EntryKind::File { size } = kind else { return None };
             let name = path.as_str()?;
-            RelSegment::parse(name, self.1).map(|_| (name, *size))
+            RelSegment::parse(name, self.2).map(|_| (name, *size))
         }))
     }
 }
@@ -211,13 +238,17 @@ impl NewJournal<'_> {
             page_map: &self.changed.named,
             rebuilt: &self.changed.rebuilt,
             rebuilt_by: (self.changed.since.0, self.changed.fork.0),
+            file_changes: StoredChanges::of(self.file_changes),
+            replay_start: self
+                .replay_start
+                .map(|OwnCheckpoint { at, checksum }| (at.lsn.0, at.redo.0, at.timeline.0, checksum)),
             outside: self.outside,
             keep: self.keep,
             keep_diverged: self.keep_diverged,
             fetch_bytes: self.fetch_bytes,
-            relation_files: RelationFiles(self.files, version),
-            wal_files: match self.own_wal_files {
-                Some(names) => names.iter().map(String::as_str).collect(),
+            relation_files: RelationFiles(self.original, self.files, version),
+            wal_files: match self.original {
+                Some(original) => original.wal.iter().map(String::as_str).collect(),
                 None => files.filter_map(|(path, _)| path.as_str()?.strip_prefix(&wal_dir)).collect(),
             },
         };
@@ -271,12 +302,12 @@ impl Journal {
     /// The size of a relation file is its original size, or its present size if that is smaller: blocks appended by the
     /// first run must be copied again, and truncated blocks are gone. A relation file that did not exist originally is
     /// left out if the source has it, so that it is copied whole.
-    pub(crate) fn original(&self, now: Inventory, source: &Inventory, version: Version) -> Inventory {
+    pub(crate) fn original_listing(&self, now: Inventory, source: &Inventory, version: Version) -> Inventory {
         let mut entries = Vec::new();
         for (path, kind) in now.entries() {
             let relation = path.as_str().filter(|name| RelSegment::parse(name, version).is_some());
             match (relation, kind) {
-                (Some(name), EntryKind::File { size }) => match self.relation_files.get(name) {
+                (Some(name), EntryKind::File { size }) => match self.original.relations.get(name) {
                     Some(original) => {
                         entries.push((path.clone(), EntryKind::File { size: *size.min(original) }));
                     }
@@ -311,7 +342,6 @@ impl Journal {
             Some(magic) if flavor.is_fork() => flavor.with_wal_magic(magic),
             _ => flavor,
         };
-        let (lsn, redo, timeline) = body.checkpoint;
         let control = ControlFile::parse_as(&control, flavor).map_err(|error| error.to_string())?;
         Ok(Journal {
             begun: body.begun,
@@ -320,16 +350,24 @@ impl Journal {
             control,
             history: from_hex(&body.history).ok_or("invalid history")?,
             divergence: Divergence { lsn: Lsn(body.divergence.0), timeline: TimelineId(body.divergence.1) },
-            checkpoint: CheckpointAt { lsn: Lsn(lsn), redo: Lsn(redo), timeline: TimelineId(timeline) },
+            checkpoint: checkpoint_at(body.checkpoint),
             changed,
+            file_changes: body.file_changes.map(StoredChanges::restore),
+            replay_start: body.replay_start.map(|(lsn, redo, timeline, checksum)| OwnCheckpoint {
+                at: checkpoint_at((lsn, redo, timeline)),
+                checksum,
+            }),
             outside: body.outside,
             fetch_bytes: body.fetch_bytes,
             keep: body.keep,
             keep_diverged: body.keep_diverged,
-            relation_files: body.relation_files,
-            wal_files: body.wal_files,
+            original: OriginalFiles { relations: body.relation_files, wal: body.wal_files },
         })
     }
+}
+
+fn checkpoint_at((lsn, redo, timeline): (u64, u64, u32)) -> CheckpointAt {
+    CheckpointAt { lsn: Lsn(lsn), redo: Lsn(redo), timeline: TimelineId(timeline) }
 }
 
 fn path() -> DataPath {
@@ -415,11 +453,18 @@ mod tests {
             changed: &changed(),
             outside: &ExternalFiles::default(),
             files,
-            own_wal_files: None,
+            original: None,
+            file_changes: &FileChanges::default(),
+            replay_start: Some(replay_start()),
             fetch_bytes: 1 << 20,
             keep: &["x".into()],
             keep_diverged: None,
         });
+    }
+
+    fn replay_start() -> OwnCheckpoint {
+        let at = CheckpointAt { lsn: Lsn(0x600_0060), redo: Lsn(0x600_0028), timeline: TimelineId(2) };
+        OwnCheckpoint { at, checksum: 0xDEAD_BEEF }
     }
 
     fn control() -> ControlFile {
@@ -445,8 +490,9 @@ mod tests {
         assert_eq!((read.divergence.lsn, read.checkpoint.lsn), (Lsn(0x500_0000), Lsn(0x400_0060)));
         assert_eq!((read.checkpoint.redo, read.divergence.timeline), (Lsn(0x400_0028), TimelineId(1)));
         assert_eq!((read.fetch_bytes, read.keep), (Some(1 << 20), vec!["x".to_owned()]));
-        assert_eq!(read.relation_files, BTreeMap::from([("base/5/16384".to_owned(), 8192)]));
-        assert_eq!(read.wal_files, BTreeSet::from(["x".to_owned()]));
+        assert_eq!(read.replay_start, Some(replay_start()));
+        assert_eq!(read.original.relations, BTreeMap::from([("base/5/16384".to_owned(), 8192)]));
+        assert_eq!(read.original.wal, BTreeSet::from(["x".to_owned()]));
         let bytes = std::fs::read(directory.path().join(NAME)).unwrap();
         write(&files, |journal| assert_eq!(journal.size(), bytes.len() as u64));
         for at in [0, 8, 20, bytes.len() - 1] {
@@ -465,7 +511,7 @@ mod tests {
         let now =
             listing(&[("base/5/1", 300), ("base/5/2", 40), ("base/5/8", 7), ("base/5/9", 7), ("log", 5)]);
         let source = listing(&[("base/5/8", 10)]);
-        let original = journal.original(now, &source, version());
+        let original = journal.original_listing(now, &source, version());
         // The first run created 8 and 9. 8 is copied again; 9 does not exist on this source.
         assert_eq!(original, listing(&[("base/5/1", 100), ("base/5/2", 40), ("base/5/9", 7), ("log", 5)]));
     }

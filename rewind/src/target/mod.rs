@@ -9,6 +9,7 @@
 
 pub(crate) mod disk;
 pub(crate) mod journal;
+mod journal_changes;
 pub(crate) mod lock_holder;
 pub(crate) mod external_files;
 

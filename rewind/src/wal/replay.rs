@@ -1,18 +1,24 @@
 //! The WAL that replay on the rewound target goes through: the source's history.
 
+use std::collections::{BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use walparse::scan::{EndOfWal, ScanError, ScanRequest, Stretch, UnknownChanges, scan_stretch};
 use walparse::{
     FileBytes, Lsn, SegmentNo, SegmentSize, SegmentStore, WalFault, WalReadError, before_page_header,
 };
 
+use crate::outcome::CheckpointAt;
 use crate::source::{SourceError, read_part};
 use crate::stop::StopFlag;
 use crate::wal::error::WalError;
-use crate::wal::source::SourceWal;
-use crate::wal::target::TargetWal;
+use crate::wal::source::{OwnCheckpoint, SourceWal, record_checksum};
+use crate::wal::target::{FetchWalError, TargetWal};
 
-/// Segments larger than this are read one at a time: each is in memory as a whole while it is read.
-const LARGE_SEGMENT: u64 = 64 << 20;
+/// At most this much of the source's WAL is read at the same time, and as much is remembered: each segment is in memory as
+/// a whole.
+const AT_A_TIME: u64 = 128 << 20;
 
 /// Limit on the segments that replay may have to read: 16 TB with segments of 16 MB.
 const MAX_SEGMENTS: u64 = 1 << 20;
@@ -28,19 +34,56 @@ pub(crate) fn check_length(redo: Lsn, end: Lsn, size: SegmentSize) -> Result<(),
     Ok(())
 }
 
-/// The source's WAL and, where the source no longer has a segment, the places that hold copies of the target's.
+/// The source's WAL and, where the source no longer has a segment, the places that hold copies of it.
 ///
 /// A segment is read into memory. It is never written to the target.
 pub(crate) struct ReplayWal<'a> {
-    pub(crate) source: SourceWal<'a>,
-    /// Has the segments before the fork, and finds those that the source no longer has.
-    pub(crate) target: &'a TargetWal<'a>,
-    /// The position up to which both histories are the same.
-    pub(crate) fork: Lsn,
-    /// How far the source's WAL is on its disk. Later segments are recycled ones.
-    pub(crate) available: Lsn,
-    /// Checked before each segment is read.
-    pub(crate) stop: &'a StopFlag,
+    source: SourceWal<'a>,
+    target: &'a TargetWal<'a>,
+    /// When an unfinished rewind is resumed: the names of the target's own files. That run may have copied others,
+    /// possibly incompletely.
+    own_files: Option<&'a BTreeSet<String>>,
+    fork: Lsn,
+    available: Lsn,
+    stop: &'a StopFlag,
+    /// The segments that were read last. Most are needed twice: by what reads them, and for the end of the last record
+    /// of the segment before.
+    recent: Mutex<VecDeque<(SegmentNo, Arc<Vec<u8>>)>>,
+}
+
+impl<'a> ReplayWal<'a> {
+    /// The WAL of `source`, which is on its disk up to `available`. `target` has the segments before `fork`, up to which
+    /// both histories are the same. `stop` is checked before each segment is read.
+    pub(crate) fn new(
+        source: SourceWal<'a>,
+        target: &'a TargetWal<'a>,
+        own_files: Option<&'a BTreeSet<String>>,
+        fork: Lsn,
+        available: Lsn,
+        stop: &'a StopFlag,
+    ) -> ReplayWal<'a> {
+        ReplayWal { source, target, own_files, fork, available, stop, recent: Mutex::default() }
+    }
+
+    /// How far the source's WAL is on its disk.
+    pub(crate) fn available(&self) -> Lsn {
+        self.available
+    }
+
+    /// A checkpoint of the source, with what tells it from others; `None` if its record cannot be read.
+    ///
+    /// # Errors
+    /// The source could not be read.
+    pub(crate) fn own_checkpoint(&self, at: CheckpointAt) -> Result<Option<OwnCheckpoint>, WalError> {
+        let checksum = record_checksum(&self.source, at.lsn)?;
+        Ok(checksum.map(|checksum| OwnCheckpoint { at, checksum }))
+    }
+
+    /// The number of segments that are read at the same time.
+    fn segments_at_a_time(&self) -> usize {
+        let segments = (AT_A_TIME / self.source.geometry.segment_size.bytes()).max(1);
+        rayon::current_num_threads().min(segments as usize)
+    }
 }
 
 impl ReplayWal<'_> {
@@ -60,7 +103,7 @@ impl ReplayWal<'_> {
             return Ok(());
         }
         let name = self.source.describe(last);
-        let elsewhere = self.target.find_elsewhere(&name, false);
+        let elsewhere = self.find_elsewhere(last, &name);
         match elsewhere.map_err(|error| WalError::Fetch { name, source: Box::new(error) })? {
             Some(_) => Ok(()),
             None => Err(self.missing(&[last], redo)),
@@ -103,18 +146,43 @@ impl ReplayWal<'_> {
             .with_end(end)
             .with_unknown_changes(UnknownChanges::Ignore);
         let read = || scan_stretch(self, &request, from, &|_| {});
-        let pool = (geometry.segment_size.bytes() > LARGE_SEGMENT)
-            .then(|| rayon::ThreadPoolBuilder::new().num_threads(1).build().ok())
-            .flatten();
-        let found = match pool {
-            Some(pool) => pool.install(read),
-            None => read(),
+        let found = match rayon::ThreadPoolBuilder::new().num_threads(self.segments_at_a_time()).build() {
+            Ok(pool) => pool.install(read),
+            Err(_) => read(),
         };
         found.map_err(|error| match error {
             // WAL that is missing here is missing for replay.
             ScanError::Missing { all, .. } => self.missing(&all, from),
             other => WalError::ScanSource(other),
         })
+    }
+
+    /// Finds a segment that the source does not have: the one that an unfinished run has copied, or a copy in another
+    /// place. If both histories have a file of this name beyond the fork, a copy may be of the wrong one.
+    fn find_elsewhere(&self, segment: SegmentNo, name: &str) -> Result<Option<PathBuf>, FetchWalError> {
+        let size = self.source.geometry.segment_size;
+        if self.own_files.is_some_and(|own| !own.contains(name)) {
+            return self.target.find(name, false);
+        }
+        let is_ambiguous = size.end_of(segment) > self.fork
+            && self.target.history().timeline_of_segment(segment, size)
+                == self.source.history.timeline_of_segment(segment, size);
+        if is_ambiguous { Ok(None) } else { self.target.find_elsewhere(name, false) }
+    }
+
+    fn remembered(&self, segment: SegmentNo) -> Option<Arc<Vec<u8>>> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.iter().find(|(number, _)| *number == segment).map(|(_, bytes)| Arc::clone(bytes))
+    }
+
+    fn remember(&self, segment: SegmentNo, bytes: Vec<u8>) -> Arc<Vec<u8>> {
+        let bytes = Arc::new(bytes);
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        while recent.len() >= self.segments_at_a_time() {
+            recent.pop_front();
+        }
+        recent.push_back((segment, Arc::clone(&bytes)));
+        bytes
     }
 
     fn missing(&self, segments: &[SegmentNo], redo: Lsn) -> WalError {
@@ -136,19 +204,24 @@ impl SegmentStore for ReplayWal<'_> {
         self.stop
             .check()
             .map_err(|stopped| WalReadError::Fetch { segment: name.clone(), source: Box::new(stopped) })?;
-        if size.end_of(segment) <= self.fork
+        let is_own = self.own_files.is_none_or(|own| own.contains(&name));
+        if is_own
+            && size.end_of(segment) <= self.fork
             && let Some(bytes) = self.target.open_own(segment)?
         {
             return Ok(Some(bytes));
+        }
+        if let Some(bytes) = self.remembered(segment) {
+            return Ok(Some(FileBytes::Shared(bytes)));
         }
         let path = self.source.path(segment).map_err(failed)?;
         let length = size.bytes().min(self.available.0 - size.start_of(segment).0);
         if let Some(mut bytes) = read_part(self.source.source, &path, 0, length).map_err(failed)? {
             // What lies beyond the end is not WAL yet.
             bytes.resize(size.bytes() as usize, 0);
-            return Ok(Some(FileBytes::Owned(bytes)));
+            return Ok(Some(FileBytes::Shared(self.remember(segment, bytes))));
         }
-        let elsewhere = self.target.find_elsewhere(&name, false);
+        let elsewhere = self.find_elsewhere(segment, &name);
         let elsewhere = elsewhere
             .map_err(|error| WalReadError::Fetch { segment: name.clone(), source: Box::new(error) })?;
         let Some(path) = elsewhere else { return Ok(None) };

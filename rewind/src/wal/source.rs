@@ -8,6 +8,7 @@ use walparse::{
 };
 
 use crate::datadir::data_path::DataPath;
+use crate::outcome::CheckpointAt;
 use crate::source::{Source, SourceError, WalPosition, read_part};
 use crate::wal::error::WalError;
 
@@ -33,6 +34,25 @@ impl SourceWal<'_> {
         let name = self.describe(segment);
         Ok(DataPath::parse(format!("{}/{name}", self.geometry.version.wal_dir()))?)
     }
+}
+
+/// A checkpoint of the source's own history.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct OwnCheckpoint {
+    pub(crate) at: CheckpointAt,
+    /// The checksum of its record. Another server may have a timeline of the same number with other records.
+    pub(crate) checksum: u32,
+}
+
+/// The checksum of the source's record at `lsn`, which tells it from a record of another history; `None` if there is no
+/// valid record. Checkpoint records have the time, and so none is like another.
+///
+/// # Errors
+/// The source could not be read.
+pub(crate) fn record_checksum(wal: &SourceWal<'_>, lsn: Lsn) -> Result<Option<u32>, WalError> {
+    let around = AroundRecord { wal, lsn, pages: 2 };
+    let mut reader = WalReader::new(&around, wal.geometry, lsn);
+    Ok(reader.read()?.ok().filter(|record| record.lsn == lsn).map(|record| record.header.crc))
 }
 
 /// A few pages of the source's WAL: the first two of every segment, and `pages` pages starting with the one in which the

@@ -42,6 +42,11 @@ impl Found {
         self.first.map(|(start, _)| start)
     }
 
+    /// The `xl_prev` of the first record.
+    pub(super) fn previous(&self) -> Option<Lsn> {
+        self.first.map(|(_, previous)| previous)
+    }
+
     /// Drops what was counted so far, because the segments read up to here will be read again.
     pub(super) fn forget(&mut self) {
         self.reread = (self.records, self.bytes);

@@ -148,6 +148,10 @@ pub struct Stretch {
     pub end: Lsn,
     /// Why reading stopped; its position is `end`.
     pub stop: WalEnd,
+    /// Where the last record starts; invalid if there is none.
+    pub last_record: Lsn,
+    /// The `xl_prev` of the first record: where the record before `start` starts.
+    pub previous: Option<Lsn>,
     /// Every main-fork block that a record refers to.
     pub page_map: PageMap,
     /// What the records say about files.
@@ -193,9 +197,10 @@ pub fn scan_stretch<S: SegmentStore + ?Sized>(
     // Without a fork, no record is taken for the checkpoint from which blocks count.
     let request = ScanRequest { fork: Lsn(u64::MAX), ..*request };
     let found = Scanner { store, request: &request, progress }.forward(start)?;
-    let (page_map, _, files) = found.changes.into_parts();
-    let Found { stop, records, bytes, .. } = found;
-    Ok(Stretch { end: stop.position, stop, page_map, files, records, bytes })
+    let previous = found.previous();
+    let Found { stop, last_record, records, bytes, changes, .. } = found;
+    let (page_map, _, files) = changes.into_parts();
+    Ok(Stretch { end: stop.position, stop, last_record, previous, page_map, files, records, bytes })
 }
 
 struct Scanner<'a, S: SegmentStore + ?Sized> {

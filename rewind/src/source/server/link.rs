@@ -134,8 +134,7 @@ impl Link {
 
     /// Announces where replay will start. A server whose data may be older is not accepted afterwards.
     pub(super) fn replayed_from(&self, redo: Lsn) {
-        let mut seen = self.seen();
-        seen.redo = seen.redo.min(redo);
+        self.seen().redo = redo;
     }
 
     /// Sends a request on one of the connections, and again on a new one if the connection is lost.
