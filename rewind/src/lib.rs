@@ -49,7 +49,8 @@ pub use options::{
     UncleanTarget,
 };
 pub use outcome::{
-    CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, SpaceNeed, StageTime, WalSpan,
+    BothSides, CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, Role, Side, SpaceNeed, StageTime,
+    WalSpan,
 };
 pub use plan::error::PlanError;
 pub use progress::{Event, Progress, Silent, Stage};

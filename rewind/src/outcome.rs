@@ -1,5 +1,6 @@
 //! The result of a run: the figures that reports are made from.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +25,64 @@ pub struct CommonCheckpoint {
     pub redo: Lsn,
     /// Its timeline.
     pub timeline: TimelineId,
+}
+
+/// Both sides of a run, as it found them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct BothSides {
+    /// The side that is copied from.
+    pub source: Side,
+    /// The side that is rewound.
+    pub target: Side,
+}
+
+impl BothSides {
+    /// Both sides.
+    pub fn new(source: Side, target: Side) -> BothSides {
+        BothSides { source, target }
+    }
+}
+
+/// One side of a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Side {
+    /// The server's address, or the data directory. Never contains a password.
+    pub place: String,
+    /// What it is, or was when it was stopped.
+    pub role: Role,
+    /// The timeline that it is on.
+    pub timeline: TimelineId,
+    /// The end of its WAL, if it is known.
+    pub wal_end: Option<Lsn>,
+    /// The time of its latest checkpoint, by its own clock.
+    pub last_checkpoint: Option<Timestamp>,
+}
+
+impl Side {
+    /// A side of which no more is known.
+    pub fn new(place: String, role: Role, timeline: TimelineId) -> Side {
+        Side { place, role, timeline, wal_end: None, last_checkpoint: None }
+    }
+}
+
+/// What a server is in its cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// It accepts writes.
+    Primary,
+    /// It is in recovery.
+    Standby,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Primary => "primary",
+            Role::Standby => "standby",
+        })
+    }
 }
 
 /// How a successful run ended.
@@ -65,6 +124,8 @@ pub struct Report {
     pub finished: Timestamp,
     /// The stages in their order, with the time that each took.
     pub stages: Vec<StageTime>,
+    /// Both sides.
+    pub sides: Option<BothSides>,
     /// The point of divergence.
     pub divergence: Option<Divergence>,
     /// The last common checkpoint.
@@ -96,6 +157,7 @@ impl Report {
             started,
             finished,
             stages: Vec::new(),
+            sides: None,
             divergence: None,
             checkpoint: None,
             checkpoint_search: None,

@@ -1,7 +1,7 @@
 //! The report on a run as one JSON object.
 
 use jiff::Timestamp;
-use kbrecover_rewind::{Outcome, PlanSummary, Report, SpaceNeed, TargetState};
+use kbrecover_rewind::{Outcome, PlanSummary, Report, Side, SpaceNeed, TargetState};
 use serde::Serialize;
 use walparse::{Lsn, TimelineId};
 
@@ -49,6 +49,7 @@ struct Run<'a> {
     finished: String,
     total_seconds: f64,
     stages: Vec<StageObject>,
+    sides: Option<SidesObject<'a>>,
     divergence: Option<Position>,
     checkpoint: Option<CheckpointObject>,
     min_recovery_point: Option<Position>,
@@ -67,6 +68,33 @@ struct Run<'a> {
 struct StageObject {
     name: &'static str,
     seconds: f64,
+}
+
+#[derive(Serialize)]
+struct SidesObject<'a> {
+    target: SideObject<'a>,
+    source: SideObject<'a>,
+}
+
+#[derive(Serialize)]
+struct SideObject<'a> {
+    place: &'a str,
+    role: String,
+    timeline: u32,
+    wal_end: Option<String>,
+    last_checkpoint: Option<String>,
+}
+
+impl<'a> SideObject<'a> {
+    fn of(side: &'a Side) -> SideObject<'a> {
+        SideObject {
+            place: &side.place,
+            role: side.role.to_string(),
+            timeline: side.timeline.0,
+            wal_end: side.wal_end.map(|end| end.to_string()),
+            last_checkpoint: side.last_checkpoint.map(|time| time.to_string()),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -152,6 +180,7 @@ impl<'a> Run<'a> {
             finished: format!("{finished:.6}"),
             total_seconds: seconds(started, finished),
             stages: Vec::new(),
+            sides: None,
             divergence: None,
             checkpoint: None,
             min_recovery_point: None,
@@ -175,6 +204,10 @@ impl<'a> Run<'a> {
             |lsn: Lsn, timeline: TimelineId| Position { lsn: lsn.to_string(), timeline: timeline.0 };
         Run {
             stages: report.stages.iter().map(stage).collect(),
+            sides: report.sides.as_ref().map(|sides| SidesObject {
+                target: SideObject::of(&sides.target),
+                source: SideObject::of(&sides.source),
+            }),
             divergence: report.divergence.map(|at| position(at.lsn, at.timeline)),
             checkpoint: report.checkpoint.map(|at| CheckpointObject {
                 lsn: at.lsn.to_string(),
@@ -249,6 +282,9 @@ mod tests {
             r#"{"outcome":"rewound","started":"2023-06-16T05:57:04.593305Z","#,
             r#""finished":"2023-06-16T05:57:06.544920Z","total_seconds":1.951615,"#,
             r#""stages":[{"name":"scan","seconds":0.25}],"#,
+            r#""sides":{"target":{"place":"data directory \"/data\"","role":"primary","timeline":13,"wal_end":"1/6A000060","#,
+            r#""last_checkpoint":"2023-06-16T05:50:00Z"},"source":{"place":"server at \"h\", port 5432","role":"primary","#,
+            r#""timeline":14,"wal_end":null,"last_checkpoint":null}},"#,
             r#""divergence":{"lsn":"1/69025000","timeline":13},"#,
             r#""checkpoint":{"lsn":"1/69024B90","redo":"1/69024B58","timeline":13},"#,
             r#""min_recovery_point":{"lsn":"1/6A025190","timeline":14},"#,
@@ -271,7 +307,7 @@ mod tests {
     fn a_run_without_a_plan_and_a_failure_are_reported() {
         let report = Report::new(report().started, report().finished);
         let nothing = concat!(
-            r#""stages":[],"divergence":null,"checkpoint":null,"min_recovery_point":null,"wal":null,"#,
+            r#""stages":[],"sides":null,"divergence":null,"checkpoint":null,"min_recovery_point":null,"wal":null,"#,
             r#""files":null,"bytes":null,"kept":[],"not_taken":[],"space":[],"wal_scanned":{"bytes":0,"records":0}"#
         );
         assert!(of_outcome(&Outcome::NotNeeded(report.clone())).ends_with(&format!("{nothing}}}\n")));

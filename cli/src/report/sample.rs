@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use kbrecover_rewind::{CommonCheckpoint, Divergence, PlanSummary, Report, SpaceNeed, StageTime, WalSpan};
+use kbrecover_rewind::{
+    BothSides, CommonCheckpoint, Divergence, PlanSummary, Report, Role, Side, SpaceNeed, StageTime, WalSpan,
+};
 use walparse::{Lsn, TimelineId};
 
 /// The rewind of a former primary, with the LSNs and times of a published log.
@@ -10,6 +12,11 @@ pub(super) fn report() -> Report {
     let (started, finished) = ("2023-06-16T05:57:04.593305Z", "2023-06-16T05:57:06.544920Z");
     let mut report = Report::new(started.parse().unwrap(), finished.parse().unwrap());
     report.stages = vec![StageTime { name: "scan", elapsed: Duration::from_millis(250) }];
+    let mut target = Side::new("data directory \"/data\"".to_owned(), Role::Primary, TimelineId(13));
+    target.wal_end = Some(Lsn(0x1_6A00_0060));
+    target.last_checkpoint = "2023-06-16T05:50:00Z".parse().ok();
+    let source = Side::new("server at \"h\", port 5432".to_owned(), Role::Primary, TimelineId(14));
+    report.sides = Some(BothSides::new(source, target));
     report.divergence = Some(Divergence { lsn: Lsn(0x1_6902_5000), timeline: TimelineId(13) });
     report.checkpoint = Some(CommonCheckpoint {
         lsn: Lsn(0x1_6902_4B90),

@@ -14,6 +14,7 @@ use crate::survey::announce::{announce_checkpoint, announce_fork, replay_start};
 use crate::survey::error::SurveyError;
 use crate::survey::files::both_sides;
 use crate::survey::input::Input;
+use crate::survey::sides::sides;
 use crate::survey::{divergence, preflight, target_side};
 use crate::target::journal::Journal;
 use crate::wal::error::WalError;
@@ -44,6 +45,7 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     if divergence.lsn <= common_checkpoint.lsn {
         return Err(SurveyError::ForkTooOld { fork: divergence.lsn, checkpoint: common_checkpoint.lsn });
     }
+    let sides = sides(input, &clusters, &source_history, &history, None)?;
     let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
     wal.set_history(history);
     wal.set_limits(divergence.lsn, divergence.lsn);
@@ -73,5 +75,5 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
         scanned: (0, 0),
     };
     let files = Files { source: found.source, target: original, compared: found.compared, keep: found.keep };
-    Ok(Facts { clusters, fork, files, wal, external: journal.outside, resumed: Some(resumed) })
+    Ok(Facts { sides, clusters, fork, files, wal, external: journal.outside, resumed: Some(resumed) })
 }

@@ -38,13 +38,14 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
     let started = Timestamp::now();
     match rewind(args, &screen) {
         Ok(outcome) => {
-            for line in report::closing_lines(&outcome, persona.narration, &TimeZone::system()) {
+            let zone = TimeZone::system();
+            for line in report::closing_lines(&outcome, persona.narration, &zone) {
                 screen.message(Kind::Info, &line);
             }
             let target = args.target_data.as_deref().unwrap_or(Path::new("")).display().to_string();
             let result = match (args.format, persona.narration) {
                 (Format::Json, _) => Some(report::json::of_outcome(&outcome)),
-                (Format::Text, Narration::Kbrecover) => report::plan_text(&outcome, &target),
+                (Format::Text, Narration::Kbrecover) => report::plan_text(&outcome, &target, &zone),
                 // pg_rewind and sys_rewind print no plan.
                 (Format::Text, _) => None,
             };
