@@ -38,6 +38,7 @@ pub use datadir::inventory::{EntryKind, Inventory};
 pub use datadir::keep::{KeepError, KeepRules};
 pub use datadir::label::is_mark;
 pub use datadir::server::{DataDirectoryError, lock_file_process};
+pub use datadir::starts_as::StartsAs;
 pub use engine::entry::{run, run_async};
 pub use engine::is_unfinished;
 pub use engine::precheck::PrecheckError;
@@ -45,8 +46,8 @@ pub use error::{Failure, RewindError, TargetState};
 pub use observer::{Change, ChangeObserver, Verdict};
 pub use options::{
     CrashRecovery, CrashRecoveryError, Delta, KeepDiverged, MissingWal, Mode, Need, OlderSource, Options,
-    RebuiltBlocks, RecoveryConf, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice,
-    UncleanTarget,
+    RebuiltBlocks, RecoveryConf, ReplicationLogin, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck,
+    SyncChoice, UncleanTarget,
 };
 pub use outcome::{
     BothSides, CommonCheckpoint, Divergence, Outcome, PlanSummary, Report, Role, Side, SpaceNeed, StageTime,
@@ -54,7 +55,7 @@ pub use outcome::{
 };
 pub use plan::error::PlanError;
 pub use progress::{Event, Progress, Silent, Stage};
-pub use status::{Condition, StartsAs, Status, StatusError, UnfinishedRewind, status};
+pub use status::{Condition, Status, StatusError, UnfinishedRewind, status};
 pub use stop::StopFlag;
 pub use survey::content::ContentError;
 pub use survey::divergence::DivergenceError;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use walparse::{Lsn, TimelineId};
 
+use crate::datadir::starts_as::StartsAs;
+
 /// The point where the histories of source and target diverge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Divergence {
@@ -112,6 +114,16 @@ impl Outcome {
             | Outcome::Rewound(report) => report,
         }
     }
+
+    pub(crate) fn report_mut(&mut self) -> &mut Report {
+        match self {
+            Outcome::NotNeeded(report)
+            | Outcome::AlreadyRewound(report)
+            | Outcome::Planned(report)
+            | Outcome::Checked(report)
+            | Outcome::Rewound(report) => report,
+        }
+    }
 }
 
 /// The figures of a run. Those of stages that it did not reach are `None`, empty or zero.
@@ -140,6 +152,8 @@ pub struct Report {
     pub kept: Vec<String>,
     /// Files and directories that match the same patterns but exist only on the source: they are not copied.
     pub not_taken: Vec<String>,
+    /// What a server started on the target now will be; `None` if nothing was changed, or it is not known.
+    pub starts_as: Option<StartsAs>,
     /// Space needed on each file system; empty if it was not checked.
     pub space: Vec<SpaceNeed>,
     /// Bytes fetched from the source.
@@ -165,6 +179,7 @@ impl Report {
             plan: None,
             kept: Vec::new(),
             not_taken: Vec::new(),
+            starts_as: None,
             space: Vec::new(),
             bytes_fetched: 0,
             wal_bytes_scanned: 0,

@@ -5,6 +5,7 @@ use kbrecover_rewind::{Outcome, PlanSummary, Report, Side, SpaceNeed, TargetStat
 use serde::Serialize;
 use walparse::{Lsn, TimelineId};
 
+use super::status::starts_as;
 use super::{seconds, seconds_of};
 use crate::failure::Failed;
 use crate::persona::Persona;
@@ -58,6 +59,7 @@ struct Run<'a> {
     bytes: Option<Bytes>,
     kept: &'a [String],
     not_taken: &'a [String],
+    starts_as: Option<&'static str>,
     space: Vec<SpaceObject>,
     wal_scanned: Scanned,
     #[serde(flatten)]
@@ -189,6 +191,7 @@ impl<'a> Run<'a> {
             bytes: None,
             kept: &[],
             not_taken: &[],
+            starts_as: None,
             space: Vec::new(),
             wal_scanned: Scanned { bytes: 0, records: 0 },
             failure: None,
@@ -225,6 +228,7 @@ impl<'a> Run<'a> {
             bytes: report.plan.as_ref().map(|plan| Bytes::of(plan, report.bytes_fetched)),
             kept: &report.kept,
             not_taken: &report.not_taken,
+            starts_as: report.starts_as.map(starts_as),
             space: report.space.iter().map(SpaceObject::of).collect(),
             wal_scanned: Scanned { bytes: report.wal_bytes_scanned, records: report.wal_records_scanned },
             ..Run::empty(outcome, report.started, report.finished)
@@ -294,7 +298,7 @@ mod tests {
             r#""truncated":1,"kept":3,"removed":4,"unchanged":950},"#,
             r#""bytes":{"copied":1234567,"wal":50331648,"extended":8192,"changed":8192000,"#,
             r#""to_fetch":59766407,"fetched":59766407,"source_total":600000000},"#,
-            r#""kept":["log","pg_hba.conf","postgresql.conf"],"not_taken":["standby.signal"],"#,
+            r#""kept":["log","pg_hba.conf","postgresql.conf"],"not_taken":["standby.signal"],"starts_as":"primary","#,
             r#""space":[{"directory":"/data","needed":58368000,"available":101376000}],"#,
             r#""wal_scanned":{"bytes":16777216,"records":4321}}"#,
             "\n"
@@ -308,7 +312,7 @@ mod tests {
         let report = Report::new(report().started, report().finished);
         let nothing = concat!(
             r#""stages":[],"sides":null,"divergence":null,"checkpoint":null,"min_recovery_point":null,"wal":null,"#,
-            r#""files":null,"bytes":null,"kept":[],"not_taken":[],"space":[],"wal_scanned":{"bytes":0,"records":0}"#
+            r#""files":null,"bytes":null,"kept":[],"not_taken":[],"starts_as":null,"space":[],"wal_scanned":{"bytes":0,"records":0}"#
         );
         assert!(of_outcome(&Outcome::NotNeeded(report.clone())).ends_with(&format!("{nothing}}}\n")));
 

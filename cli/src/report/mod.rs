@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use kbrecover_rewind::{Outcome, PlanSummary, Report, Side, SpaceNeed};
+use kbrecover_rewind::{Outcome, PlanSummary, Report, Side, SpaceNeed, StartsAs};
 
 use crate::persona::Narration;
 
@@ -50,6 +50,24 @@ pub(crate) fn closing_lines(outcome: &Outcome, narration: Narration, zone: &Time
     }
     lines.push("Done!".to_owned());
     lines
+}
+
+/// The last line of a run after which a server on the target would be no standby. Under the names pg_rewind and sys_rewind
+/// there is none: managers set up the standby themselves.
+pub(crate) fn start_warning(outcome: &Outcome, narration: Narration) -> Option<&'static str> {
+    match outcome.report().starts_as? {
+        _ if narration != Narration::Kbrecover => None,
+        StartsAs::Primary => Some(
+            "the target is not set up as a standby and must not be started as it is: it would become a second primary. \
+             First set primary_conninfo and create standby.signal (up to version 11: recovery.conf), or run again with -R.",
+        ),
+        StartsAs::Recovery => Some(
+            "the target is set up to recover to a target and must not be started as it is: it would become a second primary. \
+             First replace recovery.signal by standby.signal (up to version 11: set standby_mode in recovery.conf), or run \
+             again with -R.",
+        ),
+        _ => None,
+    }
 }
 
 /// One side: place, role, timeline, and what is known of its end.
@@ -211,6 +229,22 @@ mod tests {
         {
             assert!(closing_lines(&quiet, Narration::Kbrecover, &shanghai()).is_empty());
         }
+    }
+
+    #[test]
+    fn the_last_line_warns_of_a_second_primary() {
+        let warning = |starts_as, narration| {
+            let mut report = report();
+            report.starts_as = starts_as;
+            start_warning(&Outcome::NotNeeded(report), narration)
+        };
+        for dangerous in [StartsAs::Primary, StartsAs::Recovery] {
+            let text = warning(Some(dangerous), Narration::Kbrecover).unwrap();
+            assert!(text.contains("must not be started as it is"), "{text}");
+            assert_eq!(warning(Some(dangerous), Narration::PgRewind), None);
+        }
+        assert_eq!(warning(Some(StartsAs::Standby), Narration::Kbrecover), None);
+        assert_eq!(warning(None, Narration::Kbrecover), None);
     }
 
     #[test]

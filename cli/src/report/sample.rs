@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use kbrecover_rewind::{
-    BothSides, CommonCheckpoint, Divergence, PlanSummary, Report, Role, Side, SpaceNeed, StageTime, WalSpan,
+    BothSides, CommonCheckpoint, Divergence, PlanSummary, Report, Role, Side, SpaceNeed, StageTime, StartsAs,
+    WalSpan,
 };
 use walparse::{Lsn, TimelineId};
 
@@ -33,6 +34,7 @@ pub(super) fn report() -> Report {
     report.plan = Some(plan());
     report.kept = ["log", "pg_hba.conf", "postgresql.conf"].map(str::to_owned).to_vec();
     report.not_taken = vec!["standby.signal".to_owned()];
+    report.starts_as = Some(StartsAs::Primary);
     report.space =
         vec![SpaceNeed { directory: "/data".into(), needed: 57_000 << 10, available: 99_000 << 10 }];
     report.bytes_fetched = 59_766_407;

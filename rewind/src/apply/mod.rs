@@ -9,6 +9,7 @@ pub(crate) mod rate_limit;
 pub(crate) mod wal;
 pub(crate) mod seal;
 mod verify_wal;
+mod following;
 pub(crate) mod recovery_conf;
 pub(crate) mod startup_warnings;
 pub(crate) mod error;

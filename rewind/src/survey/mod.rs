@@ -116,7 +116,7 @@ fn check_sides(input: Input<'_>) -> Result<Checked<'_>, SurveyError> {
     let ours = target_control(target.root(), flavor)?;
     let mut clusters = Clusters { source: source.control_file()?, target: ours, label: input.label };
     preflight::check_clusters(source, &clusters)?;
-    preflight::check_role(options, source)?;
+    preflight::check_replication(options, source)?;
     let source_history = source_history(source, &clusters.source)?;
     target_side::settle_unclean(options, target, &mut clusters, source)?;
     let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;

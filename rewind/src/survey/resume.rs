@@ -32,7 +32,7 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     tracing::info!("resuming the rewind begun at {} from {}", journal.begun, journal.source);
     let clusters = Clusters { source: source.control_file()?, target: journal.control.clone(), label };
     preflight::check_clusters(source, &clusters)?;
-    preflight::check_role(options, source)?;
+    preflight::check_replication(options, source)?;
     let source_history = source_history(source, &clusters.source)?;
     let history = TimelineHistory::parse(journal.timeline, &journal.history)
         .map_err(|source| WalError::History { side: "target", source })?;

@@ -50,6 +50,9 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
                 (Format::Text, _) => None,
             };
             screen::to_stdout(&result.unwrap_or_default());
+            if let Some(warning) = report::start_warning(&outcome, persona.narration) {
+                screen.message(Kind::Warning, warning);
+            }
             ExitCode::SUCCESS
         }
         Err(failed) => {
@@ -120,6 +123,7 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         true => RecoveryConf::Write(persona.written_password),
         false => RecoveryConf::Leave,
     };
+    options.replication_login = persona.replication_login;
     options.keep = KeepRules::parse(&args.keep)?;
     options.missing_wal = MissingWal::new(args.wal_dir.clone(), restore_command);
     options.config_file = args.config_file.clone();
