@@ -207,7 +207,7 @@ fn decide(
         keep: &facts.files.keep,
     })?;
     plan.left_to_replay = left_to_replay;
-    tablespaces::check(&plan, root, control.version().names())?;
+    plan.relink = tablespaces::check(&plan, root, control.version().names())?;
     Ok(plan)
 }
 
