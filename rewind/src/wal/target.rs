@@ -246,10 +246,12 @@ impl SegmentStore for TargetWal<'_> {
             segment: self.local.file_name(segment),
             source: Box::new(stopped),
         })?;
-        if let Some(bytes) = self.local.open(segment)? {
-            return Ok(Some(bytes));
-        }
         let size = self.geometry.segment_size;
+        let local = self.local.open(segment)?;
+        // A file of another size is damaged: a whole one is preferred, if there is one elsewhere.
+        if local.as_ref().is_some_and(|bytes| bytes.len() as u64 == size.bytes()) {
+            return Ok(local);
+        }
         let name = self.local.file_name(segment);
         // Beyond the newest segment here, an archive may have segments of another server. The directories given by the
         // user are trusted to hold the target's WAL.
@@ -261,7 +263,7 @@ impl SegmentStore for TargetWal<'_> {
             self.find_elsewhere(&name, size.end_of(segment) <= self.shared_end)
         };
         let failed = |source| WalReadError::Fetch { segment: name.clone(), source: Box::new(source) };
-        let Some(path) = found.map_err(failed)? else { return Ok(None) };
+        let Some(path) = found.map_err(failed)? else { return Ok(local) };
         FileBytes::open(&path).map(Some).map_err(|source| WalReadError::Open { path, source })
     }
 
