@@ -10,8 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::harness::{
-    Failover, Rewind, SEGMENT_SIZE, Sandbox, Server, SourceKind, assert_follows, assert_sound, is_root,
-    next_segment, segments,
+    Failover, Rewind, SEGMENT_SIZE, Sandbox, Segment, Server, SourceKind, assert_follows, assert_sound,
+    history_switch, is_root, next_segment, segments,
 };
 use crate::truth_proof::{assert_rewinds, rewind};
 
@@ -161,6 +161,9 @@ fn segments_of_a_wrong_size() {
     let mut failover = Failover::new(
         &sandbox,
         |old| {
+            // Segments from before replay's start are kept.
+            old.sql("ALTER SYSTEM SET wal_keep_size = '1GB'");
+            old.sql("SELECT pg_reload_conf()");
             old.sql("CREATE TABLE entry AS SELECT 'shared' AS origin FROM generate_series(1, 3000)");
             (0..3).for_each(|_| next_segment(old));
             old.sql("CHECKPOINT");
@@ -217,9 +220,9 @@ fn common_segment_of_a_wrong_size() {
     );
     failover.old.stop();
     let Failover { mut old, new } = failover;
-    let all = segments(&old.data);
-    let common = all[all.len() - 2].to_string();
-    let file = fs::File::options().write(true).open(old.data.join("pg_wal").join(&common));
+    let of_fork = Segment::at(1, history_switch(&new, 2));
+    let common = Segment { number: of_fork.number - 1, ..of_fork };
+    let file = fs::File::options().write(true).open(old.data.join(format!("pg_wal/{common}")));
     file.expect("open a segment").set_len(SEGMENT_SIZE / 2).expect("cut a segment");
     assert_rewinds(&mut old, &new);
 }
