@@ -32,6 +32,7 @@ use crate::survey::input::Input;
 use crate::survey::{Survey, survey};
 use crate::target::Target;
 use crate::target::journal::Journal;
+use crate::wal::temporary;
 
 use open::OpenTarget;
 
@@ -64,6 +65,9 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
     let failed = |error: RewindError| Failure { error: Box::new(error), target: state };
     let mut clock = Clock::start();
     let OpenTarget { target, flavor, label } = open::open_target(options).map_err(failed)?;
+    if options.mode == Mode::Rewind {
+        temporary::remove_stale(target.root());
+    }
     let source = open::open_source(options, &target, flavor).map_err(|error| failed(error.into()))?;
     let source = source.as_ref();
     if let Some(Connected { server, version, connections }) = source.connected() {

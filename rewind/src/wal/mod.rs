@@ -4,5 +4,6 @@ pub(crate) mod history;
 pub(crate) mod target;
 pub(crate) mod source;
 pub mod archive;
+pub(crate) mod temporary;
 pub(crate) mod changed;
 pub(crate) mod error;
