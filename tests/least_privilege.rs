@@ -71,7 +71,7 @@ fn what_is_printed() {
         let run = run_kbrecover(["grants", "--source-version", version]);
         assert!(run.stdout.contains("must be a superuser: before version 11"), "{run}");
     }
-    for version in ["9.5", "19", "1", "150004", "x", ""] {
+    for version in ["9.5", "20", "1", "150004", "x", ""] {
         let run = run_kbrecover(["grants", "--source-version", version]);
         assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{version}: {run}");
     }
