@@ -97,7 +97,7 @@ fn assert_silent(run: &Run, what: &str) {
 fn site(sandbox: &Sandbox, password: &str) -> (Server, Server) {
     let mut source = sandbox.server("source");
     let target = source.copy("target");
-    source.write("pg_hba.conf", "local all all trust\nhost all all all scram-sha-256\n");
+    source.write("pg_hba.conf", "local all all trust\nhost all,replication all all scram-sha-256\n");
     source.listen_on_loopback();
     source.start();
     source.sql(&format!("CREATE ROLE r LOGIN SUPERUSER PASSWORD '{password}'"));

@@ -4,7 +4,8 @@
 //!     new  ┄┄┄┄┄┄ └── 2 ── what counts ──╳                 here the target
 
 use crate::harness::{
-    Failover, Rewind, Sandbox, Server, SourceKind, assert_follows, assert_sound, command_as, run_command,
+    Failover, Rewind, Sandbox, Server, SourceKind, Tree, assert_follows, assert_sound, command_as,
+    run_command,
 };
 use crate::truth_proof::{refused, rewind};
 
@@ -70,4 +71,33 @@ fn pg_rewind_warns() {
     let warned = run.stderr.lines().any(|line| line.contains("warning: ") && line.contains("timeline"));
     assert!(warned, "no warning about the timelines\n{run}");
     assert_follows(&mut new, &old);
+}
+
+/// The first lines of a plan name both sides: where they are, on which timeline.
+#[test]
+fn the_plan_names_both_sides() {
+    let sandbox = Sandbox::new();
+    let Failover { old, new } = Failover::of_one_table(&sandbox);
+    let plan = rewind(&old, &new).arg("--dry-run").run_leaving_target_alone();
+    assert_eq!(plan.code, 0, "{plan}");
+    let first: Vec<&str> = plan.stdout.lines().take(6).collect();
+    let line = |place: &str, timeline: &str| {
+        first.iter().any(|line| line.contains(place) && line.contains(timeline))
+    };
+    assert!(line(&old.data.display().to_string(), "timeline 1"), "the target is not named\n{plan}");
+    assert!(line(new.host(), "timeline 2"), "the source is not named\n{plan}");
+}
+
+/// "Stop it" is bad advice if what runs there is the new primary.
+#[test]
+fn the_hint_for_a_running_target() {
+    let sandbox = Sandbox::new();
+    let Failover { old, new } = swapped(&sandbox, |_| ());
+    let before = Tree::of(&new.data).len();
+    let run = rewind(&new, &old).run();
+    assert_eq!(run.code, 1, "{run}");
+    assert!(before > 0 && new.value::<bool>("SELECT count(*) = 1 FROM counts"), "{run}");
+    let hint = run.stderr.lines().find(|line| line.contains("hint: ")).expect("a hint");
+    assert!(hint.to_lowercase().contains("only if"), "{run}");
+    assert!(hint.to_lowercase().contains("old primary"), "{run}");
 }

@@ -92,6 +92,11 @@ fn target_standby_killed_on_a_new_timeline() {
     other_timeline_2(Server::kill);
 }
 
+#[test]
+fn target_standby_stopped_on_a_new_timeline() {
+    other_timeline_2(Server::stop);
+}
+
 /// The old primary of timeline 1 is still there: rewinding to it is going back, which must be asked for.
 #[test]
 fn target_standby_killed_on_a_new_timeline_and_the_old_primary() {

@@ -7,8 +7,9 @@
 
 use std::fs;
 
-use crate::harness::{Failover, Sandbox, Server, assert_same_content};
-use crate::truth_proof::rewind;
+use crate::harness::{Failover, Rewind, Sandbox, Server, assert_same_content};
+use crate::least_privilege;
+use crate::truth_proof::{refused, rewind};
 
 fn append(server: &Server, file: &str, lines: &str) {
     let text = fs::read_to_string(server.data.join(file)).expect("read a configuration file");
@@ -82,6 +83,11 @@ fn slot_that_the_source_does_not_have() {
     left(AUTO, "primary_slot_name = 'gone'", "primary_slot_name");
 }
 
+#[test]
+fn delay() {
+    left(AUTO, "recovery_min_apply_delay = '1h'", "recovery_min_apply_delay");
+}
+
 /// It is the operator's, and right.
 #[test]
 fn slot_that_the_source_has() {
@@ -92,4 +98,71 @@ fn slot_that_the_source_has() {
     rewind(&old, &new).arg("-R").run().expect_done();
     assert_stays_a_standby(&mut old, &new);
     assert!(new.value::<bool>("SELECT active FROM pg_replication_slots WHERE slot_name = 'node_old'"));
+}
+
+/// Without -R nothing is changed, but the line is named.
+#[test]
+fn warned_of_without_recovery_conf() {
+    let sandbox = Sandbox::new();
+    let Failover { old, new } = Failover::of_one_table(&sandbox);
+    append(&old, AUTO, "recovery_target = 'immediate'\nprimary_slot_name = 'gone'");
+    let run = rewind(&old, &new).run().expect_done();
+    for name in ["recovery_target", "primary_slot_name"] {
+        let warned = |line: &str| line.contains("warning: ") && line.contains(name) && line.contains(AUTO);
+        assert!(run.stderr.lines().any(warned), "no warning of {name}\n{run}");
+    }
+    let left = fs::read_to_string(old.data.join(AUTO)).expect("read it");
+    assert!(left.contains("recovery_target = 'immediate'") && left.contains("primary_slot_name"), "{left}");
+}
+
+/// Without -R and without standby.signal the node would start as a second primary.
+#[test]
+fn last_line_without_recovery_conf() {
+    let sandbox = Sandbox::new();
+    let Failover { old, new } = Failover::of_one_table(&sandbox);
+    let run = rewind(&old, &new).run().expect_done();
+    let last = run.stderr.lines().last().expect("a line");
+    assert!(last.contains("must not be started") && last.contains("primary"), "{run}");
+    // With -R there is nothing to warn of.
+    let sandbox = Sandbox::new();
+    let Failover { old, new } = Failover::of_one_table(&sandbox);
+    let run = rewind(&old, &new).arg("-R").run().expect_done();
+    assert!(!run.stderr.contains("must not be started"), "{run}");
+}
+
+/// The source is read by a role that may do that, and may not replicate.
+#[test]
+fn role_that_may_not_replicate() {
+    let sandbox = Sandbox::new();
+    let mut failover = Failover::new(
+        &sandbox,
+        least_privilege::create_role,
+        |old| old.sql("INSERT INTO entry SELECT 'lost' FROM generate_series(1, 3000)"),
+        |new| new.sql("INSERT INTO entry SELECT 'kept' FROM generate_series(1, 3000)"),
+    );
+    failover.old.stop();
+    let Failover { mut old, new } = failover;
+    let as_role = || Rewind::of(&old).arg("--source-server").arg(least_privilege::conninfo(&new)).arg("-R");
+    for mode in [&["--check"][..], &[]] {
+        refused(as_role().args(mode), &["rewind_user", "REPLICATION"]);
+    }
+    new.sql("ALTER ROLE rewind_user REPLICATION");
+    as_role().run().expect_done();
+    assert_stays_a_standby(&mut old, &new);
+}
+
+/// It may replicate, but is not let in for that.
+#[test]
+fn role_that_is_not_let_in_to_replicate() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = Failover::of_one_table(&sandbox);
+    let rules = new.data.join("pg_hba.conf");
+    let before = fs::read_to_string(&rules).expect("read pg_hba.conf");
+    new.write("pg_hba.conf", format!("local replication all reject\n{before}"));
+    new.sql("SELECT pg_reload_conf()");
+    refused(rewind(&old, &new).arg("-R"), &["replication", "pg_hba.conf"]);
+    new.write("pg_hba.conf", before);
+    new.sql("SELECT pg_reload_conf()");
+    rewind(&old, &new).arg("-R").run().expect_done();
+    assert_stays_a_standby(&mut old, &new);
 }

@@ -10,9 +10,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::harness::{
-    Failover, Rewind, SEGMENT_SIZE, Sandbox, Server, SourceKind, is_root, next_segment, segments,
+    Failover, Rewind, SEGMENT_SIZE, Sandbox, Segment, Server, SourceKind, assert_follows, assert_sound,
+    history_switch, is_root, next_segment, segments,
 };
-use crate::truth_proof::assert_rewinds;
+use crate::truth_proof::{assert_rewinds, rewind};
 
 /// `lost+found` as mkfs makes it. A test that is not run by root makes one that nobody may read.
 fn lost_and_found(directory: &Path) {
@@ -160,6 +161,9 @@ fn segments_of_a_wrong_size() {
     let mut failover = Failover::new(
         &sandbox,
         |old| {
+            // Segments from before replay's start are kept.
+            old.sql("ALTER SYSTEM SET wal_keep_size = '1GB'");
+            old.sql("SELECT pg_reload_conf()");
             old.sql("CREATE TABLE entry AS SELECT 'shared' AS origin FROM generate_series(1, 3000)");
             (0..3).for_each(|_| next_segment(old));
             old.sql("CHECKPOINT");
@@ -170,6 +174,8 @@ fn segments_of_a_wrong_size() {
         },
         |new| {
             new.sql("INSERT INTO entry SELECT 'kept' FROM generate_series(1, 3000)");
+            // Replay does not start before the common checkpoint.
+            new.sql("CHECKPOINT");
             next_segment(new);
         },
     );
@@ -188,9 +194,39 @@ fn segments_of_a_wrong_size() {
     cut("000000010000000000000030", 0);
     cut("000000010000000000000031", 8192);
     cut("000000020000000000000032", SEGMENT_SIZE / 2);
-    assert_rewinds(&mut old, &new);
+    rewind(&old, &new).run().expect_done();
     for segment in segments(&old.data) {
         let size = fs::metadata(old.data.join(format!("pg_wal/{segment}"))).expect("a segment").len();
         assert_eq!(size, SEGMENT_SIZE, "{segment}");
     }
+    assert_follows(&mut old, &new);
+    assert_sound(&mut old);
+}
+
+/// A cut segment between the common checkpoint and the fork: replay needs it, and the source has it.
+#[test]
+fn common_segment_of_a_wrong_size() {
+    let sandbox = Sandbox::new();
+    let mut failover = Failover::new(
+        &sandbox,
+        |old| {
+            old.sql("CREATE TABLE entry AS SELECT 'shared' AS origin FROM generate_series(1, 3000)");
+            old.sql("CHECKPOINT");
+            for _ in 0..2 {
+                old.sql("INSERT INTO entry SELECT 'shared, too' FROM generate_series(1, 3000)");
+                next_segment(old);
+            }
+            // The segment of the fork has common WAL, by which both are known to be of one history.
+            old.sql("INSERT INTO entry SELECT 'shared at last' FROM generate_series(1, 3000)");
+        },
+        |old| old.sql("UPDATE entry SET origin = 'lost'"),
+        |new| new.sql("INSERT INTO entry SELECT 'kept' FROM generate_series(1, 3000)"),
+    );
+    failover.old.stop();
+    let Failover { mut old, new } = failover;
+    let of_fork = Segment::at(1, history_switch(&new, 2));
+    let common = Segment { number: of_fork.number - 1, ..of_fork };
+    let file = fs::File::options().write(true).open(old.data.join(format!("pg_wal/{common}")));
+    file.expect("open a segment").set_len(8192).expect("cut a segment");
+    assert_rewinds(&mut old, &new);
 }

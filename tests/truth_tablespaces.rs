@@ -4,9 +4,12 @@
 //!     new/pg_tblspc/16400 ─▶ new-space/     replay: old/pg_tblspc/16400 ─▶ new-space/, and two servers would write there
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Failover, Sandbox, Server, Tree, assert_follows, assert_sound};
+use crate::harness::{
+    Failover, Installation, Sandbox, Server, Tree, assert_follows, assert_sound, bindir, give_to_server_user,
+};
 use crate::truth_proof::rewind;
 
 /// Both sides give out the same numbers.
@@ -70,4 +73,48 @@ fn one_number_at_two_places() {
 #[test]
 fn one_number_at_two_places_and_a_checkpoint_since() {
     one_number(true);
+}
+
+/// The same path on two machines: here the source's server sees a directory of its own there, by a mount that nobody else
+/// sees. On the target's machine the directory is that of the tablespace which the rewind gives up.
+#[test]
+fn one_path_on_two_machines() {
+    let sandbox = Sandbox::new();
+    let [space, elsewhere] = ["space", "elsewhere"].map(|name| sandbox.make_dir(name));
+    let Failover { mut old, mut new } = failover(&sandbox);
+    new.stop();
+    new.installation = on_another_machine(&sandbox, &elsewhere, &space);
+    new.start();
+    // The numbers differ, as after any other failover.
+    new.sql("CREATE TABLE before AS SELECT 1 AS n");
+    create(&old, &space, "lost");
+    create(&new, &space, "kept");
+    assert_eq!(fs::read_dir(&elsewhere).expect("list a directory").count(), 1, "the source's own");
+    old.stop();
+    rewind(&old, &new).run().expect_done();
+    assert_follows(&mut old, &new);
+    assert_eq!(places(&old), std::slice::from_ref(&space));
+    assert_sound(&mut old);
+}
+
+/// Server programs that find `there` in the place of `here`.
+fn on_another_machine(sandbox: &Sandbox, there: &Path, here: &Path) -> &'static Installation {
+    let directory = sandbox.make_dir("other-machine");
+    for entry in fs::read_dir(bindir()).expect("list the server programs").flatten() {
+        if entry.file_name() != "postgres" {
+            std::os::unix::fs::symlink(entry.path(), directory.join(entry.file_name()))
+                .expect("link a program");
+        }
+    }
+    let program = directory.join("postgres");
+    let script = format!(
+        "#!/bin/sh\nexec unshare --user --mount --map-current-user --keep-caps sh -c 'mount --bind {} {} && exec {} \"$@\"' postgres \"$@\"\n",
+        there.display(),
+        here.display(),
+        bindir().join("postgres").display()
+    );
+    fs::write(&program, script).expect("write a program");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("make a program");
+    give_to_server_user(&program);
+    Box::leak(Box::new(Installation { major: 15, bindir: directory }))
 }

@@ -28,22 +28,6 @@ impl Clock {
 
     /// A report of a run that ends now. It has the stages ended so far; all other figures are absent or zero.
     pub(crate) fn report(&self) -> Report {
-        Report {
-            started: self.started,
-            finished: Timestamp::now(),
-            stages: self.stages.clone(),
-            divergence: None,
-            checkpoint: None,
-            replay_start: None,
-            checkpoint_search: None,
-            replay: None,
-            plan: None,
-            kept: Vec::new(),
-            not_taken: Vec::new(),
-            space: Vec::new(),
-            bytes_fetched: 0,
-            wal_bytes_scanned: 0,
-            wal_records_scanned: 0,
-        }
+        Report { stages: self.stages.clone(), ..Report::new(self.started, Timestamp::now()) }
     }
 }

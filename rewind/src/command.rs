@@ -54,6 +54,41 @@ pub fn run(command: &mut Command, limit: Option<Duration>) -> Result<Finished, C
     run_with(command, limit, Telling::Lines, None)
 }
 
+/// As [`run`]. Also returns the processes that the child has left running, if there are any.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_leaving(
+    command: &mut Command,
+    limit: Option<Duration>,
+) -> Result<(Finished, Option<Background>), CommandError> {
+    let program = program_name(command);
+    let (child, registered) = start(command, &program)?;
+    let left = Background(registered.0);
+    let finished = run_registered(child, &registered, program, limit, Telling::Lines, None)?;
+    Ok((finished, Some(left).filter(Background::is_running)))
+}
+
+/// The process group of a child that has ended. Dropping it terminates the processes that are left.
+#[derive(Debug)]
+pub(crate) struct Background(Pid);
+
+impl Background {
+    /// Whether there are any.
+    pub(crate) fn is_running(&self) -> bool {
+        has_members(self.0)
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // The group's number is not reused as long as one of its processes exists.
+        if self.is_running() {
+            end(self.0, &mut || true);
+        }
+    }
+}
+
 /// As [`run`], for a child that must not be interrupted: [`end_all`] does not terminate it.
 ///
 /// # Errors
@@ -229,6 +264,17 @@ fn run_with(
 ) -> Result<Finished, CommandError> {
     let program = program_name(command);
     let (child, registered) = start(command, &program)?;
+    run_registered(child, &registered, program, limit, telling, stop)
+}
+
+fn run_registered(
+    child: Child,
+    registered: &Registered,
+    program: String,
+    limit: Option<Duration>,
+    telling: Telling,
+    stop: Option<&StopFlag>,
+) -> Result<Finished, CommandError> {
     let is_stopped = || stop.is_some_and(StopFlag::is_requested) || running().is_over;
     let finished = watch(child, program.clone(), limit, telling, &is_stopped)?;
     if is_stopped() {
@@ -273,8 +319,10 @@ fn watch(
             return Err(CommandError::TimedOut { program, limit });
         }
     };
-    // A background process may hold the pipes open for an unlimited time.
-    wait_for_close(&pipes, Instant::now() + Duration::from_millis(500));
+    // A background process may hold the pipes open for an unlimited time. What the child itself has written is in them
+    // already; it matters most if the child has failed.
+    let patience = if status.success() { 50 } else { 500 };
+    wait_for_close(&pipes, Instant::now() + Duration::from_millis(patience));
     let output = tail.lock().unwrap_or_else(PoisonError::into_inner).text();
     Ok(Finished { status, output })
 }
@@ -327,7 +375,7 @@ fn wait_for_close(pipes: &Receiver<()>, until: Instant) -> bool {
 /// whether the child itself has been waited for.
 fn end(group: Pid, is_reaped: &mut dyn FnMut() -> bool) {
     // The group's number is not reused as long as one of its processes exists.
-    let mut is_gone = || is_reaped() && test_kill_process_group(group).is_err();
+    let mut is_gone = || is_reaped() && !has_members(group);
     // A group that is gone already needs no signal.
     let _ = kill_process_group(group, Signal::TERM);
     if !wait_until(Instant::now() + STOP_GRACE, &mut is_gone) {
@@ -335,6 +383,32 @@ fn end(group: Pid, is_reaped: &mut dyn FnMut() -> bool) {
         // What remains is in an uninterruptible system call, or a zombie whose parent does not wait for it.
         wait_until(Instant::now() + KILL_GRACE, &mut is_gone);
     }
+}
+
+/// Whether a process group has processes, other than zombies that nobody waits for: in a container process 1 may wait for
+/// none of its adopted children.
+fn has_members(group: Pid) -> bool {
+    if test_kill_process_group(group).is_err() {
+        return false;
+    }
+    let Ok(processes) = std::fs::read_dir("/proc") else { return true };
+    let mut zombies = 0;
+    for process in processes.flatten() {
+        let Ok(stat) = std::fs::read(process.path().join("stat")) else { continue };
+        // `PID (NAME) STATE PPID PGRP ...`, where NAME may contain anything.
+        let Some(end) = stat.iter().rposition(|byte| *byte == b')') else { continue };
+        let text = String::from_utf8_lossy(&stat[end + 1..]);
+        let mut fields = text.split_whitespace();
+        let (state, of) = (fields.next(), fields.nth(1));
+        if of.and_then(|of| of.parse().ok()) == Some(group.as_raw_nonzero().get()) {
+            match state {
+                Some("Z" | "X") => zombies += 1,
+                _ => return true,
+            }
+        }
+    }
+    // Processes that /proc does not show count.
+    zombies == 0
 }
 
 /// Polls a condition until the deadline. Returns whether it became true.

@@ -38,6 +38,7 @@ pub use datadir::inventory::{EntryKind, Inventory};
 pub use datadir::keep::{KeepError, KeepRules};
 pub use datadir::label::is_mark;
 pub use datadir::server::{DataDirectoryError, lock_file_process};
+pub use datadir::starts_as::StartsAs;
 pub use engine::entry::{run, run_async};
 pub use engine::is_unfinished;
 pub use engine::precheck::PrecheckError;
@@ -45,16 +46,16 @@ pub use error::{Failure, RewindError, TargetState};
 pub use observer::{Change, ChangeObserver, Verdict};
 pub use options::{
     CrashRecovery, CrashRecoveryError, Delta, KeepDiverged, MissingWal, Mode, Need, OlderSource, Options,
-    RebuiltBlocks, RecoveryConf, ReplayFrom, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck,
-    SyncChoice, UncleanTarget,
+    RebuiltBlocks, RecoveryConf, ReplayFrom, ReplicationLogin, RestoreCommand, SameTimeline, SourceChoice,
+    SpaceCheck, SyncChoice, UncleanTarget,
 };
 pub use outcome::{
-    CheckpointAt, Divergence, Outcome, PlanSummary, ReplayEstimate, ReplayStart, Report, SpaceNeed,
-    StageTime, WalSpan,
+    BothSides, CheckpointAt, Divergence, Outcome, PlanSummary, ReplayEstimate, ReplayStart, Report, Role,
+    Side, SpaceNeed, StageTime, WalSpan,
 };
 pub use plan::error::PlanError;
 pub use progress::{Event, Progress, Silent, Stage};
-pub use status::{Condition, StartsAs, Status, StatusError, UnfinishedRewind, status};
+pub use status::{Condition, Status, StatusError, UnfinishedRewind, status};
 pub use stop::StopFlag;
 pub use survey::content::ContentError;
 pub use survey::divergence::DivergenceError;

@@ -33,6 +33,8 @@ pub struct Options {
     pub older_source: OlderSource,
     /// Whether to make the target a standby of the source.
     pub recovery_conf: RecoveryConf,
+    /// What to do if that standby could not log in for replication.
+    pub replication_login: ReplicationLogin,
     /// Which local files of the target are kept.
     pub keep: KeepRules,
     /// Where to search for WAL that the target no longer has.
@@ -87,6 +89,7 @@ impl Options {
             same_timeline: SameTimeline::Follow,
             older_source: OlderSource::Refuse,
             recovery_conf: RecoveryConf::Leave,
+            replication_login: ReplicationLogin::Require,
             keep: KeepRules::standard(),
             missing_wal: MissingWal { directories: Vec::new(), restore_command: RestoreCommand::Off },
             config_file: None,
@@ -196,6 +199,18 @@ pub enum RecoveryConf {
     Leave,
     /// Write `primary_conninfo` and `standby.signal`, or up to 11 `recovery.conf` (`-R`).
     Write(WrittenPassword),
+}
+
+/// What to do if the target is to become a standby ([`RecoveryConf::Write`]) and the role of the source connection cannot be
+/// used for replication.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ReplicationLogin {
+    /// A login for replication is tried; if it fails, the run fails before the first change.
+    Require,
+    /// The run warns if the role may not replicate, and continues. `pg_rewind` is used with roles whose connection string is
+    /// replaced before the start.
+    Warn,
 }
 
 /// Where to search for WAL of the target that is not in its WAL directory; the directories come first.

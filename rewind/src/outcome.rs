@@ -1,10 +1,13 @@
 //! The result of a run: the figures that reports are made from.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use walparse::{Lsn, TimelineId};
+
+use crate::datadir::starts_as::StartsAs;
 
 /// The point where the histories of source and target diverge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,6 +96,64 @@ impl ReplayEstimate {
     }
 }
 
+/// Both sides of a run, as it found them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct BothSides {
+    /// The side that is copied from.
+    pub source: Side,
+    /// The side that is rewound.
+    pub target: Side,
+}
+
+impl BothSides {
+    /// Both sides.
+    pub fn new(source: Side, target: Side) -> BothSides {
+        BothSides { source, target }
+    }
+}
+
+/// One side of a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Side {
+    /// The server's address, or the data directory. Never contains a password.
+    pub place: String,
+    /// What it is, or was when it was stopped.
+    pub role: Role,
+    /// The timeline that it is on.
+    pub timeline: TimelineId,
+    /// The end of its WAL, if it is known.
+    pub wal_end: Option<Lsn>,
+    /// The time of its latest checkpoint, by its own clock.
+    pub last_checkpoint: Option<Timestamp>,
+}
+
+impl Side {
+    /// A side of which no more is known.
+    pub fn new(place: String, role: Role, timeline: TimelineId) -> Side {
+        Side { place, role, timeline, wal_end: None, last_checkpoint: None }
+    }
+}
+
+/// What a server is in its cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// It accepts writes.
+    Primary,
+    /// It is in recovery.
+    Standby,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Primary => "primary",
+            Role::Standby => "standby",
+        })
+    }
+}
+
 /// How a successful run ended.
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
@@ -120,6 +181,16 @@ impl Outcome {
             | Outcome::Rewound(report) => report,
         }
     }
+
+    pub(crate) fn report_mut(&mut self) -> &mut Report {
+        match self {
+            Outcome::NotNeeded(report)
+            | Outcome::AlreadyRewound(report)
+            | Outcome::Planned(report)
+            | Outcome::Checked(report)
+            | Outcome::Rewound(report) => report,
+        }
+    }
 }
 
 /// The figures of a run. Those of stages that it did not reach are `None`, empty or zero.
@@ -132,6 +203,8 @@ pub struct Report {
     pub finished: Timestamp,
     /// The stages in their order, with the time that each took.
     pub stages: Vec<StageTime>,
+    /// Both sides.
+    pub sides: Option<BothSides>,
     /// The point of divergence.
     pub divergence: Option<Divergence>,
     /// The last common checkpoint.
@@ -148,6 +221,8 @@ pub struct Report {
     pub kept: Vec<String>,
     /// Files and directories that match the same patterns but exist only on the source: they are not copied.
     pub not_taken: Vec<String>,
+    /// What a server started on the target now will be; `None` if nothing was changed, or it is not known.
+    pub starts_as: Option<StartsAs>,
     /// Space needed on each file system; empty if it was not checked.
     pub space: Vec<SpaceNeed>,
     /// Bytes fetched from the source.
@@ -165,6 +240,7 @@ impl Report {
             started,
             finished,
             stages: Vec::new(),
+            sides: None,
             divergence: None,
             checkpoint: None,
             replay_start: None,
@@ -173,6 +249,7 @@ impl Report {
             plan: None,
             kept: Vec::new(),
             not_taken: Vec::new(),
+            starts_as: None,
             space: Vec::new(),
             bytes_fetched: 0,
             wal_bytes_scanned: 0,

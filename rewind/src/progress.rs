@@ -67,19 +67,15 @@ pub enum Event {
     },
     /// All data has been copied; WAL, control file and `backup_label` follow.
     Sealing,
-    /// The rewound target is not configured as a standby.
-    NotAStandby,
 }
 
 impl Event {
-    /// Logs the event with `tracing`: what an operator need not know at level debug, [`Event::NotAStandby`] as a
-    /// warning, everything else at level info.
+    /// Logs the event with `tracing`: what an operator need not know at level debug, everything else at level info.
     pub fn log(&self) {
         match self {
             Event::SourceDirectory { .. } | Event::Planned { .. } | Event::Sealing => {
                 tracing::debug!("{self}")
             }
-            Event::NotAStandby => tracing::warn!("{self}"),
             _ => tracing::info!("{self}"),
         }
     }
@@ -119,9 +115,6 @@ impl fmt::Display for Event {
                 write!(f, "copying {} kB from the source", fetch_bytes.div_ceil(1024))
             }
             Event::Sealing => f.write_str("all data has been copied"),
-            Event::NotAStandby => f.write_str(
-                "the target is not set up as a standby: before starting a server on it, set primary_conninfo and create standby.signal (up to version 11: recovery.conf)",
-            ),
         }
     }
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use walparse::{ControlFile, Flavor};
 
-use crate::datadir::config::recovery::has_signal_files;
-use crate::datadir::config::{ConfigError, Configuration};
+use crate::datadir::config::ConfigError;
 use crate::datadir::flavor::{FlavorError, flavor_of_directory};
 use crate::datadir::label::BackupLabel;
 use crate::datadir::server::{self, DataDirectoryError, LockFile};
+use crate::datadir::starts_as::{StartsAs, starts_as};
 use crate::outcome::{CheckpointAt, Divergence};
 use crate::target::journal::{Journal, JournalError};
 use crate::target::lock_holder;
@@ -107,18 +107,6 @@ pub struct UnfinishedRewind {
     pub blocks: u64,
 }
 
-/// The role of a server after its start, as the files in the data directory determine it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum StartsAs {
-    /// It is a primary.
-    Primary,
-    /// It follows another server (`standby.signal`; up to 11 `standby_mode` in `recovery.conf`).
-    Standby,
-    /// It recovers up to a target (`recovery.signal`, or `recovery.conf` without `standby_mode`).
-    Recovery,
-}
-
 /// Reads the state of the data directory at `directory`.
 ///
 /// # Errors
@@ -172,7 +160,7 @@ pub fn status(directory: &Path) -> Result<Status, StatusError> {
         Some(Ok(journal)) => (Some(UnfinishedRewind::of(&journal)), None),
         Some(Err(problem)) => (None, Some(problem)),
     };
-    let starts_as = starts_as(&root, &control)?;
+    let starts_as = starts_as(&root, control.version())?;
     Ok(Status {
         directory: root,
         condition,
@@ -229,29 +217,6 @@ fn control_file(root: &Path, flavor: Flavor) -> Result<ControlFile, DataDirector
         }
     }
     server::target_control(root, flavor)
-}
-
-/// The role after the next start: by signal files, or up to 11 by `recovery.conf`.
-fn starts_as(root: &Path, control: &ControlFile) -> Result<StartsAs, StatusError> {
-    let exists = |name: &str| root.join(name).symlink_metadata().is_ok();
-    if has_signal_files(control.version()) {
-        return Ok(match (exists("standby.signal"), exists("recovery.signal")) {
-            (true, _) => StartsAs::Standby,
-            (false, true) => StartsAs::Recovery,
-            (false, false) => StartsAs::Primary,
-        });
-    }
-    if !exists("recovery.conf") {
-        return Ok(StartsAs::Primary);
-    }
-    let settings = Configuration::read_one(&root.join("recovery.conf"))?;
-    // The server takes any unambiguous prefix of "on", "true", "yes" and "1" as true (bool.c).
-    let is_standby = settings.get("standby_mode").is_some_and(|value| {
-        let value = value.to_ascii_lowercase();
-        !value.is_empty()
-            && ["on", "true", "yes", "1"].iter().any(|word| word.starts_with(&value) && value != "o")
-    });
-    Ok(if is_standby { StartsAs::Standby } else { StartsAs::Recovery })
 }
 
 #[cfg(test)]
@@ -364,20 +329,5 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         assert!(status(directory.path()).is_err());
         assert!(status(&directory.path().join("none")).is_err());
-    }
-
-    #[test]
-    fn before_12_recovery_conf_determines_the_role() {
-        let directory = directory();
-        let old = Version::all().find(|version| version.name() == "11").unwrap();
-        let control = ControlFile::parse(&ControlFields::clean(old).build()).unwrap();
-        let found = || starts_as(directory.path(), &control).unwrap();
-        assert_eq!(found(), StartsAs::Primary);
-        for (value, expected) in
-            [("on", StartsAs::Standby), ("'TRUE'", StartsAs::Standby), ("off", StartsAs::Recovery)]
-        {
-            put(&directory, "recovery.conf", &format!("standby_mode = {value}\n"));
-            assert_eq!(found(), expected, "{value}");
-        }
     }
 }

@@ -7,7 +7,7 @@
 //! `kbrecover rewind`.
 
 use kbrecover_rewind::conninfo::{ProcessEnvironment, WrittenPassword};
-use kbrecover_rewind::{Need, OlderSource, SameTimeline};
+use kbrecover_rewind::{Need, OlderSource, ReplicationLogin, SameTimeline};
 
 mod getopt;
 pub(crate) mod help;
@@ -50,6 +50,8 @@ pub(crate) struct Persona {
     pub(crate) same_timeline: SameTimeline,
     /// What happens if the source's timeline is older than the target's.
     pub(crate) older_source: OlderSource,
+    /// What happens if `-R` is given and the role cannot be used for replication.
+    pub(crate) replication_login: ReplicationLogin,
     /// The messages of a normal run.
     pub(crate) narration: Narration,
     /// The environment variables that supply what a connection string omits.
@@ -72,6 +74,7 @@ const fn persona(name: &'static str, since: u32, narration: Narration) -> Person
         need: Need::DivergedOrUnclean,
         same_timeline: SameTimeline::Follow,
         older_source: OlderSource::Warn,
+        replication_login: ReplicationLogin::Warn,
         narration,
         environment: match narration {
             Narration::PgRewind => ProcessEnvironment::PostgreSql,
@@ -99,7 +102,7 @@ impl Persona {
 const TABLE: [Persona; 7] = [
     Persona { prefix: "kbrecover: ", error_is_last: false, usage_hint: "kbrecover: hint: ", unfinished_status: 2,
               need: Need::Diverged, written_password: WrittenPassword::IfNeeded,
-              older_source: OlderSource::Refuse,
+              older_source: OlderSource::Refuse, replication_login: ReplicationLogin::Require,
               ..persona("kbrecover", 0, Narration::Kbrecover) },
     Persona { stream: Stream::Stdout, error: "", error_frame: ("\n", "\nFailure, exiting"),
               ..persona("pg_rewind", 0, Narration::PgRewind) },

@@ -62,7 +62,7 @@ impl Narrator {
                     .to_vec()
             }
             (Narration::SysRewind, Event::Diverged(_)) => Vec::new(),
-            (_, Event::ReplayStart(_) | Event::Copying { .. } | Event::NotAStandby) => Vec::new(),
+            (_, Event::ReplayStart(_) | Event::Copying { .. }) => Vec::new(),
             _ => own(),
         })
     }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     /// All events of a normal run, in order.
-    fn events() -> [Event; 9] {
+    fn events() -> [Event; 8] {
         let timeline = TimelineId(1);
         let now = Timestamp::UNIX_EPOCH;
         [
@@ -89,7 +89,6 @@ mod tests {
             Event::Planned { fetch_bytes: 7 << 20, total_bytes: 9 << 20 },
             Event::Copying { fetch_bytes: 7 << 20 },
             Event::Sealing,
-            Event::NotAStandby,
         ]
     }
 

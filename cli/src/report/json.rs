@@ -1,10 +1,11 @@
 //! The report on a run as one JSON object.
 
 use jiff::Timestamp;
-use kbrecover_rewind::{Outcome, PlanSummary, ReplayStart, Report, SpaceNeed, TargetState};
+use kbrecover_rewind::{Outcome, PlanSummary, ReplayStart, Report, Side, SpaceNeed, TargetState};
 use serde::Serialize;
 use walparse::{Lsn, TimelineId};
 
+use super::status::starts_as;
 use super::{seconds, seconds_of};
 use crate::failure::Failed;
 use crate::persona::Persona;
@@ -49,6 +50,7 @@ struct Run<'a> {
     finished: String,
     total_seconds: f64,
     stages: Vec<StageObject>,
+    sides: Option<SidesObject<'a>>,
     divergence: Option<Position>,
     checkpoint: Option<CheckpointObject>,
     replay_start: Option<ReplayStartObject>,
@@ -58,6 +60,7 @@ struct Run<'a> {
     bytes: Option<Bytes>,
     kept: &'a [String],
     not_taken: &'a [String],
+    starts_as: Option<&'static str>,
     space: Vec<SpaceObject>,
     wal_scanned: Scanned,
     #[serde(flatten)]
@@ -68,6 +71,33 @@ struct Run<'a> {
 struct StageObject {
     name: &'static str,
     seconds: f64,
+}
+
+#[derive(Serialize)]
+struct SidesObject<'a> {
+    target: SideObject<'a>,
+    source: SideObject<'a>,
+}
+
+#[derive(Serialize)]
+struct SideObject<'a> {
+    place: &'a str,
+    role: String,
+    timeline: u32,
+    wal_end: Option<String>,
+    last_checkpoint: Option<String>,
+}
+
+impl<'a> SideObject<'a> {
+    fn of(side: &'a Side) -> SideObject<'a> {
+        SideObject {
+            place: &side.place,
+            role: side.role.to_string(),
+            timeline: side.timeline.0,
+            wal_end: side.wal_end.map(|end| end.to_string()),
+            last_checkpoint: side.last_checkpoint.map(|time| time.to_string()),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -163,6 +193,7 @@ impl<'a> Run<'a> {
             finished: format!("{finished:.6}"),
             total_seconds: seconds(started, finished),
             stages: Vec::new(),
+            sides: None,
             divergence: None,
             checkpoint: None,
             replay_start: None,
@@ -172,6 +203,7 @@ impl<'a> Run<'a> {
             bytes: None,
             kept: &[],
             not_taken: &[],
+            starts_as: None,
             space: Vec::new(),
             wal_scanned: Scanned { bytes: 0, records: 0 },
             failure: None,
@@ -187,6 +219,10 @@ impl<'a> Run<'a> {
             |lsn: Lsn, timeline: TimelineId| Position { lsn: lsn.to_string(), timeline: timeline.0 };
         Run {
             stages: report.stages.iter().map(stage).collect(),
+            sides: report.sides.as_ref().map(|sides| SidesObject {
+                target: SideObject::of(&sides.target),
+                source: SideObject::of(&sides.source),
+            }),
             divergence: report.divergence.map(|at| position(at.lsn, at.timeline)),
             checkpoint: report.checkpoint.map(|at| CheckpointObject {
                 lsn: at.lsn.to_string(),
@@ -205,6 +241,7 @@ impl<'a> Run<'a> {
             bytes: report.plan.as_ref().map(|plan| Bytes::of(plan, report.bytes_fetched)),
             kept: &report.kept,
             not_taken: &report.not_taken,
+            starts_as: report.starts_as.map(starts_as),
             space: report.space.iter().map(SpaceObject::of).collect(),
             wal_scanned: Scanned { bytes: report.wal_bytes_scanned, records: report.wal_records_scanned },
             ..Run::empty(outcome, report.started, report.finished)
@@ -276,6 +313,9 @@ mod tests {
             r#"{"outcome":"rewound","started":"2023-06-16T05:57:04.593305Z","#,
             r#""finished":"2023-06-16T05:57:06.544920Z","total_seconds":1.951615,"#,
             r#""stages":[{"name":"scan","seconds":0.25}],"#,
+            r#""sides":{"target":{"place":"data directory \"/data\"","role":"primary","timeline":13,"wal_end":"1/6A000060","#,
+            r#""last_checkpoint":"2023-06-16T05:50:00Z"},"source":{"place":"server at \"h\", port 5432","role":"primary","#,
+            r#""timeline":14,"wal_end":null,"last_checkpoint":null}},"#,
             r#""divergence":{"lsn":"1/69025000","timeline":13},"#,
             r#""checkpoint":{"lsn":"1/69024B90","redo":"1/69024B58","timeline":13},"#,
             r#""replay_start":{"redo":"1/69024B58","timeline":13,"is_newest":false,"#,
@@ -287,7 +327,7 @@ mod tests {
             r#""truncated":1,"kept":3,"removed":4,"unchanged":950},"#,
             r#""bytes":{"copied":1234567,"wal":50331648,"extended":8192,"changed":8192000,"#,
             r#""to_fetch":59766407,"fetched":59766407,"source_total":600000000},"#,
-            r#""kept":["log","pg_hba.conf","postgresql.conf"],"not_taken":["standby.signal"],"#,
+            r#""kept":["log","pg_hba.conf","postgresql.conf"],"not_taken":["standby.signal"],"starts_as":"primary","#,
             r#""space":[{"directory":"/data","needed":58368000,"available":101376000}],"#,
             r#""wal_scanned":{"bytes":16777216,"records":4321}}"#,
             "\n"
@@ -300,8 +340,8 @@ mod tests {
     fn a_run_without_a_plan_and_a_failure_are_reported() {
         let report = Report::new(report().started, report().finished);
         let nothing = concat!(
-            r#""stages":[],"divergence":null,"checkpoint":null,"replay_start":null,"min_recovery_point":null,"wal":null,"#,
-            r#""files":null,"bytes":null,"kept":[],"not_taken":[],"space":[],"wal_scanned":{"bytes":0,"records":0}"#
+            r#""stages":[],"sides":null,"divergence":null,"checkpoint":null,"replay_start":null,"min_recovery_point":null,"wal":null,"#,
+            r#""files":null,"bytes":null,"kept":[],"not_taken":[],"starts_as":null,"space":[],"wal_scanned":{"bytes":0,"records":0}"#
         );
         assert!(of_outcome(&Outcome::NotNeeded(report.clone())).ends_with(&format!("{nothing}}}\n")));
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use kbrecover_rewind::{Outcome, PlanSummary, Report, SpaceNeed};
+use kbrecover_rewind::{Outcome, PlanSummary, Report, Side, SpaceNeed, StartsAs};
 
 use crate::persona::Narration;
 
@@ -42,16 +42,55 @@ pub(crate) fn closing_lines(outcome: &Outcome, narration: Narration, zone: &Time
         ));
     }
     if narration == Narration::Kbrecover {
+        if let Some(sides) = &report.sides {
+            lines.push(format!("target before the rewind: {}", side_text(&sides.target, zone)));
+            lines.push(format!("source: {}", side_text(&sides.source, zone)));
+        }
         lines.extend(kept_lines(report));
     }
     lines.push("Done!".to_owned());
     lines
 }
 
+/// The last line of a run after which a server on the target would be no standby. Under the names pg_rewind and sys_rewind
+/// there is none: managers set up the standby themselves.
+pub(crate) fn start_warning(outcome: &Outcome, narration: Narration) -> Option<&'static str> {
+    match outcome.report().starts_as? {
+        _ if narration != Narration::Kbrecover => None,
+        StartsAs::Primary => Some(
+            "the target is not set up as a standby and must not be started as it is: it would become a second primary. \
+             First set primary_conninfo and create standby.signal (up to version 11: recovery.conf), or run again with -R.",
+        ),
+        StartsAs::Recovery => Some(
+            "the target is set up to recover to a target and must not be started as it is: it would become a second primary. \
+             First replace recovery.signal by standby.signal (up to version 11: set standby_mode in recovery.conf), or run \
+             again with -R.",
+        ),
+        _ => None,
+    }
+}
+
+/// One side: place, role, timeline, and what is known of its end.
+fn side_text(side: &Side, zone: &TimeZone) -> String {
+    let mut text = format!("{}, {} on timeline {}", side.place, side.role, side.timeline);
+    if let Some(end) = side.wal_end {
+        let _ = write!(text, ", WAL to {end}");
+    }
+    if let Some(time) = side.last_checkpoint {
+        let time = time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
+        let _ = write!(text, ", last checkpoint {time}");
+    }
+    text
+}
+
 /// The plan of a dry run or a check; `None` for other runs.
-pub(crate) fn plan_text(outcome: &Outcome, target: &str) -> Option<String> {
+pub(crate) fn plan_text(outcome: &Outcome, target: &str, zone: &TimeZone) -> Option<String> {
     let (Outcome::Planned(report) | Outcome::Checked(report)) = outcome else { return None };
     let mut text = format!("Rewind plan for \"{target}\" (nothing has been changed)\n\n");
+    if let Some(sides) = &report.sides {
+        let _ = writeln!(text, "target                  {}", side_text(&sides.target, zone));
+        let _ = writeln!(text, "source                  {}", side_text(&sides.source, zone));
+    }
     if let Some(at) = report.divergence {
         let _ = writeln!(text, "point of divergence     {} on timeline {}", at.lsn, at.timeline);
     }
@@ -174,6 +213,9 @@ mod tests {
         assert_eq!(
             closing_lines(&Outcome::Rewound(report()), Narration::Kbrecover, &shanghai())[2..],
             [
+                "target before the rewind: data directory \"/data\", primary on timeline 13, WAL to 1/6A000060, last \
+                 checkpoint 2023-06-16 13:50:00 CST",
+                "source: server at \"h\", port 5432, primary on timeline 14",
                 "kept local files: log, pg_hba.conf, postgresql.conf",
                 "not copied from the source: standby.signal",
                 "Done!",
@@ -190,10 +232,28 @@ mod tests {
     }
 
     #[test]
+    fn the_last_line_warns_of_a_second_primary() {
+        let warning = |starts_as, narration| {
+            let mut report = report();
+            report.starts_as = starts_as;
+            start_warning(&Outcome::NotNeeded(report), narration)
+        };
+        for dangerous in [StartsAs::Primary, StartsAs::Recovery] {
+            let text = warning(Some(dangerous), Narration::Kbrecover).unwrap();
+            assert!(text.contains("must not be started as it is"), "{text}");
+            assert_eq!(warning(Some(dangerous), Narration::PgRewind), None);
+        }
+        assert_eq!(warning(Some(StartsAs::Standby), Narration::Kbrecover), None);
+        assert_eq!(warning(None, Narration::Kbrecover), None);
+    }
+
+    #[test]
     fn a_plan_is_shown_as_a_table() {
         let expected = "\
 Rewind plan for \"/data\" (nothing has been changed)
 
+target                  data directory \"/data\", primary on timeline 13, WAL to 1/6A000060, last checkpoint 2023-06-16 13:50:00 CST
+source                  server at \"h\", port 5432, primary on timeline 14
 point of divergence     1/69025000 on timeline 13
 last common checkpoint  1/69024B90 on timeline 13, redo 1/69024B58
 WAL to replay           1/69024B58 to 1/6A025190 on timeline 14
@@ -216,10 +276,10 @@ not copied from the source: standby.signal
 
 Changes that only the target has made since the point of divergence will be lost. They are not listed here.
 ";
-        assert_eq!(plan_text(&Outcome::Planned(report()), "/data").unwrap(), expected);
-        let checked = plan_text(&Outcome::Checked(report()), "/data").unwrap();
+        assert_eq!(plan_text(&Outcome::Planned(report()), "/data", &shanghai()).unwrap(), expected);
+        let checked = plan_text(&Outcome::Checked(report()), "/data", &shanghai()).unwrap();
         let space = "\nfree space: \"/data\" needs 57000 kB, 99000 kB available\n\nAll checks passed; ready to rewind.\n";
         assert!(checked.contains(space), "{checked}");
-        assert_eq!(plan_text(&Outcome::Rewound(report()), "/data"), None);
+        assert_eq!(plan_text(&Outcome::Rewound(report()), "/data", &shanghai()), None);
     }
 }

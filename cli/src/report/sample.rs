@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use kbrecover_rewind::{
-    CheckpointAt, Divergence, PlanSummary, ReplayEstimate, ReplayStart, Report, SpaceNeed, StageTime, WalSpan,
+    BothSides, CheckpointAt, Divergence, PlanSummary, ReplayEstimate, ReplayStart, Report, Role, Side,
+    SpaceNeed, StageTime, StartsAs, WalSpan,
 };
 use walparse::{Lsn, TimelineId};
 
@@ -12,6 +13,11 @@ pub(super) fn report() -> Report {
     let (started, finished) = ("2023-06-16T05:57:04.593305Z", "2023-06-16T05:57:06.544920Z");
     let mut report = Report::new(started.parse().unwrap(), finished.parse().unwrap());
     report.stages = vec![StageTime { name: "scan", elapsed: Duration::from_millis(250) }];
+    let mut target = Side::new("data directory \"/data\"".to_owned(), Role::Primary, TimelineId(13));
+    target.wal_end = Some(Lsn(0x1_6A00_0060));
+    target.last_checkpoint = "2023-06-16T05:50:00Z".parse().ok();
+    let source = Side::new("server at \"h\", port 5432".to_owned(), Role::Primary, TimelineId(14));
+    report.sides = Some(BothSides::new(source, target));
     report.divergence = Some(Divergence { lsn: Lsn(0x1_6902_5000), timeline: TimelineId(13) });
     let checkpoint =
         CheckpointAt { lsn: Lsn(0x1_6902_4B90), redo: Lsn(0x1_6902_4B58), timeline: TimelineId(13) };
@@ -28,6 +34,7 @@ pub(super) fn report() -> Report {
     report.plan = Some(plan());
     report.kept = ["log", "pg_hba.conf", "postgresql.conf"].map(str::to_owned).to_vec();
     report.not_taken = vec!["standby.signal".to_owned()];
+    report.starts_as = Some(StartsAs::Primary);
     report.space =
         vec![SpaceNeed { directory: "/data".into(), needed: 57_000 << 10, available: 99_000 << 10 }];
     report.bytes_fetched = 59_766_407;

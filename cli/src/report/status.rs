@@ -86,7 +86,8 @@ fn left(rewind: &UnfinishedRewind) -> String {
     }
 }
 
-fn starts_as(starts_as: StartsAs) -> &'static str {
+/// The name of a role in JSON.
+pub(super) fn starts_as(starts_as: StartsAs) -> &'static str {
     match starts_as {
         StartsAs::Primary => "primary",
         StartsAs::Standby => "standby",

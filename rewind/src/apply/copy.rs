@@ -48,6 +48,12 @@ pub enum CopyError {
 
 /// Creates the directories and tablespace links that only the source has.
 pub(crate) fn create_entries(plan: &RewindPlan, target: &Target) -> Result<(), CopyError> {
+    for (old, new) in &plan.relink {
+        // The files below the old link would be taken for those of the new tablespace. The link itself is renamed, so that
+        // whenever the run is interrupted one link leads to the directory.
+        remove(plan, target, |path| is_below(path, old))?;
+        target.rename_link(old, new)?;
+    }
     for (path, kind) in &plan.create {
         match kind {
             EntryKind::Symlink { target: to } => target.create_tablespace_link(path, to)?,
@@ -115,17 +121,23 @@ pub(crate) fn copy_data(
     for (path, size) in &plan.truncate {
         target.open(path)?.set_length(*size)?;
     }
-    remove(plan, target)?;
+    remove(plan, target, |_| true)?;
     Ok(fetched.bytes)
 }
 
-/// Removes what the source does not have.
-fn remove(plan: &RewindPlan, target: &Target) -> Result<(), CopyError> {
+/// Whether `path` lies below `directory`.
+fn is_below(path: &DataPath, directory: &DataPath) -> bool {
+    path.as_bytes().strip_prefix(directory.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"))
+}
+
+/// Removes what the source does not have, as far as it `is_meant`.
+fn remove(plan: &RewindPlan, target: &Target, is_meant: impl Fn(&DataPath) -> bool) -> Result<(), CopyError> {
     let is_file = |kind: &EntryKind| matches!(kind, EntryKind::File { .. });
-    // Files in any requests, then directories and links, children first.
-    let files: Vec<_> = plan.remove.iter().filter(|(_, kind)| is_file(kind)).collect();
+    // Files in any order, then directories and links, children first.
+    let (files, others): (Vec<_>, Vec<_>) =
+        plan.remove.iter().filter(|(path, _)| is_meant(path)).partition(|(_, kind)| is_file(kind));
     for_files(&files, |(path, _)| target.remove_file(path))?;
-    for (path, kind) in plan.remove.iter().filter(|(_, kind)| !is_file(kind)) {
+    for (path, kind) in others {
         match kind {
             EntryKind::Directory => target.remove_directory(path)?,
             _ => target.remove_file(path)?,

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use walparse::Version;
 
+use crate::apply::following::in_the_way;
 use crate::datadir::config::Configuration;
-use crate::datadir::config::recovery::{against_following, has_signal_files, setting};
+use crate::datadir::config::recovery::{Obstacle, has_signal_files, setting};
 use crate::datadir::data_path::DataPath;
 use crate::options::{Options, RecoveryConf, SourceChoice};
-use crate::source::{SlotState, Source, SourceError};
+use crate::source::{Source, SourceError};
 use crate::target::{Target, TargetError};
 
 /// Why the recovery configuration could not be written.
@@ -71,20 +72,11 @@ fn overrides(
         }
     };
     let mut lines = String::new();
-    for (name, value) in against_following(&configuration) {
-        let new = if name == "recovery_target_timeline" { "latest" } else { "" };
+    for Obstacle { name, value, place, remedy, .. } in in_the_way(&configuration, server)? {
         tracing::info!(
-            "{name} of the target was \"{value}\": set to \"{new}\", so that it follows the source"
+            "{name} of the target was \"{value}\" ({place}): set to \"{remedy}\", so that it follows the source"
         );
-        lines += &setting(name, new);
-    }
-    if let Some(slot) = configuration.get("primary_slot_name").filter(|slot| !slot.is_empty())
-        && matches!(server.replication_slot(slot)?, Some(SlotState::Missing | SlotState::Logical))
-    {
-        tracing::info!(
-            "primary_slot_name of the target was \"{slot}\", which is no physical slot of the source: set to \"\""
-        );
-        lines += &setting("primary_slot_name", "");
+        lines += &setting(name, remedy);
     }
     Ok(lines)
 }

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use walparse::{ControlFields, ControlFile, FieldValue, Version};
 
+use crate::apply::following::in_the_way;
 use crate::conninfo::{Conninfo, Environment};
+use crate::datadir::config::recovery::Obstacle;
 use crate::datadir::config::{Configuration, recovery};
 use crate::options::{Options, RecoveryConf};
-use crate::progress::{Event, Progress};
+use crate::source::Source;
 
 /// Settings that must be at least as large on a standby as on its primary, with their fields in the control file
 /// and their defaults (`CheckRequiredParameterValues` in xlogrecovery.c).
@@ -24,18 +26,16 @@ fn at_least(version: Version) -> [(&'static str, &'static str, i64); 5] {
 }
 
 /// Warns of what would keep the target from following the source, as far as files show it. `root` is the target's
-/// data directory, `control` is the source's control file.
-pub(crate) fn warn(options: &Options, progress: &dyn Progress, root: &Path, control: &ControlFile) {
+/// data directory, `control` is the source's control file. That it may not be a standby at all is in the report.
+pub(crate) fn warn(options: &Options, root: &Path, control: &ControlFile, source: &dyn Source) {
     let is_there = |name: &str| root.join(name).exists();
     if is_there("recovery.signal") && !is_there("standby.signal") {
         tracing::warn!(
             "recovery.signal exists: a server started now would recover to its recovery target and then become a primary; remove it and create standby.signal"
         );
-    } else if !is_there("standby.signal") && !is_there("recovery.conf") {
-        progress.event(&Event::NotAStandby);
     }
     if options.recovery_conf == RecoveryConf::Leave {
-        warn_of_recovery_targets(options, root, control);
+        warn_of_obstacles(options, root, control, source);
     }
     if !options.keep.has_standard() {
         return;
@@ -57,18 +57,17 @@ pub(crate) fn warn(options: &Options, progress: &dyn Progress, root: &Path, cont
 }
 
 /// Warns of settings with which the target would not follow for good.
-fn warn_of_recovery_targets(options: &Options, root: &Path, control: &ControlFile) {
+fn warn_of_obstacles(options: &Options, root: &Path, control: &ControlFile, source: &dyn Source) {
     let Ok(found) = recovery::configuration(root, control.version(), options.config_file.as_deref()) else {
         return;
     };
-    for (name, value) in recovery::against_following(&found) {
+    let obstacles = in_the_way(&found, source).unwrap_or_else(|error| {
+        tracing::debug!("could not ask the source for the replication slot: {error}");
+        recovery::obstacles(&found)
+    });
+    for Obstacle { name, value, place, effect, .. } in obstacles {
         tracing::warn!(
-            "{name} is \"{value}\" in the target's configuration: a server started with it does not follow the source for good; remove it before starting the server"
-        );
-    }
-    if let Some(delay) = found.get("recovery_min_apply_delay").filter(|delay| !matches!(*delay, "" | "0")) {
-        tracing::warn!(
-            "recovery_min_apply_delay is \"{delay}\" in the target's configuration: it replays that much later"
+            "{name} is \"{value}\" in {place}: {effect}; remove it before starting the server, or use -R"
         );
     }
 }

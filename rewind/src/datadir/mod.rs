@@ -9,5 +9,6 @@ pub(crate) mod keep;
 pub(crate) mod label;
 pub(crate) mod flavor;
 pub(crate) mod server;
+pub(crate) mod starts_as;
 mod process;
 pub mod config;

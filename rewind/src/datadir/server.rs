@@ -86,11 +86,13 @@ impl DataDirectoryError {
             }
             DataDirectoryError::Label { .. } => return None,
             DataDirectoryError::Running { ctl, .. } => {
-                format!("Stop the target server first: {ctl} stop -m fast.")
+                format!(
+                    "Only if this is the old primary, stop it and run again: {ctl} stop -m fast. A rewind discards what only this server has written."
+                )
             }
             DataDirectoryError::ServerProcess { pid, .. } => {
                 format!(
-                    "The postmaster has ended without it, or the lock file was removed. Terminate the process first: kill {pid}."
+                    "The postmaster has ended without it, or the lock file was removed. Only if this is the old primary, terminate the process and run again: kill {pid}."
                 )
             }
         })

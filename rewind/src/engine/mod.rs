@@ -20,6 +20,7 @@ use crate::apply::{apply, recovery_conf, startup_warnings};
 use crate::clock::Clock;
 use crate::datadir::label::BackupLabel;
 use crate::datadir::server;
+use crate::datadir::starts_as::starts_as;
 use crate::error::{Failure, RewindError, TargetState};
 use crate::options::{KeepDiverged, Mode, Options};
 use crate::outcome::{Outcome, Report, SpaceNeed};
@@ -31,6 +32,7 @@ use crate::survey::input::Input;
 use crate::survey::{Survey, survey};
 use crate::target::Target;
 use crate::target::journal::Journal;
+use crate::wal::temporary;
 
 use open::OpenTarget;
 
@@ -63,6 +65,9 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
     let failed = |error: RewindError| Failure { error: Box::new(error), target: state };
     let mut clock = Clock::start();
     let OpenTarget { target, flavor, label } = open::open_target(options).map_err(failed)?;
+    if options.mode == Mode::Rewind {
+        temporary::remove_stale(target.root());
+    }
     let source = open::open_source(options, &target, flavor).map_err(|error| failed(error.into()))?;
     let source = source.as_ref();
     if let Some(Connected { server, version, connections }) = source.connected() {
@@ -73,9 +78,10 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
     }
     let input = Input { options, progress, target: &target, flavor, label, source };
     match survey(input, &mut clock).map_err(|error| failed(error.into()))? {
-        Survey::Follows(version, outcome) => {
+        Survey::Follows(version, mut outcome) => {
             if options.mode == Mode::Rewind {
                 clean_up(options, &target, source, version).map_err(|error| failed(error.into()))?;
+                outcome.report_mut().starts_as = starts_as(target.root(), version).ok();
             }
             Ok(*outcome)
         }
@@ -137,8 +143,10 @@ impl Run<'_> {
         self.mark(&planned, saved.as_ref())?;
         match apply(options, self.progress, clock, target, source, &planned) {
             Ok(report) => {
-                startup_warnings::warn(options, self.progress, target.root(), &planned.facts.clusters.source);
-                Ok(Outcome::Rewound(Report { space, ..report }))
+                let control = &planned.facts.clusters.source;
+                startup_warnings::warn(options, target.root(), control, source);
+                let starts_as = starts_as(target.root(), control.version()).ok();
+                Ok(Outcome::Rewound(Report { space, starts_as, ..report }))
             }
             Err(error) => {
                 // A running server is reported first, whatever else failed: it must be stopped.

@@ -19,6 +19,8 @@ use crate::plan::wal::{self, WalPlan};
 pub(crate) struct RewindPlan {
     /// Directories and tablespace links to create, parents first, in byte order of their paths.
     pub(crate) create: Vec<(DataPath, EntryKind)>,
+    /// Tablespace links that take the place of one to remove, as the old and the new link: both lead to one directory.
+    pub(crate) relink: Vec<(DataPath, DataPath)>,
     /// Files to copy whole, with their size on the source.
     pub(crate) copy: Vec<(DataPath, u64)>,
     /// Files of which only the ranges that differ are copied.

@@ -20,7 +20,7 @@ use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::datadir::keep::Keep;
 use crate::datadir::label::BackupLabel;
 use crate::options::{KeepDiverged, RebuiltBlocks};
-use crate::outcome::{CheckpointAt, Divergence, ReplayStart, Report};
+use crate::outcome::{BothSides, CheckpointAt, Divergence, ReplayStart, Report};
 use crate::plan::error::PlanError;
 use crate::plan::files::{Compared, PlanInput, RewindPlan};
 use crate::plan::wal::{WalPlan, WalPlanInput};
@@ -105,6 +105,8 @@ pub(crate) struct Resumed {
 
 /// The result of the survey.
 pub(crate) struct Facts<'a> {
+    /// Both sides, for reports.
+    pub(crate) sides: BothSides,
     pub(crate) clusters: Clusters,
     pub(crate) fork: Fork,
     pub(crate) files: Files,
@@ -170,6 +172,7 @@ impl Planned<'_> {
     /// A report with the figures known so far.
     pub(crate) fn report(&self, clock: &Clock) -> Report {
         let mut report = clock.report();
+        report.sides = Some(self.facts.sides.clone());
         report.divergence = Some(self.facts.fork.divergence);
         report.checkpoint = Some(self.facts.fork.common_checkpoint);
         report.replay_start = Some(self.facts.fork.replay_start);
@@ -212,7 +215,7 @@ fn decide(
         keep: &facts.files.keep,
     })?;
     plan.left_to_replay = left_to_replay;
-    tablespaces::check(&plan, root, control.version().names())?;
+    plan.relink = tablespaces::check(&plan, root, control.version().names())?;
     Ok(plan)
 }
 

@@ -2,6 +2,8 @@
 //! does the source determine where on this machine files are written. Therefore these directories are checked and
 //! logged.
 
+use std::ffi::OsStr;
+use std::fs::DirEntry;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
@@ -13,15 +15,24 @@ use crate::plan::error::PlanError;
 use crate::plan::files::RewindPlan;
 
 /// Checks the directories in which the plan creates tablespaces. They are the same as on the source. Each must be
-/// empty or new, and must not overlap with the data directory `root` or with another tablespace.
+/// empty or new, or hold nothing but a tablespace of the target that the plan removes, and must not overlap with the data
+/// directory `root` or with another tablespace.
+///
+/// Returns the links of tablespaces that take the place of one of the target's: the old and the new link of each.
 ///
 /// # Errors
 /// The first directory that cannot be used.
-pub(crate) fn check(plan: &RewindPlan, root: &Path, names: &Names) -> Result<(), PlanError> {
+pub(crate) fn check(
+    plan: &RewindPlan,
+    root: &Path,
+    names: &Names,
+) -> Result<Vec<(DataPath, DataPath)>, PlanError> {
     let mut seen: Vec<PathBuf> = Vec::new();
+    let mut replaced = Vec::new();
     for (link, kind) in &plan.create {
         let EntryKind::Symlink { target: directory } = kind else { continue };
-        let problem = match real_place(directory) {
+        let own = removed_link_to(plan, root, directory);
+        let problem = match real_place(directory, |name| is_removed_below(plan, own, name)) {
             Err(problem) => Some(problem),
             Ok(place) if overlap(&place, root) => Some("is inside the data directory, or contains it"),
             Ok(place) if seen.iter().any(|other| overlap(&place, other)) => {
@@ -40,24 +51,49 @@ pub(crate) fn check(plan: &RewindPlan, root: &Path, names: &Names) -> Result<(),
             return Err(PlanError::TablespacePlace { link, directory, problem });
         }
         tracing::info!("creating the tablespace of \"{link}\" in {directory:?}, as on the source");
+        if let Some(own) = own {
+            tracing::info!("it takes the place of the target's \"{own}\", which the source does not have");
+            replaced.push((own.clone(), link.clone()));
+        }
     }
-    Ok(())
+    Ok(replaced)
+}
+
+/// The link to this directory that the plan removes, if there is one.
+fn removed_link_to<'a>(plan: &'a RewindPlan, root: &Path, directory: &Path) -> Option<&'a DataPath> {
+    let place = directory.canonicalize().ok()?;
+    let links = plan.remove.iter().filter(|(_, kind)| matches!(kind, EntryKind::Symlink { .. }));
+    let leads_there = |link: &&DataPath| link.below(root).canonicalize().is_ok_and(|other| other == place);
+    links.map(|(link, _)| link).find(leads_there)
+}
+
+/// Whether the plan removes the entry `name` below the link `own`.
+fn is_removed_below(plan: &RewindPlan, own: Option<&DataPath>, name: &OsStr) -> bool {
+    let path =
+        own.and_then(|own| DataPath::parse([own.as_bytes(), b"/", name.as_encoded_bytes()].concat()).ok());
+    path.is_some_and(|path| plan.remove.iter().any(|(removed, _)| *removed == path))
 }
 
 /// The path of a directory with links resolved.
 ///
 /// # Errors
-/// It is neither empty nor missing from an existing directory, with the reason.
-fn real_place(directory: &Path) -> Result<PathBuf, &'static str> {
+/// It is neither empty nor missing from an existing directory, with the reason. Entries that `is_own` accepts do not count.
+fn real_place(directory: &Path, is_own: impl Fn(&OsStr) -> bool) -> Result<PathBuf, &'static str> {
     if !directory.is_absolute() {
         return Err("is not an absolute path");
     }
     if directory.components().any(|part| part == Component::ParentDir) {
         return Err("contains \"..\"");
     }
+    // A file system has a directory lost+found at its root.
+    let counts = |entry: &std::io::Result<DirEntry>| {
+        entry.as_ref().map_or(true, |entry| {
+            let name = entry.file_name();
+            name != "lost+found" && !is_own(&name)
+        })
+    };
     match std::fs::read_dir(directory) {
-        // A file system has a directory lost+found at its root.
-        Ok(mut entries) => match entries.find(|entry| !is_lost_and_found(entry)) {
+        Ok(mut entries) => match entries.find(counts) {
             None => directory.canonicalize().map_err(|_| "cannot be accessed on this machine"),
             Some(_) => Err("is in use on this machine"),
         },
@@ -74,10 +110,6 @@ fn real_place(directory: &Path) -> Result<PathBuf, &'static str> {
         }
         Err(_) => Err("is in use on this machine"),
     }
-}
-
-fn is_lost_and_found(entry: &std::io::Result<std::fs::DirEntry>) -> bool {
-    entry.as_ref().is_ok_and(|entry| entry.file_name() == "lost+found")
 }
 
 /// Whether one of the paths contains the other.
@@ -105,7 +137,7 @@ mod tests {
         let kind = EntryKind::Symlink { target: directory.to_owned() };
         let plan =
             RewindPlan { create: vec![(DataPath::parse(link).unwrap(), kind)], ..RewindPlan::default() };
-        check(&plan, root, names()).map_err(|error| error.to_string())
+        check(&plan, root, names()).map(drop).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -153,5 +185,25 @@ mod tests {
             let checked = check(&RewindPlan { create, ..RewindPlan::default() }, &root, names());
             assert_eq!(checked.is_ok(), is_good, "{other}");
         }
+    }
+
+    #[test]
+    fn a_tablespace_may_take_the_place_of_one_that_goes() {
+        let temp = tempfile::tempdir().unwrap();
+        let (root, space) = (temp.path().join("data"), temp.path().join("space"));
+        for directory in [&root.join("pg_tblspc"), &space.join("PG_15_1")] {
+            std::fs::create_dir_all(directory).unwrap();
+        }
+        symlink(&space, root.join("pg_tblspc/1")).unwrap();
+        let path = |text: &str| DataPath::parse(text).unwrap();
+        let link = EntryKind::Symlink { target: space.clone() };
+        let mut plan =
+            RewindPlan { create: vec![(path("pg_tblspc/2"), link.clone())], ..RewindPlan::default() };
+        assert!(check(&plan, &root, names()).is_err(), "the target's tablespace stays");
+        plan.remove = vec![(path("pg_tblspc/1/PG_15_1"), EntryKind::Directory), (path("pg_tblspc/1"), link)];
+        let replaced = check(&plan, &root, names()).unwrap();
+        assert_eq!(replaced, [(path("pg_tblspc/1"), path("pg_tblspc/2"))]);
+        std::fs::create_dir(space.join("PG_16_1")).unwrap();
+        assert!(check(&plan, &root, names()).is_err(), "another server's files lie there");
     }
 }

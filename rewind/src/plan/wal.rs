@@ -152,7 +152,9 @@ fn old_file(input: &WalPlanInput<'_>, plan: &mut WalPlan, name: &str) {
             // If replay starts beyond the fork, none of the old segments is needed, and there would be a gap between
             // them and the new ones. The WAL summarizer (version 17) would wait for the missing ones for ever.
             let is_useful = input.redo < input.fork || is_waiting(input, name);
-            is_old(segment) && is_useful && (is_ours || segment < size.segment_of(input.redo))
+            // One of another size is damaged, and neither replay nor a standby could use it.
+            let is_usable = is_useful && has_file(input, name);
+            is_old(segment) && is_usable && (is_ours || segment < size.segment_of(input.redo))
         }
         Some(WalFileName::Partial(_, segment) | WalFileName::Backup(_, segment)) => is_old(segment),
         // The history of a timeline above the source's would be taken for the newest.
@@ -348,6 +350,32 @@ mod tests {
         let removed: BTreeSet<_> = names(&plan.remove).into_iter().collect();
         assert_eq!(removed, gone.into_iter().collect());
         assert_eq!(plan.keep, [seg(1, 4)]);
+    }
+
+    #[test]
+    fn segments_of_a_wrong_size_are_copied_or_removed() {
+        let history = TimelineHistory::parse(TimelineId(2), b"1\t0/500100\tx\n").unwrap();
+        let source: Vec<_> = [seg(1, 4), seg(2, 5)].map(|name| (name, MIB)).into();
+        let sized = [(seg(1, 1), MIB), (seg(1, 2), 0), (seg(1, 3), MIB / 2), (seg(1, 4), 2 * MIB)];
+        let entries = sized.map(|(name, size)| {
+            (DataPath::parse(format!("pg_wal/{name}")).unwrap(), EntryKind::File { size })
+        });
+        let plan = plan(&WalPlanInput {
+            geometry: small_geometry(Version::find(1300, 202_209_061).unwrap()),
+            source_history: &history,
+            source: &source,
+            target: &Inventory::new(entries.into()).unwrap(),
+            redo: Lsn(4 * MIB + 80),
+            fork: Lsn(0x50_0100),
+            available: Lsn(5 * MIB + 900),
+            own_files: None,
+        });
+        assert_eq!(
+            plan.copy.iter().map(|file| file.name.clone()).collect::<Vec<_>>(),
+            [seg(1, 4), seg(2, 5)]
+        );
+        assert_eq!(names(&plan.remove), [seg(1, 2), seg(1, 3)]);
+        assert_eq!(plan.keep, [seg(1, 1)]);
     }
 
     #[test]

@@ -127,7 +127,7 @@ pub(crate) fn find(
     let first = match (scan_to(wal, presumed.unwrap_or(Lsn(u64::MAX))), presumed) {
         // WAL missing before the fork may be taken from the source, once the WAL of both is known to be the same
         // there.
-        (Err(missing @ DivergenceError::Wal(WalError::Missing { .. })), Some(fork)) => {
+        (Err(missing), Some(fork)) if is_incomplete(&missing) => {
             let limit = fork.min(required_end);
             if !matches!(confirm(wal, &source_wal, limit)?, Confirmation::Same) {
                 return Err(missing);
@@ -271,6 +271,19 @@ fn required_end(wal: &TargetWal<'_>, control: &ControlFile) -> Result<Lsn, Diver
 }
 
 /// The error of a scan; for missing WAL with all missing files and the places that were searched.
+/// Whether a segment is missing, or its file is cut off.
+fn is_incomplete(error: &DivergenceError) -> bool {
+    let DivergenceError::Wal(error) = error else { return false };
+    matches!(
+        error,
+        WalError::Missing { .. }
+            | WalError::Scan(
+                ScanError::BreaksOff { fault: WalFault::FileTooShort, .. }
+                    | ScanError::Damaged { fault: WalFault::FileTooShort, .. }
+            )
+    )
+}
+
 fn scan_error(error: ScanError, wal: &TargetWal<'_>) -> WalError {
     match error {
         ScanError::Missing { file, needed, all, .. } => {

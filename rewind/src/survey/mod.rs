@@ -13,6 +13,7 @@ pub(crate) mod input;
 pub(crate) mod copied_databases;
 mod replay;
 mod resume;
+mod sides;
 mod target_side;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +26,7 @@ use crate::datadir::keep::Keep;
 use crate::datadir::label::BackupLabel;
 use crate::datadir::server::target_control;
 use crate::options::{Need, OlderSource, Options, RebuiltBlocks, SameTimeline};
-use crate::outcome::{CheckpointAt, Outcome};
+use crate::outcome::{BothSides, CheckpointAt, Outcome, Report};
 use crate::plan::{Clusters, Facts, Files, Fork};
 use crate::progress::Stage;
 use crate::source::Source;
@@ -36,6 +37,7 @@ use crate::survey::error::SurveyError;
 use crate::survey::files::{both_sides, join};
 use crate::survey::input::Input;
 use crate::survey::replay::Histories;
+use crate::survey::sides::sides;
 use crate::target::external_files::ExternalFiles;
 use crate::wal::changed::ChangedBlocks;
 use crate::wal::history::{source_history, target_history};
@@ -66,6 +68,11 @@ impl Checked<'_> {
         self.source_history.timeline() == self.wal.history().timeline()
     }
 
+    /// Both sides, for the report. The target's WAL ends at `target_end`.
+    fn sides(&self, input: Input<'_>, target_end: Lsn) -> Result<BothSides, SurveyError> {
+        sides(input, &self.clusters, &self.source_history, self.wal.history(), Some(target_end))
+    }
+
     /// Whether the source's timeline is one that the target's branched off from.
     fn is_source_older(&self) -> bool {
         let common = self.wal.history().common_with(&self.source_history);
@@ -84,7 +91,9 @@ pub(crate) fn survey<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Survey<'
     }
     let mut checked = check_sides(input)?;
     if already_rewound(input.source, &checked)? {
-        let outcome = Outcome::AlreadyRewound(clock.report());
+        let end = checked.clusters.target.min_recovery_point();
+        let sides = Some(checked.sides(input, end)?);
+        let outcome = Outcome::AlreadyRewound(Report { sides, ..clock.report() });
         return Ok(Survey::Follows(checked.clusters.target.version(), Box::new(outcome)));
     }
     clock.end_stage("preflight");
@@ -97,7 +106,7 @@ pub(crate) fn survey<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Survey<'
     clock.end_stage("scan");
     let found = found?;
     if found.scan.diverged.is_none() {
-        return Ok(follows(&checked, &found, clock));
+        return follows(input, &checked, &found, clock);
     }
     facts(input, checked, found, files, search_time)
 }
@@ -108,7 +117,7 @@ fn check_sides(input: Input<'_>) -> Result<Checked<'_>, SurveyError> {
     let ours = target_control(target.root(), flavor)?;
     let mut clusters = Clusters { source: source.control_file()?, target: ours, label: input.label };
     preflight::check_clusters(source, &clusters)?;
-    preflight::check_role(options, source)?;
+    preflight::check_replication(options, source)?;
     let source_history = source_history(source, &clusters.source)?;
     target_side::settle_unclean(options, target, &mut clusters, source)?;
     let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
@@ -175,12 +184,18 @@ fn find_divergence(input: Input<'_>, checked: &mut Checked<'_>) -> Result<Found,
 }
 
 /// No rewind is required.
-fn follows<'a>(checked: &Checked<'_>, found: &Found, clock: &Clock) -> Survey<'a> {
+fn follows<'a>(
+    input: Input<'_>,
+    checked: &Checked<'_>,
+    found: &Found,
+    clock: &Clock,
+) -> Result<Survey<'a>, SurveyError> {
     tracing::info!("no rewind required");
     let mut report = clock.report();
+    report.sides = Some(checked.sides(input, found.scan.end)?);
     report.divergence = Some(found.divergence).filter(|_| !checked.is_on_one_timeline());
     (report.wal_bytes_scanned, report.wal_records_scanned) = (found.scan.bytes, found.scan.records);
-    Survey::Follows(checked.clusters.target.version(), Box::new(Outcome::NotNeeded(report)))
+    Ok(Survey::Follows(checked.clusters.target.version(), Box::new(Outcome::NotNeeded(report))))
 }
 
 /// Puts together the facts that the plan is made from.
@@ -196,6 +211,7 @@ fn facts<'a>(
         unreachable!("the caller has checked that there is a divergence")
     };
     check_direction(input.options, &checked)?;
+    let sides = checked.sides(input, scan.end)?;
     let Checked { clusters, source_history, wal, .. } = checked;
     let common_checkpoint = CheckpointAt {
         lsn: diverged.checkpoint_lsn,
@@ -241,7 +257,7 @@ fn facts<'a>(
         verified: Some((diverged.since, divergence.lsn)),
         scanned: (scan.bytes, scan.records),
     };
-    Ok(Survey::Diverged(Box::new(Facts { clusters, fork, files, wal, external, resumed: None })))
+    Ok(Survey::Diverged(Box::new(Facts { sides, clusters, fork, files, wal, external, resumed: None })))
 }
 
 /// Checks that the sides are not swapped, as the options say.

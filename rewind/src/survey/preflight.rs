@@ -11,7 +11,7 @@ use crate::datadir::label::BackupLabel;
 use crate::datadir::server::{
     DataDirectoryError, LockFile, backup_label, check_data_directory, check_has_stopped,
 };
-use crate::options::{Options, RecoveryConf};
+use crate::options::{Options, RecoveryConf, ReplicationLogin};
 use crate::plan::Clusters;
 use crate::source::{Source, SourceError, WalPosition};
 use crate::stop::StopFlag;
@@ -217,16 +217,21 @@ pub(crate) fn check_clusters(source: &dyn Source, clusters: &Clusters) -> Result
     Ok(())
 }
 
-/// Warns if the options make the target a standby whose role may not replicate. It is no error: like `pg_rewind`, this is
-/// used with roles whose connection string is replaced before the start.
+/// If the options make the target a standby: checks that it could log in for replication, or warns if its role may not
+/// replicate.
 ///
 /// # Errors
-/// The source cannot be asked.
-pub(crate) fn check_role(options: &Options, source: &dyn Source) -> Result<(), PreflightError> {
-    if options.recovery_conf != RecoveryConf::Leave && source.may_replicate()? == Some(false) {
-        tracing::warn!(
+/// It could not log in, and the options require it. The source cannot be asked.
+pub(crate) fn check_replication(options: &Options, source: &dyn Source) -> Result<(), PreflightError> {
+    if options.recovery_conf == RecoveryConf::Leave {
+        return Ok(());
+    }
+    match options.replication_login {
+        ReplicationLogin::Require => source.try_replication_login()?,
+        ReplicationLogin::Warn if source.may_replicate()? == Some(false) => tracing::warn!(
             "the role of the source connection may not replicate, so a standby cannot use it: run ALTER ROLE ... REPLICATION on the source, or set primary_conninfo for another role"
-        );
+        ),
+        ReplicationLogin::Warn => {}
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use crate::survey::error::SurveyError;
 use crate::survey::files::both_sides;
 use crate::survey::input::Input;
 use crate::survey::replay::{self, Histories};
+use crate::survey::sides::sides;
 use crate::survey::{divergence, preflight, target_side};
 use crate::target::journal::Journal;
 use crate::wal::error::WalError;
@@ -33,7 +34,7 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     tracing::info!("resuming the rewind begun at {} from {}", journal.begun, journal.source);
     let clusters = Clusters { source: source.control_file()?, target: journal.control.clone(), label };
     preflight::check_clusters(source, &clusters)?;
-    preflight::check_role(options, source)?;
+    preflight::check_replication(options, source)?;
     let source_history = source_history(source, &clusters.source)?;
     let history = TimelineHistory::parse(journal.timeline, &journal.history)
         .map_err(|source| WalError::History { side: "target", source })?;
@@ -46,6 +47,7 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     if divergence.lsn <= common_checkpoint.lsn {
         return Err(SurveyError::ForkTooOld { fork: divergence.lsn, checkpoint: common_checkpoint.lsn });
     }
+    let sides = sides(input, &clusters, &source_history, &history, None)?;
     let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
     wal.set_history(history);
     wal.set_limits(divergence.lsn, divergence.lsn);
@@ -96,7 +98,7 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
         scanned: (0, 0),
     };
     let files = Files { source: found.source, target: original, compared: found.compared, keep: found.keep };
-    Ok(Facts { clusters, fork, files, wal, external: journal.outside, resumed: Some(resumed) })
+    Ok(Facts { sides, clusters, fork, files, wal, external: journal.outside, resumed: Some(resumed) })
 }
 
 /// Where the earlier run was to start replay, if this source has the same checkpoint and its files are as new. All that

@@ -113,5 +113,5 @@ fn archive(
         }
     };
     let archive = Archive::new(command, control.geometry(), None).map_err(WalError::from)?;
-    Ok(Some(archive.in_directory(target.root())))
+    Ok(Some(archive.in_directory(target.root()).or_in(target.root())))
 }

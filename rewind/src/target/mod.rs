@@ -312,6 +312,17 @@ impl Target {
         }
     }
 
+    /// Renames a link. It is not an error if an earlier run has done so.
+    pub(crate) fn rename_link(&self, from: &DataPath, to: &DataPath) -> Result<(), TargetError> {
+        let (from_path, to_path) = (from.below(&self.root), to.below(&self.root));
+        self.remember_entry(from);
+        self.remember_entry(to);
+        match self.disk.rename(&from_path, &to_path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && to_path.is_symlink() => Ok(()),
+            other => other.map_err(|source| TargetError { action: "rename link", path: from_path, source }),
+        }
+    }
+
     /// Removes a file or a link. A missing one is not an error.
     pub(crate) fn remove_file(&self, path: &DataPath) -> Result<(), TargetError> {
         let full = path.below(&self.root);

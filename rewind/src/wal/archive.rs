@@ -1,26 +1,27 @@
 //! Fetching WAL with a `restore_command`.
 //!
-//! The target must not change while its WAL is being read, so files are restored to a temporary directory outside it and
-//! read there. Some restore commands recognize a rewind by `%p` being an absolute path `.../pg_wal/FILE`, so the
-//! temporary directory contains a directory of that name.
+//! The target's files must not change while its WAL is being read, so files are restored to a temporary directory and read
+//! there. Some restore commands recognize a rewind by `%p` being an absolute path `.../pg_wal/FILE`, so the temporary
+//! directory contains a directory of that name.
 
 #![expect(clippy::disallowed_methods, reason = "writes to a temporary directory, never to the target")]
 
-use std::collections::HashSet;
-use std::fs::{self, DirBuilder, Permissions};
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tempfile::TempDir;
 use walparse::WalGeometry;
 
-use crate::command::{self, CommandError, ExitReason};
+use crate::command::{self, Background, CommandError, ExitReason};
+use crate::wal::temporary::Temporary;
 
-/// A `restore_command`, and the temporary directory to which it restores. Dropping it removes the directory.
+/// A `restore_command`, and the temporary directory to which it restores. Dropping it removes the directory, and ends the
+/// processes that the command has left running, which might write there.
 ///
 /// The command is run by `/bin/sh -c`, with the placeholders and exit statuses of PostgreSQL's `restore_command`.
 ///
@@ -52,22 +53,28 @@ pub struct Archive {
     geometry: WalGeometry,
     working_directory: Option<PathBuf>,
     time_limit: Duration,
-    directory: TempDir,
-    /// Names of the files that have been restored. Locked while the command runs, because many restore commands cannot
-    /// run concurrently.
-    restored: Mutex<HashSet<String>>,
+    /// Locked while the command runs, because many restore commands cannot run concurrently.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The paths of the files that have been restored, by their names.
+    restored: HashMap<String, PathBuf>,
+    /// Declared before the directories, so that these processes end first.
+    background: Vec<Background>,
+    temporary: Temporary,
 }
 
 impl Archive {
     /// The default time limit for one call of the command: enough for a slow archive, and an end for one that hangs.
     pub const TIME_LIMIT: Duration = Duration::from_secs(3600);
 
-    /// Prepares the use of `command` for WAL of this geometry, and creates the temporary directory below `temporary`
-    /// ([`std::env::temp_dir`] if that is `None`). Does not run the command.
+    /// Prepares the use of `command` for WAL of this geometry. It restores to a directory below `temporary`
+    /// ([`std::env::temp_dir`] if that is `None`), which is made for the first file. Does not run the command.
     ///
     /// # Errors
-    /// [`ArchiveError::RestartPoint`] if the command contains `%r`, [`ArchiveError::TemporaryDirectory`] if the
-    /// directory cannot be created.
+    /// [`ArchiveError::RestartPoint`] if the command contains `%r`.
     pub fn new(
         command: String,
         geometry: WalGeometry,
@@ -76,27 +83,21 @@ impl Archive {
         if substitute(&command, "", "").is_none() {
             return Err(ArchiveError::RestartPoint);
         }
-        let parent = temporary.map_or_else(std::env::temp_dir, Path::to_path_buf);
-        let failed = |source| ArchiveError::TemporaryDirectory { path: parent.clone(), source };
-        // %p must be absolute because the command may run in another directory.
-        let absolute = parent.canonicalize().map_err(failed)?;
-        let directory = tempfile::Builder::new()
-            .prefix("kbrecover-")
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(absolute)
-            .map_err(failed)?;
-        DirBuilder::new()
-            .mode(0o700)
-            .create(directory.path().join(geometry.version.wal_dir()))
-            .map_err(failed)?;
+        let temporary = Temporary::new(temporary);
         Ok(Archive {
             command,
             geometry,
             working_directory: None,
             time_limit: Archive::TIME_LIMIT,
-            directory,
-            restored: Mutex::default(),
+            state: Mutex::new(State { restored: HashMap::new(), background: Vec::new(), temporary }),
         })
+    }
+
+    /// Restores to a directory below `place` if the temporary directory cannot be written to or has no room.
+    #[must_use]
+    pub fn or_in(mut self, place: &Path) -> Archive {
+        self.state.get_mut().unwrap_or_else(PoisonError::into_inner).temporary.or_in(place);
+        self
     }
 
     /// Runs the command in this directory instead of the current one. A server runs its restore_command in the data
@@ -124,20 +125,36 @@ impl Archive {
     /// 125, or it reported success without leaving the file, or with a segment of the wrong size. Exit statuses have the
     /// meaning that PostgreSQL gives them (`RestoreArchivedFile` in xlogarchive.c).
     pub fn fetch(&self, file_name: &str) -> Result<Option<PathBuf>, ArchiveError> {
-        let mut restored = self.restored.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = self.directory.path().join(self.geometry.version.wal_dir()).join(file_name);
-        if restored.contains(file_name) {
-            return Ok(Some(path));
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = state.restored.get(file_name) {
+            return Ok(Some(path.clone()));
         }
-        let found = self.run(file_name, &path)?;
-        if found {
-            restored.insert(file_name.to_owned());
-            tracing::info!("restored file \"{file_name}\" from archive");
+        let path = self.directory(&mut state.temporary)?.join(file_name);
+        if !self.run(file_name, &path, &mut state.background)? {
+            return Ok(None);
         }
-        Ok(found.then_some(path))
+        state.restored.insert(file_name.to_owned(), path.clone());
+        tracing::info!("restored file \"{file_name}\" from archive");
+        Ok(Some(path))
     }
 
-    fn run(&self, file_name: &str, path: &Path) -> Result<bool, ArchiveError> {
+    /// The directory to restore to.
+    fn directory(&self, temporary: &mut Temporary) -> Result<PathBuf, ArchiveError> {
+        let failed = |(path, source)| ArchiveError::TemporaryDirectory { path, source };
+        let made = temporary.with_room(self.geometry.segment_size.bytes()).map_err(failed)?;
+        let directory = made.join(self.geometry.version.wal_dir());
+        match DirBuilder::new().mode(0o700).create(&directory) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(failed((made, source))),
+            _ => Ok(directory),
+        }
+    }
+
+    fn run(
+        &self,
+        file_name: &str,
+        path: &Path,
+        background: &mut Vec<Background>,
+    ) -> Result<bool, ArchiveError> {
         let command = substitute(&self.command, file_name, &path.to_string_lossy())
             .ok_or(ArchiveError::RestartPoint)?;
         remove_leftover(path)?;
@@ -146,8 +163,11 @@ impl Archive {
         if let Some(directory) = &self.working_directory {
             shell.current_dir(directory);
         }
-        let finished = command::run(&mut shell, Some(self.time_limit))
+        let (finished, left) = command::run_leaving(&mut shell, Some(self.time_limit))
             .map_err(|source| ArchiveError::Run { file_name: file_name.to_owned(), source })?;
+        // Processes that prefetch for the next calls may run on until the end.
+        background.retain(Background::is_running);
+        background.extend(left);
         match finished.status.code() {
             Some(0) => self.check_size(file_name, path).map(|()| true),
             Some(code) if code <= 125 => {
@@ -294,6 +314,9 @@ pub(crate) fn substitute(command: &str, file_name: &str, path: &str) -> Option<S
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
     use walparse::{SegmentSize, Version};
 
     use super::*;
@@ -353,7 +376,8 @@ mod tests {
     fn a_partial_file_of_a_failed_call_is_removed() {
         let archive = archive("echo half > %p; exit 1");
         assert_eq!(archive.fetch(SEGMENT).unwrap(), None);
-        assert_eq!(fs::read_dir(archive.directory.path().join("pg_wal")).unwrap().count(), 0);
+        let directory = archive.directory(&mut archive.state.lock().unwrap().temporary).unwrap();
+        assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
     }
 
     #[test]
@@ -403,5 +427,21 @@ mod tests {
             threads.into_iter().all(|thread| thread.join().unwrap())
         });
         assert!(found);
+    }
+
+    #[test]
+    fn what_the_command_has_left_running_is_ended_and_leaves_nothing() {
+        let (store, place) = (store(1 << 20), tempfile::tempdir().unwrap());
+        let late = place.path().join("late");
+        let command = format!(
+            "cp {}/{SEGMENT} %p; (sleep 1; mkdir -p $(dirname %p)/prefetch; touch {}) &",
+            store.path().display(),
+            late.display()
+        );
+        let archive = Archive::new(command, geometry(), Some(place.path())).unwrap();
+        assert!(archive.fetch(SEGMENT).unwrap().is_some());
+        drop(archive);
+        std::thread::sleep(Duration::from_millis(1500));
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
     }
 }

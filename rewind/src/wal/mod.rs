@@ -5,5 +5,6 @@ pub(crate) mod target;
 pub(crate) mod source;
 pub(crate) mod replay;
 pub mod archive;
+pub(crate) mod temporary;
 pub(crate) mod changed;
 pub(crate) mod error;

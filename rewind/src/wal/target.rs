@@ -8,20 +8,21 @@
 //!    have been archived by another server;
 //! 4. the source, if the segment ends at or before the fork, where both histories are identical.
 //!
-//! Fetched files are stored in a temporary directory, so the target is not changed.
+//! Fetched files are stored in a temporary directory, so the target's files are not changed.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::NamedTempFile;
 use walparse::{FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, WalDir, WalGeometry, WalReadError};
 
 use crate::datadir::data_path::DataPath;
 use crate::source::{FetchError, Source, SourceError, store_part};
 use crate::stop::StopFlag;
 use crate::wal::archive::{Archive, ArchiveError};
+use crate::wal::temporary::Temporary;
 
 /// The places that may have WAL of the target.
 pub(crate) struct TargetWal<'a> {
@@ -41,10 +42,10 @@ pub(crate) struct TargetWal<'a> {
     fetched: Mutex<Fetched>,
 }
 
-#[derive(Default)]
 struct Fetched {
-    names: HashSet<String>,
-    directory: Option<TempDir>,
+    /// The paths of fetched files, by their names.
+    paths: HashMap<String, PathBuf>,
+    temporary: Temporary,
 }
 
 /// Why a file could not be fetched.
@@ -79,6 +80,8 @@ impl<'a> TargetWal<'a> {
         stop: StopFlag,
     ) -> TargetWal<'a> {
         let wal_dir = target.join(geometry.version.wal_dir());
+        let mut temporary = Temporary::new(None);
+        temporary.or_in(target);
         TargetWal {
             local: WalDir::new(wal_dir, history, geometry.segment_size),
             directories,
@@ -89,7 +92,7 @@ impl<'a> TargetWal<'a> {
             shared_end: Lsn::INVALID,
             needed_end: Lsn::INVALID,
             newest: OnceLock::new(),
-            fetched: Mutex::default(),
+            fetched: Mutex::new(Fetched { paths: HashMap::new(), temporary }),
         }
     }
 
@@ -198,24 +201,26 @@ impl<'a> TargetWal<'a> {
     /// No lock is held while fetching. Rayon runs other jobs on a thread that waits, and such a job could wait for the
     /// same lock forever.
     fn fetch_from_source(&self, name: &str) -> Result<Option<PathBuf>, FetchWalError> {
-        if let Some(path) = self.fetched().get(name) {
-            return Ok(Some(path));
+        if let Some(path) = self.fetched().paths.get(name) {
+            return Ok(Some(path.clone()));
         }
         let path = format!("{}/{name}", self.geometry.version.wal_dir());
         let Ok(path) = DataPath::parse(path) else { return Ok(None) };
-        let directory = self.fetched().directory().map_err(FetchWalError::Store)?;
+        let size = self.geometry.segment_size.bytes();
+        let directory = self.fetched().temporary.with_room(size);
+        let directory = directory.map_err(|(_, source)| FetchWalError::Store(source))?;
         let file = NamedTempFile::new_in(&directory).map_err(FetchWalError::Store)?;
-        if !store_part(self.source, &path, self.geometry.segment_size.bytes(), file.as_file())? {
+        if !store_part(self.source, &path, size, file.as_file())? {
             return Ok(None);
         }
         let mut fetched = self.fetched();
         // Another thread may have fetched the file in the meantime. Its copy may be in use, so it is left as it is.
-        if let Some(path) = fetched.get(name) {
-            return Ok(Some(path));
+        if let Some(path) = fetched.paths.get(name) {
+            return Ok(Some(path.clone()));
         }
         let to = directory.join(name);
         file.persist(&to).map_err(|error| FetchWalError::Store(error.error))?;
-        fetched.names.insert(name.to_owned());
+        fetched.paths.insert(name.to_owned(), to.clone());
         tracing::info!("fetched WAL file \"{name}\" from the source");
         Ok(Some(to))
     }
@@ -225,31 +230,18 @@ impl<'a> TargetWal<'a> {
     }
 }
 
-impl Fetched {
-    /// The temporary directory, created on first use.
-    fn directory(&mut self) -> io::Result<PathBuf> {
-        if self.directory.is_none() {
-            self.directory = Some(tempfile::tempdir()?);
-        }
-        Ok(self.directory.as_ref().map(|directory| directory.path().to_owned()).unwrap_or_default())
-    }
-
-    fn get(&self, name: &str) -> Option<PathBuf> {
-        let directory = self.directory.as_ref().filter(|_| self.names.contains(name))?;
-        Some(directory.path().join(name))
-    }
-}
-
 impl SegmentStore for TargetWal<'_> {
     fn open(&self, segment: SegmentNo) -> Result<Option<FileBytes>, WalReadError> {
         self.stop.check().map_err(|stopped| WalReadError::Fetch {
             segment: self.local.file_name(segment),
             source: Box::new(stopped),
         })?;
-        if let Some(bytes) = self.local.open(segment)? {
-            return Ok(Some(bytes));
-        }
         let size = self.geometry.segment_size;
+        let local = self.local.open(segment)?;
+        // A file of another size is damaged: a whole one is preferred, if there is one elsewhere.
+        if local.as_ref().is_some_and(|bytes| bytes.len() as u64 == size.bytes()) {
+            return Ok(local);
+        }
         let name = self.local.file_name(segment);
         // Beyond the newest segment here, an archive may have segments of another server. The directories given by the
         // user are trusted to hold the target's WAL.
@@ -261,7 +253,7 @@ impl SegmentStore for TargetWal<'_> {
             self.find_elsewhere(&name, size.end_of(segment) <= self.shared_end)
         };
         let failed = |source| WalReadError::Fetch { segment: name.clone(), source: Box::new(source) };
-        let Some(path) = found.map_err(failed)? else { return Ok(None) };
+        let Some(path) = found.map_err(failed)? else { return Ok(local) };
         FileBytes::open(&path).map(Some).map_err(|source| WalReadError::Open { path, source })
     }
 

@@ -39,17 +39,21 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
     let started = Timestamp::now();
     match rewind(args, &screen) {
         Ok(outcome) => {
-            for line in report::closing_lines(&outcome, persona.narration, &TimeZone::system()) {
+            let zone = TimeZone::system();
+            for line in report::closing_lines(&outcome, persona.narration, &zone) {
                 screen.message(Kind::Info, &line);
             }
             let target = args.target_data.as_deref().unwrap_or(Path::new("")).display().to_string();
             let result = match (args.format, persona.narration) {
                 (Format::Json, _) => Some(report::json::of_outcome(&outcome)),
-                (Format::Text, Narration::Kbrecover) => report::plan_text(&outcome, &target),
+                (Format::Text, Narration::Kbrecover) => report::plan_text(&outcome, &target, &zone),
                 // pg_rewind and sys_rewind print no plan.
                 (Format::Text, _) => None,
             };
             screen::to_stdout(&result.unwrap_or_default());
+            if let Some(warning) = report::start_warning(&outcome, persona.narration) {
+                screen.message(Kind::Warning, warning);
+            }
             ExitCode::SUCCESS
         }
         Err(failed) => {
@@ -127,6 +131,7 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         true => RecoveryConf::Write(persona.written_password),
         false => RecoveryConf::Leave,
     };
+    options.replication_login = persona.replication_login;
     options.keep = KeepRules::parse(&args.keep)?;
     options.missing_wal = MissingWal::new(args.wal_dir.clone(), restore_command);
     options.config_file = args.config_file.clone();

@@ -37,7 +37,15 @@ pub use syntax::{Setting, SyntaxError, parse};
 pub struct Configuration {
     data_dir: PathBuf,
     file: Option<PathBuf>,
-    settings: BTreeMap<String, String>,
+    settings: BTreeMap<String, Value>,
+}
+
+/// A value, and where it stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Value {
+    text: String,
+    file: PathBuf,
+    line: usize,
 }
 
 impl Configuration {
@@ -94,7 +102,16 @@ impl Configuration {
 
     /// The value of a setting as text, without quotes; `None` if it is not set. The case of the name is ignored.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.settings.get(&name.to_ascii_lowercase()).map(String::as_str)
+        self.value(name).map(|value| value.text.as_str())
+    }
+
+    /// The file and the line, counted from 1, in which a setting has got its value; `None` if it is not set.
+    pub fn place(&self, name: &str) -> Option<(&Path, usize)> {
+        self.value(name).map(|value| (value.file.as_path(), value.line))
+    }
+
+    fn value(&self, name: &str) -> Option<&Value> {
+        self.settings.get(&name.to_ascii_lowercase())
     }
 
     /// The cluster's `restore_command`.
@@ -200,7 +217,7 @@ enum Missing {
 }
 
 fn read_into(
-    settings: &mut BTreeMap<String, String>,
+    settings: &mut BTreeMap<String, Value>,
     path: &Path,
     missing: Missing,
     depth: usize,
@@ -215,7 +232,7 @@ fn read_into(
     let lines = parse(&text).map_err(|source| ConfigError::Syntax { path: path.to_owned(), source })?;
     for Setting { name, value, line } in lines {
         if !matches!(name.as_str(), "include" | "include_if_exists" | "include_dir") {
-            settings.insert(name, value);
+            settings.insert(name, Value { text: value, file: path.to_owned(), line });
             continue;
         }
         if value.trim().is_empty() {
@@ -295,6 +312,7 @@ mod tests {
         assert_eq!(configuration.restore_command().unwrap(), "two");
         assert_eq!(configuration.get("work_mem"), Some("4MB"));
         assert_eq!(configuration.get("shared_buffers"), None);
+        assert_eq!(configuration.place("Port"), Some((dir.path().join("postgresql.conf").as_path(), 2)));
         assert_eq!(configuration.file(), Some(dir.path().join("postgresql.conf").as_path()));
     }
 

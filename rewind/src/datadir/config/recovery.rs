@@ -36,24 +36,59 @@ pub(crate) fn setting(name: &str, value: &str) -> String {
     format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// Settings that end recovery at a point instead of letting a standby follow its primary.
-const TARGETS: [&str; 5] = [
-    "recovery_target",
-    "recovery_target_name",
-    "recovery_target_time",
-    "recovery_target_xid",
-    "recovery_target_lsn",
+/// A setting with which a standby does not follow its primary for good, or only later.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Obstacle {
+    pub(crate) name: &'static str,
+    pub(crate) value: String,
+    /// Where it is set, for messages.
+    pub(crate) place: String,
+    /// The value with which a standby follows.
+    pub(crate) remedy: &'static str,
+    /// What a server does because of it.
+    pub(crate) effect: &'static str,
+}
+
+const ENDS: &str = "a server started with it does not follow the source for good";
+
+/// Settings in the way of a standby: name, the value that is no obstacle, and what any other value does.
+const IN_THE_WAY: [(&str, &str, &str); 8] = [
+    ("recovery_target", "", ENDS),
+    ("recovery_target_name", "", ENDS),
+    ("recovery_target_time", "", ENDS),
+    ("recovery_target_xid", "", ENDS),
+    ("recovery_target_lsn", "", ENDS),
+    ("recovery_target_timeline", "latest", ENDS),
+    ("recovery_target_action", "pause", "it applies when a recovery target is reached"),
+    ("recovery_min_apply_delay", "0", "a server started with it replays that much later"),
 ];
 
-/// The settings of a cluster that would keep a standby from following its primary for good, with their values:
-/// recovery targets, and a timeline other than the latest.
-pub(crate) fn against_following(configuration: &Configuration) -> Vec<(&'static str, String)> {
-    let value = |name: &'static str| {
-        let value = configuration.get(name).filter(|value| !value.is_empty())?;
-        Some((name, value.to_owned()))
-    };
-    let timeline = value("recovery_target_timeline").filter(|(_, value)| value != "latest");
-    TARGETS.into_iter().filter_map(value).chain(timeline).collect()
+/// The settings of a cluster that are in the way of following a primary: recovery targets, a timeline other than the
+/// latest, and a delay. Whether its replication slot exists only the primary can tell.
+pub(crate) fn obstacles(configuration: &Configuration) -> Vec<Obstacle> {
+    let found = IN_THE_WAY.into_iter().filter_map(|(name, remedy, effect)| {
+        let obstacle = obstacle(configuration, name, remedy, effect)?;
+        let is_zero = || {
+            let number =
+                obstacle.value.trim_end_matches(|unit: char| unit.is_ascii_alphabetic() || unit == ' ');
+            number.parse::<f64>().is_ok_and(|number| number == 0.0)
+        };
+        (obstacle.value != remedy && !(remedy == "0" && is_zero())).then_some(obstacle)
+    });
+    found.collect()
+}
+
+/// The setting `name` as an obstacle, if it is set and not empty.
+pub(crate) fn obstacle(
+    configuration: &Configuration,
+    name: &'static str,
+    remedy: &'static str,
+    effect: &'static str,
+) -> Option<Obstacle> {
+    let value = configuration.get(name).filter(|value| !value.is_empty())?.to_owned();
+    let (file, line) = configuration.place(name)?;
+    let place = format!("\"{}\", line {line}", file.display());
+    Some(Obstacle { name, value, place, remedy, effect })
 }
 
 #[cfg(test)]
@@ -86,5 +121,34 @@ mod tests {
         put("recovery.conf", "restore_command = 'from recovery.conf'\n");
         assert_eq!(command("11").unwrap(), "from recovery.conf");
         assert_eq!(command("12").unwrap(), "from postgresql.conf");
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_a_standby_is_found_with_its_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("postgresql.conf");
+        let names = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            let found = obstacles(&configuration(directory.path(), version("15"), None).unwrap());
+            found.into_iter().map(|obstacle| (obstacle.name, obstacle.place)).collect::<Vec<_>>()
+        };
+        let at = |line: usize| format!("\"{}\", line {line}", file.display());
+        assert_eq!(
+            names(
+                "recovery_target_xid = 7\nrecovery_target_action = promote\nrecovery_min_apply_delay = '1 h'\n"
+            ),
+            [
+                ("recovery_target_xid", at(1)),
+                ("recovery_target_action", at(2)),
+                ("recovery_min_apply_delay", at(3))
+            ]
+        );
+        assert_eq!(
+            names(
+                "recovery_target = ''\nrecovery_target_timeline = 'latest'\nrecovery_min_apply_delay = '0 min'\n\
+                 recovery_target_action = 'pause'\n"
+            ),
+            []
+        );
     }
 }
