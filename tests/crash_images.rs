@@ -319,7 +319,7 @@ fn nothing_is_lost_with_the_power() {
             *counts.entry(check(image, &before, &after.now, at)).or_default() += 1;
         }
         // Some of them on a true disk, where the program goes on from there.
-        if at.is_multiple_of(changes.len() / 18) || at + 8 > changes.len() {
+        if at.is_multiple_of((changes.len() / 24).next_multiple_of(4)) || at + 8 > changes.len() {
             let image = images.swap_remove(at % images.len());
             let target = linked_copy(&failover.old, &format!("image-{at}"), &sweep.changed);
             put(&image, &target.data, &names);

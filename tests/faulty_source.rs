@@ -14,7 +14,7 @@ use crate::interrupted::is_marked;
 const ERROR: (&str, &str) = ("5", "Input/output error");
 
 /// How many pieces fail; there are thousands.
-const PIECES: usize = 6;
+const PIECES: usize = 12;
 
 /// The numbers of the questions to fail: all of them, and some of the pieces.
 fn questions(record: &Path) -> Vec<(usize, String)> {

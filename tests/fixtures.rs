@@ -161,7 +161,9 @@ fn rewind_as_the_original(version: &str, disguise: Option<&Disguise>) {
     let source = fixture.root.join("source");
     let both = || disguise.into_iter().flat_map(|disguise| [(disguise, &target), (disguise, &source)]);
     both().for_each(|(disguise, directory)| disguise.put_on(directory));
+    // pg_rewind has no other choice.
     Rewind::of_directory(&target)
+        .args(["--replay-from", "common"])
         .arg("--source-data")
         .arg(&source)
         .args(["--keep", "none"])
@@ -272,7 +274,8 @@ fn the_archive_and_the_copies_of_the_control_file_follow_in_v8r3() {
     }
     let source_archive = Tree::of(&outside("source-archive"));
 
-    let rewind = || Rewind::of_directory(&target).arg("--source-data").arg(&source);
+    let rewind =
+        || Rewind::of_directory(&target).arg("--source-data").arg(&source).args(["--replay-from", "common"]);
     let archive_before = Tree::of(&outside("target-archive"));
     rewind().arg("--dry-run").run_leaving_target_alone().expect_said("would be moved aside");
     archive_before.assert_unchanged(&outside("target-archive"), "dry run");

@@ -14,14 +14,19 @@ use std::process::Command;
 
 use kbrecover_rewind::Condition;
 
-use crate::crash_sweep::{everything, is_our_own, rewind_of};
+use crate::crash_sweep::{self, everything, is_our_own};
 use crate::harness::{
-    Failover, Run, Sandbox, Server, copy_tree, differences, forget_time, give_to_server_user, remove_copy,
-    run,
+    Failover, Rewind, Run, Sandbox, Server, copy_tree, differences, forget_time, give_to_server_user,
+    remove_copy, run,
 };
 
 /// Room enough for all copies at once; only what is used takes memory.
 const ROOM: u64 = 1 << 30;
+
+/// With much WAL to copy, so that the disk can become full with it.
+fn rewind_of(target: &Server, source: &Server) -> Rewind {
+    crash_sweep::rewind_of(target, source).args(["--replay-from", "common"])
+}
 
 /// A file system of its own size; unmounted when dropped.
 struct SmallDisk(PathBuf);

@@ -78,7 +78,7 @@ impl Site {
     /// A run that is held at half of its bytes.
     fn held(&self, name: &str, total: u64, more: &[&str]) -> (Server, Proxy, Running) {
         let target = self.target(name);
-        let proxy = Proxy::to(self.new_server(), total / 2, Then::Hold);
+        let proxy = Proxy::to(self.new_server(), total * 3 / 4, Then::Hold);
         let run = rewind(&target, &proxy.conninfo()).args(more).start();
         proxy.wait_until_there();
         (target, proxy, run)

@@ -102,7 +102,8 @@ fn garbled_and_silent_connections() {
 /// A run that is held at half of its bytes.
 fn held(failover: &Failover, name: &str, total: u64, more: &[&str]) -> (Server, Proxy, Running) {
     let target = failover.old.copy(name);
-    let proxy = Proxy::to(&failover.new, total / 2, Then::Hold);
+    // The source's WAL has been read, and data is being copied.
+    let proxy = Proxy::to(&failover.new, total * 3 / 4, Then::Hold);
     let run = rewind(&target, &proxy.conninfo()).args(more).start();
     proxy.wait_until_there();
     (target, proxy, run)

@@ -64,19 +64,6 @@ pub enum ContentError {
         /// The new directory.
         to: DatabaseDir,
     },
-    /// Replay was to start at the last common checkpoint, and would copy a database that the source has copied since.
-    #[error(
-        "the source copied database {} in tablespace {} to database {} in tablespace {} at {lsn}, after the last common checkpoint",
-        from.database, from.tablespace, to.database, to.tablespace
-    )]
-    CopiedSinceCommon {
-        /// The record of the copy.
-        lsn: Lsn,
-        /// The directory that was copied.
-        from: DatabaseDir,
-        /// The new directory.
-        to: DatabaseDir,
-    },
     /// Replay would point a tablespace's link to another directory.
     #[error(
         "tablespace {tablespace} is at {link:?} on the target, and replay of the WAL record at {lsn} would point it to {recorded:?}"
@@ -121,9 +108,6 @@ impl ContentError {
             }
             ContentError::CopiedDatabase { .. } => {
                 "Replay from there would give the new database later contents. Run CHECKPOINT on the source, and run again (without --replay-from common): replay then starts after the copy.".into()
-            }
-            ContentError::CopiedSinceCommon { .. } => {
-                "Replay from there would copy the files as they are now. Leave out --replay-from common.".into()
             }
             ContentError::Tablespace { .. } => {
                 "Two servers must not share a directory. Run CHECKPOINT on the source, and run again: replay then starts after that record. Or point the target's link to the directory in the record, if that is the target's own.".into()

@@ -114,7 +114,7 @@ pub(super) fn choose(
     let mut choice = ReplayStart::new(common, common_estimate, newest_estimate);
     let rules = Rules { histories, since: &since, wal: &wal };
     if let Some(newest) = theirs.newest.filter(|newest| theirs.is_known_before(newest.redo))
-        && rules.takes(newest, input.options.replay_from, &choice)?
+        && rules.takes(newest, input.options.replay_from, &choice)
     {
         choice.checkpoint = newest;
     }
@@ -227,29 +227,18 @@ impl Rules<'_> {
     }
 
     /// Whether replay starts at the source's newest checkpoint.
-    fn takes(
-        &self,
-        newest: CheckpointAt,
-        choice: ReplayFrom,
-        estimates: &ReplayStart,
-    ) -> Result<bool, ContentError> {
+    fn takes(&self, newest: CheckpointAt, choice: ReplayFrom, estimates: &ReplayStart) -> bool {
         let common = estimates.checkpoint.redo;
-        let copies = |event: &FileEvent| match event.kind {
-            FileEventKind::CopyDatabase { to, from } if event.lsn < newest.redo => {
-                Some((event.lsn, from, to))
-            }
-            _ => None,
-        };
-        let copied = self.since.replayed_from(common).find_map(copies);
-        match (choice, copied) {
-            (ReplayFrom::Newest, _) | (ReplayFrom::Auto, Some(_)) => Ok(true),
-            (ReplayFrom::Common, Some((lsn, from, to))) => {
-                Err(ContentError::CopiedSinceCommon { lsn, from, to })
-            }
-            (ReplayFrom::Common, None) => Ok(false),
-            (ReplayFrom::Auto, None) => {
+        let copies = |event: &FileEvent| matches!(event.kind, FileEventKind::CopyDatabase { .. });
+        match choice {
+            ReplayFrom::Newest => true,
+            ReplayFrom::Common => false,
+            ReplayFrom::Auto => {
                 let is_worth_it = newest.redo.0 - common.0 >= WORTH_A_LATER_START && is_sooner(estimates);
-                Ok(is_worth_it || self.check(common).is_err())
+                // Replay would copy the files as they are now.
+                let copies_before =
+                    || self.since.replayed_from(common).any(|event| copies(event) && event.lsn < newest.redo);
+                is_worth_it || copies_before() || self.check(common).is_err()
             }
         }
     }

@@ -23,8 +23,8 @@ pub(super) fn sides(
         WalPosition::Primary { insert, .. } => (Role::Primary, Some(insert)),
         WalPosition::Standby { received, .. } => (Role::Standby, Some(received)),
         WalPosition::Stopped => {
-            let end = source_end(input.source, &clusters.source, source_history, Lsn::INVALID);
-            (role_of_stopped(&clusters.source), end.ok().map(|(end, _)| end))
+            let (end, _) = source_end(input.source, &clusters.source, source_history, Lsn::INVALID)?;
+            (role_of_stopped(&clusters.source), Some(end))
         }
     };
     let mut source = Side::new(input.source.name(), role, source_history.timeline());
