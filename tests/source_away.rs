@@ -276,7 +276,7 @@ fn wal_recycled_during_a_long_copy() {
     failover.old.kill();
     let (total, _) = quiet(&failover);
     let mut target = failover.old.copy("target");
-    let proxy = Proxy::to(&failover.new, total * 6 / 10, Then::Slow);
+    let proxy = Proxy::to(&failover.new, total * 8 / 10, Then::Slow);
     let run = rewind(&target, &proxy.conninfo()).start();
     while proxy.faults() == 0 {
         std::thread::sleep(Duration::from_millis(20));

@@ -7,12 +7,18 @@ use crate::harness::{Rewind, Run, Server, SourceKind, Tree, assert_follows, asse
 
 /// A rewind of `old` to the running server `new`.
 pub fn rewind(old: &Server, new: &Server) -> Rewind {
-    Rewind::of(old).from(new, SourceKind::Server).args(["--replay-from", "auto"])
+    Rewind::of(old).from(new, SourceKind::Server)
 }
 
 /// The rewind must succeed, and the node must have the source's content.
 pub fn assert_rewinds(old: &mut Server, new: &Server) -> Run {
-    let run = rewind(old, new).run().expect_done();
+    let run = rewind(old, new);
+    assert_rewinds_by(run, old, new)
+}
+
+/// The same for a rewind with other options.
+pub fn assert_rewinds_by(rewind: Rewind, old: &mut Server, new: &Server) -> Run {
+    let run = rewind.run().expect_done();
     assert_equal(old, new);
     run
 }
@@ -30,8 +36,8 @@ pub fn refused(rewind: Rewind, words: &[&str]) -> Run {
     run
 }
 
-/// What replay cannot do right if it starts at the last common checkpoint: until it can start at a later one, the rewind may
-/// be refused in these words. It must never end well and be wrong. True if it succeeded.
+/// What replay cannot do right without a later checkpoint of the source: the rewind may be refused in these words. It must
+/// never end well and be wrong. True if it succeeded.
 pub fn assert_rewinds_or_refuses(old: &mut Server, new: &Server, words: &[&str]) -> bool {
     let before = Tree::of(&old.data);
     let run = rewind(old, new).run();
