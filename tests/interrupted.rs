@@ -70,16 +70,17 @@ fn a_broken_connection_leaves_a_target_that_the_next_run_finishes() {
     let failover = diverged(&sandbox);
     let total = bytes_of_a_run(&failover);
     let mut marked = 0;
-    for part in 1..=9 {
+    // Most of them behind the mark: the source's WAL is read before it.
+    for (number, part) in [6, 14, 22, 28, 31, 33, 35, 37, 38, 39].into_iter().enumerate() {
         let mut target = failover.old.copy(&format!("cut-{part}"));
         let before = Tree::of(&target.data);
-        let proxy = Proxy::to(&failover.new, total * part / 10, Then::Cut);
+        let proxy = Proxy::to(&failover.new, total * part / 40, Then::Cut);
         let run = Rewind::of(&target).arg("--source-server").arg(proxy.conninfo());
         let run = run.args(["--retry-timeout", "0"]).run();
         let is_marked = assert_untouched_or_unstartable(&mut target, &before, &run.to_string());
         assert_eq!(run.code, if is_marked { 2 } else { 1 }, "{run}");
         marked += u32::from(is_marked);
-        if is_marked && part % 3 == 0 {
+        if is_marked && number % 3 == 0 {
             let run = Rewind::of(&target).from(&failover.new, SourceKind::Server);
             finish(target, &failover.new, run);
         } else if is_marked {
@@ -87,16 +88,16 @@ fn a_broken_connection_leaves_a_target_that_the_next_run_finishes() {
             again.expect_said("resuming the rewind begun at");
         }
     }
-    assert!(marked >= 3, "only {marked} of 9 runs were stopped after the point of no return");
+    assert!(marked >= 3, "only {marked} of 10 runs were stopped after the point of no return");
 }
 
 fn killed_half_way(failover: &Failover, name: &str, total: u64) -> Server {
     let mut target = failover.old.copy(name);
     let before = Tree::of(&target.data);
-    let proxy = Proxy::to(&failover.new, total * 7 / 10, Then::Stall);
+    let proxy = Proxy::to(&failover.new, total * 9 / 10, Then::Stall);
     let mut child = spawn_kbrecover(Rewind::of(&target).arg("--source-server").arg(proxy.conninfo()));
     for _ in 0..600 {
-        if proxy.passed() > total * 7 / 10 && is_marked(&target) {
+        if proxy.passed() > total * 9 / 10 && is_marked(&target) {
             break;
         }
         std::thread::sleep(Duration::from_millis(50));

@@ -5,9 +5,10 @@
 //!                              ╳ a lock file of a live process: stopped, marked; run again once it is gone
 //!                         ╳ a second kbrecover: it says who holds the directory, and changes nothing
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use crate::harness::{
     AsServerUser, Change, Failover, Rewind, Run, Sandbox, Server, SourceKind, assert_follows, assert_sound,
@@ -140,7 +141,16 @@ fn the_last_process_of_a_server_that_stops() {
     let sleep = |seconds: &str| {
         let mut sleep = std::process::Command::new(&program);
         sleep.arg(seconds).as_server_user().current_dir(&old.data);
-        sleep.spawn().expect("run sleep")
+        loop {
+            match sleep.spawn() {
+                Ok(child) => break child,
+                // Another test that forks while this one writes the copy holds it open for a moment.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => panic!("run sleep: {error}"),
+            }
+        }
     };
     let mut stays = sleep("100");
     let run = rewind_of(&old, &new).run_leaving_target_alone();

@@ -138,7 +138,9 @@ fn rewind_in_every_way(major: u32) {
     clean.start();
     clean.stop();
     // As a role that has what `kbrecover grants` gives it.
-    Rewind::of(&mended).arg("--source-server").arg(conninfo(&new)).run().expect_done();
+    // From the common checkpoint: it will be a source, and has to have the WAL from the fork on.
+    let rewind = Rewind::of(&mended).arg("--source-server").arg(conninfo(&new));
+    rewind.args(["--replay-from", "common"]).run().expect_done();
     assert_follows(&mut mended, &new);
 
     let rewind = Rewind::of(&shut_down).from(&mended, SourceKind::Server).arg("--ensure-shutdown");

@@ -120,7 +120,8 @@ fn wal_back_to_redo_is_kept() {
         segments(&new.data)
     );
     old.stop();
-    Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done();
+    let rewind = Rewind::of(&old).from(&new, SourceKind::Server);
+    rewind.args(["--replay-from", "common"]).run().expect_done();
     assert!(segments(&old.data).contains(&redo), "{redo} should have been kept: {:?}", segments(&old.data));
     assert_follows(&mut old, &new);
     assert_sound(&mut old);

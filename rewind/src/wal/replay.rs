@@ -170,19 +170,32 @@ impl ReplayWal<'_> {
         if is_ambiguous { Ok(None) } else { self.target.find_elsewhere(name, false) }
     }
 
-    fn remembered(&self, segment: SegmentNo) -> Option<Arc<Vec<u8>>> {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.iter().find(|(number, _)| *number == segment).map(|(_, bytes)| Arc::clone(bytes))
-    }
-
-    fn remember(&self, segment: SegmentNo, bytes: Vec<u8>) -> Arc<Vec<u8>> {
-        let bytes = Arc::new(bytes);
+    /// Fetches a segment, unless it is remembered; `None` if the source does not have it. One is fetched at a time, over
+    /// all connections, and the scan goes on meanwhile with those that it has.
+    ///
+    /// The source is read on a thread of its own. Rayon would run other jobs on a thread that waits, and such a job could
+    /// wait for the same lock forever.
+    fn fetch(&self, segment: SegmentNo) -> Result<Option<Arc<Vec<u8>>>, SourceError> {
+        let size = self.source.geometry.segment_size;
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        while recent.len() >= self.segments_at_a_time() {
+        if let Some((_, bytes)) = recent.iter().find(|(number, _)| *number == segment) {
+            return Ok(Some(Arc::clone(bytes)));
+        }
+        let path = self.source.path(segment)?;
+        let length = size.bytes().min(self.available.0 - size.start_of(segment).0);
+        let read = || read_part(self.source.source, &path, 0, length);
+        let read = std::thread::scope(|scope| scope.spawn(read).join());
+        let Some(mut bytes) = read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))? else {
+            return Ok(None);
+        };
+        // What lies beyond the end is not WAL yet.
+        bytes.resize(size.bytes() as usize, 0);
+        let bytes = Arc::new(bytes);
+        if recent.len() > self.segments_at_a_time() {
             recent.pop_front();
         }
         recent.push_back((segment, Arc::clone(&bytes)));
-        bytes
+        Ok(Some(bytes))
     }
 
     fn missing(&self, segments: &[SegmentNo], redo: Lsn) -> WalError {
@@ -211,15 +224,8 @@ impl SegmentStore for ReplayWal<'_> {
         {
             return Ok(Some(bytes));
         }
-        if let Some(bytes) = self.remembered(segment) {
+        if let Some(bytes) = self.fetch(segment).map_err(failed)? {
             return Ok(Some(FileBytes::Shared(bytes)));
-        }
-        let path = self.source.path(segment).map_err(failed)?;
-        let length = size.bytes().min(self.available.0 - size.start_of(segment).0);
-        if let Some(mut bytes) = read_part(self.source.source, &path, 0, length).map_err(failed)? {
-            // What lies beyond the end is not WAL yet.
-            bytes.resize(size.bytes() as usize, 0);
-            return Ok(Some(FileBytes::Shared(self.remember(segment, bytes))));
         }
         let elsewhere = self.find_elsewhere(segment, &name);
         let elsewhere = elsewhere
