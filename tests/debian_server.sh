@@ -30,15 +30,10 @@ mkdir -p "$fetched/lists/partial" "$fetched/archives/partial"
 for suite in unstable experimental; do
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
 done >"$fetched/sources.list"
-cat >"$fetched/apt.conf" <<EOF
-Dir::Etc::sourcelist "$fetched/sources.list";
-Dir::Etc::sourceparts "-";
-Dir::State::lists "$fetched/lists";
-Dir::State::status "$fetched/status";
-Dir::Cache "$fetched";
-Dir::Cache::archives "$fetched/archives";
-APT::Sandbox::User "";
-EOF
+{
+    private_apt "$fetched"
+    echo "Dir::State::status \"$fetched/status\";"
+} >"$fetched/apt.conf"
 export APT_CONFIG=$fetched/apt.conf
 
 apt-get -qq update

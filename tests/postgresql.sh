@@ -116,6 +116,18 @@ debian_sources() {
     }
 }
 
+# A configuration with which apt changes nothing outside of a directory, and reads the sources.list there.
+private_apt() {
+    cat <<EOF
+Dir::Etc::sourcelist "$1/sources.list";
+Dir::Etc::sourceparts "-";
+Dir::State::lists "$1/lists";
+Dir::Cache "$1";
+Dir::Cache::archives "$1/archives";
+APT::Sandbox::User "";
+EOF
+}
+
 # Fetches the source package of PostgreSQL 15 and says where its archive is, which apt has checked. By a private apt
 # configuration: source packages only, nothing outside of target/postgresql_source.
 postgresql_source() {
@@ -125,14 +137,7 @@ postgresql_source() {
     debian_sources | while read -r uri release component; do
         echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri $release $component"
     done >"$apt/sources.list"
-    cat >"$apt/apt.conf" <<EOF
-Dir::Etc::sourcelist "$apt/sources.list";
-Dir::Etc::sourceparts "-";
-Dir::State::lists "$apt/lists";
-Dir::Cache "$apt";
-Dir::Cache::archives "$apt/archives";
-APT::Sandbox::User "";
-EOF
+    private_apt "$apt" >"$apt/apt.conf"
     ls "$apt/archives/"*.orig.tar.bz2 2>/dev/null && return
     (
         export APT_CONFIG=$apt/apt.conf

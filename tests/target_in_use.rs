@@ -5,14 +5,13 @@
 //!                              ╳ a lock file of a live process: stopped, marked; run again once it is gone
 //!                         ╳ a second kbrecover: it says who holds the directory, and changes nothing
 
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use crate::harness::{
     AsServerUser, Change, Failover, Rewind, Run, Sandbox, Server, SourceKind, assert_follows, assert_sound,
-    binary, record_changes, run,
+    binary, record_changes, run, unless_busy,
 };
 
 /// As [`Rewind::run`], with a shell command run before a change.
@@ -141,16 +140,7 @@ fn the_last_process_of_a_server_that_stops() {
     let sleep = |seconds: &str| {
         let mut sleep = std::process::Command::new(&program);
         sleep.arg(seconds).as_server_user().current_dir(&old.data);
-        loop {
-            match sleep.spawn() {
-                Ok(child) => break child,
-                // Another test that forks while this one writes the copy holds it open for a moment.
-                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                Err(error) => panic!("run sleep: {error}"),
-            }
-        }
+        unless_busy(&mut sleep, std::process::Command::spawn)
     };
     let mut stays = sleep("100");
     let run = rewind_of(&old, &new).run_leaving_target_alone();

@@ -1,7 +1,7 @@
 //! Running the program under test.
 
 use std::ffi::{OsStr, OsString};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -99,16 +99,7 @@ impl Rewind {
     /// Runs it; `None` if it was killed.
     pub fn run_unless_killed(self) -> Option<Run> {
         let mut command = self.command();
-        let output = loop {
-            match command.output() {
-                Ok(output) => break output,
-                // Another test that forks while this one writes a copy of the program holds it open for a moment.
-                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                Err(error) => panic!("run {command:?}: {error}"),
-            }
-        };
+        let output = unless_busy(&mut command, Command::output);
         Some(Run {
             code: output.status.code()?,
             stdout: String::from_utf8_lossy(&output.stdout).into(),
@@ -233,18 +224,23 @@ pub fn run_kbrecover<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run 
     run_command(command(args))
 }
 
-/// Runs a command to its end, however it ends.
-pub fn run_command(mut command: Command) -> Run {
-    let output = loop {
-        match command.output() {
-            Ok(output) => break output,
-            // Another test that forks while this one writes a copy of the program holds it open for a moment.
+/// Starts a command that runs a copy of a program. Another test that forks while this one writes the copy holds it open for
+/// a moment, in which it cannot be run.
+pub fn unless_busy<T>(command: &mut Command, start: impl Fn(&mut Command) -> io::Result<T>) -> T {
+    loop {
+        match start(command) {
+            Ok(started) => return started,
             Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
                 std::thread::sleep(Duration::from_millis(10));
             }
             Err(error) => panic!("run {command:?}: {error}"),
         }
-    };
+    }
+}
+
+/// Runs a command to its end, however it ends.
+pub fn run_command(mut command: Command) -> Run {
+    let output = unless_busy(&mut command, Command::output);
     Run {
         code: output.status.code().unwrap_or_else(|| panic!("{command:?} was killed: {}", output.status)),
         stdout: String::from_utf8(output.stdout).expect("standard output in UTF-8"),

@@ -61,12 +61,12 @@ pub use image::{
     Change, changed_in_place, differences, forget_time, linked_copy, record_changes, remove_copy,
 };
 pub use installation::Installation;
-#[allow(unused_imports, reason = "for the benchmark, which uses this harness, too")]
-pub use kbrecover::command;
 pub use kbrecover::{
     Rewind, Run, Running, SourceKind, binary, command_as, end_with_children, run_command, run_kbrecover,
     spawn_kbrecover,
 };
+#[allow(unused_imports, reason = "for the benchmark, which uses this harness, too")]
+pub use kbrecover::{command, unless_busy};
 pub use load::Load;
 pub use program::{AsServerUser, bindir, give_to_server_user, is_root, run, server_program};
 pub use proxy::{Proxy, Then};

@@ -56,6 +56,11 @@ impl ClusterState {
         })
     }
 
+    /// Whether the server was a standby, or recovered from an archive.
+    pub fn is_standby(self) -> bool {
+        matches!(self, ClusterState::InArchiveRecovery | ClusterState::ShutDownInRecovery)
+    }
+
     /// Whether the server was shut down cleanly.
     pub fn is_clean(self) -> bool {
         matches!(self, ClusterState::ShutDown | ClusterState::ShutDownInRecovery)

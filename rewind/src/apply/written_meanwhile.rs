@@ -27,11 +27,9 @@ pub(super) fn check_written_meanwhile<S: SegmentStore + ?Sized>(
         source: changes,
         source_has_common: true,
     };
-    content::check_source_settings(&facts.clusters, &since, start)?;
-    let names = facts.clusters.target.version().names();
-    content::check_tablespaces(&since, start, &facts.files.target, names.tablespace_dir)?;
+    content::check_replayed(&facts.clusters, &since, start, &facts.files.target)?;
     // A database that was copied before may have been copied from files that have changed since the survey.
-    let events = facts.fork.database_copies.iter().chain(since.replayed_from(start));
+    let events = facts.fork.database_copies.iter().chain(since.copies_from(start));
     let changed = with_changed_template(store, facts.clusters.source.geometry(), events);
     let changed = changed.map_err(|error| WalError::Incomplete(error.into()))?;
     Ok(content::changed_template(changed)?)

@@ -36,13 +36,7 @@ pub(crate) fn starts_as(root: &Path, version: Version) -> Result<StartsAs, Confi
         return Ok(StartsAs::Primary);
     }
     let settings = Configuration::read_one(&root.join("recovery.conf"))?;
-    // The server takes any unambiguous prefix of "on", "true", "yes" and "1" as true (bool.c).
-    let is_standby = settings.get("standby_mode").is_some_and(|value| {
-        let value = value.to_ascii_lowercase();
-        !value.is_empty()
-            && ["on", "true", "yes", "1"].iter().any(|word| word.starts_with(&value) && value != "o")
-    });
-    Ok(if is_standby { StartsAs::Standby } else { StartsAs::Recovery })
+    Ok(if settings.is_on("standby_mode") { StartsAs::Standby } else { StartsAs::Recovery })
 }
 
 #[cfg(test)]

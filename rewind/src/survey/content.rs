@@ -161,6 +161,11 @@ impl Since<'_> {
         self.of_source().filter(move |event| event.lsn >= start)
     }
 
+    /// The copies of databases that replay repeats if it starts at `start`.
+    pub(crate) fn copies_from(&self, start: Lsn) -> impl Iterator<Item = &FileEvent> {
+        self.replayed_from(start).filter(|event| copied_directory(event).is_some())
+    }
+
     /// The files that must be copied whole. With `is_later`, replay starts at the source's newest checkpoint.
     ///
     /// Up to the fork both sides made the same changes, and the target has them on disk if it was shut down cleanly. If
@@ -260,16 +265,24 @@ pub(crate) fn check_hints(
     }
 }
 
+/// Checks that replay from `start` makes the target's content the source's, but for copies of databases. `target` has the
+/// target's files before any rewind.
+pub(crate) fn check_replayed(
+    clusters: &Clusters,
+    since: &Since<'_>,
+    start: Lsn,
+    target: &Inventory,
+) -> Result<(), ContentError> {
+    check_source_settings(clusters, since, start)?;
+    check_tablespaces(since, start, target, clusters.target.version().names().tablespace_dir)
+}
+
 /// Checks that pages read from the source can be repaired by replay from `start`, and that its WAL has all changes.
 ///
 /// A page that is torn by reading it was being written, and so was changed after the source's last checkpoint: the first
 /// record since then must carry an image of it. That the last checkpoint itself saw full-page writes on is checked
 /// before.
-pub(crate) fn check_source_settings(
-    clusters: &Clusters,
-    since: &Since<'_>,
-    start: Lsn,
-) -> Result<(), ContentError> {
+fn check_source_settings(clusters: &Clusters, since: &Since<'_>, start: Lsn) -> Result<(), ContentError> {
     let checkpoint = clusters.source.checkpoint().redo;
     let off = FileEventKind::FullPageWrites { are_on: false };
     if let Some(event) = since.replayed_from(checkpoint).find(|event| event.kind == off) {
@@ -291,7 +304,7 @@ pub(crate) fn check_source_settings(
 
 /// Checks that replay from `start` leaves the target's tablespace links as they are. Replay of a record that creates a
 /// tablespace points its link to the directory in the record, whoever uses that (`create_tablespace_directories`).
-pub(crate) fn check_tablespaces(
+fn check_tablespaces(
     since: &Since<'_>,
     start: Lsn,
     target: &Inventory,

@@ -10,9 +10,7 @@
 use std::collections::BTreeSet;
 
 use walparse::scan::ScanError;
-use walparse::{
-    ClusterState, ControlFile, FileChanges, FileEvent, FileEventKind, Lsn, PageMap, TimelineHistory, WalFault,
-};
+use walparse::{ControlFile, FileChanges, FileEvent, Lsn, PageMap, TimelineHistory, WalFault};
 
 use crate::datadir::config::Configuration;
 use crate::datadir::inventory::Inventory;
@@ -126,8 +124,7 @@ pub(super) fn choose(
     }
     changed.add_whole_files(&since.whole_files(is_later), histories.target_files, target);
     input.progress.event(&Event::ReplayStart(choice));
-    let is_copy = |event: &&FileEvent| matches!(event.kind, FileEventKind::CopyDatabase { .. });
-    let copies = since.replayed_from(choice.checkpoint.redo).filter(is_copy).cloned().collect();
+    let copies = since.copies_from(choice.checkpoint.redo).cloned().collect();
     let own_start = if is_later { wal.own_checkpoint(choice.checkpoint)? } else { histories.own_start };
     Ok(Replay { start: choice, own_start, copies })
 }
@@ -212,16 +209,13 @@ struct Rules<'a> {
 impl Rules<'_> {
     /// Checks that replay from `start` makes the target's content the source's, but for copies of databases.
     fn check(&self, start: Lsn) -> Result<(), ContentError> {
-        let clusters = self.histories.clusters;
-        content::check_source_settings(clusters, self.since, start)?;
-        let tablespace_dir = clusters.target.version().names().tablespace_dir;
-        content::check_tablespaces(self.since, start, self.histories.target_files, tablespace_dir)
+        content::check_replayed(self.histories.clusters, self.since, start, self.histories.target_files)
     }
 
     /// Checks that replay from `start` copies no database from files that have changed since.
     fn check_copies(&self, start: Lsn) -> Result<(), SurveyError> {
         let geometry = self.histories.clusters.source.geometry();
-        let changed = with_changed_template(self.wal, geometry, self.since.replayed_from(start));
+        let changed = with_changed_template(self.wal, geometry, self.since.copies_from(start));
         let changed = changed.map_err(|error| WalError::ScanSource(error.into()))?;
         Ok(content::changed_template(changed)?)
     }
@@ -229,15 +223,13 @@ impl Rules<'_> {
     /// Whether replay starts at the source's newest checkpoint.
     fn takes(&self, newest: CheckpointAt, choice: ReplayFrom, estimates: &ReplayStart) -> bool {
         let common = estimates.checkpoint.redo;
-        let copies = |event: &FileEvent| matches!(event.kind, FileEventKind::CopyDatabase { .. });
         match choice {
             ReplayFrom::Newest => true,
             ReplayFrom::Common => false,
             ReplayFrom::Auto => {
                 let is_worth_it = newest.redo.0 - common.0 >= WORTH_A_LATER_START && is_sooner(estimates);
                 // Replay would copy the files as they are now.
-                let copies_before =
-                    || self.since.replayed_from(common).any(|event| copies(event) && event.lsn < newest.redo);
+                let copies_before = || self.since.copies_from(common).any(|event| event.lsn < newest.redo);
                 is_worth_it || copies_before() || self.check(common).is_err()
             }
         }
@@ -248,19 +240,11 @@ impl Rules<'_> {
 /// has its primary's.
 fn own_setting(input: Input<'_>, clusters: &Clusters) -> Option<bool> {
     let control = &clusters.target;
-    if !matches!(control.state(), ClusterState::InArchiveRecovery | ClusterState::ShutDownInRecovery) {
+    if !control.state().is_standby() {
         return None;
     }
     let config_file = input.options.config_file.as_deref();
     let configuration = Configuration::read(input.target.root(), control.version().names(), config_file);
     let configuration = configuration.ok().filter(|found| found.file().is_some())?;
-    Some(configuration.get("wal_log_hints").is_some_and(is_true))
-}
-
-/// Whether the server takes a value for true: any unambiguous prefix of these words.
-fn is_true(value: &str) -> bool {
-    let value = value.to_ascii_lowercase();
-    !value.is_empty()
-        && value != "o"
-        && ["on", "true", "yes", "1"].iter().any(|word| word.starts_with(&value))
+    Some(configuration.is_on("wal_log_hints"))
 }

@@ -1,7 +1,7 @@
 //! Describes both sides for reports: an operator sees there which one will lose its changes.
 
 use jiff::Timestamp;
-use walparse::{ClusterState, ControlFields, ControlFile, FieldValue, Lsn, TimelineHistory};
+use walparse::{ControlFields, ControlFile, FieldValue, Lsn, TimelineHistory};
 
 use crate::outcome::{BothSides, Role, Side};
 use crate::plan::Clusters;
@@ -36,10 +36,7 @@ pub(super) fn sides(
 }
 
 fn role_of_stopped(control: &ControlFile) -> Role {
-    match control.state() {
-        ClusterState::InArchiveRecovery | ClusterState::ShutDownInRecovery => Role::Standby,
-        _ => Role::Primary,
-    }
+    if control.state().is_standby() { Role::Standby } else { Role::Primary }
 }
 
 fn time_of_checkpoint(control: &ControlFile) -> Option<Timestamp> {

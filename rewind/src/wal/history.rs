@@ -3,7 +3,7 @@
 //! A standby's control file does not name the timeline that the standby follows until its next restartpoint. So the
 //! history files and the WAL beside it are considered, too.
 
-use walparse::{ClusterState, ControlFile, SegmentSize, TimelineHistory, TimelineId, WalFileName};
+use walparse::{ControlFile, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 
 use crate::datadir::data_path::DataPath;
 use crate::source::{Source, WalPosition};
@@ -43,7 +43,7 @@ pub(crate) fn target_history(
         })
     };
     let own = required(read(control.timeline())?, control.timeline(), "target")?;
-    if !matches!(control.state(), ClusterState::InArchiveRecovery | ClusterState::ShutDownInRecovery) {
+    if !control.state().is_standby() {
         return Ok(own);
     }
     newest_followed(own, &wal.local_names()?, control, read, |_| true)

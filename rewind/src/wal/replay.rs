@@ -1,6 +1,7 @@
 //! The WAL that replay on the rewound target goes through: the source's history.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -212,11 +213,11 @@ impl SegmentStore for ReplayWal<'_> {
             return Ok(None);
         }
         let name = self.source.describe(segment);
-        let failed =
-            |source: SourceError| WalReadError::Fetch { segment: name.clone(), source: Box::new(source) };
-        self.stop
-            .check()
-            .map_err(|stopped| WalReadError::Fetch { segment: name.clone(), source: Box::new(stopped) })?;
+        let failed = |error: Box<dyn Error + Send + Sync>| WalReadError::Fetch {
+            segment: name.clone(),
+            source: error,
+        };
+        self.stop.check().map_err(|stopped| failed(stopped.into()))?;
         let is_own = self.own_files.is_none_or(|own| own.contains(&name));
         if is_own
             && size.end_of(segment) <= self.fork
@@ -224,12 +225,10 @@ impl SegmentStore for ReplayWal<'_> {
         {
             return Ok(Some(bytes));
         }
-        if let Some(bytes) = self.fetch(segment).map_err(failed)? {
+        if let Some(bytes) = self.fetch(segment).map_err(|error| failed(error.into()))? {
             return Ok(Some(FileBytes::Shared(bytes)));
         }
-        let elsewhere = self.find_elsewhere(segment, &name);
-        let elsewhere = elsewhere
-            .map_err(|error| WalReadError::Fetch { segment: name.clone(), source: Box::new(error) })?;
+        let elsewhere = self.find_elsewhere(segment, &name).map_err(|error| failed(error.into()))?;
         let Some(path) = elsewhere else { return Ok(None) };
         FileBytes::open(&path).map(Some).map_err(|source| WalReadError::Open { path, source })
     }

@@ -105,6 +105,16 @@ impl Configuration {
         self.value(name).map(|value| value.text.as_str())
     }
 
+    /// Whether a setting is on. As in the server (bool.c), any unambiguous prefix of "on", "true", "yes" and "1" is.
+    pub fn is_on(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| {
+            let value = value.to_ascii_lowercase();
+            !value.is_empty()
+                && value != "o"
+                && ["on", "true", "yes", "1"].iter().any(|word| word.starts_with(&value))
+        })
+    }
+
     /// The file and the line, counted from 1, in which a setting has got its value; `None` if it is not set.
     pub fn place(&self, name: &str) -> Option<(&Path, usize)> {
         self.value(name).map(|value| (value.file.as_path(), value.line))
