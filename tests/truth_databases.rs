@@ -213,7 +213,13 @@ fn copied_before_the_fork_and_behind_the_sources_restartpoint() {
             "CREATE TABLE many AS SELECT n AS id, repeat('shared', 100) FROM generate_series(1, 20000) n",
         );
     };
-    let Failover { mut old, new } = Failover::of(old, new, copy, change_templates, commit_often);
+    // Step by step: the source must make no checkpoint.
+    let mut failover = Failover { old, new };
+    copy(&failover.old);
+    failover.fail_over();
+    let Failover { mut old, new } = failover;
+    change_templates(&old);
+    commit_often(&new);
     old.stop();
     let is_older = format!("SELECT timeline_id = 1 AND redo_lsn <= '{before}' FROM pg_control_checkpoint()");
     assert!(new.value::<bool>(&is_older), "the scenario needs a source without a checkpoint since the copy");
