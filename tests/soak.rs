@@ -143,6 +143,10 @@ impl Pair {
             match self.dice.below(4) {
                 0 => self.standby.sql("CHECKPOINT"),
                 1 => {
+                    // A standby that crashes copies databases again, and finds that what it copied has been dropped since.
+                    self.primary.sql("CHECKPOINT");
+                    self.standby.catch_up(&self.primary);
+                    self.standby.sql("CHECKPOINT");
                     self.standby.kill();
                     self.standby.start();
                 }
