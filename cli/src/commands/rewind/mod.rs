@@ -12,13 +12,13 @@ use jiff::tz::TimeZone;
 use kbrecover_hooks::SingleUserServer;
 use kbrecover_rewind::conninfo::Conninfo;
 use kbrecover_rewind::{
-    Delta, KeepDiverged, KeepRules, MissingWal, Mode, OlderSource, Options, Outcome, RebuiltBlocks,
+    CompareData, Delta, KeepDiverged, KeepRules, MissingWal, Mode, OlderSource, Options, Outcome, RebuiltBlocks,
     RecoveryConf, ReplayFrom, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice,
     UncleanTarget,
 };
 
 use args::SyncMethod;
-pub(crate) use args::{DeltaChoice, ReplayFromChoice, RewindArgs};
+pub(crate) use args::{CompareDataChoice, DeltaChoice, ReplayFromChoice, RewindArgs};
 
 use crate::failure::{Failed, SetupError};
 use crate::faults;
@@ -143,6 +143,11 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         ReplayFromChoice::Auto => ReplayFrom::Auto,
         ReplayFromChoice::Common => ReplayFrom::Common,
         ReplayFromChoice::Newest => ReplayFrom::Newest,
+    };
+    options.compare_data = match args.compare_data {
+        CompareDataChoice::On => CompareData::On,
+        CompareDataChoice::Auto => CompareData::Auto,
+        CompareDataChoice::Off => CompareData::Off,
     };
     options.rebuilt_blocks = if args.copy_all_changed { RebuiltBlocks::Copy } else { RebuiltBlocks::Leave };
     options.sync = match args.sync_method {
