@@ -109,13 +109,10 @@ fn reports_what_it_does() {
     for line in [
         format!("servers diverged at WAL location {fork} on timeline 1"),
         "rewinding from last common checkpoint at ".into(),
-        "find last common checkpoint start time from ".into(),
-        format!(
-            "update the control file: minRecoveryPoint is '{end}', minRecoveryPointTLI is '2', \
-             and database state is 'in archive recovery'"
-        ),
-        "rewind start wal location ".into(),
-        format!("end wal location {end} (file "),
+        "common checkpoint found in ".into(),
+        format!("set minRecoveryPoint in the control file to {end} on timeline 2: "),
+        "first WAL file of replay: 000000010000000000000002, last: 00000002".into(),
+        "rewound in ".into(),
         "Done!".into(),
     ] {
         assert!(run.stderr.contains(&line), "no line that says: {line}\n{run}");

@@ -94,9 +94,8 @@ fn auto_compares_only_if_it_must() {
     let sandbox = Sandbox::new();
     let Failover { mut old, new } = failover(&sandbox);
     old.stop();
-    let auto = |target: &Server| {
-        Rewind::of(target).from(&new, SourceKind::Server).arg("--compare-data=auto").run()
-    };
+    let auto =
+        |target: &Server| Rewind::of(target).from(&new, SourceKind::Server).arg("--compare-data=auto").run();
     let run = auto(&old.copy("whole")).expect_done();
     assert!(!run.stderr.contains("MB of relation files"), "{run}");
     segments(&old).iter().for_each(|path| fs::remove_file(path).expect("remove a segment"));
@@ -242,14 +241,19 @@ fn cut_and_finished() {
         old.kill();
         segments(&old).iter().for_each(|path| fs::remove_file(path).expect("remove a segment"));
         let by = |target: &Server, proxy: &Proxy| {
-            Rewind::of(target).args(["--compare-data", "--retry-timeout", "0", "--source-server"]).arg(proxy.conninfo())
+            Rewind::of(target)
+                .args(["--compare-data", "--retry-timeout", "0", "--source-server"])
+                .arg(proxy.conninfo())
         };
         let measured = old.copy("measured");
         let proxy = Proxy::to(&new, u64::MAX, Then::Cut);
         expect_compared(by(&measured, &proxy).run());
         let proxy = Proxy::to(&new, proxy.passed() * 9 / 10, Then::Cut);
         let run = by(&old, &proxy).run();
-        assert!(run.code == 2 && is_marked(&old), "the scenario needs a run that is cut in the middle\n{run}");
+        assert!(
+            run.code == 2 && is_marked(&old),
+            "the scenario needs a run that is cut in the middle\n{run}"
+        );
         new.sql("CHECKPOINT; CREATE TABLE meanwhile AS SELECT n FROM generate_series(1, 3000) n; CHECKPOINT");
         let plain = Rewind::of(&old).from(&new, SourceKind::Server);
         let run = match again {

@@ -123,9 +123,13 @@ mod bad_wal;
 mod truth_proof;
 mod truth_databases;
 mod truth_file_numbers;
+mod truth_full_pages;
 mod truth_hints;
 mod truth_histories;
 mod truth_direction;
 mod truth_next_start;
 mod truth_refusals;
 mod truth_tablespaces;
+
+// What no scenario has thought of.
+mod soak;

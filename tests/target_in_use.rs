@@ -4,14 +4,16 @@
 //!             ╳ a server starts: refused, it goes on undisturbed
 //!                              ╳ a lock file of a live process: stopped, marked; run again once it is gone
 //!                         ╳ a second kbrecover: it says who holds the directory, and changes nothing
+//!
+//! A running server is recognised where /proc shows nothing, too.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::harness::{
     AsServerUser, Change, Failover, Rewind, Run, Sandbox, Server, SourceKind, assert_follows, assert_sound,
-    binary, record_changes, run, unless_busy,
+    binary, could_not_mount, record_changes, run, run_command, unless_busy,
 };
 
 /// As [`Rewind::run`], with a shell command run before a change.
@@ -201,4 +203,45 @@ fn a_server_that_is_stopping() {
     assert!(said.iter().any(|line| line.ends_with("Done!")), "{said:?}");
     new.start();
     assert_follows(&mut old, &new);
+}
+
+/// `kbrecover rewind` in a name space of its own in which /proc is empty; `None` if nothing can be mounted here.
+fn run_without_proc(target: &Server, source: &Server) -> Option<Run> {
+    let mut probe = Command::new("unshare");
+    probe.args(["--mount", "sh", "-c", "mount -t tmpfs kbrecover-tests /proc"]);
+    let probe = probe.output().expect("run unshare");
+    if !probe.status.success() {
+        could_not_mount("a run without /proc", &String::from_utf8_lossy(&probe.stderr));
+        return None;
+    }
+    let script = "mount -t tmpfs kbrecover-tests /proc && exec setpriv --reuid=postgres --regid=postgres --clear-groups \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(binary()).args(["rewind", "--no-sync", "-D"]);
+    command.arg(&target.data).arg("--source-server").arg(source.conninfo());
+    Some(run_command(command))
+}
+
+#[test]
+fn without_proc() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = Failover::of_one_table(&sandbox);
+    old.start();
+    let Some(run) = run_without_proc(&old, &new) else { return };
+    assert_eq!(run.code, 1, "{run}");
+    assert!(run.stderr.contains("target server must be shut down"), "{run}");
+    assert_eq!(old.value::<i64>("SELECT count(*) FROM entry WHERE origin = 'lost'"), 3000);
+
+    // Its lock file stays, and names a process that is gone.
+    old.kill();
+    let lock_file = std::fs::read_to_string(old.data.join("postmaster.pid")).expect("read the lock file");
+    // Or one of another user, as in a container in which the server was process 1.
+    let (_, rest) = lock_file.split_once('\n').expect("lines");
+    let other = old.copy("other");
+    other.write("postmaster.pid", format!("1\n{rest}"));
+    for mut target in [old, other] {
+        let run = run_without_proc(&target, &new).expect("what went before");
+        run.expect_done();
+        assert_follows(&mut target, &new);
+        target.stop();
+    }
 }

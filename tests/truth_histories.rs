@@ -15,7 +15,7 @@ use crate::truth_proof::{assert_rewinds, refused, rewind};
 
 /// No checkpoint comes by itself.
 fn quiet(server: &Server) {
-    server.configure("checkpoint_timeout = 1h\nmax_wal_size = 2GB");
+    server.configure("checkpoint_timeout = 1h\nmax_wal_size = 2GB\nbgwriter_lru_maxpages = 0");
 }
 
 fn fill(server: &Server, table: &str, rows: u32) {
@@ -61,7 +61,9 @@ fn nodes(sandbox: &Sandbox) -> Nodes {
     c.follow(&s);
     c.start();
     p.sql("INSERT INTO shared SELECT generate_series(1, 100); CHECKPOINT");
-    p.sql("INSERT INTO shared VALUES (5)");
+    // The checkpoint that follows the promotion takes a minute: it has many pages to write, each after a pause. A standby that
+    // has replayed it makes a restartpoint of it when it is stopped.
+    fill(&p, "many", 150_000);
     for standby in [&s, &c, &r] {
         standby.catch_up(&p);
     }

@@ -8,8 +8,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::harness::{
-    Failover, Installation, Sandbox, Server, Tree, assert_follows, assert_sound, bindir, give_to_server_user,
+    Change, Failover, Installation, Sandbox, Server, Tree, assert_follows, assert_sound, bindir, copy_tree,
+    give_to_server_user, record_changes,
 };
+use crate::interrupted::is_marked;
 use crate::truth_proof::rewind;
 
 /// Both sides give out the same numbers.
@@ -77,13 +79,11 @@ fn one_number_at_two_places_and_a_checkpoint_since() {
 
 /// The same path on two machines: here the source's server sees a directory of its own there, by a mount that nobody else
 /// sees. On the target's machine the directory is that of the tablespace which the rewind gives up.
-#[test]
-fn one_path_on_two_machines() {
-    let sandbox = Sandbox::new();
+fn one_path(sandbox: &Sandbox) -> (Failover, PathBuf) {
     let [space, elsewhere] = ["space", "elsewhere"].map(|name| sandbox.make_dir(name));
-    let Failover { mut old, mut new } = failover(&sandbox);
+    let Failover { mut old, mut new } = failover(sandbox);
     new.stop();
-    new.installation = on_another_machine(&sandbox, &elsewhere, &space);
+    new.installation = on_another_machine(sandbox, &elsewhere, &space);
     new.start();
     // The numbers differ, as after any other failover.
     new.sql("CREATE TABLE before AS SELECT 1 AS n");
@@ -91,9 +91,53 @@ fn one_path_on_two_machines() {
     create(&new, &space, "kept");
     assert_eq!(fs::read_dir(&elsewhere).expect("list a directory").count(), 1, "the source's own");
     old.stop();
+    (Failover { old, new }, space)
+}
+
+#[test]
+fn one_path_on_two_machines() {
+    let sandbox = Sandbox::new();
+    let (Failover { mut old, new }, space) = one_path(&sandbox);
     rewind(&old, &new).run().expect_done();
     assert_follows(&mut old, &new);
     assert_eq!(places(&old), std::slice::from_ref(&space));
+    assert_sound(&mut old);
+}
+
+/// Killed before each change of a link and after it, and run again.
+#[test]
+fn one_path_on_two_machines_and_a_kill() {
+    let sandbox = Sandbox::new();
+    let (Failover { mut old, new }, space) = one_path(&sandbox);
+    let directories = [old.data.clone(), space.clone()];
+    let saved = ["saved-data", "saved-space"].map(|name| sandbox.path(name));
+    for (directory, saved) in directories.iter().zip(&saved) {
+        copy_tree(directory, saved);
+    }
+    let restore = || {
+        for (directory, saved) in directories.iter().zip(&saved) {
+            fs::remove_dir_all(directory).expect("remove what a run has changed");
+            copy_tree(saved, directory);
+        }
+    };
+    let rewind = |old: &Server| rewind(old, &new).args(["--jobs", "1"]);
+    let changes = record_changes(rewind(&old), &old);
+    let is_of_link = |change: &Change| change.path.parent() == Some(Path::new("pg_tblspc"));
+    let links: Vec<usize> =
+        changes.iter().enumerate().filter(|(_, change)| is_of_link(change)).map(|(at, _)| at + 1).collect();
+    assert!(links.len() >= 2, "one link goes and another comes: {links:?}");
+    let mut places_of_kills: Vec<usize> = links.iter().flat_map(|at| [*at, at + 1]).collect();
+    places_of_kills.dedup();
+    for at in places_of_kills {
+        restore();
+        let killed = rewind(&old).env("KBRECOVER_FAULT", format!("{at}:kill")).run_unless_killed();
+        assert!(killed.is_none() && is_marked(&old), "not killed at change {at}");
+        rewind(&old).run().expect_done();
+        assert_eq!(places(&old), std::slice::from_ref(&space), "killed at change {at}");
+        assert_follows(&mut old, &new);
+        old.stop();
+    }
+    old.start();
     assert_sound(&mut old);
 }
 

@@ -1,4 +1,4 @@
-//! The chart in the README: the times of both programs for each case, and their ratio.
+//! The chart in the README: the times of both programs for each case until the target streams, and their ratio.
 
 use std::fmt::Write;
 
@@ -6,15 +6,20 @@ use super::results::Results;
 
 const ROW: f64 = 46.0;
 const LEFT: f64 = 150.0;
-const WIDTH: f64 = 480.0;
+const WIDTH: f64 = 430.0;
 
-/// Draws two bars for each case, scaled to the longer one, with the ratio next to them.
+/// The seconds of one program: of the rewind, and until the target streams.
+type Times = (f64, f64);
+
+/// Draws two bars for each case, scaled to the longer one, with the ratio next to them. The rewind is the dark part of a
+/// bar, and what the server does after its start is the light one.
 pub fn svg(results: &Results) -> String {
-    let cases: Vec<_> = results
+    let cases: Vec<(String, Times, Times)> = results
         .cases()
         .iter()
         .filter_map(|case| {
-            Some((format!("{} ({})", case.name, case.major), case.seconds().0?, case.seconds().1))
+            let ((theirs, ours), (their_wait, our_wait)) = (case.seconds(), case.seconds_until_streaming());
+            Some((format!("{} ({})", case.name, case.major), (theirs?, their_wait?), (ours, our_wait)))
         })
         .collect();
     let height = ROW * cases.len() as f64 + 40.0;
@@ -24,30 +29,30 @@ pub fn svg(results: &Results) -> String {
     );
     text(&mut svg, LEFT, 20.0, "start", "#888", "pg_rewind");
     text(&mut svg, LEFT + 80.0, 20.0, "start", "#0a6", "kbrecover");
-    text(&mut svg, 750.0, 20.0, "end", "#888", "each case has its own scale");
+    text(&mut svg, LEFT + 160.0, 20.0, "start", "#222", "dark: rewind, light: start until streaming");
+    text(&mut svg, 750.0, 20.0, "end", "#888", "own scale each");
     for (at, (name, theirs, ours)) in cases.iter().enumerate() {
         let top = 34.0 + ROW * at as f64;
-        let longest = theirs.max(*ours);
+        let longest = theirs.1.max(ours.1);
         text(&mut svg, LEFT - 10.0, top + 21.0, "end", "#222", name);
-        for (line, seconds, colour) in [(0.0, *theirs, "#bbb"), (16.0, *ours, "#0a6")] {
-            let length = WIDTH * seconds / longest;
-            let _ = writeln!(
-                svg,
-                "<rect x=\"{LEFT}\" y=\"{:.0}\" width=\"{length:.1}\" height=\"14\" fill=\"{colour}\"/>",
-                top + line
-            );
-            text(
-                &mut svg,
-                LEFT + length + 6.0,
-                top + line + 11.0,
-                "start",
-                "#222",
-                &format!("{seconds:.2} s"),
-            );
-        }
-        text(&mut svg, 750.0, top + 21.0, "end", "#222", &format!("{:.1} x", theirs / ours));
+        bar(&mut svg, top, *theirs, longest, ["#888", "#ccc"]);
+        bar(&mut svg, top + 16.0, *ours, longest, ["#0a6", "#8dc"]);
+        text(&mut svg, 750.0, top + 21.0, "end", "#222", &format!("{:.1} x", theirs.1 / ours.1));
     }
     svg + "</svg>\n"
+}
+
+fn bar(svg: &mut String, top: f64, (rewind, until_streaming): Times, longest: f64, colours: [&str; 2]) {
+    let end = WIDTH * until_streaming / longest;
+    let part = WIDTH * rewind / longest;
+    for (left, length, colour) in [(LEFT, part, colours[0]), (LEFT + part, end - part, colours[1])] {
+        let _ = writeln!(
+            svg,
+            "<rect x=\"{left:.1}\" y=\"{top:.0}\" width=\"{length:.1}\" height=\"14\" fill=\"{colour}\"/>"
+        );
+    }
+    let words = format!("{rewind:.2} + {:.2} s", until_streaming - rewind);
+    text(svg, LEFT + end + 6.0, top + 11.0, "start", "#222", &words);
 }
 
 fn text(svg: &mut String, x: f64, y: f64, anchor: &str, colour: &str, words: &str) {

@@ -40,6 +40,10 @@ pub enum CaseName {
     Late,
     /// One changed block, and 2 GB in the source's pg_wal
     OneBlock,
+    /// One row after the fork on the target, and 4 GB of WAL over three checkpoints on the source
+    Stale,
+    /// Stale, with WAL summaries on the source (from 17 on)
+    StaleSummaries,
 }
 
 /// The sweeps: a case at several sizes.
@@ -55,6 +59,8 @@ pub enum SweepName {
     Latency,
     /// Threads and connections
     Jobs,
+    /// MB of WAL that the source has written since the fork
+    Stale,
 }
 
 /// The measurements, with those of the same workload in sequence.
@@ -67,7 +73,8 @@ pub fn measurements(settings: &Settings) -> Vec<Measurement> {
 
 fn cases(settings: &Settings) -> Vec<Measurement> {
     let sized = |full: f64| (full * settings.scale).ceil() as u64;
-    let all: [(CaseName, &str, Workload, u64); 7] = [
+    let stale = |has_summaries| Workload::Stale { megabytes: sized(4000.0), has_summaries };
+    let all: [(CaseName, &str, Workload, u64); 9] = [
         (CaseName::Wal, "wal", Workload::Wal { megabytes: sized(2600.0) }, 0),
         (CaseName::Scattered, "scattered", Workload::Scattered { blocks: sized(25_000.0) }, 0),
         (CaseName::Far, "far", Workload::Scattered { blocks: sized(25_000.0) }, 5),
@@ -75,6 +82,8 @@ fn cases(settings: &Settings) -> Vec<Measurement> {
         (CaseName::Files, "files", Workload::Files { files: sized(41_000.0) }, 0),
         (CaseName::Late, "late", Workload::Late { megabytes: sized(2200.0) }, 0),
         (CaseName::OneBlock, "one-block", Workload::OneBlock { megabytes: sized(2000.0) }, 0),
+        (CaseName::Stale, "stale", stale(false), 0),
+        (CaseName::StaleSummaries, "stale-summaries", stale(true), 0),
     ];
     let chosen = |case| settings.case.contains(&CaseName::All) || settings.case.contains(&case);
     let chosen = all.into_iter().filter(|(case, ..)| chosen(*case));
@@ -90,7 +99,7 @@ fn cases(settings: &Settings) -> Vec<Measurement> {
 
 fn sweep_of(sweep: SweepName, settings: &Settings) -> Vec<Measurement> {
     let default_points: &[u64] = match sweep {
-        SweepName::Wal => &[256, 512, 1024, 2048, 4096, 8192],
+        SweepName::Wal | SweepName::Stale => &[256, 512, 1024, 2048, 4096, 8192],
         SweepName::Blocks => &[1000, 10_000, 100_000, 1_000_000],
         SweepName::Files => &[1000, 10_000, 100_000],
         SweepName::Latency => &[0, 1, 5, 10, 20],
@@ -105,6 +114,9 @@ fn sweep_of(sweep: SweepName, settings: &Settings) -> Vec<Measurement> {
             SweepName::Files => (Workload::Files { files: point }, "files"),
             SweepName::Latency => (scattered, "ms each way"),
             SweepName::Jobs => (scattered, "jobs"),
+            SweepName::Stale => {
+                (Workload::Stale { megabytes: point, has_summaries: false }, "MB of WAL on the source")
+            }
         };
         Measurement {
             name: format!("{point} {unit}"),

@@ -42,8 +42,8 @@ pub struct Sample {
     pub fetched_bytes: u64,
     /// Where kbrecover's WAL scan started.
     pub scanned_from: Lsn,
-    /// Seconds from the start of the rewound server until it has replayed all WAL of the source, if it was started.
-    pub follow_seconds: Option<f64>,
+    /// Seconds from the start of the rewound server until it streams and has replayed all WAL of the source.
+    pub follow_seconds: f64,
     /// The stages that kbrecover reports: name and seconds.
     pub stages: Vec<(String, f64)>,
 }
@@ -118,7 +118,7 @@ fn watch(command: &mut Command) -> (Sample, String, String) {
         peak_bytes: ended.rusage.maxrss,
         fetched_bytes: 0,
         scanned_from: Lsn::INVALID,
-        follow_seconds: None,
+        follow_seconds: 0.0,
         stages: Vec::new(),
     };
     (sample, stdout, stderr)

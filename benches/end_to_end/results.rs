@@ -73,9 +73,9 @@ impl Results {
     pub fn print(&self) {
         println!("\n{}\n{}\n", self.command, machine());
         println!(
-            "| case | pg_rewind | seconds | kbrecover, seconds | ratio | bytes fetched: theirs | ours | peak memory: theirs | ours | replay: theirs | ours |"
+            "| case | version | pg_rewind, seconds | kbrecover, seconds | ratio | until streaming: pg_rewind | kbrecover | ratio | bytes fetched: theirs | ours | peak memory: theirs | ours |"
         );
-        println!("|---|---|---|---|---|---|---|---|---|---|---|");
+        println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
         for case in &self.cases {
             println!("{}", case.row());
         }
@@ -144,6 +144,13 @@ impl Case {
         (theirs, median(&self.ours, |sample| sample.seconds))
     }
 
+    /// The same from the start of the rewind until the target streams.
+    pub fn seconds_until_streaming(&self) -> (Option<f64>, f64) {
+        let both = |sample: &Sample| sample.seconds + sample.follow_seconds;
+        let theirs = (!self.theirs.is_empty()).then(|| median(&self.theirs, both));
+        (theirs, median(&self.ours, both))
+    }
+
     fn row(&self) -> String {
         let (theirs, ours) = self.seconds();
         let fetched = |samples: &[Sample]| megabytes(median(samples, |sample| sample.fetched_bytes as f64));
@@ -151,22 +158,23 @@ impl Case {
         let peak = |samples: &[Sample]| {
             megabytes(samples.iter().map(|sample| sample.peak_bytes).max().unwrap_or(0) as f64)
         };
-        let replay = |samples: &[Sample]| {
-            let seconds = samples.iter().find_map(|sample| sample.follow_seconds);
-            seconds.map_or("-".into(), |seconds| format!("{seconds:.1} s"))
+        let ratio = |theirs: Option<f64>, ours: f64| {
+            theirs.map_or("-".into(), |theirs| format!("**{:.1}**", theirs / ours))
         };
+        let shown = |theirs: Option<f64>| theirs.map_or("-".into(), |seconds| format!("{seconds:.2}"));
+        let (their_wait, our_wait) = self.seconds_until_streaming();
         format!(
-            "| {} | {} | {} | {ours:.2} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {ours:.2} | {} | {} | {our_wait:.2} | {} | {} | {} | {} | {} |",
             self.name,
             self.major,
-            theirs.map_or("-".into(), |seconds| format!("{seconds:.2}")),
-            theirs.map_or("-".into(), |seconds| format!("**{:.1}**", seconds / ours)),
+            shown(theirs),
+            ratio(theirs, ours),
+            shown(their_wait),
+            ratio(their_wait, our_wait),
             fetched(&self.theirs),
             fetched(&self.ours),
             peak(&self.theirs),
             peak(&self.ours),
-            replay(&self.theirs),
-            replay(&self.ours),
         )
     }
 
@@ -183,6 +191,7 @@ impl Case {
 
     fn json(&self) -> Value {
         let (theirs, ours) = self.seconds();
+        let (their_wait, our_wait) = self.seconds_until_streaming();
         let samples = |samples: &[Sample]| -> Vec<Value> {
             let sample = |sample: &Sample| {
                 json!({
@@ -200,6 +209,7 @@ impl Case {
             "case": self.name,
             "version": self.major,
             "ratio": theirs.map(|theirs| theirs / ours),
+            "ratio_until_streaming": their_wait.map(|theirs| theirs / our_wait),
             "pg_rewind": samples(&self.theirs),
             "kbrecover": samples(&self.ours),
             "floors": self.floors.iter().map(|floor| {

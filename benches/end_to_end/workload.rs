@@ -24,6 +24,9 @@ pub enum Workload {
     Late { megabytes: u64 },
     /// WAL from before the fork in `pg_wal` of both sides; after the fork one row on each side.
     OneBlock { megabytes: u64 },
+    /// After the fork one row on the target. The source writes so much WAL over a table of a quarter of that, with
+    /// three checkpoints, and goes on a little.
+    Stale { megabytes: u64, has_summaries: bool },
 }
 
 /// A failover that has taken place.
@@ -61,6 +64,9 @@ impl Scene {
         let known = |line: &&str| installation.major >= 17 || !line.starts_with("summarize_wal");
         old.configure(&SETTINGS.lines().filter(known).collect::<Vec<_>>().join("\n"));
         let mut new = old.copy("new");
+        if installation.major >= 17 && workload.has_summaries() {
+            new.configure("summarize_wal = on");
+        }
         old.start();
         new.follow(&old);
         new.listen_on_loopback();
@@ -73,9 +79,17 @@ impl Scene {
         old.sql("INSERT INTO entry VALUES (-1, 1, 'lost')");
         new.sql("INSERT INTO entry VALUES (-1, 2, 'kept')");
         apart(&old, &new, workload);
-        new.sql("CHECKPOINT");
+        if !matches!(workload, Workload::Stale { .. }) {
+            new.sql("CHECKPOINT");
+        }
         old.stop();
         Scene { workload, old, new }
+    }
+}
+
+impl Workload {
+    fn has_summaries(self) -> bool {
+        matches!(self, Workload::Stale { has_summaries: true, .. })
     }
 }
 
@@ -114,6 +128,11 @@ fn shared(old: &Server, workload: Workload) {
             emit_wal(old, megabytes);
             old.sql("CHECKPOINT");
         }
+        Workload::Stale { megabytes, .. } => {
+            fill(old, megabytes * (1 << 20) / 4 / 8192, 3600);
+            old.sql("VACUUM (FREEZE) entry");
+            old.sql("CHECKPOINT");
+        }
     }
 }
 
@@ -140,6 +159,17 @@ fn apart(old: &Server, new: &Server, workload: Workload) {
             create_tables(new, "kept", files / 4);
         }
         Workload::Late { .. } | Workload::OneBlock { .. } => {}
+        Workload::Stale { megabytes, .. } => {
+            for third in 1..=3 {
+                let begin = wal_megabytes(new);
+                while wal_megabytes(new) - begin < megabytes / 3 {
+                    // Not the row that both sides have made.
+                    new.sql(&format!("UPDATE entry SET n = n + 1 WHERE id > 0 AND id % 10 <> {third}"));
+                }
+                new.sql("CHECKPOINT");
+            }
+            new.sql("UPDATE entry SET n = n + 1 WHERE id BETWEEN 1 AND 1000");
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 use crate::outcome::{CheckpointAt, Divergence, ReplayStart};
 
@@ -102,17 +101,7 @@ impl fmt::Display for Event {
                 write!(f, "rewinding from last common checkpoint at {lsn} on timeline {timeline}")
             }
             Event::CheckpointSearch { since, until } => {
-                let local = |time: &Timestamp| {
-                    time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.6f %Z").to_string()
-                };
-                let seconds = until.duration_since(*since).as_secs_f64();
-                // The words of sys_rewind.
-                write!(
-                    f,
-                    "find last common checkpoint start time from {} to {}, in \"{seconds:.6}\" seconds.",
-                    local(since),
-                    local(until)
-                )
+                write!(f, "common checkpoint found in {:.2} s", until.duration_since(*since).as_secs_f64())
             }
             Event::ReplayStart(start) => write_replay_start(f, start),
             Event::Comparing { bytes } => {

@@ -260,7 +260,11 @@ mod tests {
             control: &control,
             history: &TimelineHistory::of_first(TimelineId(1)),
             divergence: Some(Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) }),
-            checkpoint: Some(CheckpointAt { lsn: Lsn(0x400_0060), redo: Lsn(0x400_0028), timeline: TimelineId(1) }),
+            checkpoint: Some(CheckpointAt {
+                lsn: Lsn(0x400_0060),
+                redo: Lsn(0x400_0028),
+                timeline: TimelineId(1),
+            }),
             changed: &changed,
             outside: &ExternalFiles::default(),
             files: &Inventory::default(),

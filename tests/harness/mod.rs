@@ -68,11 +68,11 @@ pub use kbrecover::{
 #[allow(unused_imports, reason = "for the benchmark, which uses this harness, too")]
 pub use kbrecover::{command, unless_busy};
 pub use load::Load;
-pub use program::{AsServerUser, bindir, give_to_server_user, is_root, run, server_program};
+pub use program::{AsServerUser, bindir, could_not_mount, give_to_server_user, is_root, run, server_program};
 pub use proxy::{Proxy, Then};
 pub use sandbox::{Sandbox, copy_tree};
 #[allow(unused_imports, reason = "the benchmark, which uses this harness, too, picks nothing")]
-pub use seed::pick;
+pub use seed::{pick, seed};
 pub use server::Server;
 #[allow(unused_imports, reason = "the benchmark, which uses this harness, too, has no use for it")]
 pub use server::children_of;

@@ -99,6 +99,19 @@ pub fn bindir() -> &'static Path {
     })
 }
 
+/// Panics because a scenario cannot mount what it needs, unless it was said beforehand that nothing can be mounted here.
+pub fn could_not_mount(scenario: &str, why: &str) {
+    #[expect(clippy::print_stdout, reason = "a test that tries nothing must say so")]
+    if std::env::var_os("KBRECOVER_TESTS_WITHOUT_MOUNT").is_some() {
+        println!("NOT TRIED: {scenario}, because nothing can be mounted here: {why}");
+        return;
+    }
+    panic!(
+        "{scenario} cannot be tried, because nothing can be mounted here (this takes root with CAP_SYS_ADMIN; \
+         KBRECOVER_TESTS_WITHOUT_MOUNT=1 leaves this scenario out): {why}"
+    );
+}
+
 /// Runs a command to its end; panics with all it printed unless it succeeds.
 pub fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|e| panic!("run {command:?}: {e}"));

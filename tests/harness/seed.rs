@@ -38,7 +38,8 @@ fn index(seed: u64, name: &str, count: usize) -> usize {
     (hasher.finish() % count as u64) as usize
 }
 
-fn seed() -> u64 {
+/// The number from which all picks follow.
+pub fn seed() -> u64 {
     match std::env::var("KBRECOVER_TEST_SEED") {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("KBRECOVER_TEST_SEED is no number: {text}")),
         Err(_) => {

@@ -3,6 +3,7 @@
 use byteorder::{ByteOrder, LittleEndian};
 
 use crate::lsn::{Lsn, TimelineId};
+use crate::version::Version;
 
 /// The fields of `CheckPoint` that a rewind needs.
 ///
@@ -35,4 +36,16 @@ impl Checkpoint {
             full_page_writes: bytes[16] != 0,
         })
     }
+}
+
+/// The control file version of PostgreSQL 19, whose `CheckPoint` has eight bytes more before `nextXid`.
+const LOGICAL_DECODING: u32 = 1905;
+
+/// The low 32 bits of `nextXid`, the first transaction ID that had not been assigned at a checkpoint, from the main data of
+/// its record. `None` if there are too few bytes.
+///
+/// `nextXid` is at offset 24, in 19 at offset 32; up to 11 it has 32 bits, later 64.
+pub fn next_xid(main_data: &[u8], version: Version) -> Option<u32> {
+    let offset = if version.control_version() < LOGICAL_DECODING { 24 } else { 32 };
+    main_data.get(offset..offset + 4).map(LittleEndian::read_u32)
 }

@@ -100,7 +100,7 @@ mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, next_xid};
 pub use control::{ClusterState, ControlFile, WalLevel};
 pub use control_fields::{ControlField, ControlFields, FieldValue};
 pub use crc::crc32c_append;

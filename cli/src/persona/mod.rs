@@ -14,7 +14,7 @@ pub(crate) mod help;
 mod narration;
 pub(crate) mod options;
 
-pub(crate) use narration::{Narration, Narrator};
+pub(crate) use narration::{Narration, Narrator, times};
 
 /// The output stream of messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

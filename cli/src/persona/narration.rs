@@ -1,5 +1,7 @@
 //! The messages of a normal run under each name. All other messages are the same under every name.
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use kbrecover_rewind::Event;
 
 /// The program whose messages are used.
@@ -20,6 +22,14 @@ pub(crate) struct Narrator {
     pub(crate) narration: Narration,
     /// Whether `-P` was given.
     pub(crate) progress: bool,
+}
+
+/// From when to when, and how long that took, in the words of `sys_rewind`.
+pub(crate) fn times(since: Timestamp, until: Timestamp, zone: &TimeZone) -> String {
+    let local =
+        |time: Timestamp| time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.6f %Z").to_string();
+    let seconds = until.duration_since(since).as_secs_f64();
+    format!("time from {} to {}, in \"{seconds:.6}\" seconds.", local(since), local(until))
 }
 
 const READING: [&str; 3] = ["reading source file list", "reading target file list", "reading WAL in target"];
@@ -50,8 +60,12 @@ impl Narrator {
             (Narration::PgRewind, Event::SourceDirectory { .. } | Event::CheckpointSearch { .. }) => {
                 Vec::new()
             }
-            (Narration::SysRewind, Event::CheckpointSearch { .. }) => {
-                own().into_iter().chain(READING.map(str::to_owned)).collect()
+            (Narration::SysRewind, Event::CheckpointSearch { since, until }) => {
+                let search = format!(
+                    "find last common checkpoint start {}",
+                    times(*since, *until, &TimeZone::system())
+                );
+                [search].into_iter().chain(READING.map(str::to_owned)).collect()
             }
             (Narration::SysRewind, Event::Copying { .. }) => {
                 vec!["Rewind datadir file from source".to_owned()]
@@ -70,7 +84,6 @@ impl Narrator {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use kbrecover_rewind::{CheckpointAt, Divergence};
     use walparse::{Lsn, TimelineId};
 

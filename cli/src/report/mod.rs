@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use kbrecover_rewind::{Outcome, PlanSummary, Report, Side, SpaceNeed, StartsAs};
+use kbrecover_rewind::{Outcome, PlanSummary, Report, Side, SpaceNeed, StartsAs, WalSpan};
 
-use crate::persona::Narration;
+use crate::persona::{Narration, times};
 
 pub(crate) mod json;
 pub(crate) mod status;
 
-/// The last messages of a finished rewind, in the words of sys_rewind. pg_rewind has the last one only.
+/// The last messages of a finished rewind. pg_rewind has the last one only.
 ///
 /// A run that changed nothing has none, because the engine has already told why. Under the names pg_rewind
 /// and sys_rewind a dry run ends like a rewind.
@@ -22,34 +22,49 @@ pub(crate) fn closing_lines(outcome: &Outcome, narration: Narration, zone: &Time
         Outcome::Planned(report) if narration != Narration::Kbrecover => report,
         _ => return Vec::new(),
     };
-    let mut lines = Vec::new();
-    if let Some(replay) = report.replay.as_ref().filter(|_| narration != Narration::PgRewind) {
-        lines.push(format!(
-            "update the control file: minRecoveryPoint is '{}', minRecoveryPointTLI is '{}', and database state is \
-             'in archive recovery'",
-            replay.end, replay.end_timeline
-        ));
-        lines.push(format!(
-            "rewind start wal location {} (file {}), end wal location {} (file {}). time from {} to {}, in \
-             \"{:.6}\" seconds.",
-            replay.start,
-            replay.start_file,
-            replay.end,
-            replay.end_file,
-            local_time(report.started, zone),
-            local_time(report.finished, zone),
-            seconds(report.started, report.finished),
-        ));
-    }
-    if narration == Narration::Kbrecover {
-        if let Some(sides) = &report.sides {
-            lines.push(format!("target before the rewind: {}", side_text(&sides.target, zone)));
-            lines.push(format!("source: {}", side_text(&sides.source, zone)));
+    let mut lines = match narration {
+        Narration::Kbrecover => own_closing_lines(report, zone),
+        Narration::PgRewind => Vec::new(),
+        Narration::SysRewind => {
+            report.replay.as_ref().map_or_else(Vec::new, |replay| sys_rewind_lines(report, replay, zone))
         }
-        lines.extend(kept_lines(report));
-    }
+    };
     lines.push("Done!".to_owned());
     lines
+}
+
+fn own_closing_lines(report: &Report, zone: &TimeZone) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(replay) = &report.replay {
+        lines.push(format!(
+            "set minRecoveryPoint in the control file to {} on timeline {}: recovery must get that far before the \
+             server lets anybody in",
+            replay.end, replay.end_timeline
+        ));
+        lines.push(format!("first WAL file of replay: {}, last: {}", replay.start_file, replay.end_file));
+    }
+    if let Some(sides) = &report.sides {
+        lines.push(format!("target before the rewind: {}", side_text(&sides.target, zone)));
+        lines.push(format!("source: {}", side_text(&sides.source, zone)));
+    }
+    lines.extend(kept_lines(report));
+    lines.push(format!("rewound in {:.2} s", seconds(report.started, report.finished)));
+    lines
+}
+
+/// The last messages of sys_rewind, of which tools read the times.
+fn sys_rewind_lines(report: &Report, replay: &WalSpan, zone: &TimeZone) -> Vec<String> {
+    let WalSpan { start, start_file, end, end_file, end_timeline } = replay;
+    let times = times(report.started, report.finished, zone);
+    vec![
+        format!(
+            "update the control file: minRecoveryPoint is '{end}', minRecoveryPointTLI is '{end_timeline}', and database \
+             state is 'in archive recovery'"
+        ),
+        format!(
+            "rewind start wal location {start} (file {start_file}), end wal location {end} (file {end_file}). {times}"
+        ),
+    ]
 }
 
 /// The last line of a run after which a server on the target would be no standby. Under the names pg_rewind and sys_rewind
@@ -179,11 +194,6 @@ fn plan_table(plan: &PlanSummary) -> String {
     text
 }
 
-/// `2023-06-16 11:00:04.453168 CST`
-fn local_time(time: Timestamp, zone: &TimeZone) -> String {
-    time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.6f %Z").to_string()
-}
-
 /// With microsecond precision, like the times themselves.
 fn seconds(from: Timestamp, to: Timestamp) -> f64 {
     seconds_of(Duration::try_from(to.duration_since(from)).unwrap_or_default())
@@ -206,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finished_rewind_ends_with_the_lines_of_sys_rewind() {
+    fn a_finished_rewind_ends_with_the_lines_of_its_program() {
         assert_eq!(
             closing_lines(&Outcome::Rewound(report()), Narration::SysRewind, &shanghai()),
             [
@@ -219,13 +229,17 @@ mod tests {
             ]
         );
         assert_eq!(
-            closing_lines(&Outcome::Rewound(report()), Narration::Kbrecover, &shanghai())[2..],
+            closing_lines(&Outcome::Rewound(report()), Narration::Kbrecover, &shanghai()),
             [
+                "set minRecoveryPoint in the control file to 1/6A025190 on timeline 14: recovery must get that far \
+                 before the server lets anybody in",
+                "first WAL file of replay: 0000000D0000000100000069, last: 0000000E000000010000006A",
                 "target before the rewind: data directory \"/data\", primary on timeline 13, WAL to 1/6A000060, last \
                  checkpoint 2023-06-16 13:50:00 CST",
                 "source: server at \"h\", port 5432, primary on timeline 14",
                 "kept local files: log, pg_hba.conf, postgresql.conf",
                 "not copied from the source: standby.signal",
+                "rewound in 1.95 s",
                 "Done!",
             ]
         );

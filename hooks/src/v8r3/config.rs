@@ -317,7 +317,9 @@ mod tests {
             let module = read(&format!("AUTO_PRIMARY_RECOVERY=\"{spelling}\"\n")).unwrap();
             assert_eq!(module.auto_primary_recovery, on, "{spelling}");
         }
-        assert!(read("REWIND_COMPARE=1").unwrap().rewinds_by_comparing && !read("").unwrap().rewinds_by_comparing);
+        assert!(
+            read("REWIND_COMPARE=1").unwrap().rewinds_by_comparing && !read("").unwrap().rewinds_by_comparing
+        );
         assert!(!read("USE_CHECK_DISK=off").unwrap().stops_on_disk_failure);
         assert!(read("USE_CHECK_DISK=maybe").unwrap().stops_on_disk_failure);
     }

@@ -9,6 +9,7 @@ pub(crate) mod wal;
 pub(crate) mod seal;
 mod verify_wal;
 mod written_meanwhile;
+mod prepared;
 mod following;
 pub(crate) mod recovery_conf;
 pub(crate) mod startup_warnings;

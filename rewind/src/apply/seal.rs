@@ -20,10 +20,11 @@ use std::fs::File;
 use std::io::Read;
 
 use jiff::Zoned;
-use walparse::{ControlFile, Lsn, TimelineHistory, TimelineId};
+use walparse::{ControlFile, Lsn, TimelineHistory, TimelineId, WalDir};
 
 use crate::apply::copy::Transfer;
 use crate::apply::error::ApplyError;
+use crate::apply::prepared::remove_later_prepared;
 use crate::apply::recovery_conf;
 use crate::apply::verify_wal::verify_wal;
 use crate::apply::wal::{EarlyWal, copy_files};
@@ -68,6 +69,7 @@ pub(crate) fn seal(
     clock.end_stage("wal");
 
     sealing.check_not_running()?;
+    sealing.remove_later_prepared()?;
     sealing.sync()?;
     sealing.sync_unknown_changes()?;
     sealing.remove_diverged_wal()?;
@@ -179,6 +181,14 @@ impl<'a> Sealing<'a> {
             file.write_at(&buffer[..count], offset)?;
             offset += count as u64;
         }
+    }
+
+    /// Removes the state files of transactions that replay prepares.
+    fn remove_later_prepared(&self) -> Result<(), ApplyError> {
+        let (target, geometry) = (self.transfer.target, self.control.geometry());
+        let directory = target.root().join(geometry.version.wal_dir());
+        let store = WalDir::new(directory, self.history.clone(), geometry.segment_size);
+        remove_later_prepared(target, &store, geometry, &self.planned.facts.fork.replay_start.checkpoint)
     }
 
     /// Fails if a server has been started on the target.

@@ -12,8 +12,8 @@ use crate::datadir::keep::Keep;
 use crate::datadir::label::BackupLabel;
 use crate::datadir::server::target_control;
 use crate::options::{Delta, UncleanTarget};
-use crate::outcome::Divergence;
-use crate::plan::{Clusters, Facts, Files, Fork, Resumed};
+use crate::outcome::{BothSides, Divergence};
+use crate::plan::{Clusters, Facts, Fork, Resumed};
 use crate::survey::direction;
 use crate::survey::error::SurveyError;
 use crate::survey::files::list;
@@ -29,34 +29,28 @@ use crate::wal::changed::ChangedBlocks;
 use crate::wal::history::{source_history, target_history};
 use crate::wal::target::TargetWal;
 
+/// Both sides, checked to be copies of one cluster.
+struct Checked<'a> {
+    clusters: Clusters,
+    source_history: TimelineHistory,
+    /// The target's WAL, with the target's history as far as it is known.
+    wal: TargetWal<'a>,
+    /// Where that history left the source's, if it is known.
+    divergence: Option<Divergence>,
+    sides: BothSides,
+}
+
 /// Compares both sides. If an unfinished rewind is resumed, its journal tells only what the target was before.
 ///
 /// # Errors
 /// A side cannot be read, or the target cannot be made a copy of the source.
 pub(super) fn facts<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a>, SurveyError> {
-    let Input { options, target, source, label, .. } = input;
-    let journal = match label {
+    let Input { options, target, source, .. } = input;
+    let journal = match input.label {
         Some(BackupLabel::Unfinished) => Some(Journal::read(target.root(), input.flavor)?),
         _ => None,
     };
-    let ours = match &journal {
-        Some(journal) => journal.control.clone(),
-        None => target_control(target.root(), input.flavor)?,
-    };
-    // Before anything else is read of the source: replay starts at the checkpoint that it has now.
-    let clusters = Clusters { source: source.control_file()?, target: ours, label };
-    preflight::check_compatible(&clusters)?;
-    preflight::check_source(source, &clusters.source)?;
-    preflight::check_replication(options, source)?;
-    let state = clusters.target.state();
-    if matches!(options.unclean_target, UncleanTarget::Refuse) && !state.is_clean() && label.is_none() {
-        return Err(PreflightError::TargetNotClean { state }.into());
-    }
-    let source_history = source_history(source, &clusters.source)?;
-    let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
-    let divergence = find_history(&mut wal, &clusters, journal.as_ref(), &source_history);
-    direction::check(options, &source_history, &clusters.target, divergence.is_some().then(|| wal.history()))?;
-    let sides = sides(input, &clusters, &source_history, wal.history(), None)?;
+    let Checked { clusters, source_history, wal, divergence, sides } = check(input, journal.as_ref())?;
     clock.end_stage("preflight");
 
     let start = last_checkpoint(&clusters.source);
@@ -82,11 +76,10 @@ pub(super) fn facts<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a>
     };
     let mut changed = ChangedBlocks { since: start.redo, ..ChangedBlocks::default() };
     let replay = replay::choose(input, &histories, &mut changed)?;
-    let (different, compared) =
-        compare_relations(&listed.sides(source, target, version), &clusters.target, options, input.progress)?;
+    let relations = listed.sides(source, target, version);
+    let (different, compared) = compare_relations(&relations, &clusters.target, options, input.progress)?;
     changed.named.merge(different);
-    let Files { source: source_files, target: target_files, compared: whole, keep } =
-        listed.compare(Delta::On, target, version, source, &AtomicBool::new(false))?;
+    let files = listed.compare(Delta::On, target, version, source, &AtomicBool::new(false))?;
     clock.end_stage("compare");
 
     let external = match &journal {
@@ -94,7 +87,7 @@ pub(super) fn facts<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a>
         None => ExternalFiles::of_target(target.root(), version, options.config_file.as_deref())?,
     };
     let resumed = journal.map(|journal| Resumed {
-        present_files: target_files.clone(),
+        present_files: files.target.clone(),
         original: journal.original,
         keep_diverged: journal.keep_diverged,
         needs_more: true,
@@ -114,8 +107,32 @@ pub(super) fn facts<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a>
         verified: None,
         scanned: (0, 0),
     };
-    let files = Files { source: source_files, target: target_files, compared: whole, keep };
     Ok(Facts { sides, clusters, fork, files, wal, external, resumed })
+}
+
+/// Checks that the target can be made a copy of the source, and reads the histories of both as far as they are known.
+fn check<'a>(input: Input<'a>, journal: Option<&Journal>) -> Result<Checked<'a>, SurveyError> {
+    let Input { options, target, source, label, .. } = input;
+    let ours = match journal {
+        Some(journal) => journal.control.clone(),
+        None => target_control(target.root(), input.flavor)?,
+    };
+    // Before anything else is read of the source: replay starts at the checkpoint that it has now.
+    let clusters = Clusters { source: source.control_file()?, target: ours, label };
+    preflight::check_compatible(&clusters)?;
+    preflight::check_source(source, &clusters.source)?;
+    preflight::check_replication(options, source)?;
+    let state = clusters.target.state();
+    if matches!(options.unclean_target, UncleanTarget::Refuse) && !state.is_clean() && label.is_none() {
+        return Err(PreflightError::TargetNotClean { state }.into());
+    }
+    let source_history = source_history(source, &clusters.source)?;
+    let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
+    let divergence = find_history(&mut wal, &clusters, journal, &source_history);
+    let history = divergence.is_some().then(|| wal.history());
+    direction::check(options, &source_history, &clusters.target, history)?;
+    let sides = sides(input, &clusters, &source_history, wal.history(), None)?;
+    Ok(Checked { clusters, source_history, wal, divergence, sides })
 }
 
 /// Sets the history of the target's WAL as far as it is known, and returns where it left the source's, if that is known.

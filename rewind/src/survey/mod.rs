@@ -82,21 +82,29 @@ impl Checked<'_> {
 /// # Errors
 /// A side cannot be read, or the target cannot be rewound to this source.
 pub(crate) fn survey<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Survey<'a>, SurveyError> {
-    let compare = |clock: &mut Clock| Ok(Survey::Diverged(Box::new(compare_data::facts(input, clock)?)));
     // A base backup has WAL that ends somewhere, and what its server would replay is not known.
     let is_backup = matches!(input.label, Some(BackupLabel::Start { by_rewind: false, .. }));
     if input.options.compare_data == CompareData::On || is_backup {
-        return compare(clock);
+        return Ok(Survey::Diverged(Box::new(compare_data::facts(input, clock)?)));
     }
     match survey_by_wal(input, clock) {
         Err(error) if input.options.compare_data == CompareData::Auto && error.is_cured_by_comparing() => {
-            let causes = std::iter::successors(Some(&error as &dyn Error), |error| error.source());
-            let text: Vec<String> = causes.map(ToString::to_string).collect();
-            tracing::warn!("{}: the data of both sides is compared instead", text.join(": "));
-            compare(clock)
+            tracing::warn!("{}: the data of both sides is compared instead", with_causes(&error));
+            Ok(Survey::Diverged(Box::new(compare_data::facts(input, clock)?)))
         }
         other => other,
     }
+}
+
+/// The text of an error and of its causes.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// Reads both sides. The target's WAL tells which blocks differ.

@@ -130,7 +130,11 @@ pub(super) fn choose(
     changed.add_whole_files(&since.whole_files(is_later), histories.target_files, target);
     input.progress.event(&Event::ReplayStart(choice));
     let copies = since.copies_from(choice.checkpoint.redo).cloned().collect();
-    let own_start = if is_later || histories.are_compared { wal.own_checkpoint(choice.checkpoint)? } else { histories.own_start };
+    let own_start = if is_later || histories.are_compared {
+        wal.own_checkpoint(choice.checkpoint)?
+    } else {
+        histories.own_start
+    };
     Ok(Replay { start: choice, own_start, copies })
 }
 

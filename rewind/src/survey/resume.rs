@@ -8,7 +8,7 @@ use walparse::{ControlFile, Lsn, TimelineHistory};
 use crate::clock::Clock;
 use crate::datadir::keep::Keep;
 use crate::options::Delta;
-use crate::outcome::{CheckpointAt, Divergence};
+use crate::outcome::Divergence;
 use crate::plan::{Clusters, Facts, Files, Fork, Resumed};
 use crate::survey::announce::{announce_checkpoint, announce_fork};
 use crate::survey::error::SurveyError;
@@ -39,12 +39,8 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     let source_history = source_history(source, &clusters.source)?;
     let history = TimelineHistory::parse(journal.timeline, &journal.history)
         .map_err(|source| WalError::History { side: "target", source })?;
-    let divergence = match journal.checkpoint {
-        Some(checkpoint) => Some(fork_from(&source_history, &history, &journal, checkpoint)?),
-        None => journal.divergence,
-    };
     let was_compared = journal.checkpoint.is_none();
-    let common_until = divergence.filter(|_| !was_compared).map_or(Lsn::INVALID, |at| at.lsn);
+    let (divergence, common_until) = fork(&source_history, &history, &journal)?;
     let sides = sides(input, &clusters, &source_history, &history, None)?;
     let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
     wal.set_history(history);
@@ -56,10 +52,8 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     let found = found.compare(Delta::Off, target, version, source, &AtomicBool::new(false))?;
     clock.end_stage("preflight");
     let search_time = (searched_since, Timestamp::now());
-    divergence.into_iter().for_each(|divergence| announce_fork(input.progress, divergence));
-    if let Some(checkpoint) = &journal.checkpoint {
-        announce_checkpoint(input.progress, checkpoint, search_time);
-    }
+    divergence.into_iter().for_each(|at| announce_fork(input.progress, at));
+    journal.checkpoint.iter().for_each(|at| announce_checkpoint(input.progress, at, search_time));
     let original = journal.original_listing(found.target.clone(), &found.source, version);
     let source_wal = SourceWal { source, history: &source_history, geometry: clusters.source.geometry() };
     let own_start = earlier_start(&journal, &source_wal, &clusters.source)?;
@@ -105,26 +99,25 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     Ok(Facts { sides, clusters, fork, files, wal, external: journal.outside, resumed: Some(resumed) })
 }
 
-/// Where the target left this source's history, which may be earlier than it left that of the first run's source.
+/// Where the target left this source's history, which may be earlier than it left that of the first run's source; and up to
+/// where the WAL of both is the same, if the first run had compared that.
 ///
 /// # Errors
 /// That is before the checkpoint from which on the first run noted what has changed.
-fn fork_from(
+fn fork(
     source: &TimelineHistory,
     target: &TimelineHistory,
     journal: &Journal,
-    checkpoint: CheckpointAt,
-) -> Result<Divergence, SurveyError> {
+) -> Result<(Option<Divergence>, Lsn), SurveyError> {
+    let Some(checkpoint) = journal.checkpoint else { return Ok((journal.divergence, Lsn::INVALID)) };
     let (timeline, left) = divergence::from_histories(source, target)?;
     let here = left.map(|lsn| Divergence { lsn, timeline });
     let fork = here.into_iter().chain(journal.divergence).min_by_key(|at| at.lsn);
-    match fork {
-        Some(fork) if fork.lsn > checkpoint.lsn => Ok(fork),
-        _ => {
-            let fork = fork.map_or(Lsn::INVALID, |fork| fork.lsn);
-            Err(SurveyError::ForkTooOld { fork, checkpoint: checkpoint.lsn })
-        }
+    let until = fork.map_or(Lsn::INVALID, |fork| fork.lsn);
+    if until <= checkpoint.lsn {
+        return Err(SurveyError::ForkTooOld { fork: until, checkpoint: checkpoint.lsn });
     }
+    Ok((fork, until))
 }
 
 /// Where the earlier run was to start replay, if this source has the same checkpoint and its files are as new. All that

@@ -112,6 +112,15 @@ pub enum WalError {
         #[source]
         source: WalFault,
     },
+    /// The checkpoint at which replay starts could not be read.
+    #[error("could not read the checkpoint at {lsn}, where replay starts")]
+    Checkpoint {
+        /// The position of its record.
+        lsn: Lsn,
+        /// What is wrong at that position.
+        #[source]
+        source: WalFault,
+    },
     /// A segment could not be read.
     #[error(transparent)]
     Read(#[from] WalReadError),
@@ -170,6 +179,7 @@ impl WalError {
             | WalError::Fetch { .. }
             | WalError::Vanished { .. }
             | WalError::SourceEnd { .. }
+            | WalError::Checkpoint { .. }
             | WalError::Read(_) => return None,
         })
     }

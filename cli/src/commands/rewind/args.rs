@@ -4,6 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use kbrecover_rewind::CompareData;
 
 use crate::values::{Format, flavor_names};
 
@@ -226,6 +227,16 @@ pub(crate) enum CompareDataChoice {
     Auto,
     /// Never
     Off,
+}
+
+impl From<CompareDataChoice> for CompareData {
+    fn from(choice: CompareDataChoice) -> CompareData {
+        match choice {
+            CompareDataChoice::On => CompareData::On,
+            CompareDataChoice::Auto => CompareData::Auto,
+            CompareDataChoice::Off => CompareData::Off,
+        }
+    }
 }
 
 /// When files are compared instead of being copied whole.

@@ -12,13 +12,13 @@ use jiff::tz::TimeZone;
 use kbrecover_hooks::SingleUserServer;
 use kbrecover_rewind::conninfo::Conninfo;
 use kbrecover_rewind::{
-    CompareData, Delta, KeepDiverged, KeepRules, MissingWal, Mode, OlderSource, Options, Outcome, RebuiltBlocks,
+    Delta, KeepDiverged, KeepRules, MissingWal, Mode, OlderSource, Options, Outcome, RebuiltBlocks,
     RecoveryConf, ReplayFrom, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice,
     UncleanTarget,
 };
 
 use args::SyncMethod;
-pub(crate) use args::{CompareDataChoice, DeltaChoice, ReplayFromChoice, RewindArgs};
+pub(crate) use args::{DeltaChoice, ReplayFromChoice, RewindArgs};
 
 use crate::failure::{Failed, SetupError};
 use crate::faults;
@@ -144,11 +144,7 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         ReplayFromChoice::Common => ReplayFrom::Common,
         ReplayFromChoice::Newest => ReplayFrom::Newest,
     };
-    options.compare_data = match args.compare_data {
-        CompareDataChoice::On => CompareData::On,
-        CompareDataChoice::Auto => CompareData::Auto,
-        CompareDataChoice::Off => CompareData::Off,
-    };
+    options.compare_data = args.compare_data.into();
     options.rebuilt_blocks = if args.copy_all_changed { RebuiltBlocks::Copy } else { RebuiltBlocks::Leave };
     options.sync = match args.sync_method {
         _ if args.no_sync => SyncChoice::Off,
