@@ -197,7 +197,9 @@ fn an_old_copy() {
     old.stop();
     let mut copy = old.copy("copy");
     let (mut old, new) = sandbox.pair_of(old);
-    lost(&old);
+    old.sql(
+        "CREATE TABLE later AS SELECT n FROM generate_series(1, 10000) n; DELETE FROM entry WHERE id % 5 = 0",
+    );
     new.catch_up(&old);
     let mut failover = Failover { old, new };
     failover.fail_over();
