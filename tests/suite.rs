@@ -31,6 +31,9 @@ mod target_in_use;
 mod keep_diverged;
 mod standby_target;
 
+// Where WAL does not tell what differs.
+mod compare_data;
+
 // What the source may be: a standby, promoted a moment ago, reached in every way, read by a role with few rights, away
 // for a while.
 mod connecting;

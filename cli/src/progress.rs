@@ -54,7 +54,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 struct Watcher {
     screen: Arc<Screen>,
     bars: Option<MultiProgress>,
-    counts: [Count; 4],
+    counts: [Count; 5],
 }
 
 #[derive(Default)]
@@ -76,8 +76,9 @@ impl Watcher {
             Stage::Scan => &self.counts[0],
             Stage::Copy => &self.counts[1],
             Stage::Sync => &self.counts[2],
+            Stage::Compare => &self.counts[3],
             // Stages without a count.
-            _ => &self.counts[3],
+            _ => &self.counts[4],
         }
     }
 
@@ -140,6 +141,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn words(stage: Stage) -> Option<(u64, &'static str, &'static str)> {
     match stage {
         Stage::Scan => Some((1024, "kB", "of WAL read")),
+        Stage::Compare => Some((1024, "kB", "compared")),
         Stage::Copy => Some((1024, "kB", "copied")),
         Stage::Sync => Some((1, "files", "synced")),
         _ => None,
@@ -241,7 +243,7 @@ mod tests {
 
     #[test]
     fn every_bar_has_a_valid_template() {
-        for stage in [Stage::Scan, Stage::Inventory, Stage::Copy, Stage::Sync] {
+        for stage in [Stage::Scan, Stage::Inventory, Stage::Compare, Stage::Copy, Stage::Sync] {
             for total in [None, Some(10)] {
                 assert!(ProgressStyle::with_template(template(stage, total)).is_ok());
             }

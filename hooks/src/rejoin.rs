@@ -15,6 +15,8 @@ pub struct RewindJob {
     pub source: Server,
     /// Rewinds the node even if it has not diverged.
     pub always: bool,
+    /// Compares the data of both sides if WAL cannot tell what differs.
+    pub compares: bool,
 }
 
 /// Whether a rewind is needed.

@@ -45,13 +45,13 @@ pub use engine::precheck::PrecheckError;
 pub use error::{Failure, RewindError, TargetState};
 pub use observer::{Change, ChangeObserver, Verdict};
 pub use options::{
-    CrashRecovery, CrashRecoveryError, Delta, KeepDiverged, MissingWal, Mode, Need, OlderSource, Options,
-    RebuiltBlocks, RecoveryConf, ReplayFrom, ReplicationLogin, RestoreCommand, SameTimeline, SourceChoice,
-    SpaceCheck, SyncChoice, UncleanTarget,
+    CompareData, CrashRecovery, CrashRecoveryError, Delta, KeepDiverged, MissingWal, Mode, Need, OlderSource,
+    Options, RebuiltBlocks, RecoveryConf, ReplayFrom, ReplicationLogin, RestoreCommand, SameTimeline,
+    SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
 pub use outcome::{
-    BothSides, CheckpointAt, Divergence, Outcome, PlanSummary, ReplayEstimate, ReplayStart, Report, Role,
-    Side, SpaceNeed, StageTime, WalSpan,
+    BothSides, CheckpointAt, ComparedData, Divergence, Outcome, PlanSummary, ReplayEstimate, ReplayStart,
+    Report, Role, Side, SpaceNeed, StageTime, WalSpan,
 };
 pub use plan::error::PlanError;
 pub use progress::{Event, Progress, Silent, Stage};

@@ -45,6 +45,8 @@ pub struct Options {
     pub space: SpaceCheck,
     /// Where replay on the rewound target starts.
     pub replay_from: ReplayFrom,
+    /// Whether the data of both sides is compared, instead of reading from the target's WAL what differs.
+    pub compare_data: CompareData,
     /// What to do about changed blocks that replay rebuilds.
     pub rebuilt_blocks: RebuiltBlocks,
     /// Where discarded data is saved before the first change; `None`: it is not saved.
@@ -95,6 +97,7 @@ impl Options {
             config_file: None,
             space: SpaceCheck::Enforce,
             replay_from: ReplayFrom::Auto,
+            compare_data: CompareData::Off,
             rebuilt_blocks: RebuiltBlocks::Leave,
             keep_diverged: None,
             archive_ready: false,
@@ -262,6 +265,19 @@ pub enum ReplayFrom {
     Common,
     /// At the source's newest checkpoint, if that is a later one of its own history.
     Newest,
+}
+
+/// Whether the data of both sides is compared, instead of reading from the target's WAL what differs. All relation files are
+/// then read on both sides, and what differs is copied. Neither the target's WAL nor logged hint bits are needed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum CompareData {
+    /// No.
+    Off,
+    /// Only if WAL cannot tell what differs.
+    Auto,
+    /// Yes.
+    On,
 }
 
 /// What to do about changed blocks that replay of the common WAL rebuilds whatever their contents are.

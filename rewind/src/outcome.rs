@@ -209,6 +209,8 @@ pub struct Report {
     pub divergence: Option<Divergence>,
     /// The last common checkpoint.
     pub checkpoint: Option<CheckpointAt>,
+    /// What comparing the data of both sides has found, if it was compared.
+    pub compared: Option<ComparedData>,
     /// Where replay starts.
     pub replay_start: Option<ReplayStart>,
     /// When the search for the common checkpoint began and ended.
@@ -243,6 +245,7 @@ impl Report {
             sides: None,
             divergence: None,
             checkpoint: None,
+            compared: None,
             replay_start: None,
             checkpoint_search: None,
             replay: None,
@@ -256,6 +259,18 @@ impl Report {
             wal_records_scanned: 0,
         }
     }
+}
+
+/// What comparing the relation files of both sides has found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct ComparedData {
+    /// Files that both sides have and that were compared.
+    pub files: u64,
+    /// Bytes that were read on each side.
+    pub bytes: u64,
+    /// Blocks that differ.
+    pub different_blocks: u64,
 }
 
 /// A range of WAL, with the names of the segment files of its ends.

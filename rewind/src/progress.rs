@@ -14,6 +14,8 @@ pub enum Stage {
     Scan,
     /// Listing the files of both sides; not counted.
     Inventory,
+    /// Comparing the data of both sides; counted in bytes.
+    Compare,
     /// Copying from the source; counted in bytes.
     Copy,
     /// Making the changes durable; counted in files.
@@ -52,6 +54,11 @@ pub enum Event {
     },
     /// It was chosen where replay starts.
     ReplayStart(ReplayStart),
+    /// The data of both sides is about to be compared.
+    Comparing {
+        /// Bytes of relation files on each side.
+        bytes: u64,
+    },
     /// The plan is complete.
     Planned {
         /// Bytes to fetch from the source.
@@ -97,6 +104,9 @@ impl fmt::Display for Event {
                 write!(f, "common checkpoint found in {:.2} s", until.duration_since(*since).as_secs_f64())
             }
             Event::ReplayStart(start) => write_replay_start(f, start),
+            Event::Comparing { bytes } => {
+                write!(f, "comparing {} MB of relation files on both sides", bytes.div_ceil(1 << 20))
+            }
             Event::Planned { fetch_bytes, total_bytes } => {
                 write!(f, "{fetch_bytes} bytes are to be copied, of {total_bytes} that the source has")
             }

@@ -95,10 +95,10 @@ pub struct UnfinishedRewind {
     pub begun: String,
     /// The name of the source it began with.
     pub source: String,
-    /// The point of divergence.
-    pub divergence: Divergence,
-    /// The last common checkpoint.
-    pub checkpoint: CheckpointAt,
+    /// The point of divergence, if it is known.
+    pub divergence: Option<Divergence>,
+    /// Where replay is to start, if the journal tells it.
+    pub replay_start: Option<CheckpointAt>,
     /// Bytes that the next run fetches again, by the plan of the first run; `None` in journals of older versions.
     pub bytes_left: Option<u64>,
     /// Relations that have blocks named in the target's WAL after the fork.
@@ -181,7 +181,7 @@ impl UnfinishedRewind {
             begun: journal.begun.clone(),
             source: journal.source.clone(),
             divergence: journal.divergence,
-            checkpoint: journal.checkpoint,
+            replay_start: journal.replay_start.map(|start| start.at).or(journal.checkpoint),
             bytes_left: journal.fetch_bytes,
             relations: relations.len() as u64,
             blocks: relations.into_iter().map(|(_, blocks)| blocks.len()).sum(),
@@ -259,8 +259,12 @@ mod tests {
             source: "server x".into(),
             control: &control,
             history: &TimelineHistory::of_first(TimelineId(1)),
-            divergence: Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) },
-            checkpoint: CheckpointAt { lsn: Lsn(0x400_0060), redo: Lsn(0x400_0028), timeline: TimelineId(1) },
+            divergence: Some(Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) }),
+            checkpoint: Some(CheckpointAt {
+                lsn: Lsn(0x400_0060),
+                redo: Lsn(0x400_0028),
+                timeline: TimelineId(1),
+            }),
             changed: &changed,
             outside: &ExternalFiles::default(),
             files: &Inventory::default(),
@@ -311,7 +315,9 @@ mod tests {
         assert_eq!(status.condition, Condition::Unfinished);
         let unfinished = status.unfinished.unwrap();
         assert_eq!((unfinished.relations, unfinished.blocks, unfinished.bytes_left), (2, 3, Some(4711)));
-        assert_eq!((unfinished.source.as_str(), unfinished.divergence.lsn), ("server x", Lsn(0x500_0000)));
+        assert_eq!(unfinished.source, "server x");
+        assert_eq!(unfinished.divergence.map(|at| at.lsn), Some(Lsn(0x500_0000)));
+        assert_eq!(unfinished.replay_start.map(|start| start.redo), Some(Lsn(0x400_0028)));
     }
 
     #[test]

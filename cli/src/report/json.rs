@@ -53,6 +53,7 @@ struct Run<'a> {
     sides: Option<SidesObject<'a>>,
     divergence: Option<Position>,
     checkpoint: Option<CheckpointObject>,
+    compared: Option<ComparedObject>,
     replay_start: Option<ReplayStartObject>,
     min_recovery_point: Option<Position>,
     wal: Option<WalObject<'a>>,
@@ -114,6 +115,13 @@ struct ReplayStartObject {
     wal_bytes: u64,
     more_bytes: u64,
     estimated_seconds: f64,
+}
+
+#[derive(Serialize)]
+struct ComparedObject {
+    files: u64,
+    bytes: u64,
+    different_blocks: u64,
 }
 
 #[derive(Serialize)]
@@ -196,6 +204,7 @@ impl<'a> Run<'a> {
             sides: None,
             divergence: None,
             checkpoint: None,
+            compared: None,
             replay_start: None,
             min_recovery_point: None,
             wal: None,
@@ -228,6 +237,11 @@ impl<'a> Run<'a> {
                 lsn: at.lsn.to_string(),
                 redo: at.redo.to_string(),
                 timeline: at.timeline.0,
+            }),
+            compared: report.compared.map(|found| ComparedObject {
+                files: found.files,
+                bytes: found.bytes,
+                different_blocks: found.different_blocks,
             }),
             replay_start: report.replay_start.as_ref().map(ReplayStartObject::of),
             min_recovery_point: report.replay.as_ref().map(|span| position(span.end, span.end_timeline)),

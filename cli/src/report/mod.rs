@@ -116,6 +116,14 @@ pub(crate) fn plan_text(outcome: &Outcome, target: &str, zone: &TimeZone) -> Opt
             at.lsn, at.timeline, at.redo
         );
     }
+    if let Some(found) = report.compared {
+        let megabytes = found.bytes.div_ceil(1 << 20);
+        let _ = writeln!(
+            text,
+            "data compared           {megabytes} MB in {} relation files, {} blocks differ",
+            found.files, found.different_blocks
+        );
+    }
     if let Some(span) = &report.replay {
         let (start, end) = (span.start, span.end);
         let _ = writeln!(text, "WAL to replay           {start} to {end} on timeline {}", span.end_timeline);

@@ -16,8 +16,12 @@ pub(crate) fn text(status: &Status) -> String {
     if let Some(unfinished) = &status.unfinished {
         field("rewind started", unfinished.begun.clone());
         field("source", unfinished.source.clone());
-        field("point of divergence", unfinished.divergence.lsn.to_string());
-        field("replay starts at", unfinished.checkpoint.redo.to_string());
+        if let Some(divergence) = unfinished.divergence {
+            field("point of divergence", divergence.lsn.to_string());
+        }
+        if let Some(start) = unfinished.replay_start {
+            field("replay starts at", start.redo.to_string());
+        }
         field("left to fetch", left(unfinished));
     }
     field("version", control.version().name().to_owned());
@@ -120,8 +124,8 @@ struct Object<'a> {
 struct RewindObject<'a> {
     begun: &'a str,
     source: &'a str,
-    divergence: String,
-    redo: String,
+    divergence: Option<String>,
+    redo: Option<String>,
     bytes_left: Option<u64>,
     blocks_left: u64,
     relations_left: u64,
@@ -164,8 +168,8 @@ pub(crate) fn object(status: &Status) -> impl Serialize {
         rewind: status.unfinished.as_ref().map(|rewind| RewindObject {
             begun: &rewind.begun,
             source: &rewind.source,
-            divergence: rewind.divergence.lsn.to_string(),
-            redo: rewind.checkpoint.redo.to_string(),
+            divergence: rewind.divergence.map(|at| at.lsn.to_string()),
+            redo: rewind.replay_start.map(|start| start.redo.to_string()),
             bytes_left: rewind.bytes_left,
             blocks_left: rewind.blocks,
             relations_left: rewind.relations,

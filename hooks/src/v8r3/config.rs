@@ -91,6 +91,9 @@ pub struct HaModule {
     /// `REWIND_ALWAYS`: whether a node on the primary's timeline is rewound even if it has not diverged, as the script did. A
     /// setting of this program.
     pub rewinds_always: bool,
+    /// `REWIND_COMPARE`: whether the data of both sides is compared if WAL cannot tell what differs. A setting of this
+    /// program.
+    pub rewinds_by_comparing: bool,
 }
 
 /// Why a configuration cannot be used.
@@ -201,6 +204,7 @@ impl HaModule {
             stops_without_gateway: keys.is_on("STOP_DB_WITHOUT_GATEWAY"),
             wants_max_available: keys.is_on("MAX_AVAILABLE_LEVEL"),
             rewinds_always: keys.is_on("REWIND_ALWAYS"),
+            rewinds_by_comparing: keys.is_on("REWIND_COMPARE"),
             data,
         })
     }
@@ -313,6 +317,9 @@ mod tests {
             let module = read(&format!("AUTO_PRIMARY_RECOVERY=\"{spelling}\"\n")).unwrap();
             assert_eq!(module.auto_primary_recovery, on, "{spelling}");
         }
+        assert!(
+            read("REWIND_COMPARE=1").unwrap().rewinds_by_comparing && !read("").unwrap().rewinds_by_comparing
+        );
         assert!(!read("USE_CHECK_DISK=off").unwrap().stops_on_disk_failure);
         assert!(read("USE_CHECK_DISK=maybe").unwrap().stops_on_disk_failure);
     }

@@ -77,6 +77,9 @@ pub struct RepmgrConf {
     /// `recovery_max_attempts`: the number of failures in a row after which a node must be recovered manually. A setting of
     /// this program.
     pub max_attempts: u32,
+    /// `rewind_compare`: whether the data of both sides is compared if WAL cannot tell what differs. A setting of this
+    /// program.
+    pub rewinds_by_comparing: bool,
 }
 
 /// Why a configuration cannot be used.
@@ -171,6 +174,7 @@ impl RepmgrConf {
             ignored: ignored(&get),
             interval: Duration::from_secs(number("recovery_check_interval", 5)?.max(1).into()),
             max_attempts: number("recovery_max_attempts", 10)?,
+            rewinds_by_comparing: get("rewind_compare").is_some_and(is_on),
         })
     }
 }
@@ -234,6 +238,8 @@ mod tests {
             (Recovery::Standby, 1, false)
         );
         assert_eq!((conf.node_id, conf.conninfo.get("port")), (1, Some("54321")));
+        assert!(!conf.rewinds_by_comparing);
+        assert!(read(&format!("{WHOLE}rewind_compare=on\n")).unwrap().rewinds_by_comparing);
         let conf = read(&format!(
             "{WHOLE}recovery=automatic\nuse_replication_slots=1\nsys_bindir='/b'\ntrusted_servers='a, b'\n"
         ));

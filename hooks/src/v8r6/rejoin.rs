@@ -428,7 +428,12 @@ fn register(rejoin: &mut Rejoin<'_>) -> Result<String, StepError> {
 }
 
 fn job(rejoin: &Rejoin<'_>) -> RewindJob {
-    RewindJob { data: rejoin.server.data.clone(), source: rejoin.primary.clone(), always: false }
+    RewindJob {
+        data: rejoin.server.data.clone(),
+        source: rejoin.primary.clone(),
+        always: false,
+        compares: rejoin.config.rewinds_by_comparing,
+    }
 }
 
 fn records<'r>(rejoin: &'r Rejoin<'_>) -> Result<&'r (NodeRecord, NodeRecord), StepError> {

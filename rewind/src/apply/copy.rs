@@ -9,14 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use walparse::ControlFile;
 
-use crate::apply::rate_limit::RateLimit;
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::EntryKind;
 use crate::options::{SourceLife, SyncChoice};
 use crate::plan::files::growth;
 use crate::plan::files::{Patch, RewindPlan};
 use crate::progress::{Progress, Stage};
-use crate::source::{ChunkSink, FetchError, FetchRange, MAX_RANGE, Source};
+use crate::source::{ChunkSink, FetchError, FetchRange, MAX_RANGE, RateLimit, Source};
 use crate::target::{Target, TargetError, TargetFile, for_files};
 
 /// Limit on the number of files kept open at once.

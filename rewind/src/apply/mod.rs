@@ -5,7 +5,6 @@ pub(crate) mod archive_ready;
 pub(crate) mod save_diverged;
 pub(crate) mod mark;
 pub(crate) mod copy;
-pub(crate) mod rate_limit;
 pub(crate) mod wal;
 pub(crate) mod seal;
 mod verify_wal;
@@ -18,7 +17,6 @@ pub(crate) mod error;
 
 use crate::apply::copy::{Transfer, copy_data, create_entries};
 use crate::apply::error::ApplyError;
-use crate::apply::rate_limit::RateLimit;
 use crate::apply::wal::{Copying, copy_during};
 use crate::clock::Clock;
 use crate::datadir::server;
@@ -26,7 +24,7 @@ use crate::options::Options;
 use crate::outcome::Report;
 use crate::plan::Planned;
 use crate::progress::{Event, Progress, Stage};
-use crate::source::Source;
+use crate::source::{RateLimit, Source};
 use crate::target::Target;
 
 /// Carries out the plan on the marked target: copies everything, and seals the target. Returns the figures of the

@@ -197,6 +197,7 @@ impl Saving {
             None if is_filled(&directory) => return Err(place(&directory, "it is not empty")),
             None => None,
         };
+        let divergence = planned.facts.fork.divergence;
         let mut manifest = before.unwrap_or_else(|| Manifest {
             format: 1,
             complete: false,
@@ -206,8 +207,8 @@ impl Saving {
             begun: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
             system_identifier: planned.facts.clusters.target.system_identifier(),
             control_crc32c,
-            diverged_at: planned.facts.fork.divergence.lsn.to_string(),
-            diverged_from_timeline: planned.facts.fork.divergence.timeline.0,
+            diverged_at: divergence.map_or(Lsn::INVALID, |at| at.lsn).to_string(),
+            diverged_from_timeline: divergence.map_or(0, |at| at.timeline.0),
             wal: BTreeSet::new(),
             files: BTreeMap::new(),
             made: BTreeSet::new(),
@@ -436,10 +437,10 @@ fn wal_from_fork(root: &Path, planned: &Planned<'_>) -> Vec<String> {
     });
     let wanted = names.filter(|name| match WalFileName::parse(name, size) {
         Some(WalFileName::Segment(_, segment)) => {
-            size.end_of(segment) > planned.facts.fork.divergence.lsn && is_used(name, size.start_of(segment))
+            size.end_of(segment) > planned.facts.fork.common_until && is_used(name, size.start_of(segment))
         }
         Some(WalFileName::Partial(_, segment) | WalFileName::Backup(_, segment)) => {
-            size.end_of(segment) > planned.facts.fork.divergence.lsn
+            size.end_of(segment) > planned.facts.fork.common_until
         }
         Some(WalFileName::History(_)) => true,
         None => false,

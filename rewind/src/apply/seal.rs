@@ -220,7 +220,10 @@ impl<'a> Sealing<'a> {
     /// known.
     fn sync_unknown_changes(&self) -> Result<(), ApplyError> {
         let facts = &self.planned.facts;
-        let is_unsynced = facts.resumed.is_some() || !facts.clusters.target.state().is_clean();
+        // A block that is equal may be so in memory only.
+        let is_unsynced = facts.resumed.is_some()
+            || facts.fork.compared.is_some()
+            || !facts.clusters.target.state().is_clean();
         if is_unsynced && self.options.sync == SyncChoice::Fsync { self.sync_file_systems() } else { Ok(()) }
     }
 
@@ -236,12 +239,17 @@ impl<'a> Sealing<'a> {
         let facts = &self.planned.facts;
         for_files(&self.plan.remove, |path| target.remove_file(path))?;
         self.mark_archived()?;
+        let Some(divergence) = facts.fork.divergence else {
+            // Which of the archived files belong to the abandoned history is not known.
+            return Ok(());
+        };
+        let redo = facts.fork.common_checkpoint.map_or(divergence.lsn, |checkpoint| checkpoint.redo);
         let branches = Branches {
             geometry: self.control.geometry(),
             source_history: &self.history,
             target_history: facts.wal.history(),
-            redo: facts.fork.common_checkpoint.redo,
-            fork: facts.fork.divergence.lsn,
+            redo,
+            fork: divergence.lsn,
         };
         Ok(facts.external.rewind_archive(target, source, &branches)?)
     }
@@ -318,8 +326,10 @@ fn current_history(
     let planned_history = &planned.facts.fork.source_history;
     let history = source_history(source, control)?;
     let (before, after) = (planned_history.timeline(), history.timeline());
-    let goes_on = planned_history.common_with(&history).is_some_and(|(common, left)| {
-        common == before && left.is_none_or(|left| left > planned.facts.fork.divergence.lsn)
-    });
+    let fork = &planned.facts.fork;
+    let until = fork.common_until.max(fork.replay_start.checkpoint.redo);
+    let goes_on = planned_history
+        .common_with(&history)
+        .is_some_and(|(common, left)| common == before && left.is_none_or(|left| left > until));
     if goes_on { Ok(history) } else { Err(ApplyError::SourceForked { before, after }) }
 }

@@ -22,7 +22,7 @@ pub(super) fn check_written_meanwhile<S: SegmentStore + ?Sized>(
     let start = facts.fork.replay_start.checkpoint.redo;
     let since = Since {
         start,
-        fork: facts.fork.divergence.lsn,
+        fork: facts.fork.common_until,
         target: &FileChanges::default(),
         source: changes,
         source_has_common: true,

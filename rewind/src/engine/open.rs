@@ -10,7 +10,7 @@ use crate::datadir::flavor;
 use crate::datadir::label::BackupLabel;
 use crate::datadir::server;
 use crate::error::RewindError;
-use crate::options::{Options, SourceChoice};
+use crate::options::{CompareData, Options, SourceChoice};
 use crate::source::{DirectorySource, ObservedSource, ServerSource, Source};
 use crate::survey::error::SurveyError;
 use crate::survey::preflight::{self, PreflightError};
@@ -49,8 +49,9 @@ pub(super) fn open_target(options: &Options) -> Result<OpenTarget, RewindError> 
     let target = Target::lock(&options.target)?;
     let flavor = find_flavor(options, &target)?;
     let target = target.controlled_by(flavor.names(), &options.stop, options.observer.clone());
-    let label =
-        preflight::check_target(target.root(), flavor.names(), &options.stop).map_err(SurveyError::from)?;
+    let is_backup_accepted = options.compare_data != CompareData::Off;
+    let label = preflight::check_target(target.root(), flavor.names(), &options.stop, is_backup_accepted)
+        .map_err(SurveyError::from)?;
     preflight::check_wal_directories(&options.missing_wal.directories).map_err(SurveyError::from)?;
     Ok(OpenTarget { target, flavor, label })
 }

@@ -20,7 +20,7 @@ use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::datadir::keep::Keep;
 use crate::datadir::label::BackupLabel;
 use crate::options::{KeepDiverged, RebuiltBlocks};
-use crate::outcome::{BothSides, CheckpointAt, Divergence, ReplayStart, Report};
+use crate::outcome::{BothSides, CheckpointAt, ComparedData, Divergence, ReplayStart, Report};
 use crate::plan::error::PlanError;
 use crate::plan::files::{Compared, PlanInput, RewindPlan};
 use crate::plan::wal::{WalPlan, WalPlanInput};
@@ -57,10 +57,12 @@ impl Clusters {
 pub(crate) struct Fork {
     /// The history of the source's timeline.
     pub(crate) source_history: TimelineHistory,
-    /// The point of divergence.
-    pub(crate) divergence: Divergence,
-    /// The last checkpoint of the target that both histories share.
-    pub(crate) common_checkpoint: CheckpointAt,
+    /// The point of divergence; `None` if data is compared and the histories do not tell it.
+    pub(crate) divergence: Option<Divergence>,
+    /// Up to here the WAL of both sides is known to be the same; invalid if it was not compared.
+    pub(crate) common_until: Lsn,
+    /// The last checkpoint of the target that both histories share; `None` if data is compared.
+    pub(crate) common_checkpoint: Option<CheckpointAt>,
     /// Where replay will start.
     pub(crate) replay_start: ReplayStart,
     /// That checkpoint, if it is not the last common one but one of the source's own history.
@@ -69,8 +71,10 @@ pub(crate) struct Fork {
     pub(crate) file_changes: FileChanges,
     /// The copies of databases that replay will repeat.
     pub(crate) database_copies: Vec<FileEvent>,
-    /// When the search for the common checkpoint began and ended.
-    pub(crate) search_time: (Timestamp, Timestamp),
+    /// When the search for the common checkpoint began and ended; `None` if data is compared.
+    pub(crate) search_time: Option<(Timestamp, Timestamp)>,
+    /// What comparing the data has found, if it was compared.
+    pub(crate) compared: Option<ComparedData>,
     /// The blocks changed by the target's WAL since the common checkpoint.
     pub(crate) changed: ChangedBlocks,
     /// Start and end of the common WAL that has been verified record by record, if any. It was read from the
@@ -173,10 +177,11 @@ impl Planned<'_> {
     pub(crate) fn report(&self, clock: &Clock) -> Report {
         let mut report = clock.report();
         report.sides = Some(self.facts.sides.clone());
-        report.divergence = Some(self.facts.fork.divergence);
-        report.checkpoint = Some(self.facts.fork.common_checkpoint);
+        report.divergence = self.facts.fork.divergence;
+        report.checkpoint = self.facts.fork.common_checkpoint;
+        report.compared = self.facts.fork.compared;
         report.replay_start = Some(self.facts.fork.replay_start);
-        report.checkpoint_search = Some(self.facts.fork.search_time);
+        report.checkpoint_search = self.facts.fork.search_time;
         report.plan =
             Some(self.plan.summary(&self.facts.files.source, self.facts.clusters.target.block_size()));
         let names = |paths: &[DataPath]| paths.iter().map(ToString::to_string).collect();
@@ -200,7 +205,7 @@ fn decide(
         let wal_dir = control.version().wal_dir();
         tracing::debug!("Not removing file \"{wal_dir}/{name}\" because it is required for recovery");
     }
-    let (redo, fork) = (facts.fork.replay_start.checkpoint.redo, facts.fork.divergence.lsn);
+    let (redo, fork) = (facts.fork.replay_start.checkpoint.redo, facts.fork.common_until);
     let (page_map, left_to_replay) = facts.fork.changed.to_copy(redo, fork, rebuilt);
     let mut plan = files::plan(PlanInput {
         source: &facts.files.source,
@@ -252,7 +257,7 @@ pub(crate) fn plan_wal(
         source: &files,
         target: &facts.files.target,
         redo,
-        fork: facts.fork.divergence.lsn,
+        fork: facts.fork.common_until,
         available,
         own_files: facts.own_wal_files(),
     }))

@@ -55,7 +55,7 @@ pub(crate) struct WalPlanInput<'a> {
     pub(crate) target: &'a Inventory,
     /// Redo location where replay will start.
     pub(crate) redo: Lsn,
-    /// The point of divergence.
+    /// Up to here the WAL of both sides is the same.
     pub(crate) fork: Lsn,
     /// How far the source's WAL is on its disk.
     pub(crate) available: Lsn,

@@ -7,6 +7,7 @@ mod directory;
 mod error;
 mod observed;
 mod parts;
+mod rate_limit;
 mod seam;
 mod server;
 
@@ -15,6 +16,7 @@ pub use directory::DirectorySource;
 pub use error::SourceError;
 pub(crate) use observed::ObservedSource;
 pub(crate) use parts::{read_part, store_part};
+pub(crate) use rate_limit::RateLimit;
 pub use seam::{
     ChunkSink, Comparand, Connected, FetchError, FetchRange, MAX_RANGE, SlotState, Source, WalPosition,
 };

@@ -105,7 +105,7 @@ fn compare_share(
     let coarse = coarse_ranges(share, u64::MAX);
     let differing = differing(sides, &files, &coarse)?;
     let (large, small): (Vec<_>, Vec<_>) = differing.into_iter().partition(|range| range.length > WORTH_IT);
-    let fine: Vec<FetchRange> = large.into_iter().flat_map(fine_ranges).collect();
+    let fine: Vec<FetchRange> = large.into_iter().flat_map(|range| divide(range, FINE)).collect();
     let mut found = self::differing(sides, &files, &fine)?;
     found.extend(small);
     found.sort_unstable_by_key(|range| (range.file, range.offset));
@@ -143,18 +143,18 @@ fn coarse_ranges(share: &[(DataPath, u64)], limit: u64) -> Vec<FetchRange> {
     ranges
 }
 
-/// Divides a range into fine ones.
-fn fine_ranges(range: FetchRange) -> impl Iterator<Item = FetchRange> {
+/// Divides a range into ranges of at most `length` bytes.
+pub(super) fn divide(range: FetchRange, length: u32) -> impl Iterator<Item = FetchRange> {
     let part = move |done: u32| FetchRange {
         offset: range.offset + u64::from(done),
-        length: FINE.min(range.length - done),
+        length: length.min(range.length - done),
         ..range
     };
-    (0..range.length).step_by(FINE as usize).map(part)
+    (0..range.length).step_by(length as usize).map(part)
 }
 
 /// Those of these ranges whose bytes differ.
-fn differing(
+pub(super) fn differing(
     sides: &Sides<'_>,
     files: &[DataPath],
     ranges: &[FetchRange],

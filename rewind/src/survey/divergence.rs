@@ -64,6 +64,14 @@ impl From<WalReadError> for DivergenceError {
 }
 
 impl DivergenceError {
+    /// Whether it does not matter if data is compared.
+    pub(crate) fn is_cured_by_comparing(&self) -> bool {
+        match self {
+            DivergenceError::Wal(error) => error.is_cured_by_comparing(),
+            _ => true,
+        }
+    }
+
     /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {

@@ -68,11 +68,47 @@ pub enum SurveyError {
         /// The last common checkpoint of the unfinished rewind.
         checkpoint: Lsn,
     },
+    /// The unfinished rewind had compared data, and this source does not have the checkpoint that it was made for.
+    #[error("this source does not have the checkpoint at which the unfinished rewind was to start replay")]
+    StartIsGone,
+    /// The run was asked to stop while data was compared.
+    #[error("stopped while the data of both sides was compared")]
+    Stopped,
 }
 
+/// The way out of most refusals.
+const COMPARE: &str = "Or run again with --compare-data: it needs neither the target's WAL nor logged hint bits; it reads all data on both sides and copies what differs.";
+
 impl SurveyError {
+    /// Whether the rewind is possible if the data of both sides is compared: what is wrong concerns the target's WAL, its
+    /// hint bits, or WAL of the source from before its newest checkpoint.
+    pub(crate) fn is_cured_by_comparing(&self) -> bool {
+        match self {
+            SurveyError::Preflight(error) => {
+                matches!(error, PreflightError::HintsNotLogged | PreflightError::PendingBackup { .. })
+            }
+            SurveyError::Content(error) => {
+                matches!(error, ContentError::HintsNotLogged { .. } | ContentError::ChecksumsDiffer { .. })
+            }
+            SurveyError::Divergence(error) => error.is_cured_by_comparing(),
+            SurveyError::Wal(error) => error.is_cured_by_comparing(),
+            SurveyError::ForkTooOld { .. } | SurveyError::StartIsGone => true,
+            _ => false,
+        }
+    }
+
     /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
+        let hint = self.own_hint();
+        if !self.is_cured_by_comparing() {
+            return hint;
+        }
+        let hint = hint.map_or_else(String::new, |hint| hint + " ");
+        Some(hint + COMPARE)
+    }
+
+    /// The hint without that.
+    fn own_hint(&self) -> Option<String> {
         let hint = match self {
             SurveyError::DataDirectory(error) => return error.hint(),
             SurveyError::Preflight(error) => return error.hint(),
@@ -84,7 +120,7 @@ impl SurveyError {
             SurveyError::Keep(error) => return Some(error.hint()),
             SurveyError::Target(error) => return Some(error.hint()),
             SurveyError::CrashRecovery(error) => return error.hint.clone(),
-            SurveyError::Compare(_) => return None,
+            SurveyError::Compare(_) | SurveyError::Stopped | SurveyError::StartIsGone => return None,
             SurveyError::Walk(_) => {
                 "Run kbrecover as the user who owns the data directory, and make sure that the file is accessible."
             }

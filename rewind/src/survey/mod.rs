@@ -8,7 +8,10 @@ pub(crate) mod delta;
 pub(crate) mod error;
 pub(crate) mod content;
 mod announce;
+mod compare_data;
+mod direction;
 mod files;
+mod relations;
 pub(crate) mod input;
 pub(crate) mod copied_databases;
 mod replay;
@@ -16,6 +19,7 @@ mod resume;
 mod sides;
 mod target_side;
 
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
@@ -25,16 +29,15 @@ use crate::clock::Clock;
 use crate::datadir::keep::Keep;
 use crate::datadir::label::BackupLabel;
 use crate::datadir::server::target_control;
-use crate::options::{Need, OlderSource, Options, RebuiltBlocks, SameTimeline};
+use crate::options::{CompareData, Need, RebuiltBlocks, SameTimeline};
 use crate::outcome::{BothSides, CheckpointAt, Outcome, Report};
 use crate::plan::{Clusters, Facts, Files, Fork};
 use crate::progress::Stage;
 use crate::source::Source;
 use crate::survey::announce::{announce_checkpoint, announce_fork};
-use crate::survey::content::ContentError;
 use crate::survey::divergence::{Found, Sides};
 use crate::survey::error::SurveyError;
-use crate::survey::files::{both_sides, join};
+use crate::survey::files::{join, list};
 use crate::survey::input::Input;
 use crate::survey::replay::Histories;
 use crate::survey::sides::sides;
@@ -72,13 +75,6 @@ impl Checked<'_> {
     fn sides(&self, input: Input<'_>, target_end: Lsn) -> Result<BothSides, SurveyError> {
         sides(input, &self.clusters, &self.source_history, self.wal.history(), Some(target_end))
     }
-
-    /// Whether the source's timeline is one that the target's branched off from.
-    fn is_source_older(&self) -> bool {
-        let common = self.wal.history().common_with(&self.source_history);
-        common.is_some_and(|(timeline, _)| timeline == self.source_history.timeline())
-            && !self.is_on_one_timeline()
-    }
 }
 
 /// Reads both sides.
@@ -86,6 +82,33 @@ impl Checked<'_> {
 /// # Errors
 /// A side cannot be read, or the target cannot be rewound to this source.
 pub(crate) fn survey<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Survey<'a>, SurveyError> {
+    // A base backup has WAL that ends somewhere, and what its server would replay is not known.
+    let is_backup = matches!(input.label, Some(BackupLabel::Start { by_rewind: false, .. }));
+    if input.options.compare_data == CompareData::On || is_backup {
+        return Ok(Survey::Diverged(Box::new(compare_data::facts(input, clock)?)));
+    }
+    match survey_by_wal(input, clock) {
+        Err(error) if input.options.compare_data == CompareData::Auto && error.is_cured_by_comparing() => {
+            tracing::warn!("{}: the data of both sides is compared instead", with_causes(&error));
+            Ok(Survey::Diverged(Box::new(compare_data::facts(input, clock)?)))
+        }
+        other => other,
+    }
+}
+
+/// The text of an error and of its causes.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Reads both sides. The target's WAL tells which blocks differ.
+fn survey_by_wal<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Survey<'a>, SurveyError> {
     if input.label == Some(BackupLabel::Unfinished) {
         return Ok(Survey::Diverged(Box::new(resume::resume(input, clock)?)));
     }
@@ -116,7 +139,9 @@ fn check_sides(input: Input<'_>) -> Result<Checked<'_>, SurveyError> {
     let Input { options, target, flavor, source, .. } = input;
     let ours = target_control(target.root(), flavor)?;
     let mut clusters = Clusters { source: source.control_file()?, target: ours, label: input.label };
-    preflight::check_clusters(source, &clusters)?;
+    preflight::check_compatible(&clusters)?;
+    preflight::check_hints(&clusters)?;
+    preflight::check_source(source, &clusters.source)?;
     preflight::check_replication(options, source)?;
     let source_history = source_history(source, &clusters.source)?;
     target_side::settle_unclean(options, target, &mut clusters, source)?;
@@ -139,7 +164,9 @@ fn scan_and_list(
     let version = checked.clusters.target.version();
     let give_up = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let files = scope.spawn(|| both_sides(options.delta, target, version, source, keep, &give_up));
+        let files = scope.spawn(|| {
+            list(target, version, source, keep)?.compare(options.delta, target, version, source, &give_up)
+        });
         progress.begin(Stage::Scan, None);
         let found = find_divergence(input, checked);
         progress.finish(Stage::Scan);
@@ -210,7 +237,8 @@ fn facts<'a>(
     let Some(diverged) = scan.diverged else {
         unreachable!("the caller has checked that there is a divergence")
     };
-    check_direction(input.options, &checked)?;
+    let Checked { clusters, source_history, wal, .. } = &checked;
+    direction::check(input.options, source_history, &clusters.target, Some(wal.history()))?;
     let sides = checked.sides(input, scan.end)?;
     let Checked { clusters, source_history, wal, .. } = checked;
     let common_checkpoint = CheckpointAt {
@@ -237,6 +265,7 @@ fn facts<'a>(
         read_since: Some(diverged.since),
         target_changes: &scan.files,
         own_wal_files: None,
+        are_compared: false,
     };
     let replay = replay::choose(input, &histories, &mut changed)?;
     let external = ExternalFiles::of_target(
@@ -246,35 +275,20 @@ fn facts<'a>(
     )?;
     let fork = Fork {
         source_history,
-        divergence,
-        common_checkpoint,
+        divergence: Some(divergence),
+        common_until: divergence.lsn,
+        common_checkpoint: Some(common_checkpoint),
         replay_start: replay.start,
         own_start: replay.own_start,
         file_changes: scan.files,
         database_copies: replay.copies,
-        search_time,
+        search_time: Some(search_time),
+        compared: None,
         changed,
         verified: Some((diverged.since, divergence.lsn)),
         scanned: (scan.bytes, scan.records),
     };
     Ok(Survey::Diverged(Box::new(Facts { sides, clusters, fork, files, wal, external, resumed: None })))
-}
-
-/// Checks that the sides are not swapped, as the options say.
-fn check_direction(options: &Options, checked: &Checked<'_>) -> Result<(), ContentError> {
-    if !checked.is_source_older() {
-        return Ok(());
-    }
-    let error = ContentError::OlderSource {
-        source_timeline: checked.source_history.timeline(),
-        target_timeline: checked.wal.history().timeline(),
-    };
-    match options.older_source {
-        OlderSource::Refuse => return Err(error),
-        OlderSource::Warn => tracing::warn!("{error}: is the target really the old primary?"),
-        OlderSource::Allow => {}
-    }
-    Ok(())
 }
 
 /// Whether an earlier run has rewound the target, no server has been started since, and the source's WAL still goes

@@ -143,7 +143,7 @@ impl PreflightError {
 }
 
 /// Checks that the target is a data directory on which no server runs; waits for a server that is shutting down.
-/// Returns its `backup_label`, if it has one.
+/// Returns its `backup_label`, if it has one. `is_backup_accepted`: it may be a base backup that has not been recovered.
 ///
 /// # Errors
 /// It is no data directory, a server runs on it, or it is a base backup that has not been recovered.
@@ -151,13 +151,14 @@ pub(crate) fn check_target(
     root: &Path,
     names: &Names,
     stop: &StopFlag,
+    is_backup_accepted: bool,
 ) -> Result<Option<BackupLabel>, PreflightError> {
     check_data_directory(root, names)?;
     if check_has_stopped(root, names, stop)? == LockFile::Stale {
         tracing::info!("pid file found but it seems bogus. Trying to start rewind anyway...");
     }
     match backup_label(root)? {
-        Some(BackupLabel::Start { by_rewind: false, .. }) => {
+        Some(BackupLabel::Start { by_rewind: false, .. }) if !is_backup_accepted => {
             Err(PreflightError::PendingBackup { path: root.join("backup_label") })
         }
         label => Ok(label),
@@ -172,12 +173,11 @@ pub(crate) fn check_wal_directories(directories: &[PathBuf]) -> Result<(), Prefl
     })
 }
 
-/// Checks that the target can be rewound to the source: both are copies of one cluster with the same format, the
-/// target logs hint bits, and the source is in a usable state.
+/// Checks that both sides are copies of one cluster, with the same format.
 ///
 /// # Errors
 /// The first check that fails.
-pub(crate) fn check_clusters(source: &dyn Source, clusters: &Clusters) -> Result<(), PreflightError> {
+pub(crate) fn check_compatible(clusters: &Clusters) -> Result<(), PreflightError> {
     let (ours, theirs) = (&clusters.target, &clusters.source);
     if theirs.system_identifier() != ours.system_identifier() {
         return Err(PreflightError::DifferentSystems {
@@ -195,10 +195,25 @@ pub(crate) fn check_clusters(source: &dyn Source, clusters: &Clusters) -> Result
     same("blocks per segment", theirs.relation_segment_blocks(), ours.relation_segment_blocks())?;
     same("WAL block size", theirs.geometry().wal_block_size, ours.geometry().wal_block_size)?;
     let segment_size = |control: &ControlFile| control.geometry().segment_size.bytes();
-    same("WAL segment size", segment_size(theirs), segment_size(ours))?;
-    if !ours.has_data_checksums() && !ours.wal_log_hints() {
+    same("WAL segment size", segment_size(theirs), segment_size(ours))
+}
+
+/// Checks that the target logs hint bits.
+///
+/// # Errors
+/// It does not.
+pub(crate) fn check_hints(clusters: &Clusters) -> Result<(), PreflightError> {
+    if !clusters.target.has_data_checksums() && !clusters.target.wal_log_hints() {
         return Err(PreflightError::HintsNotLogged);
     }
+    Ok(())
+}
+
+/// Checks that the source, whose control file is `theirs`, is in a usable state.
+///
+/// # Errors
+/// It is not, or it could not be asked.
+pub(crate) fn check_source(source: &dyn Source, theirs: &ControlFile) -> Result<(), PreflightError> {
     let state = theirs.state();
     let is_running = source.position()? != WalPosition::Stopped;
     match state {

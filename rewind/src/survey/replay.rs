@@ -51,6 +51,8 @@ pub(super) struct Histories<'a> {
     pub(super) target_changes: &'a FileChanges,
     /// When an unfinished rewind is resumed: the names of the target's own WAL files.
     pub(super) own_wal_files: Option<&'a BTreeSet<String>>,
+    /// The data is compared, and nothing is known of the target's WAL. `common` is the source's newest checkpoint.
+    pub(super) are_compared: bool,
 }
 
 /// The choice.
@@ -102,13 +104,16 @@ pub(super) fn choose(
         source: &theirs.files,
         source_has_common,
     };
-    content::check_hints(histories.clusters, &since, own_setting(input, histories.clusters))?;
+    if !histories.are_compared {
+        content::check_hints(histories.clusters, &since, own_setting(input, histories.clusters))?;
+    }
 
     let newest_estimate = theirs.newest.map(|newest| {
         let more = changed.bytes_missing(&theirs.page_map, histories.target_files, target);
         ReplayEstimate::new(newest.redo, wal.available(), more)
     });
     let common_estimate = ReplayEstimate::new(common.redo, wal.available(), 0);
+    let newest_estimate = newest_estimate.or(histories.are_compared.then_some(common_estimate));
     let mut choice = ReplayStart::new(common, common_estimate, newest_estimate);
     let rules = Rules { histories, since: &since, wal: &wal };
     if let Some(newest) = theirs.newest.filter(|newest| theirs.is_known_before(newest.redo))
@@ -125,7 +130,11 @@ pub(super) fn choose(
     changed.add_whole_files(&since.whole_files(is_later), histories.target_files, target);
     input.progress.event(&Event::ReplayStart(choice));
     let copies = since.copies_from(choice.checkpoint.redo).cloned().collect();
-    let own_start = if is_later { wal.own_checkpoint(choice.checkpoint)? } else { histories.own_start };
+    let own_start = if is_later || histories.are_compared {
+        wal.own_checkpoint(choice.checkpoint)?
+    } else {
+        histories.own_start
+    };
     Ok(Replay { start: choice, own_start, copies })
 }
 
@@ -146,7 +155,8 @@ fn newest_start(common: CheckpointAt, fork: Lsn, source: &ControlFile) -> Option
     (newest.redo >= fork && newest.redo > common.redo).then_some(newest)
 }
 
-fn last_checkpoint(control: &ControlFile) -> CheckpointAt {
+/// The source's newest checkpoint.
+pub(super) fn last_checkpoint(control: &ControlFile) -> CheckpointAt {
     let checkpoint = control.checkpoint();
     CheckpointAt { lsn: control.checkpoint_lsn(), redo: checkpoint.redo, timeline: checkpoint.timeline }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use jiff::Timestamp;
-use walparse::{ControlFile, TimelineHistory};
+use walparse::{ControlFile, Lsn, TimelineHistory};
 
 use crate::clock::Clock;
 use crate::datadir::keep::Keep;
@@ -12,7 +12,7 @@ use crate::outcome::Divergence;
 use crate::plan::{Clusters, Facts, Files, Fork, Resumed};
 use crate::survey::announce::{announce_checkpoint, announce_fork};
 use crate::survey::error::SurveyError;
-use crate::survey::files::both_sides;
+use crate::survey::files::list;
 use crate::survey::input::Input;
 use crate::survey::replay::{self, Histories};
 use crate::survey::sides::sides;
@@ -33,32 +33,27 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     let journal = Journal::read(target.root(), input.flavor)?;
     tracing::info!("resuming the rewind begun at {} from {}", journal.begun, journal.source);
     let clusters = Clusters { source: source.control_file()?, target: journal.control.clone(), label };
-    preflight::check_clusters(source, &clusters)?;
+    preflight::check_compatible(&clusters)?;
+    preflight::check_source(source, &clusters.source)?;
     preflight::check_replication(options, source)?;
     let source_history = source_history(source, &clusters.source)?;
     let history = TimelineHistory::parse(journal.timeline, &journal.history)
         .map_err(|source| WalError::History { side: "target", source })?;
-    let (timeline, left) = divergence::from_histories(&source_history, &history)?;
-    let mut divergence = journal.divergence;
-    if let Some(lsn) = left.filter(|lsn| *lsn < divergence.lsn) {
-        divergence = Divergence { lsn, timeline };
-    }
-    let common_checkpoint = journal.checkpoint;
-    if divergence.lsn <= common_checkpoint.lsn {
-        return Err(SurveyError::ForkTooOld { fork: divergence.lsn, checkpoint: common_checkpoint.lsn });
-    }
+    let was_compared = journal.checkpoint.is_none();
+    let (divergence, common_until) = fork(&source_history, &history, &journal)?;
     let sides = sides(input, &clusters, &source_history, &history, None)?;
     let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
     wal.set_history(history);
-    wal.set_limits(divergence.lsn, divergence.lsn);
+    wal.set_limits(common_until, common_until);
     let keep = Keep::again(&journal.keep)?;
     // Nothing is compared: pages that the earlier run wrote but did not sync would look equal without being on disk.
     let version = clusters.target.version();
-    let found = both_sides(Delta::Off, target, version, source, keep, &AtomicBool::new(false))?;
+    let found = list(target, version, source, keep)?;
+    let found = found.compare(Delta::Off, target, version, source, &AtomicBool::new(false))?;
     clock.end_stage("preflight");
     let search_time = (searched_since, Timestamp::now());
-    announce_fork(input.progress, divergence);
-    announce_checkpoint(input.progress, &common_checkpoint, search_time);
+    divergence.into_iter().for_each(|at| announce_fork(input.progress, at));
+    journal.checkpoint.iter().for_each(|at| announce_checkpoint(input.progress, at, search_time));
     let original = journal.original_listing(found.target.clone(), &found.source, version);
     let source_wal = SourceWal { source, history: &source_history, geometry: clusters.source.geometry() };
     let own_start = earlier_start(&journal, &source_wal, &clusters.source)?;
@@ -69,13 +64,14 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
         clusters: &clusters,
         wal: &wal,
         target_files: &original,
-        common: own_start.map_or(common_checkpoint, |start| start.at),
+        common: own_start.map(|start| start.at).or(journal.checkpoint).ok_or(SurveyError::StartIsGone)?,
         own_start,
-        fork: divergence.lsn,
+        fork: common_until,
         // The target's WAL may be gone. The journal has what it says, unless an older version wrote it.
-        read_since: journal.file_changes.is_some().then_some(journal.changed.since),
+        read_since: journal.file_changes.as_ref().filter(|_| !was_compared).map(|_| journal.changed.since),
         target_changes: &file_changes,
         own_wal_files: Some(&journal.original.wal),
+        are_compared: was_compared,
     };
     let replay = replay::choose(input, &histories, &mut changed)?;
     let resumed = Resumed {
@@ -91,14 +87,37 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
         database_copies: replay.copies,
         source_history,
         divergence,
-        common_checkpoint,
-        search_time,
+        common_until,
+        common_checkpoint: journal.checkpoint,
+        search_time: (!was_compared).then_some(search_time),
+        compared: None,
         changed,
         verified: None,
         scanned: (0, 0),
     };
     let files = Files { source: found.source, target: original, compared: found.compared, keep: found.keep };
     Ok(Facts { sides, clusters, fork, files, wal, external: journal.outside, resumed: Some(resumed) })
+}
+
+/// Where the target left this source's history, which may be earlier than it left that of the first run's source; and up to
+/// where the WAL of both is the same, if the first run had compared that.
+///
+/// # Errors
+/// That is before the checkpoint from which on the first run noted what has changed.
+fn fork(
+    source: &TimelineHistory,
+    target: &TimelineHistory,
+    journal: &Journal,
+) -> Result<(Option<Divergence>, Lsn), SurveyError> {
+    let Some(checkpoint) = journal.checkpoint else { return Ok((journal.divergence, Lsn::INVALID)) };
+    let (timeline, left) = divergence::from_histories(source, target)?;
+    let here = left.map(|lsn| Divergence { lsn, timeline });
+    let fork = here.into_iter().chain(journal.divergence).min_by_key(|at| at.lsn);
+    let until = fork.map_or(Lsn::INVALID, |fork| fork.lsn);
+    if until <= checkpoint.lsn {
+        return Err(SurveyError::ForkTooOld { fork: until, checkpoint: checkpoint.lsn });
+    }
+    Ok((fork, until))
 }
 
 /// Where the earlier run was to start replay, if this source has the same checkpoint and its files are as new. All that

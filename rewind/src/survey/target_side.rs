@@ -63,7 +63,7 @@ pub(super) fn settle_unclean(
     recovery.recover(target.root(), &clusters.target)?;
     let flavor = clusters.target.version().flavor();
     clusters.target = server::target_control(target.root(), flavor)?;
-    clusters.label = preflight::check_target(target.root(), flavor.names(), &options.stop)?;
+    clusters.label = preflight::check_target(target.root(), flavor.names(), &options.stop, false)?;
     Ok(())
 }
 

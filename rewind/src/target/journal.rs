@@ -69,9 +69,10 @@ pub(crate) struct Journal {
     pub(crate) timeline: TimelineId,
     /// The history of that timeline, in the form of a history file.
     pub(crate) history: Vec<u8>,
-    pub(crate) divergence: Divergence,
-    /// The last common checkpoint, as found in the target's WAL.
-    pub(crate) checkpoint: CheckpointAt,
+    /// `None` if that run compared data and the histories did not tell it.
+    pub(crate) divergence: Option<Divergence>,
+    /// The last common checkpoint, as found in the target's WAL; `None` if that run compared data.
+    pub(crate) checkpoint: Option<CheckpointAt>,
     pub(crate) changed: ChangedBlocks,
     /// What the target's WAL from `changed.since` on says about files; absent in older journals.
     pub(crate) file_changes: Option<FileChanges>,
@@ -110,9 +111,9 @@ struct Body {
     #[serde(default)]
     timeline: Option<u32>,
     /// LSN and timeline.
-    divergence: (u64, u32),
+    divergence: Option<(u64, u32)>,
     /// LSN, redo and timeline.
-    checkpoint: (u64, u64, u32),
+    checkpoint: Option<(u64, u64, u32)>,
     page_map: StoredMap,
     /// Blocks that replay restores, which need not be copied if replay starts at the first position of `rebuilt_by`
     /// and WAL is common up to the second. Empty in older journals.
@@ -140,8 +141,8 @@ pub(crate) struct NewJournal<'a> {
     pub(crate) source: String,
     pub(crate) control: &'a ControlFile,
     pub(crate) history: &'a TimelineHistory,
-    pub(crate) divergence: Divergence,
-    pub(crate) checkpoint: CheckpointAt,
+    pub(crate) divergence: Option<Divergence>,
+    pub(crate) checkpoint: Option<CheckpointAt>,
     pub(crate) changed: &'a ChangedBlocks,
     pub(crate) file_changes: &'a FileChanges,
     pub(crate) replay_start: Option<OwnCheckpoint>,
@@ -164,8 +165,8 @@ struct NewBody<'a> {
     wal_magic: u16,
     history: String,
     timeline: u32,
-    divergence: (u64, u32),
-    checkpoint: (u64, u64, u32),
+    divergence: Option<(u64, u32)>,
+    checkpoint: Option<(u64, u64, u32)>,
     #[serde(serialize_with = "store_map")]
     page_map: &'a PageMap,
     #[serde(serialize_with = "store_map")]
@@ -233,8 +234,8 @@ impl NewJournal<'_> {
             wal_magic: version.wal_magic(),
             history: to_hex(self.history.to_text().as_bytes()),
             timeline: self.history.timeline().0,
-            divergence: (self.divergence.lsn.0, self.divergence.timeline.0),
-            checkpoint: (self.checkpoint.lsn.0, self.checkpoint.redo.0, self.checkpoint.timeline.0),
+            divergence: self.divergence.map(|at| (at.lsn.0, at.timeline.0)),
+            checkpoint: self.checkpoint.map(|at| (at.lsn.0, at.redo.0, at.timeline.0)),
             page_map: &self.changed.named,
             rebuilt: &self.changed.rebuilt,
             rebuilt_by: (self.changed.since.0, self.changed.fork.0),
@@ -349,8 +350,10 @@ impl Journal {
             timeline: body.timeline.map_or_else(|| control.timeline(), TimelineId),
             control,
             history: from_hex(&body.history).ok_or("invalid history")?,
-            divergence: Divergence { lsn: Lsn(body.divergence.0), timeline: TimelineId(body.divergence.1) },
-            checkpoint: checkpoint_at(body.checkpoint),
+            divergence: body
+                .divergence
+                .map(|(lsn, timeline)| Divergence { lsn: Lsn(lsn), timeline: TimelineId(timeline) }),
+            checkpoint: body.checkpoint.map(checkpoint_at),
             changed,
             file_changes: body.file_changes.map(StoredChanges::restore),
             replay_start: body.replay_start.map(|(lsn, redo, timeline, checksum)| OwnCheckpoint {
@@ -448,8 +451,8 @@ mod tests {
             source: "somewhere".into(),
             control: &control(),
             history: &TimelineHistory::parse(TimelineId(2), b"1\t0/1\tx\n").unwrap(),
-            divergence: Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) },
-            checkpoint: CheckpointAt { lsn: Lsn(0x400_0060), redo: Lsn(0x400_0028), timeline: TimelineId(1) },
+            divergence: Some(Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) }),
+            checkpoint: Some(checkpoint_at((0x400_0060, 0x400_0028, 1))),
             changed: &changed(),
             outside: &ExternalFiles::default(),
             files,
@@ -487,8 +490,8 @@ mod tests {
         let read = Journal::read(target.root(), flavor()).unwrap();
         assert_eq!((read.changed, read.control), (changed(), control()));
         assert_eq!((read.source.as_str(), read.history.as_slice()), ("somewhere", b"1\t0/1\n".as_slice()));
-        assert_eq!((read.divergence.lsn, read.checkpoint.lsn), (Lsn(0x500_0000), Lsn(0x400_0060)));
-        assert_eq!((read.checkpoint.redo, read.divergence.timeline), (Lsn(0x400_0028), TimelineId(1)));
+        assert_eq!(read.divergence, Some(Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) }));
+        assert_eq!(read.checkpoint, Some(checkpoint_at((0x400_0060, 0x400_0028, 1))));
         assert_eq!((read.fetch_bytes, read.keep), (Some(1 << 20), vec!["x".to_owned()]));
         assert_eq!(read.replay_start, Some(replay_start()));
         assert_eq!(read.original.relations, BTreeMap::from([("base/5/16384".to_owned(), 8192)]));

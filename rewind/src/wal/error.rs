@@ -133,6 +133,22 @@ pub enum WalError {
 }
 
 impl WalError {
+    /// Whether it does not matter if data is compared, which needs no WAL but the source's since its newest checkpoint.
+    pub(crate) fn is_cured_by_comparing(&self) -> bool {
+        match self {
+            WalError::NoHistory { side, .. } | WalError::History { side, .. } => *side == "target",
+            WalError::UnknownFormat { side, .. } => *side == "target",
+            WalError::Missing { .. }
+            | WalError::MissingForReplay { .. }
+            | WalError::Scan(_)
+            | WalError::ScanSource(_)
+            | WalError::Fetch { .. }
+            | WalError::Read(_)
+            | WalError::Archive(_) => true,
+            _ => false,
+        }
+    }
+
     /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         Some(match self {

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use kbrecover_hooks::recovery_log::RecoveryLog;
 use kbrecover_hooks::{RewindFailed, RewindJob, RewindPlan, RewindResult, Rewinder};
 use kbrecover_rewind::{
-    Mode, OlderSource, Options, Outcome, RestoreCommand, SameTimeline, SourceChoice, TargetState,
+    CompareData, Mode, OlderSource, Options, Outcome, RestoreCommand, SameTimeline, SourceChoice, TargetState,
 };
 
 use crate::failure::{Failed, SetupError};
@@ -83,6 +83,9 @@ fn run(job: &RewindJob, mode: Mode) -> Result<Outcome, Failed> {
     options.mode = mode;
     // The flows have rules of their own about which node is the primary, and a person may have chosen this one.
     options.older_source = OlderSource::Warn;
+    if job.compares {
+        options.compare_data = CompareData::Auto;
+    }
     if job.always {
         options.same_timeline = SameTimeline::Resync;
     }

@@ -4,6 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use kbrecover_rewind::CompareData;
 
 use crate::values::{Format, flavor_names};
 
@@ -135,6 +136,20 @@ pub(crate) struct RewindArgs {
     #[arg(help_heading = "Behavior")]
     pub(crate) replay_from: ReplayFromChoice,
 
+    /// Compare all data instead of reading from WAL what differs; auto: only where WAL cannot tell it
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "off",
+        default_missing_value = "on",
+        overrides_with = "compare_data",
+        help_heading = "Behavior"
+    )]
+    pub(crate) compare_data: CompareDataChoice,
+
     /// Copy every block that the target changed, even those that replay restores
     #[arg(long, overrides_with = "copy_all_changed", help_heading = "Behavior")]
     pub(crate) copy_all_changed: bool,
@@ -201,6 +216,27 @@ pub(crate) enum ReplayFromChoice {
     Common,
     /// At the source's newest checkpoint, if it is later
     Newest,
+}
+
+/// When the data of both sides is compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum CompareDataChoice {
+    /// Always
+    On,
+    /// Only where WAL cannot tell what differs
+    Auto,
+    /// Never
+    Off,
+}
+
+impl From<CompareDataChoice> for CompareData {
+    fn from(choice: CompareDataChoice) -> CompareData {
+        match choice {
+            CompareDataChoice::On => CompareData::On,
+            CompareDataChoice::Auto => CompareData::Auto,
+            CompareDataChoice::Off => CompareData::Off,
+        }
+    }
 }
 
 /// When files are compared instead of being copied whole.

@@ -144,6 +144,7 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         ReplayFromChoice::Common => ReplayFrom::Common,
         ReplayFromChoice::Newest => ReplayFrom::Newest,
     };
+    options.compare_data = args.compare_data.into();
     options.rebuilt_blocks = if args.copy_all_changed { RebuiltBlocks::Copy } else { RebuiltBlocks::Leave };
     options.sync = match args.sync_method {
         _ if args.no_sync => SyncChoice::Off,

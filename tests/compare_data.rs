@@ -1,0 +1,296 @@
+//! `--compare-data`: where WAL does not tell what differs, the data of both sides is compared.
+//!
+//!     old  ── shared ──┬── lost ──╳     its WAL is gone, its hints were not logged, its pages are damaged ...
+//!     new  ┄┄┄┄┄┄┄┄┄┄┄ └── kept ── C1 ──▶     replay starts at C1, as after a base backup
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::harness::{
+    Failover, Installation, Proxy, Rewind, Run, Sandbox, Server, SourceKind, Then, assert_follows,
+    assert_sound, pick, run, server_program,
+};
+use crate::interrupted::is_marked;
+use crate::{index_types, large_objects, sizes};
+
+fn rewind(target: &Server, source: &Server) -> Rewind {
+    Rewind::of(target).from(source, SourceKind::Server).arg("--compare-data")
+}
+
+fn expect_compared(run: Run) -> Run {
+    assert_eq!(run.code, 0, "{run}");
+    assert!(run.stderr.lines().any(|line| line.ends_with("Done!")), "{run}");
+    run.expect_said("MB of relation files on both sides")
+}
+
+/// Compares, and proves that the node is the source's standby with the source's content.
+fn assert_rewinds(target: &mut Server, source: &Server) -> Run {
+    let run = expect_compared(rewind(target, source).run());
+    assert_follows(target, source);
+    assert_sound(target);
+    run
+}
+
+fn shared(old: &Server) {
+    (sizes::SIZES.shared)(old);
+    (index_types::INDEX_TYPES.shared)(old);
+    (large_objects::LARGE_OBJECTS.shared)(old);
+}
+
+fn lost(old: &Server) {
+    (sizes::SIZES.lost)(old);
+    (index_types::INDEX_TYPES.lost)(old);
+    (large_objects::LARGE_OBJECTS.lost)(old);
+    old.sql("CREATE DATABASE lost");
+}
+
+fn kept(new: &Server) {
+    (sizes::SIZES.kept)(new);
+    (index_types::INDEX_TYPES.kept)(new);
+    (large_objects::LARGE_OBJECTS.kept)(new);
+    new.sql("CREATE DATABASE kept");
+    new.sql("CHECKPOINT");
+    new.sql("CREATE TABLE after AS SELECT n FROM generate_series(1, 5000) n");
+}
+
+fn failover(sandbox: &Sandbox) -> Failover {
+    Failover::new(sandbox, shared, lost, kept)
+}
+
+fn segments(server: &Server) -> Vec<PathBuf> {
+    let list = fs::read_dir(server.data.join("pg_wal")).expect("list pg_wal").flatten();
+    let paths = list.map(|entry| entry.path()).filter(|path| path.is_file());
+    paths.filter(|path| path.file_name().is_some_and(|name| name.len() == 24)).collect()
+}
+
+/// Without its WAL a target could not be rewound at all.
+#[test]
+fn without_any_wal_of_the_target() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = failover(&sandbox);
+    old.kill();
+    segments(&old).iter().for_each(|path| fs::remove_file(path).expect("remove a segment"));
+    let plain = Rewind::of(&old).from(&new, SourceKind::Server);
+    plain.expect_refusal("could not open file", "--compare-data");
+    assert_rewinds(&mut old, &new);
+}
+
+#[test]
+fn from_a_stopped_source() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, mut new } = failover(&sandbox);
+    old.stop();
+    new.stop();
+    let rewind = Rewind::of(&old).from(&new, SourceKind::Directory).arg("--compare-data");
+    expect_compared(rewind.run());
+    new.start();
+    assert_follows(&mut old, &new);
+    assert_sound(&mut old);
+}
+
+/// Only what WAL cannot tell makes `auto` compare.
+#[test]
+fn auto_compares_only_if_it_must() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = failover(&sandbox);
+    old.stop();
+    let auto =
+        |target: &Server| Rewind::of(target).from(&new, SourceKind::Server).arg("--compare-data=auto").run();
+    let run = auto(&old.copy("whole")).expect_done();
+    assert!(!run.stderr.contains("MB of relation files"), "{run}");
+    segments(&old).iter().for_each(|path| fs::remove_file(path).expect("remove a segment"));
+    expect_compared(auto(&old)).expect_said("the data of both sides is compared instead");
+    assert_follows(&mut old, &new);
+    assert_sound(&mut old);
+}
+
+/// Hint bits that were never logged are data that differ.
+#[test]
+fn hints_that_were_never_logged() {
+    let sandbox = Sandbox::new();
+    let old = sandbox.server_without_checksums("old");
+    let (old, new) = sandbox.pair_of(old);
+    old.sql("CREATE TABLE entry AS SELECT n AS id, 'shared' AS origin FROM generate_series(1, 1000) n");
+    let mut open = old.session();
+    open.batch_execute("BEGIN; INSERT INTO entry SELECT n, 'lost' FROM generate_series(5001, 5010) n")
+        .expect("insert rows");
+    old.sql("CHECKPOINT");
+    let mut failover = Failover { old, new };
+    failover.fail_over();
+    failover.new.sql("CHECKPOINT; INSERT INTO entry SELECT n, 'kept' FROM generate_series(2001, 2010) n");
+    open.batch_execute("COMMIT").expect("commit");
+    drop(open);
+    failover.old.sql("SELECT count(*) FROM entry");
+    failover.old.stop();
+    let Failover { mut old, new } = failover;
+    Rewind::of(&old).from(&new, SourceKind::Server).expect_refusal("wal_log_hints", "--compare-data");
+    assert_rewinds(&mut old, &new);
+}
+
+/// Checksums on one side only: every page of the other differs.
+#[test]
+fn checksums_on_one_side() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, mut new } = failover(&sandbox);
+    old.stop();
+    new.stop();
+    run(server_program("pg_checksums").args(["--disable", "--no-sync", "-D"]).arg(&new.data));
+    new.configure("wal_log_hints = on");
+    new.start();
+    assert_rewinds(&mut old, &new);
+}
+
+/// Whatever lies in the directory: flipped bytes, missing and cut files, what an operator left.
+#[test]
+fn a_target_in_ruins() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = failover(&sandbox);
+    old.stop();
+    let base = old.data.join("base/5");
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(&base).expect("list").flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    for (number, path) in files.iter().enumerate() {
+        let name = path.file_name().expect("a name").to_str().expect("UTF-8");
+        if !name.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        let mut bytes = fs::read(path).expect("read a file");
+        match number % 7 {
+            0 => fs::remove_file(path).expect("remove a file"),
+            1 => {
+                bytes.truncate(bytes.len() / 2);
+                fs::write(path, bytes).expect("cut a file");
+            }
+            _ => {
+                bytes.iter_mut().skip(number * 131 % 8000).step_by(8192).for_each(|byte| *byte ^= 0x55);
+                fs::write(path, bytes).expect("damage a file");
+            }
+        }
+    }
+    fs::remove_dir_all(old.data.join("pg_xact")).expect("remove pg_xact");
+    old.write("tablespace_map", "16384 /nowhere\n");
+    old.write("recovery.signal", "");
+    old.write("backup_label", "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\nCHECKPOINT LOCATION: 0/2000060\nBACKUP METHOD: streamed\n");
+    old.make_dir("base/99999");
+    old.write("base/99999/1259", vec![7; 8192]);
+    assert_rewinds(&mut old, &new);
+}
+
+/// A fork that cannot be told, and a system identifier that is right: the target was reset.
+#[test]
+fn after_pg_resetwal() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = failover(&sandbox);
+    old.stop();
+    run(server_program("pg_resetwal").arg("-f").arg(&old.data));
+    assert_rewinds(&mut old, &new);
+}
+
+/// An old copy, to which neither WAL nor an archive leads any more.
+#[test]
+fn an_old_copy() {
+    let sandbox = Sandbox::new();
+    let mut old = sandbox.server("old");
+    old.start();
+    shared(&old);
+    old.stop();
+    let mut copy = old.copy("copy");
+    let (mut old, new) = sandbox.pair_of(old);
+    old.sql(
+        "CREATE TABLE later AS SELECT n FROM generate_series(1, 10000) n; DELETE FROM entry WHERE id % 5 = 0",
+    );
+    new.catch_up(&old);
+    let mut failover = Failover { old, new };
+    failover.fail_over();
+    kept(&failover.new);
+    old = failover.old;
+    old.stop();
+    assert_rewinds(&mut copy, &failover.new);
+}
+
+/// The sides swapped: a node that is ahead is no target, by whatever means.
+#[test]
+fn an_older_source_is_refused() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, mut new } = failover(&sandbox);
+    new.stop();
+    let swapped = rewind(&new, &old);
+    swapped.expect_refusal("older than timeline 2 of the target", "--allow-older-source");
+    old.stop();
+}
+
+/// A dry run compares and changes nothing.
+#[test]
+fn a_dry_run_tells_what_differs() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = failover(&sandbox);
+    old.stop();
+    let run = rewind(&old, &new).args(["--dry-run", "--format", "json"]).run_leaving_target_alone();
+    let json = run.json();
+    assert_eq!(json["outcome"], "planned", "{run}");
+    let compared = &json["compared"];
+    assert!(compared["different_blocks"].as_u64().is_some_and(|count| count > 10), "{run}");
+    assert!(compared["bytes"].as_u64().is_some_and(|bytes| bytes > 1 << 20), "{run}");
+}
+
+/// Cut in the middle and run again: nothing is compared a second time, and replay starts where it was to start.
+#[test]
+fn cut_and_finished() {
+    for again in ["plain", "compare"] {
+        let sandbox = Sandbox::new();
+        let Failover { mut old, new } = failover(&sandbox);
+        old.kill();
+        segments(&old).iter().for_each(|path| fs::remove_file(path).expect("remove a segment"));
+        let by = |target: &Server, proxy: &Proxy| {
+            Rewind::of(target)
+                .args(["--compare-data", "--retry-timeout", "0", "--source-server"])
+                .arg(proxy.conninfo())
+        };
+        let measured = old.copy("measured");
+        let proxy = Proxy::to(&new, u64::MAX, Then::Cut);
+        expect_compared(by(&measured, &proxy).run());
+        let proxy = Proxy::to(&new, proxy.passed() * 9 / 10, Then::Cut);
+        let run = by(&old, &proxy).run();
+        assert!(
+            run.code == 2 && is_marked(&old),
+            "the scenario needs a run that is cut in the middle\n{run}"
+        );
+        new.sql("CHECKPOINT; CREATE TABLE meanwhile AS SELECT n FROM generate_series(1, 3000) n; CHECKPOINT");
+        let plain = Rewind::of(&old).from(&new, SourceKind::Server);
+        let run = match again {
+            "plain" => plain.run().expect_said("resuming the rewind"),
+            _ => expect_compared(plain.arg("--compare-data").run()),
+        };
+        assert_eq!(run.code, 0, "{run}");
+        assert_follows(&mut old, &new);
+        assert_sound(&mut old);
+    }
+}
+
+/// A source that writes and makes checkpoints while it is compared.
+#[test]
+fn a_busy_source() {
+    for major in pick("compare data: version", &[10, 12, 13, 15, 16, 17, 18, 19]) {
+        let sandbox = Sandbox::new();
+        let old = sandbox.initdb("old", Installation::of(major), &[]);
+        let (old, new) = sandbox.pair_of(old);
+        let table = "CREATE TABLE entry AS SELECT n AS id, repeat('x', 200) AS filler FROM generate_series(1, 40000) n";
+        let Failover { mut old, new } = Failover::of(
+            old,
+            new,
+            |old| old.sql(table),
+            |old| old.sql("UPDATE entry SET filler = 'lost' WHERE id % 3 = 0"),
+            |new| new.sql("UPDATE entry SET filler = 'kept' WHERE id % 7 = 0"),
+        );
+        old.kill();
+        let running = rewind(&old, &new).args(["--max-rate", "20M"]).start();
+        for turn in 0..6 {
+            new.sql(&format!("UPDATE entry SET filler = 'meanwhile' WHERE id % 10 = {turn}"));
+            new.sql(if turn % 2 == 0 { "CHECKPOINT" } else { "VACUUM entry" });
+        }
+        expect_compared(running.wait());
+        assert_follows(&mut old, &new);
+        assert_sound(&mut old);
+    }
+}
