@@ -45,6 +45,11 @@ pub struct Options {
     pub space: SpaceCheck,
     /// Where replay on the rewound target starts.
     pub replay_from: ReplayFrom,
+    /// Whether a running source is asked for a checkpoint first, so that replay can start there. The role must be a superuser
+    /// or, from 15 on, have the privileges of `pg_checkpoint`. A standby makes a restartpoint at the last checkpoint of its
+    /// primary that it has replayed. A run that changes nothing ([`Mode::DryRun`], [`Mode::Check`]) only checks the
+    /// privilege. A stopped source has made a checkpoint when it was shut down.
+    pub checkpoint_source: bool,
     /// What to do about changed blocks that replay rebuilds.
     pub rebuilt_blocks: RebuiltBlocks,
     /// Where discarded data is saved before the first change; `None`: it is not saved.
@@ -95,6 +100,7 @@ impl Options {
             config_file: None,
             space: SpaceCheck::Enforce,
             replay_from: ReplayFrom::Auto,
+            checkpoint_source: false,
             rebuilt_blocks: RebuiltBlocks::Leave,
             keep_diverged: None,
             archive_ready: false,

@@ -42,6 +42,21 @@ pub(super) fn may_be_server(pid: u32, root: &Path, names: &Names) -> bool {
     }
 }
 
+/// The processes that a server has started.
+pub(super) fn children(server: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| parent_of(*pid) == Some(server)).collect()
+}
+
+/// The title of a process: what `ps` shows. `None` if it has ended, or cannot be seen.
+pub(super) fn title(pid: u32) -> Option<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    // A server overwrites its arguments with the title, and the rest with NULs.
+    let title = bytes.split(|byte| *byte == 0).next()?;
+    Some(String::from_utf8_lossy(title).trim_end().to_owned())
+}
+
 /// Whether /proc shows processes.
 fn has_proc() -> bool {
     fs::read_link("/proc/self").is_ok()

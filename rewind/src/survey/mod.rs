@@ -118,6 +118,7 @@ fn check_sides(input: Input<'_>) -> Result<Checked<'_>, SurveyError> {
     let mut clusters = Clusters { source: source.control_file()?, target: ours, label: input.label };
     preflight::check_clusters(source, &clusters)?;
     preflight::check_replication(options, source)?;
+    preflight::checkpoint_source(options, source, &mut clusters)?;
     let source_history = source_history(source, &clusters.source)?;
     target_side::settle_unclean(options, target, &mut clusters, source)?;
     let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
