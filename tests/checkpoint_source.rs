@@ -8,8 +8,10 @@ use std::fs;
 use walparse::{ControlFile, Lsn};
 
 use crate::harness::{
-    Failover, Installation, Rewind, Run, Sandbox, Server, SourceKind, assert_follows, assert_sound, pick,
+    Failover, Installation, Proxy, Rewind, Run, Sandbox, Server, SourceKind, Then, assert_follows,
+    assert_sound, pick,
 };
+use crate::interrupted::is_marked;
 use crate::least_privilege;
 
 fn redo(server: &Server) -> Lsn {
@@ -103,6 +105,26 @@ fn before_15_the_hint_names_a_superuser() {
     new.sql(&least_privilege::printed_grants(13));
     let rewind = from_newest(&old).arg("--source-server").arg(least_privilege::conninfo(&new));
     rewind.expect_refusal("may not request a checkpoint", "Run CHECKPOINT on the source as a superuser");
+}
+
+/// A resumed run starts replay at a checkpoint that is made for it, too.
+#[test]
+fn a_resumed_run_requests_one() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = failover(&sandbox, 15);
+    let measured = old.copy("measured");
+    let through = |proxy: &Proxy| ["--source-server".to_owned(), proxy.conninfo()];
+    let proxy = Proxy::to(&new, u64::MAX, Then::Cut);
+    Rewind::of(&measured).args(through(&proxy)).run().expect_done();
+    let proxy = Proxy::to(&new, proxy.passed() * 19 / 20, Then::Cut);
+    let run = Rewind::of(&old).args(through(&proxy)).args(["--retry-timeout", "0"]).run();
+    assert!(run.code == 2 && is_marked(&old), "the scenario needs a run that is cut in the middle\n{run}");
+    new.sql("UPDATE entry SET origin = 'later' WHERE n % 11 = 0");
+    let before = redo(&new);
+    let run = from_newest(&old).from(&new, SourceKind::Server).args(["--format", "json"]).run().expect_done();
+    assert!(redo(&new) > before && replay_start(&run) == redo(&new), "{run}");
+    assert_follows(&mut old, &new);
+    assert_sound(&mut old);
 }
 
 /// A stopped source has made one.

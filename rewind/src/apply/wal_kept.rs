@@ -44,11 +44,11 @@ fn find(
     let setting = |name: &str| configuration?.get(name).filter(|value| !value.is_empty());
     let slot = setting("primary_slot_name");
     if let Some(name) = slot {
-        // A server asks for whole segments.
-        let needed = size.start_of(size.segment_before(replay.end));
+        // A server asks for whole segments, and a slot keeps whole ones.
+        let needed = size.segment_before(replay.end);
         match source.replication_slot(name)? {
             None => return Ok(None),
-            Some(SlotState::Physical { restart_lsn: Some(kept), .. }) if kept <= needed => {
+            Some(SlotState::Physical { restart_lsn: Some(kept), .. }) if size.segment_of(kept) <= needed => {
                 return Ok(Some(WalKept::Slot { name: name.to_owned() }));
             }
             _ => {}
@@ -146,13 +146,13 @@ mod tests {
     fn a_slot_a_setting_or_an_archive_keeps_wal() {
         let slot = |lsn| SlotState::Physical { is_active: false, restart_lsn: lsn };
         let named = "primary_slot_name = 'node_a'";
-        assert_eq!(kept(named, slot(Some(Lsn(0x500_0000))), 0), WalKept::Slot { name: "node_a".into() });
+        assert_eq!(kept(named, slot(Some(Lsn(0x500_0128))), 0), WalKept::Slot { name: "node_a".into() });
         let nothing = |slot: &str, is_named| WalKept::Nothing {
             command: format!("SELECT pg_create_physical_replication_slot('{slot}', true)"),
             slot: slot.into(),
             is_named,
         };
-        for useless in [slot(Some(Lsn(0x500_0001))), slot(None), SlotState::Missing, SlotState::Logical] {
+        for useless in [slot(Some(Lsn(0x600_0000))), slot(None), SlotState::Missing, SlotState::Logical] {
             assert_eq!(kept(named, useless, 0), nothing("node_a", true), "{useless:?}");
         }
         assert_eq!(kept("", slot(Some(Lsn(1))), 0), nothing("rewound_standby", false));

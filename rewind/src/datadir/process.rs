@@ -49,12 +49,12 @@ pub(super) fn children(server: u32) -> Vec<u32> {
     pids.filter(|pid| parent_of(*pid) == Some(server)).collect()
 }
 
-/// The title of a process: what `ps` shows. `None` if it has ended, or cannot be seen.
-pub(super) fn title(pid: u32) -> Option<String> {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    // A server overwrites its arguments with the title, and the rest with NULs.
-    let title = bytes.split(|byte| *byte == 0).next()?;
-    Some(String::from_utf8_lossy(title).trim_end().to_owned())
+/// The arguments of a process; none if it has ended, or cannot be seen. A process of a server overwrites those of `postgres`
+/// with its title, and the rest with NULs. They are the first ones, unless the program was started by the dynamic linker.
+pub(super) fn arguments(pid: u32) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let parts = bytes.split(|byte| *byte == 0).filter(|part| !part.is_empty());
+    parts.map(|part| String::from_utf8_lossy(part).trim_end().to_owned()).collect()
 }
 
 /// Whether /proc shows processes.

@@ -79,7 +79,7 @@ pub(crate) struct Titles {
 impl Titles {
     /// Reads the titles of the processes that the server with this process ID has started.
     pub(crate) fn read(server: u32, size: SegmentSize) -> Titles {
-        let titles = process::children(server).into_iter().filter_map(process::title);
+        let titles = process::children(server).into_iter().flat_map(process::arguments);
         titles.fold(Titles::default(), |known, title| known.with(&title, size))
     }
 
