@@ -58,9 +58,14 @@ fn at_the_newest_checkpoint_sessions_have_to_wait() {
         let run = rewind(&old, &new, "newest").expect_said(WARNING);
         let run = run.expect_said("with --replay-from common it would admit them");
         old.follow(&new);
-        old.spawn();
+        let logged_before = old.spawn();
         let wait = wait_until_it_streams(&old);
         assert_eq!((&wait["result"], &wait["positions_from"]), (&"streams".into(), &"process_titles".into()));
+        let log = std::fs::read_to_string(old.log()).expect("read the log");
+        assert!(
+            !log[logged_before..].contains("FATAL:  the database system"),
+            "a login was tried in vain: {log}"
+        );
         assert!(!old.admits_sessions(), "the scenario needs a node that admits no session");
         session.batch_execute("COMMIT").expect("commit");
         new.sql("CHECKPOINT");
