@@ -291,7 +291,7 @@ fn what_a_standby_needs() {
         assert_eq!(source.may_replicate().expect("ask"), Some(true));
         source.try_replication_login().expect("log in for replication");
         for (name, state) in [
-            ("there", SlotState::Physical { is_active: false }),
+            ("there", SlotState::Physical { is_active: false, restart_lsn: None }),
             ("logical", SlotState::Logical),
             ("nowhere", SlotState::Missing),
         ] {
@@ -337,5 +337,45 @@ fn what_a_standby_needs() {
         assert_eq!(source.may_replicate().expect("ask"), None);
         assert_eq!(source.replication_slot("there").expect("ask"), None);
         source.try_replication_login().expect("nothing to do");
+    }
+}
+
+/// How much WAL a server keeps for standbys, by a slot and by a setting, and who may request a checkpoint.
+#[test]
+fn what_keeps_wal_and_who_may_checkpoint() {
+    let sandbox = Sandbox::new();
+    for (major, kept) in [(12, 100 * (16 << 20)), (13, 1 << 30), (18, 1 << 30)] {
+        let mut server = sandbox.initdb(&format!("server{major}"), Installation::of(major), &[]);
+        server.start();
+        server.sql("SELECT pg_create_physical_replication_slot('keeps', true)");
+        let restart_lsn = "SELECT restart_lsn::text FROM pg_replication_slots";
+        let restart_lsn = Some(server.value::<String>(restart_lsn).parse().expect("an LSN"));
+
+        let source = connect(&server.conninfo()).expect("connect");
+        let state = Some(SlotState::Physical { is_active: false, restart_lsn });
+        assert_eq!(source.replication_slot("keeps").expect("ask"), state);
+        assert_eq!(source.kept_wal().expect("ask"), Some(kept), "{major}");
+        source.check_may_checkpoint().expect("a superuser may");
+
+        server.sql(&least_privilege::printed_grants(major));
+        let conninfo = server.conninfo().replace("user=postgres", "user=rewind_user");
+        let source = connect(&conninfo).expect("connect");
+        let error = source.check_may_checkpoint().expect_err("no superuser");
+        let granted = "GRANT pg_checkpoint TO \"rewind_user\"";
+        assert_eq!(error.hint().is_some_and(|hint| hint.contains(granted)), major >= 15, "{error:?}");
+        if major >= 15 {
+            server.sql(granted);
+            source.check_may_checkpoint().expect("it has been granted");
+            source.checkpoint().expect("a checkpoint");
+        } else {
+            let refused = source.checkpoint().expect_err("the server refuses, too");
+            assert!(matches!(refused, SourceError::Query { .. }), "{refused:?}");
+        }
+        server.sql("REVOKE SELECT ON pg_settings FROM PUBLIC");
+        assert_eq!(source.kept_wal().expect("ask"), None);
+        server.stop();
+        let source = DirectorySource::open(&server.data, None).expect("open");
+        assert_eq!(source.kept_wal().expect("ask"), None);
+        source.checkpoint().expect("nothing to do");
     }
 }

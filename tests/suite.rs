@@ -19,6 +19,7 @@ mod basic;
 // What the target may be: killed under load, a standby, on the source's own timeline, rewound before.
 mod crashed_target;
 mod replay_start;
+mod open_subtransactions;
 mod same_timeline;
 mod look_alikes;
 mod second_run;
@@ -45,6 +46,7 @@ mod faulty_source;
 mod changing_files;
 mod hostile_source;
 mod source_away;
+mod checkpoint_source;
 mod one_server;
 mod standby_source;
 
@@ -76,6 +78,7 @@ mod min_recovery_point;
 mod missing_wal;
 mod wal_files;
 mod unarchived;
+mod wal_kept;
 mod wal_records;
 mod inspect;
 
@@ -113,6 +116,7 @@ mod check;
 mod dry_run;
 mod recovery_conf;
 mod status;
+mod status_wait;
 
 // What is refused, with the target untouched.
 mod bad_source;

@@ -10,6 +10,8 @@ mod observer;
 mod stop;
 mod clock;
 mod status;
+mod standby;
+mod wait;
 pub mod command;
 
 mod engine;
@@ -51,10 +53,11 @@ pub use options::{
 };
 pub use outcome::{
     BothSides, CheckpointAt, ComparedData, Divergence, Outcome, PlanSummary, ReplayEstimate, ReplayStart,
-    Report, Role, Side, SpaceNeed, StageTime, WalSpan,
+    Report, Role, Side, SpaceNeed, StageTime, WalKept, WalSpan,
 };
 pub use plan::error::PlanError;
 pub use progress::{Event, Progress, Silent, Stage};
+pub use standby::Position;
 pub use status::{Condition, Status, StatusError, UnfinishedRewind, status};
 pub use stop::StopFlag;
 pub use survey::content::ContentError;
@@ -65,5 +68,6 @@ pub use target::external_files::ArchiveRewindError;
 pub use target::journal::JournalError;
 pub use target::lock_holder::Holder;
 pub use target::{LockError, TargetError};
+pub use wait::{ReplayProgress, WaitEnd, WaitOptions, Waited, wait_until_streaming};
 pub use wal::archive;
 pub use wal::error::WalError;

@@ -47,6 +47,11 @@ pub struct Options {
     pub replay_from: ReplayFrom,
     /// Whether the data of both sides is compared, instead of reading from the target's WAL what differs.
     pub compare_data: CompareData,
+    /// Whether a running source is asked for a checkpoint first, so that replay can start there. The role must be a superuser
+    /// or, from 15 on, have the privileges of `pg_checkpoint`. A standby makes a restartpoint at the last checkpoint of its
+    /// primary that it has replayed. A run that changes nothing ([`Mode::DryRun`], [`Mode::Check`]) only checks the
+    /// privilege. A stopped source has made a checkpoint when it was shut down.
+    pub checkpoint_source: bool,
     /// What to do about changed blocks that replay rebuilds.
     pub rebuilt_blocks: RebuiltBlocks,
     /// Where discarded data is saved before the first change; `None`: it is not saved.
@@ -98,6 +103,7 @@ impl Options {
             space: SpaceCheck::Enforce,
             replay_from: ReplayFrom::Auto,
             compare_data: CompareData::Off,
+            checkpoint_source: false,
             rebuilt_blocks: RebuiltBlocks::Leave,
             keep_diverged: None,
             archive_ready: false,

@@ -72,13 +72,16 @@ pub struct ReplayEstimate {
     pub wal_bytes: u64,
     /// Bytes of blocks that are copied for this start only.
     pub more_bytes: u64,
+    /// Whether a server that starts replay there admits sessions at the end of this WAL. It does not while transactions with
+    /// more than 64 subtransactions are open: it streams, but does not know all running transactions.
+    pub admits_sessions: bool,
 }
 
 impl ReplayEstimate {
     /// The estimate for a start at `start`, if the source's WAL ends at `end` and `more_bytes` are copied for this start
     /// only.
     pub fn new(start: Lsn, end: Lsn, more_bytes: u64) -> ReplayEstimate {
-        ReplayEstimate { start, wal_bytes: end.0.saturating_sub(start.0), more_bytes }
+        ReplayEstimate { start, wal_bytes: end.0.saturating_sub(start.0), more_bytes, admits_sessions: true }
     }
 
     /// Bytes of WAL that are assumed to be replayed in a second. One process replays; 100 MB are modest for pages in
@@ -225,6 +228,8 @@ pub struct Report {
     pub not_taken: Vec<String>,
     /// What a server started on the target now will be; `None` if nothing was changed, or it is not known.
     pub starts_as: Option<StartsAs>,
+    /// What keeps the source's WAL until the target streams; `None` if nothing was rewound, or it is not known.
+    pub wal_kept: Option<WalKept>,
     /// Space needed on each file system; empty if it was not checked.
     pub space: Vec<SpaceNeed>,
     /// Bytes fetched from the source.
@@ -253,6 +258,7 @@ impl Report {
             kept: Vec::new(),
             not_taken: Vec::new(),
             starts_as: None,
+            wal_kept: None,
             space: Vec::new(),
             bytes_fetched: 0,
             wal_bytes_scanned: 0,
@@ -271,6 +277,34 @@ pub struct ComparedData {
     pub bytes: u64,
     /// Blocks that differ.
     pub different_blocks: u64,
+}
+
+/// What keeps the source's WAL for a server on the target, from the end of what was copied until the server streams.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum WalKept {
+    /// A replication slot.
+    Slot {
+        /// Its name, which is the target's `primary_slot_name`.
+        name: String,
+    },
+    /// A setting of the source that is at least as large as the WAL to be replayed: `wal_keep_size`, or up to 12
+    /// `wal_keep_segments`.
+    Setting {
+        /// The bytes that it keeps.
+        bytes: u64,
+    },
+    /// The archive that the target's `restore_command` reads.
+    Archive,
+    /// Nothing that is sure to keep it.
+    Nothing {
+        /// The SQL command that makes a slot which does.
+        command: String,
+        /// The name of that slot.
+        slot: String,
+        /// Whether the target's `primary_slot_name` names it already.
+        is_named: bool,
+    },
 }
 
 /// A range of WAL, with the names of the segment files of its ends.

@@ -170,6 +170,25 @@ impl Server {
 
     /// The same for a server that has much to replay first.
     pub fn try_start_within(&mut self, patience: Duration) -> Result<(), String> {
+        let logged_before = self.spawn();
+        let begin = Instant::now();
+        while begin.elapsed() < patience {
+            let process = self.process.as_mut().expect("just started");
+            if process.try_wait().expect("look after postgres").is_some() {
+                self.process = None;
+                let log = std::fs::read(self.log()).expect("read the log");
+                return Err(String::from_utf8_lossy(&log[logged_before..]).into());
+            }
+            if self.admits_sessions() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        panic!("{} does not answer after {patience:?}:\n{}", self.name, self.log_tail());
+    }
+
+    /// Starts the server without waiting. Returns the size of its log before.
+    pub fn spawn(&mut self) -> usize {
         assert!(self.process.is_none(), "{} runs already", self.name);
         let log = std::fs::File::options().create(true).append(true).open(self.log()).expect("open the log");
         let logged_before = log.metadata().expect("size of the log").len() as usize;
@@ -181,21 +200,12 @@ impl Server {
         }
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("second handle of the log")).stderr(log);
         self.process = Some(command.spawn().expect("run postgres"));
+        logged_before
+    }
 
-        let begin = Instant::now();
-        while begin.elapsed() < patience {
-            let process = self.process.as_mut().expect("just started");
-            if process.try_wait().expect("look after postgres").is_some() {
-                self.process = None;
-                let log = std::fs::read(self.log()).expect("read the log");
-                return Err(String::from_utf8_lossy(&log[logged_before..]).into());
-            }
-            if self.config("postgres").connect(NoTls).is_ok() {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(30));
-        }
-        panic!("{} does not answer after {patience:?}:\n{}", self.name, self.log_tail());
+    /// Whether a session can be opened.
+    pub fn admits_sessions(&self) -> bool {
+        self.config("postgres").connect(NoTls).is_ok()
     }
 
     /// Stops it in order: sessions ended, shutdown checkpoint written, WAL sent to its standbys.

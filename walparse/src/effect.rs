@@ -102,6 +102,8 @@ pub enum Effect {
         /// Whether they are on from here on.
         are_on: bool,
     },
+    /// The running transactions are logged, for standbys.
+    RunningTransactions(RunningTransactions),
     /// Logical decoding is enabled or disabled (since 19).
     LogicalDecoding {
         /// Whether it is enabled from here on.
@@ -123,6 +125,38 @@ pub struct DatabaseDir {
     pub tablespace: u32,
     /// The database; 0 for shared relations.
     pub database: u32,
+}
+
+/// The transactions that were running when they were logged (`xl_running_xacts`). A standby that has just started admits no
+/// session until it knows them all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RunningTransactions {
+    /// Whether subtransactions are missing from the record: a transaction has had more than 64 of them.
+    pub is_overflowed: bool,
+    /// The next transaction ID.
+    pub next_xid: u32,
+    /// The oldest ID of a running transaction.
+    pub oldest_xid: u32,
+}
+
+impl RunningTransactions {
+    /// Whether a standby that starts with these records, in the order of the WAL, knows all running transactions after the
+    /// last one; if there are none, it does.
+    ///
+    /// Source: `ProcArrayApplyRecoveryInfo` (procarray.c). After an overflowed record it waits for one that is not, or for the
+    /// end of all transactions that had begun by then.
+    pub fn are_known_after(records: impl IntoIterator<Item = RunningTransactions>) -> bool {
+        let mut pending = None;
+        for running in records {
+            // Transaction IDs are compared modulo 2^32.
+            let have_ended = |last: u32| last.wrapping_sub(running.oldest_xid).cast_signed() < 0;
+            if !running.is_overflowed || pending.is_some_and(have_ended) {
+                return true;
+            }
+            pending = pending.or(Some(running.next_xid.wrapping_sub(1)));
+        }
+        pending.is_none()
+    }
 }
 
 /// The end of a transaction.
@@ -153,6 +187,7 @@ impl Effect {
             4 => of_database(header.info & 0xF0, &mut data, version),
             5 => of_tablespace(header.info & 0xF0, &mut data),
             7 => database_dir(&mut data).map(Effect::UpdateRelationMap),
+            8 => of_standby(header.info & 0xF0, &mut data),
             _ => return None,
         }
         .ok()
@@ -274,6 +309,21 @@ fn of_tablespace(opcode: u8, data: &mut Fields<'_>) -> Parsed<Effect> {
     }
 }
 
+/// Numbers of transactions and of subtransactions, a flag padded to four bytes, and transaction IDs.
+fn of_standby(opcode: u8, data: &mut Fields<'_>) -> Parsed<Effect> {
+    if opcode != 0x10 {
+        return Err(OTHER);
+    }
+    data.take(8)?;
+    let is_overflowed = data.u8()? != 0;
+    data.take(3)?;
+    Ok(Effect::RunningTransactions(RunningTransactions {
+        is_overflowed,
+        next_xid: data.u32()?,
+        oldest_xid: data.u32()?,
+    }))
+}
+
 fn database_dir(data: &mut Fields<'_>) -> Parsed<DatabaseDir> {
     let database = data.u32()?;
     Ok(DatabaseDir { tablespace: data.u32()?, database })
@@ -366,5 +416,37 @@ mod tests {
             Some(Effect::TruncateRelation { relation, blocks: BlockNumber(12) })
         );
         assert_eq!(effect(10, 0x00, &[1, 2, 3, 4]), None);
+    }
+
+    #[test]
+    fn running_transactions_may_lack_subtransactions() {
+        let of = |flag| effect(8, 0x10, &[1, 0, flag, 731, 700, 730, 700]);
+        let expected = |is_overflowed| {
+            Some(Effect::RunningTransactions(RunningTransactions {
+                is_overflowed,
+                next_xid: 731,
+                oldest_xid: 700,
+            }))
+        };
+        // Of the flag's four bytes three are padding, which may have any value.
+        assert_eq!((of(1), of(0xFFFF_FF00)), (expected(true), expected(false)));
+        assert_eq!((effect(8, 0x00, &[1, 0, 1, 731, 700]), effect(8, 0x10, &[1, 0, 1, 731])), (None, None));
+    }
+
+    #[test]
+    fn a_standby_waits_for_transactions_that_it_does_not_know() {
+        let overflowed =
+            |next_xid, oldest_xid| RunningTransactions { is_overflowed: true, next_xid, oldest_xid };
+        let known = RunningTransactions { is_overflowed: false, next_xid: 900, oldest_xid: 900 };
+        let are_known =
+            |records: &[RunningTransactions]| RunningTransactions::are_known_after(records.iter().copied());
+        assert!(are_known(&[]) && are_known(&[known]) && are_known(&[known, overflowed(900, 800)]));
+        assert!(
+            !are_known(&[overflowed(731, 700)]) && !are_known(&[overflowed(731, 700), overflowed(800, 730)])
+        );
+        assert!(are_known(&[overflowed(731, 700), known]));
+        // Those of the first record have ended; others run.
+        assert!(are_known(&[overflowed(731, 700), overflowed(800, 731)]));
+        assert!(are_known(&[overflowed(u32::MAX, u32::MAX - 9), overflowed(90, 7)]));
     }
 }

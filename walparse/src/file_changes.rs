@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::effect::{DatabaseDir, Effect};
+use crate::effect::{DatabaseDir, Effect, RunningTransactions};
 use crate::lsn::{BlockNumber, Lsn};
 use crate::record::RecordHeader;
 use crate::relation::Relation;
@@ -97,6 +97,8 @@ pub enum FileEventKind {
         /// Whether it is on from here on.
         are_on: bool,
     },
+    /// The running transactions were logged. At a shutdown there are none.
+    RunningTransactions(RunningTransactions),
 }
 
 impl FileChanges {
@@ -109,7 +111,7 @@ impl FileChanges {
         main_data: &[u8],
         version: Version,
     ) {
-        if rmgr::concerns_files(header) {
+        if rmgr::concerns_files(header) || rmgr::is_running_transactions(header, version) {
             self.add_rare((lsn, end), header, main_data, version);
         }
     }
@@ -140,6 +142,11 @@ impl FileChanges {
             Some(Effect::Checkpoint(checkpoint)) if !checkpoint.full_page_writes => {
                 FileEventKind::FullPageWrites { are_on: false }
             }
+            Some(Effect::Checkpoint(_)) if rmgr::is_shutdown(header) => {
+                let none = RunningTransactions { is_overflowed: false, next_xid: 0, oldest_xid: 0 };
+                FileEventKind::RunningTransactions(none)
+            }
+            Some(Effect::RunningTransactions(running)) => FileEventKind::RunningTransactions(running),
             Some(Effect::CreateRelation { relation, .. }) => {
                 self.created.insert(relation, end);
                 return;

@@ -104,7 +104,7 @@ pub use checkpoint::{Checkpoint, next_xid};
 pub use control::{ClusterState, ControlFile, WalLevel};
 pub use control_fields::{ControlField, ControlFields, FieldValue};
 pub use crc::crc32c_append;
-pub use effect::{DatabaseDir, Effect, Finish, Microseconds};
+pub use effect::{DatabaseDir, Effect, Finish, Microseconds, RunningTransactions};
 pub use error::{ControlError, HistoryError, WalFault, WalReadError};
 pub use file_changes::{FileChanges, FileEvent, FileEventKind, Truncation};
 pub use flavor::{Flavor, Names};

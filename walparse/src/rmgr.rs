@@ -12,10 +12,12 @@ const TRANSACTION: u8 = 1;
 const STORAGE: u8 = 2;
 const DATABASE: u8 = 4;
 const TABLESPACE: u8 = 5;
+const STANDBY: u8 = 8;
 const FIRST_CUSTOM: u8 = 128;
 
 const CHECKPOINT_SHUTDOWN: u8 = 0x00;
 const CHECKPOINT_ONLINE: u8 = 0x10;
+const RUNNING_XACTS: u8 = 0x10;
 const SWITCH: u8 = 0x40;
 const PARAMETER_CHANGE: u8 = 0x60;
 const FULL_PAGE_WRITES_CHANGE: u8 = 0x80;
@@ -78,6 +80,17 @@ pub(crate) fn concerns_files(header: &RecordHeader) -> bool {
 /// Whether the record is a full-page image that was logged because a hint bit was set (`XLOG_FPI_FOR_HINT`).
 pub fn is_hint_image(header: &RecordHeader) -> bool {
     header.rmid == XLOG && header.info & 0xF0 == FULL_PAGE_IMAGE_FOR_HINT
+}
+
+/// Whether the record says which transactions are running (`XLOG_RUNNING_XACTS`).
+#[inline]
+pub(crate) fn is_running_transactions(header: &RecordHeader, version: Version) -> bool {
+    header.info & 0xF0 == RUNNING_XACTS && postgresql_id(header.rmid, version) == Some(STANDBY)
+}
+
+/// Whether the record is a shutdown checkpoint.
+pub(crate) fn is_shutdown(header: &RecordHeader) -> bool {
+    header.rmid == XLOG && header.info & 0xF0 == CHECKPOINT_SHUTDOWN
 }
 
 /// Whether the record is an online or shutdown checkpoint.

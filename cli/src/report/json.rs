@@ -1,7 +1,7 @@
 //! The report on a run as one JSON object.
 
 use jiff::Timestamp;
-use kbrecover_rewind::{Outcome, PlanSummary, ReplayStart, Report, Side, SpaceNeed, TargetState};
+use kbrecover_rewind::{Outcome, PlanSummary, ReplayStart, Report, Side, SpaceNeed, TargetState, WalKept};
 use serde::Serialize;
 use walparse::{Lsn, TimelineId};
 
@@ -62,6 +62,7 @@ struct Run<'a> {
     kept: &'a [String],
     not_taken: &'a [String],
     starts_as: Option<&'static str>,
+    wal_kept: Option<WalKeptObject<'a>>,
     space: Vec<SpaceObject>,
     wal_scanned: Scanned,
     #[serde(flatten)]
@@ -115,6 +116,29 @@ struct ReplayStartObject {
     wal_bytes: u64,
     more_bytes: u64,
     estimated_seconds: f64,
+    admits_sessions: bool,
+}
+
+#[derive(Serialize)]
+struct WalKeptObject<'a> {
+    by: &'static str,
+    slot: Option<&'a str>,
+    command: Option<&'a str>,
+}
+
+impl<'a> WalKeptObject<'a> {
+    fn of(kept: &'a WalKept) -> WalKeptObject<'a> {
+        let by = |by| WalKeptObject { by, slot: None, command: None };
+        match kept {
+            WalKept::Slot { name } => WalKeptObject { slot: Some(name), ..by("slot") },
+            WalKept::Setting { .. } => by("setting"),
+            WalKept::Archive => by("archive"),
+            WalKept::Nothing { command, slot, .. } => {
+                WalKeptObject { slot: Some(slot), command: Some(command), ..by("nothing") }
+            }
+            _ => by("unknown"),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -213,6 +237,7 @@ impl<'a> Run<'a> {
             kept: &[],
             not_taken: &[],
             starts_as: None,
+            wal_kept: None,
             space: Vec::new(),
             wal_scanned: Scanned { bytes: 0, records: 0 },
             failure: None,
@@ -256,6 +281,7 @@ impl<'a> Run<'a> {
             kept: &report.kept,
             not_taken: &report.not_taken,
             starts_as: report.starts_as.map(starts_as),
+            wal_kept: report.wal_kept.as_ref().map(WalKeptObject::of),
             space: report.space.iter().map(SpaceObject::of).collect(),
             wal_scanned: Scanned { bytes: report.wal_bytes_scanned, records: report.wal_records_scanned },
             ..Run::empty(outcome, report.started, report.finished)
@@ -273,6 +299,7 @@ impl ReplayStartObject {
             wal_bytes: chosen.wal_bytes,
             more_bytes: chosen.more_bytes,
             estimated_seconds: chosen.seconds(),
+            admits_sessions: chosen.admits_sessions,
         }
     }
 }
@@ -333,7 +360,7 @@ mod tests {
             r#""divergence":{"lsn":"1/69025000","timeline":13},"#,
             r#""checkpoint":{"lsn":"1/69024B90","redo":"1/69024B58","timeline":13},"#,
             r#""replay_start":{"redo":"1/69024B58","timeline":13,"is_newest":false,"#,
-            r#""wal_bytes":16778808,"more_bytes":0,"estimated_seconds":0.33557616},"#,
+            r#""wal_bytes":16778808,"more_bytes":0,"estimated_seconds":0.33557616,"admits_sessions":true},"#,
             r#""min_recovery_point":{"lsn":"1/6A025190","timeline":14},"#,
             r#""wal":{"start":"1/69024B58","start_file":"0000000D0000000100000069","#,
             r#""end":"1/6A025190","end_file":"0000000E000000010000006A"},"#,
@@ -342,6 +369,7 @@ mod tests {
             r#""bytes":{"copied":1234567,"wal":50331648,"extended":8192,"changed":8192000,"#,
             r#""to_fetch":59766407,"fetched":59766407,"source_total":600000000},"#,
             r#""kept":["log","pg_hba.conf","postgresql.conf"],"not_taken":["standby.signal"],"starts_as":"primary","#,
+            r#""wal_kept":{"by":"nothing","slot":"s","command":"SELECT 1"},"#,
             r#""space":[{"directory":"/data","needed":58368000,"available":101376000}],"#,
             r#""wal_scanned":{"bytes":16777216,"records":4321}}"#,
             "\n"
@@ -355,7 +383,7 @@ mod tests {
         let report = Report::new(report().started, report().finished);
         let nothing = concat!(
             r#""stages":[],"sides":null,"divergence":null,"checkpoint":null,"replay_start":null,"min_recovery_point":null,"wal":null,"#,
-            r#""files":null,"bytes":null,"kept":[],"not_taken":[],"starts_as":null,"space":[],"wal_scanned":{"bytes":0,"records":0}"#
+            r#""files":null,"bytes":null,"kept":[],"not_taken":[],"starts_as":null,"wal_kept":null,"space":[],"wal_scanned":{"bytes":0,"records":0}"#
         );
         assert!(of_outcome(&Outcome::NotNeeded(report.clone())).ends_with(&format!("{nothing}}}\n")));
 

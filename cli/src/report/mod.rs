@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use kbrecover_rewind::{Outcome, PlanSummary, Report, Side, SpaceNeed, StartsAs, WalSpan};
+use kbrecover_rewind::{Outcome, PlanSummary, Report, Side, SpaceNeed, StartsAs, WalKept, WalSpan};
 
 use crate::persona::{Narration, times};
 
@@ -83,6 +83,21 @@ pub(crate) fn start_warning(outcome: &Outcome, narration: Narration) -> Option<&
         ),
         _ => None,
     }
+}
+
+/// A hint if the source may remove WAL before the target has streamed it: how to keep it. Managers make slots themselves.
+pub(crate) fn wal_hint(outcome: &Outcome, narration: Narration) -> Option<String> {
+    let Some(WalKept::Nothing { command, slot, is_named }) = &outcome.report().wal_kept else { return None };
+    if narration != Narration::Kbrecover {
+        return None;
+    }
+    let setting = match is_named {
+        true => String::new(),
+        false => format!(", and set primary_slot_name = '{slot}' on the target"),
+    };
+    Some(format!(
+        "The source may remove WAL before the target has streamed it. To keep it, run on the source: {command};{setting}"
+    ))
 }
 
 /// One side: place, role, timeline, and what is known of its end.
@@ -267,6 +282,20 @@ mod tests {
         }
         assert_eq!(warning(Some(StartsAs::Standby), Narration::Kbrecover), None);
         assert_eq!(warning(None, Narration::Kbrecover), None);
+    }
+
+    #[test]
+    fn a_hint_tells_how_to_keep_wal() {
+        let hint = |narration| wal_hint(&Outcome::Rewound(report()), narration);
+        assert_eq!(
+            hint(Narration::Kbrecover).unwrap(),
+            "The source may remove WAL before the target has streamed it. To keep it, run on the source: SELECT 1;, and set \
+             primary_slot_name = 's' on the target"
+        );
+        assert_eq!((hint(Narration::PgRewind), hint(Narration::SysRewind)), (None, None));
+        let mut kept = report();
+        kept.wal_kept = Some(WalKept::Archive);
+        assert_eq!(wal_hint(&Outcome::Rewound(kept), Narration::Kbrecover), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kbrecover_rewind::{
     BothSides, CheckpointAt, Divergence, PlanSummary, ReplayEstimate, ReplayStart, Report, Role, Side,
-    SpaceNeed, StageTime, StartsAs, WalSpan,
+    SpaceNeed, StageTime, StartsAs, WalKept, WalSpan,
 };
 use walparse::{Lsn, TimelineId};
 
@@ -35,6 +35,8 @@ pub(super) fn report() -> Report {
     report.kept = ["log", "pg_hba.conf", "postgresql.conf"].map(str::to_owned).to_vec();
     report.not_taken = vec!["standby.signal".to_owned()];
     report.starts_as = Some(StartsAs::Primary);
+    report.wal_kept =
+        Some(WalKept::Nothing { command: "SELECT 1".to_owned(), slot: "s".to_owned(), is_named: false });
     report.space =
         vec![SpaceNeed { directory: "/data".into(), needed: 57_000 << 10, available: 99_000 << 10 }];
     report.bytes_fetched = 59_766_407;

@@ -1,9 +1,12 @@
-//! The state of a data directory, as text and as one JSON object.
+//! The state of a data directory, and how far replay has come on it, as text and as one JSON object.
 
-use kbrecover_rewind::{Condition, StartsAs, Status, UnfinishedRewind};
+use std::time::Duration;
+
+use kbrecover_rewind::{Condition, ReplayProgress, StartsAs, Status, UnfinishedRewind, WaitEnd, Waited};
 use serde::Serialize;
 use walparse::Lsn;
 
+use super::seconds_of;
 use crate::failure::{Failed, chain};
 
 /// The state as text: a headline, what to do next, and details.
@@ -11,6 +14,83 @@ pub(crate) fn text(status: &Status) -> String {
     let mut lines = vec![format!("\"{}\": {}", status.directory.display(), headline(status))];
     lines.extend(advice(status).map(|advice| format!("  {advice}")));
     lines.push(String::new());
+    lines.extend(details(status));
+    lines.join("\n") + "\n"
+}
+
+/// The result of a wait as text: the same, and how the wait has ended.
+pub(crate) fn text_of_wait(waited: &Waited) -> String {
+    let Waited { end, progress, status, .. } = waited;
+    let mut lines = vec![
+        format!("\"{}\": {}", status.directory.display(), headline(status)),
+        format!("  {}", verdict(*end)),
+        String::new(),
+    ];
+    let mut field = |name: &str, value: String| lines.push(format!("{name:<24}{value}"));
+    if let Some(replayed) = progress.position.replayed {
+        let accuracy = if progress.position.by_session { "" } else { " or later, in the same WAL segment" };
+        field("replayed up to", format!("{replayed}{accuracy}"));
+    }
+    if let Some(received) = progress.position.received {
+        field("received up to", received.to_string());
+    }
+    if let Some(goal) = progress.goal {
+        field("to be replayed up to", goal.to_string());
+    }
+    field("waited", seconds_text(progress.waited));
+    lines.extend(details(status));
+    lines.join("\n") + "\n"
+}
+
+/// How a wait has ended.
+fn verdict(end: WaitEnd) -> &'static str {
+    match end {
+        WaitEnd::Streams => "The standby streams.",
+        WaitEnd::TimedOut => "The standby does not stream yet.",
+        WaitEnd::NoServer => "No server is running on it. See the server's log if it was started.",
+        WaitEnd::NotStandby => "The server is not a standby.",
+        _ => "Unknown.",
+    }
+}
+
+/// How far replay has come, on one line.
+pub(crate) fn progress_line(progress: &ReplayProgress) -> String {
+    let position = &progress.position;
+    let Some(replayed) = position.replayed else {
+        return match position.is_streaming {
+            true => "streaming; the position of replay is not known".to_owned(),
+            false => "waiting for the server; the position of replay is not known yet".to_owned(),
+        };
+    };
+    let about = if position.by_session { "" } else { "about " };
+    let mut line = format!("replayed up to {about}{replayed}");
+    if let Some(goal) = progress.goal {
+        line += &format!(" of {goal}");
+    }
+    if let Some(rate) = progress.bytes_per_second {
+        line += &format!(", {:.1} MB/s", rate / 1e6);
+    }
+    if let Some(left) = progress.time_left().filter(|left| !left.is_zero()) {
+        line += &format!(", about {} left", seconds_text(left));
+    }
+    if !position.is_streaming {
+        line += ", not streaming yet";
+    }
+    line
+}
+
+/// `75 s`, `12 min`, `3 h 5 min`.
+fn seconds_text(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..=99 => format!("{seconds} s"),
+        seconds @ 100..=5999 => format!("{} min", seconds.div_ceil(60)),
+        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// The details of a state, a line for each.
+fn details(status: &Status) -> Vec<String> {
+    let mut lines = Vec::new();
     let control = &status.control;
     let mut field = |name: &str, value: String| lines.push(format!("{name:<24}{value}"));
     if let Some(unfinished) = &status.unfinished {
@@ -39,7 +119,7 @@ pub(crate) fn text(status: &Status) -> String {
             format!("{} is stale: its server is not running", status.control.version().names().lock_file),
         );
     }
-    lines.join("\n") + "\n"
+    lines
 }
 
 fn headline(status: &Status) -> String {
@@ -118,6 +198,45 @@ struct Object<'a> {
     stale_lock_file: bool,
     rewind: Option<RewindObject<'a>>,
     journal_error: Option<String>,
+    /// Only with `--wait`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wait: Option<WaitObject>,
+}
+
+#[derive(Serialize)]
+struct WaitObject {
+    result: &'static str,
+    seconds: f64,
+    replayed: Option<String>,
+    received: Option<String>,
+    target: Option<String>,
+    streaming: bool,
+    positions_from: &'static str,
+    bytes_per_second: Option<f64>,
+    seconds_left: Option<f64>,
+}
+
+impl WaitObject {
+    fn of(waited: &Waited) -> WaitObject {
+        let ReplayProgress { position, goal, bytes_per_second, .. } = waited.progress;
+        WaitObject {
+            result: match waited.end {
+                WaitEnd::Streams => "streams",
+                WaitEnd::TimedOut => "timed_out",
+                WaitEnd::NoServer => "no_server",
+                WaitEnd::NotStandby => "no_standby",
+                _ => "unknown",
+            },
+            seconds: seconds_of(waited.progress.waited),
+            replayed: position.replayed.map(|lsn| lsn.to_string()),
+            received: position.received.map(|lsn| lsn.to_string()),
+            target: goal.map(|lsn| lsn.to_string()),
+            streaming: position.is_streaming,
+            positions_from: if position.by_session { "session" } else { "process_titles" },
+            bytes_per_second,
+            seconds_left: waited.progress.time_left().map(seconds_of),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -137,8 +256,18 @@ pub(crate) fn json(status: &Status) -> String {
     serde_json::to_string(&object(status)).unwrap_or_default() + "\n"
 }
 
+/// The same with the result of a wait.
+pub(crate) fn json_of_wait(waited: &Waited) -> String {
+    let object = Object { wait: Some(WaitObject::of(waited)), ..whole_object(&waited.status) };
+    serde_json::to_string(&object).unwrap_or_default() + "\n"
+}
+
 /// The JSON object, to be part of another one.
 pub(crate) fn object(status: &Status) -> impl Serialize {
+    whole_object(status)
+}
+
+fn whole_object(status: &Status) -> Object<'_> {
     let control = &status.control;
     let min_recovery_point = control.min_recovery_point();
     Object {
@@ -175,6 +304,7 @@ pub(crate) fn object(status: &Status) -> impl Serialize {
             relations_left: rewind.relations,
         }),
         journal_error: status.journal_problem.as_ref().map(|problem| chain(problem)),
+        wait: None,
     }
 }
 
@@ -189,4 +319,38 @@ struct FailureObject<'a> {
 pub(crate) fn json_of_failure(failed: &Failed) -> String {
     let object = FailureObject { state: "unknown", error: &failed.message, hint: failed.hint.as_deref() };
     serde_json::to_string(&object).unwrap_or_default() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_told_on_one_line() {
+        let mut progress = ReplayProgress::default();
+        assert_eq!(
+            progress_line(&progress),
+            "waiting for the server; the position of replay is not known yet"
+        );
+        progress.position.replayed = Some(Lsn(0x4FC3_1D80));
+        assert_eq!(progress_line(&progress), "replayed up to about 0/4FC31D80, not streaming yet");
+        progress.position.by_session = true;
+        progress.goal = Some(Lsn(0x8AE7_5AB8));
+        progress.bytes_per_second = Some(94_200_000.0);
+        assert_eq!(
+            progress_line(&progress),
+            "replayed up to 0/4FC31D80 of 0/8AE75AB8, 94.2 MB/s, about 10 s left, not streaming yet"
+        );
+        (progress.position.replayed, progress.position.is_streaming) = (progress.goal, true);
+        assert_eq!(progress_line(&progress), "replayed up to 0/8AE75AB8 of 0/8AE75AB8, 94.2 MB/s");
+        progress.position.replayed = None;
+        assert_eq!(progress_line(&progress), "streaming; the position of replay is not known");
+    }
+
+    #[test]
+    fn times_are_short() {
+        let text = |seconds| seconds_text(Duration::from_secs(seconds));
+        assert_eq!([text(0), text(99), text(100), text(5999)], ["0 s", "99 s", "2 min", "100 min"]);
+        assert_eq!(text(11_100), "3 h 5 min");
+    }
 }

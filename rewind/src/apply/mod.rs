@@ -13,6 +13,7 @@ mod prepared;
 mod following;
 pub(crate) mod recovery_conf;
 pub(crate) mod startup_warnings;
+pub(crate) mod wal_kept;
 pub(crate) mod error;
 
 use crate::apply::copy::{Transfer, copy_data, create_entries};

@@ -10,5 +10,6 @@ pub(crate) mod label;
 pub(crate) mod flavor;
 pub(crate) mod server;
 pub(crate) mod starts_as;
+pub(crate) mod running;
 mod process;
 pub mod config;

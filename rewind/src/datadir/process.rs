@@ -42,6 +42,21 @@ pub(super) fn may_be_server(pid: u32, root: &Path, names: &Names) -> bool {
     }
 }
 
+/// The processes that a server has started.
+pub(super) fn children(server: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| parent_of(*pid) == Some(server)).collect()
+}
+
+/// The arguments of a process; none if it has ended, or cannot be seen. A process of a server overwrites those of `postgres`
+/// with its title, and the rest with NULs. They are the first ones, unless the program was started by the dynamic linker.
+pub(super) fn arguments(pid: u32) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let parts = bytes.split(|byte| *byte == 0).filter(|part| !part.is_empty());
+    parts.map(|part| String::from_utf8_lossy(part).trim_end().to_owned()).collect()
+}
+
 /// Whether /proc shows processes.
 fn has_proc() -> bool {
     fs::read_link("/proc/self").is_ok()

@@ -9,6 +9,7 @@ use walparse::{ControlError, ControlFile, Flavor, Names};
 use crate::datadir::data_path::DataPath;
 use crate::datadir::label::BackupLabel;
 use crate::datadir::process;
+use crate::datadir::running::{LockFileLines, ServerState};
 use crate::stop::StopFlag;
 
 /// Why a data directory cannot be used.
@@ -183,16 +184,12 @@ pub(crate) fn check_has_stopped(
     }
 }
 
-/// Whether a server is shutting down. From version 10 on, line 8 of the lock file says so (`LOCK_FILE_LINE_PM_STATUS` in
-/// pidfile.h).
+/// Whether a server is shutting down, as its lock file says from version 10 on.
 fn is_stopping(root: &Path, names: &Names) -> bool {
-    match std::fs::read(root.join(names.lock_file)) {
-        // Read as bytes: the path in line 2 may be in any encoding.
-        Ok(bytes) => bytes
-            .split(|byte| *byte == b'\n')
-            .nth(7)
-            .is_some_and(|status| status.trim_ascii_end() == b"stopping"),
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    match LockFileLines::read(root, names) {
+        Ok(Some(lines)) => lines.state == Some(ServerState::Stopping),
+        Ok(None) => true,
+        Err(_) => false,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::apply::archive_ready::{self, ArchiveCommand, ArchiveReadyError};
 use crate::apply::error::ApplyError;
 use crate::apply::mark::{journal, mark};
 use crate::apply::save_diverged::Saving;
+use crate::apply::wal_kept::wal_kept;
 use crate::apply::{apply, recovery_conf, startup_warnings};
 use crate::clock::Clock;
 use crate::datadir::label::BackupLabel;
@@ -146,7 +147,10 @@ impl Run<'_> {
                 let control = &planned.facts.clusters.source;
                 startup_warnings::warn(options, target.root(), control, source);
                 let starts_as = starts_as(target.root(), control.version()).ok();
-                Ok(Outcome::Rewound(Report { space, starts_as, ..report }))
+                let replay = report.replay.as_ref();
+                let wal_kept =
+                    replay.and_then(|replay| wal_kept(options, target.root(), control, source, replay));
+                Ok(Outcome::Rewound(Report { space, starts_as, wal_kept, ..report }))
             }
             Err(error) => {
                 // A running server is reported first, whatever else failed: it must be stopped.

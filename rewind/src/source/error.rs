@@ -95,6 +95,14 @@ pub enum SourceError {
         /// The functions, with argument types.
         functions: Vec<String>,
     },
+    /// The role may not request a checkpoint ([`Options::checkpoint_source`](crate::Options::checkpoint_source)).
+    #[error("role \"{role}\" may not request a checkpoint of the source server")]
+    MayNotCheckpoint {
+        /// The role of the connection.
+        role: String,
+        /// Whether it can be allowed by granting it `pg_checkpoint` (from 15 on).
+        can_be_granted: bool,
+    },
     /// The run was asked to stop by its [`StopFlag`](crate::StopFlag).
     #[error("the run was asked to stop")]
     Stopped,
@@ -264,6 +272,15 @@ impl SourceError {
             SourceError::Privileges { role, database, functions } => {
                 return Some(grants(role, database, functions));
             }
+            SourceError::MayNotCheckpoint { role, can_be_granted: true } => {
+                return Some(format!(
+                    "As a superuser, run on the primary: GRANT pg_checkpoint TO {}; or run CHECKPOINT on the source, and then this command without --checkpoint-source.",
+                    identifier(role)
+                ));
+            }
+            SourceError::MayNotCheckpoint { .. } => {
+                "Only a superuser may. Run CHECKPOINT on the source as a superuser, and then this command without --checkpoint-source."
+            }
             SourceError::Silent { .. } => {
                 "Check the load of the source server and the network connection to it."
             }
@@ -304,7 +321,7 @@ impl SourceError {
 
 impl SourceError {
     /// Whether the same request may succeed shortly, on another connection.
-    pub(super) fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             SourceError::Connect { source, .. } | SourceError::Query { source, .. } => source.is_transient(),
             // SessionAttributes: the server may be about to be promoted.
@@ -336,7 +353,7 @@ impl SourceError {
     }
 
     /// The message and its causes, in one line.
-    pub(super) fn with_reasons(&self) -> String {
+    pub(crate) fn with_reasons(&self) -> String {
         let mut text = self.to_string();
         let mut next = std::error::Error::source(self);
         while let Some(error) = next {

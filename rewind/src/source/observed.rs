@@ -76,9 +76,24 @@ impl Source for ObservedSource {
         self.source.may_replicate()
     }
 
+    fn check_may_checkpoint(&self) -> Result<(), SourceError> {
+        self.announce("privilege")?;
+        self.source.check_may_checkpoint()
+    }
+
+    fn checkpoint(&self) -> Result<(), SourceError> {
+        self.announce("checkpoint")?;
+        self.source.checkpoint()
+    }
+
     fn replication_slot(&self, name: &str) -> Result<Option<SlotState>, SourceError> {
         self.announce("replication slot")?;
         self.source.replication_slot(name)
+    }
+
+    fn kept_wal(&self) -> Result<Option<u64>, SourceError> {
+        self.announce("kept WAL")?;
+        self.source.kept_wal()
     }
 
     fn try_replication_login(&self) -> Result<(), SourceError> {

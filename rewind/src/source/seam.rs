@@ -56,11 +56,38 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
+    /// Whether the role of the connection may request a checkpoint: it is a superuser or, from 15 on, has the privileges of
+    /// `pg_checkpoint`.
+    ///
+    /// # Errors
+    /// [`SourceError::MayNotCheckpoint`] if it may not; the connection was lost.
+    fn check_may_checkpoint(&self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    /// Requests a checkpoint, and waits until it is complete; a standby makes a restartpoint. Does nothing for a data
+    /// directory.
+    ///
+    /// # Errors
+    /// The server refuses it; the connection was lost.
+    fn checkpoint(&self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
     /// The state of the replication slot of this name; `None` if this cannot be determined, as for a data directory.
     ///
     /// # Errors
     /// The connection was lost.
     fn replication_slot(&self, _name: &str) -> Result<Option<SlotState>, SourceError> {
+        Ok(None)
+    }
+
+    /// The bytes of WAL that the server keeps for standbys without a slot (`wal_keep_size`; up to 12 `wal_keep_segments`);
+    /// `None` if this cannot be determined, as for a data directory.
+    ///
+    /// # Errors
+    /// The connection was lost.
+    fn kept_wal(&self) -> Result<Option<u64>, SourceError> {
         Ok(None)
     }
 
@@ -144,6 +171,8 @@ pub enum SlotState {
     Physical {
         /// Whether another standby uses it at present.
         is_active: bool,
+        /// From where on it keeps WAL; `None` if it keeps none.
+        restart_lsn: Option<Lsn>,
     },
     /// A logical slot, which a standby cannot use.
     Logical,

@@ -118,10 +118,11 @@ fn check<'a>(input: Input<'a>, journal: Option<&Journal>) -> Result<Checked<'a>,
         None => target_control(target.root(), input.flavor)?,
     };
     // Before anything else is read of the source: replay starts at the checkpoint that it has now.
-    let clusters = Clusters { source: source.control_file()?, target: ours, label };
+    let mut clusters = Clusters { source: source.control_file()?, target: ours, label };
     preflight::check_compatible(&clusters)?;
     preflight::check_source(source, &clusters.source)?;
     preflight::check_replication(options, source)?;
+    preflight::checkpoint_source(options, source, &mut clusters)?;
     let state = clusters.target.state();
     if matches!(options.unclean_target, UncleanTarget::Refuse) && !state.is_clean() && label.is_none() {
         return Err(PreflightError::TargetNotClean { state }.into());

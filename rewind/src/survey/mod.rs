@@ -143,6 +143,7 @@ fn check_sides(input: Input<'_>) -> Result<Checked<'_>, SurveyError> {
     preflight::check_hints(&clusters)?;
     preflight::check_source(source, &clusters.source)?;
     preflight::check_replication(options, source)?;
+    preflight::checkpoint_source(options, source, &mut clusters)?;
     let source_history = source_history(source, &clusters.source)?;
     target_side::settle_unclean(options, target, &mut clusters, source)?;
     let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;

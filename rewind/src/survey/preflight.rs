@@ -11,7 +11,7 @@ use crate::datadir::label::BackupLabel;
 use crate::datadir::server::{
     DataDirectoryError, LockFile, backup_label, check_data_directory, check_has_stopped,
 };
-use crate::options::{Options, RecoveryConf, ReplicationLogin};
+use crate::options::{Mode, Options, RecoveryConf, ReplicationLogin};
 use crate::plan::Clusters;
 use crate::source::{Source, SourceError, WalPosition};
 use crate::stop::StopFlag;
@@ -248,6 +248,45 @@ pub(crate) fn check_replication(options: &Options, source: &dyn Source) -> Resul
         ),
         ReplicationLogin::Warn => {}
     }
+    Ok(())
+}
+
+/// If the options ask for it: lets a running source make a checkpoint, at which replay can then start, and reads its control
+/// file anew.
+///
+/// # Errors
+/// The role may not request it, the server refuses it, or the connection was lost.
+pub(crate) fn checkpoint_source(
+    options: &Options,
+    source: &dyn Source,
+    clusters: &mut Clusters,
+) -> Result<(), PreflightError> {
+    if !options.checkpoint_source {
+        return Ok(());
+    }
+    let is_standby = match source.position()? {
+        WalPosition::Stopped => {
+            tracing::info!("no checkpoint is requested: a stopped source has made one when it was shut down");
+            return Ok(());
+        }
+        position => matches!(position, WalPosition::Standby { .. }),
+    };
+    source.check_may_checkpoint()?;
+    if options.mode != Mode::Rewind {
+        tracing::info!(
+            "no checkpoint is requested from the source, because nothing is to be changed: the plan is that without it"
+        );
+        return Ok(());
+    }
+    if is_standby {
+        tracing::info!(
+            "requesting a restartpoint from the source, which is a standby: replay can start at the last checkpoint of its primary that it has replayed"
+        );
+    } else {
+        tracing::info!("requesting a checkpoint from the source");
+    }
+    source.checkpoint()?;
+    clusters.source = source.control_file()?;
     Ok(())
 }
 

@@ -10,7 +10,10 @@
 use std::collections::BTreeSet;
 
 use walparse::scan::ScanError;
-use walparse::{ControlFile, FileChanges, FileEvent, Lsn, PageMap, TimelineHistory, WalFault};
+use walparse::{
+    ControlFile, FileChanges, FileEvent, FileEventKind, Lsn, PageMap, RunningTransactions, TimelineHistory,
+    WalFault,
+};
 
 use crate::datadir::config::Configuration;
 use crate::datadir::inventory::Inventory;
@@ -108,11 +111,14 @@ pub(super) fn choose(
         content::check_hints(histories.clusters, &since, own_setting(input, histories.clusters))?;
     }
 
+    let estimate = |start: Lsn, more_bytes: u64| ReplayEstimate {
+        admits_sessions: RunningTransactions::are_known_after(running_from(&since, start)),
+        ..ReplayEstimate::new(start, wal.available(), more_bytes)
+    };
     let newest_estimate = theirs.newest.map(|newest| {
-        let more = changed.bytes_missing(&theirs.page_map, histories.target_files, target);
-        ReplayEstimate::new(newest.redo, wal.available(), more)
+        estimate(newest.redo, changed.bytes_missing(&theirs.page_map, histories.target_files, target))
     });
-    let common_estimate = ReplayEstimate::new(common.redo, wal.available(), 0);
+    let common_estimate = estimate(common.redo, 0);
     let newest_estimate = newest_estimate.or(histories.are_compared.then_some(common_estimate));
     let mut choice = ReplayStart::new(common, common_estimate, newest_estimate);
     let rules = Rules { histories, since: &since, wal: &wal };
@@ -129,6 +135,7 @@ pub(super) fn choose(
     }
     changed.add_whole_files(&since.whole_files(is_later), histories.target_files, target);
     input.progress.event(&Event::ReplayStart(choice));
+    warn_of_open_transactions(&choice);
     let copies = since.copies_from(choice.checkpoint.redo).cloned().collect();
     let own_start = if is_later || histories.are_compared {
         wal.own_checkpoint(choice.checkpoint)?
@@ -136,6 +143,28 @@ pub(super) fn choose(
         histories.own_start
     };
     Ok(Replay { start: choice, own_start, copies })
+}
+
+/// The records of running transactions that replay goes through if it starts at `start`.
+fn running_from(since: &Since<'_>, start: Lsn) -> impl Iterator<Item = RunningTransactions> {
+    since.replayed_from(start).filter_map(|event| match event.kind {
+        FileEventKind::RunningTransactions(running) => Some(running),
+        _ => None,
+    })
+}
+
+/// Warns if a server on the rewound target will stream without admitting sessions.
+fn warn_of_open_transactions(choice: &ReplayStart) {
+    if choice.chosen().admits_sessions {
+        return;
+    }
+    let otherwise = match choice.is_newest() && choice.common.admits_sessions {
+        true => "; with --replay-from common it would admit them as soon as it is consistent",
+        false => "",
+    };
+    tracing::warn!(
+        "transactions with more than 64 subtransactions are open on the source: a server on the target will stream, but admit no session until they have ended and the source's next checkpoint has been replayed{otherwise}"
+    );
 }
 
 /// The last common checkpoint, or the source's last one if that is older. The files of a standby, or of a server that
@@ -237,7 +266,10 @@ impl Rules<'_> {
             ReplayFrom::Newest => true,
             ReplayFrom::Common => false,
             ReplayFrom::Auto => {
-                let is_worth_it = newest.redo.0 - common.0 >= WORTH_A_LATER_START && is_sooner(estimates);
+                let admits = |estimate: ReplayEstimate| estimate.admits_sessions;
+                let is_worth_it = newest.redo.0 - common.0 >= WORTH_A_LATER_START
+                    && is_sooner(estimates)
+                    && (estimates.newest.is_some_and(admits) || !admits(estimates.common));
                 // Replay would copy the files as they are now.
                 let copies_before = || self.since.copies_from(common).any(|event| event.lsn < newest.redo);
                 is_worth_it || copies_before() || self.check(common).is_err()

@@ -32,10 +32,11 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     let searched_since = Timestamp::now();
     let journal = Journal::read(target.root(), input.flavor)?;
     tracing::info!("resuming the rewind begun at {} from {}", journal.begun, journal.source);
-    let clusters = Clusters { source: source.control_file()?, target: journal.control.clone(), label };
+    let mut clusters = Clusters { source: source.control_file()?, target: journal.control.clone(), label };
     preflight::check_compatible(&clusters)?;
     preflight::check_source(source, &clusters.source)?;
     preflight::check_replication(options, source)?;
+    preflight::checkpoint_source(options, source, &mut clusters)?;
     let source_history = source_history(source, &clusters.source)?;
     let history = TimelineHistory::parse(journal.timeline, &journal.history)
         .map_err(|source| WalError::History { side: "target", source })?;

@@ -50,7 +50,8 @@ impl Fold {
             }
         }
         fold.timelines.0 = reader.timeline();
-        while fold.end.is_none() && fold.next < stop && !request.is_past_end(fold.next) {
+        let stop_reading = stop.min(request.known_end());
+        while fold.end.is_none() && fold.next < stop_reading {
             match reader.read()? {
                 Err(end) => fold.end = Some(end),
                 // If the segment ends with a torn record, the next record starts in a later segment.

@@ -1,6 +1,7 @@
 //! What a scan is asked.
 
 use crate::lsn::Lsn;
+use crate::reader::before_page_header;
 use crate::version::WalGeometry;
 
 /// What to scan.
@@ -58,9 +59,13 @@ impl ScanRequest {
         ScanRequest { rebuilt, ..self }
     }
 
-    /// Whether a record at `lsn` would lie beyond the known end of the WAL.
-    pub(crate) fn is_past_end(&self, lsn: Lsn) -> bool {
-        self.end == EndOfWal::Known && lsn >= self.required_end
+    /// The end of the last record of WAL whose end is known; the largest position if it is not. The known end may be given as
+    /// the end of a page header.
+    pub(super) fn known_end(&self) -> Lsn {
+        match self.end {
+            EndOfWal::Known => before_page_header(self.required_end, &self.geometry),
+            _ => Lsn(u64::MAX),
+        }
     }
 }
 

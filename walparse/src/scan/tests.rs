@@ -297,6 +297,29 @@ fn the_common_checkpoint_is_before_the_fork_and_not_after_the_newest_one() {
     assert_eq!(find(checkpoints[5], checkpoints[1]), checkpoints[1]);
 }
 
+/// A record that starts right after a page header follows one that ends at the page boundary: the two positions mean the same.
+#[test]
+fn a_record_at_the_known_end_is_not_read_even_behind_a_page_header() {
+    let mut found = 0;
+    for length in (6000..9000).step_by(8) {
+        let mut wal = WalBuilder::new(geometry());
+        let start = wal.append(&touch(1, 0, length));
+        let last = wal.append(&touch(1, 1, 100));
+        let end = wal.append(&touch(1, 2, 100));
+        wal.append(&touch(1, 3, 100));
+        let request = ScanRequest { required_end: end, end: EndOfWal::Known, ..request() };
+        let stretch = scan_stretch(&wal, &request, start, &quiet).unwrap();
+        let expected = (2, last, BTreeSet::from([(1, 0), (1, 1)]));
+        assert_eq!(
+            (stretch.records, stretch.last_record, blocks(&stretch.page_map)),
+            expected,
+            "{length}: {end}"
+        );
+        found += u32::from(end.0 % u64::from(geometry().wal_block_size) == 24);
+    }
+    assert!(found > 0, "no record starts right after a page header");
+}
+
 #[test]
 fn valid_wal_after_a_damaged_record_is_an_error_only_after_a_crash() {
     let (mut wal, checkpoints) = long_wal();

@@ -84,6 +84,10 @@ fn effect_text(effect: &Effect, header: &RecordHeader, version: Version, zone: &
         Effect::RestorePoint { name, .. } => name.clone(),
         Effect::OverwriteContrecord { torn, time: at } => format!("lsn {torn}; time {}", time(at)),
         Effect::FullPageWrites { are_on } => are_on.to_string(),
+        Effect::RunningTransactions(running) => {
+            let overflowed = if running.is_overflowed { "; subxid overflowed" } else { "" };
+            format!("nextXid {} oldestRunningXid {}{overflowed}", running.next_xid, running.oldest_xid)
+        }
         Effect::LogicalDecoding { is_enabled } => is_enabled.to_string(),
         Effect::ParameterChange { wal_level, wal_log_hints } => {
             format!(
@@ -245,6 +249,12 @@ fn effect_json(effect: &Effect, version: Version) -> Value {
             json!({"kind": "overwrite_contrecord", "torn": torn.to_string(), "time": time(at)})
         }
         Effect::FullPageWrites { are_on } => json!({"kind": "full_page_writes", "are_on": are_on}),
+        Effect::RunningTransactions(running) => json!({
+            "kind": "running_transactions",
+            "subtransactions_overflowed": running.is_overflowed,
+            "next_xid": running.next_xid,
+            "oldest_xid": running.oldest_xid,
+        }),
         Effect::LogicalDecoding { is_enabled } => {
             json!({"kind": "logical_decoding", "is_enabled": is_enabled})
         }

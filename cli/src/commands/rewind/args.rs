@@ -150,6 +150,11 @@ pub(crate) struct RewindArgs {
     )]
     pub(crate) compare_data: CompareDataChoice,
 
+    /// Request a checkpoint from --source-server first, so that replay can start there (the role must be a superuser or, from
+    /// 15 on, a member of pg_checkpoint; with --dry-run or --check only that is checked)
+    #[arg(long, overrides_with = "checkpoint_source", help_heading = "Behavior")]
+    pub(crate) checkpoint_source: bool,
+
     /// Copy every block that the target changed, even those that replay restores
     #[arg(long, overrides_with = "copy_all_changed", help_heading = "Behavior")]
     pub(crate) copy_all_changed: bool,

@@ -51,6 +51,9 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
                 (Format::Text, _) => None,
             };
             screen::to_stdout(&result.unwrap_or_default());
+            if let Some(hint) = report::wal_hint(&outcome, persona.narration) {
+                screen.message(Kind::Hint, &hint);
+            }
             if let Some(warning) = report::start_warning(&outcome, persona.narration) {
                 screen.message(Kind::Warning, warning);
             }
@@ -145,6 +148,7 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         ReplayFromChoice::Newest => ReplayFrom::Newest,
     };
     options.compare_data = args.compare_data.into();
+    options.checkpoint_source = args.checkpoint_source;
     options.rebuilt_blocks = if args.copy_all_changed { RebuiltBlocks::Copy } else { RebuiltBlocks::Leave };
     options.sync = match args.sync_method {
         _ if args.no_sync => SyncChoice::Off,
@@ -206,7 +210,7 @@ mod tests {
         assert_eq!((plain.mode, plain.recovery_conf), (Mode::Rewind, RecoveryConf::Leave));
         assert_eq!((plain.sync, plain.jobs), (SyncChoice::Fsync, None));
         assert_eq!(plain.retry_timeout, Duration::from_secs(60));
-        assert_eq!(plain.rebuilt_blocks, RebuiltBlocks::Leave);
+        assert_eq!((plain.rebuilt_blocks, plain.checkpoint_source), (RebuiltBlocks::Leave, false));
         assert_eq!((plain.delta, plain.max_rate), (Delta::Auto, None));
         assert_eq!(plain.missing_wal.restore_command, RestoreCommand::Off);
         assert_eq!(
@@ -219,7 +223,7 @@ mod tests {
 
         let all = of(
             "-D /d --source-server host=a -n -R -c -N -j 3 --retry-timeout 5 --config-file /c --wal-dir /w --ensure-shutdown --keep none \
-             --ignore-free-space --copy-all-changed",
+             --ignore-free-space --copy-all-changed --checkpoint-source",
         )
         .unwrap();
         assert_eq!(
@@ -230,7 +234,7 @@ mod tests {
         assert_eq!(all.missing_wal.restore_command, RestoreCommand::FromTarget);
         assert_eq!(all.space, SpaceCheck::Ignore);
         assert_eq!(all.keep, KeepRules::none());
-        assert_eq!(all.rebuilt_blocks, RebuiltBlocks::Copy);
+        assert_eq!((all.rebuilt_blocks, all.checkpoint_source), (RebuiltBlocks::Copy, true));
         assert_eq!(all.missing_wal.directories, [Path::new("/w")]);
         assert_eq!(all.config_file.as_deref(), Some(Path::new("/c")));
         assert_eq!(all.retry_timeout, Duration::from_secs(5));

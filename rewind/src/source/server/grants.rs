@@ -1,6 +1,6 @@
 //! The privileges that a role needs to be used for a rewind.
 
-use super::sql::{Dialect, GRANTABLE};
+use super::sql::{CHECKPOINT_ROLE, Dialect, GRANTABLE};
 
 /// SQL that creates `role`, unless it exists, and grants it the privileges that a rewind needs on a source server of
 /// this `server_version_num`. A superuser runs it in the database that the connection string names.
@@ -37,10 +37,14 @@ pub fn grants(version: u32, role: &str) -> String {
     text += "-- For pg_rewind, which is not needed here, one more:\n";
     text += &format!("-- {}", grant("pg_catalog.pg_read_binary_file(text)", role).replace('\n', " "));
     text.truncate(text.trim_end().len());
-    text + &format!(
-        "\n-- For a standby that is to stream as this role (-R):\n-- ALTER ROLE {} REPLICATION;\n",
-        name.replace('\n', " ")
-    )
+    let name = name.replace('\n', " ");
+    text += &format!(
+        "\n-- For a standby that is to stream as this role (-R):\n-- ALTER ROLE {name} REPLICATION;\n"
+    );
+    if version >= CHECKPOINT_ROLE {
+        text += &format!("-- For --checkpoint-source:\n-- GRANT pg_checkpoint TO {name};\n");
+    }
+    text
 }
 
 /// One GRANT statement, ending with a newline.

@@ -182,9 +182,30 @@ impl Source for ServerSource {
         self.runtime.block_on(asked)
     }
 
+    fn check_may_checkpoint(&self) -> Result<(), SourceError> {
+        let asked = self.link.ask(FIRST, async |session| {
+            Ok((session.check_may_checkpoint().await?, session.witness().await?))
+        });
+        self.runtime.block_on(asked)
+    }
+
+    fn checkpoint(&self) -> Result<(), SourceError> {
+        let asked =
+            self.link.ask(FIRST, async |session| Ok((session.checkpoint().await?, session.witness().await?)));
+        self.runtime.block_on(asked)
+    }
+
     fn replication_slot(&self, name: &str) -> Result<Option<SlotState>, SourceError> {
         let asked = self.link.ask(FIRST, async |session| {
             future::try_join(session.replication_slot(name), session.witness()).await
+        });
+        self.runtime.block_on(asked)
+    }
+
+    fn kept_wal(&self) -> Result<Option<u64>, SourceError> {
+        let asked = self.link.ask(FIRST, async |session| {
+            let witness = session.witness().await?;
+            Ok((session.kept_wal(witness.control.geometry().segment_size.bytes()).await?, witness))
         });
         self.runtime.block_on(asked)
     }

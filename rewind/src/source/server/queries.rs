@@ -12,7 +12,7 @@ use tokio_postgres::types::{FromSql, ToSql, Type};
 use walparse::{ControlFile, Lsn, TimelineHistory, TimelineId};
 
 use super::session::{Session, answer, is_disallowed};
-use super::sql::{self, RawText};
+use super::sql::{self, Dialect, RawText};
 use crate::datadir::data_path::DataPath;
 use crate::datadir::flavor;
 use crate::datadir::inventory::{EntryKind, Inventory};
@@ -173,6 +173,28 @@ impl Session {
         Ok(row.map(|row| sql::is_true(row.first().and_then(Option::as_deref))))
     }
 
+    /// Checks that the role may request a checkpoint.
+    pub(super) async fn check_may_checkpoint(&self) -> Result<(), SourceError> {
+        let query = Dialect::may_checkpoint(self.version, self.flavor);
+        let row = self.row_if_allowed(Some(query), "checking the role").await?;
+        // Where this cannot be asked, the request will show it.
+        let Some(row) = row else { return Ok(()) };
+        let mut values = row.iter().map(Option::as_deref);
+        if sql::is_true(values.next().flatten()) {
+            return Ok(());
+        }
+        Err(SourceError::MayNotCheckpoint {
+            role: values.next().flatten().unwrap_or_default().to_owned(),
+            can_be_granted: sql::has_checkpoint_role(self.version, self.flavor),
+        })
+    }
+
+    /// Requests a checkpoint and waits for it, however long it takes: the server may have much to write.
+    pub(super) async fn checkpoint(&self) -> Result<(), SourceError> {
+        let done = self.in_time(None, "waiting for a checkpoint", self.client.batch_execute("CHECKPOINT"));
+        done.await
+    }
+
     /// The state of a replication slot; `None` if this cannot be determined.
     pub(super) async fn replication_slot(&self, name: &str) -> Result<Option<SlotState>, SourceError> {
         let doing = "looking up the replication slot";
@@ -180,8 +202,9 @@ impl Session {
         let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&name, Type::TEXT)];
         let found = self.rows(&query, &parameters, doing, self.silence, |row| {
             let is_active = column(row, 1, doing)?;
+            let restart_lsn = column::<Option<&str>>(row, 2, doing)?.and_then(|lsn| lsn.parse().ok());
             Ok(match column(row, 0, doing)? {
-                "physical" => SlotState::Physical { is_active },
+                "physical" => SlotState::Physical { is_active, restart_lsn },
                 _ => SlotState::Logical,
             })
         });
@@ -190,6 +213,18 @@ impl Session {
             Err(error) if is_disallowed(&error) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The bytes of WAL that are kept for standbys without a slot; `None` if this cannot be determined.
+    pub(super) async fn kept_wal(&self, segment_size: u64) -> Result<Option<u64>, SourceError> {
+        let row = self.row_if_allowed(Some(self.dialect.kept_wal()), "reading how much WAL is kept").await;
+        let row = match row {
+            Err(SourceError::Answer { .. }) => None,
+            row => row?,
+        };
+        let Some([Some(kept), Some(name)]) = row.as_deref() else { return Ok(None) };
+        let unit = if name == "wal_keep_size" { 1 << 20 } else { segment_size };
+        Ok(kept.parse::<u64>().ok().and_then(|kept| kept.checked_mul(unit)))
     }
 
     async fn list_files(&self, directory: &str) -> Result<Vec<(String, u64)>, SourceError> {

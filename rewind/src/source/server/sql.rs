@@ -98,6 +98,9 @@ struct Optional {
     replication_slots: Option<String>,
 }
 
+/// The first version with the role `pg_checkpoint`.
+pub(super) const CHECKPOINT_ROLE: u32 = 150_000;
+
 /// The first version in which EXECUTE on the functions that read files can be granted. Before, they require a superuser.
 pub(super) const GRANTABLE: u32 = 110_000;
 
@@ -343,10 +346,30 @@ impl Dialect {
         ))
     }
 
-    /// The kind of a replication slot, and whether it is in use; `None` if the server has no view of slots.
+    /// How much WAL is kept for standbys without a slot: the setting and its name, which changed in 13.
+    pub(super) fn kept_wal(&self) -> String {
+        format!(
+            "SELECT s.setting, s.name FROM {} AS s WHERE s.name IN ('wal_keep_size', 'wal_keep_segments')",
+            self.settings
+        )
+    }
+
+    /// The kind of a replication slot, whether it is in use, and from where on it keeps WAL; `None` if the server has no view of slots.
     pub(super) fn replication_slot(&self) -> Option<String> {
         let slots = self.optional.replication_slots.as_ref()?;
-        Some(format!("SELECT s.slot_type::text, s.active FROM {slots} AS s WHERE s.slot_name::text = $1"))
+        Some(format!(
+            "SELECT s.slot_type::text, s.active, s.restart_lsn::text FROM {slots} AS s WHERE s.slot_name::text = $1"
+        ))
+    }
+
+    /// Whether the current role may request a checkpoint, and its name. `version` is the server's.
+    pub(super) fn may_checkpoint(version: u32, flavor: Flavor) -> String {
+        let is_superuser = "current_setting('is_superuser') = 'on'";
+        let may = match has_checkpoint_role(version, flavor) {
+            true => format!("{is_superuser} OR pg_has_role('pg_checkpoint', 'USAGE')"),
+            false => is_superuser.to_owned(),
+        };
+        format!("SELECT {may}, current_user")
     }
 
     fn positions(&self) -> String {
@@ -406,6 +429,11 @@ pub(super) fn session_settings(version: u32) -> String {
     ];
     let known = settings.iter().filter(|(since, _)| version >= *since);
     known.map(|(_, setting)| format!("SET {setting};")).collect()
+}
+
+/// Whether a server has the role `pg_checkpoint`. For a fork, only its superusers are certain to be allowed checkpoints.
+pub(super) fn has_checkpoint_role(version: u32, flavor: Flavor) -> bool {
+    version >= CHECKPOINT_ROLE && !flavor.is_fork()
 }
 
 /// The setting whose limit made the server cancel a statement or end a session with this SQLSTATE.
