@@ -19,6 +19,7 @@ mod basic;
 // What the target may be: killed under load, a standby, on the source's own timeline, rewound before.
 mod crashed_target;
 mod replay_start;
+mod summaries;
 mod same_timeline;
 mod look_alikes;
 mod second_run;

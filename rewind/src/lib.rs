@@ -51,7 +51,7 @@ pub use options::{
 };
 pub use outcome::{
     BothSides, CheckpointAt, Divergence, Outcome, PlanSummary, ReplayEstimate, ReplayStart, Report, Role,
-    Side, SpaceNeed, StageTime, WalSpan,
+    Side, SourceChanges, SpaceNeed, StageTime, WalSpan,
 };
 pub use plan::error::PlanError;
 pub use progress::{Event, Progress, Silent, Stage};

@@ -299,7 +299,8 @@ impl<'a> Sealing<'a> {
     }
 }
 
-/// The source's history now. It may have been promoted meanwhile if its new timeline begins after the fork.
+/// The source's history now. It may have been promoted meanwhile if its new timeline begins after the fork, and after the WAL
+/// that restores blocks which were not copied.
 fn current_history(
     source: &dyn Source,
     control: &ControlFile,
@@ -309,7 +310,8 @@ fn current_history(
     let history = source_history(source, control)?;
     let (before, after) = (planned_history.timeline(), history.timeline());
     let goes_on = planned_history.common_with(&history).is_some_and(|(common, left)| {
-        common == before && left.is_none_or(|left| left > planned.facts.fork.divergence.lsn)
+        let fork = &planned.facts.fork;
+        common == before && left.is_none_or(|left| left > fork.divergence.lsn && left >= fork.rebuilt.until)
     });
     if goes_on { Ok(history) } else { Err(ApplyError::SourceForked { before, after }) }
 }

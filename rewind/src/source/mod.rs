@@ -16,7 +16,8 @@ pub use error::SourceError;
 pub(crate) use observed::ObservedSource;
 pub(crate) use parts::{read_part, store_part};
 pub use seam::{
-    ChunkSink, Comparand, Connected, FetchError, FetchRange, MAX_RANGE, SlotState, Source, WalPosition,
+    ChunkSink, Comparand, Connected, FetchError, FetchRange, MAX_RANGE, SlotState, Source, SummarizedBlocks,
+    WalPosition, WalSummaries, WalSummary,
 };
 pub use server::ServerSource;
 pub use server::error::{ConnectProblem, ServerError};

@@ -14,6 +14,7 @@ pub(crate) mod copied_databases;
 mod replay;
 mod resume;
 mod sides;
+mod source_changes;
 mod target_side;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -206,7 +207,7 @@ fn facts<'a>(
     files: Result<Files, SurveyError>,
     search_time: (Timestamp, Timestamp),
 ) -> Result<Survey<'a>, SurveyError> {
-    let Found { divergence, scan } = found;
+    let Found { divergence, scan, is_compared } = found;
     let Some(diverged) = scan.diverged else {
         unreachable!("the caller has checked that there is a divergence")
     };
@@ -234,6 +235,7 @@ fn facts<'a>(
         common: common_checkpoint,
         own_start: None,
         fork: divergence.lsn,
+        is_compared,
         read_since: Some(diverged.since),
         target_changes: &scan.files,
         own_wal_files: None,
@@ -252,6 +254,7 @@ fn facts<'a>(
         own_start: replay.own_start,
         file_changes: scan.files,
         database_copies: replay.copies,
+        rebuilt: replay.rebuilt,
         search_time,
         changed,
         verified: Some((diverged.since, divergence.lsn)),
