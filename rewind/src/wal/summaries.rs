@@ -82,31 +82,63 @@ pub(crate) fn read(
     }
 }
 
-/// Whether the target's WAL before the start and from there to the fork names the same blocks as the source's summaries, as far
-/// as it can be compared. One block at least must be named: stretches in which nothing happens are alike on all servers.
+/// Whether the target's WAL around the start names the same blocks as the source's summaries: from there to the last summary
+/// that ends before the fork, and before it as far back as is needed to find a block that is named. Stretches in which
+/// nothing happens are alike on all servers.
 fn is_shared(
     wal: &SourceWal<'_>,
     target: &TargetWal<'_>,
     present: &[WalSummary],
     Wanted { start, fork, .. }: Wanted,
 ) -> Result<bool, WalError> {
-    let record_start = |lsn: Lsn| after_page_header(lsn, &wal.geometry);
-    let before = present.iter().filter(|summary| record_start(summary.end) == record_start(start));
-    let mut names_any = false;
-    let stretches = before.map(|summary| (summary.start, start)).chain([(start, fork)]);
-    for (start, end) in stretches {
-        let Ok(tiles) = tile(present, wal.history, &wal.geometry, (start, end)) else { continue };
-        let request =
-            ScanRequest::new(wal.geometry, end, start, end).with_unknown_changes(UnknownChanges::Ignore);
-        // The target may no longer have this WAL.
-        let Ok(ours) = scan_stretch(target, &request, record_start(start), &|_| {}) else { continue };
-        let Some(theirs) = wal.source.summarized(&tiles)?.map(Summarized::of) else { continue };
-        if record_start(ours.end) != record_start(end) || !theirs.agrees_with(&ours.page_map) {
-            return Ok(false);
-        }
-        names_any |= !ours.page_map.is_empty();
+    let same_blocks = |(start, end)| compare(wal, target, present, (start, end));
+    let last =
+        tile(present, wal.history, &wal.geometry, (start, fork)).map_or_else(|reached| reached, |_| fork);
+    let mut found = same_blocks((start, last))?;
+    let mut start = start;
+    while found == Some(Blocks::None) {
+        let Some(before) = present.iter().find(|summary| is_one_place(wal, summary.end, start)) else {
+            break;
+        };
+        found = same_blocks((before.start, start))?;
+        start = before.start;
     }
-    Ok(names_any)
+    Ok(found == Some(Blocks::Same))
+}
+
+/// The blocks that both sides name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Blocks {
+    /// The same ones.
+    Same,
+    /// Neither names any.
+    None,
+}
+
+/// Compares a stretch of the target's WAL with the source's summaries of it; `None` if they differ or one is missing.
+fn compare(
+    wal: &SourceWal<'_>,
+    target: &TargetWal<'_>,
+    present: &[WalSummary],
+    (start, end): (Lsn, Lsn),
+) -> Result<Option<Blocks>, WalError> {
+    let Ok(tiles) = tile(present, wal.history, &wal.geometry, (start, end)) else { return Ok(None) };
+    if tiles.is_empty() {
+        return Ok(Some(Blocks::None));
+    }
+    let start = after_page_header(start, &wal.geometry);
+    let request =
+        ScanRequest::new(wal.geometry, end, start, end).with_unknown_changes(UnknownChanges::Ignore);
+    let Ok(ours) = scan_stretch(target, &request, start, &|_| {}) else { return Ok(None) };
+    let Some(theirs) = wal.source.summarized(&tiles)?.map(Summarized::of) else { return Ok(None) };
+    let is_same = is_one_place(wal, ours.end, end) && theirs.agrees_with(&ours.page_map);
+    let blocks = if ours.page_map.is_empty() { Blocks::None } else { Blocks::Same };
+    Ok(is_same.then_some(blocks))
+}
+
+/// Whether two positions are the same but for a page header.
+fn is_one_place(wal: &SourceWal<'_>, one: Lsn, other: Lsn) -> bool {
+    after_page_header(one, &wal.geometry) == after_page_header(other, &wal.geometry)
 }
 
 /// The summaries that lie end to end from `start` to `end` in `history`.
