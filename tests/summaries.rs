@@ -508,10 +508,9 @@ fn wal_level_minimal_for_a_while() {
 /// Without checksums, the source's WAL may have to say whether the target logged its hint bits.
 #[test]
 fn hint_bits_for_which_the_source_must_vouch() {
-    for major in pick("summaries: hint bits", &VERSIONS) {
+    for major in pick("summaries: hint bits", &[18, 19]) {
         let sandbox = Sandbox::new();
-        let options: &[&str] = if major < 18 { &[] } else { &["--no-data-checksums"] };
-        let old = sandbox.initdb("old", Installation::of(major), options);
+        let old = sandbox.initdb("old", Installation::of(major), &["--no-data-checksums"]);
         old.configure("wal_log_hints = on");
         let (old, new) = sandbox.pair_of(old);
         old.sql("CREATE TABLE entry AS SELECT n, 'shared' AS origin FROM generate_series(1, 20000) n");
@@ -535,10 +534,6 @@ fn hint_bits_for_which_the_source_must_vouch() {
         old.stop();
         old.unset("max_connections");
         let without = old.copy("without");
-        eprintln!(
-            "{}",
-            crate::harness::run_kbrecover(["inspect", "wal", old.data.to_str().unwrap(), "--rmgr", "XLOG"])
-        );
         let run = assert_rewinds_by(from(&old, &new, "newest"), &mut old, &new);
         assert_known_from(&run, "wal");
         remove_old_segments(&new);
