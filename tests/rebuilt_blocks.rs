@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use walparse::scan::{EndOfWal, RebuiltBlocks, ScanRequest, scan};
+use walparse::scan::{EndOfWal, RebuiltBlocks, ScanRequest, scan, scan_stretch};
 use walparse::{
     BlockNumber, ControlFile, Lsn, PageMap, RelSegment, Relation, TimelineHistory, TimelineId, WalDir,
 };
@@ -125,6 +125,17 @@ fn overwrite(server: &Server, control: &ControlFile, relation: Relation, block: 
     true
 }
 
+/// Overwrites blocks, and returns how many are in files.
+fn overwrite_all(server: &Server, control: &ControlFile, blocks: &PageMap) -> u32 {
+    let mut overwritten = 0;
+    for (relation, blocks) in blocks.relations() {
+        for block in blocks {
+            overwritten += u32::from(overwrite(server, control, relation, BlockNumber(block)));
+        }
+    }
+    overwritten
+}
+
 #[test]
 fn replay_makes_blocks_full_of_noise_anew() {
     let sandbox = Sandbox::new();
@@ -157,13 +168,66 @@ fn replay_makes_blocks_full_of_noise_anew() {
     let (control, rebuilt) = proven(&old, &new, Lsn(history_switch(&new, 2).0));
     let run = from_common(&old, &new).args(["--format", "json"]).run().expect_done();
     assert_eq!(run.json()["files"]["left_to_replay"].as_u64(), Some(rebuilt.len()), "{run}");
-    let mut overwritten = 0;
-    for (relation, blocks) in rebuilt.relations() {
-        for block in blocks {
-            overwritten += u32::from(overwrite(&old, &control, relation, BlockNumber(block)));
-        }
-    }
+    let overwritten = overwrite_all(&old, &control, &rebuilt);
     assert!(overwritten > 500, "only {overwritten} of {} blocks overwritten", rebuilt.len());
+    assert_follows(&mut old, &new);
+    (index_types::INDEX_TYPES.check)(&old, &new);
+    assert_sound(&mut old);
+}
+
+/// What the source's WAL restores from its newest checkpoint on.
+fn restored(new: &Server) -> PageMap {
+    let bytes = std::fs::read(new.data.join("global/pg_control")).expect("read a control file");
+    let control = ControlFile::parse(&bytes).expect("a good control file");
+    let (geometry, redo) = (control.geometry(), control.checkpoint().redo);
+    let history = std::fs::read(new.data.join("pg_wal/00000002.history")).expect("read a history");
+    let history = TimelineHistory::parse(TimelineId(2), &history).expect("a good history");
+    let wal = WalDir::new(new.data.join("pg_wal"), history, geometry.segment_size);
+    let request = ScanRequest::new(geometry, redo, redo, redo).with_end(EndOfWal::Open);
+    scan_stretch(&wal, &request, redo, &|_| {}).expect("scan").rebuilt
+}
+
+/// If replay starts at the source's newest checkpoint, the same is true of the source's WAL since then.
+#[test]
+fn replay_from_the_newest_checkpoint_makes_blocks_full_of_noise_anew() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = Failover::new(
+        &sandbox,
+        |old| {
+            (index_types::INDEX_TYPES.shared)(old);
+            old.sql("CREATE TABLE seldom AS SELECT n, 'shared' AS origin FROM generate_series(1, 20000) n");
+            old.sql("CHECKPOINT");
+        },
+        |old| {
+            (index_types::INDEX_TYPES.lost)(old);
+            old.sql("UPDATE seldom SET origin = 'lost' WHERE n % 100 = 0");
+        },
+        |new| {
+            new.sql("UPDATE entry SET name = 'kept' || id WHERE id % 3 = 0; UPDATE seldom SET origin = 'kept' WHERE n < 5000")
+        },
+    );
+    old.kill();
+    new.sql("CHECKPOINT");
+    new.sql("UPDATE entry SET hashed = 'h5', name = 'n1kept' || id, at = at + 1 WHERE id % 7 = 1; DELETE FROM entry WHERE id % 31 = 0");
+    let from_newest = || {
+        Rewind::of(&old).from(&new, SourceKind::Server).args(["--replay-from", "newest", "--format", "json"])
+    };
+    let number =
+        |run: &crate::harness::Run, name: &str| run.json()["files"][name].as_u64().expect("a number");
+    let all = from_newest().args(["-n", "--copy-all-changed"]).run_leaving_target_alone();
+    let run = from_newest().run().expect_done();
+    let (left, copied) = (number(&run, "left_to_replay"), number(&run, "changed_blocks"));
+    assert_eq!(number(&all, "left_to_replay"), 0, "{all}");
+    // Some are behind the end of the target's files, and are fetched with what follows it.
+    assert!(
+        left > 100 && copied + 100 < number(&all, "changed_blocks"),
+        "{left} left, {copied} copied\n{all}"
+    );
+    let bytes = std::fs::read(old.data.join("global/pg_control")).expect("read a control file");
+    let control = ControlFile::parse(&bytes).expect("a good control file");
+    let restored = restored(&new);
+    let overwritten = overwrite_all(&old, &control, &restored);
+    assert!(overwritten > 100, "only {overwritten} of {} blocks overwritten", restored.len());
     assert_follows(&mut old, &new);
     (index_types::INDEX_TYPES.check)(&old, &new);
     assert_sound(&mut old);

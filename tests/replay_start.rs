@@ -134,8 +134,14 @@ fn little_wal_is_replayed() {
 /// A run that is interrupted, and a source that has recycled the WAL before that checkpoint meanwhile.
 #[test]
 fn resumed_where_the_first_run_was_to_start_replay() {
+    for major in pick("replay start: resumed", &[15, 18]) {
+        resumed(major);
+    }
+}
+
+fn resumed(major: u32) {
     let sandbox = Sandbox::new();
-    let Failover { mut old, new } = failover(&sandbox, 15, |new| {
+    let Failover { mut old, new } = failover(&sandbox, major, |new| {
         change(new);
         new.sql("SELECT pg_switch_wal()");
         new.sql("INSERT INTO entry SELECT n, 'later' FROM generate_series(1, 1000) n");

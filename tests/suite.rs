@@ -20,6 +20,7 @@ mod basic;
 mod crashed_target;
 mod replay_start;
 mod open_subtransactions;
+mod summaries;
 mod same_timeline;
 mod look_alikes;
 mod second_run;

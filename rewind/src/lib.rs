@@ -53,7 +53,7 @@ pub use options::{
 };
 pub use outcome::{
     BothSides, CheckpointAt, ComparedData, Divergence, Outcome, PlanSummary, ReplayEstimate, ReplayStart,
-    Report, Role, Side, SpaceNeed, StageTime, WalKept, WalSpan,
+    Report, Role, Side, SourceChanges, SpaceNeed, StageTime, WalKept, WalSpan,
 };
 pub use plan::error::PlanError;
 pub use progress::{Event, Progress, Silent, Stage};

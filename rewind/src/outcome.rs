@@ -39,16 +39,29 @@ pub struct ReplayStart {
     pub common: ReplayEstimate,
     /// The source's newest checkpoint, if it is a later one of the source's own history.
     pub newest: Option<ReplayEstimate>,
+    /// How it is known what the source has changed before that.
+    pub source_changes: SourceChanges,
+}
+
+/// How it is known what the source has changed before its newest checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SourceChanges {
+    /// From its WAL.
+    Wal,
+    /// From the summaries of its WAL, which a server of version 17 or later makes (`summarize_wal`).
+    Summaries,
 }
 
 impl ReplayStart {
-    /// Replay starts at `checkpoint`; the estimates are those for the two possible starts.
+    /// Replay starts at `checkpoint`; the estimates are those for the two possible starts. What the source has changed is
+    /// known from its WAL.
     pub fn new(
         checkpoint: CheckpointAt,
         common: ReplayEstimate,
         newest: Option<ReplayEstimate>,
     ) -> ReplayStart {
-        ReplayStart { checkpoint, common, newest }
+        ReplayStart { checkpoint, common, newest, source_changes: SourceChanges::Wal }
     }
 
     /// Whether replay starts at the source's newest checkpoint.

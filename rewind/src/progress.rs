@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::outcome::{CheckpointAt, Divergence, ReplayStart};
+use crate::outcome::{CheckpointAt, Divergence, ReplayStart, SourceChanges};
 
 /// The stages whose progress is reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -140,7 +140,12 @@ fn write_replay_start(f: &mut fmt::Formatter<'_>, start: &ReplayStart) -> fmt::R
         " ({which} checkpoint: {} kB, about {:.0} s)",
         kilobytes(other.wal_bytes + other.more_bytes),
         other.seconds()
-    )
+    )?;
+    match start.source_changes {
+        _ if !start.is_newest() => Ok(()),
+        SourceChanges::Wal => f.write_str("; the source's changes are known from its WAL"),
+        SourceChanges::Summaries => f.write_str("; the source's changes are known from its WAL summaries"),
+    }
 }
 
 /// Receives the progress of a run. Its methods are called from many threads at once.

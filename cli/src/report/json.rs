@@ -1,7 +1,9 @@
 //! The report on a run as one JSON object.
 
 use jiff::Timestamp;
-use kbrecover_rewind::{Outcome, PlanSummary, ReplayStart, Report, Side, SpaceNeed, TargetState, WalKept};
+use kbrecover_rewind::{
+    Outcome, PlanSummary, ReplayStart, Report, Side, SourceChanges, SpaceNeed, TargetState, WalKept,
+};
 use serde::Serialize;
 use walparse::{Lsn, TimelineId};
 
@@ -113,6 +115,7 @@ struct ReplayStartObject {
     redo: String,
     timeline: u32,
     is_newest: bool,
+    source_changes: &'static str,
     wal_bytes: u64,
     more_bytes: u64,
     estimated_seconds: f64,
@@ -296,6 +299,10 @@ impl ReplayStartObject {
             redo: start.checkpoint.redo.to_string(),
             timeline: start.checkpoint.timeline.0,
             is_newest: start.is_newest(),
+            source_changes: match start.source_changes {
+                SourceChanges::Summaries => "summaries",
+                _ => "wal",
+            },
             wal_bytes: chosen.wal_bytes,
             more_bytes: chosen.more_bytes,
             estimated_seconds: chosen.seconds(),
@@ -360,7 +367,8 @@ mod tests {
             r#""divergence":{"lsn":"1/69025000","timeline":13},"#,
             r#""checkpoint":{"lsn":"1/69024B90","redo":"1/69024B58","timeline":13},"#,
             r#""replay_start":{"redo":"1/69024B58","timeline":13,"is_newest":false,"#,
-            r#""wal_bytes":16778808,"more_bytes":0,"estimated_seconds":0.33557616,"admits_sessions":true},"#,
+            r#""source_changes":"wal","wal_bytes":16778808,"more_bytes":0,"estimated_seconds":0.33557616,"#,
+            r#""admits_sessions":true},"#,
             r#""min_recovery_point":{"lsn":"1/6A025190","timeline":14},"#,
             r#""wal":{"start":"1/69024B58","start_file":"0000000D0000000100000069","#,
             r#""end":"1/6A025190","end_file":"0000000E000000010000006A"},"#,

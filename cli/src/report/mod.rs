@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use kbrecover_rewind::{Outcome, PlanSummary, Report, Side, SpaceNeed, StartsAs, WalKept, WalSpan};
+use kbrecover_rewind::{
+    Outcome, PlanSummary, ReplayStart, Report, Side, SourceChanges, SpaceNeed, StartsAs, WalKept, WalSpan,
+};
 
 use crate::persona::{Narration, times};
 
@@ -142,6 +144,14 @@ pub(crate) fn plan_text(outcome: &Outcome, target: &str, zone: &TimeZone) -> Opt
     if let Some(span) = &report.replay {
         let (start, end) = (span.start, span.end);
         let _ = writeln!(text, "WAL to replay           {start} to {end} on timeline {}", span.end_timeline);
+    }
+    if let Some(start) = report.replay_start.filter(ReplayStart::is_newest) {
+        let known_from = match start.source_changes {
+            SourceChanges::Summaries => "its WAL summaries",
+            _ => "its WAL",
+        };
+        let _ =
+            writeln!(text, "source's changes        known from {known_from}, up to its newest checkpoint");
     }
     if let Some(plan) = &report.plan {
         text.push('\n');

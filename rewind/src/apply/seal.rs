@@ -317,7 +317,8 @@ impl<'a> Sealing<'a> {
     }
 }
 
-/// The source's history now. It may have been promoted meanwhile if its new timeline begins after the fork.
+/// The source's history now. It may have been promoted meanwhile if its new timeline begins after the fork, and after the WAL
+/// that restores blocks which were not copied.
 fn current_history(
     source: &dyn Source,
     control: &ControlFile,
@@ -328,8 +329,8 @@ fn current_history(
     let (before, after) = (planned_history.timeline(), history.timeline());
     let fork = &planned.facts.fork;
     let until = fork.common_until.max(fork.replay_start.checkpoint.redo);
-    let goes_on = planned_history
-        .common_with(&history)
-        .is_some_and(|(common, left)| common == before && left.is_none_or(|left| left > until));
+    let goes_on = planned_history.common_with(&history).is_some_and(|(common, left)| {
+        common == before && left.is_none_or(|left| left > until && left >= fork.rebuilt.until)
+    });
     if goes_on { Ok(history) } else { Err(ApplyError::SourceForked { before, after }) }
 }

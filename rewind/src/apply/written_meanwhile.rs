@@ -26,6 +26,7 @@ pub(super) fn check_written_meanwhile<S: SegmentStore + ?Sized>(
         target: &FileChanges::default(),
         source: changes,
         source_has_common: true,
+        is_summarized: false,
     };
     content::check_replayed(&facts.clusters, &since, start, &facts.files.target)?;
     // A database that was copied before may have been copied from files that have changed since the survey.

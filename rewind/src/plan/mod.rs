@@ -27,7 +27,7 @@ use crate::plan::wal::{WalPlan, WalPlanInput};
 use crate::source::Source;
 use crate::target::external_files::ExternalFiles;
 use crate::target::journal::OriginalFiles;
-use crate::wal::changed::ChangedBlocks;
+use crate::wal::changed::{BySource, ChangedBlocks};
 use crate::wal::error::WalError;
 use crate::wal::replay::check_length;
 use crate::wal::source::{OwnCheckpoint, source_end};
@@ -71,6 +71,8 @@ pub(crate) struct Fork {
     pub(crate) file_changes: FileChanges,
     /// The copies of databases that replay will repeat.
     pub(crate) database_copies: Vec<FileEvent>,
+    /// Blocks that replay restores by the source's own WAL, if it starts there.
+    pub(crate) rebuilt: BySource,
     /// When the search for the common checkpoint began and ended; `None` if data is compared.
     pub(crate) search_time: Option<(Timestamp, Timestamp)>,
     /// What comparing the data has found, if it was compared.
@@ -206,7 +208,8 @@ fn decide(
         tracing::debug!("Not removing file \"{wal_dir}/{name}\" because it is required for recovery");
     }
     let (redo, fork) = (facts.fork.replay_start.checkpoint.redo, facts.fork.common_until);
-    let (page_map, left_to_replay) = facts.fork.changed.to_copy(redo, fork, rebuilt);
+    let (page_map, left_to_replay) =
+        facts.fork.changed.to_copy((redo, fork), &facts.fork.rebuilt.blocks, rebuilt);
     let mut plan = files::plan(PlanInput {
         source: &facts.files.source,
         target: &facts.files.target,
@@ -291,5 +294,6 @@ fn missing_for_replay(facts: &Facts<'_>, names: &[String]) -> Result<(), WalErro
         names: missing,
         redo: facts.fork.replay_start.checkpoint.redo,
         places: facts.wal.places(),
+        later: None,
     })
 }

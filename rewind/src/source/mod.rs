@@ -18,7 +18,8 @@ pub(crate) use observed::ObservedSource;
 pub(crate) use parts::{read_part, store_part};
 pub(crate) use rate_limit::RateLimit;
 pub use seam::{
-    ChunkSink, Comparand, Connected, FetchError, FetchRange, MAX_RANGE, SlotState, Source, WalPosition,
+    ChunkSink, Comparand, Connected, FetchError, FetchRange, MAX_RANGE, SlotState, Source, SummarizedBlocks,
+    WalPosition, WalSummaries, WalSummary,
 };
 pub use server::ServerSource;
 pub use server::error::{ConnectProblem, ServerError};

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use walparse::{ControlFile, Lsn};
 
 use super::error::SourceError;
-use super::seam::{ChunkSink, Comparand, Connected, FetchError, FetchRange, SlotState, Source, WalPosition};
+use super::seam::{
+    ChunkSink, Comparand, Connected, FetchError, FetchRange, SlotState, Source, SummarizedBlocks,
+    WalPosition, WalSummaries, WalSummary,
+};
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::Inventory;
 use crate::observer::ChangeObserver;
@@ -69,6 +72,16 @@ impl Source for ObservedSource {
     fn position(&self) -> Result<WalPosition, SourceError> {
         self.announce("position")?;
         self.source.position()
+    }
+
+    fn wal_summaries(&self) -> Result<WalSummaries, SourceError> {
+        self.announce("listing of WAL summaries")?;
+        self.source.wal_summaries()
+    }
+
+    fn summarized(&self, summaries: &[WalSummary]) -> Result<Option<SummarizedBlocks>, SourceError> {
+        self.announce("contents of WAL summaries")?;
+        self.source.summarized(summaries)
     }
 
     fn may_replicate(&self) -> Result<Option<bool>, SourceError> {

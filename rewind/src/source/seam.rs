@@ -1,6 +1,8 @@
 //! The interface of a source, and the types that cross it.
 
-use walparse::{ControlFile, Lsn};
+use std::collections::BTreeMap;
+
+use walparse::{BlockNumber, ControlFile, Lsn, PageMap, Relation, TimelineId};
 
 use super::error::SourceError;
 use crate::datadir::data_path::DataPath;
@@ -46,6 +48,23 @@ pub trait Source: Send + Sync {
 
     /// The current end of its WAL.
     fn position(&self) -> Result<WalPosition, SourceError>;
+
+    /// The summaries of its WAL that a server has made (`summarize_wal`, since PostgreSQL 17). None if the role may not
+    /// list them, if they may not say everything, or for a data directory.
+    ///
+    /// # Errors
+    /// The connection was lost.
+    fn wal_summaries(&self) -> Result<WalSummaries, SourceError> {
+        Ok(WalSummaries::default())
+    }
+
+    /// What these summaries say about main forks; `None` if one of them can no longer be read.
+    ///
+    /// # Errors
+    /// The connection was lost.
+    fn summarized(&self, _summaries: &[WalSummary]) -> Result<Option<SummarizedBlocks>, SourceError> {
+        Ok(None)
+    }
 
     /// Whether the role of the connection may start replication, as a standby does: it has the attribute REPLICATION or is
     /// a superuser. `None` if this cannot be determined, as for a data directory.
@@ -176,6 +195,44 @@ pub enum SlotState {
     },
     /// A logical slot, which a standby cannot use.
     Logical,
+}
+
+/// The WAL summaries of a server.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct WalSummaries {
+    /// Those that there are, in any order.
+    pub present: Vec<WalSummary>,
+    /// Whether the server makes others.
+    pub goes_on: bool,
+}
+
+/// One summary of WAL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WalSummary {
+    /// The timeline of the WAL.
+    pub timeline: TimelineId,
+    /// The start of the first record.
+    pub start: Lsn,
+    /// The end of the last record. May be before or after the page header at which the next record starts.
+    pub end: Lsn,
+}
+
+/// What summaries of WAL say about the main forks of relations.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct SummarizedBlocks {
+    /// Blocks that records refer to.
+    pub named: PageMap,
+    /// Relations of which a file was created, removed or truncated, with the number of blocks from which on any may have
+    /// changed. A relation with the number 0 stands for all files in the directory of a database.
+    pub limits: BTreeMap<Relation, BlockNumber>,
+}
+
+impl SummarizedBlocks {
+    /// Notes that all blocks of `relation` from `limit` on may have changed.
+    pub fn limit(&mut self, relation: Relation, limit: BlockNumber) {
+        let least = self.limits.entry(relation).or_insert(limit);
+        *least = limit.min(*least);
+    }
 }
 
 /// A range of one file.

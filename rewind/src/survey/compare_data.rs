@@ -69,10 +69,11 @@ pub(super) fn facts<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a>
         common: start,
         own_start: None,
         fork: Lsn::INVALID,
+        is_compared: false,
         read_since: None,
         target_changes: &FileChanges::default(),
         own_wal_files: journal.as_ref().map(|journal| &journal.original.wal),
-        are_compared: true,
+        compares_data: true,
     };
     let mut changed = ChangedBlocks { since: start.redo, ..ChangedBlocks::default() };
     let replay = replay::choose(input, &histories, &mut changed)?;
@@ -101,6 +102,7 @@ pub(super) fn facts<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a>
         own_start: replay.own_start,
         file_changes: FileChanges::default(),
         database_copies: replay.copies,
+        rebuilt: replay.rebuilt,
         search_time: None,
         compared: Some(compared),
         changed,

@@ -132,6 +132,9 @@ pub(crate) struct Since<'a> {
     pub(crate) source: &'a FileChanges,
     /// The source's WAL was read from `start` on, because the target's was not. Otherwise it was read from the fork on.
     pub(crate) source_has_common: bool,
+    /// The source's WAL was read only from its newest checkpoint on, where replay starts. What it has changed before is known
+    /// from the summaries of that WAL.
+    pub(crate) is_summarized: bool,
 }
 
 impl Since<'_> {
@@ -255,7 +258,10 @@ pub(crate) fn check_hints(
     // What held from the fork to the first record of the target's own.
     let before = match since.common().filter_map(setting).last() {
         Some((_, _, wal_log_hints)) => Some(wal_log_hints),
-        None if since.theirs().all(|event| setting(event).is_none()) => Some(source.wal_log_hints()),
+        // Summaries do not tell of settings.
+        None if !since.is_summarized && since.theirs().all(|event| setting(event).is_none()) => {
+            Some(source.wal_log_hints())
+        }
         None => since.target.first_hint_image.filter(|lsn| *lsn < first).map(|_| true),
     };
     match before {
@@ -292,7 +298,9 @@ fn check_source_settings(clusters: &Clusters, since: &Since<'_>, start: Lsn) -> 
         FileEventKind::Settings { wal_level, .. } => Some(wal_level == MINIMAL),
         _ => None,
     };
-    let at_start = since.of_source().filter(|event| event.lsn < start).filter_map(is_minimal).last();
+    // No summary covers WAL that was written at this level.
+    let before = since.of_source().filter(|event| event.lsn < start && !since.is_summarized);
+    let at_start = before.filter_map(is_minimal).last();
     if clusters.source.wal_level() == Some(WalLevel::Minimal)
         || at_start == Some(true)
         || since.replayed_from(start).any(|event| is_minimal(event) == Some(true))

@@ -114,6 +114,8 @@ pub(crate) struct Sides<'a> {
 pub(crate) struct Found {
     pub(crate) divergence: Divergence,
     pub(crate) scan: Scan,
+    /// Whether WAL of both sides was compared before that point.
+    pub(crate) is_compared: bool,
 }
 
 /// Finds the true point of divergence, and scans the target's WAL beyond it. `presumed` is the fork by the history
@@ -149,7 +151,9 @@ pub(crate) fn find(
     let (source_end, comparable) =
         source_end(sides.source, &sides.clusters.source, sides.source_history, awaited)?;
     let common_end = presumed.map_or(source_end, |fork| fork.min(source_end));
-    let lsn = match confirm(wal, &source_wal, awaited.min(comparable))? {
+    let confirmed = confirm(wal, &source_wal, awaited.min(comparable))?;
+    let is_compared = !matches!(confirmed, Confirmation::Unknown { .. });
+    let lsn = match confirmed {
         Confirmation::Differs { fork } => {
             tracing::info!("WAL of source and target differs from {fork} on");
             fork
@@ -161,13 +165,13 @@ pub(crate) fn find(
             let divergence = Divergence { lsn: first.end, timeline: timeline_before(wal, first.end) };
             wal.set_limits(first.end, required_end);
             // With a fork inside the last record, all changes since the checkpoint before it count as diverged.
-            return Ok(Found { divergence, scan: scan_to(wal, Lsn(first.end.0 - 1))? });
+            return Ok(Found { divergence, scan: scan_to(wal, Lsn(first.end.0 - 1))?, is_compared });
         }
         _ if first.end <= common_end => {
             let divergence = Divergence { lsn: common_end, timeline: timeline_before(wal, common_end) };
             let mut scan = first;
             scan.diverged = None;
-            return Ok(Found { divergence, scan });
+            return Ok(Found { divergence, scan, is_compared });
         }
         _ if presumed == Some(common_end) => common_end,
         // The target has WAL beyond the end of the source's.
@@ -175,10 +179,10 @@ pub(crate) fn find(
     };
     let divergence = Divergence { lsn, timeline: timeline_before(wal, lsn) };
     if presumed == Some(lsn) {
-        return Ok(Found { divergence, scan: first });
+        return Ok(Found { divergence, scan: first, is_compared });
     }
     wal.set_limits(lsn, required_end);
-    Ok(Found { divergence, scan: scan_to(wal, lsn)? })
+    Ok(Found { divergence, scan: scan_to(wal, lsn)?, is_compared })
 }
 
 /// Scans a target that has not diverged from its last checkpoint on, as if it had diverged at `end`, the end of its
@@ -193,7 +197,9 @@ pub(crate) fn since_checkpoint(
     // One byte behind the start of its record, so that this is the last checkpoint before the fork.
     let fork = sides.clusters.newest_target_checkpoint().advance(1);
     let scan = scan_target(sides, wal, fork, required_end)?;
-    Ok(Found { divergence: Divergence { lsn: end, timeline: timeline_before(wal, end) }, scan })
+    let divergence = Divergence { lsn: end, timeline: timeline_before(wal, end) };
+    // On one timeline WAL has been compared before.
+    Ok(Found { divergence, scan, is_compared: true })
 }
 
 /// Reads the target's WAL to its end to find errors in it.

@@ -17,6 +17,7 @@ pub(crate) mod copied_databases;
 mod replay;
 mod resume;
 mod sides;
+mod source_changes;
 mod target_side;
 
 use std::error::Error;
@@ -234,7 +235,7 @@ fn facts<'a>(
     files: Result<Files, SurveyError>,
     search_time: (Timestamp, Timestamp),
 ) -> Result<Survey<'a>, SurveyError> {
-    let Found { divergence, scan } = found;
+    let Found { divergence, scan, is_compared } = found;
     let Some(diverged) = scan.diverged else {
         unreachable!("the caller has checked that there is a divergence")
     };
@@ -263,10 +264,11 @@ fn facts<'a>(
         common: common_checkpoint,
         own_start: None,
         fork: divergence.lsn,
+        is_compared,
         read_since: Some(diverged.since),
         target_changes: &scan.files,
         own_wal_files: None,
-        are_compared: false,
+        compares_data: false,
     };
     let replay = replay::choose(input, &histories, &mut changed)?;
     let external = ExternalFiles::of_target(
@@ -283,6 +285,7 @@ fn facts<'a>(
         own_start: replay.own_start,
         file_changes: scan.files,
         database_copies: replay.copies,
+        rebuilt: replay.rebuilt,
         search_time: Some(search_time),
         compared: None,
         changed,

@@ -5,27 +5,27 @@
 //! of the source that was complete before the first byte was copied. A later start needs more blocks, those that the
 //! source has changed up to that checkpoint, and less WAL: none before it is copied or replayed.
 //!
-//! In either case the source's WAL is read, before the target is marked, for what the rules of [`content`] depend on.
+//! In either case the source's WAL is read, before the target is marked, for what the rules of [`content`] depend on: all of
+//! it, or that from the later start on where the source's summaries say what it has changed before.
 
 use std::collections::BTreeSet;
 
-use walparse::scan::ScanError;
 use walparse::{
-    ControlFile, FileChanges, FileEvent, FileEventKind, Lsn, PageMap, RunningTransactions, TimelineHistory,
-    WalFault,
+    ControlFile, FileChanges, FileEvent, FileEventKind, Lsn, RunningTransactions, TimelineHistory,
 };
 
 use crate::datadir::config::Configuration;
 use crate::datadir::inventory::Inventory;
 use crate::options::ReplayFrom;
-use crate::outcome::{CheckpointAt, ReplayEstimate, ReplayStart};
+use crate::outcome::{CheckpointAt, ReplayEstimate, ReplayStart, SourceChanges};
 use crate::plan::{Clusters, available_wal};
 use crate::progress::Event;
 use crate::survey::content::{self, ContentError, Since};
 use crate::survey::copied_databases::with_changed_template;
 use crate::survey::error::SurveyError;
 use crate::survey::input::Input;
-use crate::wal::changed::ChangedBlocks;
+use crate::survey::source_changes::Theirs;
+use crate::wal::changed::{BySource, ChangedBlocks};
 use crate::wal::error::WalError;
 use crate::wal::replay::ReplayWal;
 use crate::wal::source::{OwnCheckpoint, SourceWal};
@@ -48,6 +48,8 @@ pub(super) struct Histories<'a> {
     pub(super) own_start: Option<OwnCheckpoint>,
     /// Where the histories part.
     pub(super) fork: Lsn,
+    /// Whether the WAL of both sides was compared before that.
+    pub(super) is_compared: bool,
     /// The position from which on the target's WAL was read; `None` if it was not read.
     pub(super) read_since: Option<Lsn>,
     /// What that WAL says about files.
@@ -55,7 +57,7 @@ pub(super) struct Histories<'a> {
     /// When an unfinished rewind is resumed: the names of the target's own WAL files.
     pub(super) own_wal_files: Option<&'a BTreeSet<String>>,
     /// The data is compared, and nothing is known of the target's WAL. `common` is the source's newest checkpoint.
-    pub(super) are_compared: bool,
+    pub(super) compares_data: bool,
 }
 
 /// The choice.
@@ -65,6 +67,8 @@ pub(super) struct Replay {
     pub(super) own_start: Option<OwnCheckpoint>,
     /// The copies of databases that replay will repeat.
     pub(super) copies: Vec<FileEvent>,
+    /// The blocks that replay from there restores by the source's own WAL. None, if it starts at the common checkpoint.
+    pub(super) rebuilt: BySource,
 }
 
 impl<'a> Histories<'a> {
@@ -89,82 +93,13 @@ pub(super) fn choose(
     histories: &Histories<'_>,
     changed: &mut ChangedBlocks,
 ) -> Result<Replay, SurveyError> {
-    let (source, target) = (&histories.clusters.source, &histories.clusters.target);
-    let common = common_start(histories.common, source);
-    let source_has_common = histories.read_since.is_none_or(|since| since > common.redo);
+    let common = common_start(histories.common, &histories.clusters.source);
     let wal = histories.replay_wal(input, common.redo)?;
-    let size = source.geometry().segment_size;
-    let from = if source_has_common {
-        common.redo
-    } else {
-        common.redo.max(size.start_of(size.segment_of(histories.fork)))
-    };
-    let theirs = Theirs::read(&wal, from, newest_start(common, histories.fork, source))?;
-    let since = Since {
-        start: common.redo,
-        fork: histories.fork,
-        target: histories.target_changes,
-        source: &theirs.files,
-        source_has_common,
-    };
-    if !histories.are_compared {
-        content::check_hints(histories.clusters, &since, own_setting(input, histories.clusters))?;
-    }
-
-    let estimate = |start: Lsn, more_bytes: u64| ReplayEstimate {
-        admits_sessions: RunningTransactions::are_known_after(running_from(&since, start)),
-        ..ReplayEstimate::new(start, wal.available(), more_bytes)
-    };
-    let newest_estimate = theirs.newest.map(|newest| {
-        estimate(newest.redo, changed.bytes_missing(&theirs.page_map, histories.target_files, target))
-    });
-    let common_estimate = estimate(common.redo, 0);
-    let newest_estimate = newest_estimate.or(histories.are_compared.then_some(common_estimate));
-    let mut choice = ReplayStart::new(common, common_estimate, newest_estimate);
-    let rules = Rules { histories, since: &since, wal: &wal };
-    if let Some(newest) = theirs.newest.filter(|newest| theirs.is_known_before(newest.redo))
-        && rules.takes(newest, input.options.replay_from, &choice)
-    {
-        choice.checkpoint = newest;
-    }
-    rules.check(choice.checkpoint.redo)?;
-    rules.check_copies(choice.checkpoint.redo)?;
-    let is_later = choice.checkpoint.redo > common.redo;
-    if is_later {
-        changed.named.merge(theirs.page_map);
-    }
-    changed.add_whole_files(&since.whole_files(is_later), histories.target_files, target);
-    input.progress.event(&Event::ReplayStart(choice));
-    warn_of_open_transactions(&choice);
-    let copies = since.copies_from(choice.checkpoint.redo).cloned().collect();
-    let own_start = if is_later || histories.are_compared {
-        wal.own_checkpoint(choice.checkpoint)?
-    } else {
-        histories.own_start
-    };
-    Ok(Replay { start: choice, own_start, copies })
-}
-
-/// The records of running transactions that replay goes through if it starts at `start`.
-fn running_from(since: &Since<'_>, start: Lsn) -> impl Iterator<Item = RunningTransactions> {
-    since.replayed_from(start).filter_map(|event| match event.kind {
-        FileEventKind::RunningTransactions(running) => Some(running),
-        _ => None,
-    })
-}
-
-/// Warns if a server on the rewound target will stream without admitting sessions.
-fn warn_of_open_transactions(choice: &ReplayStart) {
-    if choice.chosen().admits_sessions {
-        return;
-    }
-    let otherwise = match choice.is_newest() && choice.common.admits_sessions {
-        true => "; with --replay-from common it would admit them as soon as it is consistent",
-        false => "",
-    };
-    tracing::warn!(
-        "transactions with more than 64 subtransactions are open on the source: a server on the target will stream, but admit no session until they have ended and the source's next checkpoint has been replayed{otherwise}"
-    );
+    let newest = newest_start(common, histories.fork, &histories.clusters.source);
+    let source_has_common = histories.read_since.is_none_or(|since| since > common.redo);
+    let choice = Choice { input, histories, wal: &wal, common, newest, source_has_common };
+    let (theirs, start) = choice.decide(changed)?;
+    choice.settle(theirs, start, changed)
 }
 
 /// The last common checkpoint, or the source's last one if that is older. The files of a standby, or of a server that
@@ -195,87 +130,236 @@ fn is_sooner(estimates: &ReplayStart) -> bool {
     estimates.newest.is_some_and(|newest| newest.seconds() < estimates.common.seconds())
 }
 
-/// What the source's WAL says.
-struct Theirs {
-    /// Its newest checkpoint, if replay may start there.
-    newest: Option<CheckpointAt>,
-    /// The blocks that it has changed up to that checkpoint.
-    page_map: PageMap,
-    /// What it says about files, up to its end.
-    files: FileChanges,
-}
-
-impl Theirs {
-    fn read(wal: &ReplayWal<'_>, from: Lsn, newest: Option<CheckpointAt>) -> Result<Theirs, WalError> {
-        let mut theirs = Theirs { newest, page_map: PageMap::new(), files: FileChanges::default() };
-        let (mut from, mut last_record) = (from, Lsn::INVALID);
-        if let Some(newest) = newest {
-            let before = wal.read(from, newest.redo)?;
-            (theirs.page_map, theirs.files, from) = (before.page_map, before.files, newest.redo);
-            last_record = before.last_record;
-        }
-        if wal.available() <= from {
-            return Ok(theirs);
-        }
-        let after = wal.read_to_end(from)?;
-        if let Some(found) = after.previous.filter(|_| last_record.is_valid())
-            && found != last_record
-        {
-            let (fault, needed) = (WalFault::PreviousLink { found }, wal.available());
-            return Err(WalError::ScanSource(ScanError::BreaksOff { position: from, needed, fault }));
-        }
-        theirs.files.append(after.files);
-        Ok(theirs)
-    }
-
-    /// Whether all that the records before `end` do to files is known.
-    fn is_known_before(&self, end: Lsn) -> bool {
-        let Some(unknown) = self.files.first_unknown.filter(|lsn| *lsn < end) else { return true };
-        tracing::info!(
-            "replay starts at the last common checkpoint: the source's WAL record at {unknown} changes relation files in an unknown way"
-        );
-        false
-    }
-}
-
-/// The rules, and what they are applied to.
-struct Rules<'a> {
+/// The two possible starts, and what the choice depends on.
+struct Choice<'a> {
+    input: Input<'a>,
     histories: &'a Histories<'a>,
-    since: &'a Since<'a>,
     wal: &'a ReplayWal<'a>,
+    common: CheckpointAt,
+    newest: Option<CheckpointAt>,
+    /// The source's WAL is read from the common start on, because the target's was not. Otherwise it is read from the
+    /// fork on.
+    source_has_common: bool,
 }
 
-impl Rules<'_> {
-    /// Checks that replay from `start` makes the target's content the source's, but for copies of databases.
-    fn check(&self, start: Lsn) -> Result<(), ContentError> {
-        content::check_replayed(self.histories.clusters, self.since, start, self.histories.target_files)
+impl Choice<'_> {
+    /// Finds out what the source has changed, by the cheapest way that serves, and chooses the start.
+    ///
+    /// Summaries serve for a start at the newest checkpoint only. So they are asked where that start is likely, and where
+    /// no other is possible: where WAL before it is missing.
+    fn decide(&self, changed: &ChangedBlocks) -> Result<(Theirs, ReplayStart), SurveyError> {
+        let asked = self.input.options.replay_from;
+        let is_likely = match asked {
+            ReplayFrom::Newest => true,
+            ReplayFrom::Common => false,
+            ReplayFrom::Auto => self.is_worth_it(),
+        };
+        let early = if is_likely { self.of_summaries()? } else { None };
+        let theirs = match early {
+            Some(theirs) if asked == ReplayFrom::Newest || is_sooner(&self.estimates(&theirs, changed)) => {
+                theirs
+            }
+            early => match Theirs::of_wal(self.wal, self.needed_from(), self.newest) {
+                Ok(theirs) => return Ok(self.by_wal(theirs, changed)),
+                Err(missing @ WalError::MissingForReplay { .. }) if asked != ReplayFrom::Common => {
+                    let late = if is_likely { early } else { self.of_summaries()? };
+                    late.ok_or_else(|| self.without(missing))?
+                }
+                Err(error) => return Err(error.into()),
+            },
+        };
+        let newest = theirs.newest.unwrap_or(self.common);
+        let theirs = theirs.read_on(self.wal, newest.redo)?;
+        let start = ReplayStart { checkpoint: newest, ..self.estimates(&theirs, changed) };
+        if asked == ReplayFrom::Auto
+            && !start.chosen().admits_sessions
+            && let Ok(theirs) = Theirs::of_wal(self.wal, self.needed_from(), self.newest)
+        {
+            return Ok(self.by_wal(theirs, changed));
+        }
+        Ok((theirs, start))
     }
 
-    /// Checks that replay from `start` copies no database from files that have changed since.
-    fn check_copies(&self, start: Lsn) -> Result<(), SurveyError> {
-        let geometry = self.histories.clusters.source.geometry();
-        let changed = with_changed_template(self.wal, geometry, self.since.copies_from(start));
-        let changed = changed.map_err(|error| WalError::ScanSource(error.into()))?;
-        Ok(content::changed_template(changed)?)
+    /// Chooses the start, knowing what all of the source's WAL says.
+    fn by_wal(&self, theirs: Theirs, changed: &ChangedBlocks) -> (Theirs, ReplayStart) {
+        let mut start = self.estimates(&theirs, changed);
+        if let Some(newest) = theirs.newest.filter(|newest| theirs.is_known_before(newest.redo))
+            && self.takes(newest, &self.since(&theirs), &start)
+        {
+            start.checkpoint = newest;
+        }
+        (theirs, start)
+    }
+
+    /// Checks that replay from `start` makes the target's content the source's, and adds to `changed` what must be copied.
+    fn settle(
+        &self,
+        theirs: Theirs,
+        start: ReplayStart,
+        changed: &mut ChangedBlocks,
+    ) -> Result<Replay, SurveyError> {
+        let (redo, files) = (start.checkpoint.redo, self.histories.target_files);
+        let target = &self.histories.clusters.target;
+        let since = self.since(&theirs);
+        if !self.histories.compares_data {
+            self.check_hints(&since)?;
+        }
+        self.check(&since, redo)?;
+        self.check_copies(&since, redo)?;
+        let copies = since.copies_from(redo).cloned().collect();
+        let is_later = redo > self.common.redo;
+        changed.add_whole_files(&since.whole_files(is_later), files, target);
+        if is_later {
+            changed.add_whole_files(&theirs.whole, files, target);
+            changed.named.merge(theirs.page_map);
+        }
+        self.input.progress.event(&Event::ReplayStart(start));
+        warn_of_open_transactions(&start);
+        let own_start = match is_later || self.histories.compares_data {
+            true => self.wal.own_checkpoint(start.checkpoint)?,
+            false => self.histories.own_start,
+        };
+        let rebuilt = if is_later { theirs.rebuilt } else { BySource::default() };
+        Ok(Replay { start, own_start, copies, rebuilt })
+    }
+
+    /// What the source has changed by its summaries, if these serve: they cover its history from the common start to its
+    /// newest checkpoint, and the rules of [`content`] need no other record of that WAL.
+    ///
+    /// The rules hold: settings, tablespaces and copies of databases matter only where replay goes through them, and WAL is
+    /// read from the newest checkpoint on. What was created, truncated, dropped or copied before is in the summaries.
+    /// `wal_level` was not minimal, or there were none. Of records of extensions' resource managers a source with such
+    /// an extension gives no summaries. There remains whether the target logged its hint bits, which the source's settings
+    /// may have to tell if there are no data checksums.
+    fn of_summaries(&self) -> Result<Option<Theirs>, WalError> {
+        let Some(newest) = self.newest else { return Ok(None) };
+        let Some(theirs) =
+            Theirs::of_summaries(self.wal, self.common.redo, newest, self.histories.is_compared)?
+        else {
+            return Ok(None);
+        };
+        if let Err(error) = self.check_hints(&self.since(&theirs)) {
+            tracing::debug!("the source's WAL is read in place of its summaries: {error}");
+            return Ok(None);
+        }
+        Ok(Some(theirs))
+    }
+
+    /// Where the source's WAL begins to be needed if it is to say what the source has changed.
+    fn needed_from(&self) -> Lsn {
+        let size = self.histories.clusters.source.geometry().segment_size;
+        if self.source_has_common {
+            self.common.redo
+        } else {
+            self.common.redo.max(size.start_of(size.segment_of(self.histories.fork)))
+        }
+    }
+
+    /// The error for WAL that is missing. If all of it lies before the newest checkpoint, replay could start there.
+    fn without(&self, missing: WalError) -> WalError {
+        let size = self.histories.clusters.source.geometry().segment_size;
+        match (missing, self.newest) {
+            (WalError::MissingForReplay { names, redo, places, .. }, Some(newest)) => {
+                let number = |name: &String| size.parse_file_name(name).map(|(_, segment)| segment);
+                let is_before = |name| number(name).is_some_and(|at| at < size.segment_of(newest.redo));
+                let later = names.iter().all(is_before).then_some(newest.redo);
+                WalError::MissingForReplay { names, redo, places, later }
+            }
+            (missing, _) => missing,
+        }
+    }
+
+    /// Whether there is enough WAL between the two starts.
+    fn is_worth_it(&self) -> bool {
+        self.newest.is_some_and(|newest| newest.redo.0 - self.common.redo.0 >= WORTH_A_LATER_START)
+    }
+
+    fn since<'s>(&'s self, theirs: &'s Theirs) -> Since<'s> {
+        Since {
+            start: self.common.redo,
+            fork: self.histories.fork,
+            target: self.histories.target_changes,
+            source: &theirs.files,
+            source_has_common: self.source_has_common,
+            is_summarized: theirs.known_from == SourceChanges::Summaries,
+        }
+    }
+
+    /// The estimates, with the common start as the one that is chosen.
+    fn estimates(&self, theirs: &Theirs, changed: &ChangedBlocks) -> ReplayStart {
+        let (files, since) = (self.histories.target_files, self.since(theirs));
+        let estimate = |start: Lsn, more_bytes: u64| ReplayEstimate {
+            admits_sessions: RunningTransactions::are_known_after(running_from(&since, start)),
+            ..ReplayEstimate::new(start, self.wal.available(), more_bytes)
+        };
+        let newest = theirs.newest.map(|newest| {
+            let more = changed.bytes_missing(&theirs.page_map, files, &self.histories.clusters.target);
+            estimate(newest.redo, more)
+        });
+        let common = estimate(self.common.redo, 0);
+        let newest = newest.or(self.histories.compares_data.then_some(common));
+        let estimates = ReplayStart::new(self.common, common, newest);
+        ReplayStart { source_changes: theirs.known_from, ..estimates }
     }
 
     /// Whether replay starts at the source's newest checkpoint.
-    fn takes(&self, newest: CheckpointAt, choice: ReplayFrom, estimates: &ReplayStart) -> bool {
-        let common = estimates.checkpoint.redo;
-        match choice {
+    fn takes(&self, newest: CheckpointAt, since: &Since<'_>, estimates: &ReplayStart) -> bool {
+        let common = self.common.redo;
+        match self.input.options.replay_from {
             ReplayFrom::Newest => true,
             ReplayFrom::Common => false,
             ReplayFrom::Auto => {
-                let admits = |estimate: ReplayEstimate| estimate.admits_sessions;
-                let is_worth_it = newest.redo.0 - common.0 >= WORTH_A_LATER_START
-                    && is_sooner(estimates)
-                    && (estimates.newest.is_some_and(admits) || !admits(estimates.common));
                 // Replay would copy the files as they are now.
-                let copies_before = || self.since.copies_from(common).any(|event| event.lsn < newest.redo);
-                is_worth_it || copies_before() || self.check(common).is_err()
+                let copies_before = || since.copies_from(common).any(|event| event.lsn < newest.redo);
+                let admits = |estimate: ReplayEstimate| estimate.admits_sessions;
+                let keeps_nobody_out = estimates.newest.is_some_and(admits) || !admits(estimates.common);
+                self.is_worth_it() && is_sooner(estimates) && keeps_nobody_out
+                    || copies_before()
+                    || self.check(since, common).is_err()
             }
         }
     }
+
+    /// Checks that the target logged its hint bits.
+    fn check_hints(&self, since: &Since<'_>) -> Result<(), ContentError> {
+        let clusters = self.histories.clusters;
+        content::check_hints(clusters, since, own_setting(self.input, clusters))
+    }
+
+    /// Checks that replay from `start` makes the target's content the source's, but for copies of databases.
+    fn check(&self, since: &Since<'_>, start: Lsn) -> Result<(), ContentError> {
+        content::check_replayed(self.histories.clusters, since, start, self.histories.target_files)
+    }
+
+    /// Checks that replay from `start` copies no database from files that have changed since.
+    fn check_copies(&self, since: &Since<'_>, start: Lsn) -> Result<(), SurveyError> {
+        let geometry = self.histories.clusters.source.geometry();
+        let changed = with_changed_template(self.wal, geometry, since.copies_from(start));
+        let changed = changed.map_err(|error| WalError::ScanSource(error.into()))?;
+        Ok(content::changed_template(changed)?)
+    }
+}
+
+/// The records of running transactions that replay goes through if it starts at `start`.
+fn running_from(since: &Since<'_>, start: Lsn) -> impl Iterator<Item = RunningTransactions> {
+    since.replayed_from(start).filter_map(|event| match event.kind {
+        FileEventKind::RunningTransactions(running) => Some(running),
+        _ => None,
+    })
+}
+
+/// Warns if a server on the rewound target will stream without admitting sessions.
+fn warn_of_open_transactions(choice: &ReplayStart) {
+    if choice.chosen().admits_sessions {
+        return;
+    }
+    let otherwise = match choice.is_newest() && choice.common.admits_sessions {
+        true => "; with --replay-from common it would admit them as soon as it is consistent",
+        false => "",
+    };
+    tracing::warn!(
+        "transactions with more than 64 subtransactions are open on the source: a server on the target will stream, but admit no session until they have ended and the source's next checkpoint has been replayed{otherwise}"
+    );
 }
 
 /// `wal_log_hints` of a target that was a standby, as far as its configuration is found. The control file of a standby

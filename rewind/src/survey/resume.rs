@@ -10,6 +10,7 @@ use crate::datadir::keep::Keep;
 use crate::options::Delta;
 use crate::outcome::Divergence;
 use crate::plan::{Clusters, Facts, Files, Fork, Resumed};
+use crate::source::Source;
 use crate::survey::announce::{announce_checkpoint, announce_fork};
 use crate::survey::error::SurveyError;
 use crate::survey::files::list;
@@ -56,8 +57,7 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     divergence.into_iter().for_each(|at| announce_fork(input.progress, at));
     journal.checkpoint.iter().for_each(|at| announce_checkpoint(input.progress, at, search_time));
     let original = journal.original_listing(found.target.clone(), &found.source, version);
-    let source_wal = SourceWal { source, history: &source_history, geometry: clusters.source.geometry() };
-    let own_start = earlier_start(&journal, &source_wal, &clusters.source)?;
+    let own_start = earlier_start(&journal, source, &source_history, &clusters.source)?;
     let mut changed = journal.changed.clone();
     let file_changes = journal.file_changes.clone().unwrap_or_default();
     let histories = Histories {
@@ -68,11 +68,13 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
         common: own_start.map(|start| start.at).or(journal.checkpoint).ok_or(SurveyError::StartIsGone)?,
         own_start,
         fork: common_until,
+        // By the unfinished run.
+        is_compared: !was_compared,
         // The target's WAL may be gone. The journal has what it says, unless an older version wrote it.
         read_since: journal.file_changes.as_ref().filter(|_| !was_compared).map(|_| journal.changed.since),
         target_changes: &file_changes,
         own_wal_files: Some(&journal.original.wal),
-        are_compared: was_compared,
+        compares_data: was_compared,
     };
     let replay = replay::choose(input, &histories, &mut changed)?;
     let resumed = Resumed {
@@ -86,6 +88,7 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
         own_start: replay.own_start,
         file_changes,
         database_copies: replay.copies,
+        rebuilt: replay.rebuilt,
         source_history,
         divergence,
         common_until,
@@ -125,13 +128,15 @@ fn fork(
 /// was changed before has been noted, and the WAL before it may be gone.
 fn earlier_start(
     journal: &Journal,
-    wal: &SourceWal<'_>,
+    source: &dyn Source,
+    history: &TimelineHistory,
     control: &ControlFile,
 ) -> Result<Option<OwnCheckpoint>, WalError> {
     let Some(start) = journal.replay_start else { return Ok(None) };
-    let is_on_history = wal.history.timeline_at(start.at.redo) == start.at.timeline;
+    let wal = SourceWal { source, history, geometry: control.geometry() };
+    let is_on_history = history.timeline_at(start.at.redo) == start.at.timeline;
     if !is_on_history || start.at.redo > control.checkpoint().redo {
         return Ok(None);
     }
-    Ok((record_checksum(wal, start.at.lsn)? == Some(start.checksum)).then_some(start))
+    Ok((record_checksum(&wal, start.at.lsn)? == Some(start.checksum)).then_some(start))
 }

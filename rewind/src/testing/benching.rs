@@ -1,6 +1,6 @@
 //! Generated plans of any size, for the benchmarks. Not part of the library's interface.
 
-use walparse::{Lsn, Relation, RelationBlocks, Version};
+use walparse::{Lsn, PageMap, Relation, RelationBlocks, Version};
 
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
@@ -57,7 +57,7 @@ impl MadeUp {
 
     pub(crate) fn full_plan(&self) -> RewindPlan {
         let Ok(keep) = Keep::again(&[]) else { unreachable!("no pattern is wrong") };
-        let (page_map, _) = self.changed.to_copy(Lsn(100), Lsn(200), RebuiltBlocks::Leave);
+        let (page_map, _) = self.changed.to_copy((Lsn(100), Lsn(200)), &PageMap::new(), RebuiltBlocks::Leave);
         let input = PlanInput {
             source: &self.source,
             target: &self.target,

@@ -1,8 +1,16 @@
-//! The blocks changed by the target's WAL, and which of them need not be copied.
+//! The blocks that may differ, and which of them need not be copied.
 //!
-//! Replay of the common WAL restores some of these blocks completely, whatever is on disk: from full-page images, or by
-//! initializing the page. This is proven only for a replay that starts at the same position and whose common WAL does
-//! not end earlier. Another source may require another replay; then these blocks are copied like all others.
+//! Replay restores some of these blocks completely, whatever is on disk: from full-page images, or by initializing the
+//! page. Such a block is one of which the first record since the start of replay does that, so that replay never reads what
+//! stands there.
+//!
+//! - Replay from the last common checkpoint: by the common WAL, which the target has. This is proven only for a replay that
+//!   starts at the same position and whose common WAL does not end earlier. Another source may require another replay;
+//!   then these blocks are copied like all others.
+//! - Replay from the source's newest checkpoint: by the source's WAL from there to its end at the time of the survey. All of
+//!   it is replayed, since the node is consistent only at the minRecoveryPoint, which is the end of that WAL at the end of
+//!   the copy. Another source may have other WAL after the same checkpoint. So these blocks are not noted in the journal,
+//!   and a run that resumes copies them unless its own source's WAL proves the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -26,17 +34,32 @@ pub(crate) struct ChangedBlocks {
     pub(crate) fork: Lsn,
 }
 
+/// Blocks that replay restores by the source's own WAL.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BySource {
+    pub(crate) blocks: PageMap,
+    /// How far that WAL must be replayed for it.
+    pub(crate) until: Lsn,
+}
+
 impl ChangedBlocks {
     /// The blocks to copy if replay starts at `start` and WAL is common up to `fork`, and the number of blocks that are
-    /// not copied because replay restores them.
-    pub(crate) fn to_copy(&self, start: Lsn, fork: Lsn, choice: RebuiltBlocks) -> (PageMap, u64) {
+    /// not copied because replay restores them. Replay from `start` restores `by_source`, too.
+    pub(crate) fn to_copy(
+        &self,
+        (start, fork): (Lsn, Lsn),
+        by_source: &PageMap,
+        choice: RebuiltBlocks,
+    ) -> (PageMap, u64) {
         let mut blocks = self.named.clone();
-        let is_proven = start == self.since && fork >= self.fork;
-        if choice == RebuiltBlocks::Copy || !is_proven {
-            return (blocks, 0);
+        if choice == RebuiltBlocks::Leave {
+            if start == self.since && fork >= self.fork {
+                blocks.subtract(&self.rebuilt);
+            }
+            blocks.subtract(by_source);
         }
-        blocks.subtract(&self.rebuilt);
-        (blocks, self.rebuilt.len())
+        let left = self.named.len() - blocks.len();
+        (blocks, left)
     }
 }
 
@@ -55,7 +78,7 @@ pub(crate) struct WholeFiles {
 
 impl WholeFiles {
     /// The first block of a relation from which on all may differ.
-    fn first_block(&self, relation: Relation) -> Option<u32> {
+    pub(crate) fn first_block(&self, relation: Relation) -> Option<u32> {
         let directory = DatabaseDir { tablespace: relation.tablespace, database: relation.database };
         if self.relations.contains(&relation) || self.directories.contains(&directory) {
             return Some(0);
@@ -115,7 +138,7 @@ mod tests {
         (0..10).for_each(|block| _ = changed.named.insert(table, BlockNumber(block)));
         (2..5).for_each(|block| _ = changed.rebuilt.insert(table, BlockNumber(block)));
         let copied = |start, fork, choice| {
-            let (blocks, left) = changed.to_copy(Lsn(start), Lsn(fork), choice);
+            let (blocks, left) = changed.to_copy((Lsn(start), Lsn(fork)), &PageMap::new(), choice);
             assert_eq!(blocks.len() + left, 10);
             blocks.len()
         };
@@ -126,5 +149,12 @@ mod tests {
         assert_eq!((copied(99, 200, RebuiltBlocks::Leave), copied(101, 200, RebuiltBlocks::Leave)), (10, 10));
         // The record that restores a block may be beyond an earlier fork.
         assert_eq!((copied(100, 199, RebuiltBlocks::Leave), copied(100, 201, RebuiltBlocks::Leave)), (10, 7));
+        // The source's own WAL restores three others, and one that need not be copied anyway.
+        let mut by_source = PageMap::new();
+        (7..=10).for_each(|block| _ = by_source.insert(table, BlockNumber(block)));
+        let (later, all) = ((Lsn(300), Lsn(200)), RebuiltBlocks::Copy);
+        let (blocks, left) = changed.to_copy(later, &by_source, RebuiltBlocks::Leave);
+        assert_eq!((blocks.len(), left), (7, 3));
+        assert_eq!(changed.to_copy(later, &by_source, all).1, 0);
     }
 }

@@ -51,6 +51,8 @@ pub enum WalError {
         redo: Lsn,
         /// The places that were searched, for display.
         places: String,
+        /// Where replay could start instead, if it were known what the source has changed before.
+        later: Option<Lsn>,
     },
     /// The target's WAL could not be read.
     #[error("could not read the WAL of the target")]
@@ -164,6 +166,9 @@ impl WalError {
             WalError::Missing { all, needed, places, .. } => format!(
                 "WAL of the target is needed up to {needed}, and {} is missing. Searched {places}. Use -c for the target's restore_command, --restore-command CMD, or --wal-dir DIR with copies of the files.",
                 name_list(all)
+            ),
+            WalError::MissingForReplay { places, later: Some(later), .. } => format!(
+                "Replay could start at {later}, the source's newest checkpoint, but without this WAL it is not known what the source has changed before, and another checkpoint does not help. Searched {places}. Use --wal-dir DIR with copies of the files, --restore-command CMD, or -c. From version 17 on the source's WAL summaries serve as well, if summarize_wal was on there since the last common checkpoint. Otherwise take a new base backup."
             ),
             WalError::MissingForReplay { redo, places, .. } => format!(
                 "Replay will start at {redo}. Searched {places}. Use -c, --restore-command CMD, or --wal-dir DIR with copies of the files."

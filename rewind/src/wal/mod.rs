@@ -4,6 +4,7 @@ pub(crate) mod history;
 pub(crate) mod target;
 pub(crate) mod source;
 pub(crate) mod replay;
+pub(crate) mod summaries;
 pub mod archive;
 pub(crate) mod temporary;
 pub(crate) mod changed;

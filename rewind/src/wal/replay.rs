@@ -15,6 +15,7 @@ use crate::source::{SourceError, read_part};
 use crate::stop::StopFlag;
 use crate::wal::error::WalError;
 use crate::wal::source::{OwnCheckpoint, SourceWal, record_checksum};
+use crate::wal::summaries::{self, Summarized, Wanted};
 use crate::wal::target::{FetchWalError, TargetWal};
 
 /// At most this much of the source's WAL is read at the same time, and as much is remembered: each segment is in memory as
@@ -78,6 +79,20 @@ impl<'a> ReplayWal<'a> {
     pub(crate) fn own_checkpoint(&self, at: CheckpointAt) -> Result<Option<OwnCheckpoint>, WalError> {
         let checksum = record_checksum(&self.source, at.lsn)?;
         Ok(checksum.map(|checksum| OwnCheckpoint { at, checksum }))
+    }
+
+    /// What the source has changed between two redo positions, by the summaries of its WAL; `None` if these do not say.
+    /// `is_compared`: the WAL of both sides was compared before the fork.
+    ///
+    /// # Errors
+    /// The source could not be read.
+    pub(crate) fn summarized(
+        &self,
+        start: Lsn,
+        end: Lsn,
+        is_compared: bool,
+    ) -> Result<Option<Summarized>, WalError> {
+        summaries::read(&self.source, self.target, Wanted { start, end, fork: self.fork, is_compared })
     }
 
     /// The number of segments that are read at the same time.
@@ -201,7 +216,7 @@ impl ReplayWal<'_> {
 
     fn missing(&self, segments: &[SegmentNo], redo: Lsn) -> WalError {
         let names = segments.iter().map(|segment| self.source.describe(*segment)).collect();
-        WalError::MissingForReplay { names, redo, places: self.target.places() }
+        WalError::MissingForReplay { names, redo, places: self.target.places(), later: None }
     }
 }
 

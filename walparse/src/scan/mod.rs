@@ -154,6 +154,9 @@ pub struct Stretch {
     pub previous: Option<Lsn>,
     /// Every main-fork block that a record refers to.
     pub page_map: PageMap,
+    /// The blocks of `page_map` that replay of this stretch rebuilds without reading them: the first record that refers to
+    /// such a block restores a full-page image of it or initializes it.
+    pub rebuilt: PageMap,
     /// What the records say about files.
     pub files: FileChanges,
     /// The number of records read.
@@ -199,8 +202,8 @@ pub fn scan_stretch<S: SegmentStore + ?Sized>(
     let found = Scanner { store, request: &request, progress }.forward(start)?;
     let previous = found.previous();
     let Found { stop, last_record, records, bytes, changes, .. } = found;
-    let (page_map, _, files) = changes.into_parts();
-    Ok(Stretch { end: stop.position, stop, last_record, previous, page_map, files, records, bytes })
+    let (page_map, rebuilt, files) = changes.into_parts();
+    Ok(Stretch { end: stop.position, stop, last_record, previous, page_map, rebuilt, files, records, bytes })
 }
 
 struct Scanner<'a, S: SegmentStore + ?Sized> {

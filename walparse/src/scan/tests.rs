@@ -479,3 +479,15 @@ fn without_the_wal_before_the_checkpoint_no_block_counts_as_rebuilt() {
         assert!(ignored.rebuilt.is_empty() && scan.end == whole.end);
     }
 }
+
+/// Replay of a stretch goes through all of it, wherever the histories part.
+#[test]
+fn blocks_that_a_stretch_rebuilds() {
+    let (wal, request) = spread_checkpoint();
+    let from_checkpoint = scan_stretch(&wal, &request, request.newest_checkpoint, &quiet).unwrap();
+    assert_eq!((from_checkpoint.page_map.len(), from_checkpoint.rebuilt.len()), (4, 2));
+    let table = touch(16384, 0, 0).blocks[0].relation;
+    for (block, is_rebuilt) in [(7, false), (8, false), (1_000, true), (2_000, true)] {
+        assert_eq!(from_checkpoint.rebuilt.contains(table, BlockNumber(block)), is_rebuilt, "{block}");
+    }
+}

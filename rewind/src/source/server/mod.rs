@@ -38,7 +38,8 @@ use self::session::Expected;
 use self::sql::DigestOf;
 use super::error::SourceError;
 use super::seam::{
-    ChunkSink, Comparand, Connected, FetchError, FetchRange, SlotState, Source, WalPosition, assert_valid,
+    ChunkSink, Comparand, Connected, FetchError, FetchRange, SlotState, Source, SummarizedBlocks,
+    WalPosition, WalSummaries, WalSummary, assert_valid,
 };
 use crate::conninfo::Conninfo;
 use crate::datadir::data_path::DataPath;
@@ -171,6 +172,20 @@ impl Source for ServerSource {
         let asked = self.link.ask(FIRST, async |session| {
             let witness = session.witness().await?;
             Ok((witness.position, witness))
+        });
+        self.runtime.block_on(asked)
+    }
+
+    fn wal_summaries(&self) -> Result<WalSummaries, SourceError> {
+        let asked = self
+            .link
+            .ask(FIRST, async |session| future::try_join(session.wal_summaries(), session.witness()).await);
+        self.runtime.block_on(asked)
+    }
+
+    fn summarized(&self, summaries: &[WalSummary]) -> Result<Option<SummarizedBlocks>, SourceError> {
+        let asked = self.link.ask(FIRST, async |session| {
+            future::try_join(session.summarized(summaries), session.witness()).await
         });
         self.runtime.block_on(asked)
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql, Type};
-use walparse::{ControlFile, Lsn, TimelineHistory, TimelineId};
+use walparse::{BlockNumber, ControlFile, Lsn, Relation, TimelineHistory, TimelineId};
 
 use super::session::{Session, answer, is_disallowed};
 use super::sql::{self, Dialect, RawText};
@@ -17,7 +17,7 @@ use crate::datadir::data_path::DataPath;
 use crate::datadir::flavor;
 use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::source::error::SourceError;
-use crate::source::seam::{MAX_RANGE, SlotState, WalPosition};
+use crate::source::seam::{MAX_RANGE, SlotState, SummarizedBlocks, WalPosition, WalSummaries, WalSummary};
 
 /// The largest file that is read as a whole, in bytes.
 const MAX_SMALL_FILE: u64 = 64 << 20;
@@ -227,6 +227,45 @@ impl Session {
         Ok(kept.parse::<u64>().ok().and_then(|kept| kept.checked_mul(unit)))
     }
 
+    /// The summaries of its WAL that the server has; none if it cannot have any, or the role may not ask.
+    pub(super) async fn wal_summaries(&self) -> Result<WalSummaries, SourceError> {
+        let doing = "listing the source's WAL summaries";
+        if self.flavor.is_fork() || self.version < sql::SUMMARIES_SINCE {
+            return Ok(WalSummaries::default());
+        }
+        let mut goes_on = false;
+        let found = self.rows(sql::SUMMARIES, &[], doing, self.silence, |row| {
+            let timeline = column::<i64>(row, 0, doing)?;
+            let timeline = u32::try_from(timeline).map_err(|_| answer(doing, "invalid timeline"))?;
+            goes_on |= column::<bool>(row, 3, doing)?;
+            Ok(WalSummary {
+                timeline: TimelineId(timeline),
+                start: lsn(row, 1, doing)?.ok_or_else(|| answer(doing, "no WAL position"))?,
+                end: lsn(row, 2, doing)?.ok_or_else(|| answer(doing, "no WAL position"))?,
+            })
+        });
+        let present = if_allowed(found.await)?.unwrap_or_default();
+        Ok(WalSummaries { present, goes_on })
+    }
+
+    /// What these summaries say about main forks; `None` if the server cannot read one of them.
+    pub(super) async fn summarized(
+        &self,
+        summaries: &[WalSummary],
+    ) -> Result<Option<SummarizedBlocks>, SourceError> {
+        let doing = "reading the source's WAL summaries";
+        let timelines: Vec<i64> = summaries.iter().map(|summary| i64::from(summary.timeline.0)).collect();
+        let starts: Vec<String> = summaries.iter().map(|summary| summary.start.to_string()).collect();
+        let ends: Vec<String> = summaries.iter().map(|summary| summary.end.to_string()).collect();
+        let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&timelines, Type::INT8_ARRAY), (&starts, Type::TEXT_ARRAY), (&ends, Type::TEXT_ARRAY)];
+        let mut blocks = SummarizedBlocks::default();
+        let read = self.rows(sql::SUMMARIZED, &parameters, doing, self.silence, |row| {
+            add_summarized(&mut blocks, row, doing)
+        });
+        Ok(if_allowed(read.await)?.map(|_| blocks))
+    }
+
     async fn list_files(&self, directory: &str) -> Result<Vec<(String, u64)>, SourceError> {
         let doing = "listing the source's WAL";
         let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&directory, Type::TEXT)];
@@ -326,14 +365,46 @@ fn size(row: &Row, index: usize, doing: &str) -> Result<u64, SourceError> {
     }
 }
 
+/// Adds a row of the contents of WAL summaries.
+fn add_summarized(blocks: &mut SummarizedBlocks, row: &Row, doing: &str) -> Result<(), SourceError> {
+    let relation = Relation {
+        tablespace: column(row, 0, doing)?,
+        database: column(row, 1, doing)?,
+        number: column(row, 2, doing)?,
+    };
+    let block: i64 = column(row, 4, doing)?;
+    let block = u32::try_from(block).map_err(|_| answer(doing, &format!("block number {block}")))?;
+    match (column::<i16>(row, 3, doing)?, column::<bool>(row, 5, doing)?) {
+        (0, true) => blocks.limit(relation, BlockNumber(block)),
+        (0, false) => _ = blocks.named.insert(relation, BlockNumber(block)),
+        // The init fork was created or removed, and the main fork with it.
+        _ => blocks.limit(relation, BlockNumber(0)),
+    }
+    Ok(())
+}
+
+/// `None` if the server refused the query: a missing privilege, or a file that is gone.
+fn if_allowed<T>(answered: Result<T, SourceError>) -> Result<Option<T>, SourceError> {
+    match answered {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if is_disallowed(&error) => {
+            tracing::debug!("{}", error.with_reasons());
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The WAL position in a column of a row.
+fn lsn(row: &Row, index: usize, doing: &str) -> Result<Option<Lsn>, SourceError> {
+    let parsed = column::<Option<&str>>(row, index, doing)?.map(str::parse).transpose();
+    parsed.map_err(|_| answer(doing, "invalid WAL position"))
+}
+
 /// The WAL position in a row of the witness query.
 fn position(row: &Row, doing: &str) -> Result<WalPosition, SourceError> {
     let standby: bool = column(row, 1, doing)?;
-    let lsn = |index| -> Result<Option<Lsn>, SourceError> {
-        let parsed = column::<Option<&str>>(row, index, doing)?.map(str::parse).transpose();
-        parsed.map_err(|_| answer(doing, "invalid WAL position"))
-    };
-    match (standby, lsn(2)?, lsn(3)?) {
+    match (standby, lsn(row, 2, doing)?, lsn(row, 3, doing)?) {
         (false, Some(insert), Some(flush)) => Ok(WalPosition::Primary { insert, flush }),
         // The receive position is NULL without streaming, and is not advanced by WAL restored from an archive.
         (true, received, Some(replayed)) => {

@@ -122,6 +122,25 @@ pub(super) const FACTS: &str = "\
     SELECT current_setting('full_page_writes'), current_setting('is_superuser'), \
            current_setting('server_encoding'), current_user, current_database()";
 
+/// The first version that makes summaries of its WAL. No fork is based on it.
+pub(super) const SUMMARIES_SINCE: u32 = 170_000;
+
+/// The summaries of its WAL that a PostgreSQL server has, and whether it makes others. A summary has the blocks that
+/// records refer to, and what the server's own records do to files. A record of an extension's resource manager might do
+/// more, so with such an extension there are none.
+pub(super) const SUMMARIES: &str = "\
+    SELECT s.tli, s.start_lsn::text, s.end_lsn::text, current_setting('summarize_wal') = 'on' \
+    FROM pg_catalog.pg_available_wal_summaries() AS s \
+    WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_get_wal_resource_managers() AS r WHERE NOT r.rm_builtin)";
+
+/// The contents of summaries, as far as they concern main forks: blocks, and limits beyond which everything may have
+/// changed. The limit of an init fork (number 3) tells of an unlogged relation, whose main fork is never mentioned.
+pub(super) const SUMMARIZED: &str = "\
+    SELECT c.reltablespace, c.reldatabase, c.relfilenode, c.relforknumber, c.relblocknumber, c.is_limit_block \
+    FROM unnest($1::int8[], $2::text[], $3::text[]) AS s (tli, start_lsn, end_lsn), \
+         LATERAL pg_catalog.pg_wal_summary_contents(s.tli, s.start_lsn::pg_lsn, s.end_lsn::pg_lsn) AS c \
+    WHERE c.relforknumber = 0 OR c.relforknumber = 3 AND c.is_limit_block";
+
 /// A query that returns, for each candidate name of each of [`OBJECTS`] and [`OPTIONAL`], whether it exists on a server
 /// of a fork.
 pub(super) fn which_names() -> String {
