@@ -13,20 +13,27 @@ use crate::source::{SlotState, Source, SourceError};
 /// The name that is proposed for a slot.
 const SLOT: &str = "rewound_standby";
 
+/// The source, and what it was asked before the first change.
+pub(crate) struct Asked<'a> {
+    pub(crate) source: &'a dyn Source,
+    /// The bytes of WAL that it keeps by a setting, if that is known.
+    pub(crate) kept: Option<u64>,
+}
+
 /// What keeps the WAL after `replay`, which has been copied to the target. `root` is the target's data directory, `control`
 /// the source's control file. `None` if the source is stopped, or what is asked for cannot be found out.
 pub(crate) fn wal_kept(
     options: &Options,
     root: &Path,
     control: &ControlFile,
-    source: &dyn Source,
+    asked: &Asked<'_>,
     replay: &WalSpan,
 ) -> Option<WalKept> {
     if matches!(options.source, SourceChoice::Directory(_)) {
         return None;
     }
     let configuration = recovery::configuration(root, control.version(), options.config_file.as_deref());
-    let found = find(configuration.ok().as_ref(), control, source, replay);
+    let found = find(configuration.ok().as_ref(), control, asked, replay);
     found.unwrap_or_else(|error| {
         tracing::debug!("could not ask the source whether it keeps WAL: {error}");
         None
@@ -37,7 +44,7 @@ pub(crate) fn wal_kept(
 fn find(
     configuration: Option<&Configuration>,
     control: &ControlFile,
-    source: &dyn Source,
+    asked: &Asked<'_>,
     replay: &WalSpan,
 ) -> Result<Option<WalKept>, SourceError> {
     let size = control.geometry().segment_size;
@@ -46,7 +53,7 @@ fn find(
     if let Some(name) = slot {
         // A server asks for whole segments, and a slot keeps whole ones.
         let needed = size.segment_before(replay.end);
-        match source.replication_slot(name)? {
+        match asked.source.replication_slot(name)? {
             None => return Ok(None),
             Some(SlotState::Physical { restart_lsn: Some(kept), .. }) if size.segment_of(kept) <= needed => {
                 return Ok(Some(WalKept::Slot { name: name.to_owned() }));
@@ -54,7 +61,7 @@ fn find(
             _ => {}
         }
     }
-    let Some(kept) = source.kept_wal()? else { return Ok(None) };
+    let Some(kept) = asked.kept else { return Ok(None) };
     // While the copied WAL is replayed the source is expected to write no more than as much.
     let needed = replay.end.0.saturating_sub(replay.start.0).max(size.bytes());
     if kept >= needed {
@@ -80,21 +87,15 @@ mod tests {
     use crate::datadir::inventory::Inventory;
     use crate::source::{ChunkSink, Comparand, FetchError, FetchRange, WalPosition};
 
-    /// A server with one slot, and a setting.
-    struct Server {
-        slot: SlotState,
-        kept: u64,
-    }
+    /// A server with one slot.
+    struct Server(SlotState);
 
     impl Source for Server {
         fn name(&self) -> String {
             "server".into()
         }
         fn replication_slot(&self, _: &str) -> Result<Option<SlotState>, SourceError> {
-            Ok(Some(self.slot))
-        }
-        fn kept_wal(&self) -> Result<Option<u64>, SourceError> {
-            Ok(Some(self.kept))
+            Ok(Some(self.0))
         }
         fn control_file(&self) -> Result<ControlFile, SourceError> {
             unreachable!()
@@ -139,7 +140,9 @@ mod tests {
             end_timeline: TimelineId(2),
             end_file: String::new(),
         };
-        find(Some(&configuration), &control, &Server { slot, kept }, &replay).unwrap().unwrap()
+        find(Some(&configuration), &control, &Asked { source: &Server(slot), kept: Some(kept) }, &replay)
+            .unwrap()
+            .unwrap()
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::apply::archive_ready::{self, ArchiveCommand, ArchiveReadyError};
 use crate::apply::error::ApplyError;
 use crate::apply::mark::{journal, mark};
 use crate::apply::save_diverged::Saving;
-use crate::apply::wal_kept::wal_kept;
+use crate::apply::wal_kept::{self, Asked};
 use crate::apply::{apply, recovery_conf, startup_warnings};
 use crate::clock::Clock;
 use crate::datadir::label::BackupLabel;
@@ -29,6 +29,7 @@ use crate::plan::error::PlanError;
 use crate::plan::{self, Facts, Planned, plan_wal_for_replay};
 use crate::progress::{Event, Progress};
 use crate::source::{Connected, Source};
+use crate::survey::error::SurveyError;
 use crate::survey::input::Input;
 use crate::survey::{Survey, survey};
 use crate::target::Target;
@@ -137,7 +138,7 @@ impl Run<'_> {
             planned.facts.external.announce();
             return Ok(Outcome::Planned(planned.report(clock)));
         }
-        let Ready { space, saved } = self.prepare(&mut planned, clock).map_err(failed)?;
+        let Ready { space, saved, kept_wal } = self.prepare(&mut planned, clock).map_err(failed)?;
         if options.mode == Mode::Check {
             return Ok(Outcome::Checked(Report { space, ..planned.report(clock) }));
         }
@@ -147,9 +148,10 @@ impl Run<'_> {
                 let control = &planned.facts.clusters.source;
                 startup_warnings::warn(options, target.root(), control, source);
                 let starts_as = starts_as(target.root(), control.version()).ok();
+                let asked = Asked { source, kept: kept_wal };
                 let replay = report.replay.as_ref();
-                let wal_kept =
-                    replay.and_then(|replay| wal_kept(options, target.root(), control, source, replay));
+                let wal_kept = replay
+                    .and_then(|replay| wal_kept::wal_kept(options, target.root(), control, &asked, replay));
                 Ok(Outcome::Rewound(Report { space, starts_as, wal_kept, ..report }))
             }
             Err(error) => {
@@ -173,9 +175,10 @@ impl Run<'_> {
         let saved = saving.as_ref().map(Saving::choice);
         let new_journal = journal(source, planned, saved.as_ref());
         let space = precheck::precheck(options, target, source, planned, &new_journal, saving.as_ref())?;
+        let kept_wal = source.kept_wal().map_err(SurveyError::from)?;
         clock.end_stage("precheck");
         if options.mode == Mode::Check {
-            return Ok(Ready { space, saved });
+            return Ok(Ready { space, saved, kept_wal });
         }
         if let Some(archive) = archive {
             archive.archive_all(target, planned, &options.stop).map_err(|error| match error {
@@ -189,7 +192,7 @@ impl Run<'_> {
             saving.copy(target).map_err(ApplyError::from)?;
             clock.end_stage("save");
         }
-        Ok(Ready { space, saved })
+        Ok(Ready { space, saved, kept_wal })
     }
 
     /// Marks the target, unless an earlier run has done so. If this run copies more blocks than that one, the journal is
@@ -224,6 +227,8 @@ struct Ready {
     space: Vec<SpaceNeed>,
     /// Where discarded data is saved, if anywhere.
     saved: Option<KeepDiverged>,
+    /// The bytes of WAL that the source keeps by a setting, if that is known.
+    kept_wal: Option<u64>,
 }
 
 fn announce_plan(progress: &dyn Progress, planned: &Planned<'_>) {
