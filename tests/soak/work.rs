@@ -72,12 +72,23 @@ impl Worker<'_> {
     }
 
     /// Runs SQL in a database.
+    ///
+    /// Up to 16 a free space map may name a block beyond the end of its table, as after a promotion, and an insertion
+    /// that is led there fails. That is a weakness of these servers, and does no harm to the data.
     pub fn sql(&self, database: &str, statements: &str) {
         #[expect(clippy::print_stdout, reason = "shown where the test fails")]
-        {
-            println!("  {} on {}, {database}: {statements}", self.side, self.server.name);
-        }
-        self.server.sql_in(database, statements);
+        let tell = |what: &str| println!("  {} on {}, {database}: {what}", self.side, self.server.name);
+        tell(statements);
+        let Err(error) = self.server.connect(database).batch_execute(statements) else { return };
+        let message = error.as_db_error().map_or_else(String::new, |error| error.message().to_owned());
+        let is_of_free_space =
+            message.starts_with("could not read block") && message.contains("read only 0 of");
+        assert!(
+            self.server.installation.major < 17 && is_of_free_space,
+            "{}: {error:?}\n{statements}",
+            self.server.name
+        );
+        tell(&message);
     }
 
     fn column(&self, database: &str, query: &str) -> Vec<String> {
