@@ -366,7 +366,7 @@ mod tests {
             r#""timeline":14,"wal_end":null,"last_checkpoint":null}},"#,
             r#""divergence":{"lsn":"1/69025000","timeline":13},"#,
             r#""checkpoint":{"lsn":"1/69024B90","redo":"1/69024B58","timeline":13},"#,
-            r#""replay_start":{"redo":"1/69024B58","timeline":13,"is_newest":false,"#,
+            r#""compared":null,"replay_start":{"redo":"1/69024B58","timeline":13,"is_newest":false,"#,
             r#""source_changes":"wal","wal_bytes":16778808,"more_bytes":0,"estimated_seconds":0.33557616,"#,
             r#""admits_sessions":true},"#,
             r#""min_recovery_point":{"lsn":"1/6A025190","timeline":14},"#,
@@ -390,7 +390,7 @@ mod tests {
     fn a_run_without_a_plan_and_a_failure_are_reported() {
         let report = Report::new(report().started, report().finished);
         let nothing = concat!(
-            r#""stages":[],"sides":null,"divergence":null,"checkpoint":null,"replay_start":null,"min_recovery_point":null,"wal":null,"#,
+            r#""stages":[],"sides":null,"divergence":null,"checkpoint":null,"compared":null,"replay_start":null,"min_recovery_point":null,"wal":null,"#,
             r#""files":null,"bytes":null,"kept":[],"not_taken":[],"starts_as":null,"wal_kept":null,"space":[],"wal_scanned":{"bytes":0,"records":0}"#
         );
         assert!(of_outcome(&Outcome::NotNeeded(report.clone())).ends_with(&format!("{nothing}}}\n")));
