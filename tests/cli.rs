@@ -111,7 +111,8 @@ fn reports_what_it_does() {
         "rewinding from last common checkpoint at ".into(),
         "common checkpoint found in ".into(),
         format!("set minRecoveryPoint in the control file to {end} on timeline 2: "),
-        "first WAL file of replay: 000000010000000000000002, last: 00000002".into(),
+        "first WAL file of replay: 0000000100000000000000".into(),
+        ", last: 0000000200000000000000".into(),
         "rewound in ".into(),
         "Done!".into(),
     ] {

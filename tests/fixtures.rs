@@ -127,6 +127,12 @@ const JUSTIFIED: &[(&[&str], Difference, &str, &str)] = &[
         "the source's word about a segment that was not copied: the target has its own",
     ),
     (
+        &["9.6", "12"],
+        Difference::OnlyInOriginal,
+        "pg_twophase/*",
+        "of a transaction that the source prepared after the common checkpoint: replay prepares it",
+    ),
+    (
         &["9.6"],
         Difference::OnlyInOriginal,
         "base/12405/pg_internal.init",

@@ -239,17 +239,15 @@ impl<'a> Sealing<'a> {
         let facts = &self.planned.facts;
         for_files(&self.plan.remove, |path| target.remove_file(path))?;
         self.mark_archived()?;
-        let Some(divergence) = facts.fork.divergence else {
-            // Which of the archived files belong to the abandoned history is not known.
-            return Ok(());
-        };
-        let redo = facts.fork.common_checkpoint.map_or(divergence.lsn, |checkpoint| checkpoint.redo);
+        let start = facts.fork.replay_start.checkpoint.redo;
+        let fork = facts.fork.divergence.map_or(start, |divergence| divergence.lsn);
+        let redo = facts.fork.common_checkpoint.map_or(start.min(fork), |checkpoint| checkpoint.redo);
         let branches = Branches {
             geometry: self.control.geometry(),
             source_history: &self.history,
             target_history: facts.wal.history(),
             redo,
-            fork: divergence.lsn,
+            fork,
         };
         Ok(facts.external.rewind_archive(target, source, &branches)?)
     }

@@ -82,8 +82,10 @@ impl EarlyWal {
         let wal_dir = planned.facts.clusters.target.version().wal_dir();
         for file in files.iter().filter(|file| file.length == file.full_length) {
             let path = wal_path(wal_dir, &file.name)?;
-            // A file that an unfinished run copied is not the target's own.
+            // A file that an unfinished run copied is not the target's own. If data is compared, nothing of the target's WAL is
+            // needed.
             let is_own = match planned.facts.own_wal_files() {
+                _ if planned.facts.fork.compared.is_some() => false,
                 Some(own) => own.contains(&file.name),
                 None => planned.facts.files.target.get(&path).is_some(),
             };

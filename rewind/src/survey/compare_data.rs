@@ -12,8 +12,9 @@ use crate::datadir::keep::Keep;
 use crate::datadir::label::BackupLabel;
 use crate::datadir::server::target_control;
 use crate::options::{Delta, UncleanTarget};
-use crate::outcome::{BothSides, Divergence};
+use crate::outcome::{BothSides, CheckpointAt, Divergence};
 use crate::plan::{Clusters, Facts, Fork, Resumed};
+use crate::source::Source;
 use crate::survey::direction;
 use crate::survey::error::SurveyError;
 use crate::survey::files::list;
@@ -78,7 +79,8 @@ pub(super) fn facts<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a>
     let mut changed = ChangedBlocks { since: start.redo, ..ChangedBlocks::default() };
     let replay = replay::choose(input, &histories, &mut changed)?;
     let relations = listed.sides(source, target, version);
-    let (different, compared) = compare_relations(&relations, &clusters.target, options, input.progress)?;
+    let is_kept = || check_kept(source, &clusters, start);
+    let (different, compared) = compare_relations(&relations, &clusters.target, input, &is_kept)?;
     changed.named.merge(different);
     let files = listed.compare(Delta::On, target, version, source, &AtomicBool::new(false))?;
     clock.end_stage("compare");
@@ -136,6 +138,28 @@ fn check<'a>(input: Input<'a>, journal: Option<&Journal>) -> Result<Checked<'a>,
     direction::check(options, &source_history, &clusters.target, history)?;
     let sides = sides(input, &clusters, &source_history, wal.history(), None)?;
     Ok(Checked { clusters, source_history, wal, divergence, sides })
+}
+
+/// Checks that the source still has the WAL at which replay starts: comparing may take hours.
+///
+/// # Errors
+/// It has not.
+fn check_kept(source: &dyn Source, clusters: &Clusters, start: CheckpointAt) -> Result<(), WalError> {
+    let size = clusters.source.geometry().segment_size;
+    let segment = size.segment_of(start.redo);
+    let has = |timeline| {
+        let name = size.file_name(timeline, segment);
+        move |(other, _): &(String, u64)| *other == name
+    };
+    let present = source.list_wal()?;
+    // On the timeline of the checkpoint, or on one that the source has switched to in that segment.
+    let newest = clusters.source.timeline();
+    if present.iter().any(has(start.timeline)) || present.iter().any(has(newest)) {
+        return Ok(());
+    }
+    let names = vec![size.file_name(start.timeline, segment)];
+    let places = "the source, which has removed it while data was compared".to_owned();
+    Err(WalError::MissingForReplay { names, redo: start.redo, places, later: None })
 }
 
 /// Sets the history of the target's WAL as far as it is known, and returns where it left the source's, if that is known.

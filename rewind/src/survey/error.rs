@@ -1,5 +1,8 @@
 //! Why the survey failed. The target is unchanged.
 
+use std::error::Error;
+use std::io;
+
 use walparse::Lsn;
 
 use crate::datadir::config::ConfigError;
@@ -8,6 +11,7 @@ use crate::datadir::server::DataDirectoryError;
 use crate::datadir::walk::WalkError;
 use crate::options::CrashRecoveryError;
 use crate::source::{FetchError, SourceError};
+use crate::stop::Stopped;
 use crate::survey::content::ContentError;
 use crate::survey::divergence::DivergenceError;
 use crate::survey::preflight::PreflightError;
@@ -68,9 +72,9 @@ pub enum SurveyError {
         /// The last common checkpoint of the unfinished rewind.
         checkpoint: Lsn,
     },
-    /// The unfinished rewind had compared data, and this source does not have the checkpoint that it was made for.
-    #[error("this source does not have the checkpoint at which the unfinished rewind was to start replay")]
-    StartIsGone,
+    /// The unfinished rewind had compared data, which must be done again.
+    #[error("the unfinished rewind had compared the data of both sides")]
+    DataWasCompared,
     /// The run was asked to stop while data was compared.
     #[error("stopped while the data of both sides was compared")]
     Stopped,
@@ -84,6 +88,7 @@ impl SurveyError {
     /// hint bits, or WAL of the source from before its newest checkpoint.
     pub(crate) fn is_cured_by_comparing(&self) -> bool {
         match self {
+            _ if self.is_of_access() => false,
             SurveyError::Preflight(error) => {
                 matches!(error, PreflightError::HintsNotLogged | PreflightError::PendingBackup { .. })
             }
@@ -92,9 +97,25 @@ impl SurveyError {
             }
             SurveyError::Divergence(error) => error.is_cured_by_comparing(),
             SurveyError::Wal(error) => error.is_cured_by_comparing(),
-            SurveyError::ForkTooOld { .. } | SurveyError::StartIsGone => true,
+            SurveyError::ForkTooOld { .. } | SurveyError::DataWasCompared => true,
             _ => false,
         }
+    }
+
+    /// Whether the cause is the connection to the source, a request to stop, or a missing permission: neither says anything
+    /// about WAL.
+    fn is_of_access(&self) -> bool {
+        let mut cause = Some(self as &dyn Error);
+        while let Some(error) = cause {
+            let is_denied = error
+                .downcast_ref::<io::Error>()
+                .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+            if is_denied || error.is::<SourceError>() || error.is::<FetchError>() || error.is::<Stopped>() {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
     }
 
     /// A hint for the operator: what to do next, if there is anything to suggest.
@@ -120,7 +141,7 @@ impl SurveyError {
             SurveyError::Keep(error) => return Some(error.hint()),
             SurveyError::Target(error) => return Some(error.hint()),
             SurveyError::CrashRecovery(error) => return error.hint.clone(),
-            SurveyError::Compare(_) | SurveyError::Stopped | SurveyError::StartIsGone => return None,
+            SurveyError::Compare(_) | SurveyError::Stopped | SurveyError::DataWasCompared => return None,
             SurveyError::Walk(_) => {
                 "Run kbrecover as the user who owns the data directory, and make sure that the file is accessible."
             }

@@ -43,6 +43,7 @@ use crate::survey::input::Input;
 use crate::survey::replay::Histories;
 use crate::survey::sides::sides;
 use crate::target::external_files::ExternalFiles;
+use crate::target::journal::Journal;
 use crate::wal::changed::ChangedBlocks;
 use crate::wal::history::{source_history, target_history};
 use crate::wal::source::SourceWal;
@@ -85,7 +86,7 @@ impl Checked<'_> {
 pub(crate) fn survey<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Survey<'a>, SurveyError> {
     // A base backup has WAL that ends somewhere, and what its server would replay is not known.
     let is_backup = matches!(input.label, Some(BackupLabel::Start { by_rewind: false, .. }));
-    if input.options.compare_data == CompareData::On || is_backup {
+    if input.options.compare_data == CompareData::On || is_backup || compared_before(input) {
         return Ok(Survey::Diverged(Box::new(compare_data::facts(input, clock)?)));
     }
     match survey_by_wal(input, clock) {
@@ -95,6 +96,18 @@ pub(crate) fn survey<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Survey<'
         }
         other => other,
     }
+}
+
+/// Whether the target has an unfinished rewind that had compared data. Its journal tells what differed from the source then.
+/// That source may have changed since, and another one may never have had what was equal, so the data is compared again.
+fn compared_before(input: Input<'_>) -> bool {
+    let is_unfinished = input.label == Some(BackupLabel::Unfinished);
+    let journal = is_unfinished.then(|| Journal::read(input.target.root(), input.flavor).ok()).flatten();
+    let is_compared = journal.is_some_and(|journal| journal.checkpoint.is_none());
+    if is_compared && input.options.compare_data != CompareData::On {
+        tracing::info!("the unfinished rewind had compared the data of both sides: it is compared again");
+    }
+    is_compared
 }
 
 /// The text of an error and of its causes.

@@ -3,21 +3,24 @@
 //! Replay starts at a checkpoint that the source had completed before. So it is enough that a block was equal when it was
 //! read: what the source changes later is in its WAL, and the first change of a block carries an image of it.
 
+use std::time::{Duration, Instant};
+
 use walparse::{ControlFile, PageMap, RelSegment, RelationBlocks, Version};
 
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
-use crate::options::Options;
 use crate::outcome::ComparedData;
-use crate::progress::{Event, Progress, Stage};
+use crate::progress::{Event, Stage};
 use crate::source::{FetchRange, RateLimit};
 use crate::survey::delta::{self, differing, divide};
 use crate::survey::error::SurveyError;
+use crate::survey::input::Input;
+use crate::wal::error::WalError;
 
 /// Bytes compared with one digest. The blocks of a range that differs are compared one by one.
 const RANGE: u64 = 256 << 10;
 
-/// Bytes compared between two checks whether to stop.
+/// Bytes compared at most between two checks whether to stop.
 const SHARE: u64 = 64 << 20;
 
 /// A relation file that both sides have.
@@ -28,15 +31,18 @@ struct Candidate {
     length: u64,
 }
 
-/// Compares all blocks of main forks that both sides have. Returns those that differ.
+/// Time between two calls of `check`.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Compares all blocks of main forks that both sides have. Returns those that differ. `check` is called now and then.
 ///
 /// # Errors
-/// A side cannot be read, or the run is to stop.
+/// A side cannot be read, the run is to stop, or `check` fails.
 pub(super) fn compare_relations(
     sides: &delta::Sides<'_>,
     control: &ControlFile,
-    options: &Options,
-    progress: &dyn Progress,
+    Input { options, progress, .. }: Input<'_>,
+    check: &dyn Fn() -> Result<(), WalError>,
 ) -> Result<(PageMap, ComparedData), SurveyError> {
     let candidates = candidates(sides, control);
     let bytes = candidates.iter().map(|candidate| candidate.length).sum();
@@ -44,8 +50,15 @@ pub(super) fn compare_relations(
     progress.begin(Stage::Compare, Some(bytes));
     let rate_limit = RateLimit::new(options.max_rate);
     let mut map = PageMap::new();
-    for share in shares(&candidates) {
+    // With a limit, about as much as is due in a second.
+    let most = options.max_rate.map_or(SHARE, |rate| rate.get().clamp(RANGE, SHARE));
+    let mut checked = Instant::now();
+    for share in shares(&candidates, most) {
         options.stop.check().map_err(|_| SurveyError::Stopped)?;
+        if checked.elapsed() >= INTERVAL {
+            check()?;
+            checked = Instant::now();
+        }
         let found = compare_share(sides, control.block_size(), &share)?;
         for range in found {
             let file = share.files[range.file as usize];
@@ -90,17 +103,17 @@ struct Share<'a> {
     bytes: u64,
 }
 
-/// All files, in shares of about [`SHARE`] bytes.
-fn shares(candidates: &[Candidate]) -> impl Iterator<Item = Share<'_>> {
+/// All files, in shares of about so many bytes.
+fn shares(candidates: &[Candidate], most: u64) -> impl Iterator<Item = Share<'_>> {
     let mut rest = candidates.iter().map(|candidate| (candidate, 0));
     let mut begun: Option<(&Candidate, u64)> = None;
     std::iter::from_fn(move || {
         let mut share = Share { files: Vec::new(), ranges: Vec::new(), bytes: 0 };
-        while share.bytes < SHARE {
+        while share.bytes < most {
             let Some((candidate, mut offset)) = begun.take().or_else(|| rest.next()) else { break };
             let file = share.files.len() as u32;
             share.files.push(candidate);
-            while offset < candidate.length && share.bytes < SHARE {
+            while offset < candidate.length && share.bytes < most {
                 let length = RANGE.min(candidate.length - offset);
                 share.ranges.push(FetchRange { file, offset, length: length as u32 });
                 (offset, share.bytes) = (offset + length, share.bytes + length);

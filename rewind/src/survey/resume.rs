@@ -8,7 +8,7 @@ use walparse::{ControlFile, Lsn, TimelineHistory};
 use crate::clock::Clock;
 use crate::datadir::keep::Keep;
 use crate::options::Delta;
-use crate::outcome::Divergence;
+use crate::outcome::{CheckpointAt, Divergence};
 use crate::plan::{Clusters, Facts, Files, Fork, Resumed};
 use crate::source::Source;
 use crate::survey::announce::{announce_checkpoint, announce_fork};
@@ -41,12 +41,12 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     let source_history = source_history(source, &clusters.source)?;
     let history = TimelineHistory::parse(journal.timeline, &journal.history)
         .map_err(|source| WalError::History { side: "target", source })?;
-    let was_compared = journal.checkpoint.is_none();
-    let (divergence, common_until) = fork(&source_history, &history, &journal)?;
+    let common_checkpoint = journal.checkpoint.ok_or(SurveyError::DataWasCompared)?;
+    let divergence = fork(&source_history, &history, &journal, common_checkpoint)?;
     let sides = sides(input, &clusters, &source_history, &history, None)?;
     let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
     wal.set_history(history);
-    wal.set_limits(common_until, common_until);
+    wal.set_limits(divergence.lsn, divergence.lsn);
     let keep = Keep::again(&journal.keep)?;
     // Nothing is compared: pages that the earlier run wrote but did not sync would look equal without being on disk.
     let version = clusters.target.version();
@@ -54,8 +54,8 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     let found = found.compare(Delta::Off, target, version, source, &AtomicBool::new(false))?;
     clock.end_stage("preflight");
     let search_time = (searched_since, Timestamp::now());
-    divergence.into_iter().for_each(|at| announce_fork(input.progress, at));
-    journal.checkpoint.iter().for_each(|at| announce_checkpoint(input.progress, at, search_time));
+    announce_fork(input.progress, divergence);
+    announce_checkpoint(input.progress, &common_checkpoint, search_time);
     let original = journal.original_listing(found.target.clone(), &found.source, version);
     let own_start = earlier_start(&journal, source, &source_history, &clusters.source)?;
     let mut changed = journal.changed.clone();
@@ -65,16 +65,16 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
         clusters: &clusters,
         wal: &wal,
         target_files: &original,
-        common: own_start.map(|start| start.at).or(journal.checkpoint).ok_or(SurveyError::StartIsGone)?,
+        common: own_start.map_or(common_checkpoint, |start| start.at),
         own_start,
-        fork: common_until,
-        // By the unfinished run.
-        is_compared: !was_compared,
+        fork: divergence.lsn,
+        // By the checksum of that checkpoint.
+        is_compared: own_start.is_some(),
         // The target's WAL may be gone. The journal has what it says, unless an older version wrote it.
-        read_since: journal.file_changes.as_ref().filter(|_| !was_compared).map(|_| journal.changed.since),
+        read_since: journal.file_changes.is_some().then_some(journal.changed.since),
         target_changes: &file_changes,
         own_wal_files: Some(&journal.original.wal),
-        compares_data: was_compared,
+        compares_data: false,
     };
     let replay = replay::choose(input, &histories, &mut changed)?;
     let resumed = Resumed {
@@ -90,10 +90,10 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
         database_copies: replay.copies,
         rebuilt: replay.rebuilt,
         source_history,
-        divergence,
-        common_until,
-        common_checkpoint: journal.checkpoint,
-        search_time: (!was_compared).then_some(search_time),
+        divergence: Some(divergence),
+        common_until: divergence.lsn,
+        common_checkpoint: Some(common_checkpoint),
+        search_time: Some(search_time),
         compared: None,
         changed,
         verified: None,
@@ -103,25 +103,23 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     Ok(Facts { sides, clusters, fork, files, wal, external: journal.outside, resumed: Some(resumed) })
 }
 
-/// Where the target left this source's history, which may be earlier than it left that of the first run's source; and up to
-/// where the WAL of both is the same, if the first run had compared that.
+/// Where the target left this source's history, which may be earlier than it left that of the first run's source.
 ///
 /// # Errors
-/// That is before the checkpoint from which on the first run noted what has changed.
+/// That is before `checkpoint`, from which on the first run noted what has changed.
 fn fork(
     source: &TimelineHistory,
     target: &TimelineHistory,
     journal: &Journal,
-) -> Result<(Option<Divergence>, Lsn), SurveyError> {
-    let Some(checkpoint) = journal.checkpoint else { return Ok((journal.divergence, Lsn::INVALID)) };
+    checkpoint: CheckpointAt,
+) -> Result<Divergence, SurveyError> {
     let (timeline, left) = divergence::from_histories(source, target)?;
     let here = left.map(|lsn| Divergence { lsn, timeline });
     let fork = here.into_iter().chain(journal.divergence).min_by_key(|at| at.lsn);
-    let until = fork.map_or(Lsn::INVALID, |fork| fork.lsn);
-    if until <= checkpoint.lsn {
-        return Err(SurveyError::ForkTooOld { fork: until, checkpoint: checkpoint.lsn });
-    }
-    Ok((fork, until))
+    fork.filter(|fork| fork.lsn > checkpoint.lsn).ok_or_else(|| SurveyError::ForkTooOld {
+        fork: fork.map_or(Lsn::INVALID, |fork| fork.lsn),
+        checkpoint: checkpoint.lsn,
+    })
 }
 
 /// Where the earlier run was to start replay, if this source has the same checkpoint and its files are as new. All that

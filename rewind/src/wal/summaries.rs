@@ -97,7 +97,10 @@ fn is_shared(
     let mut found = same_blocks((start, last))?;
     let mut start = start;
     while found == Some(Blocks::None) {
-        let Some(before) = present.iter().find(|summary| is_one_place(wal, summary.end, start)) else {
+        let Some(before) = present
+            .iter()
+            .find(|summary| summary.start < summary.end && is_one_place(wal, summary.end, start))
+        else {
             break;
         };
         found = same_blocks((before.start, start))?;
