@@ -27,6 +27,7 @@ use crate::survey::{divergence, preflight, target_side};
 use crate::target::external_files::ExternalFiles;
 use crate::target::journal::Journal;
 use crate::wal::changed::ChangedBlocks;
+use crate::wal::error::WalError;
 use crate::wal::history::{source_history, target_history};
 use crate::wal::target::TargetWal;
 
