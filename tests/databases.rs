@@ -5,7 +5,13 @@
 //!
 //! FILE_COPY writes no page to WAL, only that a directory was copied; WAL_LOG writes every page.
 
-use crate::harness::{Feature, Server};
+use std::path::Path;
+
+use crate::harness::{
+    Change, Failover, Feature, Rewind, Sandbox, Server, SourceKind, assert_follows, assert_sound,
+    record_changes,
+};
+use crate::interrupted::is_marked;
 
 const STRATEGIES: [&str; 2] = ["wal_log", "file_copy"];
 
@@ -73,4 +79,27 @@ pub const DATABASES: Feature = Feature {
 #[test]
 fn created_and_dropped() {
     DATABASES.rewind_both_ways();
+}
+
+/// Killed when the file PG_VERSION of a new database has been made and not written; run again.
+#[test]
+fn killed_while_a_database_is_copied() {
+    let sandbox = Sandbox::new();
+    let mut failover = Failover::new(&sandbox, |_| (), |_| (), |new| new.sql("CREATE DATABASE kept"));
+    failover.old.kill();
+    failover.new.stop();
+    let Failover { mut old, mut new } = failover;
+    let rewind = |target: &Server| Rewind::of(target).from(&new, SourceKind::Directory).args(["--jobs", "1"]);
+    let undisturbed = old.copy("undisturbed");
+    let changes = record_changes(rewind(&undisturbed), &undisturbed);
+    let is_version = |change: &Change| {
+        change.kind == "write" && change.path.file_name() == Some(Path::new("PG_VERSION").as_os_str())
+    };
+    let at = changes.iter().position(is_version).expect("a file PG_VERSION is copied") + 1;
+    let killed = rewind(&old).env("KBRECOVER_FAULT", format!("{at}:kill")).run_unless_killed();
+    assert!(killed.is_none() && is_marked(&old), "not killed at change {at}");
+    rewind(&old).run().expect_done();
+    new.start();
+    assert_follows(&mut old, &new);
+    assert_sound(&mut old);
 }

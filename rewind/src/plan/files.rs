@@ -248,7 +248,8 @@ fn decide(
 
 /// Decides about a file that both sides have: `from` is its size on the target, `to` its size on the source.
 fn both_files(input: &PlanInput<'_>, plan: &mut RewindPlan, path: &DataPath, from: u64, to: u64) {
-    if is_version_file(path, input.version) {
+    // An unfinished rewind may have made the file without writing it.
+    if is_version_file(path, input.version) && from == to && input.present.is_none() {
         plan.unchanged += 1;
         return;
     }
@@ -292,8 +293,8 @@ fn both_files(input: &PlanInput<'_>, plan: &mut RewindPlan, path: &DataPath, fro
     }
 }
 
-/// Whether a path is a `PG_VERSION` file. It need not be copied: the version is the same on both sides, and a
-/// server with a damaged one would not have started.
+/// Whether a path is a `PG_VERSION` file. One of the target's own need not be copied: the version is the same on both sides,
+/// and a server with a damaged one would not have started.
 fn is_version_file(path: &DataPath, version: Version) -> bool {
     path.as_bytes().ends_with(version.names().version_file.as_bytes())
 }
@@ -496,6 +497,29 @@ mod tests {
         assert_eq!(plan.patch.len(), 1);
         assert_eq!((plan.patch[0].bytes(), plan.unchanged), (8192, 1));
         assert_eq!(plan.summary(&Inventory::default(), 8192).copy_bytes, 8192 + 9);
+    }
+
+    #[test]
+    fn a_version_file_is_copied_if_it_may_not_be_the_targets_own() {
+        let source = listing(&[("base/5/PG_VERSION", Some(3)), ("base/6/PG_VERSION", Some(3))]);
+        let copied = |sizes: [u64; 2], is_resumed: bool| {
+            let target =
+                listing(&[("base/5/PG_VERSION", Some(sizes[0])), ("base/6/PG_VERSION", Some(sizes[1]))]);
+            let plan = plan(PlanInput {
+                source: &source,
+                present: is_resumed.then_some(&target),
+                target: &target,
+                page_map: &PageMap::new(),
+                compared: &Compared::default(),
+                keep: &Keep::new(&KeepRules::none(), None).unwrap(),
+                version: Version::find(1300, 202_209_061).unwrap(),
+                block_size: 8192,
+                blocks_per_segment: 131_072,
+                wal: WalPlan::default(),
+            });
+            plan.unwrap().copy.len()
+        };
+        assert_eq!((copied([3, 3], false), copied([3, 0], false), copied([3, 3], true)), (0, 1, 2));
     }
 
     #[test]
