@@ -85,7 +85,12 @@ fn created_and_dropped() {
 #[test]
 fn killed_while_a_database_is_copied() {
     let sandbox = Sandbox::new();
-    let mut failover = Failover::new(&sandbox, |_| (), |_| (), |new| new.sql("CREATE DATABASE kept"));
+    let mut failover = Failover::new(
+        &sandbox,
+        |_| (),
+        |old| old.sql("CREATE TABLE lost ()"),
+        |new| new.sql("CREATE DATABASE kept"),
+    );
     failover.old.kill();
     failover.new.stop();
     let Failover { mut old, mut new } = failover;
