@@ -49,4 +49,4 @@ chmod -R a+rX "$copy"
 export PG_BINDIR=$copy/15/bin
 "$PG_BINDIR/initdb" --version
 [ $# -gt 0 ] || set -- basic:: zoo:: crashed_target:: custom_rmgr::
-cargo test --locked --workspace --test suite --features kbrecover-cli/other_sizes -- "$@"
+cargo test --locked --workspace --test suite -- "$@"

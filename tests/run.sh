@@ -107,7 +107,7 @@ need_other_versions() {
 t2() {
     need_servers
     need_other_versions
-    step scenarios --test-threads="$scenario_threads" "${not_managers[@]}"
+    step scenarios --test-threads="$scenario_threads" "${not_managers[@]}" "${not_other_sizes[@]}"
 }
 
 managers() {
@@ -147,7 +147,7 @@ everything() {
     need_servers
     need_other_versions
     need_cluster_managers
-    step scenarios --test-threads="$manager_threads"
+    step scenarios --test-threads="$manager_threads" "${not_other_sizes[@]}"
     beyond_scenarios
 }
 

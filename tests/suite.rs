@@ -88,7 +88,6 @@ mod fixtures;
 mod kingbase;
 mod modes;
 mod versions;
-#[cfg(feature = "other_sizes")]
 mod custom_rmgr;
 
 // Recovery flows on real cluster managers.

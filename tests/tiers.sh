@@ -20,3 +20,7 @@ T1=(
 # Those under a cluster manager: t3. All others, whatever is added, are in t2.
 MANAGERS=(hook_ patroni:: pg_auto_failover:: pgpool:: repmgr::)
 not_managers=("${MANAGERS[@]/#/--skip=}")
+
+# Those on the server that other_sizes.sh builds, which runs them: t3.
+OTHER_SIZES=(custom_rmgr::)
+not_other_sizes=("${OTHER_SIZES[@]/#/--skip=}")

@@ -4,9 +4,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Modules of tests/suite.rs that only a script compiles, and the script.
-const BY_FEATURE: (&str, &str) = ("custom_rmgr", "tests/other_sizes.sh");
-
 /// Scripts that check nothing: a demonstration, a show of logs, and parts of the others.
 const NO_CHECKS: [&str; 7] =
     ["run.sh", "debian_server.sh", "demo.sh", "flows.sh", "postgresql.sh", "servers.sh", "tiers.sh"];
@@ -29,7 +26,7 @@ pub fn check(repository: &Path) {
     assert_eq!(declared, files, "modules of tests/suite.rs, and files beside it");
 
     let (tiers, run) = (read("tests/tiers.sh"), read("tests/run.sh"));
-    for tier in ["T1", "MANAGERS"] {
+    for tier in ["T1", "MANAGERS", "OTHER_SIZES"] {
         let words = words_of(&tiers, tier);
         assert!(!words.is_empty(), "{tier} is empty");
         for word in words {
@@ -39,11 +36,15 @@ pub fn check(repository: &Path) {
     }
     // What is not in t3 is in t2, by the same list.
     assert!(tiers.contains("not_managers=(\"${MANAGERS[@]/#/--skip=}\")"), "t2 is all that is not in t3");
-    for part in [r#""${T1[@]}""#, r#""${MANAGERS[@]}""#, r#""${not_managers[@]}""#] {
+    for part in
+        [r#""${T1[@]}""#, r#""${MANAGERS[@]}""#, r#""${not_managers[@]}""#, r#""${not_other_sizes[@]}""#]
+    {
         assert!(run.contains(part), "tests/run.sh does not use {part}");
     }
-    let (module, script) = BY_FEATURE;
-    assert!(read(script).contains(&format!("{module}::")), "{script} does not run {module}");
+    let script = read("tests/other_sizes.sh");
+    for word in words_of(&tiers, "OTHER_SIZES") {
+        assert!(script.contains(&word), "tests/other_sizes.sh does not run {word}");
+    }
 
     for script in names(".sh").iter().filter(|name| !NO_CHECKS.contains(&name.as_str())) {
         assert!(run.contains(&format!("tests/{script}")), "tests/run.sh does not run tests/{script}");
