@@ -107,6 +107,8 @@ fn a_transaction_that_has_ended_does_not_matter() {
     session.batch_execute("COMMIT").expect("commit");
     // The server does this every 15 seconds.
     new.sql("SELECT pg_log_standby_snapshot()");
+    // That record does not wait for the disk, and a commit does.
+    new.sql("CREATE TABLE flushed ()");
     let run = rewind(&old, &new, "auto");
     assert!(!run.stderr.contains(WARNING), "{run}");
     assert_eq!(replay_start(&run)["is_newest"], true, "{run}");
