@@ -30,7 +30,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::error_chain::chain;
+use kbrecover_rewind::with_causes;
 
 /// One step of a flow with the context `C`.
 #[non_exhaustive]
@@ -91,8 +91,8 @@ impl StepError {
     }
 
     /// An error with the text of another one and of all its sources.
-    pub fn of(error: &dyn std::error::Error) -> StepError {
-        StepError::new(chain(error))
+    pub fn of(error: &(dyn std::error::Error + 'static)) -> StepError {
+        StepError::new(with_causes(error))
     }
 }
 

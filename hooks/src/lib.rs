@@ -16,7 +16,6 @@ pub mod sql;
 pub mod secret;
 pub mod settings;
 pub mod shell_config;
-mod error_chain;
 mod files;
 pub mod guard;
 pub mod pid_file;

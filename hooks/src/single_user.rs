@@ -7,10 +7,9 @@ use std::process::Command;
 
 use kbrecover_rewind::command::{self, ExitReason};
 use kbrecover_rewind::config::Configuration;
-use kbrecover_rewind::{CrashRecovery, CrashRecoveryError};
+use kbrecover_rewind::{CrashRecovery, CrashRecoveryError, with_causes};
 use walparse::{ControlFile, Names};
 
-use crate::error_chain::chain;
 use crate::programs::{ProgramError, find_server};
 
 /// Runs the server program in single-user mode (`--single`) on a target. The server performs crash recovery, reads the end
@@ -68,7 +67,7 @@ impl CrashRecovery for SingleUserServer {
             ),
         )
         };
-        let finished = command::run(&mut command, None).map_err(|error| failed(&chain(&error)))?;
+        let finished = command::run(&mut command, None).map_err(|error| failed(&with_causes(&error)))?;
         if finished.status.success() {
             return Ok(());
         }

@@ -53,6 +53,15 @@ pub enum SourceChanges {
     Summaries,
 }
 
+impl fmt::Display for SourceChanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SourceChanges::Wal => "its WAL",
+            SourceChanges::Summaries => "its WAL summaries",
+        })
+    }
+}
+
 impl ReplayStart {
     /// Replay starts at `checkpoint`; the estimates are those for the two possible starts. What the source has changed is
     /// known from its WAL.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::outcome::{CheckpointAt, Divergence, ReplayStart, SourceChanges};
+use crate::outcome::{CheckpointAt, Divergence, ReplayStart};
 
 /// The stages whose progress is reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,11 +141,10 @@ fn write_replay_start(f: &mut fmt::Formatter<'_>, start: &ReplayStart) -> fmt::R
         kilobytes(other.wal_bytes + other.more_bytes),
         other.seconds()
     )?;
-    match start.source_changes {
-        _ if !start.is_newest() => Ok(()),
-        SourceChanges::Wal => f.write_str("; the source's changes are known from its WAL"),
-        SourceChanges::Summaries => f.write_str("; the source's changes are known from its WAL summaries"),
+    if !start.is_newest() {
+        return Ok(());
     }
+    write!(f, "; the source's changes are known from {}", start.source_changes)
 }
 
 /// Receives the progress of a run. Its methods are called from many threads at once.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use kbrecover_rewind::{
-    Outcome, PlanSummary, ReplayStart, Report, Side, SourceChanges, SpaceNeed, StartsAs, WalKept, WalSpan,
+    Outcome, PlanSummary, ReplayStart, Report, Side, SpaceNeed, StartsAs, WalKept, WalSpan,
 };
 
 use crate::persona::{Narration, times};
@@ -146,10 +146,7 @@ pub(crate) fn plan_text(outcome: &Outcome, target: &str, zone: &TimeZone) -> Opt
         let _ = writeln!(text, "WAL to replay           {start} to {end} on timeline {}", span.end_timeline);
     }
     if let Some(start) = report.replay_start.filter(ReplayStart::is_newest) {
-        let known_from = match start.source_changes {
-            SourceChanges::Summaries => "its WAL summaries",
-            _ => "its WAL",
-        };
+        let known_from = start.source_changes;
         let _ =
             writeln!(text, "source's changes        known from {known_from}, up to its newest checkpoint");
     }

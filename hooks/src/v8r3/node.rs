@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use kbrecover_rewind::conninfo::ConninfoText;
 use kbrecover_rewind::source::Answer;
+use kbrecover_rewind::with_causes;
 
 use super::config::HaModule;
 use super::pool_nodes::PoolNode;
-use crate::error_chain::chain;
 use crate::flow::StepError;
 use crate::recovery_log::RecoveryLog;
 use crate::rejoin::Rewinder;
@@ -129,7 +129,7 @@ impl<'a> Node<'a> {
                 Ok(answer) => return Ok(answer),
                 Err(_) if attempts > 0 => std::thread::sleep(self.config.retry_delay),
                 Err(error) => {
-                    let why = chain(&error);
+                    let why = with_causes(&error);
                     let mut hint = "Check that the pool is running and that KB_POOL_VIP, KB_POOL_PORT, KB_USER and KB_PASS are correct.".to_owned();
                     if self.config.wants_max_available {
                         hint.push_str(" MAX_AVAILABLE_LEVEL is not obeyed: if all servers are down, start the primary manually.");

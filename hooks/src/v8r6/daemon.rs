@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Instant;
 
-use kbrecover_rewind::StopFlag;
+use kbrecover_rewind::{StopFlag, with_causes};
 
 use super::cluster::{self, NodeRecord};
 use super::config::RepmgrConf;
@@ -18,7 +18,6 @@ use super::context::{Backoff, Context};
 use super::known::KnownNodes;
 use super::log::{Level, say, thread};
 use super::{address, all_down, recover};
-use crate::error_chain::chain;
 use crate::flow::StepError;
 use crate::recovery_log::RecoveryLog;
 
@@ -148,7 +147,7 @@ impl Daemon<'_> {
         match RepmgrConf::read(&config.file) {
             Ok(new) => *config = new,
             Err(error) => {
-                let why = chain(&error);
+                let why = with_causes(&error);
                 say(log, Level::Error, &format!("the previous configuration stays in effect: {why}"));
             }
         }

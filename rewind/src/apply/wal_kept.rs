@@ -70,10 +70,10 @@ fn find(
     if setting("restore_command").is_some() {
         return Ok(Some(WalKept::Archive));
     }
-    let prefix = if control.version().flavor().is_fork() { "sys" } else { "pg" };
+    let prefix = control.version().names().prefix;
     let name = slot.unwrap_or(SLOT);
     let command =
-        format!("SELECT {prefix}_create_physical_replication_slot('{}', true)", name.replace('\'', "''"));
+        format!("SELECT {prefix}create_physical_replication_slot('{}', true)", name.replace('\'', "''"));
     Ok(Some(WalKept::Nothing { command, slot: name.to_owned(), is_named: slot.is_some() }))
 }
 

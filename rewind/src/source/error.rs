@@ -8,6 +8,7 @@ use walparse::ControlError;
 
 use super::server::error::ServerError;
 use super::server::grants::{grant, identifier};
+use crate::causes::with_causes;
 use crate::datadir::config::ConfigError;
 use crate::datadir::data_path::{DataPath, PathError};
 use crate::datadir::flavor::FlavorError;
@@ -354,13 +355,7 @@ impl SourceError {
 
     /// The message and its causes, in one line.
     pub(crate) fn with_reasons(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(error) = next {
-            text = format!("{text}: {error}");
-            next = error.source();
-        }
-        text
+        with_causes(self)
     }
 }
 

@@ -9,12 +9,10 @@ use walparse::{FileChanges, Lsn, TimelineHistory};
 
 use crate::clock::Clock;
 use crate::datadir::keep::Keep;
-use crate::datadir::label::BackupLabel;
 use crate::datadir::server::target_control;
 use crate::options::{Delta, UncleanTarget};
-use crate::outcome::{BothSides, CheckpointAt, Divergence};
+use crate::outcome::{BothSides, Divergence};
 use crate::plan::{Clusters, Facts, Fork, Resumed};
-use crate::source::Source;
 use crate::survey::direction;
 use crate::survey::error::SurveyError;
 use crate::survey::files::list;
@@ -27,7 +25,6 @@ use crate::survey::{divergence, preflight, target_side};
 use crate::target::external_files::ExternalFiles;
 use crate::target::journal::Journal;
 use crate::wal::changed::ChangedBlocks;
-use crate::wal::error::WalError;
 use crate::wal::history::{source_history, target_history};
 use crate::wal::target::TargetWal;
 
@@ -42,16 +39,16 @@ struct Checked<'a> {
     sides: BothSides,
 }
 
-/// Compares both sides. If an unfinished rewind is resumed, its journal tells only what the target was before.
+/// Compares both sides. `journal` is that of an unfinished rewind, and tells what the target was before.
 ///
 /// # Errors
 /// A side cannot be read, or the target cannot be made a copy of the source.
-pub(super) fn facts<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a>, SurveyError> {
+pub(super) fn facts<'a>(
+    input: Input<'a>,
+    journal: Option<Journal>,
+    clock: &mut Clock,
+) -> Result<Facts<'a>, SurveyError> {
     let Input { options, target, source, .. } = input;
-    let journal = match input.label {
-        Some(BackupLabel::Unfinished) => Some(Journal::read(target.root(), input.flavor)?),
-        _ => None,
-    };
     let Checked { clusters, source_history, wal, divergence, sides } = check(input, journal.as_ref())?;
     clock.end_stage("preflight");
 
@@ -71,7 +68,7 @@ pub(super) fn facts<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a>
         common: start,
         own_start: None,
         fork: Lsn::INVALID,
-        is_compared: false,
+        wal_is_compared: false,
         read_since: None,
         target_changes: &FileChanges::default(),
         own_wal_files: journal.as_ref().map(|journal| &journal.original.wal),
@@ -80,8 +77,11 @@ pub(super) fn facts<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a>
     let mut changed = ChangedBlocks { since: start.redo, ..ChangedBlocks::default() };
     let replay = replay::choose(input, &histories, &mut changed)?;
     let relations = listed.sides(source, target, version);
-    let is_kept = || check_kept(source, &clusters, start);
-    let (different, compared) = compare_relations(&relations, &clusters.target, input, &is_kept)?;
+    // Comparing may take hours, and replay needs this WAL.
+    let replayed = histories.replay_wal(input, start.redo)?;
+    let first = clusters.source.geometry().segment_size.segment_of(start.redo);
+    let check = || replayed.check_present(first, start.redo);
+    let (different, compared) = compare_relations(&relations, &clusters.target, input, &check)?;
     changed.named.merge(different);
     let files = listed.compare(Delta::On, target, version, source, &AtomicBool::new(false))?;
     clock.end_stage("compare");
@@ -139,28 +139,6 @@ fn check<'a>(input: Input<'a>, journal: Option<&Journal>) -> Result<Checked<'a>,
     direction::check(options, &source_history, &clusters.target, history)?;
     let sides = sides(input, &clusters, &source_history, wal.history(), None)?;
     Ok(Checked { clusters, source_history, wal, divergence, sides })
-}
-
-/// Checks that the source still has the WAL at which replay starts: comparing may take hours.
-///
-/// # Errors
-/// It has not.
-fn check_kept(source: &dyn Source, clusters: &Clusters, start: CheckpointAt) -> Result<(), WalError> {
-    let size = clusters.source.geometry().segment_size;
-    let segment = size.segment_of(start.redo);
-    let has = |timeline| {
-        let name = size.file_name(timeline, segment);
-        move |(other, _): &(String, u64)| *other == name
-    };
-    let present = source.list_wal()?;
-    // On the timeline of the checkpoint, or on one that the source has switched to in that segment.
-    let newest = clusters.source.timeline();
-    if present.iter().any(has(start.timeline)) || present.iter().any(has(newest)) {
-        return Ok(());
-    }
-    let names = vec![size.file_name(start.timeline, segment)];
-    let places = "the source, which has removed it while data was compared".to_owned();
-    Err(WalError::MissingForReplay { names, redo: start.redo, places, later: None })
 }
 
 /// Sets the history of the target's WAL as far as it is known, and returns where it left the source's, if that is known.

@@ -24,7 +24,7 @@ use crate::plan::files::{Compared, growth, whole_on_both};
 use crate::source::{ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Source};
 
 /// Bytes of a coarse range: the size of a file of the commit log.
-const COARSE: u64 = 256 << 10;
+pub(super) const COARSE: u64 = 256 << 10;
 
 /// Bytes of a fine range. Coarse ranges that differ and are longer than [`WORTH_IT`] are divided into these.
 const FINE: u32 = 8 << 10;
@@ -33,7 +33,7 @@ const FINE: u32 = 8 << 10;
 const WORTH_IT: u32 = 32 << 10;
 
 /// Bytes compared between two checks whether to go on.
-const SHARE: u64 = 64 << 20;
+pub(super) const SHARE: u64 = 64 << 20;
 
 /// Up to so many bytes in all, comparing is taken to pay: it also saves writing and syncing.
 const SURELY_WORTH_IT: u64 = 64 << 20;
@@ -103,13 +103,9 @@ fn compare_share(
 ) -> Result<(), FetchError> {
     let files: Vec<DataPath> = share.iter().map(|(path, _)| path.clone()).collect();
     let coarse = coarse_ranges(share, u64::MAX);
-    let differing = differing(sides, &files, &coarse)?;
-    let (large, small): (Vec<_>, Vec<_>) = differing.into_iter().partition(|range| range.length > WORTH_IT);
-    let fine: Vec<FetchRange> = large.into_iter().flat_map(|range| divide(range, FINE)).collect();
-    let mut found = self::differing(sides, &files, &fine)?;
-    found.extend(small);
+    let (mut found, fine) = narrowed(sides, &files, &coarse, (WORTH_IT, FINE))?;
     found.sort_unstable_by_key(|range| (range.file, range.offset));
-    compared.bytes += (coarse.len() + fine.len()) as u64 * DIGEST_BYTES;
+    compared.bytes += (coarse.len() + fine) as u64 * DIGEST_BYTES;
     for file in &files {
         compared.differing.insert(file.clone(), Vec::new());
     }
@@ -143,8 +139,23 @@ fn coarse_ranges(share: &[(DataPath, u64)], limit: u64) -> Vec<FetchRange> {
     ranges
 }
 
+/// Compares coarse ranges, and those that differ and are longer than `worth_it` once more in parts of `fine` bytes. Returns
+/// what differs, in no order, and the number of these parts.
+pub(super) fn narrowed(
+    sides: &Sides<'_>,
+    files: &[DataPath],
+    coarse: &[FetchRange],
+    (worth_it, fine): (u32, u32),
+) -> Result<(Vec<FetchRange>, usize), FetchError> {
+    let found = differing(sides, files, coarse)?;
+    let (large, mut found): (Vec<_>, Vec<_>) = found.into_iter().partition(|range| range.length > worth_it);
+    let parts: Vec<FetchRange> = large.into_iter().flat_map(|range| divide(range, fine)).collect();
+    found.extend(differing(sides, files, &parts)?);
+    Ok((found, parts.len()))
+}
+
 /// Divides a range into ranges of at most `length` bytes.
-pub(super) fn divide(range: FetchRange, length: u32) -> impl Iterator<Item = FetchRange> {
+fn divide(range: FetchRange, length: u32) -> impl Iterator<Item = FetchRange> {
     let part = move |done: u32| FetchRange {
         offset: range.offset + u64::from(done),
         length: length.min(range.length - done),
@@ -154,7 +165,7 @@ pub(super) fn divide(range: FetchRange, length: u32) -> impl Iterator<Item = Fet
 }
 
 /// Those of these ranges whose bytes differ.
-pub(super) fn differing(
+fn differing(
     sides: &Sides<'_>,
     files: &[DataPath],
     ranges: &[FetchRange],

@@ -1,10 +1,10 @@
 //! Why the survey failed. The target is unchanged.
 
-use std::error::Error;
 use std::io;
 
 use walparse::Lsn;
 
+use crate::causes::causes;
 use crate::datadir::config::ConfigError;
 use crate::datadir::keep::KeepError;
 use crate::datadir::server::DataDirectoryError;
@@ -72,9 +72,6 @@ pub enum SurveyError {
         /// The last common checkpoint of the unfinished rewind.
         checkpoint: Lsn,
     },
-    /// The unfinished rewind had compared data, which must be done again.
-    #[error("the unfinished rewind had compared the data of both sides")]
-    DataWasCompared,
     /// The run was asked to stop while data was compared.
     #[error("stopped while the data of both sides was compared")]
     Stopped,
@@ -97,7 +94,7 @@ impl SurveyError {
             }
             SurveyError::Divergence(error) => error.is_cured_by_comparing(),
             SurveyError::Wal(error) => error.is_cured_by_comparing(),
-            SurveyError::ForkTooOld { .. } | SurveyError::DataWasCompared => true,
+            SurveyError::ForkTooOld { .. } => true,
             _ => false,
         }
     }
@@ -105,17 +102,12 @@ impl SurveyError {
     /// Whether the cause is the connection to the source, a request to stop, or a missing permission: neither says anything
     /// about WAL.
     fn is_of_access(&self) -> bool {
-        let mut cause = Some(self as &dyn Error);
-        while let Some(error) = cause {
+        causes(self).any(|error| {
             let is_denied = error
                 .downcast_ref::<io::Error>()
                 .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
-            if is_denied || error.is::<SourceError>() || error.is::<FetchError>() || error.is::<Stopped>() {
-                return true;
-            }
-            cause = error.source();
-        }
-        false
+            is_denied || error.is::<SourceError>() || error.is::<FetchError>() || error.is::<Stopped>()
+        })
     }
 
     /// A hint for the operator: what to do next, if there is anything to suggest.
@@ -141,7 +133,7 @@ impl SurveyError {
             SurveyError::Keep(error) => return Some(error.hint()),
             SurveyError::Target(error) => return Some(error.hint()),
             SurveyError::CrashRecovery(error) => return error.hint.clone(),
-            SurveyError::Compare(_) | SurveyError::Stopped | SurveyError::DataWasCompared => return None,
+            SurveyError::Compare(_) | SurveyError::Stopped => return None,
             SurveyError::Walk(_) => {
                 "Run kbrecover as the user who owns the data directory, and make sure that the file is accessible."
             }

@@ -20,12 +20,12 @@ mod sides;
 mod source_changes;
 mod target_side;
 
-use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use walparse::{ClusterState, Lsn, TimelineHistory, Version, scan};
 
+use crate::causes::with_causes;
 use crate::clock::Clock;
 use crate::datadir::keep::Keep;
 use crate::datadir::label::BackupLabel;
@@ -84,47 +84,43 @@ impl Checked<'_> {
 /// # Errors
 /// A side cannot be read, or the target cannot be rewound to this source.
 pub(crate) fn survey<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Survey<'a>, SurveyError> {
+    let choice = input.options.compare_data;
+    let journal = read_journal(input)?;
     // A base backup has WAL that ends somewhere, and what its server would replay is not known.
     let is_backup = matches!(input.label, Some(BackupLabel::Start { by_rewind: false, .. }));
-    if input.options.compare_data == CompareData::On || is_backup || compared_before(input) {
-        return Ok(Survey::Diverged(Box::new(compare_data::facts(input, clock)?)));
+    // The journal of a rewind that had compared data tells what differed from the source then. That source may have
+    // changed since, and another one may never have had what was equal.
+    let was_compared = journal.as_ref().is_some_and(|journal| journal.checkpoint.is_none());
+    if was_compared && choice != CompareData::On {
+        tracing::info!("the unfinished rewind had compared the data of both sides: it is compared again");
     }
-    match survey_by_wal(input, clock) {
-        Err(error) if input.options.compare_data == CompareData::Auto && error.is_cured_by_comparing() => {
+    if choice == CompareData::On || is_backup || was_compared {
+        return Ok(Survey::Diverged(Box::new(compare_data::facts(input, journal, clock)?)));
+    }
+    match survey_by_wal(input, journal, clock) {
+        Err(error) if choice == CompareData::Auto && error.is_cured_by_comparing() => {
             tracing::warn!("{}: the data of both sides is compared instead", with_causes(&error));
-            Ok(Survey::Diverged(Box::new(compare_data::facts(input, clock)?)))
+            let journal = read_journal(input)?;
+            Ok(Survey::Diverged(Box::new(compare_data::facts(input, journal, clock)?)))
         }
         other => other,
     }
 }
 
-/// Whether the target has an unfinished rewind that had compared data. Its journal tells what differed from the source then.
-/// That source may have changed since, and another one may never have had what was equal, so the data is compared again.
-fn compared_before(input: Input<'_>) -> bool {
+/// The journal of an unfinished rewind, if there is one.
+fn read_journal(input: Input<'_>) -> Result<Option<Journal>, SurveyError> {
     let is_unfinished = input.label == Some(BackupLabel::Unfinished);
-    let journal = is_unfinished.then(|| Journal::read(input.target.root(), input.flavor).ok()).flatten();
-    let is_compared = journal.is_some_and(|journal| journal.checkpoint.is_none());
-    if is_compared && input.options.compare_data != CompareData::On {
-        tracing::info!("the unfinished rewind had compared the data of both sides: it is compared again");
-    }
-    is_compared
-}
-
-/// The text of an error and of its causes.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    Ok(is_unfinished.then(|| Journal::read(input.target.root(), input.flavor)).transpose()?)
 }
 
 /// Reads both sides. The target's WAL tells which blocks differ.
-fn survey_by_wal<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Survey<'a>, SurveyError> {
-    if input.label == Some(BackupLabel::Unfinished) {
-        return Ok(Survey::Diverged(Box::new(resume::resume(input, clock)?)));
+fn survey_by_wal<'a>(
+    input: Input<'a>,
+    journal: Option<Journal>,
+    clock: &mut Clock,
+) -> Result<Survey<'a>, SurveyError> {
+    if let Some(journal) = journal {
+        return Ok(Survey::Diverged(Box::new(resume::resume(input, journal, clock)?)));
     }
     let mut checked = check_sides(input)?;
     if already_rewound(input.source, &checked)? {
@@ -277,7 +273,7 @@ fn facts<'a>(
         common: common_checkpoint,
         own_start: None,
         fork: divergence.lsn,
-        is_compared,
+        wal_is_compared: is_compared,
         read_since: Some(diverged.since),
         target_changes: &scan.files,
         own_wal_files: None,

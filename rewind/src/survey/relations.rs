@@ -12,16 +12,13 @@ use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::outcome::ComparedData;
 use crate::progress::{Event, Stage};
 use crate::source::{FetchRange, RateLimit};
-use crate::survey::delta::{self, differing, divide};
+use crate::survey::delta::{self, COARSE, SHARE, narrowed};
 use crate::survey::error::SurveyError;
 use crate::survey::input::Input;
 use crate::wal::error::WalError;
 
-/// Bytes compared with one digest. The blocks of a range that differs are compared one by one.
-const RANGE: u64 = 256 << 10;
-
-/// Bytes compared at most between two checks whether to stop.
-const SHARE: u64 = 64 << 20;
+/// Time between two calls of `check`.
+const INTERVAL: Duration = Duration::from_secs(10);
 
 /// A relation file that both sides have.
 struct Candidate {
@@ -30,9 +27,6 @@ struct Candidate {
     /// Bytes that both have, without an incomplete block at the end.
     length: u64,
 }
-
-/// Time between two calls of `check`.
-const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Compares all blocks of main forks that both sides have. Returns those that differ. `check` is called now and then.
 ///
@@ -51,7 +45,7 @@ pub(super) fn compare_relations(
     let rate_limit = RateLimit::new(options.max_rate);
     let mut map = PageMap::new();
     // With a limit, about as much as is due in a second.
-    let most = options.max_rate.map_or(SHARE, |rate| rate.get().clamp(RANGE, SHARE));
+    let most = options.max_rate.map_or(SHARE, |rate| rate.get().clamp(COARSE, SHARE));
     let mut checked = Instant::now();
     for share in shares(&candidates, most) {
         options.stop.check().map_err(|_| SurveyError::Stopped)?;
@@ -59,11 +53,13 @@ pub(super) fn compare_relations(
             check()?;
             checked = Instant::now();
         }
-        let found = compare_share(sides, control.block_size(), &share)?;
+        let files: Vec<DataPath> = share.files.iter().map(|candidate| candidate.path.clone()).collect();
+        let block_size = control.block_size();
+        let (found, _) = narrowed(sides, &files, &share.ranges, (block_size, block_size))?;
         for range in found {
             let file = share.files[range.file as usize];
             let first = file.file.segment.saturating_mul(control.relation_segment_blocks());
-            let block = |offset: u64| first.saturating_add((offset / u64::from(control.block_size())) as u32);
+            let block = |offset: u64| first.saturating_add((offset / u64::from(block_size)) as u32);
             let mut blocks = RelationBlocks::new();
             blocks.insert_range(block(range.offset)..block(range.offset + u64::from(range.length)));
             map.insert_all(file.file.relation, blocks);
@@ -114,7 +110,7 @@ fn shares(candidates: &[Candidate], most: u64) -> impl Iterator<Item = Share<'_>
             let file = share.files.len() as u32;
             share.files.push(candidate);
             while offset < candidate.length && share.bytes < most {
-                let length = RANGE.min(candidate.length - offset);
+                let length = COARSE.min(candidate.length - offset);
                 share.ranges.push(FetchRange { file, offset, length: length as u32 });
                 (offset, share.bytes) = (offset + length, share.bytes + length);
             }
@@ -124,19 +120,4 @@ fn shares(candidates: &[Candidate], most: u64) -> impl Iterator<Item = Share<'_>
         }
         (!share.ranges.is_empty()).then_some(share)
     })
-}
-
-/// The blocks of a share that differ, as ranges.
-fn compare_share(
-    sides: &delta::Sides<'_>,
-    block_size: u32,
-    share: &Share<'_>,
-) -> Result<Vec<FetchRange>, SurveyError> {
-    let files: Vec<DataPath> = share.files.iter().map(|candidate| candidate.path.clone()).collect();
-    let coarse = differing(sides, &files, &share.ranges)?;
-    let (large, mut found): (Vec<_>, Vec<_>) =
-        coarse.into_iter().partition(|range| range.length > block_size);
-    let fine: Vec<FetchRange> = large.into_iter().flat_map(|range| divide(range, block_size)).collect();
-    found.extend(differing(sides, &files, &fine)?);
-    Ok(found)
 }

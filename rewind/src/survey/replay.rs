@@ -49,7 +49,7 @@ pub(super) struct Histories<'a> {
     /// Where the histories part.
     pub(super) fork: Lsn,
     /// Whether the WAL of both sides was compared before that.
-    pub(super) is_compared: bool,
+    pub(super) wal_is_compared: bool,
     /// The position from which on the target's WAL was read; `None` if it was not read.
     pub(super) read_since: Option<Lsn>,
     /// What that WAL says about files.
@@ -73,7 +73,7 @@ pub(super) struct Replay {
 
 impl<'a> Histories<'a> {
     /// The source's WAL from `redo` on.
-    fn replay_wal(&self, input: Input<'a>, redo: Lsn) -> Result<ReplayWal<'a>, WalError> {
+    pub(super) fn replay_wal(&self, input: Input<'a>, redo: Lsn) -> Result<ReplayWal<'a>, WalError> {
         let geometry = self.clusters.source.geometry();
         let source = SourceWal { source: input.source, history: self.source_history, geometry };
         let available = available_wal(input.source, &self.clusters.source, self.source_history)?;
@@ -234,7 +234,7 @@ impl Choice<'_> {
     fn of_summaries(&self) -> Result<Option<Theirs>, WalError> {
         let Some(newest) = self.newest else { return Ok(None) };
         let Some(theirs) =
-            Theirs::of_summaries(self.wal, self.common.redo, newest, self.histories.is_compared)?
+            Theirs::of_summaries(self.wal, self.common.redo, newest, self.histories.wal_is_compared)?
         else {
             return Ok(None);
         };

@@ -28,10 +28,13 @@ use crate::wal::source::{OwnCheckpoint, SourceWal, record_checksum};
 ///
 /// # Errors
 /// The journal cannot be used, a side cannot be read, or this source diverges before the checkpoint of that run.
-pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a>, SurveyError> {
+pub(super) fn resume<'a>(
+    input: Input<'a>,
+    journal: Journal,
+    clock: &mut Clock,
+) -> Result<Facts<'a>, SurveyError> {
     let Input { options, target, source, label, .. } = input;
     let searched_since = Timestamp::now();
-    let journal = Journal::read(target.root(), input.flavor)?;
     tracing::info!("resuming the rewind begun at {} from {}", journal.begun, journal.source);
     let mut clusters = Clusters { source: source.control_file()?, target: journal.control.clone(), label };
     preflight::check_compatible(&clusters)?;
@@ -41,7 +44,9 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
     let source_history = source_history(source, &clusters.source)?;
     let history = TimelineHistory::parse(journal.timeline, &journal.history)
         .map_err(|source| WalError::History { side: "target", source })?;
-    let common_checkpoint = journal.checkpoint.ok_or(SurveyError::DataWasCompared)?;
+    let Some(common_checkpoint) = journal.checkpoint else {
+        unreachable!("the caller compares data again if the unfinished rewind had")
+    };
     let divergence = fork(&source_history, &history, &journal, common_checkpoint)?;
     let sides = sides(input, &clusters, &source_history, &history, None)?;
     let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
@@ -69,7 +74,7 @@ pub(super) fn resume<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Facts<'a
         own_start,
         fork: divergence.lsn,
         // By the checksum of that checkpoint.
-        is_compared: own_start.is_some(),
+        wal_is_compared: own_start.is_some(),
         // The target's WAL may be gone. The journal has what it says, unless an older version wrote it.
         read_since: journal.file_changes.is_some().then_some(journal.changed.since),
         target_changes: &file_changes,

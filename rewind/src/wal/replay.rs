@@ -113,16 +113,23 @@ impl ReplayWal<'_> {
         if self.available <= redo {
             return Ok(());
         }
-        let last = size.segment_before(self.available);
-        let path = self.source.path(last)?;
+        self.check_present(size.segment_before(self.available), redo)
+    }
+
+    /// Checks that a segment exists, on the source or elsewhere. Replay starts at `redo`.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(crate) fn check_present(&self, segment: SegmentNo, redo: Lsn) -> Result<(), WalError> {
+        let path = self.source.path(segment)?;
         if read_part(self.source.source, &path, 0, 1)?.is_some() {
             return Ok(());
         }
-        let name = self.source.describe(last);
-        let elsewhere = self.find_elsewhere(last, &name);
+        let name = self.source.describe(segment);
+        let elsewhere = self.find_elsewhere(segment, &name);
         match elsewhere.map_err(|error| WalError::Fetch { name, source: Box::new(error) })? {
             Some(_) => Ok(()),
-            None => Err(self.missing(&[last], redo)),
+            None => Err(self.missing(&[segment], redo)),
         }
     }
 

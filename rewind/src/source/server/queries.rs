@@ -11,7 +11,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use walparse::{BlockNumber, ControlFile, Lsn, Relation, TimelineHistory, TimelineId};
 
-use super::session::{Session, answer, is_disallowed};
+use super::session::{Session, answer, if_allowed};
 use super::sql::{self, Dialect, RawText};
 use crate::datadir::data_path::DataPath;
 use crate::datadir::flavor;
@@ -208,11 +208,8 @@ impl Session {
                 _ => SlotState::Logical,
             })
         });
-        match found.await {
-            Ok(found) => Ok(Some(found.into_iter().next().unwrap_or(SlotState::Missing))),
-            Err(error) if is_disallowed(&error) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let found = if_allowed(found.await)?;
+        Ok(found.map(|found| found.into_iter().next().unwrap_or(SlotState::Missing)))
     }
 
     /// The bytes of WAL that are kept for standbys without a slot; `None` if this cannot be determined.
@@ -381,18 +378,6 @@ fn add_summarized(blocks: &mut SummarizedBlocks, row: &Row, doing: &str) -> Resu
         _ => blocks.limit(relation, BlockNumber(0)),
     }
     Ok(())
-}
-
-/// `None` if the server refused the query: a missing privilege, or a file that is gone.
-fn if_allowed<T>(answered: Result<T, SourceError>) -> Result<Option<T>, SourceError> {
-    match answered {
-        Ok(answer) => Ok(Some(answer)),
-        Err(error) if is_disallowed(&error) => {
-            tracing::debug!("{}", error.with_reasons());
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// The WAL position in a column of a row.

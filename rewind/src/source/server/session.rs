@@ -166,14 +166,7 @@ impl Session {
     ) -> Result<Option<Vec<Option<String>>>, SourceError> {
         let Some(query) = query else { return Ok(None) };
         let asked = self.in_time(self.silence, doing, self.client.simple_query(&query)).await;
-        match asked.and_then(|messages| first_row(messages, doing)) {
-            Ok(row) => Ok(Some(row)),
-            Err(error) if is_disallowed(&error) => {
-                tracing::debug!("{}", error.with_reasons());
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        if_allowed(asked.and_then(|messages| first_row(messages, doing)))
     }
 
     /// Turns off encoding conversion, so that file names are sent and received as raw bytes. Error messages are then in
@@ -284,6 +277,18 @@ fn because(ended: &Ended, error: SourceError) -> SourceError {
             SourceError::Query { doing, source: reason.map_or(source, ServerError::from) }
         }
         other => other,
+    }
+}
+
+/// `None` if the server refused the query.
+pub(super) fn if_allowed<T>(answered: Result<T, SourceError>) -> Result<Option<T>, SourceError> {
+    match answered {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if is_disallowed(&error) => {
+            tracing::debug!("{}", error.with_reasons());
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 
