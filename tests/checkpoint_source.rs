@@ -3,9 +3,7 @@
 //!     old  ──── shared ────┬── lost ──╳
 //!     new  ┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄└── kept, no checkpoint ──── CHECKPOINT: replay starts here ──▶
 
-use std::fs;
-
-use walparse::{ControlFile, Lsn};
+use walparse::Lsn;
 
 use crate::harness::{
     Failover, Installation, Proxy, Rewind, Run, Sandbox, Server, SourceKind, Then, assert_follows,
@@ -13,11 +11,6 @@ use crate::harness::{
 };
 use crate::interrupted::is_marked;
 use crate::least_privilege;
-
-fn redo(server: &Server) -> Lsn {
-    let bytes = fs::read(server.data.join("global/pg_control")).expect("read the control file");
-    ControlFile::parse(&bytes).expect("a good control file").checkpoint().redo
-}
 
 fn failover(sandbox: &Sandbox, major: u32) -> Failover {
     let (old, new) = sandbox.pair_of(sandbox.initdb("old", Installation::of(major), &[]));
@@ -51,12 +44,12 @@ fn replay_starts_at_a_checkpoint_made_for_it() {
             "SELECT pg_current_wal_insert_lsn()::text"
         });
         let written_until: Lsn = written_until.parse().expect("an LSN");
-        assert!(redo(&new) < written_until, "the scenario needs WAL after the last checkpoint");
+        assert!(new.newest_redo() < written_until, "the scenario needs WAL after the last checkpoint");
         let run =
             from_newest(&old).from(&new, SourceKind::Server).args(["--format", "json"]).run().expect_done();
         let run = run.expect_said("requesting a checkpoint from the source");
-        assert!(redo(&new) >= written_until, "no checkpoint was made\n{run}");
-        assert_eq!(replay_start(&run), redo(&new), "{run}");
+        assert!(new.newest_redo() >= written_until, "no checkpoint was made\n{run}");
+        assert_eq!(replay_start(&run), new.newest_redo(), "{run}");
         assert_follows(&mut old, &new);
         assert_sound(&mut old);
     }
@@ -68,7 +61,7 @@ fn nothing_is_requested_if_nothing_is_to_be_changed() {
     let sandbox = Sandbox::new();
     let Failover { old, new } = failover(&sandbox, 15);
     new.sql(&least_privilege::printed_grants(15));
-    let before = redo(&new);
+    let before = new.newest_redo();
     for mode in ["--dry-run", "--check"] {
         let run = from_newest(&old).from(&new, SourceKind::Server).arg(mode).run_leaving_target_alone();
         assert_eq!(run.code, 0, "{run}");
@@ -76,7 +69,7 @@ fn nothing_is_requested_if_nothing_is_to_be_changed() {
         let plain = from_newest(&old).arg(mode).arg("--source-server").arg(least_privilege::conninfo(&new));
         plain.expect_refusal("role \"rewind_user\" may not request a checkpoint", "GRANT pg_checkpoint");
     }
-    assert_eq!(redo(&new), before, "the source made a checkpoint");
+    assert_eq!(new.newest_redo(), before, "the source made a checkpoint");
 }
 
 #[test]
@@ -84,16 +77,16 @@ fn a_role_that_may_not_is_refused() {
     let sandbox = Sandbox::new();
     let Failover { mut old, new } = failover(&sandbox, 15);
     new.sql(&least_privilege::printed_grants(15));
-    let before = redo(&new);
+    let before = new.newest_redo();
     let rewind = || from_newest(&old).arg("--source-server").arg(least_privilege::conninfo(&new));
     rewind().expect_refusal(
         "role \"rewind_user\" may not request a checkpoint of the source server",
         "As a superuser, run on the primary: GRANT pg_checkpoint TO \"rewind_user\";",
     );
-    assert_eq!(redo(&new), before, "the source made a checkpoint");
+    assert_eq!(new.newest_redo(), before, "the source made a checkpoint");
     new.sql("GRANT pg_checkpoint TO rewind_user");
     rewind().run().expect_done();
-    assert!(redo(&new) > before);
+    assert!(new.newest_redo() > before);
     assert_follows(&mut old, &new);
 }
 
@@ -120,9 +113,9 @@ fn a_resumed_run_requests_one() {
     let run = Rewind::of(&old).args(through(&proxy)).args(["--retry-timeout", "0"]).run();
     assert!(run.code == 2 && is_marked(&old), "the scenario needs a run that is cut in the middle\n{run}");
     new.sql("UPDATE entry SET origin = 'later' WHERE n % 11 = 0");
-    let before = redo(&new);
+    let before = new.newest_redo();
     let run = from_newest(&old).from(&new, SourceKind::Server).args(["--format", "json"]).run().expect_done();
-    assert!(redo(&new) > before && replay_start(&run) == redo(&new), "{run}");
+    assert!(new.newest_redo() > before && replay_start(&run) == new.newest_redo(), "{run}");
     assert_follows(&mut old, &new);
     assert_sound(&mut old);
 }
@@ -133,7 +126,7 @@ fn a_stopped_source_needs_none() {
     let sandbox = Sandbox::new();
     let Failover { mut old, mut new } = failover(&sandbox, 15);
     new.stop();
-    let at_shutdown = redo(&new);
+    let at_shutdown = new.newest_redo();
     let run =
         from_newest(&old).from(&new, SourceKind::Directory).args(["--format", "json"]).run().expect_done();
     let run = run.expect_said("a stopped source has made one when it was shut down");
@@ -159,12 +152,12 @@ fn a_standby_makes_a_restartpoint() {
     a.sql("UPDATE entry SET origin = 'kept' WHERE n % 4 = 0");
     a.sql("CHECKPOINT");
     b.catch_up(&a);
-    assert!(redo(&b) < redo(&a), "the scenario needs a standby without a restartpoint");
+    assert!(b.newest_redo() < a.newest_redo(), "the scenario needs a standby without a restartpoint");
     let rewind =
         from_newest(&c).from(&b, SourceKind::Server).args(["--format", "json", "--allow-older-source"]);
     let run = rewind.run().expect_done();
     let run = run.expect_said("requesting a restartpoint from the source, which is a standby");
-    assert_eq!(redo(&b), redo(&a), "{run}");
-    assert_eq!(replay_start(&run), redo(&a), "{run}");
+    assert_eq!(b.newest_redo(), a.newest_redo(), "{run}");
+    assert_eq!(replay_start(&run), a.newest_redo(), "{run}");
     assert_follows(&mut c, &a);
 }

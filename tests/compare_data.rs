@@ -8,10 +8,10 @@ use std::path::PathBuf;
 
 use crate::harness::{
     Failover, Installation, Proxy, Rewind, Run, Sandbox, Server, SourceKind, Then, assert_follows,
-    assert_sound, pick, run, server_program,
+    assert_sound, pick, run, segments, server_program,
 };
 use crate::interrupted::is_marked;
-use crate::{index_types, large_objects, sizes};
+use crate::{index_types, large_objects, sizes, truth_hints};
 
 fn rewind(target: &Server, source: &Server) -> Rewind {
     Rewind::of(target).from(source, SourceKind::Server).arg("--compare-data")
@@ -57,10 +57,10 @@ fn failover(sandbox: &Sandbox) -> Failover {
     Failover::new(sandbox, shared, lost, kept)
 }
 
-fn segments(server: &Server) -> Vec<PathBuf> {
-    let list = fs::read_dir(server.data.join("pg_wal")).expect("list pg_wal").flatten();
-    let paths = list.map(|entry| entry.path()).filter(|path| path.is_file());
-    paths.filter(|path| path.file_name().is_some_and(|name| name.len() == 24)).collect()
+fn remove_wal(server: &Server) {
+    for segment in segments(&server.data) {
+        fs::remove_file(server.data.join(format!("pg_wal/{segment}"))).expect("remove a segment");
+    }
 }
 
 /// Without its WAL a target could not be rewound at all.
@@ -69,7 +69,7 @@ fn without_any_wal_of_the_target() {
     let sandbox = Sandbox::new();
     let Failover { mut old, new } = failover(&sandbox);
     old.kill();
-    segments(&old).iter().for_each(|path| fs::remove_file(path).expect("remove a segment"));
+    remove_wal(&old);
     let plain = Rewind::of(&old).from(&new, SourceKind::Server);
     plain.expect_refusal("could not open file", "--compare-data");
     assert_rewinds(&mut old, &new);
@@ -98,7 +98,7 @@ fn auto_compares_only_if_it_must() {
         |target: &Server| Rewind::of(target).from(&new, SourceKind::Server).arg("--compare-data=auto").run();
     let run = auto(&old.copy("whole")).expect_done();
     assert!(!run.stderr.contains("MB of relation files"), "{run}");
-    segments(&old).iter().for_each(|path| fs::remove_file(path).expect("remove a segment"));
+    remove_wal(&old);
     expect_compared(auto(&old)).expect_said("the data of both sides is compared instead");
     assert_follows(&mut old, &new);
     assert_sound(&mut old);
@@ -108,21 +108,9 @@ fn auto_compares_only_if_it_must() {
 #[test]
 fn hints_that_were_never_logged() {
     let sandbox = Sandbox::new();
-    let old = sandbox.server_without_checksums("old");
-    let (old, new) = sandbox.pair_of(old);
-    old.sql("CREATE TABLE entry AS SELECT n AS id, 'shared' AS origin FROM generate_series(1, 1000) n");
-    let mut open = old.session();
-    open.batch_execute("BEGIN; INSERT INTO entry SELECT n, 'lost' FROM generate_series(5001, 5010) n")
-        .expect("insert rows");
-    old.sql("CHECKPOINT");
-    let mut failover = Failover { old, new };
-    failover.fail_over();
-    failover.new.sql("CHECKPOINT; INSERT INTO entry SELECT n, 'kept' FROM generate_series(2001, 2010) n");
-    open.batch_execute("COMMIT").expect("commit");
-    drop(open);
-    failover.old.sql("SELECT count(*) FROM entry");
-    failover.old.stop();
-    let Failover { mut old, new } = failover;
+    let (Failover { mut old, new }, open) = truth_hints::fork(truth_hints::pair(&sandbox, "off"));
+    truth_hints::commit_and_read(&mut old, open);
+    old.stop();
     Rewind::of(&old).from(&new, SourceKind::Server).expect_refusal("wal_log_hints", "--compare-data");
     assert_rewinds(&mut old, &new);
 }
@@ -241,7 +229,7 @@ fn cut_and_finished() {
         let sandbox = Sandbox::new();
         let Failover { mut old, new } = failover(&sandbox);
         old.kill();
-        segments(&old).iter().for_each(|path| fs::remove_file(path).expect("remove a segment"));
+        remove_wal(&old);
         let by = |target: &Server, proxy: &Proxy| {
             Rewind::of(target)
                 .args(["--compare-data", "--retry-timeout", "0", "--source-server"])

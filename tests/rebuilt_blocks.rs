@@ -88,18 +88,14 @@ fn hint_bits_on_pages_without_an_image_are_overwritten_by_copying() {
 
 /// What the target's WAL proves, found as the program finds it.
 fn proven(old: &Server, new: &Server, fork: Lsn) -> (ControlFile, PageMap) {
-    let control = |server: &Server| {
-        let bytes = std::fs::read(server.data.join("global/pg_control")).expect("read a control file");
-        ControlFile::parse(&bytes).expect("a good control file")
-    };
-    let target = control(old);
+    let target = old.control_file();
     let geometry = target.geometry();
     let history = TimelineHistory::of_first(TimelineId(1));
     let wal = WalDir::new(old.data.join("pg_wal"), history, geometry.segment_size);
     let checkpoint = target.checkpoint_lsn();
     let request = ScanRequest::new(geometry, fork, checkpoint, checkpoint)
         .with_end(EndOfWal::Crashed)
-        .with_rebuilt(RebuiltBlocks::Prove { replay_limit: control(new).checkpoint().redo });
+        .with_rebuilt(RebuiltBlocks::Prove { replay_limit: new.control_file().checkpoint().redo });
     let found = scan(&wal, &request, &|_| {}).expect("scan").diverged.expect("WAL beyond the fork");
     (target, found.rebuilt)
 }
@@ -177,8 +173,7 @@ fn replay_makes_blocks_full_of_noise_anew() {
 
 /// What the source's WAL restores from its newest checkpoint on.
 fn restored(new: &Server) -> PageMap {
-    let bytes = std::fs::read(new.data.join("global/pg_control")).expect("read a control file");
-    let control = ControlFile::parse(&bytes).expect("a good control file");
+    let control = new.control_file();
     let (geometry, redo) = (control.geometry(), control.checkpoint().redo);
     let history = std::fs::read(new.data.join("pg_wal/00000002.history")).expect("read a history");
     let history = TimelineHistory::parse(TimelineId(2), &history).expect("a good history");
@@ -223,10 +218,8 @@ fn replay_from_the_newest_checkpoint_makes_blocks_full_of_noise_anew() {
         left > 100 && copied + 100 < number(&all, "changed_blocks"),
         "{left} left, {copied} copied\n{all}"
     );
-    let bytes = std::fs::read(old.data.join("global/pg_control")).expect("read a control file");
-    let control = ControlFile::parse(&bytes).expect("a good control file");
     let restored = restored(&new);
-    let overwritten = overwrite_all(&old, &control, &restored);
+    let overwritten = overwrite_all(&old, &old.control_file(), &restored);
     assert!(overwritten > 100, "only {overwritten} of {} blocks overwritten", restored.len());
     assert_follows(&mut old, &new);
     (index_types::INDEX_TYPES.check)(&old, &new);

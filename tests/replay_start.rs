@@ -6,7 +6,7 @@
 
 use std::fs;
 
-use walparse::{ControlFile, Lsn, SegmentNo, SegmentSize};
+use walparse::{Lsn, SegmentNo, SegmentSize};
 
 use crate::harness::{
     Failover, Installation, Proxy, Rewind, Run, Sandbox, Server, SourceKind, Then, assert_follows,
@@ -68,12 +68,6 @@ fn write_much(new: &Server) {
     new.sql("VACUUM much");
 }
 
-/// The redo location of the source's newest checkpoint.
-fn newest_redo(new: &Server) -> Lsn {
-    let bytes = fs::read(new.data.join("global/pg_control")).expect("read the control file");
-    ControlFile::parse(&bytes).expect("a good control file").checkpoint().redo
-}
-
 /// The segments of timeline 2 that a node has.
 fn segments(server: &Server) -> Vec<SegmentNo> {
     let wal_dir = server.data.join(if server.installation.major < 10 { "pg_xlog" } else { "pg_wal" });
@@ -102,7 +96,7 @@ fn much_wal_is_not_replayed() {
             change(new);
             write_much(new);
         });
-        let redo = newest_redo(&new);
+        let redo = new.newest_redo();
         let rewind = Rewind::of(&old).from(&new, SourceKind::Server).args(["--replay-from", "auto"]);
         let run = rewind.run().expect_done();
         starts_at_newest(&run, &old, redo);
@@ -124,7 +118,7 @@ fn little_wal_is_replayed() {
     let (auto, mut target) = rewind("auto", "auto");
     auto.expect_said("redo of the last common checkpoint");
     assert_follows(&mut target, &new);
-    let redo = newest_redo(&new);
+    let redo = new.newest_redo();
     let (asked, mut target) = rewind("asked", "newest");
     starts_at_newest(&asked, &target, redo);
     assert_follows(&mut target, &new);
@@ -156,7 +150,7 @@ fn resumed(major: u32) {
         from_newest(&old).arg("--source-server").arg(proxy.conninfo()).args(["--retry-timeout", "0"]).run();
     assert!(run.code == 2 && is_marked(&old), "the scenario needs a run that is cut in the middle\n{run}");
 
-    let redo = newest_redo(&new);
+    let redo = new.newest_redo();
     for segment in segments(&new).into_iter().filter(|segment| *segment < size().segment_of(redo)) {
         let name = size().file_name(walparse::TimelineId(2), segment);
         fs::remove_file(new.data.join("pg_wal").join(name)).expect("remove a segment, as if recycled");
@@ -212,7 +206,7 @@ fn wal_summaries_go_on() {
         }
         new.sql("CHECKPOINT");
         old.stop();
-        let redo = newest_redo(&new);
+        let redo = new.newest_redo();
         let rewind = Rewind::of(&old).from(&new, SourceKind::Server).args(["--replay-from", "newest"]);
         starts_at_newest(&rewind.run().expect_done(), &old, redo);
         assert_follows(&mut old, &new);

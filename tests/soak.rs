@@ -21,8 +21,8 @@ use meanwhile::Meanwhile;
 use work::Worker;
 
 use crate::harness::{
-    Installation, Rewind, Sandbox, Server, SourceKind, assert_follows, assert_sound, pick, run, seed,
-    server_program, spawn_kbrecover,
+    Installation, Rewind, Sandbox, Server, SourceKind, WAL_LEVEL_MINIMAL, assert_follows, assert_sound, pick,
+    run, seed, server_program, spawn_kbrecover,
 };
 use crate::interrupted::is_marked;
 
@@ -128,12 +128,10 @@ impl Pair {
     }
 
     fn work(&mut self, on_primary: bool, side: &str, actions: usize) {
-        let server = if on_primary { &mut self.primary } else { &mut self.standby };
-        let side = format!("{side}{}", self.round);
-        let mut worker = Worker { server, dice: &mut self.dice, side: &side, number: &mut self.number };
-        for _ in 0..actions {
-            worker.act();
-        }
+        let Pair { primary, standby, dice, number, round, .. } = self;
+        let server = if on_primary { primary } else { standby };
+        let side = format!("{side}{round}");
+        Worker { server, dice, side: &side, number }.act_often(actions);
     }
 
     fn work_before_the_fork(&mut self) {
@@ -168,11 +166,7 @@ impl Pair {
             self.work(false, "kept", kept);
             match self.dice.below(16) {
                 0 => {
-                    self.lose_at(&[
-                        ("wal_level", "minimal"),
-                        ("max_wal_senders", "0"),
-                        ("summarize_wal", "off"),
-                    ]);
+                    self.lose_at(&WAL_LEVEL_MINIMAL);
                     // WAL of that time does not tell whether hints were logged.
                     hints_were_lost |= !self.has_checksums;
                 }
@@ -190,15 +184,10 @@ impl Pair {
     /// The target works with these settings for a while.
     fn lose_at(&mut self, settings: &[(&str, &str)]) {
         tell(&format!("  the target with {settings:?}"));
-        let is_known = |name: &str| name != "summarize_wal" || self.primary.installation.major >= 17;
-        let settings: Vec<_> = settings.iter().filter(|(name, _)| is_known(name)).collect();
-        self.primary.stop();
-        settings.iter().for_each(|(name, value)| self.primary.set(name, value));
-        self.primary.start();
-        self.work(true, "lost_too", 4);
-        self.primary.stop();
-        settings.iter().for_each(|(name, _)| self.primary.unset(name));
-        self.primary.start();
+        let Pair { primary, dice, number, round, .. } = self;
+        let side = format!("lost_too{round}");
+        primary.with_settings(settings, |server| Worker { server, dice, side: &side, number }.act_often(4));
+        primary.start();
     }
 
     /// The source works with full_page_writes off for a while. Its blocks cannot be relied upon until its next checkpoint.

@@ -8,8 +8,6 @@
 
 use std::fs::{read, remove_file, rename};
 
-use walparse::ControlFile;
-
 use crate::harness::{
     Failover, Installation, Lsn, Rewind, Run, Sandbox, Segment, Server, SourceKind, assert_follows,
     assert_same_content, assert_sound, next_segment, pick, segments,
@@ -19,21 +17,15 @@ use crate::truth_proof::{assert_rewinds_by, refused};
 /// The versions that make summaries.
 const VERSIONS: [u32; 3] = [17, 18, 19];
 
-/// Where replay from a server's newest checkpoint starts.
-fn newest_redo(server: &Server) -> Lsn {
-    let bytes = read(server.data.join("global/pg_control")).expect("read the control file");
-    Lsn(ControlFile::parse(&bytes).expect("a good control file").checkpoint().redo.0)
-}
-
-/// The segments before that, as if the source had recycled them.
+/// The segments before its newest checkpoint, as if the source had recycled them.
 fn old_segments(server: &Server) -> Vec<Segment> {
-    let first = Segment::at(1, newest_redo(server)).number;
+    let first = Segment::at(1, Lsn(server.newest_redo().0)).number;
     segments(&server.data).into_iter().filter(|segment| segment.number < first).collect()
 }
 
 /// A server keeps WAL until it is summarized, and so does this.
 fn remove_old_segments(server: &Server) {
-    let redo = newest_redo(server);
+    let redo = server.newest_redo();
     let is_summarized = format!("SELECT summarized_lsn >= '{redo}' FROM pg_get_wal_summarizer_state()");
     server.wait_for("the summarizer", &is_summarized);
     let old = old_segments(server);
@@ -416,7 +408,7 @@ fn another_timeline_of_the_same_number(is_alike: bool) {
                 next_segment(node);
                 node.sql("CHECKPOINT");
             }
-            assert_eq!(newest_redo(&b), newest_redo(&c), "the scenario needs checkpoints at one position");
+            assert_eq!(b.newest_redo(), c.newest_redo(), "the scenario needs checkpoints at one position");
         } else {
             b.sql("CHECKPOINT");
         }

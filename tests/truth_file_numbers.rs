@@ -8,7 +8,7 @@
 
 use std::fs::read;
 
-use crate::harness::{Failover, Installation, Sandbox, Server};
+use crate::harness::{Failover, Installation, Sandbox, Server, WAL_LEVEL_MINIMAL};
 use crate::truth_proof::assert_rewinds;
 
 /// A promoted standby that gives out the same numbers as its old primary: a shutdown checkpoint says exactly how far that
@@ -130,17 +130,8 @@ fn unlogged_toast_and_index_on_the_target() {
 
 /// Runs SQL on the target at `wal_level = minimal`, as for a load of much data. The node was a primary and has no standby.
 fn at_wal_level_minimal(old: &mut Server, sql: &str) {
-    old.stop();
-    old.set("wal_level", "minimal");
-    old.set("max_wal_senders", "0");
-    if old.installation.major >= 17 {
-        old.set("summarize_wal", "off");
-    }
-    old.start();
     // Nobody reads the table: with checksums the hints would bring its pages to WAL.
-    old.sql(sql);
-    old.stop();
-    ["wal_level", "max_wal_senders", "summarize_wal"].iter().for_each(|name| old.unset(name));
+    old.with_settings(&WAL_LEVEL_MINIMAL, |old| old.sql(sql));
 }
 
 /// A load as the manual recommends it: the rows are frozen, and visible whatever the commit log says.

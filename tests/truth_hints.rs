@@ -12,7 +12,7 @@ use crate::harness::{Failover, Sandbox, Server, run, server_program};
 use crate::truth_proof::{assert_refuses, assert_rewinds};
 
 /// A pair without data checksums, with this `wal_log_hints`.
-fn pair(sandbox: &Sandbox, hints: &str) -> (Server, Server) {
+pub fn pair(sandbox: &Sandbox, hints: &str) -> (Server, Server) {
     let old = sandbox.server_without_checksums("old");
     old.configure(&format!("wal_log_hints = {hints}"));
     sandbox.pair_of(old)
@@ -20,7 +20,7 @@ fn pair(sandbox: &Sandbox, hints: &str) -> (Server, Server) {
 
 /// A table with an index, and a transaction that has inserted rows before the last common checkpoint and is open at the
 /// fork. The old primary is on after that.
-fn fork((old, new): (Server, Server)) -> (Failover, Client) {
+pub fn fork((old, new): (Server, Server)) -> (Failover, Client) {
     old.sql(
         "CREATE TABLE entry (id int PRIMARY KEY, origin text);
          INSERT INTO entry SELECT n, 'shared' FROM generate_series(1, 1000) n",
@@ -37,7 +37,7 @@ fn fork((old, new): (Server, Server)) -> (Failover, Client) {
 }
 
 /// Commits the rows, and reads them: their pages say so from then on.
-fn commit_and_read(old: &mut Server, mut open: Client) {
+pub fn commit_and_read(old: &mut Server, mut open: Client) {
     open.batch_execute("COMMIT").expect("commit");
     drop(open);
     old.sql("SELECT count(*) FROM entry");

@@ -12,7 +12,7 @@
 
 use std::os::unix::fs::FileExt;
 
-use walparse::{ControlFile, Lsn, SegmentSize, TimelineHistory, TimelineId, WalDir, WalReader, rmgr};
+use walparse::{Lsn, SegmentSize, TimelineHistory, TimelineId, WalDir, WalReader, rmgr};
 
 use crate::basic;
 use crate::harness::{
@@ -73,7 +73,7 @@ fn tear(server: &mut Server) -> Lsn {
     server.sql("SELECT pg_logical_emit_message(true, 'torn', repeat('x', 200000))");
     assert!(insert_position(server).0 > start + 200_000);
     server.kill();
-    let segment_size = control(server).geometry().segment_size;
+    let segment_size = server.control_file().geometry().segment_size;
     let cut = (start / WAL_PAGE_SIZE + 3) * WAL_PAGE_SIZE;
     let segment = segment_size.segment_of(Lsn(cut));
     assert_eq!(segment, segment_size.segment_of(Lsn(start + 200_000)));
@@ -85,14 +85,9 @@ fn tear(server: &mut Server) -> Lsn {
     Lsn(start)
 }
 
-fn control(server: &Server) -> ControlFile {
-    let bytes = std::fs::read(server.data.join("global/pg_control")).expect("read pg_control");
-    ControlFile::parse(&bytes).expect("a good control file")
-}
-
 /// The server has declared a record from `start` on void.
 fn assert_overwritten(server: &Server, start: Lsn) {
-    let geometry = control(server).geometry();
+    let geometry = server.control_file().geometry();
     let history = TimelineHistory::of_first(TimelineId(1));
     let wal = WalDir::new(server.data.join("pg_wal"), history, geometry.segment_size);
     let mut reader = WalReader::new(&wal, geometry, Lsn(0));
@@ -211,7 +206,10 @@ fn pg19() {
 fn with_segments_of(sandbox: &Sandbox, megabytes: u32, major: u32, options: &[&str]) -> Failover {
     let size = format!("--wal-segsize={megabytes}");
     let old = sandbox.initdb("old", Installation::of(major), &[&[size.as_str()], options].concat());
-    assert_eq!(control(&old).geometry().segment_size, SegmentSize::new(megabytes << 20).expect("a size"));
+    assert_eq!(
+        old.control_file().geometry().segment_size,
+        SegmentSize::new(megabytes << 20).expect("a size")
+    );
     let (old, new) = sandbox.pair_of(old);
     Failover::of(old, new, shared, lost, kept)
 }

@@ -12,15 +12,7 @@ fn failover(sandbox: &Sandbox, major: u32) -> Failover {
     let old = sandbox.initdb("old", Installation::of(major), &[]);
     old.configure(if major < 13 { "wal_keep_segments = 0" } else { "wal_keep_size = 0" });
     let (old, new) = sandbox.pair_of(old);
-    let Failover { mut old, new } = Failover::of(
-        old,
-        new,
-        |old| old.sql("CREATE TABLE entry AS SELECT 'shared' AS origin FROM generate_series(1, 3000)"),
-        |old| old.sql("UPDATE entry SET origin = 'lost'"),
-        |new| new.sql("INSERT INTO entry SELECT 'kept' FROM generate_series(1, 3000)"),
-    );
-    old.stop();
-    Failover { old, new }
+    Failover::of_one_table_in(old, new)
 }
 
 fn rewind(target: &Server, source: &Server) -> Run {

@@ -45,8 +45,7 @@ fn with_much_wal(mut server: Server, settings: &str) -> (Server, WalDir, Control
     server.start();
     server.sql("UPDATE wide SET text = text || 'x'");
     server.stop();
-    let control = std::fs::read(server.data.join("global/pg_control")).expect("read the control file");
-    let control = ControlFile::parse(&control).expect("a good control file");
+    let control = server.control_file();
     let history = TimelineHistory::of_first(TimelineId(1));
     let wal = WalDir::new(server.data.join("pg_wal"), history, control.geometry().segment_size);
     (server, wal, control)

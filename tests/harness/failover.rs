@@ -35,8 +35,15 @@ impl Failover {
     /// The plainest one: a table that both have, rows changed on the old primary and added on the new. The old primary
     /// is then stopped in order.
     pub fn of_one_table(sandbox: &Sandbox) -> Failover {
-        let mut failover = Failover::new(
-            sandbox,
+        let (old, new) = sandbox.pair();
+        Failover::of_one_table_in(old, new)
+    }
+
+    /// The same with a running pair of the scenario's own making.
+    pub fn of_one_table_in(old: Server, new: Server) -> Failover {
+        let mut failover = Failover::of(
+            old,
+            new,
             |old| old.sql("CREATE TABLE entry AS SELECT 'shared' AS origin FROM generate_series(1, 3000)"),
             |old| old.sql("UPDATE entry SET origin = 'lost'"),
             |new| new.sql("INSERT INTO entry SELECT 'kept' FROM generate_series(1, 3000)"),

@@ -75,6 +75,8 @@ pub use sandbox::{Sandbox, copy_tree};
 pub use seed::{pick, seed};
 pub use server::Server;
 #[allow(unused_imports, reason = "the benchmark, which uses this harness, too, has no use for it")]
+pub use server::WAL_LEVEL_MINIMAL;
+#[allow(unused_imports, reason = "the benchmark, which uses this harness, too, has no use for it")]
 pub use server::children_of;
 pub use tree::Tree;
 pub use verify::{assert_follows, assert_sound};

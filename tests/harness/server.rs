@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use postgres::types::FromSqlOwned;
 use postgres::{Client, NoTls};
 use rustix::process::{Pid, Signal, kill_process};
+use walparse::ControlFile;
 
 use super::installation::Installation;
 use super::ports::free_port;
@@ -18,6 +19,11 @@ use super::wal::Lsn;
 
 /// How long anything may take before a test gives up: far longer than any of it does take.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Settings with which no WAL is written for tables that are filled by the transaction that makes them. A server with a
+/// standby cannot have them.
+pub const WAL_LEVEL_MINIMAL: [(&str, &str); 3] =
+    [("wal_level", "minimal"), ("max_wal_senders", "0"), ("summarize_wal", "off")];
 
 /// One server. Dropping it stops it.
 pub struct Server {
@@ -121,6 +127,32 @@ impl Server {
         let path = "postgresql.conf";
         let text = std::fs::read_to_string(self.data.join(path)).expect("read postgresql.conf");
         self.write(path, format!("{text}\n{lines}\n"));
+    }
+
+    /// Its control file.
+    pub fn control_file(&self) -> ControlFile {
+        let path = self.data.join("global/pg_control");
+        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
+        ControlFile::parse(&bytes).expect("a good control file")
+    }
+
+    /// Where replay from its newest checkpoint starts.
+    pub fn newest_redo(&self) -> walparse::Lsn {
+        self.control_file().checkpoint().redo
+    }
+
+    /// Runs it with these settings for a while, as far as its version has them. It is started for that, and stopped in the end.
+    pub fn with_settings(&mut self, settings: &[(&str, &str)], action: impl FnOnce(&mut Server)) {
+        if self.is_running() {
+            self.stop();
+        }
+        let is_known = |name: &str| name != "summarize_wal" || self.installation.major >= 17;
+        let settings: Vec<_> = settings.iter().filter(|(name, _)| is_known(name)).collect();
+        settings.iter().for_each(|(name, value)| self.set(name, value));
+        self.start();
+        action(self);
+        self.stop();
+        settings.iter().for_each(|(name, _)| self.unset(name));
     }
 
     /// Writes a file of the data directory.

@@ -59,8 +59,13 @@ const MOST_TABLES: usize = 12;
 const MOST_PREPARED: usize = 4;
 
 impl Worker<'_> {
+    /// So many actions.
+    pub fn act_often(&mut self, actions: usize) {
+        (0..actions).for_each(|_| self.act());
+    }
+
     /// One action.
-    pub fn act(&mut self) {
+    fn act(&mut self) {
         let all = ACTIONS.iter().map(|(weight, _)| weight).sum();
         let mut drawn = self.dice.below(all);
         for (weight, action) in ACTIONS {
