@@ -74,7 +74,7 @@ struct Pair {
     dice: Dice,
     primary: Server,
     standby: Server,
-    /// Whether what is read is logged only where wal_log_hints says so.
+    /// Whether both have data checksums. Hint bits are then logged whatever wal_log_hints says.
     has_checksums: bool,
     round: u64,
     /// Of the last thing that a worker has named.

@@ -17,7 +17,7 @@ use crate::survey::direction;
 use crate::survey::error::SurveyError;
 use crate::survey::files::list;
 use crate::survey::input::Input;
-use crate::survey::preflight::PreflightError;
+use crate::survey::preflight::{HintBits, PreflightError};
 use crate::survey::relations::compare_relations;
 use crate::survey::replay::{self, Histories, last_checkpoint};
 use crate::survey::sides::sides;
@@ -59,7 +59,7 @@ pub(super) fn facts<'a>(
         Some(journal) => Keep::again(&journal.keep)?,
         None => target_side::keep(options, target.root(), version.names())?,
     };
-    let listed = list(target, version, source, keep)?;
+    let listed = list(input, version, keep)?;
     let histories = Histories {
         source_history: &source_history,
         clusters: &clusters,
@@ -76,14 +76,13 @@ pub(super) fn facts<'a>(
     };
     let mut changed = ChangedBlocks { since: start.redo, ..ChangedBlocks::default() };
     let replay = replay::choose(input, &histories, &mut changed)?;
-    let relations = listed.sides(source, target, version);
     // Comparing may take hours, and replay needs this WAL.
     let replayed = histories.replay_wal(input, start.redo)?;
     let first = clusters.source.geometry().segment_size.segment_of(start.redo);
     let check = || replayed.check_present(first, start.redo);
-    let (different, compared) = compare_relations(&relations, &clusters.target, input, &check)?;
+    let (different, compared) = compare_relations(&listed.sides(), &clusters.target, input, &check)?;
     changed.named.merge(different);
-    let files = listed.compare(Delta::On, target, version, source, &AtomicBool::new(false))?;
+    let files = listed.compare(Delta::On, &AtomicBool::new(false))?;
     clock.end_stage("compare");
 
     let external = match &journal {
@@ -124,10 +123,7 @@ fn check<'a>(input: Input<'a>, journal: Option<&Journal>) -> Result<Checked<'a>,
     };
     // Before anything else is read of the source: replay starts at the checkpoint that it has now.
     let mut clusters = Clusters { source: source.control_file()?, target: ours, label };
-    preflight::check_compatible(&clusters)?;
-    preflight::check_source(source, &clusters.source)?;
-    preflight::check_replication(options, source)?;
-    preflight::checkpoint_source(options, source, &mut clusters)?;
+    preflight::check_sides(options, source, &mut clusters, HintBits::Any)?;
     let state = clusters.target.state();
     if matches!(options.unclean_target, UncleanTarget::Refuse) && !state.is_clean() && label.is_none() {
         return Err(PreflightError::TargetNotClean { state }.into());

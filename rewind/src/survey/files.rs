@@ -9,13 +9,14 @@ use crate::datadir::keep::Keep;
 use crate::datadir::walk::walk_data_directory;
 use crate::options::Delta;
 use crate::plan::Files;
-use crate::source::Source;
 use crate::survey::delta::{self, compare};
 use crate::survey::error::SurveyError;
-use crate::target::Target;
+use crate::survey::input::Input;
 
 /// The files of both sides, not yet compared.
-pub(super) struct Listed {
+pub(super) struct Listed<'a> {
+    input: Input<'a>,
+    version: Version,
     pub(super) source: Inventory,
     pub(super) target: Inventory,
     keep: Keep,
@@ -25,35 +26,27 @@ pub(super) struct Listed {
 ///
 /// # Errors
 /// A side could not be listed.
-pub(super) fn list(
-    target: &Target,
-    version: Version,
-    source: &dyn Source,
-    keep: Keep,
-) -> Result<Listed, SurveyError> {
+pub(super) fn list(input: Input<'_>, version: Version, keep: Keep) -> Result<Listed<'_>, SurveyError> {
+    let Input { target, source, .. } = input;
     let (source_files, target_files) = std::thread::scope(|scope| {
         let source_files = scope.spawn(|| source.list());
         let target_files = walk_data_directory(target.root(), version.names());
         (join(source_files), target_files)
     });
-    Ok(Listed { source: source_files?, target: target_files.map_err(SurveyError::Walk)?, keep })
+    let (source, target) = (source_files?, target_files.map_err(SurveyError::Walk)?);
+    Ok(Listed { input, version, source, target, keep })
 }
 
-impl Listed {
+impl Listed<'_> {
     /// Both sides, to be compared.
-    pub(super) fn sides<'a>(
-        &'a self,
-        source: &'a dyn Source,
-        target: &'a Target,
-        version: Version,
-    ) -> delta::Sides<'a> {
+    pub(super) fn sides(&self) -> delta::Sides<'_> {
         delta::Sides {
-            source,
+            source: self.input.source,
             source_files: &self.source,
-            target: target.root(),
+            target: self.input.target.root(),
             target_files: &self.target,
             keep: &self.keep,
-            version,
+            version: self.version,
         }
     }
 
@@ -61,15 +54,8 @@ impl Listed {
     ///
     /// # Errors
     /// The source could not be read.
-    pub(super) fn compare(
-        self,
-        delta: Delta,
-        target: &Target,
-        version: Version,
-        source: &dyn Source,
-        give_up: &AtomicBool,
-    ) -> Result<Files, SurveyError> {
-        let compared = compare(&self.sides(source, target, version), delta, give_up)?;
+    pub(super) fn compare(self, delta: Delta, give_up: &AtomicBool) -> Result<Files, SurveyError> {
+        let compared = compare(&self.sides(), delta, give_up)?;
         Ok(Files { source: self.source, target: self.target, compared, keep: self.keep })
     }
 }

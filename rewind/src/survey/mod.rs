@@ -40,6 +40,7 @@ use crate::survey::divergence::{Found, Sides};
 use crate::survey::error::SurveyError;
 use crate::survey::files::{join, list};
 use crate::survey::input::Input;
+use crate::survey::preflight::HintBits;
 use crate::survey::replay::Histories;
 use crate::survey::sides::sides;
 use crate::target::external_files::ExternalFiles;
@@ -149,11 +150,7 @@ fn check_sides(input: Input<'_>) -> Result<Checked<'_>, SurveyError> {
     let Input { options, target, flavor, source, .. } = input;
     let ours = target_control(target.root(), flavor)?;
     let mut clusters = Clusters { source: source.control_file()?, target: ours, label: input.label };
-    preflight::check_compatible(&clusters)?;
-    preflight::check_hints(&clusters)?;
-    preflight::check_source(source, &clusters.source)?;
-    preflight::check_replication(options, source)?;
-    preflight::checkpoint_source(options, source, &mut clusters)?;
+    preflight::check_sides(options, source, &mut clusters, HintBits::Logged)?;
     let source_history = source_history(source, &clusters.source)?;
     target_side::settle_unclean(options, target, &mut clusters, source)?;
     let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
@@ -171,13 +168,11 @@ fn scan_and_list(
     checked: &mut Checked<'_>,
     keep: Keep,
 ) -> (Result<Found, SurveyError>, Result<Files, SurveyError>) {
-    let Input { options, progress, target, source, .. } = input;
+    let Input { options, progress, .. } = input;
     let version = checked.clusters.target.version();
     let give_up = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let files = scope.spawn(|| {
-            list(target, version, source, keep)?.compare(options.delta, target, version, source, &give_up)
-        });
+        let files = scope.spawn(|| list(input, version, keep)?.compare(options.delta, &give_up));
         progress.begin(Stage::Scan, None);
         let found = find_divergence(input, checked);
         progress.finish(Stage::Scan);

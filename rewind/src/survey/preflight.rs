@@ -173,11 +173,37 @@ pub(crate) fn check_wal_directories(directories: &[PathBuf]) -> Result<(), Prefl
     })
 }
 
-/// Checks that both sides are copies of one cluster, with the same format.
+/// What a survey needs of the target's hint bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HintBits {
+    /// The target must have logged them.
+    Logged,
+    /// Nothing, or an earlier run has checked them.
+    Any,
+}
+
+/// Checks that the target can be made a copy of the source, and lets the source make a checkpoint first if the options ask
+/// for it.
 ///
 /// # Errors
-/// The first check that fails.
-pub(crate) fn check_compatible(clusters: &Clusters) -> Result<(), PreflightError> {
+/// The first check that fails; the source cannot make a checkpoint.
+pub(crate) fn check_sides(
+    options: &Options,
+    source: &dyn Source,
+    clusters: &mut Clusters,
+    hint_bits: HintBits,
+) -> Result<(), PreflightError> {
+    check_compatible(clusters)?;
+    if hint_bits == HintBits::Logged {
+        check_hints(&clusters.target)?;
+    }
+    check_source(source, &clusters.source)?;
+    check_replication(options, source)?;
+    checkpoint_source(options, source, clusters)
+}
+
+/// Checks that both sides are copies of one cluster, with the same format.
+fn check_compatible(clusters: &Clusters) -> Result<(), PreflightError> {
     let (ours, theirs) = (&clusters.target, &clusters.source);
     if theirs.system_identifier() != ours.system_identifier() {
         return Err(PreflightError::DifferentSystems {
@@ -199,21 +225,15 @@ pub(crate) fn check_compatible(clusters: &Clusters) -> Result<(), PreflightError
 }
 
 /// Checks that the target logs hint bits.
-///
-/// # Errors
-/// It does not.
-pub(crate) fn check_hints(clusters: &Clusters) -> Result<(), PreflightError> {
-    if !clusters.target.has_data_checksums() && !clusters.target.wal_log_hints() {
+fn check_hints(target: &ControlFile) -> Result<(), PreflightError> {
+    if !target.has_data_checksums() && !target.wal_log_hints() {
         return Err(PreflightError::HintsNotLogged);
     }
     Ok(())
 }
 
 /// Checks that the source, whose control file is `theirs`, is in a usable state.
-///
-/// # Errors
-/// It is not, or it could not be asked.
-pub(crate) fn check_source(source: &dyn Source, theirs: &ControlFile) -> Result<(), PreflightError> {
+fn check_source(source: &dyn Source, theirs: &ControlFile) -> Result<(), PreflightError> {
     let state = theirs.state();
     let is_running = source.position()? != WalPosition::Stopped;
     match state {
@@ -234,10 +254,7 @@ pub(crate) fn check_source(source: &dyn Source, theirs: &ControlFile) -> Result<
 
 /// If the options make the target a standby: checks that it could log in for replication, or warns if its role may not
 /// replicate.
-///
-/// # Errors
-/// It could not log in, and the options require it. The source cannot be asked.
-pub(crate) fn check_replication(options: &Options, source: &dyn Source) -> Result<(), PreflightError> {
+fn check_replication(options: &Options, source: &dyn Source) -> Result<(), PreflightError> {
     if options.recovery_conf == RecoveryConf::Leave {
         return Ok(());
     }
@@ -253,10 +270,7 @@ pub(crate) fn check_replication(options: &Options, source: &dyn Source) -> Resul
 
 /// If the options ask for it: lets a running source make a checkpoint, at which replay can then start, and reads its control
 /// file anew.
-///
-/// # Errors
-/// The role may not request it, the server refuses it, or the connection was lost.
-pub(crate) fn checkpoint_source(
+fn checkpoint_source(
     options: &Options,
     source: &dyn Source,
     clusters: &mut Clusters,

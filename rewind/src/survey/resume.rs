@@ -15,6 +15,7 @@ use crate::survey::announce::{announce_checkpoint, announce_fork};
 use crate::survey::error::SurveyError;
 use crate::survey::files::list;
 use crate::survey::input::Input;
+use crate::survey::preflight::HintBits;
 use crate::survey::replay::{self, Histories};
 use crate::survey::sides::sides;
 use crate::survey::{divergence, preflight, target_side};
@@ -37,10 +38,7 @@ pub(super) fn resume<'a>(
     let searched_since = Timestamp::now();
     tracing::info!("resuming the rewind begun at {} from {}", journal.begun, journal.source);
     let mut clusters = Clusters { source: source.control_file()?, target: journal.control.clone(), label };
-    preflight::check_compatible(&clusters)?;
-    preflight::check_source(source, &clusters.source)?;
-    preflight::check_replication(options, source)?;
-    preflight::checkpoint_source(options, source, &mut clusters)?;
+    preflight::check_sides(options, source, &mut clusters, HintBits::Any)?;
     let source_history = source_history(source, &clusters.source)?;
     let history = TimelineHistory::parse(journal.timeline, &journal.history)
         .map_err(|source| WalError::History { side: "target", source })?;
@@ -55,8 +53,7 @@ pub(super) fn resume<'a>(
     let keep = Keep::again(&journal.keep)?;
     // Nothing is compared: pages that the earlier run wrote but did not sync would look equal without being on disk.
     let version = clusters.target.version();
-    let found = list(target, version, source, keep)?;
-    let found = found.compare(Delta::Off, target, version, source, &AtomicBool::new(false))?;
+    let found = list(input, version, keep)?.compare(Delta::Off, &AtomicBool::new(false))?;
     clock.end_stage("preflight");
     let search_time = (searched_since, Timestamp::now());
     announce_fork(input.progress, divergence);

@@ -202,7 +202,7 @@ impl Session {
         let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&name, Type::TEXT)];
         let found = self.rows(&query, &parameters, doing, self.silence, |row| {
             let is_active = column(row, 1, doing)?;
-            let restart_lsn = column::<Option<&str>>(row, 2, doing)?.and_then(|lsn| lsn.parse().ok());
+            let restart_lsn = lsn(row, 2, doing)?;
             Ok(match column(row, 0, doing)? {
                 "physical" => SlotState::Physical { is_active, restart_lsn },
                 _ => SlotState::Logical,
