@@ -209,23 +209,26 @@ impl Pair {
         let from = *self.dice.of_these(&["auto", "common", "newest"]);
         let is_killed = self.dice.one_in(3);
         let is_busy = kind == SourceKind::Server && self.dice.one_in(3);
+        // Not always: verifying mends what it finds.
+        let is_verified = self.dice.one_in(2);
+        let rewind = |target: &Server, source: &Server| rewind(target, source, kind, from, is_verified);
         tell(&format!(
-            "  rewind: {kind:?}, replay from {from}, killed: {is_killed}, busy: {is_busy}, from a standby: {}",
+            "  rewind: {kind:?}, replay from {from}, killed: {is_killed}, busy: {is_busy}, verified: {is_verified}, from a standby: {}",
             third.is_some()
         ));
         let busy = is_busy.then(|| Meanwhile::start(&self.standby));
         if is_killed {
             let patience = Duration::from_millis(self.dice.between(20, 1000) as u64);
             self.with_source(kind, third.as_mut(), |target, source| {
-                let mut child = spawn_kbrecover(rewind(target, source, kind, from));
+                let mut child = spawn_kbrecover(rewind(target, source));
                 std::thread::sleep(patience);
                 child.kill().expect("kill kbrecover");
                 child.wait().expect("wait for kbrecover");
                 tell(&format!("  killed after {patience:?}, marked: {}", is_marked(target)));
             });
         }
-        let run =
-            self.with_source(kind, third.as_mut(), |target, source| rewind(target, source, kind, from).run());
+        let run = self.with_source(kind, third.as_mut(), |target, source| rewind(target, source).run());
+        run.assert_nothing_was_wrong();
         if let Some(busy) = busy {
             busy.end();
         }
@@ -247,7 +250,9 @@ impl Pair {
             third.catch_up(&self.standby);
             third.sql("CHECKPOINT");
         }
-        let run = self.with_source(kind, third, |target, source| rewind(target, source, kind, "auto").run());
+        let run =
+            self.with_source(kind, third, |target, source| rewind(target, source, kind, "auto", true).run());
+        run.assert_nothing_was_wrong();
         tell(&format!("  exit status after a checkpoint {}\n{}", run.code, run.stderr));
         if run.code != 0 {
             let is_needed = hints_were_lost && run.stderr.contains("hint bits were not written to WAL");
@@ -295,6 +300,7 @@ impl Pair {
     }
 }
 
-fn rewind(target: &Server, source: &Server, kind: SourceKind, from: &str) -> Rewind {
-    Rewind::of(target).from(source, kind).args(["--replay-from", from])
+fn rewind(target: &Server, source: &Server, kind: SourceKind, from: &str, is_verified: bool) -> Rewind {
+    let rewind = Rewind::of(target).unverified().from(source, kind).args(["--replay-from", from]);
+    if is_verified { rewind.arg("--verify") } else { rewind }
 }

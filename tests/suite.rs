@@ -36,6 +36,10 @@ mod standby_target;
 // Where WAL does not tell what differs.
 mod compare_data;
 
+// What a rewound node, or any other, has of its source's blocks.
+mod verify;
+mod compare_command;
+
 // What the source may be: a standby, promoted a moment ago, reached in every way, read by a role with few rights, away
 // for a while.
 mod connecting;

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
+use crate::commands::compare::CompareArgs;
 use crate::commands::grants::GrantsArgs;
 use crate::commands::hook::HookArgs;
 use crate::commands::inspect::InspectArgs;
@@ -40,6 +41,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let command = match arguments.get(1).and_then(|argument| argument.to_str()) {
         Some("rewind") => "kbrecover rewind",
+        Some("compare") => "kbrecover compare",
         Some("status") => "kbrecover status",
         Some("grants") => "kbrecover grants",
         Some("inspect") => "kbrecover inspect",
@@ -85,6 +87,8 @@ struct Cli {
 pub(crate) enum Command {
     /// Rewind a stopped data directory so that it can follow the source
     Rewind(Box<RewindArgs>),
+    /// Compare a stopped data directory with its source, block by block
+    Compare(Box<CompareArgs>),
     /// Print the SQL that grants a role the privileges to read the source
     Grants(GrantsArgs),
     /// Show the state of a data directory

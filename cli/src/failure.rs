@@ -83,12 +83,21 @@ pub(crate) enum SetupError {
     /// `-D` is missing for `status`.
     #[error("no data directory specified (--target-data)")]
     NoDirectory,
+    /// `-D` is missing for `compare`.
+    #[error("no data directory specified (--target-data)")]
+    NoNode,
     /// No source was specified.
     #[error("no source specified (--source-data or --source-server)")]
-    NoSource,
+    NoSource {
+        /// The command, for the hint.
+        command: &'static str,
+    },
     /// Both a server and a directory were specified as the source.
     #[error("only one of --source-data or --source-server can be specified")]
-    TwoSources,
+    TwoSources {
+        /// The command, for the hint.
+        command: &'static str,
+    },
     /// `-R` without a server to follow.
     #[error("no source server information (--source-server) specified for --write-recovery-conf")]
     NoServerForRecoveryConf,
@@ -118,14 +127,15 @@ pub(crate) enum SetupError {
 impl SetupError {
     fn hint(&self) -> Option<String> {
         match self {
-            SetupError::NoTarget | SetupError::NoDirectory if std::env::var_os("PGDATA").is_some() => {
+            SetupError::NoTarget | SetupError::NoDirectory | SetupError::NoNode
+                if std::env::var_os("PGDATA").is_some() =>
+            {
                 Some("PGDATA is not used; specify the data directory with -D.".to_owned())
             }
             SetupError::NoDirectory => Some(try_help("kbrecover status")),
-            SetupError::NoTarget
-            | SetupError::NoSource
-            | SetupError::TwoSources
-            | SetupError::NoServerForRecoveryConf => Some(try_help("kbrecover rewind")),
+            SetupError::NoNode => Some(try_help("kbrecover compare")),
+            SetupError::NoSource { command } | SetupError::TwoSources { command } => Some(try_help(command)),
+            SetupError::NoTarget | SetupError::NoServerForRecoveryConf => Some(try_help("kbrecover rewind")),
             SetupError::Signals(_) => None,
             SetupError::Root => Some("Run it as the user that owns the data directory.".to_owned()),
             SetupError::Permissions { .. } => {

@@ -43,6 +43,7 @@ pub use datadir::keep::{KeepError, KeepRules};
 pub use datadir::label::is_mark;
 pub use datadir::server::{DataDirectoryError, lock_file_process};
 pub use datadir::starts_as::StartsAs;
+pub use engine::compare::compare;
 pub use engine::entry::{run, run_async};
 pub use engine::is_unfinished;
 pub use engine::precheck::PrecheckError;
@@ -54,8 +55,9 @@ pub use options::{
     SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
 pub use outcome::{
-    BothSides, CheckpointAt, ComparedData, Divergence, Outcome, PlanSummary, ReplayEstimate, ReplayStart,
-    Report, Role, Side, SourceChanges, SpaceNeed, StageTime, WalKept, WalSpan,
+    BothSides, CheckpointAt, ComparedData, Comparison, DifferentFile, Divergence, Outcome, PlanSummary,
+    ReplayEstimate, ReplayStart, Report, Role, Side, SourceChanges, SpaceNeed, StageTime, VerifiedData,
+    WalKept, WalSpan,
 };
 pub use plan::error::PlanError;
 pub use progress::{Event, Progress, Silent, Stage};

@@ -47,6 +47,9 @@ pub struct Options {
     pub replay_from: ReplayFrom,
     /// Whether the data of both sides is compared, instead of reading from the target's WAL what differs.
     pub compare_data: CompareData,
+    /// Whether, before the commit, every block of the relations is compared with the source's. One that differs though the
+    /// source has not changed it since replay's start is copied and reported.
+    pub verify: bool,
     /// Whether a running source is asked for a checkpoint first, so that replay can start there. The role must be a superuser
     /// or, from 15 on, have the privileges of `pg_checkpoint`. A standby makes a restartpoint at the last checkpoint of its
     /// primary that it has replayed. A run that changes nothing ([`Mode::DryRun`], [`Mode::Check`]) only checks the
@@ -103,6 +106,7 @@ impl Options {
             space: SpaceCheck::Enforce,
             replay_from: ReplayFrom::Auto,
             compare_data: CompareData::Off,
+            verify: false,
             checkpoint_source: false,
             rebuilt_blocks: RebuiltBlocks::Leave,
             keep_diverged: None,

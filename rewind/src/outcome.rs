@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use walparse::{Lsn, TimelineId};
+use walparse::{BlockNumber, Lsn, TimelineId};
 
 use crate::datadir::starts_as::StartsAs;
 
@@ -236,6 +236,8 @@ pub struct Report {
     pub checkpoint: Option<CheckpointAt>,
     /// What comparing the data of both sides has found, if it was compared.
     pub compared: Option<ComparedData>,
+    /// What comparing all blocks before the commit has found, if they were compared.
+    pub verified: Option<VerifiedData>,
     /// Where replay starts.
     pub replay_start: Option<ReplayStart>,
     /// When the search for the common checkpoint began and ended.
@@ -273,6 +275,7 @@ impl Report {
             divergence: None,
             checkpoint: None,
             compared: None,
+            verified: None,
             replay_start: None,
             checkpoint_search: None,
             replay: None,
@@ -299,6 +302,60 @@ pub struct ComparedData {
     pub bytes: u64,
     /// Blocks that differ.
     pub different_blocks: u64,
+}
+
+/// What comparing the relation files of a node with the source's has found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct VerifiedData {
+    /// Files that were compared.
+    pub files: u64,
+    /// Bytes that were read on each side.
+    pub bytes: u64,
+    /// Blocks that differ because the source has changed or removed them since.
+    pub changed_since: u64,
+    /// Blocks of which only hint bits and the like differ, which servers change without WAL.
+    pub not_logged: u64,
+    /// Blocks that differ in contents.
+    pub different: u64,
+}
+
+/// What comparing a stopped node with its source has found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Comparison {
+    /// Both sides; the node is the target.
+    pub sides: BothSides,
+    /// The point where the node's WAL has left the source's history, if it has.
+    pub divergence: Option<Divergence>,
+    /// How far the node's data is complete. What the source has changed after that may differ.
+    pub complete_to: Lsn,
+    /// What was compared, and the number of blocks that differ.
+    pub blocks: VerifiedData,
+    /// The relation files in which contents differ.
+    pub different_files: Vec<DifferentFile>,
+    /// Relation files that only the node has, with more than zeros: their relations were dropped since, or a crash has left
+    /// them behind.
+    pub surplus_files: Vec<String>,
+}
+
+impl Comparison {
+    /// Whether no contents differ.
+    pub fn is_equal(&self) -> bool {
+        self.blocks.different == 0
+    }
+}
+
+/// A relation file of a node whose contents differ from the source's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct DifferentFile {
+    /// Its path below the data directory.
+    pub path: String,
+    /// The number of blocks that differ.
+    pub blocks: u64,
+    /// The number of the first of them in the relation.
+    pub first: BlockNumber,
 }
 
 /// What keeps the source's WAL for a server on the target, from the end of what was copied until the server streams.

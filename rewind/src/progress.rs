@@ -71,6 +71,11 @@ pub enum Event {
         /// Bytes to fetch from the source.
         fetch_bytes: u64,
     },
+    /// All data has been copied, and is about to be compared with the source's.
+    Verifying {
+        /// Bytes of relation files.
+        bytes: u64,
+    },
     /// All data has been copied; WAL, control file and `backup_label` follow.
     Sealing,
 }
@@ -112,6 +117,9 @@ impl fmt::Display for Event {
             }
             Event::Copying { fetch_bytes } => {
                 write!(f, "copying {} kB from the source", fetch_bytes.div_ceil(1024))
+            }
+            Event::Verifying { bytes } => {
+                write!(f, "verifying {} MB of relation files", bytes.div_ceil(1 << 20))
             }
             Event::Sealing => f.write_str("all data has been copied"),
         }

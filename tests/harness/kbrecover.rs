@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::program::{AsServerUser, bindir, give_to_server_user, run};
 use super::sandbox::workshop;
-use super::seed::replay_from;
+use super::seed::{replay_from, verifies};
 use super::server::Server;
 use super::tree::Tree;
 
@@ -50,7 +50,14 @@ impl Rewind {
         // Nothing here outlives the test, and fsync would only slow it down.
         let args = ["rewind".into(), "--no-sync".into(), "--target-data".into(), target.into()].into();
         let rewind = Rewind { target: target.into(), args, environment: Vec::new() };
-        rewind.arg("--replay-from").arg(replay_from())
+        let rewind = rewind.arg("--replay-from").arg(replay_from());
+        if verifies() { rewind.arg("--verify") } else { rewind }
+    }
+
+    /// Without `--verify`, also where the seed has chosen it: for a scenario that counts or cuts what is read, or damages blocks.
+    pub fn unverified(mut self) -> Rewind {
+        self.args.retain(|arg| arg != "--verify");
+        self
     }
 
     /// Does what is asked for about durability; still without waiting for it, unless a scenario says so.
@@ -142,12 +149,21 @@ impl Run {
     /// Success, and something was rewound.
     pub fn expect_done(self) -> Run {
         assert_eq!(self.code, 0, "exit code\n{self}");
+        self.assert_nothing_was_wrong();
         assert!(
             self.stderr.contains("rewinding from last common checkpoint at"),
             "no rewind took place\n{self}"
         );
         assert!(self.stderr.lines().any(|line| line.ends_with("Done!")), "no word of the end\n{self}");
         self
+    }
+
+    /// A run that verified all blocks has found none that differs for no reason.
+    pub fn assert_nothing_was_wrong(&self) {
+        assert!(
+            !self.stderr.contains("differed from the source's and were copied"),
+            "blocks differed\n{self}"
+        );
     }
 
     /// Success, for there was nothing to do.

@@ -32,6 +32,17 @@ pub fn replay_from() -> String {
         .unwrap_or_else(|_| choices[index(seed(), "replay from", choices.len())].to_owned())
 }
 
+/// Whether the rewinds of this scenario verify all blocks before their end: `KBRECOVER_TEST_VERIFY` (1: all, 0: none), or every
+/// third scenario by the seed, and all with `KBRECOVER_TEST_FULL`.
+pub fn verifies() -> bool {
+    if let Ok(choice) = std::env::var("KBRECOVER_TEST_VERIFY") {
+        return choice == "1";
+    }
+    let thread = std::thread::current();
+    let scenario = thread.name().unwrap_or_default();
+    std::env::var_os("KBRECOVER_TEST_FULL").is_some() || index(seed(), scenario, 3) == 0
+}
+
 fn index(seed: u64, name: &str, count: usize) -> usize {
     let mut hasher = DefaultHasher::new();
     (seed, name).hash(&mut hasher);

@@ -79,6 +79,7 @@ pub mod control;
 mod control_fields;
 mod checkpoint;
 mod relation;
+mod block;
 
 mod page;
 mod record;
@@ -100,6 +101,7 @@ mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use block::{BlockDifference, block_difference, block_lsn};
 pub use checkpoint::{Checkpoint, next_xid};
 pub use control::{ClusterState, ControlFile, WalLevel};
 pub use control_fields::{ControlField, ControlFields, FieldValue};

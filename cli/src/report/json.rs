@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use kbrecover_rewind::{
-    Outcome, PlanSummary, ReplayStart, Report, Side, SourceChanges, SpaceNeed, TargetState, WalKept,
+    BothSides, Outcome, PlanSummary, ReplayStart, Report, Side, SourceChanges, SpaceNeed, TargetState,
+    VerifiedData, WalKept,
 };
 use serde::Serialize;
 use walparse::{Lsn, TimelineId};
@@ -56,6 +57,7 @@ struct Run<'a> {
     divergence: Option<Position>,
     checkpoint: Option<CheckpointObject>,
     compared: Option<ComparedObject>,
+    verified: Option<VerifiedObject>,
     replay_start: Option<ReplayStartObject>,
     min_recovery_point: Option<Position>,
     wal: Option<WalObject<'a>>,
@@ -78,9 +80,15 @@ struct StageObject {
 }
 
 #[derive(Serialize)]
-struct SidesObject<'a> {
+pub(super) struct SidesObject<'a> {
     target: SideObject<'a>,
     source: SideObject<'a>,
+}
+
+impl<'a> SidesObject<'a> {
+    pub(super) fn of(sides: &'a BothSides) -> SidesObject<'a> {
+        SidesObject { target: SideObject::of(&sides.target), source: SideObject::of(&sides.source) }
+    }
 }
 
 #[derive(Serialize)]
@@ -149,6 +157,28 @@ struct ComparedObject {
     files: u64,
     bytes: u64,
     different_blocks: u64,
+}
+
+/// What comparing all blocks has found.
+#[derive(Serialize)]
+pub(super) struct VerifiedObject {
+    files: u64,
+    bytes: u64,
+    changed_since: u64,
+    not_logged: u64,
+    different: u64,
+}
+
+impl VerifiedObject {
+    pub(super) fn of(found: VerifiedData) -> VerifiedObject {
+        VerifiedObject {
+            files: found.files,
+            bytes: found.bytes,
+            changed_since: found.changed_since,
+            not_logged: found.not_logged,
+            different: found.different,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -232,6 +262,7 @@ impl<'a> Run<'a> {
             divergence: None,
             checkpoint: None,
             compared: None,
+            verified: None,
             replay_start: None,
             min_recovery_point: None,
             wal: None,
@@ -256,10 +287,7 @@ impl<'a> Run<'a> {
             |lsn: Lsn, timeline: TimelineId| Position { lsn: lsn.to_string(), timeline: timeline.0 };
         Run {
             stages: report.stages.iter().map(stage).collect(),
-            sides: report.sides.as_ref().map(|sides| SidesObject {
-                target: SideObject::of(&sides.target),
-                source: SideObject::of(&sides.source),
-            }),
+            sides: report.sides.as_ref().map(SidesObject::of),
             divergence: report.divergence.map(|at| position(at.lsn, at.timeline)),
             checkpoint: report.checkpoint.map(|at| CheckpointObject {
                 lsn: at.lsn.to_string(),
@@ -271,6 +299,7 @@ impl<'a> Run<'a> {
                 bytes: found.bytes,
                 different_blocks: found.different_blocks,
             }),
+            verified: report.verified.map(VerifiedObject::of),
             replay_start: report.replay_start.as_ref().map(ReplayStartObject::of),
             min_recovery_point: report.replay.as_ref().map(|span| position(span.end, span.end_timeline)),
             wal: report.replay.as_ref().map(|span| WalObject {
@@ -366,7 +395,7 @@ mod tests {
             r#""timeline":14,"wal_end":null,"last_checkpoint":null}},"#,
             r#""divergence":{"lsn":"1/69025000","timeline":13},"#,
             r#""checkpoint":{"lsn":"1/69024B90","redo":"1/69024B58","timeline":13},"#,
-            r#""compared":null,"replay_start":{"redo":"1/69024B58","timeline":13,"is_newest":false,"#,
+            r#""compared":null,"verified":null,"replay_start":{"redo":"1/69024B58","timeline":13,"is_newest":false,"#,
             r#""source_changes":"wal","wal_bytes":16778808,"more_bytes":0,"estimated_seconds":0.33557616,"#,
             r#""admits_sessions":true},"#,
             r#""min_recovery_point":{"lsn":"1/6A025190","timeline":14},"#,
@@ -390,7 +419,7 @@ mod tests {
     fn a_run_without_a_plan_and_a_failure_are_reported() {
         let report = Report::new(report().started, report().finished);
         let nothing = concat!(
-            r#""stages":[],"sides":null,"divergence":null,"checkpoint":null,"compared":null,"replay_start":null,"min_recovery_point":null,"wal":null,"#,
+            r#""stages":[],"sides":null,"divergence":null,"checkpoint":null,"compared":null,"verified":null,"replay_start":null,"min_recovery_point":null,"wal":null,"#,
             r#""files":null,"bytes":null,"kept":[],"not_taken":[],"starts_as":null,"wal_kept":null,"space":[],"wal_scanned":{"bytes":0,"records":0}"#
         );
         assert!(of_outcome(&Outcome::NotNeeded(report.clone())).ends_with(&format!("{nothing}}}\n")));

@@ -6,11 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use kbrecover_rewind::{
-    Outcome, PlanSummary, ReplayStart, Report, Side, SpaceNeed, StartsAs, WalKept, WalSpan,
+    Outcome, PlanSummary, ReplayStart, Report, Side, SpaceNeed, StartsAs, VerifiedData, WalKept, WalSpan,
 };
 
 use crate::persona::{Narration, times};
 
+pub(crate) mod compare;
 pub(crate) mod json;
 pub(crate) mod status;
 
@@ -50,8 +51,18 @@ fn own_closing_lines(report: &Report, zone: &TimeZone) -> Vec<String> {
         lines.push(format!("source: {}", side_text(&sides.source, zone)));
     }
     lines.extend(kept_lines(report));
+    lines.extend(report.verified.as_ref().map(verified_line));
     lines.push(format!("rewound in {:.2} s", seconds(report.started, report.finished)));
     lines
+}
+
+fn verified_line(found: &VerifiedData) -> String {
+    let VerifiedData { files, bytes, changed_since, not_logged, different, .. } = found;
+    let megabytes = bytes.div_ceil(1 << 20);
+    format!(
+        "verified {megabytes} MB in {files} relation files: {different} block(s) differed and were copied, {not_logged} more in \
+         hint bits only; {changed_since} have been changed by the source since replay's start"
+    )
 }
 
 /// The last messages of sys_rewind, of which tools read the times.

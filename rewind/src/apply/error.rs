@@ -13,6 +13,7 @@ use crate::datadir::server::DataDirectoryError;
 use crate::plan::error::PlanError;
 use crate::source::SourceError;
 use crate::survey::content::ContentError;
+use crate::survey::error::SurveyError;
 use crate::target::TargetError;
 use crate::target::external_files::ArchiveRewindError;
 use crate::wal::error::WalError;
@@ -48,6 +49,9 @@ pub enum ApplyError {
     /// What the source wrote while it was copied cannot be replayed with a sure result.
     #[error(transparent)]
     Content(#[from] ContentError),
+    /// The data could not be verified.
+    #[error(transparent)]
+    Verify(#[from] SurveyError),
     /// The plan cannot be made with the present state of the source.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -94,6 +98,7 @@ impl ApplyError {
             ApplyError::Wal(error) => error.hint(),
             ApplyError::Content(error) => Some(error.hint()),
             ApplyError::Plan(error) => error.hint(),
+            ApplyError::Verify(error) => error.hint(),
             ApplyError::Source(error) => error.hint(),
             ApplyError::Target(error) => Some(error.hint()),
             ApplyError::Stopped

@@ -7,6 +7,7 @@ pub(crate) mod mark;
 pub(crate) mod copy;
 pub(crate) mod wal;
 pub(crate) mod seal;
+mod verify_data;
 mod verify_wal;
 mod written_meanwhile;
 mod prepared;
@@ -18,6 +19,7 @@ pub(crate) mod error;
 
 use crate::apply::copy::{Transfer, copy_data, create_entries};
 use crate::apply::error::ApplyError;
+use crate::apply::verify_data::verify_data;
 use crate::apply::wal::{Copying, copy_during};
 use crate::clock::Clock;
 use crate::datadir::server;
@@ -55,9 +57,19 @@ pub(crate) fn apply(
         Ok(copy_data(&planned.plan, &facts.clusters.target, life, &transfer)?)
     })?;
     clock.end_stage("copy");
+    let verified = match options.verify {
+        true => Some(verify_data(options, &transfer, planned)?),
+        false => None,
+    };
+    if verified.is_some() {
+        clock.end_stage("verify");
+    }
+    let (verified, healed) = verified.unzip();
     let sealed = seal::seal(options, clock, &transfer, planned, &early)?;
     let mut report = planned.report(clock);
-    report.bytes_fetched = facts.files.compared.bytes + early.bytes + copied + sealed.bytes;
+    report.bytes_fetched =
+        facts.files.compared.bytes + early.bytes + copied + healed.unwrap_or(0) + sealed.bytes;
+    report.verified = verified;
     report.replay = Some(sealed.replay);
     Ok(report)
 }

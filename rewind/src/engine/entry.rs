@@ -46,13 +46,21 @@ use crate::progress::Progress;
 /// # }
 /// ```
 pub fn run(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failure> {
+    let ended = on_thread_of_its_own(|| run_here(options, progress));
+    ended.unwrap_or_else(|source| Err(not_started(options, source)))
+}
+
+/// Does `work`: on a thread of its own, if this one runs asynchronous tasks.
+///
+/// # Errors
+/// That thread could not be started.
+pub(super) fn on_thread_of_its_own<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     if Handle::try_current().is_err() {
-        return run_here(options, progress);
+        return Ok(work());
     }
     thread::scope(|scope| {
-        let thread = named_thread().spawn_scoped(scope, || run_here(options, progress));
-        let thread = thread.map_err(|source| not_started(options, source))?;
-        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        let thread = named_thread().spawn_scoped(scope, work)?;
+        Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
     })
 }
 

@@ -3,6 +3,7 @@
 //! [`survey`](crate::survey) reads both sides and [`plan`](crate::plan) decides; the target is untouched until both
 //! have succeeded. [`apply`](crate::apply) then changes the target in one marked stretch.
 
+pub(crate) mod compare;
 pub(crate) mod entry;
 mod open;
 pub(crate) mod precheck;
@@ -42,16 +43,7 @@ pub use open::is_unfinished;
 
 /// The run, on this thread, which must not be one that runs asynchronous tasks.
 fn run_here(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failure> {
-    let outcome = match options.jobs {
-        None => run_stages(options, progress),
-        Some(jobs) => match rayon::ThreadPoolBuilder::new().num_threads(jobs.get()).build() {
-            Ok(pool) => pool.install(|| run_stages(options, progress)),
-            Err(error) => {
-                tracing::warn!("could not start {jobs} threads, using the default number: {error}");
-                run_stages(options, progress)
-            }
-        },
-    };
+    let outcome = with_jobs(options, || run_stages(options, progress));
     outcome.map_err(|failure| {
         if !options.stop.is_requested() {
             return failure;
@@ -61,12 +53,25 @@ fn run_here(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failu
     })
 }
 
+/// Does `work` with as many threads as the options say.
+fn with_jobs<T: Send>(options: &Options, work: impl FnOnce() -> T + Send) -> T {
+    let Some(jobs) = options.jobs else { return work() };
+    match rayon::ThreadPoolBuilder::new().num_threads(jobs.get()).build() {
+        Ok(pool) => pool.install(work),
+        Err(error) => {
+            tracing::warn!("could not start {jobs} threads, using the default number: {error}");
+            work()
+        }
+    }
+}
+
 fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failure> {
     // Another run may already have marked the directory; report that even if locking fails.
     let state = state_of(&options.target);
     let failed = |error: RewindError| Failure { error: Box::new(error), target: state };
     let mut clock = Clock::start();
-    let OpenTarget { target, flavor, label } = open::open_target(options).map_err(failed)?;
+    let OpenTarget { target, flavor, label } =
+        open::open_target(options, options.compare_data).map_err(failed)?;
     if options.mode == Mode::Rewind {
         temporary::remove_stale(target.root());
     }

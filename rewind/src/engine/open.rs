@@ -44,12 +44,12 @@ pub(super) struct OpenTarget {
     pub(super) label: Option<BackupLabel>,
 }
 
-/// Locks the target and checks that no server runs on it.
-pub(super) fn open_target(options: &Options) -> Result<OpenTarget, RewindError> {
+/// Locks the target and checks that no server runs on it. Where data is compared, it may be a base backup.
+pub(super) fn open_target(options: &Options, compares: CompareData) -> Result<OpenTarget, RewindError> {
     let target = Target::lock(&options.target)?;
     let flavor = find_flavor(options, &target)?;
     let target = target.controlled_by(flavor.names(), &options.stop, options.observer.clone());
-    let is_backup_accepted = options.compare_data != CompareData::Off;
+    let is_backup_accepted = compares != CompareData::Off;
     let label = preflight::check_target(target.root(), flavor.names(), &options.stop, is_backup_accepted)
         .map_err(SurveyError::from)?;
     preflight::check_wal_directories(&options.missing_wal.directories).map_err(SurveyError::from)?;

@@ -138,7 +138,7 @@ fn check<'a>(input: Input<'a>, journal: Option<&Journal>) -> Result<Checked<'a>,
 }
 
 /// Sets the history of the target's WAL as far as it is known, and returns where it left the source's, if that is known.
-fn find_history(
+pub(super) fn find_history(
     wal: &mut TargetWal<'_>,
     clusters: &Clusters,
     journal: Option<&Journal>,

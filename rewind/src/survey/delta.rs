@@ -155,7 +155,7 @@ pub(super) fn narrowed(
 }
 
 /// Divides a range into ranges of at most `length` bytes.
-fn divide(range: FetchRange, length: u32) -> impl Iterator<Item = FetchRange> {
+pub(super) fn divide(range: FetchRange, length: u32) -> impl Iterator<Item = FetchRange> {
     let part = move |done: u32| FetchRange {
         offset: range.offset + u64::from(done),
         length: length.min(range.length - done),

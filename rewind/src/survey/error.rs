@@ -1,6 +1,7 @@
 //! Why the survey failed. The target is unchanged.
 
 use std::io;
+use std::path::PathBuf;
 
 use walparse::Lsn;
 
@@ -72,6 +73,23 @@ pub enum SurveyError {
         /// The last common checkpoint of the unfinished rewind.
         checkpoint: Lsn,
     },
+    /// A rewind of the target has not finished.
+    #[error("a rewind of \"{}\" has not finished", path.display())]
+    TargetUnfinished {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// A block of the target could not be read.
+    #[error("could not read file \"{}\" at offset {offset}", path.display())]
+    ReadBlock {
+        /// The file.
+        path: PathBuf,
+        /// The offset of the block.
+        offset: u64,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The run was asked to stop while data was compared.
     #[error("stopped while the data of both sides was compared")]
     Stopped,
@@ -134,7 +152,8 @@ impl SurveyError {
             SurveyError::Target(error) => return Some(error.hint()),
             SurveyError::CrashRecovery(error) => return error.hint.clone(),
             SurveyError::Compare(_) | SurveyError::Stopped => return None,
-            SurveyError::Walk(_) => {
+            SurveyError::TargetUnfinished { .. } => "Run that rewind again to finish it.",
+            SurveyError::Walk(_) | SurveyError::ReadBlock { .. } => {
                 "Run kbrecover as the user who owns the data directory, and make sure that the file is accessible."
             }
             SurveyError::Journal(_) => {

@@ -203,7 +203,7 @@ pub(crate) fn check_sides(
 }
 
 /// Checks that both sides are copies of one cluster, with the same format.
-fn check_compatible(clusters: &Clusters) -> Result<(), PreflightError> {
+pub(crate) fn check_compatible(clusters: &Clusters) -> Result<(), PreflightError> {
     let (ours, theirs) = (&clusters.target, &clusters.source);
     if theirs.system_identifier() != ours.system_identifier() {
         return Err(PreflightError::DifferentSystems {
@@ -232,8 +232,18 @@ fn check_hints(target: &ControlFile) -> Result<(), PreflightError> {
     Ok(())
 }
 
-/// Checks that the source, whose control file is `theirs`, is in a usable state.
+/// Checks that the source, whose control file is `theirs`, can be replayed from.
 fn check_source(source: &dyn Source, theirs: &ControlFile) -> Result<(), PreflightError> {
+    check_state(source, theirs)?;
+    // The checkpoint, unlike a standby's own setting, shows what the primary does.
+    if !theirs.checkpoint().full_page_writes {
+        return Err(PreflightError::SourceFullPageWrites);
+    }
+    Ok(())
+}
+
+/// Checks that the source, whose control file is `theirs`, runs or was shut down cleanly.
+pub(crate) fn check_state(source: &dyn Source, theirs: &ControlFile) -> Result<(), PreflightError> {
     let state = theirs.state();
     let is_running = source.position()? != WalPosition::Stopped;
     match state {
@@ -244,10 +254,6 @@ fn check_source(source: &dyn Source, theirs: &ControlFile) -> Result<(), Preflig
         ClusterState::InProduction | ClusterState::InArchiveRecovery => {}
         _ if is_running => return Err(PreflightError::SourceState { state }),
         _ => {}
-    }
-    // The checkpoint, unlike a standby's own setting, shows what the primary does.
-    if !theirs.checkpoint().full_page_writes {
-        return Err(PreflightError::SourceFullPageWrites);
     }
     Ok(())
 }

@@ -3,14 +3,16 @@
 //! Replay starts at a checkpoint that the source had completed before. So it is enough that a block was equal when it was
 //! read: what the source changes later is in its WAL, and the first change of a block carries an image of it.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use walparse::{ControlFile, PageMap, RelSegment, RelationBlocks, Version};
+use walparse::{BlockNumber, ControlFile, PageMap, RelSegment, Relation, Version};
 
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
+use crate::options::Options;
 use crate::outcome::ComparedData;
-use crate::progress::{Event, Stage};
+use crate::progress::{Event, Progress, Stage};
 use crate::source::{FetchRange, RateLimit};
 use crate::survey::delta::{self, COARSE, SHARE, narrowed};
 use crate::survey::error::SurveyError;
@@ -20,12 +22,12 @@ use crate::wal::error::WalError;
 /// Time between two calls of `check`.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// A relation file that both sides have.
-struct Candidate {
+/// A relation file, or a part of one.
+pub(crate) struct Candidate {
     path: DataPath,
     file: RelSegment,
-    /// Bytes that both have, without an incomplete block at the end.
-    length: u64,
+    /// Where the part to compare begins, and where it ends: both are multiples of the block size.
+    part: Range<u64>,
 }
 
 /// Compares all blocks of main forks that both sides have. Returns those that differ. `check` is called now and then.
@@ -35,41 +37,86 @@ struct Candidate {
 pub(super) fn compare_relations(
     sides: &delta::Sides<'_>,
     control: &ControlFile,
-    Input { options, progress, .. }: Input<'_>,
+    input: Input<'_>,
     check: &dyn Fn() -> Result<(), WalError>,
 ) -> Result<(PageMap, ComparedData), SurveyError> {
-    let candidates = candidates(sides, control);
-    let bytes = candidates.iter().map(|candidate| candidate.length).sum();
-    progress.event(&Event::Comparing { bytes });
-    progress.begin(Stage::Compare, Some(bytes));
-    let rate_limit = RateLimit::new(options.max_rate);
+    let comparing = Comparing { sides, control, options: input.options, progress: input.progress };
     let mut map = PageMap::new();
-    // With a limit, about as much as is due in a second.
-    let most = options.max_rate.map_or(SHARE, |rate| rate.get().clamp(COARSE, SHARE));
     let mut checked = Instant::now();
-    for share in shares(&candidates, most) {
-        options.stop.check().map_err(|_| SurveyError::Stopped)?;
+    let mut compared = comparing.each_share(|bytes| Event::Comparing { bytes }, &mut |share, found| {
         if checked.elapsed() >= INTERVAL {
             check()?;
             checked = Instant::now();
         }
-        let files: Vec<DataPath> = share.files.iter().map(|candidate| candidate.path.clone()).collect();
-        let block_size = control.block_size();
-        let (found, _) = narrowed(sides, &files, &share.ranges, (block_size, block_size))?;
         for range in found {
-            let file = share.files[range.file as usize];
-            let first = file.file.segment.saturating_mul(control.relation_segment_blocks());
-            let block = |offset: u64| first.saturating_add((offset / u64::from(block_size)) as u32);
-            let mut blocks = RelationBlocks::new();
-            blocks.insert_range(block(range.offset)..block(range.offset + u64::from(range.length)));
-            map.insert_all(file.file.relation, blocks);
+            let (relation, block) = share.block(range, control);
+            map.insert(relation, block);
         }
-        rate_limit.spend(share.bytes);
-        progress.advance(Stage::Compare, share.bytes);
-    }
-    progress.finish(Stage::Compare);
-    let compared = ComparedData { files: candidates.len() as u64, bytes, different_blocks: map.len() };
+        Ok(())
+    })?;
+    compared.different_blocks = map.len();
     Ok((map, compared))
+}
+
+/// Compares the main forks of both sides.
+pub(crate) struct Comparing<'a> {
+    pub(crate) sides: &'a delta::Sides<'a>,
+    pub(crate) control: &'a ControlFile,
+    pub(crate) options: &'a Options,
+    pub(crate) progress: &'a dyn Progress,
+}
+
+impl Comparing<'_> {
+    /// Compares all blocks of main forks that both sides have, and calls `found` for each share of them with the blocks that
+    /// differ. `announce` makes the event for this number of bytes. Returns what was compared.
+    ///
+    /// # Errors
+    /// A side cannot be read, the run is to stop, or `found` fails.
+    pub(crate) fn each_share(
+        &self,
+        announce: impl FnOnce(u64) -> Event,
+        found: &mut dyn FnMut(&Share<'_>, Vec<FetchRange>) -> Result<(), SurveyError>,
+    ) -> Result<ComparedData, SurveyError> {
+        let Comparing { sides, control, options, progress } = *self;
+        let candidates = candidates(sides, control);
+        let bytes = candidates.iter().map(Candidate::bytes).sum();
+        progress.event(&announce(bytes));
+        progress.begin(Stage::Compare, Some(bytes));
+        let rate_limit = RateLimit::new(options.max_rate);
+        for share in shares(&candidates, at_once(options)) {
+            options.stop.check().map_err(|_| SurveyError::Stopped)?;
+            let block_size = control.block_size();
+            let (differing, _) = narrowed(sides, &share.paths(), &share.ranges, (block_size, block_size))?;
+            found(&share, differing)?;
+            rate_limit.spend(share.bytes);
+            progress.advance(Stage::Compare, share.bytes);
+        }
+        progress.finish(Stage::Compare);
+        Ok(ComparedData { files: candidates.len() as u64, bytes, different_blocks: 0 })
+    }
+}
+
+impl Candidate {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.part.end - self.part.start
+    }
+}
+
+/// The parts of main forks that only the source has: whole files, or what lies behind the end of the target's.
+pub(super) fn missing(sides: &delta::Sides<'_>, control: &ControlFile) -> Vec<Candidate> {
+    let block_size = u64::from(control.block_size());
+    let missing = |(path, kind): &(DataPath, EntryKind)| {
+        let EntryKind::File { size: there } = kind else { return None };
+        let file = RelSegment::parse(path.as_str()?, sides.version)?;
+        let here = match sides.target_files.get(path) {
+            Some(EntryKind::File { size }) => *size,
+            _ => 0,
+        };
+        let part = here / block_size * block_size..there / block_size * block_size;
+        let is_missing = !part.is_empty() && !is_unlogged(file, sides.source_files, sides.version);
+        is_missing.then(|| Candidate { path: path.clone(), file, part })
+    };
+    sides.source_files.entries().iter().filter_map(missing).collect()
 }
 
 /// The files to compare. The main fork of an unlogged relation is left out: the server makes it anew when recovery ends.
@@ -81,27 +128,47 @@ fn candidates(sides: &delta::Sides<'_>, control: &ControlFile) -> Vec<Candidate>
         let Some(EntryKind::File { size: there }) = sides.source_files.get(path) else { return None };
         let length = here.min(there) / block_size * block_size;
         let is_compared = length > 0 && !is_unlogged(file, sides.source_files, sides.version);
-        is_compared.then(|| Candidate { path: path.clone(), file, length })
+        is_compared.then(|| Candidate { path: path.clone(), file, part: 0..length })
     };
     sides.target_files.entries().iter().filter_map(candidate).collect()
 }
 
 /// Whether a relation has an init fork.
-fn is_unlogged(file: RelSegment, files: &Inventory, version: Version) -> bool {
+pub(super) fn is_unlogged(file: RelSegment, files: &Inventory, version: Version) -> bool {
     let main = RelSegment { segment: 0, ..file }.path(version);
     DataPath::parse(format!("{main}_init")).is_ok_and(|init| files.get(&init).is_some())
 }
 
+/// Bytes that are compared at a time. With a limit of the rate, about as much as is due in a second.
+pub(super) fn at_once(options: &Options) -> u64 {
+    options.max_rate.map_or(SHARE, |rate| rate.get().clamp(COARSE, SHARE))
+}
+
 /// Files, or parts of files, that are compared at a time.
-struct Share<'a> {
+pub(crate) struct Share<'a> {
     files: Vec<&'a Candidate>,
-    ranges: Vec<FetchRange>,
-    bytes: u64,
+    pub(super) ranges: Vec<FetchRange>,
+    pub(super) bytes: u64,
+}
+
+impl Share<'_> {
+    /// The paths of its files, in the order of their numbers.
+    pub(crate) fn paths(&self) -> Vec<DataPath> {
+        self.files.iter().map(|candidate| candidate.path.clone()).collect()
+    }
+
+    /// The block that is stored in this range, which is that of one block.
+    pub(crate) fn block(&self, range: FetchRange, control: &ControlFile) -> (Relation, BlockNumber) {
+        let file = self.files[range.file as usize].file;
+        let first = file.segment.saturating_mul(control.relation_segment_blocks());
+        let in_file = (range.offset / u64::from(control.block_size())) as u32;
+        (file.relation, BlockNumber(first.saturating_add(in_file)))
+    }
 }
 
 /// All files, in shares of about so many bytes.
-fn shares(candidates: &[Candidate], most: u64) -> impl Iterator<Item = Share<'_>> {
-    let mut rest = candidates.iter().map(|candidate| (candidate, 0));
+pub(super) fn shares(candidates: &[Candidate], most: u64) -> impl Iterator<Item = Share<'_>> {
+    let mut rest = candidates.iter().map(|candidate| (candidate, candidate.part.start));
     let mut begun: Option<(&Candidate, u64)> = None;
     std::iter::from_fn(move || {
         let mut share = Share { files: Vec::new(), ranges: Vec::new(), bytes: 0 };
@@ -109,12 +176,12 @@ fn shares(candidates: &[Candidate], most: u64) -> impl Iterator<Item = Share<'_>
             let Some((candidate, mut offset)) = begun.take().or_else(|| rest.next()) else { break };
             let file = share.files.len() as u32;
             share.files.push(candidate);
-            while offset < candidate.length && share.bytes < most {
-                let length = COARSE.min(candidate.length - offset);
+            while offset < candidate.part.end && share.bytes < most {
+                let length = COARSE.min(candidate.part.end - offset);
                 share.ranges.push(FetchRange { file, offset, length: length as u32 });
                 (offset, share.bytes) = (offset + length, share.bytes + length);
             }
-            if offset < candidate.length {
+            if offset < candidate.part.end {
                 begun = Some((candidate, offset));
             }
         }

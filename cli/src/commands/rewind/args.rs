@@ -150,6 +150,11 @@ pub(crate) struct RewindArgs {
     )]
     pub(crate) compare_data: CompareDataChoice,
 
+    /// Before the end, compare every block with the source's, and copy those that differ without reason (reads all data on both
+    /// sides)
+    #[arg(long, overrides_with = "verify", help_heading = "Behavior")]
+    pub(crate) verify: bool,
+
     /// Request a checkpoint from --source-server first, so that replay can start there (the role must be a superuser or, from
     /// 15 on, a member of pg_checkpoint; with --dry-run or --check only that is checked)
     #[arg(long, overrides_with = "checkpoint_source", help_heading = "Behavior")]
@@ -256,12 +261,12 @@ pub(crate) enum DeltaChoice {
 }
 
 /// Parses a number of threads.
-fn positive(text: &str) -> Result<NonZeroUsize, String> {
+pub(crate) fn positive(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| "must be a positive integer".to_owned())
 }
 
 /// Parses a rate as pg_basebackup does, a number of kB or one with a suffix, into bytes per second.
-fn rate(text: &str) -> Result<NonZeroU64, String> {
+pub(crate) fn rate(text: &str) -> Result<NonZeroU64, String> {
     let (number, unit) = match text.strip_suffix(['k', 'M', 'G']) {
         Some(number) if text.ends_with('M') => (number, 1 << 20),
         Some(number) if text.ends_with('G') => (number, 1 << 30),

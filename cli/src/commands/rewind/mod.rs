@@ -18,7 +18,7 @@ use kbrecover_rewind::{
 };
 
 use args::SyncMethod;
-pub(crate) use args::{DeltaChoice, ReplayFromChoice, RewindArgs};
+pub(crate) use args::{DeltaChoice, ReplayFromChoice, RewindArgs, positive, rate};
 
 use crate::failure::{Failed, SetupError};
 use crate::faults;
@@ -80,8 +80,8 @@ fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
 /// The source that the options name.
 fn source(args: &RewindArgs, persona: &Persona) -> Result<SourceChoice, SetupError> {
     match (&args.source_data, &args.source_server) {
-        (Some(_), Some(_)) => Err(SetupError::TwoSources),
-        (None, None) => Err(SetupError::NoSource),
+        (Some(_), Some(_)) => Err(SetupError::TwoSources { command: "kbrecover rewind" }),
+        (None, None) => Err(SetupError::NoSource { command: "kbrecover rewind" }),
         (Some(_), None) if args.write_recovery_conf => Err(SetupError::NoServerForRecoveryConf),
         (Some(directory), None) => Ok(SourceChoice::Directory(directory.clone())),
         (None, Some(text)) => {
@@ -148,6 +148,7 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         ReplayFromChoice::Newest => ReplayFrom::Newest,
     };
     options.compare_data = args.compare_data.into();
+    options.verify = args.verify;
     options.checkpoint_source = args.checkpoint_source;
     options.rebuilt_blocks = if args.copy_all_changed { RebuiltBlocks::Copy } else { RebuiltBlocks::Leave };
     options.sync = match args.sync_method {

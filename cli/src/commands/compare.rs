@@ -1,0 +1,131 @@
+//! `kbrecover compare`: whether a stopped node has what its source has.
+
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use kbrecover_rewind::conninfo::{Conninfo, ProcessEnvironment};
+use kbrecover_rewind::{Comparison, Options, SourceChoice};
+
+use crate::commands::rewind::{positive, rate};
+use crate::failure::{Failed, SetupError};
+use crate::logging::{self, Verbosity};
+use crate::persona::{KBRECOVER, Narrator};
+use crate::progress;
+use crate::report;
+use crate::screen::{self, Screen};
+use crate::signals;
+use crate::values::{Format, flavor_names};
+
+const AFTER_HELP: &str = "\
+Compares every block of the relations' main forks and changes nothing. Its server must be stopped; the source may run.
+
+Blocks that the source has changed after the point up to which the node's data is complete are counted apart: replay \
+brings them up to date. So are blocks that differ only in what servers change without WAL: hint bits, index entries \
+marked as dead, unused space. Unlogged tables, free space maps, visibility maps and files that belong to no relation, \
+such as the commit log, are not compared.
+
+Exit status: 0 if no contents differ; 1 if the two could not be compared; 2 if contents differ. Then run kbrecover \
+rewind --compare-data, which copies what differs.";
+
+/// The options of `kbrecover compare`.
+#[derive(Args)]
+#[command(display_name = "kbrecover", after_help = AFTER_HELP)]
+pub(crate) struct CompareArgs {
+    /// Data directory of the node; its server must be stopped
+    #[arg(short = 'D', long, value_name = "DIR", overrides_with = "target_data", help_heading = "Node")]
+    #[arg(visible_alias = "target-pgdata", visible_alias = "target-kingbase-data")]
+    target_data: Option<PathBuf>,
+
+    /// Product that created both directories (default: detected)
+    #[arg(long, value_name = "NAME", value_parser = flavor_names(), overrides_with = "flavor")]
+    #[arg(help_heading = "Node")]
+    flavor: Option<String>,
+
+    /// Running server to compare with, as a libpq connection string
+    #[arg(long, value_name = "CONNSTR", overrides_with = "source_server")]
+    #[arg(help_heading = "Source (a server or a directory)")]
+    source_server: Option<String>,
+
+    /// Data directory of a stopped server to compare with
+    #[arg(long, value_name = "DIR", overrides_with = "source_data", visible_alias = "source-pgdata")]
+    #[arg(help_heading = "Source (a server or a directory)")]
+    source_data: Option<PathBuf>,
+
+    /// How long to retry after losing the connection to the source server; 0 disables retries
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, overrides_with = "retry_timeout")]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=31_536_000), help_heading = "Source (a server or a directory)")]
+    retry_timeout: u64,
+
+    /// Maximum rate at which each side is read, in kB or with suffix k, M or G
+    #[arg(long, value_name = "RATE", overrides_with = "max_rate", help_heading = "Behavior")]
+    #[arg(value_parser = rate)]
+    max_rate: Option<NonZeroU64>,
+
+    /// Number of threads and connections [default: a thread per processor, 2 to 4 connections]
+    #[arg(short = 'j', long, value_name = "N", overrides_with = "jobs", help_heading = "Behavior")]
+    #[arg(value_parser = positive)]
+    jobs: Option<NonZeroUsize>,
+
+    /// Show progress
+    #[arg(short = 'P', long, overrides_with = "progress", help_heading = "Output")]
+    progress: bool,
+
+    /// Show debugging messages
+    #[arg(long, overrides_with = "debug", help_heading = "Output")]
+    debug: bool,
+
+    /// Output format: text, or one JSON object
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", overrides_with = "format")]
+    #[arg(help_heading = "Output")]
+    format: Format,
+}
+
+/// Runs the command. The exit status tells whether contents differ.
+pub(crate) fn run(args: &CompareArgs) -> ExitCode {
+    let screen = Arc::new(Screen::of(KBRECOVER));
+    logging::init(Arc::clone(&screen), if args.debug { Verbosity::Debug } else { Verbosity::Normal });
+    match compare(args, &screen) {
+        Ok(comparison) => {
+            screen::to_stdout(&match args.format {
+                Format::Text => report::compare::text(&comparison),
+                Format::Json => report::compare::json(&comparison),
+            });
+            ExitCode::from(if comparison.is_equal() { 0 } else { 2 })
+        }
+        Err(failed) => {
+            if args.format == Format::Json {
+                screen::to_stdout(&report::compare::json_of_failure(&failed));
+            }
+            failed.show(&screen)
+        }
+    }
+}
+
+fn compare(args: &CompareArgs, screen: &Arc<Screen>) -> Result<Comparison, Failed> {
+    let target = args.target_data.clone().ok_or(SetupError::NoNode)?;
+    let source = match (&args.source_data, &args.source_server) {
+        (Some(directory), None) => SourceChoice::Directory(directory.clone()),
+        (None, Some(text)) => {
+            let conninfo =
+                Conninfo::parse(text, &ProcessEnvironment::PostgreSql).map_err(SetupError::from)?;
+            SourceChoice::Server(Box::new(conninfo))
+        }
+        (Some(_), Some(_)) => return Err(SetupError::TwoSources { command: COMMAND }.into()),
+        (None, None) => return Err(SetupError::NoSource { command: COMMAND }.into()),
+    };
+    let mut options = Options::new(target, source);
+    options.flavor.clone_from(&args.flavor);
+    options.retry_timeout = Duration::from_secs(args.retry_timeout);
+    options.max_rate = args.max_rate;
+    options.jobs = args.jobs;
+    signals::listen(&options.stop, &options.target, screen)?;
+    let narrator = Narrator { narration: KBRECOVER.narration, progress: args.progress };
+    Ok(kbrecover_rewind::compare(&options, &*progress::progress(screen, narrator))?)
+}
+
+/// The command's name, for hints.
+const COMMAND: &str = "kbrecover compare";

@@ -1,0 +1,75 @@
+//! `--verify`: before the commit, compares every block of the relations with the source's.
+//!
+//! A block that the source has changed since replay's start may differ: its WAL has an image of it. Any other that differs has
+//! been left alone by mistake, or was damaged on the target. It is copied, and told.
+
+use std::collections::BTreeMap;
+
+use walparse::BlockNumber;
+
+use crate::apply::copy::Transfer;
+use crate::apply::error::ApplyError;
+use crate::datadir::data_path::DataPath;
+use crate::options::Options;
+use crate::outcome::VerifiedData;
+use crate::plan::Planned;
+use crate::progress::Event;
+use crate::survey::delta::Sides;
+use crate::survey::differences::Meaning;
+use crate::survey::error::SurveyError;
+use crate::survey::relations::Comparing;
+
+/// Compares all main forks with the source's, after everything has been copied. Blocks that differ for no reason are copied.
+/// Returns what was found, and the bytes copied.
+///
+/// # Errors
+/// A side cannot be read, the target cannot be written, or the run is to stop.
+pub(crate) fn verify_data(
+    options: &Options,
+    transfer: &Transfer<'_>,
+    planned: &Planned<'_>,
+) -> Result<(VerifiedData, u64), ApplyError> {
+    let facts = &planned.facts;
+    let sides = Sides {
+        source: transfer.source,
+        source_files: &facts.files.source,
+        target: transfer.target.root(),
+        // After the copy, the target has the files that the source had.
+        target_files: &facts.files.source,
+        keep: &facts.files.keep,
+        version: facts.clusters.target.version(),
+    };
+    let control = &facts.clusters.target;
+    let comparing = Comparing { sides: &sides, control, options, progress: transfer.progress };
+    let since = facts.fork.replay_start.checkpoint.redo;
+    let (mut verified, mut bytes) = (VerifiedData::default(), 0);
+    let mut wrong: BTreeMap<DataPath, Vec<BlockNumber>> = BTreeMap::new();
+    let compared = comparing.each_share(|bytes| Event::Verifying { bytes }, &mut |share, ranges| {
+        comparing.each_difference(share, &ranges, since, &mut |difference| {
+            match difference.meaning {
+                Meaning::ChangedSince => {
+                    verified.changed_since += 1;
+                    return Ok(());
+                }
+                Meaning::NotLogged => verified.not_logged += 1,
+                Meaning::Contents => {
+                    verified.different += 1;
+                    wrong.entry(difference.path.clone()).or_default().push(difference.block);
+                }
+            }
+            bytes += difference.theirs.len() as u64;
+            let file = transfer.target.open(difference.path)?;
+            file.write_at(&difference.theirs, difference.offset)?;
+            Ok::<(), SurveyError>(())
+        })
+    })?;
+    for (path, blocks) in wrong {
+        let first = blocks.iter().min().map_or(0, |block| block.0);
+        tracing::warn!(
+            "{} block(s) of \"{path}\" differed from the source's and were copied, the first is block {first}: they were damaged on the target, or kbrecover had failed to find them",
+            blocks.len()
+        );
+    }
+    (verified.files, verified.bytes) = (compared.files, compared.bytes);
+    Ok((verified, bytes))
+}

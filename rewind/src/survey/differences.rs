@@ -1,0 +1,145 @@
+//! Tells of blocks that differ whether it matters: fetches the source's copy of each, and looks at both.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, PoisonError};
+
+use walparse::{BlockDifference, BlockNumber, Lsn, block_difference, block_lsn};
+
+use crate::datadir::data_path::DataPath;
+use crate::source::{ChunkSink, FetchRange};
+use crate::survey::error::SurveyError;
+use crate::survey::relations::{Comparing, Share};
+
+/// The largest number of blocks that are fetched at once, to limit the memory they take.
+const AT_ONCE: usize = 1024;
+
+/// What it means that a block of the target differs from the source's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Meaning {
+    /// The source has changed it since the LSN asked for, or has removed it.
+    ChangedSince,
+    /// Only what a server changes without WAL differs.
+    NotLogged,
+    /// The contents differ.
+    Contents,
+}
+
+/// A block that differs.
+pub(crate) struct Difference<'a> {
+    pub(crate) path: &'a DataPath,
+    pub(crate) block: BlockNumber,
+    /// Its offset in the file.
+    pub(crate) offset: u64,
+    pub(crate) meaning: Meaning,
+    /// The source's copy.
+    pub(crate) theirs: Vec<u8>,
+}
+
+impl Comparing<'_> {
+    /// Passes each of these blocks to `found`, with what it means that it differs. `since` is an LSN of the source's history:
+    /// blocks that it has changed after that may differ.
+    ///
+    /// # Errors
+    /// A side cannot be read, or `found` fails.
+    pub(crate) fn each_difference(
+        &self,
+        share: &Share<'_>,
+        ranges: &[FetchRange],
+        since: Lsn,
+        found: &mut dyn FnMut(Difference<'_>) -> Result<(), SurveyError>,
+    ) -> Result<(), SurveyError> {
+        let paths = share.paths();
+        for ranges in ranges.chunks(AT_ONCE) {
+            let (certain, doubtful): (Vec<_>, Vec<_>) = self
+                .judge(&paths, ranges, since)?
+                .into_iter()
+                .partition(|(_, meaning, _)| *meaning != Meaning::Contents);
+            // A block that was read while the server wrote it can have the new contents behind the old header.
+            let doubtful: Vec<_> = doubtful.into_iter().map(|(range, ..)| range).collect();
+            let again = self.judge(&paths, &doubtful, since)?;
+            for (range, meaning, theirs) in certain.into_iter().chain(again) {
+                let (_, block) = share.block(range, self.control);
+                let path = &paths[range.file as usize];
+                found(Difference { path, block, offset: range.offset, meaning, theirs })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches these blocks and compares them with the target's. Those that are equal by now are left out.
+    fn judge(
+        &self,
+        paths: &[DataPath],
+        ranges: &[FetchRange],
+        since: Lsn,
+    ) -> Result<Vec<(FetchRange, Meaning, Vec<u8>)>, SurveyError> {
+        let fetched = Fetched::default();
+        self.sides.source.fetch(paths, ranges, &fetched)?;
+        let mut judged = Vec::new();
+        for (range, theirs) in fetched.blocks.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            let ours = self.ours(&paths[range.file as usize], range)?;
+            judged.extend(meaning(&ours, &theirs, since).map(|meaning| (range, meaning, theirs)));
+        }
+        judged.sort_unstable_by_key(|(range, ..)| (range.file, range.offset));
+        Ok(judged)
+    }
+
+    /// The target's copy of a block, as far as its file has it.
+    fn ours(&self, path: &DataPath, range: FetchRange) -> Result<Vec<u8>, SurveyError> {
+        let full = path.below(self.sides.target);
+        let read = || -> io::Result<Vec<u8>> {
+            let mut bytes = vec![0; range.length as usize];
+            let file = match File::open(&full) {
+                // The source has had no such file when it was to be copied.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                other => other?,
+            };
+            let mut length = 0;
+            while length < bytes.len() {
+                match file.read_at(&mut bytes[length..], range.offset + length as u64)? {
+                    0 => break,
+                    count => length += count,
+                }
+            }
+            bytes.truncate(length);
+            Ok(bytes)
+        };
+        read().map_err(|source| SurveyError::ReadBlock { path: full.clone(), offset: range.offset, source })
+    }
+}
+
+/// What it means that these two copies differ; `None` if they do not. The source's is incomplete if its file has become
+/// shorter, or was removed.
+fn meaning(ours: &[u8], theirs: &[u8], since: Lsn) -> Option<Meaning> {
+    // Servers extend files by blocks of zeros without WAL.
+    if ours.is_empty() && theirs.iter().all(|byte| *byte == 0) {
+        return None;
+    }
+    match block_lsn(theirs) {
+        None => return Some(Meaning::ChangedSince),
+        // The LSN of a block is the end of a record.
+        Some(lsn) if lsn > since => return Some(Meaning::ChangedSince),
+        Some(_) => {}
+    }
+    match block_difference(ours, theirs) {
+        BlockDifference::None => None,
+        BlockDifference::NotLogged => Some(Meaning::NotLogged),
+        BlockDifference::Contents => Some(Meaning::Contents),
+    }
+}
+
+/// The source's copies of some blocks.
+#[derive(Default)]
+struct Fetched {
+    blocks: Mutex<Vec<(FetchRange, Vec<u8>)>>,
+}
+
+impl ChunkSink for Fetched {
+    fn write(&self, range: FetchRange, bytes: Option<&[u8]>) -> io::Result<()> {
+        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        blocks.push((range, bytes.unwrap_or_default().to_vec()));
+        Ok(())
+    }
+}
