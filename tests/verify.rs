@@ -12,12 +12,13 @@ use crate::harness::{
 
 /// A table that neither side touches after the fork.
 pub fn quiet_table(old: &Server) {
-    old.sql(
-        "CREATE TABLE quiet AS SELECT n AS id, repeat('x', 300) AS filler FROM generate_series(1, 5000) n;
-         VACUUM (FREEZE) quiet;
-         CREATE TABLE busy AS SELECT n AS id, repeat('x', 300) AS filler FROM generate_series(1, 5000) n;
-         CHECKPOINT",
-    );
+    for name in ["quiet", "busy"] {
+        old.sql(&format!(
+            "CREATE TABLE {name} AS SELECT n AS id, repeat('x', 300) AS filler FROM generate_series(1, 5000) n"
+        ));
+    }
+    old.sql("VACUUM (FREEZE) quiet");
+    old.sql("CHECKPOINT");
 }
 
 /// The file of that table, below the data directory.
@@ -66,7 +67,8 @@ fn a_damaged_block_is_found_and_copied() {
         damage(&old, &file, 9 * 8192 + 20, &[1]);
         let run = verify(&old, &new, kind).run();
         assert_eq!(run.code, 0, "{run}");
-        assert_eq!((count(&run, "different"), count(&run, "not_logged")), (1, 1), "{run}");
+        assert_eq!(count(&run, "different"), 1, "{run}");
+        assert!(count(&run, "not_logged") > 0, "{run}");
         let run =
             run.expect_said(&format!("1 block(s) of \"{file}\" differed from the source's and were copied"));
         run.expect_said("the first is block 7");
@@ -99,7 +101,7 @@ fn what_the_source_writes_meanwhile_is_no_difference() {
         let run = running.wait();
         assert_eq!(run.code, 0, "{run}");
         assert_eq!(count(&run, "different"), 0, "{run}");
-        assert!(count(&run, "changed_since") > 0, "the scenario needs blocks that have changed\n{run}");
+        assert!(count(&run, "replayed") > 0, "the scenario needs blocks that have changed\n{run}");
         assert_follows(&mut old, &new);
         assert_sound(&mut old);
     }

@@ -312,8 +312,9 @@ pub struct VerifiedData {
     pub files: u64,
     /// Bytes that were read on each side.
     pub bytes: u64,
-    /// Blocks that differ because the source has changed or removed them since.
-    pub changed_since: u64,
+    /// Blocks that differ and that replay will change: the source has changed or removed them since, or has not written them
+    /// to its disk yet.
+    pub replayed: u64,
     /// Blocks of which only hint bits and the like differ, which servers change without WAL.
     pub not_logged: u64,
     /// Blocks that differ in contents.
@@ -328,7 +329,7 @@ pub struct Comparison {
     pub sides: BothSides,
     /// The point where the node's WAL has left the source's history, if it has.
     pub divergence: Option<Divergence>,
-    /// How far the node's data is complete. What the source has changed after that may differ.
+    /// How far the node's data is complete. What the source has changed after that may differ; replay will change it.
     pub complete_to: Lsn,
     /// What was compared, and the number of blocks that differ.
     pub blocks: VerifiedData,

@@ -23,8 +23,8 @@ use crate::values::{Format, flavor_names};
 const AFTER_HELP: &str = "\
 Compares every block of the relations' main forks and changes nothing. Its server must be stopped; the source may run.
 
-Blocks that the source has changed after the point up to which the node's data is complete are counted apart: replay \
-brings them up to date. So are blocks that differ only in what servers change without WAL: hint bits, index entries \
+Blocks that the source has changed after the point up to which the node's data is complete, or has not written to its disk \
+yet, are counted apart: replay changes them. So are blocks that differ only in what servers change without WAL: hint bits, index entries \
 marked as dead, unused space. Unlogged tables, free space maps, visibility maps and files that belong to no relation, \
 such as the commit log, are not compared.
 

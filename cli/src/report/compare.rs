@@ -28,7 +28,7 @@ pub(crate) fn text(comparison: &Comparison) -> String {
     }
     row("node is complete to", &complete_to.to_string());
     row("compared", &format!("{} MB in {} relation files", blocks.bytes.div_ceil(1 << 20), blocks.files));
-    row("changed by the source since", &format!("{} blocks", blocks.changed_since));
+    row("replay will change", &format!("{} blocks", blocks.replayed));
     row("different in hint bits only", &format!("{} blocks", blocks.not_logged));
     row("different in contents", &format!("{} blocks", blocks.different));
     for DifferentFile { path, blocks, first, .. } in different_files.iter().take(LISTED) {

@@ -164,7 +164,7 @@ struct ComparedObject {
 pub(super) struct VerifiedObject {
     files: u64,
     bytes: u64,
-    changed_since: u64,
+    replayed: u64,
     not_logged: u64,
     different: u64,
 }
@@ -174,7 +174,7 @@ impl VerifiedObject {
         VerifiedObject {
             files: found.files,
             bytes: found.bytes,
-            changed_since: found.changed_since,
+            replayed: found.replayed,
             not_logged: found.not_logged,
             different: found.different,
         }

@@ -57,11 +57,11 @@ fn own_closing_lines(report: &Report, zone: &TimeZone) -> Vec<String> {
 }
 
 fn verified_line(found: &VerifiedData) -> String {
-    let VerifiedData { files, bytes, changed_since, not_logged, different, .. } = found;
+    let VerifiedData { files, bytes, replayed, not_logged, different, .. } = found;
     let megabytes = bytes.div_ceil(1 << 20);
     format!(
         "verified {megabytes} MB in {files} relation files: {different} block(s) differed and were copied, {not_logged} more in \
-         hint bits only; {changed_since} have been changed by the source since replay's start"
+         hint bits only; replay will change {replayed}"
     )
 }
 

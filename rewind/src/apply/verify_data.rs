@@ -1,7 +1,7 @@
 //! `--verify`: before the commit, compares every block of the relations with the source's.
 //!
-//! A block that the source has changed since replay's start may differ: its WAL has an image of it. Any other that differs has
-//! been left alone by mistake, or was damaged on the target. It is copied, and told.
+//! A block may differ that replay will change: the WAL since its start has an image of it. Any other that differs has been left
+//! alone by mistake, or was damaged on the target. It is copied, and told.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::outcome::VerifiedData;
 use crate::plan::Planned;
 use crate::progress::Event;
 use crate::survey::delta::Sides;
-use crate::survey::differences::Meaning;
+use crate::survey::differences::{Meaning, Replayed};
 use crate::survey::error::SurveyError;
 use crate::survey::relations::Comparing;
 
@@ -41,14 +41,24 @@ pub(crate) fn verify_data(
     };
     let control = &facts.clusters.target;
     let comparing = Comparing { sides: &sides, control, options, progress: transfer.progress };
-    let since = facts.fork.replay_start.checkpoint.redo;
+    let redo = facts.fork.replay_start.checkpoint.redo;
+    let changed = &facts.fork.changed;
+    let (copied, _) =
+        changed.to_copy((redo, facts.fork.common_until), &facts.fork.rebuilt.blocks, options.rebuilt_blocks);
+    let replayed = Replayed {
+        theirs_after: redo,
+        ours: (redo, facts.fork.common_until),
+        is_left: &|relation, block| {
+            changed.named.contains(relation, block) && !copied.contains(relation, block)
+        },
+    };
     let (mut verified, mut bytes) = (VerifiedData::default(), 0);
     let mut wrong: BTreeMap<DataPath, Vec<BlockNumber>> = BTreeMap::new();
     let compared = comparing.each_share(|bytes| Event::Verifying { bytes }, &mut |share, ranges| {
-        comparing.each_difference(share, &ranges, since, &mut |difference| {
+        comparing.each_difference(share, &ranges, &replayed, &mut |difference| {
             match difference.meaning {
-                Meaning::ChangedSince => {
-                    verified.changed_since += 1;
+                Meaning::Replayed => {
+                    verified.replayed += 1;
                     return Ok(());
                 }
                 Meaning::NotLogged => verified.not_logged += 1,

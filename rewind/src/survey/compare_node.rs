@@ -17,7 +17,7 @@ use crate::progress::Event;
 use crate::source::RateLimit;
 use crate::survey::compare_data::find_history;
 use crate::survey::delta::{self, divide};
-use crate::survey::differences::{Difference, Meaning};
+use crate::survey::differences::{Difference, Meaning, Replayed};
 use crate::survey::error::SurveyError;
 use crate::survey::files::list;
 use crate::survey::input::Input;
@@ -43,9 +43,18 @@ pub(crate) fn compare_node(input: Input<'_>) -> Result<Comparison, SurveyError> 
     let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
     let fork = find_history(&mut wal, &clusters, None, &source_history);
     let sides = sides(input, &clusters, &source_history, wal.history(), None)?;
-    let complete_to = complete_to(&clusters.target, label);
     let divergence = fork.filter(|fork| has_left(&clusters.target, fork));
-    let complete_to = divergence.map_or(complete_to, |fork| complete_to.min(fork.lsn));
+    let fork = divergence.map_or(Lsn(u64::MAX), |fork| fork.lsn);
+    let complete_to = complete_to(&clusters.target, label).min(fork);
+    let is_complete = clusters.target.state().is_clean() && label.is_none();
+    let replayed = Replayed {
+        theirs_after: complete_to,
+        ours: (
+            clusters.source.checkpoint().redo.min(complete_to),
+            if is_complete { complete_to } else { fork },
+        ),
+        is_left: &|_, _| false,
+    };
 
     let version = clusters.target.version();
     let listed = list(input, version, target_side::keep(options, target.root(), version.names())?)?;
@@ -53,13 +62,13 @@ pub(crate) fn compare_node(input: Input<'_>) -> Result<Comparison, SurveyError> 
     let comparing = Comparing { sides: &listed_sides, control, options, progress };
     let mut found = Found::default();
     let compared = comparing.each_share(|bytes| Event::Comparing { bytes }, &mut |share, ranges| {
-        comparing.each_difference(share, &ranges, complete_to, &mut |difference| {
+        comparing.each_difference(share, &ranges, &replayed, &mut |difference| {
             found.add(&difference);
             Ok(())
         })
     })?;
     (found.blocks.files, found.blocks.bytes) = (compared.files, compared.bytes);
-    find_missing(&comparing, complete_to, &mut found)?;
+    find_missing(&comparing, &replayed, &mut found)?;
     find_surplus(&listed_sides, control, &mut found)?;
     // A server that was started meanwhile has changed what was compared.
     check_not_running(target.root(), version.names())?;
@@ -93,7 +102,7 @@ struct Found {
 impl Found {
     fn add(&mut self, difference: &Difference<'_>) {
         match difference.meaning {
-            Meaning::ChangedSince => self.blocks.changed_since += 1,
+            Meaning::Replayed => self.blocks.replayed += 1,
             Meaning::NotLogged => self.blocks.not_logged += 1,
             Meaning::Contents => self.add_block(difference.path, difference.block),
         }
@@ -128,14 +137,18 @@ impl Found {
 }
 
 /// Looks at the blocks that only the source has.
-fn find_missing(comparing: &Comparing<'_>, complete_to: Lsn, found: &mut Found) -> Result<(), SurveyError> {
+fn find_missing(
+    comparing: &Comparing<'_>,
+    replayed: &Replayed<'_>,
+    found: &mut Found,
+) -> Result<(), SurveyError> {
     let Comparing { sides, control, options, .. } = *comparing;
     let rate_limit = RateLimit::new(options.max_rate);
     for share in shares(&missing(sides, control), at_once(options)) {
         options.stop.check().map_err(|_| SurveyError::Stopped)?;
         let blocks: Vec<_> =
             share.ranges.iter().flat_map(|range| divide(*range, control.block_size())).collect();
-        comparing.each_difference(&share, &blocks, complete_to, &mut |difference| {
+        comparing.each_difference(&share, &blocks, replayed, &mut |difference| {
             found.add(&difference);
             Ok(())
         })?;

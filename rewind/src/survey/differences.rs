@@ -5,12 +5,38 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
 
-use walparse::{BlockDifference, BlockNumber, Lsn, block_difference, block_lsn};
+use walparse::{BlockDifference, BlockNumber, Lsn, Relation, block_difference, block_lsn};
 
 use crate::datadir::data_path::DataPath;
 use crate::source::{ChunkSink, FetchRange};
 use crate::survey::error::SurveyError;
 use crate::survey::relations::{Comparing, Share};
+
+/// Which blocks may differ, because replay will change them.
+///
+/// A server writes a changed block to disk at its next checkpoint at the latest, and the source is read from disk: its copy may
+/// also be older than the target's.
+pub(crate) struct Replayed<'a> {
+    /// Those that the source has changed after this LSN of its history.
+    pub(crate) theirs_after: Lsn,
+    /// Those that the target has changed after the first and up to the second LSN, which both histories share as far as the
+    /// source's copy on disk may be older.
+    pub(crate) ours: (Lsn, Lsn),
+    /// Those that are left to replay.
+    pub(crate) is_left: &'a dyn Fn(Relation, BlockNumber) -> bool,
+}
+
+impl Replayed<'_> {
+    fn has(&self, (relation, block): (Relation, BlockNumber), ours: &[u8], theirs: &[u8]) -> bool {
+        // The source's copy is incomplete if its file has become shorter, or was removed. The LSN of a block is the end of a
+        // record.
+        let is_new = block_lsn(theirs).is_none_or(|lsn| lsn > self.theirs_after);
+        let (after, until) = self.ours;
+        is_new
+            || block_lsn(ours).is_some_and(|lsn| after < lsn && lsn <= until)
+            || (self.is_left)(relation, block)
+    }
+}
 
 /// The largest number of blocks that are fetched at once, to limit the memory they take.
 const AT_ONCE: usize = 1024;
@@ -18,8 +44,8 @@ const AT_ONCE: usize = 1024;
 /// What it means that a block of the target differs from the source's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Meaning {
-    /// The source has changed it since the LSN asked for, or has removed it.
-    ChangedSince,
+    /// Replay will change it.
+    Replayed,
     /// Only what a server changes without WAL differs.
     NotLogged,
     /// The contents differ.
@@ -38,8 +64,7 @@ pub(crate) struct Difference<'a> {
 }
 
 impl Comparing<'_> {
-    /// Passes each of these blocks to `found`, with what it means that it differs. `since` is an LSN of the source's history:
-    /// blocks that it has changed after that may differ.
+    /// Passes each of these blocks to `found`, with what it means that it differs.
     ///
     /// # Errors
     /// A side cannot be read, or `found` fails.
@@ -47,18 +72,18 @@ impl Comparing<'_> {
         &self,
         share: &Share<'_>,
         ranges: &[FetchRange],
-        since: Lsn,
+        replayed: &Replayed<'_>,
         found: &mut dyn FnMut(Difference<'_>) -> Result<(), SurveyError>,
     ) -> Result<(), SurveyError> {
         let paths = share.paths();
         for ranges in ranges.chunks(AT_ONCE) {
             let (certain, doubtful): (Vec<_>, Vec<_>) = self
-                .judge(&paths, ranges, since)?
+                .judge(share, &paths, ranges, replayed)?
                 .into_iter()
                 .partition(|(_, meaning, _)| *meaning != Meaning::Contents);
             // A block that was read while the server wrote it can have the new contents behind the old header.
             let doubtful: Vec<_> = doubtful.into_iter().map(|(range, ..)| range).collect();
-            let again = self.judge(&paths, &doubtful, since)?;
+            let again = self.judge(share, &paths, &doubtful, replayed)?;
             for (range, meaning, theirs) in certain.into_iter().chain(again) {
                 let (_, block) = share.block(range, self.control);
                 let path = &paths[range.file as usize];
@@ -71,16 +96,23 @@ impl Comparing<'_> {
     /// Fetches these blocks and compares them with the target's. Those that are equal by now are left out.
     fn judge(
         &self,
+        share: &Share<'_>,
         paths: &[DataPath],
         ranges: &[FetchRange],
-        since: Lsn,
+        replayed: &Replayed<'_>,
     ) -> Result<Vec<(FetchRange, Meaning, Vec<u8>)>, SurveyError> {
         let fetched = Fetched::default();
         self.sides.source.fetch(paths, ranges, &fetched)?;
         let mut judged = Vec::new();
         for (range, theirs) in fetched.blocks.into_inner().unwrap_or_else(PoisonError::into_inner) {
             let ours = self.ours(&paths[range.file as usize], range)?;
-            judged.extend(meaning(&ours, &theirs, since).map(|meaning| (range, meaning, theirs)));
+            let meaning = match meaning(&ours, &theirs) {
+                Some(_) if replayed.has(share.block(range, self.control), &ours, &theirs) => {
+                    Some(Meaning::Replayed)
+                }
+                other => other,
+            };
+            judged.extend(meaning.map(|meaning| (range, meaning, theirs)));
         }
         judged.sort_unstable_by_key(|(range, ..)| (range.file, range.offset));
         Ok(judged)
@@ -110,18 +142,11 @@ impl Comparing<'_> {
     }
 }
 
-/// What it means that these two copies differ; `None` if they do not. The source's is incomplete if its file has become
-/// shorter, or was removed.
-fn meaning(ours: &[u8], theirs: &[u8], since: Lsn) -> Option<Meaning> {
+/// What it means that these two copies differ, without regard to replay; `None` if they do not.
+fn meaning(ours: &[u8], theirs: &[u8]) -> Option<Meaning> {
     // Servers extend files by blocks of zeros without WAL.
-    if ours.is_empty() && theirs.iter().all(|byte| *byte == 0) {
+    if ours.is_empty() && !theirs.is_empty() && theirs.iter().all(|byte| *byte == 0) {
         return None;
-    }
-    match block_lsn(theirs) {
-        None => return Some(Meaning::ChangedSince),
-        // The LSN of a block is the end of a record.
-        Some(lsn) if lsn > since => return Some(Meaning::ChangedSince),
-        Some(_) => {}
     }
     match block_difference(ours, theirs) {
         BlockDifference::None => None,
