@@ -28,7 +28,7 @@ use crate::outcome::{Outcome, Report, SpaceNeed};
 use crate::plan::error::PlanError;
 use crate::plan::{self, Facts, Planned, plan_wal_for_replay};
 use crate::progress::{Event, Progress};
-use crate::source::{Connected, Source};
+use crate::source::{Connected, Pace, Source};
 use crate::survey::error::SurveyError;
 use crate::survey::input::Input;
 use crate::survey::{Survey, survey};
@@ -78,7 +78,8 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
     if let Some(directory) = source.data_directory() {
         progress.event(&Event::SourceDirectory { directory });
     }
-    let input = Input { options, progress, target: &target, flavor, label, source };
+    let pace = Pace::new(options.max_rate, &options.stop);
+    let input = Input { options, progress, target: &target, flavor, label, source, pace: &pace };
     match survey(input, &mut clock).map_err(|error| failed(error.into()))? {
         Survey::Follows(version, mut outcome) => {
             if options.mode == Mode::Rewind {

@@ -129,7 +129,7 @@ fn check<'a>(input: Input<'a>, journal: Option<&Journal>) -> Result<Checked<'a>,
         return Err(PreflightError::TargetNotClean { state }.into());
     }
     let source_history = source_history(source, &clusters.source)?;
-    let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
+    let mut wal = target_side::target_wal(input, &clusters.target)?;
     let divergence = find_history(&mut wal, &clusters, journal, &source_history);
     let history = divergence.is_some().then(|| wal.history());
     direction::check(options, &source_history, &clusters.target, history)?;

@@ -152,8 +152,8 @@ fn check_sides(input: Input<'_>) -> Result<Checked<'_>, SurveyError> {
     let mut clusters = Clusters { source: source.control_file()?, target: ours, label: input.label };
     preflight::check_sides(options, source, &mut clusters, HintBits::Logged)?;
     let source_history = source_history(source, &clusters.source)?;
-    target_side::settle_unclean(options, target, &mut clusters, source)?;
-    let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
+    target_side::settle_unclean(input, &mut clusters)?;
+    let mut wal = target_side::target_wal(input, &clusters.target)?;
     let history = target_history(&wal, &clusters.target)?;
     let (_, presumed) = divergence::from_histories(&source_history, &history)?;
     wal.set_history(history);

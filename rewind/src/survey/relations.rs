@@ -11,8 +11,8 @@ use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::outcome::ComparedData;
 use crate::progress::{Event, Stage};
-use crate::source::{FetchRange, RateLimit};
-use crate::survey::delta::{self, COARSE, SHARE, narrowed};
+use crate::source::FetchRange;
+use crate::survey::delta::{self, COARSE, narrowed, share_bytes};
 use crate::survey::error::SurveyError;
 use crate::survey::input::Input;
 use crate::wal::error::WalError;
@@ -35,20 +35,17 @@ struct Candidate {
 pub(super) fn compare_relations(
     sides: &delta::Sides<'_>,
     control: &ControlFile,
-    Input { options, progress, .. }: Input<'_>,
+    Input { progress, .. }: Input<'_>,
     check: &dyn Fn() -> Result<(), WalError>,
 ) -> Result<(PageMap, ComparedData), SurveyError> {
     let candidates = candidates(sides, control);
     let bytes = candidates.iter().map(|candidate| candidate.length).sum();
     progress.event(&Event::Comparing { bytes });
     progress.begin(Stage::Compare, Some(bytes));
-    let rate_limit = RateLimit::new(options.max_rate);
     let mut map = PageMap::new();
-    // With a limit, about as much as is due in a second.
-    let most = options.max_rate.map_or(SHARE, |rate| rate.get().clamp(COARSE, SHARE));
     let mut checked = Instant::now();
-    for share in shares(&candidates, most) {
-        options.stop.check().map_err(|_| SurveyError::Stopped)?;
+    for share in shares(&candidates, share_bytes(sides.pace)) {
+        sides.pace.check().map_err(|_| SurveyError::Stopped)?;
         if checked.elapsed() >= INTERVAL {
             check()?;
             checked = Instant::now();
@@ -64,7 +61,6 @@ pub(super) fn compare_relations(
             blocks.insert_range(block(range.offset)..block(range.offset + u64::from(range.length)));
             map.insert_all(file.file.relation, blocks);
         }
-        rate_limit.spend(share.bytes);
         progress.advance(Stage::Compare, share.bytes);
     }
     progress.finish(Stage::Compare);

@@ -77,8 +77,8 @@ impl<'a> Histories<'a> {
         let geometry = self.clusters.source.geometry();
         let source = SourceWal { source: input.source, history: self.source_history, geometry };
         let available = available_wal(input.source, &self.clusters.source, self.source_history)?;
-        let stop = &input.options.stop;
-        let wal = ReplayWal::new(source, self.wal, self.own_wal_files, self.fork, available, stop);
+        let Input { pace, progress, .. } = input;
+        let wal = ReplayWal::new(source, self.wal, self.own_wal_files, self.fork, available, pace, progress);
         wal.check_extent(redo)?;
         Ok(wal)
     }

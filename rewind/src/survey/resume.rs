@@ -34,7 +34,7 @@ pub(super) fn resume<'a>(
     journal: Journal,
     clock: &mut Clock,
 ) -> Result<Facts<'a>, SurveyError> {
-    let Input { options, target, source, label, .. } = input;
+    let Input { options, source, label, .. } = input;
     let searched_since = Timestamp::now();
     tracing::info!("resuming the rewind begun at {} from {}", journal.begun, journal.source);
     let mut clusters = Clusters { source: source.control_file()?, target: journal.control.clone(), label };
@@ -47,7 +47,7 @@ pub(super) fn resume<'a>(
     };
     let divergence = fork(&source_history, &history, &journal, common_checkpoint)?;
     let sides = sides(input, &clusters, &source_history, &history, None)?;
-    let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
+    let mut wal = target_side::target_wal(input, &clusters.target)?;
     wal.set_history(history);
     wal.set_limits(divergence.lsn, divergence.lsn);
     let keep = Keep::again(&journal.keep)?;
