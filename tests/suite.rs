@@ -35,6 +35,7 @@ mod standby_target;
 
 // Where WAL does not tell what differs.
 mod compare_data;
+mod compare_resumed;
 
 // What the source may be: a standby, promoted a moment ago, reached in every way, read by a role with few rights, away
 // for a while.

@@ -15,6 +15,7 @@ use crate::source::FetchRange;
 use crate::survey::delta::{self, COARSE, narrowed, share_bytes};
 use crate::survey::error::SurveyError;
 use crate::survey::input::Input;
+use crate::wal::changed::relation_files;
 use crate::wal::error::WalError;
 
 /// Time between two calls of `check`.
@@ -28,7 +29,8 @@ struct Candidate {
     length: u64,
 }
 
-/// Compares all blocks of main forks that both sides have. Returns those that differ. `check` is called now and then.
+/// Compares all blocks of main forks that both sides have. Returns those that differ, with those that only the target has: a
+/// later run may find that the source's files have become longer. `check` is called now and then.
 ///
 /// # Errors
 /// A side cannot be read, the run is to stop, or `check` fails.
@@ -65,7 +67,28 @@ pub(super) fn compare_relations(
     }
     progress.finish(Stage::Compare);
     let compared = ComparedData { files: candidates.len() as u64, bytes, different_blocks: map.len() };
+    add_not_compared(&mut map, sides, control, &candidates);
     Ok((map, compared))
+}
+
+/// Adds the blocks of the target's that were not compared, because the source's file does not have them.
+fn add_not_compared(
+    map: &mut PageMap,
+    sides: &delta::Sides<'_>,
+    control: &ControlFile,
+    candidates: &[Candidate],
+) {
+    let mut candidates = candidates.iter().peekable();
+    for (file, blocks) in relation_files(sides.target_files, control) {
+        let candidate = candidates.next_if(|candidate| candidate.file == file);
+        let compared = candidate.map_or(0, |candidate| candidate.length / u64::from(control.block_size()));
+        let rest = blocks.start.saturating_add(compared as u32)..blocks.end;
+        if !rest.is_empty() && !is_unlogged(file, sides.source_files, sides.version) {
+            let mut all = RelationBlocks::new();
+            all.insert_range(rest);
+            map.insert_all(file.relation, all);
+        }
+    }
 }
 
 /// The files to compare. The main fork of an unlogged relation is left out: the server makes it anew when recovery ends.
