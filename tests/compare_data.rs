@@ -7,17 +7,16 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::harness::{
-    Failover, Installation, Proxy, Rewind, Run, Sandbox, Server, SourceKind, Then, assert_follows,
-    assert_sound, pick, run, segments, server_program,
+    Failover, Installation, Rewind, Run, Sandbox, Server, SourceKind, assert_follows, assert_sound, pick,
+    run, segments, server_program,
 };
-use crate::interrupted::is_marked;
 use crate::{index_types, large_objects, sizes, truth_hints};
 
-fn rewind(target: &Server, source: &Server) -> Rewind {
+pub fn rewind(target: &Server, source: &Server) -> Rewind {
     Rewind::of(target).from(source, SourceKind::Server).arg("--compare-data")
 }
 
-fn expect_compared(run: Run) -> Run {
+pub fn expect_compared(run: Run) -> Run {
     assert_eq!(run.code, 0, "{run}");
     assert!(run.stderr.lines().any(|line| line.ends_with("Done!")), "{run}");
     run.expect_said("MB of relation files on both sides")
@@ -53,11 +52,11 @@ fn kept(new: &Server) {
     new.sql("CREATE TABLE after AS SELECT n FROM generate_series(1, 5000) n");
 }
 
-fn failover(sandbox: &Sandbox) -> Failover {
+pub fn failover(sandbox: &Sandbox) -> Failover {
     Failover::new(sandbox, shared, lost, kept)
 }
 
-fn remove_wal(server: &Server) {
+pub fn remove_wal(server: &Server) {
     for segment in segments(&server.data) {
         fs::remove_file(server.data.join(format!("pg_wal/{segment}"))).expect("remove a segment");
     }
@@ -220,40 +219,6 @@ fn a_dry_run_tells_what_differs() {
     let compared = &json["compared"];
     assert!(compared["different_blocks"].as_u64().is_some_and(|count| count > 10), "{run}");
     assert!(compared["bytes"].as_u64().is_some_and(|bytes| bytes > 1 << 20), "{run}");
-}
-
-/// Cut in the middle and run again, with the option or without: the data is compared again.
-#[test]
-fn cut_and_finished() {
-    for again in ["plain", "compare"] {
-        let sandbox = Sandbox::new();
-        let Failover { mut old, new } = failover(&sandbox);
-        old.kill();
-        remove_wal(&old);
-        let by = |target: &Server, proxy: &Proxy| {
-            Rewind::of(target)
-                .args(["--compare-data", "--retry-timeout", "0", "--source-server"])
-                .arg(proxy.conninfo())
-        };
-        let measured = old.copy("measured");
-        let proxy = Proxy::to(&new, u64::MAX, Then::Cut);
-        expect_compared(by(&measured, &proxy).run());
-        let proxy = Proxy::to(&new, proxy.passed() * 9 / 10, Then::Cut);
-        let run = by(&old, &proxy).run();
-        assert!(
-            run.code == 2 && is_marked(&old),
-            "the scenario needs a run that is cut in the middle\n{run}"
-        );
-        new.sql("CHECKPOINT; CREATE TABLE meanwhile AS SELECT n FROM generate_series(1, 3000) n; CHECKPOINT");
-        let plain = Rewind::of(&old).from(&new, SourceKind::Server);
-        let run = match again {
-            "plain" => expect_compared(plain.run()).expect_said("it is compared again"),
-            _ => expect_compared(plain.arg("--compare-data").run()),
-        };
-        assert_eq!(run.code, 0, "{run}");
-        assert_follows(&mut old, &new);
-        assert_sound(&mut old);
-    }
 }
 
 /// A source that writes and makes checkpoints while it is compared.

@@ -149,7 +149,39 @@ fn the_rate_is_kept_to() {
     let seconds = started.elapsed().as_secs_f64();
     let fetched = run.json()["bytes"]["fetched"].as_u64().expect("a number");
     assert!(fetched > 2 << 20, "only {fetched} bytes");
-    // What is compared does not count.
+    // At least: what is compared and the source's WAL count, too.
     let least = 0.9 * fetched as f64 / f64::from(4 << 20);
     assert!(seconds >= least, "{fetched} bytes in {seconds} s");
+}
+
+/// The source's WAL and the files that are compared are read at this rate, too, before anything is changed.
+#[test]
+fn the_rate_is_kept_to_before_the_mark() {
+    let sandbox = Sandbox::new();
+    let failover = failover(&sandbox);
+    let fork = failover.fork();
+    let Failover { mut old, new } = failover;
+    new.sql("CREATE TABLE more AS SELECT repeat('x', 500) FROM generate_series(1, 16000)");
+    old.stop();
+    let wal = new.wal_end().0 - fork.0;
+    assert!(wal > 8 << 20, "the scenario needs more WAL than {wal} bytes");
+    let same = vec![7; 8 << 20];
+    [&old, &new].iter().for_each(|server| server.write("same.dat", &same));
+    for (delta, bytes) in [("off", wal), ("on", wal + same.len() as u64)] {
+        let rewind = Rewind::of(&old).from(&new, SourceKind::Server).args(["--dry-run", "-P"]);
+        let started = Instant::now();
+        let run = rewind.args(["--delta", delta, "--max-rate", "4M"]).run();
+        let seconds = started.elapsed().as_secs_f64();
+        assert_eq!(run.code, 0, "{run}");
+        let least = 0.9 * bytes as f64 / f64::from(4 << 20);
+        assert!(seconds >= least, "--delta {delta}: {bytes} bytes in {seconds} s\n{run}");
+        let shown =
+            run.stderr.lines().find_map(|line| line.strip_suffix(" kB (100%) of the source's WAL read"));
+        let (done, total) = shown.and_then(|shown| shown.split_once('/')).expect("the WAL that was read");
+        let total: u64 = total.parse().expect("a number");
+        assert!(
+            done.trim().parse() == Ok(total) && total << 10 >= wal * 9 / 10,
+            "{total} kB of {wal}\n{run}"
+        );
+    }
 }

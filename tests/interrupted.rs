@@ -4,6 +4,7 @@
 //!     new     ┄┄┄┄┄┄ └── 2 ─────▶     so and so many bytes; then rewound again
 //!     third   ┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄ └─ 3 ─▶  in the end from a server that was promoted meanwhile
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::harness::{
@@ -161,6 +162,46 @@ fn killed_and_finished_from_a_server_that_has_less() {
     assert_follows(&mut target, &third);
     let size = |server: &Server| -> i64 { server.value("SELECT pg_relation_size('pg_description')") };
     assert_eq!(size(&target), size(&third), "blocks of the first source have stayed");
+    assert_sound(&mut target);
+}
+
+/// The journal as version 0.1 wrote it lacks what the target's WAL says of files: the data is compared instead. What that
+/// version saved of the discarded data stays, and what else is discarded is added.
+#[test]
+fn a_run_of_version_0_1_is_finished() {
+    let sandbox = Sandbox::new();
+    let failover = diverged(&sandbox);
+    let kept = |name: &str| sandbox.make_dir(name).join("kept");
+    let run = |target: &Server| Rewind::of(target).from(&failover.new, SourceKind::Server);
+    let keeping = |target: &Server, kept: &Path| {
+        run(target).args(["--jobs", "1", "--keep-diverged-blocks", "--keep-diverged"]).arg(kept)
+    };
+    let measured = failover.old.copy("measured");
+    let changes = record_changes(keeping(&measured, &kept("kept-of-measured")), &measured);
+    let mark = changes.iter().position(|change| change.to == Path::new("backup_label")).expect("a mark");
+    let seal = changes.iter().rposition(|change| change.path.ends_with("pg_control")).expect("a seal");
+    let mut target = failover.old.copy("killed");
+    let kept = kept("kept-of-killed");
+    let fault = format!("{}:kill", (mark + seal) / 2);
+    let killed = keeping(&target, &kept).env("KBRECOVER_FAULT", fault).run_unless_killed();
+    assert!(killed.is_none() && is_marked(&target), "not killed half-way");
+    let journal = target.data.join("kbrecover.journal");
+    let journal = std::fs::read(journal).expect("read the journal");
+    let mut body: serde_json::Value = serde_json::from_slice(&journal[12..]).expect("JSON");
+    for later in ["file_changes", "replay_start", "compared_until"] {
+        body.as_object_mut().expect("an object").remove(later).expect("a field that 0.1 did not have");
+    }
+    let body = body.to_string();
+    let crc = walparse::crc32c_append(0, body.as_bytes()).to_le_bytes();
+    target.write("kbrecover.journal", [&journal[..8], &crc, body.as_bytes()].concat());
+
+    let again = run(&target).run();
+    assert_eq!(again.code, 0, "{again}");
+    again.expect_said("an older version began the unfinished rewind").expect_said("MB of relation files");
+    let manifest = std::fs::read(kept.join("kept.json")).expect("read the manifest");
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
+    assert_eq!((&manifest["format"], &manifest["complete"]), (&1.into(), &true.into()));
+    assert_follows(&mut target, &failover.new);
     assert_sound(&mut target);
 }
 

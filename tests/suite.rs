@@ -35,6 +35,7 @@ mod standby_target;
 
 // Where WAL does not tell what differs.
 mod compare_data;
+mod compare_resumed;
 
 // What a rewound node, or any other, has of its source's blocks.
 mod verify;

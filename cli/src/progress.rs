@@ -54,7 +54,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 struct Watcher {
     screen: Arc<Screen>,
     bars: Option<MultiProgress>,
-    counts: [Count; 5],
+    counts: [Count; 6],
 }
 
 #[derive(Default)]
@@ -77,8 +77,9 @@ impl Watcher {
             Stage::Copy => &self.counts[1],
             Stage::Sync => &self.counts[2],
             Stage::Compare => &self.counts[3],
+            Stage::SourceWal => &self.counts[4],
             // Stages without a count.
-            _ => &self.counts[4],
+            _ => &self.counts[5],
         }
     }
 
@@ -141,6 +142,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn words(stage: Stage) -> Option<(u64, &'static str, &'static str)> {
     match stage {
         Stage::Scan => Some((1024, "kB", "of WAL read")),
+        Stage::SourceWal => Some((1024, "kB", "of the source's WAL read")),
         Stage::Compare => Some((1024, "kB", "compared")),
         Stage::Copy => Some((1024, "kB", "copied")),
         Stage::Sync => Some((1, "files", "synced")),
@@ -196,6 +198,7 @@ mod tests {
         assert_eq!(line(Stage::Copy, 3 << 10, Some(2 << 10)), "3/3 kB (100%) copied");
         assert_eq!(line(Stage::Copy, 0, Some(0)), "0/0 kB (100%) copied");
         assert_eq!(line(Stage::Scan, 2048, None), "2 kB of WAL read");
+        assert_eq!(line(Stage::SourceWal, 2048, Some(4096)), "2/4 kB (50%) of the source's WAL read");
         assert_eq!(line(Stage::Sync, 7, Some(10)), " 7/10 files (70%) synced");
         assert!(line(Stage::Copy, u64::MAX, Some(u64::MAX)).contains("(100%)"));
     }
@@ -243,7 +246,8 @@ mod tests {
 
     #[test]
     fn every_bar_has_a_valid_template() {
-        for stage in [Stage::Scan, Stage::Inventory, Stage::Compare, Stage::Copy, Stage::Sync] {
+        let counted = [Stage::Scan, Stage::SourceWal, Stage::Compare, Stage::Copy, Stage::Sync];
+        for stage in [Stage::Inventory].into_iter().chain(counted) {
             for total in [None, Some(10)] {
                 assert!(ProgressStyle::with_template(template(stage, total)).is_ok());
             }

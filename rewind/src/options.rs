@@ -70,7 +70,7 @@ pub struct Options {
     pub need: Need,
     /// Whether files are compared before they are copied whole.
     pub delta: Delta,
-    /// Limit on the bytes fetched from the source per second; `None`: no limit.
+    /// Limit on the bytes read from the source per second; `None`: no limit.
     pub max_rate: Option<NonZeroU64>,
     /// What to do about a target that was not shut down cleanly.
     pub unclean_target: UncleanTarget,

@@ -14,6 +14,8 @@ pub enum Stage {
     Scan,
     /// Listing the files of both sides; not counted.
     Inventory,
+    /// Reading the source's WAL, from where replay may start to its end; counted in bytes.
+    SourceWal,
     /// Comparing the data of both sides; counted in bytes.
     Compare,
     /// Copying from the source; counted in bytes.

@@ -271,6 +271,7 @@ mod tests {
             original: None,
             file_changes: &walparse::FileChanges::default(),
             replay_start: None,
+            compared_until: None,
             fetch_bytes: 4711,
             keep: &[],
             keep_diverged: None,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::control::patch_control_file;
-use super::kbrecover::Rewind;
+use super::kbrecover::{Rewind, Run};
 use super::program::give_to_server_user;
 use super::server::Server;
 
@@ -31,11 +31,18 @@ pub struct Change {
 
 /// Runs a rewind of this target to its end and returns what it changed on the disk.
 pub fn record_changes(rewind: Rewind, target: &Server) -> Vec<Change> {
+    let (run, changes) = recorded(rewind, target);
+    run.expect_done();
+    changes
+}
+
+/// Runs a rewind of this target. Returns the run, and what it changed on the disk.
+pub fn recorded(rewind: Rewind, target: &Server) -> (Run, Vec<Change>) {
     let record = target.beside("changes");
     fs::write(&record, "").expect("make a file");
     fs::set_permissions(&record, fs::Permissions::from_mode(0o666)).expect("open a file");
-    rewind.env("KBRECOVER_CHANGES", &record).run().expect_done();
-    read_changes(&record, &target.data)
+    let run = rewind.env("KBRECOVER_CHANGES", &record).run();
+    (run, read_changes(&record, &target.data))
 }
 
 /// Reads a record of changes, made on the data directory `root`.

@@ -58,7 +58,7 @@ pub use failover::Failover;
 pub use feature::Feature;
 #[allow(unused_imports, reason = "for some of those who use this harness")]
 pub use image::{
-    Change, changed_in_place, differences, forget_time, linked_copy, record_changes, remove_copy,
+    Change, changed_in_place, differences, forget_time, linked_copy, record_changes, recorded, remove_copy,
 };
 pub use installation::Installation;
 pub use kbrecover::{

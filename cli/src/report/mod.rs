@@ -106,10 +106,10 @@ pub(crate) fn wal_hint(outcome: &Outcome, narration: Narration) -> Option<String
     }
     let setting = match is_named {
         true => String::new(),
-        false => format!(", and set primary_slot_name = '{slot}' on the target"),
+        false => format!("set primary_slot_name = '{slot}' on the target, and "),
     };
     Some(format!(
-        "The source may remove WAL before the target has streamed it. To keep it, run on the source: {command};{setting}"
+        "The source may remove WAL before the target has streamed it. To keep it, {setting}run on the source: {command};"
     ))
 }
 
@@ -307,8 +307,8 @@ mod tests {
         let hint = |narration| wal_hint(&Outcome::Rewound(report()), narration);
         assert_eq!(
             hint(Narration::Kbrecover).unwrap(),
-            "The source may remove WAL before the target has streamed it. To keep it, run on the source: SELECT 1;, and set \
-             primary_slot_name = 's' on the target"
+            "The source may remove WAL before the target has streamed it. To keep it, set primary_slot_name = 's' on the \
+             target, and run on the source: SELECT 1;"
         );
         assert_eq!((hint(Narration::PgRewind), hint(Narration::SysRewind)), (None, None));
         let mut kept = report();

@@ -28,6 +28,7 @@ pub(crate) fn journal<'a>(
         original: planned.facts.resumed.as_ref().map(|resumed| &resumed.original),
         file_changes: &planned.facts.fork.file_changes,
         replay_start: planned.facts.fork.own_start,
+        compared_until: planned.facts.fork.compared_until,
         fetch_bytes: planned.fetch_bytes_again(),
         keep: planned.facts.files.keep.patterns(),
         keep_diverged,

@@ -220,10 +220,7 @@ impl<'a> Sealing<'a> {
     /// known.
     fn sync_unknown_changes(&self) -> Result<(), ApplyError> {
         let facts = &self.planned.facts;
-        // A block that is equal may be so in memory only.
-        let is_unsynced = facts.resumed.is_some()
-            || facts.fork.compared.is_some()
-            || !facts.clusters.target.state().is_clean();
+        let is_unsynced = facts.resumed.is_some() || !facts.clusters.target.state().is_clean();
         if is_unsynced && self.options.sync == SyncChoice::Fsync { self.sync_file_systems() } else { Ok(()) }
     }
 
@@ -316,7 +313,7 @@ impl<'a> Sealing<'a> {
 }
 
 /// The source's history now. It may have been promoted meanwhile if its new timeline begins after the fork, and after the WAL
-/// that restores blocks which were not copied.
+/// on which blocks depend that were not copied.
 fn current_history(
     source: &dyn Source,
     control: &ControlFile,
@@ -327,8 +324,10 @@ fn current_history(
     let (before, after) = (planned_history.timeline(), history.timeline());
     let fork = &planned.facts.fork;
     let until = fork.common_until.max(fork.replay_start.checkpoint.redo);
+    let compared_until = fork.compared_until.map_or(Lsn::INVALID, |position| position.lsn);
+    let needed = fork.rebuilt.until.max(compared_until);
     let goes_on = planned_history.common_with(&history).is_some_and(|(common, left)| {
-        common == before && left.is_none_or(|left| left > until && left >= fork.rebuilt.until)
+        common == before && left.is_none_or(|left| left > until && left >= needed)
     });
     if goes_on { Ok(history) } else { Err(ApplyError::SourceForked { before, after }) }
 }

@@ -14,10 +14,11 @@ use crate::options::Options;
 use crate::outcome::VerifiedData;
 use crate::plan::Planned;
 use crate::progress::Event;
+use crate::source::Pace;
 use crate::survey::delta::Sides;
 use crate::survey::differences::{Meaning, Replayed};
 use crate::survey::error::SurveyError;
-use crate::survey::relations::Comparing;
+use crate::survey::relations::{Comparing, candidates};
 
 /// Compares all main forks with the source's, after everything has been copied. Blocks that differ for no reason are copied.
 /// Returns what was found, and the bytes copied.
@@ -30,8 +31,10 @@ pub(crate) fn verify_data(
     planned: &Planned<'_>,
 ) -> Result<(VerifiedData, u64), ApplyError> {
     let facts = &planned.facts;
+    let pace = Pace::new(options.max_rate, &options.stop);
     let sides = Sides {
         source: transfer.source,
+        pace: &pace,
         source_files: &facts.files.source,
         target: transfer.target.root(),
         // After the copy, the target has the files that the source had.
@@ -40,7 +43,7 @@ pub(crate) fn verify_data(
         version: facts.clusters.target.version(),
     };
     let control = &facts.clusters.target;
-    let comparing = Comparing { sides: &sides, control, options, progress: transfer.progress };
+    let comparing = Comparing { sides: &sides, control, progress: transfer.progress };
     let redo = facts.fork.replay_start.checkpoint.redo;
     let changed = &facts.fork.changed;
     let (copied, _) =
@@ -54,7 +57,8 @@ pub(crate) fn verify_data(
     };
     let (mut verified, mut bytes) = (VerifiedData::default(), 0);
     let mut wrong: BTreeMap<DataPath, Vec<BlockNumber>> = BTreeMap::new();
-    let compared = comparing.each_share(|bytes| Event::Verifying { bytes }, &mut |share, ranges| {
+    let all = candidates(&sides, control);
+    let compared = comparing.each_share(&all, |bytes| Event::Verifying { bytes }, &mut |share, ranges| {
         comparing.each_difference(share, &ranges, &replayed, &mut |difference| {
             match difference.meaning {
                 Meaning::Replayed => {

@@ -85,7 +85,7 @@ impl EarlyWal {
             // A file that an unfinished run copied is not the target's own. If data is compared, nothing of the target's WAL is
             // needed.
             let is_own = match planned.facts.own_wal_files() {
-                _ if planned.facts.fork.compared.is_some() => false,
+                _ if planned.facts.fork.is_by_comparing() => false,
                 Some(own) => own.contains(&file.name),
                 None => planned.facts.files.target.get(&path).is_some(),
             };

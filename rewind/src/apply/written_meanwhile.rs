@@ -27,6 +27,7 @@ pub(super) fn check_written_meanwhile<S: SegmentStore + ?Sized>(
         source: changes,
         source_has_common: true,
         is_summarized: false,
+        compares_data: facts.fork.is_by_comparing(),
     };
     content::check_replayed(&facts.clusters, &since, start, &facts.files.target)?;
     // A database that was copied before may have been copied from files that have changed since the survey.

@@ -7,6 +7,7 @@ use crate::error::{Failure, RewindError, TargetState};
 use crate::options::{CompareData, Options};
 use crate::outcome::Comparison;
 use crate::progress::Progress;
+use crate::source::Pace;
 use crate::survey::compare_node::compare_node;
 use crate::survey::input::Input;
 
@@ -43,6 +44,8 @@ pub fn compare(options: &Options, progress: &dyn Progress) -> Result<Comparison,
 fn compare_here(options: &Options, progress: &dyn Progress) -> Result<Comparison, RewindError> {
     let OpenTarget { target, flavor, label } = open::open_target(options, CompareData::On)?;
     let source = open::open_source(options, &target, flavor)?;
-    let input = Input { options, progress, target: &target, flavor, label, source: source.as_ref() };
+    let pace = Pace::new(options.max_rate, &options.stop);
+    let source = source.as_ref();
+    let input = Input { options, progress, target: &target, flavor, label, source, pace: &pace };
     Ok(compare_node(input)?)
 }

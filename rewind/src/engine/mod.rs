@@ -24,17 +24,17 @@ use crate::datadir::label::BackupLabel;
 use crate::datadir::server;
 use crate::datadir::starts_as::starts_as;
 use crate::error::{Failure, RewindError, TargetState};
-use crate::options::{KeepDiverged, Mode, Options};
+use crate::options::{KeepDiverged, Mode, Options, SyncChoice};
 use crate::outcome::{Outcome, Report, SpaceNeed};
 use crate::plan::error::PlanError;
 use crate::plan::{self, Facts, Planned, plan_wal_for_replay};
 use crate::progress::{Event, Progress};
-use crate::source::{Connected, Source};
+use crate::source::{Connected, Pace, Source};
 use crate::survey::error::SurveyError;
 use crate::survey::input::Input;
 use crate::survey::{Survey, survey};
-use crate::target::Target;
 use crate::target::journal::Journal;
+use crate::target::{Target, TargetError};
 use crate::wal::temporary;
 
 use open::OpenTarget;
@@ -83,7 +83,8 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
     if let Some(directory) = source.data_directory() {
         progress.event(&Event::SourceDirectory { directory });
     }
-    let input = Input { options, progress, target: &target, flavor, label, source };
+    let pace = Pace::new(options.max_rate, &options.stop);
+    let input = Input { options, progress, target: &target, flavor, label, source, pace: &pace };
     match survey(input, &mut clock).map_err(|error| failed(error.into()))? {
         Survey::Follows(version, mut outcome) => {
             if options.mode == Mode::Rewind {
@@ -203,13 +204,14 @@ impl Run<'_> {
     /// Marks the target, unless an earlier run has done so. If this run copies more blocks than that one, the journal is
     /// written anew: the next run may have another source, and must copy them, too.
     fn mark(&self, planned: &Planned<'_>, saved: Option<&KeepDiverged>) -> Result<(), Failure> {
+        let failed = |error: TargetError| Failure {
+            error: Box::new(ApplyError::from(error).into()),
+            target: self.state,
+        };
+        self.sync_compared(planned).map_err(failed)?;
         if self.is_unfinished {
             if planned.facts.resumed.as_ref().is_some_and(|resumed| resumed.needs_more) {
-                let journal = journal(self.source, planned, saved);
-                journal.write(self.target).map_err(|error| Failure {
-                    error: Box::new(ApplyError::from(error).into()),
-                    target: TargetState::Unfinished,
-                })?;
+                journal(self.source, planned, saved).write(self.target).map_err(failed)?;
             }
             return Ok(());
         }
@@ -223,6 +225,17 @@ impl Run<'_> {
             }
             Failure { error: Box::new(error.into()), target: state }
         })
+    }
+}
+
+impl Run<'_> {
+    /// If data was compared, makes durable what was equal: it may be so in memory only, and the next run takes it for what
+    /// is on disk.
+    fn sync_compared(&self, planned: &Planned<'_>) -> Result<(), TargetError> {
+        if planned.facts.fork.compared.is_none() || self.options.sync == SyncChoice::Off {
+            return Ok(());
+        }
+        self.target.sync_file_systems(planned.facts.clusters.target.version().names())
     }
 }
 

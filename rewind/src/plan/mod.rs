@@ -30,7 +30,7 @@ use crate::target::journal::OriginalFiles;
 use crate::wal::changed::{BySource, ChangedBlocks};
 use crate::wal::error::WalError;
 use crate::wal::replay::check_length;
-use crate::wal::source::{OwnCheckpoint, source_end};
+use crate::wal::source::{OwnCheckpoint, OwnPosition, source_end};
 use crate::wal::target::TargetWal;
 
 /// The control files of both sides, checked to be compatible.
@@ -77,6 +77,8 @@ pub(crate) struct Fork {
     pub(crate) search_time: Option<(Timestamp, Timestamp)>,
     /// What comparing the data has found, if it was compared.
     pub(crate) compared: Option<ComparedData>,
+    /// If data is compared: a position of the source's history before which all was equal that was found so.
+    pub(crate) compared_until: Option<OwnPosition>,
     /// The blocks changed by the target's WAL since the common checkpoint.
     pub(crate) changed: ChangedBlocks,
     /// Start and end of the common WAL that has been verified record by record, if any. It was read from the
@@ -121,6 +123,13 @@ pub(crate) struct Facts<'a> {
     /// Files that belong to the target but lie outside its data directory.
     pub(crate) external: ExternalFiles,
     pub(crate) resumed: Option<Resumed>,
+}
+
+impl Fork {
+    /// Whether this run or the unfinished one compared data.
+    pub(crate) fn is_by_comparing(&self) -> bool {
+        self.common_checkpoint.is_none()
+    }
 }
 
 impl Facts<'_> {

@@ -15,8 +15,8 @@ pub use crate::datadir::walk::WalkError;
 pub use directory::DirectorySource;
 pub use error::SourceError;
 pub(crate) use observed::ObservedSource;
-pub(crate) use parts::{read_part, store_part};
-pub(crate) use rate_limit::RateLimit;
+pub(crate) use parts::{read_part, read_part_at, store_part};
+pub(crate) use rate_limit::{Pace, RateLimit};
 pub use seam::{
     ChunkSink, Comparand, Connected, FetchError, FetchRange, MAX_RANGE, SlotState, Source, SummarizedBlocks,
     WalPosition, WalSummaries, WalSummary,

@@ -14,14 +14,13 @@ use crate::datadir::server::{check_not_running, target_control};
 use crate::outcome::{Comparison, DifferentFile, Divergence, VerifiedData};
 use crate::plan::Clusters;
 use crate::progress::Event;
-use crate::source::RateLimit;
 use crate::survey::compare_data::find_history;
-use crate::survey::delta::{self, divide};
+use crate::survey::delta::{self, divide, share_bytes};
 use crate::survey::differences::{Difference, Meaning, Replayed};
 use crate::survey::error::SurveyError;
 use crate::survey::files::list;
 use crate::survey::input::Input;
-use crate::survey::relations::{Comparing, at_once, is_unlogged, missing, shares};
+use crate::survey::relations::{Comparing, candidates, is_unlogged, missing, shares};
 use crate::survey::sides::sides;
 use crate::survey::{preflight, target_side};
 use crate::wal::history::source_history;
@@ -31,7 +30,7 @@ use crate::wal::history::source_history;
 /// # Errors
 /// A side cannot be read, the two are not copies of one cluster, or a rewind of the target has not finished.
 pub(crate) fn compare_node(input: Input<'_>) -> Result<Comparison, SurveyError> {
-    let Input { options, target, source, label, progress, flavor } = input;
+    let Input { options, target, source, label, progress, flavor, .. } = input;
     if label == Some(BackupLabel::Unfinished) {
         return Err(SurveyError::TargetUnfinished { path: target.root().to_owned() });
     }
@@ -59,9 +58,10 @@ pub(crate) fn compare_node(input: Input<'_>) -> Result<Comparison, SurveyError> 
     let version = clusters.target.version();
     let listed = list(input, version, target_side::keep(options, target.root(), version.names())?)?;
     let (listed_sides, control) = (listed.sides(), &clusters.target);
-    let comparing = Comparing { sides: &listed_sides, control, options, progress };
+    let comparing = Comparing { sides: &listed_sides, control, progress };
     let mut found = Found::default();
-    let compared = comparing.each_share(|bytes| Event::Comparing { bytes }, &mut |share, ranges| {
+    let both = candidates(&listed_sides, control);
+    let compared = comparing.each_share(&both, |bytes| Event::Comparing { bytes }, &mut |share, ranges| {
         comparing.each_difference(share, &ranges, &replayed, &mut |difference| {
             found.add(&difference);
             Ok(())
@@ -142,17 +142,15 @@ fn find_missing(
     replayed: &Replayed<'_>,
     found: &mut Found,
 ) -> Result<(), SurveyError> {
-    let Comparing { sides, control, options, .. } = *comparing;
-    let rate_limit = RateLimit::new(options.max_rate);
-    for share in shares(&missing(sides, control), at_once(options)) {
-        options.stop.check().map_err(|_| SurveyError::Stopped)?;
+    let Comparing { sides, control, .. } = *comparing;
+    for share in shares(&missing(sides, control), share_bytes(sides.pace)) {
         let blocks: Vec<_> =
             share.ranges.iter().flat_map(|range| divide(*range, control.block_size())).collect();
         comparing.each_difference(&share, &blocks, replayed, &mut |difference| {
             found.add(&difference);
             Ok(())
         })?;
-        rate_limit.spend(share.bytes);
+        sides.pace.spend(share.bytes).map_err(|_| SurveyError::Stopped)?;
     }
     Ok(())
 }

@@ -135,6 +135,9 @@ pub(crate) struct Since<'a> {
     /// The source's WAL was read only from its newest checkpoint on, where replay starts. What it has changed before is known
     /// from the summaries of that WAL.
     pub(crate) is_summarized: bool,
+    /// Data is compared, or was by an unfinished rewind, with the source's files as they were after the checkpoint at which
+    /// replay starts, or later.
+    pub(crate) compares_data: bool,
 }
 
 impl Since<'_> {
@@ -287,9 +290,10 @@ pub(crate) fn check_replayed(
 ///
 /// A page that is torn by reading it was being written, and so was changed after the source's last checkpoint: the first
 /// record since then must carry an image of it. That the last checkpoint itself saw full-page writes on is checked
-/// before.
+/// before. A page that an unfinished rewind compared was read after the checkpoint that was the last one then.
 fn check_source_settings(clusters: &Clusters, since: &Since<'_>, start: Lsn) -> Result<(), ContentError> {
-    let checkpoint = clusters.source.checkpoint().redo;
+    let last = clusters.source.checkpoint().redo;
+    let checkpoint = if since.compares_data { last.min(start) } else { last };
     let off = FileEventKind::FullPageWrites { are_on: false };
     if let Some(event) = since.replayed_from(checkpoint).find(|event| event.kind == off) {
         return Err(ContentError::FullPageWrites { lsn: event.lsn, checkpoint });

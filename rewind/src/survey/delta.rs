@@ -21,7 +21,7 @@ use crate::datadir::inventory::Inventory;
 use crate::datadir::keep::Keep;
 use crate::options::Delta;
 use crate::plan::files::{Compared, growth, whole_on_both};
-use crate::source::{ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Source};
+use crate::source::{ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Pace, Source};
 
 /// Bytes of a coarse range: the size of a file of the commit log.
 pub(super) const COARSE: u64 = 256 << 10;
@@ -32,8 +32,8 @@ const FINE: u32 = 8 << 10;
 /// A range of at most so many bytes is copied without being compared in fine ranges.
 const WORTH_IT: u32 = 32 << 10;
 
-/// Bytes compared between two checks whether to go on.
-pub(super) const SHARE: u64 = 64 << 20;
+/// Bytes compared between two checks whether to go on, without a rate limit.
+const SHARE: u64 = 64 << 20;
 
 /// Up to so many bytes in all, comparing is taken to pay: it also saves writing and syncing.
 const SURELY_WORTH_IT: u64 = 64 << 20;
@@ -47,6 +47,7 @@ const DIGEST_BYTES: u64 = 64;
 /// What is compared.
 pub(crate) struct Sides<'a> {
     pub(crate) source: &'a dyn Source,
+    pub(crate) pace: &'a Pace,
     pub(crate) source_files: &'a Inventory,
     pub(crate) target: &'a Path,
     pub(crate) target_files: &'a Inventory,
@@ -72,7 +73,7 @@ pub(crate) fn compare(sides: &Sides<'_>, delta: Delta, give_up: &AtomicBool) -> 
     let mut rest = &candidates[..];
     let mut undecided = delta == Delta::Auto && total > SURELY_WORTH_IT;
     while !rest.is_empty() && !give_up.load(Ordering::Relaxed) {
-        let (share, left) = rest.split_at(share(rest));
+        let (share, left) = rest.split_at(share(rest, share_bytes(sides.pace)));
         rest = left;
         if undecided && !is_faster_than_copying(sides, share)? {
             tracing::debug!("comparing takes longer than copying: the remaining files are copied whole");
@@ -85,12 +86,17 @@ pub(crate) fn compare(sides: &Sides<'_>, delta: Delta, give_up: &AtomicBool) -> 
     Ok(compared)
 }
 
-/// How many of these files are compared next: up to [`SHARE`] bytes, but at least one file.
-fn share(candidates: &[(DataPath, u64)]) -> usize {
+/// Bytes compared between two checks whether to go on: with a rate limit, about as much as is due in a second.
+pub(super) fn share_bytes(pace: &Pace) -> u64 {
+    pace.bytes_per_second().clamp(COARSE, SHARE)
+}
+
+/// How many of these files are compared next: up to `most` bytes, but at least one file.
+fn share(candidates: &[(DataPath, u64)], most: u64) -> usize {
     let mut bytes = 0;
     let fitting = candidates.iter().take_while(|(_, length)| {
         bytes += length;
-        bytes <= SHARE
+        bytes <= most
     });
     fitting.count().max(1).min(candidates.len())
 }
@@ -171,22 +177,45 @@ fn differing(
     ranges: &[FetchRange],
 ) -> Result<Vec<FetchRange>, FetchError> {
     let ours = TargetFiles { root: sides.target, files, differing: Mutex::default() };
-    sides.source.compare(files, ranges, &ours)?;
+    let (most, mut bytes) = (share_bytes(sides.pace), 0);
+    let pieces = ranges.chunk_by(|range, _| {
+        bytes += u64::from(range.length);
+        let is_full = bytes >= most;
+        if is_full {
+            bytes = 0;
+        }
+        !is_full
+    });
+    for piece in pieces {
+        sides.source.compare(files, piece, &ours)?;
+        spend(sides, files, piece)?;
+    }
     Ok(ours.differing.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
+/// Waits until it is due that the source has read these ranges.
+fn spend(sides: &Sides<'_>, files: &[DataPath], ranges: &[FetchRange]) -> Result<(), FetchError> {
+    let Some(first) = ranges.first() else { return Ok(()) };
+    let bytes = ranges.iter().map(|range| u64::from(range.length)).sum();
+    let path = files[first.file as usize].clone();
+    sides.pace.spend(bytes).map_err(|stopped| FetchError::Sink { path, source: stopped.into() })
+}
+
 /// Whether comparing a sample of these files takes less time than fetching it. It takes more where hashing on the
-/// source costs more than transferring.
+/// source costs more than transferring. A rate limit does not count: the source reads as much for either.
 fn is_faster_than_copying(sides: &Sides<'_>, share: &[(DataPath, u64)]) -> Result<bool, FetchError> {
     let files: Vec<DataPath> = share.iter().map(|(path, _)| path.clone()).collect();
-    let sample = coarse_ranges(share, SAMPLE);
+    let sample = coarse_ranges(share, SAMPLE.min(share_bytes(sides.pace)));
+    let ours = TargetFiles { root: sides.target, files: &files, differing: Mutex::default() };
     let time = |work: &mut dyn FnMut() -> Result<(), FetchError>| -> Result<Duration, FetchError> {
         let started = Instant::now();
         work()?;
         Ok(started.elapsed())
     };
-    let comparing = time(&mut || differing(sides, &files, &sample).map(|_| ()))?;
+    let comparing = time(&mut || sides.source.compare(&files, &sample, &ours))?;
+    spend(sides, &files, &sample)?;
     let copying = time(&mut || sides.source.fetch(&files, &sample, &Nowhere))?;
+    spend(sides, &files, &sample)?;
     Ok(comparing < copying)
 }
 
@@ -239,6 +268,7 @@ mod tests {
     use crate::datadir::keep::KeepRules;
     use crate::datadir::walk::walk_data_directory;
     use crate::source::DirectorySource;
+    use crate::stop::StopFlag;
 
     fn version() -> Version {
         Version::find(1300, 202_209_061).unwrap()
@@ -273,8 +303,10 @@ mod tests {
         let list = |root: &Path| walk_data_directory(root, version().names()).unwrap();
         let (source_files, target_files) = (list(theirs.path()), list(ours.path()));
         let source = DirectorySource::for_test(theirs.path());
+        let pace = Pace::new(None, &StopFlag::default());
         let sides = Sides {
             source: &source,
+            pace: &pace,
             source_files: &source_files,
             target: ours.path(),
             target_files: &target_files,

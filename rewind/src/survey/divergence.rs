@@ -18,7 +18,7 @@ use crate::plan::Clusters;
 use crate::progress::{Progress, Stage};
 use crate::source::{Source, SourceError, read_part};
 use crate::wal::error::WalError;
-use crate::wal::source::{SourceWal, source_end};
+use crate::wal::source::{REMOVABLE, SourceWal, source_end};
 use crate::wal::target::{FetchWalError, TargetWal};
 
 /// Bytes of WAL compared before a presumed fork. A few pages contain many records, and the checksum of each record
@@ -477,9 +477,6 @@ fn source_part(
 
 /// The first byte at which two copies of the WAL from `at` on differ. `block` is the size of a WAL page in bytes.
 fn first_difference(ours: &[u8], theirs: &[u8], at: Lsn, block: u32) -> Option<Lsn> {
-    /// `XLP_BKP_REMOVABLE` in `xlp_info`, the third byte of a page (xlog_internal.h). It does not concern the
-    /// contents.
-    const REMOVABLE: u8 = 0x04;
     let mut pairs = ours.iter().zip(theirs).enumerate();
     let differs = pairs.find(|(index, (ours, theirs))| {
         let in_page = (at.0 + *index as u64) % u64::from(block);

@@ -119,7 +119,7 @@ impl SurveyError {
 
     /// Whether the cause is the connection to the source, a request to stop, or a missing permission: neither says anything
     /// about WAL.
-    fn is_of_access(&self) -> bool {
+    pub(super) fn is_of_access(&self) -> bool {
         causes(self).any(|error| {
             let is_denied = error
                 .downcast_ref::<io::Error>()

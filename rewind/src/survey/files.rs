@@ -42,6 +42,7 @@ impl Listed<'_> {
     pub(super) fn sides(&self) -> delta::Sides<'_> {
         delta::Sides {
             source: self.input.source,
+            pace: self.input.pace,
             source_files: &self.source,
             target: self.input.target.root(),
             target_files: &self.target,

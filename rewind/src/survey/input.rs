@@ -5,7 +5,7 @@ use walparse::Flavor;
 use crate::datadir::label::BackupLabel;
 use crate::options::Options;
 use crate::progress::Progress;
-use crate::source::Source;
+use crate::source::{Pace, Source};
 use crate::target::Target;
 
 /// The input of the survey.
@@ -18,4 +18,6 @@ pub(crate) struct Input<'a> {
     /// The target's `backup_label`, if it has one.
     pub(crate) label: Option<BackupLabel>,
     pub(crate) source: &'a dyn Source,
+    /// At which the source is read.
+    pub(crate) pace: &'a Pace,
 }

@@ -91,13 +91,13 @@ pub(crate) fn survey<'a>(input: Input<'a>, clock: &mut Clock) -> Result<Survey<'
     let journal = read_journal(input)?;
     // A base backup has WAL that ends somewhere, and what its server would replay is not known.
     let is_backup = matches!(input.label, Some(BackupLabel::Start { by_rewind: false, .. }));
-    // The journal of a rewind that had compared data tells what differed from the source then. That source may have
-    // changed since, and another one may never have had what was equal.
-    let was_compared = journal.as_ref().is_some_and(|journal| journal.checkpoint.is_none());
-    if was_compared && choice != CompareData::On {
-        tracing::info!("the unfinished rewind had compared the data of both sides: it is compared again");
+    let needs_comparing = journal.as_ref().is_some_and(Journal::needs_comparing);
+    if journal.as_ref().is_some_and(|journal| journal.file_changes.is_none()) {
+        tracing::warn!(
+            "an older version began the unfinished rewind, and did not note all on which its result depends: the data of both sides is compared"
+        );
     }
-    if choice == CompareData::On || is_backup || was_compared {
+    if choice == CompareData::On || is_backup || needs_comparing {
         return Ok(Survey::Diverged(Box::new(compare_data::facts(input, journal, clock)?)));
     }
     match survey_by_wal(input, journal, clock) {
@@ -154,8 +154,8 @@ fn check_sides(input: Input<'_>) -> Result<Checked<'_>, SurveyError> {
     let mut clusters = Clusters { source: source.control_file()?, target: ours, label: input.label };
     preflight::check_sides(options, source, &mut clusters, HintBits::Logged)?;
     let source_history = source_history(source, &clusters.source)?;
-    target_side::settle_unclean(options, target, &mut clusters, source)?;
-    let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
+    target_side::settle_unclean(input, &mut clusters)?;
+    let mut wal = target_side::target_wal(input, &clusters.target)?;
     let history = target_history(&wal, &clusters.target)?;
     let (_, presumed) = divergence::from_histories(&source_history, &history)?;
     wal.set_history(history);
@@ -294,6 +294,7 @@ fn facts<'a>(
         rebuilt: replay.rebuilt,
         search_time: Some(search_time),
         compared: None,
+        compared_until: None,
         changed,
         verified: Some((diverged.since, divergence.lsn)),
         scanned: (scan.bytes, scan.records),

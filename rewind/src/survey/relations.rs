@@ -10,13 +10,13 @@ use walparse::{BlockNumber, ControlFile, PageMap, RelSegment, Relation, Version}
 
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
-use crate::options::Options;
 use crate::outcome::ComparedData;
 use crate::progress::{Event, Progress, Stage};
-use crate::source::{FetchRange, RateLimit};
-use crate::survey::delta::{self, COARSE, SHARE, narrowed};
+use crate::source::FetchRange;
+use crate::survey::delta::{self, COARSE, narrowed, share_bytes};
 use crate::survey::error::SurveyError;
 use crate::survey::input::Input;
+use crate::wal::changed::relation_files;
 use crate::wal::error::WalError;
 
 /// Time between two calls of `check`.
@@ -30,7 +30,8 @@ pub(crate) struct Candidate {
     part: Range<u64>,
 }
 
-/// Compares all blocks of main forks that both sides have. Returns those that differ. `check` is called now and then.
+/// Compares all blocks of main forks that both sides have. Returns those that differ, with those that only the target has: a
+/// later run may find that the source's files have become longer. `check` is called now and then.
 ///
 /// # Errors
 /// A side cannot be read, the run is to stop, or `check` fails.
@@ -40,10 +41,11 @@ pub(super) fn compare_relations(
     input: Input<'_>,
     check: &dyn Fn() -> Result<(), WalError>,
 ) -> Result<(PageMap, ComparedData), SurveyError> {
-    let comparing = Comparing { sides, control, options: input.options, progress: input.progress };
+    let comparing = Comparing { sides, control, progress: input.progress };
+    let candidates = candidates(sides, control);
     let mut map = PageMap::new();
     let mut checked = Instant::now();
-    let mut compared = comparing.each_share(|bytes| Event::Comparing { bytes }, &mut |share, found| {
+    let mut compared = comparing.each_share(&candidates, |bytes| Event::Comparing { bytes }, &mut |share, found| {
         if checked.elapsed() >= INTERVAL {
             check()?;
             checked = Instant::now();
@@ -55,6 +57,7 @@ pub(super) fn compare_relations(
         Ok(())
     })?;
     compared.different_blocks = map.len();
+    add_not_compared(&mut map, sides, control, &candidates);
     Ok((map, compared))
 }
 
@@ -62,33 +65,29 @@ pub(super) fn compare_relations(
 pub(crate) struct Comparing<'a> {
     pub(crate) sides: &'a delta::Sides<'a>,
     pub(crate) control: &'a ControlFile,
-    pub(crate) options: &'a Options,
     pub(crate) progress: &'a dyn Progress,
 }
 
 impl Comparing<'_> {
-    /// Compares all blocks of main forks that both sides have, and calls `found` for each share of them with the blocks that
-    /// differ. `announce` makes the event for this number of bytes. Returns what was compared.
+    /// Compares these files, and calls `found` for each share of them with the blocks that differ. `announce` makes the event for this number of bytes. Returns what was compared.
     ///
     /// # Errors
     /// A side cannot be read, the run is to stop, or `found` fails.
     pub(crate) fn each_share(
         &self,
+        candidates: &[Candidate],
         announce: impl FnOnce(u64) -> Event,
         found: &mut dyn FnMut(&Share<'_>, Vec<FetchRange>) -> Result<(), SurveyError>,
     ) -> Result<ComparedData, SurveyError> {
-        let Comparing { sides, control, options, progress } = *self;
-        let candidates = candidates(sides, control);
+        let Comparing { sides, control, progress } = *self;
         let bytes = candidates.iter().map(Candidate::bytes).sum();
         progress.event(&announce(bytes));
         progress.begin(Stage::Compare, Some(bytes));
-        let rate_limit = RateLimit::new(options.max_rate);
-        for share in shares(&candidates, at_once(options)) {
-            options.stop.check().map_err(|_| SurveyError::Stopped)?;
+        for share in shares(candidates, share_bytes(sides.pace)) {
+            sides.pace.check().map_err(|_| SurveyError::Stopped)?;
             let block_size = control.block_size();
             let (differing, _) = narrowed(sides, &share.paths(), &share.ranges, (block_size, block_size))?;
             found(&share, differing)?;
-            rate_limit.spend(share.bytes);
             progress.advance(Stage::Compare, share.bytes);
         }
         progress.finish(Stage::Compare);
@@ -119,8 +118,29 @@ pub(super) fn missing(sides: &delta::Sides<'_>, control: &ControlFile) -> Vec<Ca
     sides.source_files.entries().iter().filter_map(missing).collect()
 }
 
-/// The files to compare. The main fork of an unlogged relation is left out: the server makes it anew when recovery ends.
-fn candidates(sides: &delta::Sides<'_>, control: &ControlFile) -> Vec<Candidate> {
+/// Adds the blocks of the target's that were not compared, because the source's file does not have them.
+fn add_not_compared(
+    map: &mut PageMap,
+    sides: &delta::Sides<'_>,
+    control: &ControlFile,
+    candidates: &[Candidate],
+) {
+    let mut candidates = candidates.iter().peekable();
+    for (file, blocks) in relation_files(sides.target_files, control) {
+        let candidate = candidates.next_if(|candidate| candidate.file == file);
+        let compared = candidate.map_or(0, |candidate| candidate.part.end / u64::from(control.block_size()));
+        let rest = blocks.start.saturating_add(compared as u32)..blocks.end;
+        if !rest.is_empty() && !is_unlogged(file, sides.source_files, sides.version) {
+            let mut all = RelationBlocks::new();
+            all.insert_range(rest);
+            map.insert_all(file.relation, all);
+        }
+    }
+}
+
+/// The main forks that both sides have, as far as both have them. The main fork of an unlogged relation is left out: the server
+/// makes it anew when recovery ends.
+pub(crate) fn candidates(sides: &delta::Sides<'_>, control: &ControlFile) -> Vec<Candidate> {
     let block_size = u64::from(control.block_size());
     let candidate = |(path, kind): &(DataPath, EntryKind)| {
         let EntryKind::File { size: here } = kind else { return None };
@@ -137,11 +157,6 @@ fn candidates(sides: &delta::Sides<'_>, control: &ControlFile) -> Vec<Candidate>
 pub(super) fn is_unlogged(file: RelSegment, files: &Inventory, version: Version) -> bool {
     let main = RelSegment { segment: 0, ..file }.path(version);
     DataPath::parse(format!("{main}_init")).is_ok_and(|init| files.get(&init).is_some())
-}
-
-/// Bytes that are compared at a time. With a limit of the rate, about as much as is due in a second.
-pub(super) fn at_once(options: &Options) -> u64 {
-    options.max_rate.map_or(SHARE, |rate| rate.get().clamp(COARSE, SHARE))
 }
 
 /// Files, or parts of files, that are compared at a time.

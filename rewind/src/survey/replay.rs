@@ -56,7 +56,8 @@ pub(super) struct Histories<'a> {
     pub(super) target_changes: &'a FileChanges,
     /// When an unfinished rewind is resumed: the names of the target's own WAL files.
     pub(super) own_wal_files: Option<&'a BTreeSet<String>>,
-    /// The data is compared, and nothing is known of the target's WAL. `common` is the source's newest checkpoint.
+    /// The data is compared, or was by an unfinished rewind, and nothing is known of the target's WAL. `common` is the
+    /// checkpoint that was the source's newest one before that.
     pub(super) compares_data: bool,
 }
 
@@ -77,8 +78,8 @@ impl<'a> Histories<'a> {
         let geometry = self.clusters.source.geometry();
         let source = SourceWal { source: input.source, history: self.source_history, geometry };
         let available = available_wal(input.source, &self.clusters.source, self.source_history)?;
-        let stop = &input.options.stop;
-        let wal = ReplayWal::new(source, self.wal, self.own_wal_files, self.fork, available, stop);
+        let Input { pace, progress, .. } = input;
+        let wal = ReplayWal::new(source, self.wal, self.own_wal_files, self.fork, available, pace, progress);
         wal.check_extent(redo)?;
         Ok(wal)
     }
@@ -201,9 +202,7 @@ impl Choice<'_> {
         let (redo, files) = (start.checkpoint.redo, self.histories.target_files);
         let target = &self.histories.clusters.target;
         let since = self.since(&theirs);
-        if !self.histories.compares_data {
-            self.check_hints(&since)?;
-        }
+        self.check_hints(&since)?;
         self.check(&since, redo)?;
         self.check_copies(&since, redo)?;
         let copies = since.copies_from(redo).cloned().collect();
@@ -282,6 +281,7 @@ impl Choice<'_> {
             source: &theirs.files,
             source_has_common: self.source_has_common,
             is_summarized: theirs.known_from == SourceChanges::Summaries,
+            compares_data: self.histories.compares_data,
         }
     }
 
@@ -320,8 +320,11 @@ impl Choice<'_> {
         }
     }
 
-    /// Checks that the target logged its hint bits.
+    /// Checks that the target logged its hint bits, unless they are compared.
     fn check_hints(&self, since: &Since<'_>) -> Result<(), ContentError> {
+        if self.histories.compares_data {
+            return Ok(());
+        }
         let clusters = self.histories.clusters;
         content::check_hints(clusters, since, own_setting(self.input, clusters))
     }

@@ -22,7 +22,7 @@ use crate::survey::{divergence, preflight, target_side};
 use crate::target::journal::Journal;
 use crate::wal::error::WalError;
 use crate::wal::history::source_history;
-use crate::wal::source::{OwnCheckpoint, SourceWal, record_checksum};
+use crate::wal::source::{OwnCheckpoint, SourceWal};
 
 /// Gathers the facts needed to finish what an earlier run began. What the directory no longer shows is read from the
 /// journal. The source is surveyed again, because it may have advanced or be another one.
@@ -34,7 +34,7 @@ pub(super) fn resume<'a>(
     journal: Journal,
     clock: &mut Clock,
 ) -> Result<Facts<'a>, SurveyError> {
-    let Input { options, target, source, label, .. } = input;
+    let Input { options, source, label, .. } = input;
     let searched_since = Timestamp::now();
     tracing::info!("resuming the rewind begun at {} from {}", journal.begun, journal.source);
     let mut clusters = Clusters { source: source.control_file()?, target: journal.control.clone(), label };
@@ -42,12 +42,13 @@ pub(super) fn resume<'a>(
     let source_history = source_history(source, &clusters.source)?;
     let history = TimelineHistory::parse(journal.timeline, &journal.history)
         .map_err(|source| WalError::History { side: "target", source })?;
-    let Some(common_checkpoint) = journal.checkpoint else {
-        unreachable!("the caller compares data again if the unfinished rewind had")
+    let (Some(common_checkpoint), Some(file_changes)) = (journal.checkpoint, journal.file_changes.clone())
+    else {
+        unreachable!("the caller compares data if the journal needs it")
     };
     let divergence = fork(&source_history, &history, &journal, common_checkpoint)?;
     let sides = sides(input, &clusters, &source_history, &history, None)?;
-    let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
+    let mut wal = target_side::target_wal(input, &clusters.target)?;
     wal.set_history(history);
     wal.set_limits(divergence.lsn, divergence.lsn);
     let keep = Keep::again(&journal.keep)?;
@@ -61,7 +62,6 @@ pub(super) fn resume<'a>(
     let original = journal.original_listing(found.target.clone(), &found.source, version);
     let own_start = earlier_start(&journal, source, &source_history, &clusters.source)?;
     let mut changed = journal.changed.clone();
-    let file_changes = journal.file_changes.clone().unwrap_or_default();
     let histories = Histories {
         source_history: &source_history,
         clusters: &clusters,
@@ -72,8 +72,8 @@ pub(super) fn resume<'a>(
         fork: divergence.lsn,
         // By the checksum of that checkpoint.
         wal_is_compared: own_start.is_some(),
-        // The target's WAL may be gone. The journal has what it says, unless an older version wrote it.
-        read_since: journal.file_changes.is_some().then_some(journal.changed.since),
+        // The target's WAL may be gone. The journal has what it says.
+        read_since: Some(journal.changed.since),
         target_changes: &file_changes,
         own_wal_files: Some(&journal.original.wal),
         compares_data: false,
@@ -97,6 +97,7 @@ pub(super) fn resume<'a>(
         common_checkpoint: Some(common_checkpoint),
         search_time: Some(search_time),
         compared: None,
+        compared_until: None,
         changed,
         verified: None,
         scanned: (0, 0),
@@ -134,9 +135,5 @@ fn earlier_start(
 ) -> Result<Option<OwnCheckpoint>, WalError> {
     let Some(start) = journal.replay_start else { return Ok(None) };
     let wal = SourceWal { source, history, geometry: control.geometry() };
-    let is_on_history = history.timeline_at(start.at.redo) == start.at.timeline;
-    if !is_on_history || start.at.redo > control.checkpoint().redo {
-        return Ok(None);
-    }
-    Ok((record_checksum(&wal, start.at.lsn)? == Some(start.checksum)).then_some(start))
+    Ok((start.at.redo <= control.checkpoint().redo && start.is_in(&wal)?).then_some(start))
 }

@@ -33,12 +33,14 @@ impl Theirs {
         from: Lsn,
         newest: Option<CheckpointAt>,
     ) -> Result<Theirs, WalError> {
-        let mut theirs = Theirs::new(newest, SourceChanges::Wal);
-        let Some(newest) = newest else { return theirs.read_on(wal, from) };
-        let before = wal.read(from, newest.redo)?;
-        (theirs.page_map, theirs.files, theirs.last_record) =
-            (before.page_map, before.files, before.last_record);
-        theirs.read_on(wal, newest.redo)
+        wal.reporting(from, || {
+            let mut theirs = Theirs::new(newest, SourceChanges::Wal);
+            let Some(newest) = newest else { return theirs.read_to_end(wal, from) };
+            let before = wal.read(from, newest.redo)?;
+            (theirs.page_map, theirs.files, theirs.last_record) =
+                (before.page_map, before.files, before.last_record);
+            theirs.read_to_end(wal, newest.redo)
+        })
     }
 
     /// What the source's summaries say of its history from `common` to `newest`; `None` if they do not cover it. The
@@ -70,7 +72,11 @@ impl Theirs {
     }
 
     /// Reads the WAL from `from`, the newest checkpoint if there is one, to its end.
-    pub(super) fn read_on(mut self, wal: &ReplayWal<'_>, from: Lsn) -> Result<Theirs, WalError> {
+    pub(super) fn read_on(self, wal: &ReplayWal<'_>, from: Lsn) -> Result<Theirs, WalError> {
+        wal.reporting(from, || self.read_to_end(wal, from))
+    }
+
+    fn read_to_end(mut self, wal: &ReplayWal<'_>, from: Lsn) -> Result<Theirs, WalError> {
         if wal.available() <= from {
             return Ok(self);
         }

@@ -10,9 +10,9 @@ use crate::datadir::keep::{Keep, KeepError};
 use crate::datadir::server;
 use crate::options::{Mode, Options, RestoreCommand, UncleanTarget};
 use crate::plan::Clusters;
-use crate::source::Source;
 use crate::survey::divergence::{self, DivergenceError};
 use crate::survey::error::SurveyError;
+use crate::survey::input::Input;
 use crate::survey::preflight::{self, PreflightError};
 use crate::target::Target;
 use crate::wal::archive::Archive;
@@ -25,12 +25,8 @@ use crate::wal::target::TargetWal;
 ///
 /// # Errors
 /// The options refuse such a target, its WAL cannot be read, or crash recovery failed.
-pub(super) fn settle_unclean(
-    options: &Options,
-    target: &Target,
-    clusters: &mut Clusters,
-    source: &dyn Source,
-) -> Result<(), SurveyError> {
+pub(super) fn settle_unclean(input: Input<'_>, clusters: &mut Clusters) -> Result<(), SurveyError> {
+    let Input { options, target, .. } = input;
     let state = clusters.target.state();
     // On a rewound directory a server would end recovery and write WAL of its own.
     if state.is_clean() || clusters.label.is_some() {
@@ -52,7 +48,7 @@ pub(super) fn settle_unclean(
     }
     // The server takes a missing segment for the end of WAL, and overwrites what follows: records behind it would be
     // lost.
-    let mut wal = target_wal(options, target, &clusters.target, source)?;
+    let mut wal = target_wal(input, &clusters.target)?;
     wal.set_history(target_history(&wal, &clusters.target)?);
     match divergence::check_end(&mut wal, clusters) {
         Err(DivergenceError::Wal(WalError::Scan(error))) => {
@@ -84,17 +80,12 @@ pub(super) fn keep(options: &Options, root: &Path, names: &Names) -> Result<Keep
 
 /// The target's WAL, with all places where missing segments are searched. Its timeline history must be set before
 /// use.
-pub(super) fn target_wal<'a>(
-    options: &'a Options,
-    target: &Target,
-    control: &ControlFile,
-    source: &'a dyn Source,
-) -> Result<TargetWal<'a>, SurveyError> {
+pub(super) fn target_wal<'a>(input: Input<'a>, control: &ControlFile) -> Result<TargetWal<'a>, SurveyError> {
+    let Input { options, target, source, pace, .. } = input;
     let unknown = TimelineHistory::of_first(control.timeline());
     let archive = archive(options, target, control)?;
     let directories = &options.missing_wal.directories;
-    let stop = options.stop.clone();
-    Ok(TargetWal::new(target.root(), unknown, control.geometry(), directories, archive, source, stop))
+    Ok(TargetWal::new(target.root(), unknown, control.geometry(), directories, archive, source, pace))
 }
 
 /// The archive that missing WAL is restored from, if the options name one.

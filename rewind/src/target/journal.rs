@@ -10,15 +10,21 @@
 //!                     u32 LE                CRC-32C of the body
 //!                     body                  JSON, with the page map as hexadecimal roaring bitmaps
 //! ```
+//!
+//! It is written and read relation by relation: a page map of 10^8 blocks is never in memory in this form. Fields that were
+//! added later are absent in older journals, and older versions ignore them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use walparse::{
-    ControlFile, FileChanges, Flavor, Lsn, PageMap, RelSegment, Relation, TimelineHistory, TimelineId,
-    Version,
+    ControlFile, FileChanges, Flavor, Lsn, PageMap, RelSegment, Relation, RelationBlocks, TimelineHistory,
+    TimelineId, Version,
 };
 
 use crate::datadir::data_path::DataPath;
@@ -29,7 +35,7 @@ use crate::target::external_files::ExternalFiles;
 use crate::target::journal_changes::StoredChanges;
 use crate::target::{Target, TargetError, unfinished_path};
 use crate::wal::changed::ChangedBlocks;
-use crate::wal::source::OwnCheckpoint;
+use crate::wal::source::{OwnCheckpoint, OwnPosition};
 
 const NAME: &str = "kbrecover.journal";
 const MAGIC: &[u8; 8] = b"KBRJRNL1";
@@ -79,6 +85,8 @@ pub(crate) struct Journal {
     /// The checkpoint of the source's own history at which replay was to start, if it was not the common one; `changed`
     /// has all blocks that this needs.
     pub(crate) replay_start: Option<OwnCheckpoint>,
+    /// If that run compared data: what was equal was so before this position of the source's history.
+    pub(crate) compared_until: Option<OwnPosition>,
     /// Files outside the data directory, as named by the configuration that the rewind replaces.
     pub(crate) outside: ExternalFiles,
     /// The number of bytes that the first plan fetches, which a later run fetches again. Absent in older journals.
@@ -91,9 +99,6 @@ pub(crate) struct Journal {
     /// The target's own files before the first run.
     pub(crate) original: OriginalFiles,
 }
-
-/// Tablespace, database, relation number, and the blocks as a roaring bitmap in hexadecimal.
-type StoredMap = Vec<(u32, u32, u32, String)>;
 
 /// The journal's body, for reading.
 #[derive(Deserialize)]
@@ -114,11 +119,12 @@ struct Body {
     divergence: Option<(u64, u32)>,
     /// LSN, redo and timeline.
     checkpoint: Option<(u64, u64, u32)>,
-    page_map: StoredMap,
+    #[serde(deserialize_with = "read_map")]
+    page_map: PageMap,
     /// Blocks that replay restores, which need not be copied if replay starts at the first position of `rebuilt_by`
     /// and WAL is common up to the second. Empty in older journals.
-    #[serde(default)]
-    rebuilt: StoredMap,
+    #[serde(default, deserialize_with = "read_map")]
+    rebuilt: PageMap,
     #[serde(default)]
     rebuilt_by: (u64, u64),
     #[serde(default)]
@@ -126,6 +132,9 @@ struct Body {
     /// LSN, redo, timeline, and the checksum of the record.
     #[serde(default)]
     replay_start: Option<(u64, u64, u32, u32)>,
+    /// LSN, timeline, start of the WAL that counts, and its checksum.
+    #[serde(default)]
+    compared_until: Option<(u64, u32, u64, u32)>,
     #[serde(default)]
     keep: Vec<String>,
     #[serde(default)]
@@ -146,6 +155,7 @@ pub(crate) struct NewJournal<'a> {
     pub(crate) changed: &'a ChangedBlocks,
     pub(crate) file_changes: &'a FileChanges,
     pub(crate) replay_start: Option<OwnCheckpoint>,
+    pub(crate) compared_until: Option<OwnPosition>,
     pub(crate) outside: &'a ExternalFiles,
     /// The target's files.
     pub(crate) files: &'a Inventory,
@@ -174,6 +184,7 @@ struct NewBody<'a> {
     rebuilt_by: (u64, u64),
     file_changes: StoredChanges,
     replay_start: Option<(u64, u64, u32, u32)>,
+    compared_until: Option<(u64, u32, u64, u32)>,
     outside: &'a ExternalFiles,
     keep: &'a [String],
     keep_diverged: Option<&'a KeepDiverged>,
@@ -243,6 +254,9 @@ impl NewJournal<'_> {
             replay_start: self
                 .replay_start
                 .map(|OwnCheckpoint { at, checksum }| (at.lsn.0, at.redo.0, at.timeline.0, checksum)),
+            compared_until: self
+                .compared_until
+                .map(|OwnPosition { lsn, timeline, from, checksum }| (lsn.0, timeline.0, from.0, checksum)),
             outside: self.outside,
             keep: self.keep,
             keep_diverged: self.keep_diverged,
@@ -291,11 +305,17 @@ impl Journal {
     /// Reads the journal in a data directory of this flavor.
     pub(crate) fn read(root: &Path, flavor: Flavor) -> Result<Journal, JournalError> {
         let path = path().below(root);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
+        let file = match File::open(&path) {
+            Ok(file) => file,
             Err(source) => return Err(JournalError::Open { path, source }),
         };
-        Journal::decode(&bytes, flavor).map_err(|problem| JournalError::Invalid { path, problem })
+        Journal::decode(file, flavor).map_err(|problem| JournalError::Invalid { path, problem })
+    }
+
+    /// Whether it does not say what differs: the first run had compared data, or the version of that run did not note
+    /// what the target's WAL says about files.
+    pub(crate) fn needs_comparing(&self) -> bool {
+        self.checkpoint.is_none() || self.file_changes.is_none()
     }
 
     /// The target's inventory as the plan must see it: `now` with corrected relation files.
@@ -322,19 +342,11 @@ impl Journal {
         Inventory::new(entries).unwrap_or(now)
     }
 
-    fn decode(bytes: &[u8], flavor: Flavor) -> Result<Journal, String> {
-        let (magic, rest) = bytes.split_at_checked(MAGIC.len()).ok_or("too short")?;
-        if magic != MAGIC {
-            return Err("unknown format".into());
-        }
-        let (crc, body) = rest.split_first_chunk::<4>().ok_or("too short")?;
-        if u32::from_le_bytes(*crc) != crc32c::crc32c(body) {
-            return Err("incorrect checksum".into());
-        }
-        let body: Body = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    fn decode(file: impl Read + Seek, flavor: Flavor) -> Result<Journal, String> {
+        let body = read_body(file)?;
         let changed = ChangedBlocks {
-            named: decode_map(&body.page_map)?,
-            rebuilt: decode_map(&body.rebuilt)?,
+            named: body.page_map,
+            rebuilt: body.rebuilt,
             since: Lsn(body.rebuilt_by.0),
             fork: Lsn(body.rebuilt_by.1),
         };
@@ -358,6 +370,12 @@ impl Journal {
             file_changes: body.file_changes.map(StoredChanges::restore),
             replay_start: body.replay_start.map(|(lsn, redo, timeline, checksum)| OwnCheckpoint {
                 at: checkpoint_at((lsn, redo, timeline)),
+                checksum,
+            }),
+            compared_until: body.compared_until.map(|(lsn, timeline, from, checksum)| OwnPosition {
+                lsn: Lsn(lsn),
+                timeline: TimelineId(timeline),
+                from: Lsn(from),
                 checksum,
             }),
             outside: body.outside,
@@ -388,15 +406,53 @@ fn store_map<S: Serializer>(map: &&PageMap, serializer: S) -> Result<S::Ok, S::E
     }))
 }
 
-fn decode_map(stored: &StoredMap) -> Result<PageMap, String> {
-    let mut map = PageMap::new();
-    for (tablespace, database, number, blocks) in stored {
-        let blocks = from_hex(blocks).ok_or("invalid page map")?;
-        let blocks = walparse::RelationBlocks::deserialize_from(&blocks[..]);
-        let relation = Relation { tablespace: *tablespace, database: *database, number: *number };
-        map.insert_all(relation, blocks.map_err(|error| error.to_string())?);
+/// Reads the file twice: to check its checksum, and to parse it.
+fn read_body(mut file: impl Read + Seek) -> Result<Body, String> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => "too short".to_owned(),
+        _ => error.to_string(),
+    };
+    let (mut magic, mut crc) = ([0; MAGIC.len()], [0; 4]);
+    file.read_exact(&mut magic).map_err(failed)?;
+    if &magic != MAGIC {
+        return Err("unknown format".into());
     }
-    Ok(map)
+    file.read_exact(&mut crc).map_err(failed)?;
+    let mut measured = Measured::default();
+    io::copy(&mut file, &mut measured).map_err(failed)?;
+    if measured.crc != u32::from_le_bytes(crc) {
+        return Err("incorrect checksum".into());
+    }
+    file.seek(SeekFrom::Start((magic.len() + crc.len()) as u64)).map_err(failed)?;
+    serde_json::from_reader(BufReader::new(file)).map_err(|error| error.to_string())
+}
+
+/// Reads what [`store_map`] has stored.
+fn read_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PageMap, D::Error> {
+    deserializer.deserialize_seq(StoredRelations)
+}
+
+/// A list of relations: tablespace, database, number, and the blocks as a roaring bitmap in hexadecimal.
+struct StoredRelations;
+
+impl<'de> Visitor<'de> for StoredRelations {
+    type Value = PageMap;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("relations and their blocks")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut relations: A) -> Result<PageMap, A::Error> {
+        let mut map = PageMap::new();
+        while let Some((tablespace, database, number, blocks)) =
+            relations.next_element::<(u32, u32, u32, String)>()?
+        {
+            let blocks = from_hex(&blocks).ok_or_else(|| A::Error::custom("invalid page map"))?;
+            let blocks = RelationBlocks::deserialize_from(&blocks[..]).map_err(A::Error::custom)?;
+            map.insert_all(Relation { tablespace, database, number }, blocks);
+        }
+        Ok(map)
+    }
 }
 
 fn to_hex(bytes: &[u8]) -> String {
@@ -459,6 +515,7 @@ mod tests {
             original: None,
             file_changes: &FileChanges::default(),
             replay_start: Some(replay_start()),
+            compared_until: Some(compared_until()),
             fetch_bytes: 1 << 20,
             keep: &["x".into()],
             keep_diverged: None,
@@ -470,6 +527,10 @@ mod tests {
         OwnCheckpoint { at, checksum: 0xDEAD_BEEF }
     }
 
+    fn compared_until() -> OwnPosition {
+        OwnPosition { lsn: Lsn(0x700_0000), timeline: TimelineId(2), from: Lsn(0x6FF_0000), checksum: 7 }
+    }
+
     fn control() -> ControlFile {
         ControlFile::parse(&ControlFields::clean(version()).build()).unwrap()
     }
@@ -477,7 +538,11 @@ mod tests {
     fn journal(files: &Inventory) -> Journal {
         let mut bytes = Vec::new();
         write(files, |journal| journal.encode(&mut bytes).unwrap());
-        Journal::decode(&bytes, flavor()).unwrap()
+        decode(&bytes).unwrap()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Journal, String> {
+        Journal::decode(io::Cursor::new(bytes), flavor())
     }
 
     #[test]
@@ -493,7 +558,7 @@ mod tests {
         assert_eq!(read.divergence, Some(Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) }));
         assert_eq!(read.checkpoint, Some(checkpoint_at((0x400_0060, 0x400_0028, 1))));
         assert_eq!((read.fetch_bytes, read.keep), (Some(1 << 20), vec!["x".to_owned()]));
-        assert_eq!(read.replay_start, Some(replay_start()));
+        assert_eq!((read.replay_start, read.compared_until), (Some(replay_start()), Some(compared_until())));
         assert_eq!(read.original.relations, BTreeMap::from([("base/5/16384".to_owned(), 8192)]));
         assert_eq!(read.original.wal, BTreeSet::from(["x".to_owned()]));
         let bytes = std::fs::read(directory.path().join(NAME)).unwrap();
@@ -501,11 +566,34 @@ mod tests {
         for at in [0, 8, 20, bytes.len() - 1] {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
-            assert!(Journal::decode(&damaged, flavor()).is_err(), "byte {at}");
+            assert!(decode(&damaged).is_err(), "byte {at}");
         }
-        assert!(Journal::decode(&bytes[..10], flavor()).is_err() && Journal::decode(&[], flavor()).is_err());
+        assert!(decode(&bytes[..10]).is_err() && decode(&[]).is_err());
         Journal::remove(&target).unwrap();
         Journal::remove(&target).unwrap();
+    }
+
+    /// The body as version 0.1.0 wrote it.
+    #[test]
+    fn a_journal_of_version_0_1_is_read() {
+        let mut blocks = Vec::new();
+        RelationBlocks::from([7, 8]).serialize_into(&mut blocks).unwrap();
+        let (blocks, control) = (to_hex(&blocks), to_hex(control().bytes()));
+        let wal_magic = version().wal_magic();
+        let body = format!(
+            r#"{{"begun":"2026-11-29 10:00:00 UTC","source":"somewhere","control":"{control}","wal_magic":{wal_magic},"#
+        ) + &format!(
+            r#""history":"","timeline":1,"divergence":[83886080,1],"checkpoint":[67108960,67108904,1],"#
+        ) + &format!(
+            r#""page_map":[[1663,5,16384,"{blocks}"]],"rebuilt":[],"rebuilt_by":[67108904,83886080],"#
+        ) + r#""outside":{"archive":null,"control_copies":[]},"keep":[],"keep_diverged":null,"fetch_bytes":8192,"#
+            + r#""relation_files":{"base/5/16384":8192},"wal_files":["000000010000000000000004"]}"#;
+        let crc = walparse::crc32c_append(0, body.as_bytes()).to_le_bytes();
+        let read = decode(&[&MAGIC[..], &crc, body.as_bytes()].concat()).unwrap();
+        assert_eq!((read.changed.named.len(), read.changed.fork), (2, Lsn(0x500_0000)));
+        assert_eq!(read.checkpoint, Some(checkpoint_at((0x400_0060, 0x400_0028, 1))));
+        assert!(read.needs_comparing() && read.replay_start.is_none() && read.compared_until.is_none());
+        assert!(!journal(&listing(&[])).needs_comparing());
     }
 
     #[test]

@@ -116,6 +116,7 @@ mod tests {
             original: None,
             file_changes: &walparse::FileChanges::default(),
             replay_start: None,
+            compared_until: None,
             fetch_bytes: 0,
             keep: &[],
             keep_diverged: None,

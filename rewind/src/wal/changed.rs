@@ -113,7 +113,7 @@ impl ChangedBlocks {
 }
 
 /// The relation files among `files`, with the numbers of their blocks. `control` is their cluster's control file.
-fn relation_files<'a>(
+pub(crate) fn relation_files<'a>(
     files: &'a Inventory,
     control: &'a ControlFile,
 ) -> impl Iterator<Item = (RelSegment, Range<u32>)> + 'a {

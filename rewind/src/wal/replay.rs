@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::error::Error;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use walparse::scan::{EndOfWal, ScanError, ScanRequest, Stretch, UnknownChanges, scan_stretch};
@@ -11,8 +12,8 @@ use walparse::{
 };
 
 use crate::outcome::CheckpointAt;
-use crate::source::{SourceError, read_part};
-use crate::stop::StopFlag;
+use crate::progress::{Progress, Stage};
+use crate::source::{Pace, SourceError, read_part, read_part_at};
 use crate::wal::error::WalError;
 use crate::wal::source::{OwnCheckpoint, SourceWal, record_checksum};
 use crate::wal::summaries::{self, Summarized, Wanted};
@@ -47,7 +48,9 @@ pub(crate) struct ReplayWal<'a> {
     own_files: Option<&'a BTreeSet<String>>,
     fork: Lsn,
     available: Lsn,
-    stop: &'a StopFlag,
+    /// At which the source is read. Whether to stop is checked before each segment is opened.
+    pace: &'a Pace,
+    progress: &'a dyn Progress,
     /// The segments that were read last. Most are needed twice: by what reads them, and for the end of the last record
     /// of the segment before.
     recent: Mutex<VecDeque<(SegmentNo, Arc<Vec<u8>>)>>,
@@ -55,16 +58,17 @@ pub(crate) struct ReplayWal<'a> {
 
 impl<'a> ReplayWal<'a> {
     /// The WAL of `source`, which is on its disk up to `available`. `target` has the segments before `fork`, up to which
-    /// both histories are the same. `stop` is checked before each segment is read.
+    /// both histories are the same.
     pub(crate) fn new(
         source: SourceWal<'a>,
         target: &'a TargetWal<'a>,
         own_files: Option<&'a BTreeSet<String>>,
         fork: Lsn,
         available: Lsn,
-        stop: &'a StopFlag,
+        pace: &'a Pace,
+        progress: &'a dyn Progress,
     ) -> ReplayWal<'a> {
-        ReplayWal { source, target, own_files, fork, available, stop, recent: Mutex::default() }
+        ReplayWal { source, target, own_files, fork, available, pace, progress, recent: Mutex::default() }
     }
 
     /// How far the source's WAL is on its disk.
@@ -133,12 +137,21 @@ impl ReplayWal<'_> {
         }
     }
 
+    /// Reports the progress of `read`, which reads the WAL from `from` to its end on the source's disk.
+    pub(crate) fn reporting<T>(&self, from: Lsn, read: impl FnOnce() -> T) -> T {
+        let bytes = self.available.0.saturating_sub(from.0);
+        self.progress.begin(Stage::SourceWal, Some(bytes));
+        let read = read();
+        self.progress.finish(Stage::SourceWal);
+        read
+    }
+
     /// Reads the WAL from `from` up to `to`, a position at which a record starts.
     ///
     /// # Errors
     /// WAL is missing or damaged.
     pub(crate) fn read(&self, from: Lsn, to: Lsn) -> Result<Stretch, WalError> {
-        self.read_as(from, to, EndOfWal::Known)
+        self.read_as((from, to), to, EndOfWal::Known)
     }
 
     /// Reads the WAL from `from` to its end on the source's disk.
@@ -148,7 +161,7 @@ impl ReplayWal<'_> {
     pub(crate) fn read_to_end(&self, from: Lsn) -> Result<Stretch, WalError> {
         let geometry = self.source.geometry;
         let end = before_page_header(self.available, &geometry);
-        let found = self.read_as(from, from.min(end), EndOfWal::Open)?;
+        let found = self.read_as((from, self.available), from.min(end), EndOfWal::Open)?;
         // Only the record that the source was writing when it was asked may be incomplete.
         let last_byte = self.available.0.saturating_sub(1);
         let last_page = Lsn(last_byte - last_byte % u64::from(geometry.wal_block_size));
@@ -163,12 +176,20 @@ impl ReplayWal<'_> {
         Err(WalError::ScanSource(ScanError::BreaksOff { position, needed: self.available, fault }))
     }
 
-    fn read_as(&self, from: Lsn, required_end: Lsn, end: EndOfWal) -> Result<Stretch, WalError> {
+    /// Reads the WAL from `from` to about `to`.
+    fn read_as(&self, (from, to): (Lsn, Lsn), required_end: Lsn, end: EndOfWal) -> Result<Stretch, WalError> {
         let geometry = self.source.geometry;
         let request = ScanRequest::new(geometry, Lsn(u64::MAX), from, required_end)
             .with_end(end)
             .with_unknown_changes(UnknownChanges::Ignore);
-        let read = || scan_stretch(self, &request, from, &|_| {});
+        // Whole segments are counted, also the first and the last one, of which only a part is read.
+        let left = AtomicU64::new(to.0.saturating_sub(from.0));
+        let progress = |bytes: u64| {
+            let subtract = |left: u64| Some(left.saturating_sub(bytes));
+            let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, subtract);
+            self.progress.advance(Stage::SourceWal, bytes.min(before.unwrap_or_default()));
+        };
+        let read = || scan_stretch(self, &request, from, &progress);
         let found = match rayon::ThreadPoolBuilder::new().num_threads(self.segments_at_a_time()).build() {
             Ok(pool) => pool.install(read),
             Err(_) => read(),
@@ -206,7 +227,7 @@ impl ReplayWal<'_> {
         }
         let path = self.source.path(segment)?;
         let length = size.bytes().min(self.available.0 - size.start_of(segment).0);
-        let read = || read_part(self.source.source, &path, 0, length);
+        let read = || read_part_at(self.source.source, &path, (0, length), self.pace);
         let read = std::thread::scope(|scope| scope.spawn(read).join());
         let Some(mut bytes) = read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))? else {
             return Ok(None);
@@ -239,7 +260,7 @@ impl SegmentStore for ReplayWal<'_> {
             segment: name.clone(),
             source: error,
         };
-        self.stop.check().map_err(|stopped| failed(stopped.into()))?;
+        self.pace.check().map_err(|stopped| failed(stopped.into()))?;
         let is_own = self.own_files.is_none_or(|own| own.contains(&name));
         if is_own
             && size.end_of(segment) <= self.fork

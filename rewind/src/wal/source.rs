@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use walparse::{
-    ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, WalGeometry, WalReadError,
-    WalReader, before_page_header,
+    ControlFile, FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, TimelineId, WalGeometry,
+    WalReadError, WalReader, before_page_header, crc32c_append,
 };
 
 use crate::datadir::data_path::DataPath;
@@ -14,6 +14,13 @@ use crate::wal::error::WalError;
 
 /// How long to wait for a source that is a standby to receive WAL up to the target's end.
 const STANDBY_CATCH_UP: Duration = Duration::from_secs(2);
+
+/// Bytes of WAL of which the checksum is taken to tell one history from another. A few pages contain many records, and the
+/// checksum of each record covers its link to the one before.
+const PROVEN_BYTES: u64 = 64 * 1024;
+
+/// `XLP_BKP_REMOVABLE` in `xlp_info`, the third byte of a page (xlog_internal.h). It does not concern the contents.
+pub(crate) const REMOVABLE: u8 = 0x04;
 
 /// The source's segments in its own timeline history.
 pub(crate) struct SourceWal<'a> {
@@ -42,6 +49,74 @@ pub(crate) struct OwnCheckpoint {
     pub(crate) at: CheckpointAt,
     /// The checksum of its record. Another server may have a timeline of the same number with other records.
     pub(crate) checksum: u32,
+}
+
+impl OwnCheckpoint {
+    /// Whether this source's history has the same checkpoint.
+    ///
+    /// # Errors
+    /// The source could not be read.
+    pub(crate) fn is_in(&self, wal: &SourceWal<'_>) -> Result<bool, WalError> {
+        let CheckpointAt { lsn, redo, timeline } = self.at;
+        let is_on_timeline = wal.history.timeline_at(redo) == timeline;
+        Ok(is_on_timeline && record_checksum(wal, lsn)? == Some(self.checksum))
+    }
+}
+
+/// A position in the source's own history.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct OwnPosition {
+    pub(crate) lsn: Lsn,
+    /// The timeline of the last byte before.
+    pub(crate) timeline: TimelineId,
+    /// From here on the WAL before it counts for the checksum.
+    pub(crate) from: Lsn,
+    /// The checksum of that WAL. Another server may have a timeline of the same number with other WAL.
+    pub(crate) checksum: u32,
+}
+
+impl OwnPosition {
+    /// A position of the source's history, with what tells it from those of others by the WAL between `start` and there; `None`
+    /// if the source does not have that WAL.
+    ///
+    /// # Errors
+    /// The source could not be read.
+    pub(crate) fn new(wal: &SourceWal<'_>, start: Lsn, lsn: Lsn) -> Result<Option<OwnPosition>, WalError> {
+        let from = start.max(Lsn(lsn.0.saturating_sub(PROVEN_BYTES)));
+        let timeline = wal.history.timeline_at(Lsn(lsn.0.saturating_sub(1)));
+        let checksum = wal_checksum(wal, from, lsn)?;
+        Ok(checksum.map(|checksum| OwnPosition { lsn, timeline, from, checksum }))
+    }
+
+    /// Whether this source's history has the same position, and the source has its WAL up to there. A standby is given a
+    /// moment to receive it.
+    ///
+    /// # Errors
+    /// The source could not be read.
+    pub(crate) fn is_in(&self, wal: &SourceWal<'_>, control: &ControlFile) -> Result<bool, WalError> {
+        let (_, on_disk) = source_end(wal.source, control, wal.history, self.lsn)?;
+        Ok(on_disk >= self.lsn && OwnPosition::new(wal, self.from, self.lsn)? == Some(*self))
+    }
+}
+
+/// The checksum of the source's WAL from `from` to `end`; `None` if a part of it does not exist.
+fn wal_checksum(wal: &SourceWal<'_>, from: Lsn, end: Lsn) -> Result<Option<u32>, WalError> {
+    let (size, page) = (wal.geometry.segment_size, u64::from(wal.geometry.wal_block_size));
+    let (mut at, mut checksum) = (from, 0);
+    while at < end {
+        let segment = size.segment_of(at);
+        let length = end.min(size.end_of(segment)).0 - at.0;
+        let part = read_part(wal.source, &wal.path(segment)?, size.offset_of(at) as u64, length)?;
+        let Some(mut bytes) = part.filter(|part| part.len() as u64 == length) else { return Ok(None) };
+        for (lsn, byte) in (at.0..).zip(&mut bytes) {
+            if lsn % page == 2 {
+                *byte &= !REMOVABLE;
+            }
+        }
+        checksum = crc32c_append(checksum, &bytes);
+        at = at.advance(length);
+    }
+    Ok(Some(checksum))
 }
 
 /// The checksum of the source's record at `lsn`, which tells it from a record of another history; `None` if there is no

@@ -19,8 +19,7 @@ use tempfile::NamedTempFile;
 use walparse::{FileBytes, Lsn, SegmentNo, SegmentStore, TimelineHistory, WalDir, WalGeometry, WalReadError};
 
 use crate::datadir::data_path::DataPath;
-use crate::source::{FetchError, Source, SourceError, store_part};
-use crate::stop::StopFlag;
+use crate::source::{FetchError, Pace, Source, SourceError, store_part};
 use crate::wal::archive::{Archive, ArchiveError};
 use crate::wal::temporary::Temporary;
 
@@ -30,8 +29,8 @@ pub(crate) struct TargetWal<'a> {
     directories: &'a [PathBuf],
     archive: Option<Archive>,
     source: &'a dyn Source,
-    /// Checked before each segment is opened.
-    stop: StopFlag,
+    /// At which the source is read. Whether to stop is checked before each segment is opened.
+    pace: &'a Pace,
     geometry: WalGeometry,
     /// Up to this position the source's WAL is identical to the target's.
     shared_end: Lsn,
@@ -77,7 +76,7 @@ impl<'a> TargetWal<'a> {
         directories: &'a [PathBuf],
         archive: Option<Archive>,
         source: &'a dyn Source,
-        stop: StopFlag,
+        pace: &'a Pace,
     ) -> TargetWal<'a> {
         let wal_dir = target.join(geometry.version.wal_dir());
         let mut temporary = Temporary::new(None);
@@ -87,7 +86,7 @@ impl<'a> TargetWal<'a> {
             directories,
             archive,
             source,
-            stop,
+            pace,
             geometry,
             shared_end: Lsn::INVALID,
             needed_end: Lsn::INVALID,
@@ -210,7 +209,7 @@ impl<'a> TargetWal<'a> {
         let directory = self.fetched().temporary.with_room(size);
         let directory = directory.map_err(|(_, source)| FetchWalError::Store(source))?;
         let file = NamedTempFile::new_in(&directory).map_err(FetchWalError::Store)?;
-        if !store_part(self.source, &path, size, file.as_file())? {
+        if !store_part(self.source, &path, size, file.as_file(), self.pace)? {
             return Ok(None);
         }
         let mut fetched = self.fetched();
@@ -232,7 +231,7 @@ impl<'a> TargetWal<'a> {
 
 impl SegmentStore for TargetWal<'_> {
     fn open(&self, segment: SegmentNo) -> Result<Option<FileBytes>, WalReadError> {
-        self.stop.check().map_err(|stopped| WalReadError::Fetch {
+        self.pace.check().map_err(|stopped| WalReadError::Fetch {
             segment: self.local.file_name(segment),
             source: Box::new(stopped),
         })?;

@@ -186,7 +186,7 @@ pub(crate) struct RewindArgs {
     #[arg(help_heading = "Behavior")]
     pub(crate) delta: DeltaChoice,
 
-    /// Maximum transfer rate per second, in kB or with suffix k, M or G
+    /// Maximum rate per second at which the source is read, in kB or with suffix k, M or G
     #[arg(long, value_name = "RATE", overrides_with = "max_rate", help_heading = "Behavior")]
     #[arg(value_parser = rate)]
     pub(crate) max_rate: Option<NonZeroU64>,
