@@ -133,6 +133,9 @@ impl SurveyError {
             SurveyError::Keep(error) => return Some(error.hint()),
             SurveyError::Target(error) => return Some(error.hint()),
             SurveyError::CrashRecovery(error) => return error.hint.clone(),
+            SurveyError::Compare(FetchError::Source(error @ SourceError::Unreadable { .. })) => {
+                return error.hint();
+            }
             SurveyError::Compare(_) | SurveyError::Stopped => return None,
             SurveyError::Walk(_) => {
                 "Run kbrecover as the user who owns the data directory, and make sure that the file is accessible."

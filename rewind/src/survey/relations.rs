@@ -58,8 +58,7 @@ pub(super) fn compare_relations(
         let (found, _) = narrowed(sides, &files, &share.ranges, (block_size, block_size))?;
         for range in found {
             let file = share.files[range.file as usize];
-            let first = file.file.segment.saturating_mul(control.relation_segment_blocks());
-            let block = |offset: u64| first.saturating_add((offset / u64::from(block_size)) as u32);
+            let block = |offset: u64| file.file.block_at(offset, control).0;
             let mut blocks = RelationBlocks::new();
             blocks.insert_range(block(range.offset)..block(range.offset + u64::from(range.length)));
             map.insert_all(file.file.relation, blocks);
