@@ -21,11 +21,12 @@ use crate::survey::preflight::{HintBits, PreflightError};
 use crate::survey::relations::compare_relations;
 use crate::survey::replay::{self, Histories, last_checkpoint};
 use crate::survey::sides::sides;
-use crate::survey::{divergence, preflight, target_side};
+use crate::survey::{divergence, fork_wal, preflight, target_side};
 use crate::target::external_files::ExternalFiles;
 use crate::target::journal::Journal;
 use crate::wal::changed::ChangedBlocks;
 use crate::wal::history::{source_history, target_history};
+use crate::wal::source::SourceWal;
 use crate::wal::target::TargetWal;
 
 /// Both sides, checked to be copies of one cluster.
@@ -129,6 +130,8 @@ fn check<'a>(input: Input<'a>, journal: Option<&Journal>) -> Result<Checked<'a>,
         return Err(PreflightError::TargetNotClean { state }.into());
     }
     let source_history = source_history(source, &clusters.source)?;
+    let geometry = clusters.source.geometry();
+    fork_wal::check_source(&clusters.source, &SourceWal { source, history: &source_history, geometry })?;
     let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
     let divergence = find_history(&mut wal, &clusters, journal, &source_history);
     let history = divergence.is_some().then(|| wal.history());
