@@ -198,6 +198,13 @@ impl ControlFile {
         self.version
     }
 
+    /// The same control file, of a server whose WAL pages have this magic number.
+    pub fn with_wal_magic(mut self, wal_magic: u16) -> ControlFile {
+        self.version = self.version.with_wal_magic(wal_magic);
+        self.geometry.version = self.version;
+        self
+    }
+
     /// The sizes and the system identifier needed to read the cluster's WAL.
     pub fn geometry(&self) -> WalGeometry {
         self.geometry
@@ -263,6 +270,12 @@ impl ControlFile {
     /// Whether data pages have checksums, of any version.
     pub fn has_data_checksums(&self) -> bool {
         self.u32_at(self.layout().data_checksum_version) != 0
+    }
+
+    /// Whether every data page has a checksum of the one algorithm that PostgreSQL has. While a server of 19 enables or
+    /// disables them, some have none. Nothing is known of a fork's.
+    pub fn every_page_has_checksum(&self) -> bool {
+        self.u32_at(self.layout().data_checksum_version) == 1 && !self.version.flavor().is_fork()
     }
 
     /// `blcksz`: the size of a data page in bytes.
@@ -504,6 +517,7 @@ mod tests {
             prop_assert_eq!(control.geometry().segment_size.bytes(), 1 << shift);
             prop_assert_eq!(control.wal_log_hints(), wal_log_hints);
             prop_assert_eq!(control.has_data_checksums(), ids.3 != 0);
+            prop_assert_eq!(control.every_page_has_checksum(), ids.3 == 1 && !version.flavor().is_fork());
             prop_assert_eq!(Some(control.state()), ClusterState::from_raw(raw_state));
 
             let patched = control.recovering_to(Lsn(positions.0), TimelineId(ids.3), now);

@@ -288,6 +288,11 @@ impl Flavor {
         Flavor { wal_magic: Some(wal_magic), ..self }
     }
 
+    /// Whether its WAL magic number was found in WAL. Otherwise it is taken to be that of the PostgreSQL version.
+    pub fn has_found_wal_magic(self) -> bool {
+        self.wal_magic.is_some()
+    }
+
     /// The major versions of PostgreSQL that have this flavor, or on which the fork is based.
     pub(crate) fn majors(self) -> &'static [&'static str] {
         self.row.majors

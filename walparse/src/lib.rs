@@ -80,6 +80,7 @@ mod control_fields;
 mod checkpoint;
 mod relation;
 mod block;
+mod data_page;
 
 mod page;
 mod record;
@@ -106,6 +107,7 @@ pub use checkpoint::{Checkpoint, next_xid};
 pub use control::{ClusterState, ControlFile, WalLevel};
 pub use control_fields::{ControlField, ControlFields, FieldValue};
 pub use crc::crc32c_append;
+pub use data_page::{WrongChecksum, check_page};
 pub use effect::{DatabaseDir, Effect, Finish, Microseconds, RunningTransactions};
 pub use error::{ControlError, HistoryError, WalFault, WalReadError};
 pub use file_changes::{FileChanges, FileEvent, FileEventKind, Truncation};

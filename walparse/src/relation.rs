@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::control::ControlFile;
+use crate::lsn::BlockNumber;
 use crate::version::Version;
 
 const DEFAULT_TABLESPACE: u32 = 1663;
@@ -96,6 +98,13 @@ impl RelSegment {
             path.push_str(&format!(".{}", self.segment));
         }
         path
+    }
+
+    /// The number in the relation of the block at `offset` of the file. `control` is the cluster's control file.
+    pub fn block_at(&self, offset: u64, control: &ControlFile) -> BlockNumber {
+        let first = self.segment.saturating_mul(control.relation_segment_blocks());
+        let in_file = u32::try_from(offset / u64::from(control.block_size())).unwrap_or(u32::MAX);
+        BlockNumber(first.saturating_add(in_file))
     }
 
     /// Parses a path relative to the data directory; `None` if it is not a segment file of a main fork.

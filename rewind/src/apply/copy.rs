@@ -6,20 +6,28 @@ use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use walparse::ControlFile;
+use walparse::{BlockNumber, ControlFile, Lsn, WrongChecksum};
 
+use crate::apply::page_check::{DamagedPage, PageCheck};
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::EntryKind;
 use crate::options::{SourceLife, SyncChoice};
 use crate::plan::files::growth;
 use crate::plan::files::{Patch, RewindPlan};
 use crate::progress::{Progress, Stage};
-use crate::source::{ChunkSink, FetchError, FetchRange, MAX_RANGE, RateLimit, Source};
+use crate::source::{
+    ChunkSink, FetchError, FetchRange, MAX_RANGE, RateLimit, Source, SourceError, read_up_to,
+};
 use crate::target::{Target, TargetError, TargetFile, for_files};
 
 /// Limit on the number of files kept open at once.
 const OPEN_FILES: usize = 256;
+
+/// How often ranges with a wrong checksum are fetched again, and the pause before. A server writes a page in microseconds.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the copy stopped.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +51,44 @@ pub enum CopyError {
         /// Bytes copied.
         copied: u64,
     },
+    /// Blocks of the source are damaged. They were not written to the target.
+    #[error(
+        "checksum of block {block} of source file \"{path}\" is wrong: calculated {calculated}, but the page has {stored}{}",
+        and_others(*others)
+    )]
+    Damaged {
+        /// The file.
+        path: DataPath,
+        /// The number of the first damaged block in the relation.
+        block: BlockNumber,
+        /// The checksum of its contents.
+        calculated: u16,
+        /// The checksum in its header.
+        stored: u16,
+        /// How many other ranges of blocks contain a damaged one.
+        others: usize,
+    },
+}
+
+fn and_others(others: usize) -> String {
+    match others {
+        0 => String::new(),
+        _ => format!("; so it is in {others} other range(s) of blocks"),
+    }
+}
+
+impl CopyError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            CopyError::Damaged { .. } => Some(
+                "The block is damaged on the source, and nothing of it was copied. Repair it there, or use another source, for example a standby on which pg_checksums finds no fault; then run the same command again to finish."
+                    .to_owned(),
+            ),
+            CopyError::Fetch(FetchError::Source(error @ SourceError::Unreadable { .. })) => error.hint(),
+            _ => None,
+        }
+    }
 }
 
 /// Creates the directories and tablespace links that only the source has.
@@ -68,6 +114,8 @@ pub(crate) struct Transfer<'a> {
     pub(crate) target: &'a Target,
     pub(crate) progress: &'a dyn Progress,
     pub(crate) rate_limit: RateLimit,
+    /// How pages of the source are checked, if they have checksums.
+    pub(crate) pages: Option<PageCheck<'a>>,
     /// How it will be made durable. With fsync, writeback of each file is started as soon as the file is complete.
     pub(crate) sync: SyncChoice,
 }
@@ -242,15 +290,18 @@ fn fetch(requests: &Requests, transfer: &Transfer<'_>) -> Result<Fetched, CopyEr
     for range in &requests.ranges {
         pending[range.file as usize] += 1;
     }
-    let writer = Writer {
+    let mut writer = Writer {
         requests,
         transfer,
         open: Mutex::default(),
         pending: pending.into_iter().map(AtomicU32::new).collect(),
         per_file: requests.files.iter().map(|_| AtomicU64::new(0)).collect(),
         missing: Mutex::default(),
+        damaged: Mutex::default(),
+        replayed_until: None,
     };
     transfer.source.fetch(&requests.files, &requests.ranges, &writer)?;
+    fetch_damaged_again(&mut writer)?;
     let Writer { per_file, missing, .. } = writer;
     let missing = missing.into_inner().unwrap_or_else(PoisonError::into_inner);
     for &file in &missing {
@@ -259,6 +310,32 @@ fn fetch(requests: &Requests, transfer: &Transfer<'_>) -> Result<Fetched, CopyEr
     }
     let bytes = per_file.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum();
     Ok(Fetched { bytes, per_file, missing })
+}
+
+/// Fetches ranges again in which the checksum of a page was wrong. In the end, pages that replay restores are accepted.
+///
+/// # Errors
+/// A page is damaged, or as for [`fetch`].
+fn fetch_damaged_again(writer: &mut Writer<'_>) -> Result<(), CopyError> {
+    let Transfer { source, pages, .. } = *writer.transfer;
+    let mut tries = 0;
+    loop {
+        let damaged = writer.take_damaged();
+        let (Some((range, page)), Some(check)) = (damaged.first(), pages) else { return Ok(()) };
+        if writer.replayed_until.is_some() {
+            let WrongChecksum { calculated, stored, .. } = page.wrong;
+            let path = writer.requests.files[range.file as usize].clone();
+            let others = damaged.len() - 1;
+            return Err(CopyError::Damaged { path, block: page.block, calculated, stored, others });
+        }
+        std::thread::sleep(PAUSE);
+        tries += 1;
+        if tries == TRIES {
+            writer.replayed_until = Some(check.wal_end(source).map_err(FetchError::from)?);
+        }
+        let ranges: Vec<FetchRange> = damaged.iter().map(|(range, _)| *range).collect();
+        source.fetch(&writer.requests.files, &ranges, &*writer)?;
+    }
 }
 
 /// Writes fetched ranges to the target, from many threads at once.
@@ -270,9 +347,37 @@ struct Writer<'a> {
     pending: Vec<AtomicU32>,
     per_file: Vec<AtomicU64>,
     missing: Mutex<BTreeSet<u32>>,
+    /// Ranges that were not written, with the first damaged page of each.
+    damaged: Mutex<Vec<(FetchRange, DamagedPage)>>,
+    /// The end of the WAL whose replay restores a page; `None` as long as every wrong checksum counts.
+    replayed_until: Option<Lsn>,
 }
 
 impl Writer<'_> {
+    /// The first damaged page in this range, if pages are checked.
+    fn damaged_page(&self, range: FetchRange, bytes: &[u8]) -> Option<DamagedPage> {
+        let path = &self.requests.files[range.file as usize];
+        self.transfer.pages?.first_damaged(path, range.offset, bytes, self.replayed_until)
+    }
+
+    /// The ranges in which a page was damaged since the last call, in the order of the requests.
+    fn take_damaged(&mut self) -> Vec<(FetchRange, DamagedPage)> {
+        let mut damaged = std::mem::take(self.damaged.get_mut().unwrap_or_else(PoisonError::into_inner));
+        damaged.sort_unstable_by_key(|(range, _)| (range.file, range.offset));
+        damaged
+    }
+
+    /// Whether pages of this file are checked, and the range has a damaged one or cannot be read.
+    fn is_doubtful(&self, range: FetchRange, from: &File) -> bool {
+        let path = &self.requests.files[range.file as usize];
+        if !self.transfer.pages.is_some_and(|pages| pages.applies_to(path)) {
+            return false;
+        }
+        let mut buffer = vec![0; range.length as usize];
+        let read = read_up_to(from, range.offset, &mut buffer);
+        read.map_or(true, |bytes| self.damaged_page(range, bytes).is_some())
+    }
+
     /// The open file of this number.
     fn file(&self, number: u32) -> Result<Arc<TargetFile>, TargetError> {
         let open = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -319,6 +424,10 @@ impl ChunkSink for Writer<'_> {
             return Ok(());
         };
         self.transfer.target.check_no_server().map_err(io::Error::other)?;
+        if let Some(page) = self.damaged_page(range, bytes) {
+            self.damaged.lock().unwrap_or_else(PoisonError::into_inner).push((range, page));
+            return Ok(());
+        }
         let file = self.file(range.file).map_err(io::Error::other)?;
         if !bytes.is_empty() {
             file.write_at(bytes, range.offset).map_err(io::Error::other)?;
@@ -332,6 +441,10 @@ impl ChunkSink for Writer<'_> {
 
     fn copy_from(&self, range: FetchRange, from: &File) -> io::Result<bool> {
         self.transfer.target.check_no_server().map_err(io::Error::other)?;
+        // Then it is read for `write`, which says what is wrong.
+        if self.is_doubtful(range, from) {
+            return Ok(false);
+        }
         let file = self.file(range.file).map_err(io::Error::other)?;
         let copied = file.copy_from(from, range.offset, u64::from(range.length));
         match copied.map_err(io::Error::other)? {
@@ -347,6 +460,7 @@ mod tests {
     use crate::progress::Silent;
     use crate::source::DirectorySource;
     use walparse::RelationBlocks;
+    use walparse::control::testing::ControlFields;
 
     #[test]
     fn adjacent_blocks_are_fetched_together_up_to_the_limit() {
@@ -386,6 +500,7 @@ mod tests {
             target: &target,
             progress: &Silent,
             rate_limit: RateLimit::new(None),
+            pages: None,
             sync: SyncChoice::Fsync,
         };
         let patch = Patch { path: DataPath::parse("a").unwrap(), size, ranges: ranges.to_vec() };
@@ -404,5 +519,73 @@ mod tests {
         // The source's file has grown since it was listed, or become shorter.
         assert_eq!(patched(b"0123", b"0123456", 4, &[(0, 100)]).unwrap(), b"0123456");
         assert_eq!(patched(b"0123456789", b"012", 10, &[(2, 3), (5, 100)]).unwrap(), b"012");
+    }
+
+    /// A page with this `pd_lsn` and the checksum of that block.
+    fn page(block: u32, lsn: u32) -> Vec<u8> {
+        let mut page = vec![b'S'; 8192];
+        page[..8].copy_from_slice(&[[0; 4], lsn.to_le_bytes()].concat());
+        let wrong = walparse::check_page(&page, BlockNumber(block)).unwrap_err();
+        page[8..10].copy_from_slice(&wrong.calculated.to_le_bytes());
+        page
+    }
+
+    /// Copies the blocks of a source file whose cluster has checksums, replays from 0/1000, and ends at 0/2000. Returns what
+    /// the target, which had other bytes, has then.
+    fn copied(name: &str, blocks: &[Vec<u8>]) -> (Result<Fetched, CopyError>, Vec<u8>) {
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for root in [&ours, &theirs] {
+            std::fs::create_dir_all(root.path().join("base/5")).unwrap();
+        }
+        std::fs::write(ours.path().join(name), vec![b'T'; 8192 * blocks.len()]).unwrap();
+        std::fs::write(theirs.path().join(name), blocks.concat()).unwrap();
+        let fields = ControlFields { checkpoint_lsn: Lsn(0x2000), ..ControlFields::clean(version()) };
+        let control = ControlFile::parse(&fields.build()).unwrap();
+        let target = Target::lock(ours.path()).unwrap();
+        let transfer = Transfer {
+            source: &DirectorySource::for_test(theirs.path()),
+            target: &target,
+            progress: &Silent,
+            rate_limit: RateLimit::new(None),
+            pages: PageCheck::of(&control, Lsn(0x1000)),
+            sync: SyncChoice::Fsync,
+        };
+        let mut requests = Requests::default();
+        let numbers = (0..blocks.len() as u32).collect();
+        requests.add_blocks(&DataPath::parse(name).unwrap(), &numbers, 8192);
+        let fetched = fetch(&requests, &transfer);
+        (fetched, std::fs::read(ours.path().join(name)).unwrap())
+    }
+
+    fn version() -> walparse::Version {
+        walparse::Version::find(1300, 202_209_061).unwrap()
+    }
+
+    #[test]
+    fn a_damaged_block_is_not_copied_unless_replay_restores_it() {
+        let damaged = |block: u32, lsn: u32| {
+            let mut page = page(block, lsn);
+            page[5000] ^= 1;
+            page
+        };
+        let first = 2 * 131_072;
+        let good = vec![page(first, 0x800), vec![0; 8192], page(first + 2, 0x3000)];
+        assert_eq!(copied("base/5/16384.2", &good).1, good.concat());
+        // Changed before replay starts, or after the end of WAL.
+        for lsn in [0xFF8, 0x2008] {
+            let blocks = [good[0].clone(), damaged(first + 1, lsn), good[2].clone()];
+            let (fetched, found) = copied("base/5/16384.2", &blocks);
+            let error = fetched.err().unwrap();
+            let said = format!("checksum of block {} of source file \"base/5/16384.2\" is wrong", first + 1);
+            assert!(error.to_string().starts_with(&said), "{error}");
+            assert!(error.hint().unwrap().contains("another source"));
+            assert!(found == vec![b'T'; 3 * 8192], "a range with a damaged block was written");
+            // The server does not trust these.
+            assert_eq!(copied("base/5/16384_fsm", &blocks).1, blocks.concat());
+        }
+        for lsn in [0x1000, 0x2000] {
+            let blocks = [good[0].clone(), damaged(first + 1, lsn), good[2].clone()];
+            assert_eq!(copied("base/5/16384.2", &blocks).1, blocks.concat());
+        }
     }
 }

@@ -101,9 +101,9 @@ impl ApplyError {
             ApplyError::Verify(error) => error.hint(),
             ApplyError::Source(error) => error.hint(),
             ApplyError::Target(error) => Some(error.hint()),
+            ApplyError::Copy(error) => error.hint(),
             ApplyError::Stopped
             | ApplyError::TargetChanged { .. }
-            | ApplyError::Copy(_)
             | ApplyError::SourceModified
             | ApplyError::SourceForked { .. }
             | ApplyError::ArchiveRewind(_)

@@ -4,6 +4,7 @@
 pub(crate) mod archive_ready;
 pub(crate) mod save_diverged;
 pub(crate) mod mark;
+pub(crate) mod page_check;
 pub(crate) mod copy;
 pub(crate) mod wal;
 pub(crate) mod seal;
@@ -19,6 +20,7 @@ pub(crate) mod error;
 
 use crate::apply::copy::{Transfer, copy_data, create_entries};
 use crate::apply::error::ApplyError;
+use crate::apply::page_check::PageCheck;
 use crate::apply::verify_data::verify_data;
 use crate::apply::wal::{Copying, copy_during};
 use crate::clock::Clock;
@@ -46,7 +48,8 @@ pub(crate) fn apply(
     let facts = &planned.facts;
     source.replayed_from(facts.fork.replay_start.checkpoint.redo);
     let rate_limit = RateLimit::new(options.max_rate);
-    let transfer = Transfer { source, target, progress, rate_limit, sync: options.sync };
+    let pages = PageCheck::of(&facts.clusters.source, facts.fork.replay_start.checkpoint.redo);
+    let transfer = Transfer { source, target, progress, rate_limit, pages, sync: options.sync };
     let fetch_bytes = planned.fetch_bytes();
     progress.event(&Event::Copying { fetch_bytes });
     progress.begin(Stage::Copy, Some(fetch_bytes));

@@ -6,11 +6,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use rustix::io::Errno;
 use walparse::{ControlFile, Flavor};
 
 use super::error::SourceError;
 use super::seam::{
-    ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Source, WalPosition, assert_valid,
+    ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Source, WalPosition, assert_valid, block_at,
 };
 use crate::datadir::config::Configuration;
 use crate::datadir::data_path::DataPath;
@@ -88,6 +89,21 @@ impl DirectorySource {
         read_below(&self.root, path, limit)
     }
 
+    /// Why a file that could be opened could not be read.
+    fn unreadable(&self, path: &DataPath, ReadError { offset, source }: ReadError) -> SourceError {
+        let place = path.below(&self.root);
+        if source.kind() == ErrorKind::IsADirectory {
+            return SourceError::BecameDirectory { path: path.clone() };
+        }
+        match self.control_file() {
+            Ok(control) if Errno::from_io_error(&source) == Some(Errno::IO) => {
+                let block = block_at(path, offset, &control);
+                SourceError::Unreadable { path: place, block, source: source.into() }
+            }
+            _ => SourceError::Read { path: place, source },
+        }
+    }
+
     /// Reads ranges of one file and passes them to the sink.
     fn fetch_share(
         &self,
@@ -97,10 +113,7 @@ impl DirectorySource {
     ) -> Result<(), FetchError> {
         let place = path.below(&self.root);
         let not_stored = |source: io::Error| FetchError::Sink { path: path.clone(), source };
-        let failed = |source: io::Error| match source.kind() {
-            ErrorKind::IsADirectory => SourceError::BecameDirectory { path: path.clone() },
-            _ => SourceError::Read { path: place.clone(), source },
-        };
+        let failed = |source: io::Error| SourceError::Read { path: place.clone(), source };
         // pread, not mmap: the file may be truncated under us, and a mapping would then raise SIGBUS.
         let file = match File::open(&place) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -115,8 +128,8 @@ impl DirectorySource {
             if sink.copy_from(*range, &file).map_err(not_stored)? {
                 continue;
             }
-            let bytes =
-                read_up_to(&file, range.offset, &mut buffer[..range.length as usize]).map_err(failed)?;
+            let read = read_up_to(&file, range.offset, &mut buffer[..range.length as usize]);
+            let bytes = read.map_err(|error| self.unreadable(path, error))?;
             sink.write(*range, Some(bytes)).map_err(not_stored)?;
         }
         Ok(())
@@ -222,15 +235,23 @@ fn read_below(root: &Path, path: &DataPath, limit: u64) -> Result<Option<Vec<u8>
     }
 }
 
+/// Why a file could not be read, and from where on.
+#[derive(Debug)]
+pub(crate) struct ReadError {
+    offset: u64,
+    source: io::Error,
+}
+
 /// Fills `buffer` from `offset`; returns a shorter slice only at the end of the file.
-fn read_up_to<'a>(file: &File, offset: u64, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+pub(crate) fn read_up_to<'a>(file: &File, offset: u64, buffer: &'a mut [u8]) -> Result<&'a [u8], ReadError> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], offset.saturating_add(filled as u64)) {
+        let offset = offset.saturating_add(filled as u64);
+        match file.read_at(&mut buffer[filled..], offset) {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(source) => return Err(ReadError { offset, source }),
         }
     }
     Ok(&buffer[..filled])
@@ -240,6 +261,9 @@ fn read_up_to<'a>(file: &File, offset: u64, buffer: &'a mut [u8]) -> io::Result<
 mod tests {
     use std::collections::BTreeMap;
     use std::sync::Mutex;
+
+    use walparse::Version;
+    use walparse::control::testing::ControlFields;
 
     use super::*;
 
@@ -281,6 +305,29 @@ mod tests {
         assert_eq!(error.to_string(), "file \"dir\" has become a directory in the source");
         let error = source.fetch(&files, &[range(0, 0, 13)], &Collected::default()).unwrap_err();
         assert!(matches!(error, FetchError::Sink { .. }), "{error}");
+    }
+
+    /// What is not mapped cannot be read from the memory of a process: the kernel says EIO, as of a bad sector.
+    #[test]
+    fn a_block_that_cannot_be_read_is_named() {
+        let temp = tempfile::tempdir().unwrap();
+        let version = Version::find(1300, 202_209_061).unwrap();
+        fs::create_dir_all(temp.path().join("global")).unwrap();
+        fs::create_dir_all(temp.path().join("base/5")).unwrap();
+        fs::write(temp.path().join("global/pg_control"), ControlFields::clean(version).build()).unwrap();
+        for name in ["base/5/16384.1", "base/5/16384_vm"] {
+            std::os::unix::fs::symlink("/proc/self/mem", temp.path().join(name)).unwrap();
+        }
+        let source = DirectorySource::for_test(temp.path());
+        for (name, block) in [("base/5/16384.1", 131_072 + 3), ("base/5/16384_vm", 3)] {
+            let files = [DataPath::parse(name).unwrap()];
+            let error = source.fetch(&files, &[range(0, 3 * 8192, 8192)], &Collected::default()).unwrap_err();
+            let place = temp.path().join(name);
+            let expected = format!("could not read block {block} of source file \"{}\"", place.display());
+            assert_eq!(error.to_string(), expected);
+            let FetchError::Source(error) = error else { panic!("{error}") };
+            assert!(error.hint().unwrap().contains("another server"));
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Errors of reading a source.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
-use walparse::ControlError;
+use walparse::{BlockNumber, ControlError};
 
 use super::server::error::ServerError;
 use super::server::grants::{grant, identifier};
@@ -238,6 +239,17 @@ pub enum SourceError {
         #[source]
         source: std::io::Error,
     },
+    /// The storage of the source does not return a block.
+    #[error("could not read block {block} of source file \"{}\"", path.display())]
+    Unreadable {
+        /// The path of the file.
+        path: PathBuf,
+        /// The number of the block in the relation, or in the file if it is none of a main fork.
+        block: BlockNumber,
+        /// The error of the server or of the operating system.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// The product that created the source could not be detected.
     #[error("could not detect the product of the source")]
     Flavor(#[from] FlavorError),
@@ -311,6 +323,9 @@ impl SourceError {
                 "A working server does not send this. Check that this is the intended source, and that it can be trusted."
             }
             SourceError::Read { source, .. } => return permission_hint(source),
+            SourceError::Unreadable { .. } => {
+                "The storage of the source does not return this block; see the log of its operating system. Repair it there, or use another server as the source, and run the same command again."
+            }
             SourceError::Flavor(error) => return Some(error.hint()),
             SourceError::Config(error) => return error.hint(),
             SourceError::Walk(error) => return error.hint(),

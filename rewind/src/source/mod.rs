@@ -13,6 +13,7 @@ mod server;
 
 pub use crate::datadir::walk::WalkError;
 pub use directory::DirectorySource;
+pub(crate) use directory::read_up_to;
 pub use error::SourceError;
 pub(crate) use observed::ObservedSource;
 pub(crate) use parts::{read_part, read_part_at, store_part};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use walparse::{BlockNumber, ControlFile, Lsn, PageMap, Relation, TimelineId};
+use walparse::{BlockNumber, ControlFile, Lsn, PageMap, RelSegment, Relation, TimelineId};
 
 use super::error::SourceError;
 use crate::datadir::data_path::DataPath;
@@ -246,6 +246,18 @@ pub struct FetchRange {
     pub length: u32,
 }
 
+impl FetchRange {
+    /// The range divided into ranges of at most `length` bytes.
+    pub(crate) fn parts(self, length: u32) -> impl Iterator<Item = FetchRange> {
+        let part = move |done: u32| FetchRange {
+            offset: self.offset + u64::from(done),
+            length: length.min(self.length - done),
+            ..self
+        };
+        (0..self.length).step_by(length as usize).map(part)
+    }
+}
+
 /// The largest length of a range, in bytes. Larger ones cost the server more memory traffic than they save.
 pub const MAX_RANGE: u32 = 256 << 10;
 
@@ -299,6 +311,15 @@ impl From<FetchError> for SourceError {
             FetchError::Source(error) => error,
             FetchError::Sink { path, source } => SourceError::Read { path: path.below("".as_ref()), source },
         }
+    }
+}
+
+/// The number of the block at `offset` of a file of the source: as the server counts it, in the relation, if the file is one
+/// of a main fork.
+pub(super) fn block_at(path: &DataPath, offset: u64, control: &ControlFile) -> BlockNumber {
+    match path.as_str().and_then(|path| RelSegment::parse(path, control.version())) {
+        Some(file) => file.block_at(offset, control),
+        None => BlockNumber(u32::try_from(offset / u64::from(control.block_size())).unwrap_or(u32::MAX)),
     }
 }
 

@@ -24,7 +24,7 @@ use crate::survey::preflight::{HintBits, PreflightError};
 use crate::survey::relations::compare_relations;
 use crate::survey::replay::{self, Histories, Replay, last_checkpoint};
 use crate::survey::sides::sides;
-use crate::survey::{divergence, preflight, target_side};
+use crate::survey::{divergence, fork_wal, preflight, target_side};
 use crate::target::external_files::ExternalFiles;
 use crate::target::journal::Journal;
 use crate::wal::changed::ChangedBlocks;
@@ -259,6 +259,8 @@ fn check<'a>(input: Input<'a>, journal: Option<&Journal>) -> Result<Checked<'a>,
         return Err(PreflightError::TargetNotClean { state }.into());
     }
     let source_history = source_history(source, &clusters.source)?;
+    let geometry = clusters.source.geometry();
+    fork_wal::check_source(&clusters.source, &SourceWal { source, history: &source_history, geometry })?;
     let mut wal = target_side::target_wal(input, &clusters.target)?;
     let divergence = find_history(&mut wal, &clusters, journal, &source_history);
     let history = divergence.is_some().then(|| wal.history());

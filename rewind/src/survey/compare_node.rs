@@ -15,7 +15,7 @@ use crate::outcome::{Comparison, DifferentFile, Divergence, VerifiedData};
 use crate::plan::Clusters;
 use crate::progress::Event;
 use crate::survey::compare_data::find_history;
-use crate::survey::delta::{self, divide, share_bytes};
+use crate::survey::delta::{self, share_bytes};
 use crate::survey::differences::{Difference, Meaning, Replayed};
 use crate::survey::error::SurveyError;
 use crate::survey::files::list;
@@ -145,7 +145,7 @@ fn find_missing(
     let Comparing { sides, control, .. } = *comparing;
     for share in shares(&missing(sides, control), share_bytes(sides.pace)) {
         let blocks: Vec<_> =
-            share.ranges.iter().flat_map(|range| divide(*range, control.block_size())).collect();
+            share.ranges.iter().flat_map(|range| range.parts(control.block_size())).collect();
         comparing.each_difference(&share, &blocks, replayed, &mut |difference| {
             found.add(&difference);
             Ok(())

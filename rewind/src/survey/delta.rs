@@ -155,19 +155,9 @@ pub(super) fn narrowed(
 ) -> Result<(Vec<FetchRange>, usize), FetchError> {
     let found = differing(sides, files, coarse)?;
     let (large, mut found): (Vec<_>, Vec<_>) = found.into_iter().partition(|range| range.length > worth_it);
-    let parts: Vec<FetchRange> = large.into_iter().flat_map(|range| divide(range, fine)).collect();
+    let parts: Vec<FetchRange> = large.into_iter().flat_map(|range| range.parts(fine)).collect();
     found.extend(differing(sides, files, &parts)?);
     Ok((found, parts.len()))
-}
-
-/// Divides a range into ranges of at most `length` bytes.
-pub(super) fn divide(range: FetchRange, length: u32) -> impl Iterator<Item = FetchRange> {
-    let part = move |done: u32| FetchRange {
-        offset: range.offset + u64::from(done),
-        length: length.min(range.length - done),
-        ..range
-    };
-    (0..range.length).step_by(length as usize).map(part)
 }
 
 /// Those of these ranges whose bytes differ.

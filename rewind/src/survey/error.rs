@@ -151,6 +151,9 @@ impl SurveyError {
             SurveyError::Keep(error) => return Some(error.hint()),
             SurveyError::Target(error) => return Some(error.hint()),
             SurveyError::CrashRecovery(error) => return error.hint.clone(),
+            SurveyError::Compare(FetchError::Source(error @ SourceError::Unreadable { .. })) => {
+                return error.hint();
+            }
             SurveyError::Compare(_) | SurveyError::Stopped => return None,
             SurveyError::TargetUnfinished { .. } => "Run that rewind again to finish it.",
             SurveyError::Walk(_) | SurveyError::ReadBlock { .. } => {

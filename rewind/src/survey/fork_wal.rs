@@ -30,9 +30,7 @@ pub(crate) fn check(
         return Ok(());
     }
     let ours = check_side("target", target, &clusters.target)?;
-    let lsn = clusters.source.checkpoint_lsn();
-    let store = AroundRecord { wal: source, lsn, pages: SOURCE_PAGES };
-    let theirs = check_side("source", &store, &clusters.source)?;
+    let theirs = check_source(&clusters.source, source)?;
     let (Some(ours), Some(theirs)) = (ours, theirs) else { return Ok(()) };
     if !version.has_known_wal_magic() {
         tracing::info!(
@@ -43,6 +41,18 @@ pub(crate) fn check(
         );
     }
     Ok(())
+}
+
+/// Checks the WAL of the source if it is a cluster of a fork. Returns the number of valid records.
+///
+/// # Errors
+/// As for [`check`].
+pub(crate) fn check_source(control: &ControlFile, source: &SourceWal<'_>) -> Result<Option<u64>, WalError> {
+    if !control.version().flavor().is_fork() {
+        return Ok(None);
+    }
+    let store = AroundRecord { wal: source, lsn: control.checkpoint_lsn(), pages: SOURCE_PAGES };
+    check_side("source", &store, control)
 }
 
 /// The number of valid records; `None` if the WAL does not exist, which is reported when it is needed.

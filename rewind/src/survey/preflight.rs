@@ -193,6 +193,7 @@ pub(crate) fn check_sides(
     clusters: &mut Clusters,
     hint_bits: HintBits,
 ) -> Result<(), PreflightError> {
+    take_wal_magic(clusters);
     check_compatible(clusters)?;
     if hint_bits == HintBits::Logged {
         check_hints(&clusters.target)?;
@@ -200,6 +201,14 @@ pub(crate) fn check_sides(
     check_source(source, &clusters.source)?;
     check_replication(options, source)?;
     checkpoint_source(options, source, clusters)
+}
+
+/// A target of a fork without any WAL is taken to have the magic number that the source's WAL has.
+fn take_wal_magic(clusters: &mut Clusters) {
+    let (ours, theirs) = (clusters.target.version(), clusters.source.version());
+    if ours.flavor().is_fork() && !ours.flavor().has_found_wal_magic() {
+        clusters.target = clusters.target.clone().with_wal_magic(theirs.wal_magic());
+    }
 }
 
 /// Checks that both sides are copies of one cluster, with the same format.

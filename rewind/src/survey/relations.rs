@@ -175,9 +175,7 @@ impl Share<'_> {
     /// The block that is stored in this range, which is that of one block.
     pub(crate) fn block(&self, range: FetchRange, control: &ControlFile) -> (Relation, BlockNumber) {
         let file = self.files[range.file as usize].file;
-        let first = file.segment.saturating_mul(control.relation_segment_blocks());
-        let in_file = (range.offset / u64::from(control.block_size())) as u32;
-        (file.relation, BlockNumber(first.saturating_add(in_file)))
+        (file.relation, file.block_at(range.offset, control))
     }
 }
 

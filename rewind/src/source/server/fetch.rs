@@ -15,13 +15,14 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
+use super::error::ServerError;
 use super::link::Link;
 use super::queries::{Witness, column};
 use super::session::{Session, answer};
 use super::sql::RawText;
 use crate::datadir::data_path::DataPath;
 use crate::source::error::SourceError;
-use crate::source::seam::{ChunkSink, FetchError, FetchRange};
+use crate::source::seam::{ChunkSink, FetchError, FetchRange, block_at};
 
 /// Batches in flight on each connection. While one is being transferred and one is being written here, the server has
 /// others to process, also with a high network latency.
@@ -178,19 +179,58 @@ impl Job<'_> {
         batch.iter().map(|range| RawText(self.path(range).as_bytes())).collect()
     }
 
-    /// Determines whether a batch failed because a file has become a directory, and which. The server's error names the
-    /// file only in its message text, which may be translated.
+    /// Determines which file or block made a batch fail. The server's error names the file only in its message text, which
+    /// may be translated, and never the block.
     async fn explain(&self, session: &Session, batch: &[FetchRange], error: SourceError) -> SourceError {
-        let code = error.server_error().and_then(|error| error.code());
-        if code == Some(&SqlState::WRONG_OBJECT_TYPE) {
-            let found = session.client.query_opt(&session.dialect.directories(), &[&self.paths(batch)]).await;
-            let ordinal = found.ok().flatten().and_then(|row| row.try_get::<_, i64>(0).ok());
-            let at = ordinal.and_then(|ordinal| usize::try_from(ordinal).ok()?.checked_sub(1));
-            if let Some(range) = at.and_then(|at| batch.get(at)) {
-                return SourceError::BecameDirectory { path: self.path(range).clone() };
+        let code = error.server_error().and_then(ServerError::code);
+        let found = if code == Some(&SqlState::WRONG_OBJECT_TYPE) {
+            self.directory(session, batch).await
+        } else if code == Some(&SqlState::IO_ERROR) {
+            self.unreadable(session, batch).await
+        } else {
+            None
+        };
+        found.unwrap_or(error)
+    }
+
+    /// The first of these files that has become a directory.
+    async fn directory(&self, session: &Session, batch: &[FetchRange]) -> Option<SourceError> {
+        let found = session.client.query_opt(&session.dialect.directories(), &[&self.paths(batch)]).await;
+        let ordinal = found.ok().flatten().and_then(|row| row.try_get::<_, i64>(0).ok())?;
+        let range = batch.get(usize::try_from(ordinal).ok()?.checked_sub(1)?)?;
+        Some(SourceError::BecameDirectory { path: self.path(range).clone() })
+    }
+
+    /// The first block that the server cannot read: asks for the ranges one by one, and then for the blocks of that range.
+    async fn unreadable(&self, session: &Session, batch: &[FetchRange]) -> Option<SourceError> {
+        let control = session.witness().await.ok()?.control;
+        for range in batch {
+            if self.read_error(session, *range).await.is_none() {
+                continue;
+            }
+            for part in range.parts(control.block_size()) {
+                if let Some(source) = self.read_error(session, part).await {
+                    let block = block_at(self.path(&part), part.offset, &control);
+                    let path = self.path(&part).below("".as_ref());
+                    return Some(SourceError::Unreadable { path, block, source: source.into() });
+                }
             }
         }
-        error
+        None
+    }
+
+    /// Asks for a single range; returns the server's error if it cannot read it.
+    async fn read_error(&self, session: &Session, range: FetchRange) -> Option<ServerError> {
+        let (paths, begins, lengths) =
+            (self.paths(&[range]), vec![range.offset as i64], vec![range.length as i32]);
+        let parameters: [&(dyn ToSql + Sync); 3] = [&paths, &begins, &lengths];
+        let asked = session.client.query_opt(&session.fetch, &parameters);
+        match session.in_time(session.silence, DOING, asked).await {
+            Err(SourceError::Query { source, .. }) if source.code() == Some(&SqlState::IO_ERROR) => {
+                Some(source)
+            }
+            _ => None,
+        }
     }
 }
 
