@@ -39,7 +39,7 @@ pub(crate) fn compare_node(input: Input<'_>) -> Result<Comparison, SurveyError> 
     preflight::check_compatible(&clusters)?;
     preflight::check_state(source, &clusters.source)?;
     let source_history = source_history(source, &clusters.source)?;
-    let mut wal = target_side::target_wal(options, target, &clusters.target, source)?;
+    let mut wal = target_side::target_wal(input, &clusters.target)?;
     let fork = find_history(&mut wal, &clusters, None, &source_history);
     let sides = sides(input, &clusters, &source_history, wal.history(), None)?;
     let divergence = fork.filter(|fork| has_left(&clusters.target, fork));
@@ -61,12 +61,13 @@ pub(crate) fn compare_node(input: Input<'_>) -> Result<Comparison, SurveyError> 
     let comparing = Comparing { sides: &listed_sides, control, progress };
     let mut found = Found::default();
     let both = candidates(&listed_sides, control);
-    let compared = comparing.each_share(&both, |bytes| Event::Comparing { bytes }, &mut |share, ranges| {
-        comparing.each_difference(share, &ranges, &replayed, &mut |difference| {
-            found.add(&difference);
-            Ok(())
-        })
-    })?;
+    let compared =
+        comparing.each_share(&both, |bytes| Event::Comparing { bytes }, &mut |share, ranges| {
+            comparing.each_difference(share, &ranges, &replayed, &mut |difference| {
+                found.add(&difference);
+                Ok(())
+            })
+        })?;
     (found.blocks.files, found.blocks.bytes) = (compared.files, compared.bytes);
     find_missing(&comparing, &replayed, &mut found)?;
     find_surplus(&listed_sides, control, &mut found)?;

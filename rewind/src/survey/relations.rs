@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use walparse::{BlockNumber, ControlFile, PageMap, RelSegment, Relation, Version};
+use walparse::{BlockNumber, ControlFile, PageMap, RelSegment, Relation, RelationBlocks, Version};
 
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
@@ -45,17 +45,18 @@ pub(super) fn compare_relations(
     let candidates = candidates(sides, control);
     let mut map = PageMap::new();
     let mut checked = Instant::now();
-    let mut compared = comparing.each_share(&candidates, |bytes| Event::Comparing { bytes }, &mut |share, found| {
-        if checked.elapsed() >= INTERVAL {
-            check()?;
-            checked = Instant::now();
-        }
-        for range in found {
-            let (relation, block) = share.block(range, control);
-            map.insert(relation, block);
-        }
-        Ok(())
-    })?;
+    let mut compared =
+        comparing.each_share(&candidates, |bytes| Event::Comparing { bytes }, &mut |share, found| {
+            if checked.elapsed() >= INTERVAL {
+                check()?;
+                checked = Instant::now();
+            }
+            for range in found {
+                let (relation, block) = share.block(range, control);
+                map.insert(relation, block);
+            }
+            Ok(())
+        })?;
     compared.different_blocks = map.len();
     add_not_compared(&mut map, sides, control, &candidates);
     Ok((map, compared))
