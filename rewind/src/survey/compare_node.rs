@@ -65,7 +65,7 @@ pub(crate) fn compare_node(input: Input<'_>) -> Result<Comparison, SurveyError> 
         comparing.each_share(&both, |bytes| Event::Comparing { bytes }, &mut |share, ranges| {
             comparing.each_difference(share, &ranges, &replayed, &mut |difference| {
                 found.add(&difference);
-                Ok(())
+                Ok::<(), SurveyError>(())
             })
         })?;
     (found.blocks.files, found.blocks.bytes) = (compared.files, compared.bytes);
@@ -149,7 +149,7 @@ fn find_missing(
             share.ranges.iter().flat_map(|range| range.parts(control.block_size())).collect();
         comparing.each_difference(&share, &blocks, replayed, &mut |difference| {
             found.add(&difference);
-            Ok(())
+            Ok::<(), SurveyError>(())
         })?;
         sides.pace.spend(share.bytes).map_err(|_| SurveyError::Stopped)?;
     }

@@ -68,13 +68,13 @@ impl Comparing<'_> {
     ///
     /// # Errors
     /// A side cannot be read, or `found` fails.
-    pub(crate) fn each_difference(
+    pub(crate) fn each_difference<E: From<SurveyError>>(
         &self,
         share: &Share<'_>,
         ranges: &[FetchRange],
         replayed: &Replayed<'_>,
-        found: &mut dyn FnMut(Difference<'_>) -> Result<(), SurveyError>,
-    ) -> Result<(), SurveyError> {
+        found: &mut dyn FnMut(Difference<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let paths = share.paths();
         for ranges in ranges.chunks(AT_ONCE) {
             let (certain, doubtful): (Vec<_>, Vec<_>) = self

@@ -74,12 +74,12 @@ impl Comparing<'_> {
     ///
     /// # Errors
     /// A side cannot be read, the run is to stop, or `found` fails.
-    pub(crate) fn each_share(
+    pub(crate) fn each_share<E: From<SurveyError>>(
         &self,
         candidates: &[Candidate],
         announce: impl FnOnce(u64) -> Event,
-        found: &mut dyn FnMut(&Share<'_>, Vec<FetchRange>) -> Result<(), SurveyError>,
-    ) -> Result<ComparedData, SurveyError> {
+        found: &mut dyn FnMut(&Share<'_>, Vec<FetchRange>) -> Result<(), E>,
+    ) -> Result<ComparedData, E> {
         let Comparing { sides, control, progress } = *self;
         let bytes = candidates.iter().map(Candidate::bytes).sum();
         progress.event(&announce(bytes));
@@ -87,7 +87,8 @@ impl Comparing<'_> {
         for share in shares(candidates, share_bytes(sides.pace)) {
             sides.pace.check().map_err(|_| SurveyError::Stopped)?;
             let block_size = control.block_size();
-            let (differing, _) = narrowed(sides, &share.paths(), &share.ranges, (block_size, block_size))?;
+            let differing = narrowed(sides, &share.paths(), &share.ranges, (block_size, block_size));
+            let (differing, _) = differing.map_err(SurveyError::from)?;
             found(&share, differing)?;
             progress.advance(Stage::Compare, share.bytes);
         }
