@@ -164,7 +164,7 @@ mod tests {
             let mut hash = u64::from(start);
             for value in (0..64).map(|row| word(row, column)).chain([0, 0]) {
                 let mixed = hash ^ u64::from(value);
-                hash = (mixed * u64::from(PRIME) & 0xFFFF_FFFF) ^ (mixed >> 17);
+                hash = ((mixed * u64::from(PRIME)) & 0xFFFF_FFFF) ^ (mixed >> 17);
             }
             folded ^= hash as u32;
         }

@@ -51,7 +51,7 @@ pub enum ApplyError {
     Content(#[from] ContentError),
     /// The data could not be verified.
     #[error(transparent)]
-    Verify(#[from] SurveyError),
+    Verify(Box<SurveyError>),
     /// The plan cannot be made with the present state of the source.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -80,6 +80,12 @@ pub enum ApplyError {
     /// The recovery configuration could not be written.
     #[error(transparent)]
     RecoveryConf(#[from] RecoveryConfError),
+}
+
+impl From<SurveyError> for ApplyError {
+    fn from(error: SurveyError) -> ApplyError {
+        ApplyError::Verify(Box::new(error))
+    }
 }
 
 impl From<PathError> for ApplyError {

@@ -55,7 +55,7 @@ pub(super) fn compare_relations(
                 let (relation, block) = share.block(range, control);
                 map.insert(relation, block);
             }
-            Ok(())
+            Ok::<(), SurveyError>(())
         })?;
     compared.different_blocks = map.len();
     add_not_compared(&mut map, sides, control, &candidates);

@@ -582,11 +582,11 @@ mod tests {
         let wal_magic = version().wal_magic();
         let body = format!(
             r#"{{"begun":"2026-11-29 10:00:00 UTC","source":"somewhere","control":"{control}","wal_magic":{wal_magic},"#
-        ) + &format!(
-            r#""history":"","timeline":1,"divergence":[83886080,1],"checkpoint":[67108960,67108904,1],"#
-        ) + &format!(
-            r#""page_map":[[1663,5,16384,"{blocks}"]],"rebuilt":[],"rebuilt_by":[67108904,83886080],"#
-        ) + r#""outside":{"archive":null,"control_copies":[]},"keep":[],"keep_diverged":null,"fetch_bytes":8192,"#
+        ) + r#""history":"","timeline":1,"divergence":[83886080,1],"checkpoint":[67108960,67108904,1],"#
+            + &format!(
+                r#""page_map":[[1663,5,16384,"{blocks}"]],"rebuilt":[],"rebuilt_by":[67108904,83886080],"#
+            )
+            + r#""outside":{"archive":null,"control_copies":[]},"keep":[],"keep_diverged":null,"fetch_bytes":8192,"#
             + r#""relation_files":{"base/5/16384":8192},"wal_files":["000000010000000000000004"]}"#;
         let crc = walparse::crc32c_append(0, body.as_bytes()).to_le_bytes();
         let read = decode(&[&MAGIC[..], &crc, body.as_bytes()].concat()).unwrap();

@@ -4,7 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use kbrecover_rewind::CompareData;
+use kbrecover_rewind::{CompareData, Delta};
 
 use crate::values::{Format, flavor_names};
 
@@ -258,6 +258,16 @@ pub(crate) enum DeltaChoice {
     On,
     /// Never
     Off,
+}
+
+impl From<DeltaChoice> for Delta {
+    fn from(choice: DeltaChoice) -> Delta {
+        match choice {
+            DeltaChoice::Auto => Delta::Auto,
+            DeltaChoice::On => Delta::On,
+            DeltaChoice::Off => Delta::Off,
+        }
+    }
 }
 
 /// Parses a number of threads.

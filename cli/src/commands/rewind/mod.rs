@@ -12,9 +12,8 @@ use jiff::tz::TimeZone;
 use kbrecover_hooks::SingleUserServer;
 use kbrecover_rewind::conninfo::Conninfo;
 use kbrecover_rewind::{
-    Delta, KeepDiverged, KeepRules, MissingWal, Mode, OlderSource, Options, Outcome, RebuiltBlocks,
-    RecoveryConf, ReplayFrom, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice,
-    UncleanTarget,
+    KeepDiverged, KeepRules, MissingWal, Mode, OlderSource, Options, Outcome, RebuiltBlocks, RecoveryConf,
+    ReplayFrom, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
 
 use args::SyncMethod;
@@ -157,11 +156,7 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         SyncMethod::Syncfs => SyncChoice::Syncfs,
     };
     options.jobs = args.jobs;
-    options.delta = match args.delta {
-        DeltaChoice::Auto => Delta::Auto,
-        DeltaChoice::On => Delta::On,
-        DeltaChoice::Off => Delta::Off,
-    };
+    options.delta = args.delta.into();
     options.max_rate = args.max_rate;
     options.unclean_target = unclean_target;
     options.observer = faults::from_environment();
@@ -171,6 +166,7 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kbrecover_rewind::Delta;
     use kbrecover_rewind::conninfo::WrittenPassword;
 
     use super::args::rewind_args;
