@@ -34,7 +34,7 @@ pub fn record_changes(rewind: Rewind, target: &Server) -> Vec<Change> {
     let record = target.beside("changes");
     fs::write(&record, "").expect("make a file");
     fs::set_permissions(&record, fs::Permissions::from_mode(0o666)).expect("open a file");
-    rewind.env("KBRECOVER_CHANGES", &record).run().expect_done();
+    rewind.env("KBRECOVER_CHANGES", &record).run().expect_rewound();
     read_changes(&record, &target.data)
 }
 
