@@ -7,8 +7,8 @@
 use std::os::unix::fs::FileExt;
 
 use crate::harness::{
-    Failover, Lsn, Rewind, SEGMENT_SIZE, Sandbox, Segment, Server, SourceKind, assert_follows, assert_sound,
-    history_switch, record_starts,
+    Failover, Lsn, Rewind, SEGMENT_SIZE, Sandbox, Segment, Server, SourceKind, assert_cured_by_comparing,
+    assert_follows, assert_sound, history_switch, record_starts,
 };
 
 fn diverged(sandbox: &Sandbox) -> Failover {
@@ -46,13 +46,17 @@ fn in_the_middle_of_a_clean_target() {
     let mut failover = diverged(&sandbox);
     failover.old.stop();
     let damaged = damage_the_middle(&failover);
-    for kind in [SourceKind::Server, SourceKind::Directory] {
-        if kind == SourceKind::Directory {
-            failover.new.stop();
-        }
-        let run = Rewind::of(&failover.old).from(&failover.new, kind).expect_refusal("WAL", "");
+    let Failover { mut old, mut new } = failover;
+    let refusal = |kind: SourceKind, new: &Server| {
+        let run = Rewind::of(&old).from(new, kind).expect_refusal("WAL", "");
         assert!(run.stderr.contains(&damaged.to_string()), "the damaged record is at {damaged}\n{run}");
-    }
+        run
+    };
+    new.stop();
+    refusal(SourceKind::Directory, &new);
+    new.start();
+    let refusal = refusal(SourceKind::Server, &new);
+    assert_cured_by_comparing(&refusal, &mut old, &new);
 }
 
 /// Only the pages that follow tell it from the end that a crash leaves. `--ensure-shutdown` lets the server decide.
@@ -62,9 +66,11 @@ fn in_the_middle_of_a_crashed_target() {
     let mut failover = diverged(&sandbox);
     failover.old.kill();
     let damaged = damage_the_middle(&failover);
-    let rewind = Rewind::of(&failover.old).from(&failover.new, SourceKind::Server);
+    let Failover { mut old, new } = failover;
+    let rewind = Rewind::of(&old).from(&new, SourceKind::Server);
     let run = rewind.expect_refusal("WAL", "--ensure-shutdown");
     assert!(run.stderr.contains(&damaged.to_string()), "WAL is readable up to {damaged}\n{run}");
+    assert_cured_by_comparing(&run, &mut old, &new);
 }
 
 /// WAL that ends before what the control file says is there.
@@ -76,8 +82,10 @@ fn cut_off_before_the_checkpoint() {
     let checkpoint = crate::harness::ControlData::of(&failover.old.data).lsn("Latest checkpoint location");
     let rest = SEGMENT_SIZE - checkpoint.0 % SEGMENT_SIZE;
     overwrite(&failover.old, checkpoint, &vec![0; rest as usize]);
-    let run = Rewind::of(&failover.old).from(&failover.new, SourceKind::Server).expect_refusal("WAL", "");
+    let Failover { mut old, new } = failover;
+    let run = Rewind::of(&old).from(&new, SourceKind::Server).expect_refusal("WAL", "");
     assert!(run.stderr.contains(&checkpoint.to_string()), "the checkpoint should be at {checkpoint}\n{run}");
+    assert_cured_by_comparing(&run, &mut old, &new);
 }
 
 /// The other side of the coin: a last record written in part is what a crash leaves, and no damage.

@@ -7,27 +7,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::harness::{
-    Failover, Installation, Rewind, Run, Sandbox, Server, SourceKind, assert_follows, assert_sound, pick,
-    run, segments, server_program,
+    Failover, Installation, Rewind, Sandbox, Server, SourceKind, assert_cured_by_comparing, assert_follows,
+    assert_rewinds_by_comparing, assert_sound, pick, run, segments, server_program,
 };
 use crate::{index_types, large_objects, sizes, truth_hints};
 
 pub fn rewind(target: &Server, source: &Server) -> Rewind {
     Rewind::of(target).from(source, SourceKind::Server).arg("--compare-data")
-}
-
-pub fn expect_compared(run: Run) -> Run {
-    assert_eq!(run.code, 0, "{run}");
-    assert!(run.stderr.lines().any(|line| line.ends_with("Done!")), "{run}");
-    run.expect_said("MB of relation files on both sides")
-}
-
-/// Compares, and proves that the node is the source's standby with the source's content.
-fn assert_rewinds(target: &mut Server, source: &Server) -> Run {
-    let run = expect_compared(rewind(target, source).run());
-    assert_follows(target, source);
-    assert_sound(target);
-    run
 }
 
 fn shared(old: &Server) {
@@ -70,8 +56,8 @@ fn without_any_wal_of_the_target() {
     old.kill();
     remove_wal(&old);
     let plain = Rewind::of(&old).from(&new, SourceKind::Server);
-    plain.expect_refusal("could not open file", "--compare-data");
-    assert_rewinds(&mut old, &new);
+    let refusal = plain.expect_refusal("could not open file", "");
+    assert_cured_by_comparing(&refusal, &mut old, &new);
 }
 
 #[test]
@@ -81,7 +67,7 @@ fn from_a_stopped_source() {
     old.stop();
     new.stop();
     let rewind = Rewind::of(&old).from(&new, SourceKind::Directory).arg("--compare-data");
-    expect_compared(rewind.run());
+    rewind.run().expect_compared();
     new.start();
     assert_follows(&mut old, &new);
     assert_sound(&mut old);
@@ -98,7 +84,7 @@ fn auto_compares_only_if_it_must() {
     let run = auto(&old.copy("whole")).expect_done();
     assert!(!run.stderr.contains("MB of relation files on both sides"), "{run}");
     remove_wal(&old);
-    expect_compared(auto(&old)).expect_said("the data of both sides is compared instead");
+    auto(&old).expect_compared().expect_said("the data of both sides is compared instead");
     assert_follows(&mut old, &new);
     assert_sound(&mut old);
 }
@@ -110,8 +96,9 @@ fn hints_that_were_never_logged() {
     let (Failover { mut old, new }, open) = truth_hints::fork(truth_hints::pair(&sandbox, "off"));
     truth_hints::commit_and_read(&mut old, open);
     old.stop();
-    Rewind::of(&old).from(&new, SourceKind::Server).expect_refusal("wal_log_hints", "--compare-data");
-    assert_rewinds(&mut old, &new);
+    let plain = Rewind::of(&old).from(&new, SourceKind::Server);
+    let refusal = plain.expect_refusal("wal_log_hints", "");
+    assert_cured_by_comparing(&refusal, &mut old, &new);
 }
 
 /// Checksums on one side only: every page of the other differs.
@@ -124,7 +111,7 @@ fn checksums_on_one_side() {
     run(server_program("pg_checksums").args(["--disable", "--no-sync", "-D"]).arg(&new.data));
     new.configure("wal_log_hints = on");
     new.start();
-    assert_rewinds(&mut old, &new);
+    assert_rewinds_by_comparing(&mut old, &new);
 }
 
 /// Whatever lies in the directory: flipped bytes, missing and cut files, what an operator left.
@@ -161,7 +148,7 @@ fn a_target_in_ruins() {
     old.write("backup_label", "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\nCHECKPOINT LOCATION: 0/2000060\nBACKUP METHOD: streamed\n");
     old.make_dir("base/99999");
     old.write("base/99999/1259", vec![7; 8192]);
-    assert_rewinds(&mut old, &new);
+    assert_rewinds_by_comparing(&mut old, &new);
 }
 
 /// A fork that cannot be told, and a system identifier that is right: the target was reset.
@@ -171,7 +158,7 @@ fn after_pg_resetwal() {
     let Failover { mut old, new } = failover(&sandbox);
     old.stop();
     run(server_program("pg_resetwal").arg("-f").arg(&old.data));
-    assert_rewinds(&mut old, &new);
+    assert_rewinds_by_comparing(&mut old, &new);
 }
 
 /// An old copy, to which neither WAL nor an archive leads any more.
@@ -193,7 +180,27 @@ fn an_old_copy() {
     kept(&failover.new);
     old = failover.old;
     old.stop();
-    assert_rewinds(&mut copy, &failover.new);
+    assert_rewinds_by_comparing(&mut copy, &failover.new);
+}
+
+/// A base backup without WAL, on which no server was ever started.
+#[test]
+fn a_base_backup() {
+    let sandbox = Sandbox::new();
+    let (old, new) = sandbox.pair();
+    shared(&old);
+    let mut backup = old.at("backup");
+    let server = ["--username", "postgres", "--host", old.host(), "--port", &old.port.to_string()];
+    let options = ["--checkpoint", "fast", "--wal-method", "none", "--no-sync", "--pgdata"];
+    run(server_program("pg_basebackup").args(server).args(options).arg(&backup.data));
+    old.sql("DELETE FROM entry WHERE id % 3 = 0");
+    let mut failover = Failover { old, new };
+    failover.fail_over();
+    kept(&failover.new);
+    failover.old.stop();
+    let plain = Rewind::of(&backup).from(&failover.new, SourceKind::Server);
+    let refusal = plain.expect_refusal("belongs to a base backup", "");
+    assert_cured_by_comparing(&refusal, &mut backup, &failover.new);
 }
 
 /// The sides swapped: a node that is ahead is no target, by whatever means.
@@ -242,7 +249,7 @@ fn a_busy_source() {
             new.sql(&format!("UPDATE entry SET filler = 'meanwhile' WHERE id % 10 = {turn}"));
             new.sql(if turn % 2 == 0 { "CHECKPOINT" } else { "VACUUM entry" });
         }
-        expect_compared(running.wait());
+        running.wait().expect_compared();
         assert_follows(&mut old, &new);
         assert_sound(&mut old);
     }

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use crate::compare_data::{expect_compared, failover, remove_wal, rewind};
+use crate::compare_data::{failover, remove_wal, rewind};
 use crate::harness::{
     Change, Failover, Lsn, Rewind, Run, Sandbox, Segment, Server, SourceKind, assert_follows, assert_sound,
     recorded, segments,
@@ -25,7 +25,7 @@ fn killed(target: &Server, source: &Server, part: usize) {
     let measured = target.copy("measured");
     let one_thread = |target: &Server| rewind(target, source).args(["--jobs", "1"]);
     let (run, changes) = recorded(one_thread(&measured), &measured);
-    expect_compared(run);
+    run.expect_compared();
     let (begin, end) = (mark(&changes), changes.len());
     let writes =
         (begin..end).filter(|at| changes[*at].kind == "write" && changes[*at].path.starts_with("base"));
@@ -205,7 +205,7 @@ fn what_is_equal_is_durable_before_the_journal() {
     let Failover { mut old, new } = failover(&sandbox);
     old.stop();
     let (run, changes) = recorded(rewind(&old, &new).synced(), &old);
-    expect_compared(run);
+    run.expect_compared();
     let journal = changes.iter().position(|change| change.to == Path::new("kbrecover.journal"));
     let synced = changes.iter().position(|change| change.kind == "syncfs");
     assert!(synced.expect("a sync of the file system") < journal.expect("a journal"));

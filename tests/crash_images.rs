@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::crash_sweep::{Sweep, everything, is_our_own};
-use crate::harness::{Change, Sandbox, give_to_server_user, linked_copy, remove_copy};
+use crate::crash_sweep::{BY_COMPARING, BY_WAL, Sweep, everything, is_our_own};
+use crate::harness::{Change, Failover, Sandbox, give_to_server_user, linked_copy, pick, remove_copy};
 
 /// A disk under a data directory. Files are numbered; names lead to numbers.
 #[derive(Clone, Default)]
@@ -282,14 +282,18 @@ fn put(image: &Disk, data: &Path, names: &BTreeSet<PathBuf>) {
     }
 }
 
-#[test]
-fn nothing_is_lost_with_the_power() {
-    let sandbox = Sandbox::new();
-    let failover = everything(&sandbox);
-    let (sweep, changes) = Sweep::new(&failover);
-    let mut player = Player::new(&failover.old.data, &changes);
+/// What was tried: images by what they were, and how often the program went on from one.
+struct Tried {
+    images: BTreeMap<&'static str, usize>,
+    resumed: usize,
+}
+
+/// Looks at what a disk may hold after these changes, or after a part of them: every `step`-th from `first` on.
+fn try_images(sweep: &Sweep<'_>, changes: &[Change], (first, step): (usize, usize)) -> Tried {
+    let failover = sweep.failover;
+    let mut player = Player::new(&failover.old.data, changes);
     let before = player.now.clone();
-    let mut after = Player::new(&failover.old.data, &changes);
+    let mut after = Player::new(&failover.old.data, changes);
     changes.iter().for_each(|change| after.play(change));
     let never: Vec<String> = after.pending.iter().map(Step::to_string).collect();
     assert!(never.is_empty(), "changes that were never synced: {never:#?}");
@@ -302,8 +306,8 @@ fn nothing_is_lost_with_the_power() {
         .collect();
 
     let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut resumed = 0;
+    let mut tried = Tried { images: BTreeMap::new(), resumed: 0 };
+    let mut goes_on = (0..).map(|count| count % step == first);
     for (number, change) in changes.iter().enumerate() {
         player.play(change);
         let at = number + 1;
@@ -311,41 +315,72 @@ fn nothing_is_lost_with_the_power() {
         if player.pending.len() > 20 && !at.is_multiple_of(4) {
             continue;
         }
+        // Some of them on a true disk, where the program goes on from there.
+        let is_place = at.is_multiple_of((changes.len() / 24).next_multiple_of(4)) || at + 8 > changes.len();
+        let is_resumed = is_place && goes_on.next() == Some(true);
+        if number % step != first && !is_resumed {
+            continue;
+        }
         let mut images = vec![player.image(&mut || false, false), player.image(&mut || true, false)];
         for reversed in [false, true, false] {
             images.push(player.image(&mut || dice.coin(), reversed));
         }
         for image in &images {
-            *counts.entry(check(image, &before, &after.now, at)).or_default() += 1;
+            *tried.images.entry(check(image, &before, &after.now, at)).or_default() += 1;
         }
-        // Some of them on a true disk, where the program goes on from there.
-        if at.is_multiple_of((changes.len() / 24).next_multiple_of(4)) || at + 8 > changes.len() {
+        if is_resumed {
             let image = images.swap_remove(at % images.len());
             let target = linked_copy(&failover.old, &format!("image-{at}"), &sweep.changed);
             put(&image, &target.data, &names);
             sweep.finish(&target, &format!("power lost after change {at}"));
             remove_copy(target);
-            resumed += 1;
+            tried.resumed += 1;
         }
     }
     #[expect(clippy::print_stdout, reason = "how much was tried is part of the result")]
     {
-        println!("{} changes, images: {counts:?}, run again: {resumed}", changes.len());
+        println!("{} changes, images: {:?}, run again: {}", changes.len(), tried.images, tried.resumed);
     }
-    assert!(counts["untouched"] > 20 && counts["marked"] > 500 && counts["finished"] > 10, "{counts:?}");
+    tried
+}
+
+#[test]
+fn nothing_is_lost_with_the_power() {
+    let sandbox = Sandbox::new();
+    let failover = everything(&sandbox);
+    let (sweep, changes) = Sweep::new(&failover, BY_WAL);
+    let Tried { images, resumed } = try_images(&sweep, &changes, (0, 1));
+    assert!(images["untouched"] > 20 && images["marked"] > 500 && images["finished"] > 10, "{images:?}");
     assert!(resumed >= 20, "{resumed}");
 }
 
-/// The order of things, as the README has it; and that nothing is synced but what was changed.
+#[test]
+fn nothing_is_lost_with_the_power_while_comparing() {
+    let sandbox = Sandbox::new();
+    let failover = everything(&sandbox);
+    let (sweep, changes) = Sweep::new(&failover, BY_COMPARING);
+    check_order(&failover, &changes);
+    for part in pick("crash images: part of the comparing run", &[0, 1, 2]) {
+        let Tried { images, resumed } = try_images(&sweep, &changes, (part, 3));
+        assert!(images["untouched"] > 5 && images["marked"] > 150 && images["finished"] > 2, "{images:?}");
+        assert!(resumed >= 6, "{resumed}");
+    }
+}
+
 #[test]
 fn each_step_is_durable_before_the_next() {
     let sandbox = Sandbox::new();
     let failover = everything(&sandbox);
-    let (_, changes) = Sweep::new(&failover);
-    let mut player = Player::new(&failover.old.data, &changes);
+    let (_, changes) = Sweep::new(&failover, BY_WAL);
+    check_order(&failover, &changes);
+}
+
+/// The order of things, as the README has it; and that nothing is synced but what was changed.
+fn check_order(failover: &Failover, changes: &[Change]) {
+    let mut player = Player::new(&failover.old.data, changes);
     let mut touched = BTreeSet::new();
     let mut milestones = Vec::new();
-    for change in &changes {
+    for change in changes {
         let path = change.path.as_path();
         let is_sync = change.kind.starts_with("fsync");
         match (change.kind.as_str(), path.to_str().unwrap_or("")) {

@@ -15,7 +15,7 @@ use kbrecover_rewind::Condition;
 
 use crate::harness::{
     Change, Failover, Feature, Installation, Rewind, Run, Sandbox, Server, SourceKind, assert_follows,
-    assert_sound, changed_in_place, differences, forget_time, linked_copy, record_changes, remove_copy,
+    assert_sound, changed_in_place, differences, forget_time, linked_copy, pick, record_changes, remove_copy,
 };
 use crate::{extra_files, large_objects, prepared_transactions, sizes, tablespaces, unlogged_tables};
 
@@ -94,9 +94,17 @@ enum Left {
     Finished,
 }
 
+/// Options with which a rewind is swept.
+pub type Options = &'static [&'static str];
+
+/// By WAL, and by comparing the data of both sides.
+pub const BY_WAL: Options = &[];
+pub const BY_COMPARING: Options = &["--compare-data"];
+
 /// What all cases start from, and end at.
 pub struct Sweep<'a> {
     pub failover: &'a Failover,
+    options: Options,
     pub changed: BTreeSet<PathBuf>,
     /// The target after a run that nobody stopped.
     pub reference: Server,
@@ -104,22 +112,28 @@ pub struct Sweep<'a> {
 
 impl Sweep<'_> {
     /// Makes the reference; and what it changed on the disk.
-    pub fn new(failover: &Failover) -> (Sweep<'_>, Vec<Change>) {
+    pub fn new(failover: &Failover, options: Options) -> (Sweep<'_>, Vec<Change>) {
+        let rewind = |target: &Server| rewind_of(target, &failover.new).args(options);
         let reference = failover.old.copy("reference");
-        let changes = record_changes(rewind_of(&reference, &failover.new), &reference);
+        let changes = record_changes(rewind(&reference), &reference);
         remove_copy(reference);
         let changed = changed_in_place(&changes);
         // Once more on a copy that shares what stays with all the others.
         let reference = linked_copy(&failover.old, "reference", &changed);
-        rewind_of(&reference, &failover.new).run().expect_done();
+        let run = rewind(&reference).run().expect_rewound();
+        assert_eq!(run.stderr.contains("on both sides"), options == BY_COMPARING, "{run}");
         forget_time(&reference.data);
-        (Sweep { failover, changed, reference }, changes)
+        (Sweep { failover, options, changed, reference }, changes)
+    }
+
+    fn rewind(&self, target: &Server) -> Rewind {
+        rewind_of(target, &self.failover.new).args(self.options)
     }
 
     /// A copy of the target on which the run was stopped.
     fn stopped(&self, name: &str, fault: &str) -> (Server, Option<Run>) {
         let target = linked_copy(&self.failover.old, name, &self.changed);
-        let run = rewind_of(&target, &self.failover.new).env("KBRECOVER_FAULT", fault).run_unless_killed();
+        let run = self.rewind(&target).env("KBRECOVER_FAULT", fault).run_unless_killed();
         (target, run)
     }
 
@@ -151,7 +165,7 @@ impl Sweep<'_> {
 
     /// Runs it again to the end, and compares every file.
     pub fn finish(&self, target: &Server, fault: &str) {
-        let run = rewind_of(target, &self.failover.new).run();
+        let run = self.rewind(target).run();
         assert_eq!(run.code, 0, "{fault}, and run again: {run}");
         forget_time(&target.data);
         let wrong = differences(&self.reference.data, &target.data, &|_| false);
@@ -232,14 +246,19 @@ fn assert_all_kinds(changes: &[Change]) {
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), expected, "kinds of changes");
 }
 
-#[test]
-fn stopped_anywhere_and_run_again() {
+/// Stops at so many places, or at a part of them: every `step`-th of those from `first` on. Proves each case; returns how many
+/// there were and how often what was left.
+fn stop_anywhere(
+    options: Options,
+    count: usize,
+    (first, step): (usize, usize),
+) -> (usize, BTreeMap<Left, usize>) {
     let sandbox = Sandbox::new();
     let failover = everything(&sandbox);
-    let (all, changes) = Sweep::new(&failover);
+    let (all, changes) = Sweep::new(&failover, options);
     assert_all_kinds(&changes);
     let before = crate::harness::Tree::of(&failover.old.data);
-    let places = chosen(&changes, 300);
+    let places: Vec<usize> = chosen(&changes, count).into_iter().skip(first).step_by(step).collect();
     let errors = places.iter().enumerate().map(|(number, at)| {
         // A full disk stays full; a bad sector is one.
         let lasting = if number % 2 == 0 { "+" } else { "" };
@@ -252,9 +271,25 @@ fn stopped_anywhere_and_run_again() {
     {
         println!("{} changes, stopped {} times: {counts:?}", changes.len(), faults.len());
     }
-    assert!(faults.len() >= 600 && counts[&Left::Marked] > 500, "{counts:?}");
-    assert!(counts[&Left::Untouched] >= 10 && counts[&Left::Finished] >= 2, "{counts:?}");
     before.assert_unchanged(&failover.old.data, "the sweep wrote into what its copies share");
+    (faults.len(), counts)
+}
+
+#[test]
+fn stopped_anywhere_and_run_again() {
+    let (count, counts) = stop_anywhere(BY_WAL, 300, (0, 1));
+    assert!(count >= 600 && counts[&Left::Marked] > 500, "{counts:?}");
+    assert!(counts[&Left::Untouched] >= 10 && counts[&Left::Finished] >= 2, "{counts:?}");
+}
+
+/// A run that compares is stopped in other places, and the next one compares again what is half the target's and half the
+/// source's.
+#[test]
+fn stopped_anywhere_while_comparing_and_run_again() {
+    for part in pick("crash sweep: part of the comparing one", &[0, 1, 2, 3, 4, 5]) {
+        let (count, counts) = stop_anywhere(BY_COMPARING, 300, (part, 6));
+        assert!(count >= 98 && counts[&Left::Marked] > 70 && counts[&Left::Untouched] >= 2, "{counts:?}");
+    }
 }
 
 /// On the servers themselves: no start half-way, single-user neither; and the content afterwards.
@@ -262,7 +297,7 @@ fn stopped_anywhere_and_run_again() {
 fn stopped_and_started() {
     let sandbox = Sandbox::new();
     let mut failover = everything(&sandbox);
-    let (all, changes) = Sweep::new(&failover);
+    let (all, changes) = Sweep::new(&failover, BY_WAL);
     let total = changes.len();
     let (mut resumed, mut by_mark) = (Vec::new(), 0);
     for (number, at) in [total / 6, total / 2, total - 60, total - 12, total - 4].into_iter().enumerate() {

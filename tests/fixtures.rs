@@ -16,8 +16,8 @@ use std::process::Command;
 use walparse::{ControlFile, Fork, Lsn, TimelineHistory, TimelineId, WalDir, WalReader, rmgr};
 
 use crate::harness::{
-    AsServerUser, Disguise, KINGBASE_V8R3, Rewind, Sandbox, Tree, give_to_server_user, record_line, run,
-    waldump_line,
+    AsServerUser, Disguise, KINGBASE_V8R3, Rewind, Sandbox, Tree, control_of, give_to_server_user,
+    record_line, remove_wal_files, run, waldump_line,
 };
 use crate::wal_records::assert_same_control;
 
@@ -241,6 +241,47 @@ fn pg9_6_is_rewound_as_by_its_own_pg_rewind() {
 #[test]
 fn pg9_6_is_rewound_so_in_the_layout_of_v8r3() {
     rewind_as_the_original("9.6", Some(&KINGBASE_V8R3));
+}
+
+/// A target of V8R3 that has no WAL becomes the source, but for what is each node's own.
+#[test]
+fn pg9_6_without_any_wal_becomes_the_source_in_the_layout_of_v8r3() {
+    let fixture = Fixture::unpack("9.6", &["./target", "./source"]);
+    let (target, source) = (fixture.root.join("target"), fixture.root.join("source"));
+    let disguise = Disguise { wal_magic: 0xC396, ..KINGBASE_V8R3 };
+    for directory in [&target, &source] {
+        disguise.put_on(directory);
+    }
+    remove_wal_files(&target.join("sys_xlog"));
+    let before = Tree::of(&source);
+    let rewind = || Rewind::of_directory(&target).arg("--source-data").arg(&source).args(["--keep", "none"]);
+    rewind().expect_refusal("could not open file", "--compare-data");
+    rewind().arg("--compare-data").run().expect_compared();
+    before.assert_unchanged(&source, "the source");
+    let own = [
+        "sys_xlog/",
+        "global/sys_control",
+        "backup_label",
+        // What the server makes anew, and a file that only its owner can read here.
+        "base/12405/sys_internal.init",
+        "global/sys_internal.init",
+        "sys_notify/0000",
+        "sys_subtrans/0000",
+        "recovery.done",
+    ];
+    let (ours, theirs) = (Tree::of(&target), Tree::of(&source));
+    let different: Vec<_> = ours
+        .differences(&theirs)
+        .map(|(path, ..)| path.to_str().expect("a UTF-8 name"))
+        .filter(|path| !own.iter().any(|own| path.starts_with(own)))
+        .collect();
+    assert!(different.is_empty(), "{different:#?}");
+    // The WAL that replay needs, from the source's last checkpoint on.
+    let control = control_of(&source, &disguise);
+    let size = control.geometry().segment_size;
+    let name = size.file_name(control.timeline(), size.segment_of(control.checkpoint().redo));
+    let read = |root: &Path| std::fs::read(root.join("sys_xlog").join(&name)).expect("read a segment");
+    assert!(read(&target) == read(&source), "{name} is not the source's");
 }
 
 /// What V8R3 keeps outside the data directory: copies of the control file, and WAL that the server archives itself.

@@ -152,6 +152,29 @@ fn an_old_primary_comes_back_if_that_is_allowed() {
     );
 }
 
+/// Its WAL is gone, which would tell what to copy: it comes back if its data may be compared with the new primary's.
+#[test]
+fn an_old_primary_without_wal_comes_back_by_comparing() {
+    let sandbox = Sandbox::new();
+    let cluster = PoolCluster::start(&sandbox);
+    fail_over(&cluster);
+    cluster.set(1, "AUTO_PRIMARY_RECOVERY", "1");
+    cluster.remove_wal(1);
+    let run = cluster.hook(1, &[]);
+    assert_eq!(run.code, 66, "{run}\n{}", cluster.log(1));
+    assert_logged(&cluster.log(1), &["could not open file", "--compare-data"]);
+    assert_eq!(cluster.process(1), None, "{}", cluster.log(1));
+
+    cluster.set(1, "REWIND_COMPARE", "1");
+    let run = cluster.hook(1, &[]);
+    assert_eq!(run.code, 0, "{run}\n{}", cluster.log(1));
+    assert_logged(&cluster.log(1), &["the data of both sides is compared instead", "Done!"]);
+    cluster.wait("the old primary to stream", || cluster.streaming(2) == ["node1"]);
+    cluster.wait_for_pool(1, true);
+    cluster.catch_up(1, 2);
+    cluster.assert_same_content(1, 2);
+}
+
 /// Node 1 is killed with data that only it has; the pool makes node 2 the primary.
 pub fn fail_over(cluster: &PoolCluster) {
     cluster.sql(1, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n");

@@ -143,3 +143,24 @@ fn an_old_primary_is_rejoined() {
     let registered = "SELECT type || upstream_node_id FROM repmgr.nodes WHERE node_id = 1";
     cluster.wait("the metadata", || cluster.column_in("repmgr", 2, registered) == ["standby2"]);
 }
+
+/// Its WAL is gone, which would tell what to copy: it is rejoined if its data may be compared with the new primary's.
+#[test]
+fn an_old_primary_without_wal_is_rejoined_by_comparing() {
+    let sandbox = Sandbox::new();
+    let cluster = RepmgrCluster::start(&sandbox);
+    cluster.set_recovery("automatic");
+    fail_over(&cluster);
+    cluster.remove_wal(1);
+    assert_eq!(cluster.look(2).code, 0);
+    assert_logged(&cluster.log(1), &["could not open file", "--compare-data"]);
+    assert_eq!(cluster.process(1), None, "{}", cluster.log(1));
+
+    cluster.set(1, "rewind_compare", "on");
+    assert_eq!(cluster.look(2).code, 0);
+    let is_attached = || cluster.streaming(2).contains(&"node1".to_owned());
+    cluster.wait("the old primary to stream", is_attached);
+    assert_logged(&cluster.log(1), &["the data of both sides is compared instead", "Done!"]);
+    cluster.catch_up(1, 2);
+    cluster.assert_same_content(1, 2);
+}

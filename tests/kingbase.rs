@@ -8,7 +8,7 @@
 
 use crate::harness::{
     Disguise, Failover, Installation, KINGBASE_V8R6, Rewind, Run, Sandbox, Server, SourceKind,
-    assert_follows, assert_same_content, assert_sound, control_of,
+    assert_follows, assert_same_content, assert_sound, control_of, remove_wal_files,
 };
 
 fn shared(primary: &Server) {
@@ -71,6 +71,35 @@ fn rewind_disguised(disguise: &Disguise, Failover { mut old, mut new }: Failover
     assert_follows(&mut old, &new);
     assert_sound(&mut old);
     run
+}
+
+/// The target has no WAL at all, by which the magic number of its pages was known: it is taken from the source's.
+#[test]
+fn v8r6_without_any_wal_of_the_target() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, mut new } = failover(&sandbox);
+    new.stop();
+    let mut automatic = old.copy("automatic");
+    let disguise = Disguise { wal_magic: 0xC612, ..KINGBASE_V8R6 };
+    for server in [&old, &automatic, &new] {
+        disguise.put_on(&server.data);
+    }
+    for target in [&old, &automatic] {
+        remove_wal_files(&target.data.join("sys_wal"));
+    }
+    let plain = Rewind::of(&old).from(&new, SourceKind::Directory);
+    plain.expect_refusal("could not open file", "--compare-data");
+    for (server, option) in [(&old, "--compare-data"), (&automatic, "--compare-data=auto")] {
+        Rewind::of(server).from(&new, SourceKind::Directory).arg(option).run().expect_compared();
+    }
+    for server in [&old, &automatic, &new] {
+        disguise.take_off(&server.data);
+    }
+    new.start();
+    for server in [&mut old, &mut automatic] {
+        assert_follows(server, &new);
+        assert_sound(server);
+    }
 }
 
 #[test]

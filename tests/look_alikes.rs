@@ -4,7 +4,10 @@
 //!     b  ┄┄┄┄┄┄ ├─ 2 ─────▶     both promoted to timeline 2 at the same point:
 //!     c  ┄┄┄┄┄┄ └─ 2 ─────▶     equal history files, different WAL
 
-use crate::harness::{Rewind, Sandbox, Server, SourceKind, assert_follows, assert_sound, next_segment};
+use crate::harness::{
+    Rewind, Sandbox, Server, SourceKind, assert_cured_by_comparing, assert_follows, assert_sound,
+    next_segment,
+};
 
 fn entries(server: &Server, origin: &str, rows: u32) {
     server.sql(&format!("INSERT INTO entry SELECT '{origin}' FROM generate_series(1, {rows})"));
@@ -67,7 +70,8 @@ fn source_has_recycled_what_would_tell() {
         b.sql("CHECKPOINT");
     }
     let rewind = Rewind::of(&c).from(&b, SourceKind::Server);
-    rewind.expect_refusal("could not compare the WAL of source and target", "base backup");
+    let refusal = rewind.expect_refusal("could not compare the WAL of source and target", "base backup");
+    assert_cured_by_comparing(&refusal, &mut c, &b);
 }
 
 /// The target has recycled its first segments of timeline 2, and the source has files of the same names: they are not
@@ -90,7 +94,8 @@ fn source_wal_is_not_taken_for_the_targets() {
         }
     }
     c.stop();
-    Rewind::of(&c).from(&b, SourceKind::Server).expect_refusal("differs", "base backup");
+    let refusal = Rewind::of(&c).from(&b, SourceKind::Server).expect_refusal("differs", "base backup");
+    assert_cured_by_comparing(&refusal, &mut c, &b);
 }
 
 /// The source ends on timeline 1 before the point where the target left it.

@@ -8,8 +8,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::harness::{
-    Failover, Rewind, Sandbox, Segment, Server, SourceKind, assert_follows, assert_sound, history_switch,
-    next_segment, segments,
+    Failover, Rewind, Sandbox, Segment, Server, SourceKind, assert_cured_by_comparing, assert_follows,
+    assert_sound, history_switch, next_segment, segments,
 };
 
 fn entries(server: &Server, origin: &str) {
@@ -176,13 +176,13 @@ fn on_a_stopped_source() {
 #[test]
 fn nowhere() {
     let sandbox = Sandbox::new();
-    let Failover { old, new } = diverged(&sandbox, "512MB");
+    let Failover { mut old, new } = diverged(&sandbox, "512MB");
     let lost = Segment { number: Segment::at(1, history_switch(&new, 2)).number + 1, timeline: 1 };
     let path = old.data.join(format!("pg_wal/{lost}"));
     std::fs::remove_file(&path).expect("remove a segment");
     let rewind = || Rewind::of(&old).from(&new, SourceKind::Server);
     let error = format!("could not open file \"{}\": No such file or directory", path.display());
-    rewind().expect_refusal(&error, "restore_command");
+    let refusal = rewind().expect_refusal(&error, "restore_command");
     rewind().arg("--wal-dir").arg(sandbox.make_dir("empty")).expect_refusal(&error, "restore_command");
     rewind().arg("--restore-command").arg("false").expect_refusal(&lost.to_string(), "");
     // Says that it found it, and has not.
@@ -194,6 +194,7 @@ fn nowhere() {
     rewind()
         .arg("--restore-target-wal")
         .expect_refusal("restore_command is not set in the target cluster", "restore_command");
+    assert_cured_by_comparing(&refusal, &mut old, &new);
 }
 
 /// A crashed server's WAL with a hole in it does not end at the hole: what lies behind was flushed, and pages with it.
@@ -215,7 +216,8 @@ fn hole_in_the_wal_of_a_crashed_target() {
     let archive = archive(&sandbox, &old, |segment| *segment == hole);
     let name = hole.to_string();
     let rewind = || Rewind::of(&old).from(&new, SourceKind::Server);
-    rewind().expect_refusal(&format!("{name}\": No such file or directory"), &name);
+    let refusal = rewind().expect_refusal(&format!("{name}\": No such file or directory"), &name);
+    assert_cured_by_comparing(&refusal, &mut old.copy("compared"), &new);
     rewind().arg("--ensure-shutdown").expect_refusal(&format!("{name}\": No such file or directory"), &name);
     rewind()
         .arg("--wal-dir")

@@ -48,6 +48,7 @@ mod no_password;
 mod just_promoted;
 mod least_privilege;
 mod role_settings;
+mod damaged_source;
 mod faulty_source;
 mod changing_files;
 mod hostile_source;

@@ -9,8 +9,9 @@
 use std::fs::{read, remove_file, rename};
 
 use crate::harness::{
-    Failover, Installation, Lsn, Rewind, Run, Sandbox, Segment, Server, SourceKind, assert_follows,
-    assert_same_content, assert_sound, next_segment, pick, segments,
+    Failover, Installation, Lsn, Rewind, Run, Sandbox, Segment, Server, SourceKind,
+    assert_cured_by_comparing, assert_follows, assert_same_content, assert_sound, next_segment, pick,
+    segments,
 };
 use crate::truth_proof::{assert_rewinds_by, refused};
 
@@ -330,17 +331,16 @@ fn wal_that_is_gone_and_an_archive() {
             let name = segment.to_string();
             rename(new.data.join("pg_wal").join(&name), archive.join(&name)).expect("move a segment");
         }
-        for start in ["newest", "auto"] {
-            let words = [
-                "WAL needed for replay",
-                "another checkpoint does not help",
-                "--wal-dir",
-                "--restore-command",
-                "summarize_wal",
-                "base backup",
-            ];
-            refused(from(&old, &new, start), &words);
-        }
+        let words = [
+            "WAL needed for replay",
+            "another checkpoint does not help",
+            "--wal-dir",
+            "--restore-command",
+            "summarize_wal",
+            "base backup",
+        ];
+        let [_, refusal] = ["newest", "auto"].map(|start| refused(from(&old, &new, start), &words));
+        assert_cured_by_comparing(&refusal, &mut old.copy("compared"), &new);
         let value = match option {
             "--wal-dir" => archive.display().to_string(),
             _ => format!("cp {}/%f %p", archive.display()),
@@ -422,7 +422,8 @@ fn another_timeline_of_the_same_number(is_alike: bool) {
         failover.new.kill();
         d.sql("UPDATE entry SET origin = 'third' WHERE n % 11 = 0");
         finish(&d);
-        refused(from(&b, &d, "newest"), &["WAL needed for replay"]);
+        let refusal = refused(from(&b, &d, "newest"), &["WAL needed for replay"]);
+        assert_cured_by_comparing(&refusal, &mut b, &d);
     }
 }
 
@@ -525,10 +526,11 @@ fn hint_bits_for_which_the_source_must_vouch() {
         old.sql("UPDATE entry SET origin = 'lost' WHERE n % 5 = 0");
         old.stop();
         old.unset("max_connections");
-        let without = old.copy("without");
+        let mut without = old.copy("without");
         let run = assert_rewinds_by(from(&old, &new, "newest"), &mut old, &new);
         assert_known_from(&run, "wal");
         remove_old_segments(&new);
-        refused(from(&without, &new, "newest"), &["WAL needed for replay"]);
+        let refusal = refused(from(&without, &new, "newest"), &["WAL needed for replay"]);
+        assert_cured_by_comparing(&refusal, &mut without, &new);
     }
 }

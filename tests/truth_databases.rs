@@ -224,7 +224,10 @@ fn copied_before_the_fork_and_behind_the_sources_restartpoint() {
     let is_older = format!("SELECT timeline_id = 1 AND redo_lsn <= '{before}' FROM pg_control_checkpoint()");
     assert!(new.value::<bool>(&is_older), "the scenario needs a source without a checkpoint since the copy");
     let made = oid(&new, "made");
-    if !assert_rewinds_or_refuses(&mut old, &new, &[&made, "CHECKPOINT"]) {
+    let mut compared = old.copy("compared");
+    let comparing = rewind(&compared, &new).arg("--compare-data");
+    assert_rewinds_or_refuses(comparing, &mut compared, &new, &[&made, "CHECKPOINT"]);
+    if !assert_rewinds_or_refuses(rewind(&old, &new), &mut old, &new, &[&made, "CHECKPOINT"]) {
         new.sql("CHECKPOINT");
         assert_rewinds(&mut old, &new);
     }

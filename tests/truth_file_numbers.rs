@@ -9,7 +9,7 @@
 use std::fs::read;
 
 use crate::harness::{Failover, Installation, Sandbox, Server, WAL_LEVEL_MINIMAL};
-use crate::truth_proof::assert_rewinds;
+use crate::truth_proof::{assert_rewinds, assert_rewinds_or_refuses, rewind};
 
 /// A promoted standby that gives out the same numbers as its old primary: a shutdown checkpoint says exactly how far that
 /// has come.
@@ -209,5 +209,8 @@ fn wal_level_minimal_on_the_source() {
     at_wal_level_minimal(&mut new, &format!("CREATE TABLE lost {ROWS}"));
     new.start();
     new.sql("CHECKPOINT");
-    crate::truth_proof::assert_rewinds_or_refuses(&mut old, &new, &["wal_level"]);
+    let mut compared = old.copy("compared");
+    let comparing = rewind(&compared, &new).arg("--compare-data");
+    assert_rewinds_or_refuses(comparing, &mut compared, &new, &["wal_level"]);
+    assert_rewinds_or_refuses(rewind(&old, &new), &mut old, &new, &["wal_level"]);
 }

@@ -38,11 +38,11 @@ pub fn refused(rewind: Rewind, words: &[&str]) -> Run {
 
 /// What replay cannot do right without a later checkpoint of the source: the rewind may be refused in these words. It must
 /// never end well and be wrong. True if it succeeded.
-pub fn assert_rewinds_or_refuses(old: &mut Server, new: &Server, words: &[&str]) -> bool {
+pub fn assert_rewinds_or_refuses(rewind: Rewind, old: &mut Server, new: &Server, words: &[&str]) -> bool {
     let before = Tree::of(&old.data);
-    let run = rewind(old, new).run();
+    let run = rewind.run();
     if run.code == 0 {
-        run.expect_done();
+        run.expect_rewound();
         assert_equal(old, new);
         return true;
     }

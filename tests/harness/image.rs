@@ -31,9 +31,7 @@ pub struct Change {
 
 /// Runs a rewind of this target to its end and returns what it changed on the disk.
 pub fn record_changes(rewind: Rewind, target: &Server) -> Vec<Change> {
-    let (run, changes) = recorded(rewind, target);
-    run.expect_done();
-    changes
+    recorded(rewind, target).1
 }
 
 /// Runs a rewind of this target. Returns the run, and what it changed on the disk.
@@ -41,7 +39,7 @@ pub fn recorded(rewind: Rewind, target: &Server) -> (Run, Vec<Change>) {
     let record = target.beside("changes");
     fs::write(&record, "").expect("make a file");
     fs::set_permissions(&record, fs::Permissions::from_mode(0o666)).expect("open a file");
-    let run = rewind.env("KBRECOVER_CHANGES", &record).run();
+    let run = rewind.env("KBRECOVER_CHANGES", &record).run().expect_rewound();
     (run, read_changes(&record, &target.data))
 }
 

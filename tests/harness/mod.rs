@@ -79,10 +79,11 @@ pub use server::WAL_LEVEL_MINIMAL;
 #[allow(unused_imports, reason = "the benchmark, which uses this harness, too, has no use for it")]
 pub use server::children_of;
 pub use tree::Tree;
-pub use verify::{assert_follows, assert_sound};
+#[allow(unused_imports, reason = "for the benchmark, which uses this harness, too")]
+pub use verify::{assert_cured_by_comparing, assert_follows, assert_rewinds_by_comparing, assert_sound};
 pub use wal::{
     Lsn, SEGMENT_SIZE, Segment, WAL_PAGE_SIZE, fill_page, history_switch, insert_position, next_segment,
-    record_starts, segments,
+    record_starts, remove_wal_files, segments,
 };
 #[allow(unused_imports, reason = "the benchmark, which uses this harness, too, compares no records")]
 pub use waldump::{record_line, waldump_line};

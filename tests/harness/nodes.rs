@@ -14,6 +14,7 @@ use super::ports::free_port;
 use super::program::{AsServerUser, give_to_server_user, run, server_program};
 use super::sandbox::copy_tree;
 use super::server::children_of;
+use super::wal::remove_wal_files;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -94,6 +95,11 @@ impl Nodes {
         for pid in self.column(node, &format!("SELECT pid FROM pg_stat_replication WHERE {which}")) {
             run(Command::new("kill").args(["-STOP", &pid]));
         }
+    }
+
+    /// Removes all WAL of a stopped node.
+    pub fn remove_wal(&self, node: usize) {
+        remove_wal_files(&self.data(node).join("pg_wal"));
     }
 
     /// The process in a node's lock file.

@@ -39,6 +39,8 @@ pub struct Server {
     host: String,
     sandbox: PathBuf,
     settings: Vec<(String, String)>,
+    /// A library that is loaded before all others (`LD_PRELOAD`).
+    preload: Option<PathBuf>,
     process: Option<Child>,
 }
 
@@ -56,6 +58,7 @@ impl Server {
             host: sandbox.join("sockets").to_str().expect("a temporary directory with a UTF-8 name").into(),
             sandbox: sandbox.into(),
             settings: Vec::new(),
+            preload: None,
             process: None,
         }
     }
@@ -76,12 +79,13 @@ impl Server {
             host: self.host.clone(),
             sandbox: self.sandbox.clone(),
             settings: Vec::new(),
+            preload: None,
             process: None,
         }
     }
 
     /// A stopped server of the same programs, whose data directory the caller makes.
-    pub(super) fn at(&self, name: &str) -> Server {
+    pub fn at(&self, name: &str) -> Server {
         Server::new(&self.sandbox, name, self.installation)
     }
 
@@ -115,6 +119,11 @@ impl Server {
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.retain(|(other, _)| other != name);
         self.settings.push((name.into(), value.into()));
+    }
+
+    /// From the next start on, a library's functions take the place of those that the server calls.
+    pub fn preload(&mut self, library: Option<PathBuf>) {
+        self.preload = library;
     }
 
     /// Takes back what `set` did.
@@ -230,6 +239,7 @@ impl Server {
         for (name, value) in &self.settings {
             command.arg("-c").arg(format!("{name}={value}"));
         }
+        command.envs(self.preload.iter().map(|library| ("LD_PRELOAD", library)));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("second handle of the log")).stderr(log);
         self.process = Some(command.spawn().expect("run postgres"));
         logged_before

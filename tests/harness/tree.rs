@@ -53,6 +53,11 @@ impl Tree {
         Tree { entries }
     }
 
+    /// All paths, below the root.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.entries.keys().map(PathBuf::as_path)
+    }
+
     /// Every path that is not the same in both: whether it is in this tree, and in the other.
     pub fn differences<'a>(&'a self, other: &'a Tree) -> impl Iterator<Item = (&'a Path, bool, bool)> {
         let paths: BTreeSet<_> = self.entries.keys().chain(other.entries.keys()).collect();

@@ -1,6 +1,7 @@
 //! The proofs at the end of a rewind.
 
 use super::compare::assert_same_content;
+use super::kbrecover::{Rewind, Run, SourceKind};
 use super::program::run;
 use super::server::Server;
 
@@ -36,6 +37,23 @@ pub fn assert_sound(node: &mut Server) {
     if has_checksums {
         run(node.installation.program("pg_checksums").args(["--check", "-D"]).arg(&node.data));
     }
+}
+
+/// Rewinds a stopped node to `source`, a running primary, by comparing the data of both. Proves that it follows, with equal
+/// content, and is sound.
+pub fn assert_rewinds_by_comparing(node: &mut Server, source: &Server) -> Run {
+    let rewind = Rewind::of(node).from(source, SourceKind::Server).arg("--compare-data");
+    let run = rewind.run().expect_compared();
+    assert_follows(node, source);
+    assert_sound(node);
+    run
+}
+
+/// The same after a rewind that was refused; its hint must have named that way out.
+pub fn assert_cured_by_comparing(refusal: &Run, node: &mut Server, source: &Server) {
+    let is_named = |line: &str| line.contains("hint: ") && line.contains("--compare-data");
+    assert!(refusal.stderr.lines().any(is_named), "no hint names --compare-data\n{refusal}");
+    assert_rewinds_by_comparing(node, source);
 }
 
 /// What pg_amcheck does, with the extension of that version: every B-tree against its table.

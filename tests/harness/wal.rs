@@ -131,3 +131,13 @@ pub fn fill_page(server: &Server) -> Lsn {
     server.wait_for("a flush", &format!("SELECT pg_current_wal_flush_lsn() >= '{end}'"));
     end
 }
+
+/// Removes all segments from a WAL directory, and whatever other file is in it.
+pub fn remove_wal_files(directory: &Path) {
+    for entry in std::fs::read_dir(directory).expect("list a WAL directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_file() {
+            std::fs::remove_file(path).expect("remove a file");
+        }
+    }
+}

@@ -16,8 +16,10 @@ use kbrecover_rewind::{
     ReplayFrom, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
 
+#[cfg(test)]
+pub(crate) use args::DeltaChoice;
 use args::SyncMethod;
-pub(crate) use args::{DeltaChoice, ReplayFromChoice, RewindArgs, positive, rate};
+pub(crate) use args::{ReplayFromChoice, RewindArgs, positive, rate};
 
 use crate::failure::{Failed, SetupError};
 use crate::faults;
