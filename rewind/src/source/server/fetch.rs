@@ -18,7 +18,7 @@ use tokio_postgres::types::ToSql;
 use super::link::Link;
 use super::queries::{Witness, column};
 use super::session::{Session, answer};
-use super::sql::RawText;
+use super::sql::{DigestOf, RawText};
 use crate::datadir::data_path::DataPath;
 use crate::source::error::SourceError;
 use crate::source::seam::{ChunkSink, FetchError, FetchRange};
@@ -43,8 +43,8 @@ const DOING: &str = "fetching file contents";
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Wanted {
     Contents,
-    /// A digest of its contents, as [`DigestOf`](super::sql::DigestOf) says.
-    Digest,
+    /// A digest of its contents.
+    Digest(DigestOf),
 }
 
 /// Fetches `ranges` over all connections and passes them to `sink`.
@@ -125,15 +125,17 @@ impl Job<'_> {
         let paths = self.paths(batch);
         let begins: Vec<i64> = batch.iter().map(|range| range.offset as i64).collect();
         let lengths: Vec<i32> = batch.iter().map(|range| range.length as i32).collect();
-        let parameters: [&(dyn ToSql + Sync); 3] = [&paths, &begins, &lengths];
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&paths, &begins, &lengths];
 
         let rows = async {
             let statement = match self.wanted {
                 Wanted::Contents => &session.fetch,
-                Wanted::Digest => session
-                    .digest
-                    .as_ref()
-                    .ok_or_else(|| answer(DOING, "the server does not compute digests any more"))?,
+                Wanted::Digest(digest_of) => {
+                    parameters.push(if digest_of == DigestOf::Md5 { &true } else { &false });
+                    let statement = session.digest.as_ref();
+                    statement
+                        .ok_or_else(|| answer(DOING, "the server does not compute digests any more"))?
+                }
             };
             let asked = session.client.query_raw(statement, parameters);
             let mut rows = pin!(session.in_time(session.silence, DOING, asked).await?);
@@ -144,7 +146,7 @@ impl Job<'_> {
                 let bytes: Option<&[u8]> = column(&row, 1, DOING)?;
                 let most = match self.wanted {
                     Wanted::Contents => range.length as usize,
-                    Wanted::Digest => MAX_DIGEST,
+                    Wanted::Digest(_) => MAX_DIGEST,
                 };
                 if bytes.is_some_and(|bytes| bytes.len() > most) {
                     return Err(SourceError::TooMuch { path: self.path(&range).clone() });

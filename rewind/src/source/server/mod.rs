@@ -260,7 +260,7 @@ impl Source for ServerSource {
             return Ok(());
         };
         let digests = Digests { with, digest_of };
-        fetch::fetch(self.runtime.handle(), &self.link, Wanted::Digest, files, ranges, &digests)
+        fetch::fetch(self.runtime.handle(), &self.link, Wanted::Digest(digest_of), files, ranges, &digests)
     }
 }
 
