@@ -12,7 +12,7 @@ use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::outcome::ComparedData;
 use crate::progress::{Event, Stage};
 use crate::source::{FetchRange, RateLimit};
-use crate::survey::delta::{self, COARSE, SHARE, narrowed};
+use crate::survey::delta::{self, COARSE, SHARE, differing};
 use crate::survey::error::SurveyError;
 use crate::survey::input::Input;
 use crate::wal::error::WalError;
@@ -55,8 +55,7 @@ pub(super) fn compare_relations(
         }
         let files: Vec<DataPath> = share.files.iter().map(|candidate| candidate.path.clone()).collect();
         let block_size = control.block_size();
-        let (found, _) = narrowed(sides, &files, &share.ranges, (block_size, block_size))?;
-        for range in found {
+        for range in differing(sides, &files, &share.ranges, block_size)? {
             let file = share.files[range.file as usize];
             let first = file.file.segment.saturating_mul(control.relation_segment_blocks());
             let block = |offset: u64| first.saturating_add((offset / u64::from(block_size)) as u32);

@@ -94,7 +94,7 @@ impl Session {
         };
         let settings = sql::session_settings(version);
         let knows_sha256 = sql::knows_sha256(version, expected.flavor);
-        let (fetch, digest) = (dialect.fetch(), dialect.digest(knows_sha256));
+        let (fetch, digest) = (dialect.fetch(), dialect.digests(knows_sha256));
         // Sent together and processed in order: one round trip.
         let (set, fetch, digest, flavor) = future::join4(
             client.batch_execute(&settings),
