@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::programs::Program;
 use super::results::Results;
 
 const ROW: f64 = 46.0;
@@ -12,14 +13,15 @@ const WIDTH: f64 = 430.0;
 type Times = (f64, f64);
 
 /// Draws two bars for each case, scaled to the longer one, with the ratio next to them. The rewind is the dark part of a
-/// bar, and what the server does after its start is the light one.
+/// bar, and what the server does after its start is the light one. A program other than pg_rewind is named in its row.
 pub fn svg(results: &Results) -> String {
-    let cases: Vec<(String, Times, Times)> = results
+    let cases: Vec<(String, Program, Times, Times)> = results
         .cases()
         .iter()
         .filter_map(|case| {
             let ((theirs, ours), (their_wait, our_wait)) = (case.seconds(), case.seconds_until_streaming());
-            Some((format!("{} ({})", case.name, case.major), (theirs?, their_wait?), (ours, our_wait)))
+            let name = format!("{} ({})", case.name, case.major);
+            Some((name, case.opponent, (theirs?, their_wait?), (ours, our_wait)))
         })
         .collect();
     let height = ROW * cases.len() as f64 + 40.0;
@@ -31,10 +33,13 @@ pub fn svg(results: &Results) -> String {
     text(&mut svg, LEFT + 80.0, 20.0, "start", "#0a6", "kbrecover");
     text(&mut svg, LEFT + 160.0, 20.0, "start", "#222", "dark: rewind, light: start until streaming");
     text(&mut svg, 750.0, 20.0, "end", "#888", "own scale each");
-    for (at, (name, theirs, ours)) in cases.iter().enumerate() {
+    for (at, (name, opponent, theirs, ours)) in cases.iter().enumerate() {
         let top = 34.0 + ROW * at as f64;
         let longest = theirs.1.max(ours.1);
         text(&mut svg, LEFT - 10.0, top + 21.0, "end", "#222", name);
+        if *opponent != Program::PgRewind {
+            text(&mut svg, LEFT - 10.0, top + 35.0, "end", "#888", opponent.name());
+        }
         bar(&mut svg, top, *theirs, longest, ["#888", "#ccc"]);
         bar(&mut svg, top + 16.0, *ours, longest, ["#0a6", "#8dc"]);
         text(&mut svg, 750.0, top + 21.0, "end", "#222", &format!("{:.1} x", theirs.1 / ours.1));

@@ -1,4 +1,4 @@
-//! Compares kbrecover with pg_rewind on the same failovers.
+//! Compares kbrecover with pg_rewind on the same failovers, and with pg_basebackup where it compares the data of both sides.
 //!
 //!     bash benches/postgresql18.sh                      # once: installs pg_rewind 18 and its server
 //!     cargo bench --bench end_to_end -- --case all --runs 5 --scale 1 --json FILE --svg FILE
@@ -9,6 +9,19 @@
 //! default. Then the rewound target is started: what counts for its user is when it streams, and has replayed all that the
 //! source had at the start of the rewind. Medians and ratios are printed, because absolute times depend on the load of the
 //! machine.
+//!
+//! In the cases `compare` and `compare-gigabit` kbrecover runs with `--compare-data`. The alternative is then to replace the
+//! node: pg_basebackup makes it anew in an empty directory, from the same source over the same network. How long the old
+//! directory took to remove does not count. All files are in the page cache, as in the other cases. On both sides disks that
+//! read more slowly than data is compared would set the pace, those of the source for a base backup, too.
+//!
+//! For these cases the times for 100 GB are extrapolated from the measured rates, for the network of the case:
+//!
+//!     base backup   bytes / rate of the base backup
+//!     kbrecover     bytes / rate of the comparison + different bytes / rate of the base backup
+//!
+//! The rate of the base backup is its size divided by the time of pg_basebackup; the rate of the comparison is the number of
+//! bytes compared divided by the time of the stage `compare`; the part of the bytes that differ is that of the case.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark writes what it needs")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints its results")]
@@ -52,7 +65,7 @@ const FLOORS: usize = 3;
 /// How long replay may take; several gigabytes take minutes.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(1200);
 
-/// Compare kbrecover with pg_rewind on the same failovers
+/// Compare kbrecover with pg_rewind on the same failovers, and with pg_basebackup where it compares data
 #[derive(Parser)]
 pub struct Settings {
     /// Cases to measure, or "all"
@@ -79,7 +92,7 @@ pub struct Settings {
     #[arg(long, value_delimiter = ',', default_value = "18")]
     version: Vec<u32>,
 
-    /// Do not run pg_rewind
+    /// Run kbrecover only
     #[arg(long)]
     alone: bool,
 
@@ -144,22 +157,29 @@ fn main() {
 
 /// Runs the programs alternately on copies of the old primary.
 fn measure(settings: &Settings, scene: &Scene, measurement: &Measurement, results: &mut Results) {
-    let proxy = (measurement.delay > Duration::ZERO).then(|| proxy::start(scene.new.port, measurement.delay));
-    let port = proxy.unwrap_or(scene.new.port);
-    let programs: &[Program] =
-        if settings.alone { &[Program::Kbrecover] } else { &[Program::PgRewind, Program::Kbrecover] };
-    let floors = if settings.sweep.is_some() { 0 } else { FLOORS };
+    let port = match measurement.network {
+        Some(network) => proxy::start(scene.new.port, network),
+        None => scene.new.port,
+    };
+    let opponent = Program::opponent(measurement.workload);
+    let programs = &[opponent, Program::Kbrecover][usize::from(settings.alone)..];
+    let has_floor = settings.sweep.is_none() && !measurement.workload.compares_data();
+    let floors = if has_floor { FLOORS } else { 0 };
     for run in 0..settings.runs {
         for turn in 0..programs.len() {
             // The program that goes first alternates, too.
             let program = programs[(turn + run) % programs.len()];
             let mut target = scene.old.copy("target");
+            if program == Program::PgBasebackup {
+                // It makes the directory itself.
+                retire(&target);
+            }
             flush_disks();
-            let mut sample = programs::run(program, &target, port, settings, measurement);
+            let mut sample = programs::run(program, &target, &scene.new, port, settings, measurement);
             sample.follow_seconds = follow(&mut target, &scene.new);
             let (name, program_name) = (&measurement.name, program.name());
             eprintln!(
-                "{name:<12} {program_name:<10} {:>8.3} s + {:.1} s",
+                "{name:<15} {program_name:<13} {:>8.3} s + {:.1} s",
                 sample.seconds, sample.follow_seconds
             );
             results.add(&target, measurement, program, sample);
@@ -170,7 +190,7 @@ fn measure(settings: &Settings, scene: &Scene, measurement: &Measurement, result
     for _ in 0..floors.min(settings.runs) {
         let target = scene.old.copy("target");
         flush_disks();
-        let sample = programs::run(Program::Kbrecover, &target, port, settings, measurement);
+        let sample = programs::run(Program::Kbrecover, &target, &scene.new, port, settings, measurement);
         results.add_floor(&target, measurement, floor::measure(scene, &target.data, port, &sample));
         retire(&target);
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::Settings;
+use super::proxy::Network;
 use super::workload::Workload;
 
 /// One row of the results.
@@ -13,8 +14,8 @@ pub struct Measurement {
     pub name: String,
     /// The failover.
     pub workload: Workload,
-    /// Latency that a proxy between the program and the source adds in each direction.
-    pub delay: Duration,
+    /// The network between the program and the source that a proxy simulates; `None` for the loopback interface.
+    pub network: Option<Network>,
     /// Value of `--jobs` for kbrecover; `None` for its default.
     pub jobs: Option<u64>,
     /// The amount of work, in a sweep. The time should grow at most in proportion to it.
@@ -44,6 +45,10 @@ pub enum CaseName {
     Stale,
     /// Stale, with WAL summaries on the source (from 17 on)
     StaleSummaries,
+    /// 1 % of the blocks of 4 GB changed: kbrecover compares the data of both sides, against pg_basebackup
+    Compare,
+    /// Compare, through a proxy that passes 1 Gbit/s
+    CompareGigabit,
 }
 
 /// The sweeps: a case at several sizes.
@@ -61,7 +66,12 @@ pub enum SweepName {
     Jobs,
     /// MB of WAL that the source has written since the fork
     Stale,
+    /// Threads and connections of kbrecover in the case compare
+    CompareJobs,
 }
+
+/// The rate of the network in the case compare-gigabit.
+const GIGABIT: f64 = 1e9;
 
 /// The measurements, with those of the same workload in sequence.
 pub fn measurements(settings: &Settings) -> Vec<Measurement> {
@@ -74,27 +84,36 @@ pub fn measurements(settings: &Settings) -> Vec<Measurement> {
 fn cases(settings: &Settings) -> Vec<Measurement> {
     let sized = |full: f64| (full * settings.scale).ceil() as u64;
     let stale = |has_summaries| Workload::Stale { megabytes: sized(4000.0), has_summaries };
-    let all: [(CaseName, &str, Workload, u64); 9] = [
-        (CaseName::Wal, "wal", Workload::Wal { megabytes: sized(2600.0) }, 0),
-        (CaseName::Scattered, "scattered", Workload::Scattered { blocks: sized(25_000.0) }, 0),
-        (CaseName::Far, "far", Workload::Scattered { blocks: sized(25_000.0) }, 5),
-        (CaseName::Hinted, "hinted", Workload::Hinted { blocks: sized(25_000.0) }, 0),
-        (CaseName::Files, "files", Workload::Files { files: sized(41_000.0) }, 0),
-        (CaseName::Late, "late", Workload::Late { megabytes: sized(2200.0) }, 0),
-        (CaseName::OneBlock, "one-block", Workload::OneBlock { megabytes: sized(2000.0) }, 0),
-        (CaseName::Stale, "stale", stale(false), 0),
-        (CaseName::StaleSummaries, "stale-summaries", stale(true), 0),
+    let scattered = Workload::Scattered { blocks: sized(25_000.0) };
+    let far = Some(Network::with_delay(Duration::from_millis(5)));
+    let gigabit = Some(Network::with_bits_per_second(GIGABIT));
+    let all: [(CaseName, &str, Workload, Option<Network>); 11] = [
+        (CaseName::Wal, "wal", Workload::Wal { megabytes: sized(2600.0) }, None),
+        (CaseName::Scattered, "scattered", scattered, None),
+        (CaseName::Far, "far", scattered, far),
+        (CaseName::Hinted, "hinted", Workload::Hinted { blocks: sized(25_000.0) }, None),
+        (CaseName::Files, "files", Workload::Files { files: sized(41_000.0) }, None),
+        (CaseName::Late, "late", Workload::Late { megabytes: sized(2200.0) }, None),
+        (CaseName::OneBlock, "one-block", Workload::OneBlock { megabytes: sized(2000.0) }, None),
+        (CaseName::Stale, "stale", stale(false), None),
+        (CaseName::StaleSummaries, "stale-summaries", stale(true), None),
+        (CaseName::Compare, "compare", compare(settings), None),
+        (CaseName::CompareGigabit, "compare-gigabit", compare(settings), gigabit),
     ];
     let chosen = |case| settings.case.contains(&CaseName::All) || settings.case.contains(&case);
     let chosen = all.into_iter().filter(|(case, ..)| chosen(*case));
-    let measurement = |(_, name, workload, delay): (_, &str, _, _)| Measurement {
+    let measurement = |(_, name, workload, network): (_, &str, _, _)| Measurement {
         name: name.to_owned(),
         workload,
-        delay: Duration::from_millis(delay),
+        network,
         jobs: None,
         work: None,
     };
     chosen.map(measurement).collect()
+}
+
+fn compare(settings: &Settings) -> Workload {
+    Workload::Compare { megabytes: (4000.0 * settings.scale).ceil() as u64 }
 }
 
 fn sweep_of(sweep: SweepName, settings: &Settings) -> Vec<Measurement> {
@@ -104,6 +123,7 @@ fn sweep_of(sweep: SweepName, settings: &Settings) -> Vec<Measurement> {
         SweepName::Files => &[1000, 10_000, 100_000],
         SweepName::Latency => &[0, 1, 5, 10, 20],
         SweepName::Jobs => &[1, 2, 4, 8],
+        SweepName::CompareJobs => &[1, 2, 4],
     };
     let points = if settings.points.is_empty() { default_points } else { &settings.points };
     let scattered = Workload::Scattered { blocks: (25_000.0 * settings.scale).ceil() as u64 };
@@ -114,16 +134,20 @@ fn sweep_of(sweep: SweepName, settings: &Settings) -> Vec<Measurement> {
             SweepName::Files => (Workload::Files { files: point }, "files"),
             SweepName::Latency => (scattered, "ms each way"),
             SweepName::Jobs => (scattered, "jobs"),
+            SweepName::CompareJobs => (compare(settings), "jobs"),
             SweepName::Stale => {
                 (Workload::Stale { megabytes: point, has_summaries: false }, "MB of WAL on the source")
             }
         };
+        let is_jobs = matches!(sweep, SweepName::Jobs | SweepName::CompareJobs);
+        let is_latency = sweep == SweepName::Latency;
+        let delayed = || Network::with_delay(Duration::from_millis(point));
         Measurement {
             name: format!("{point} {unit}"),
             workload,
-            delay: Duration::from_millis(if sweep == SweepName::Latency { point } else { 0 }),
-            jobs: (sweep == SweepName::Jobs).then_some(point),
-            work: (!matches!(sweep, SweepName::Latency | SweepName::Jobs)).then_some(point),
+            network: (is_latency && point > 0).then(delayed),
+            jobs: is_jobs.then_some(point),
+            work: (!is_latency && !is_jobs).then_some(point),
         }
     };
     points.iter().map(measurement).collect()

@@ -8,6 +8,9 @@ use super::plan::Measurement;
 use super::programs::{Program, Sample};
 use crate::harness::Server;
 
+/// Bytes of data for which the times of a base backup and of a comparison are extrapolated.
+const EXTRAPOLATED: f64 = 100e9;
+
 /// All samples of all cases.
 pub struct Results {
     cases: Vec<Case>,
@@ -20,6 +23,8 @@ pub struct Case {
     pub name: String,
     /// The servers' version.
     pub major: u32,
+    /// What kbrecover is compared with.
+    pub opponent: Program,
     work: Option<u64>,
     theirs: Vec<Sample>,
     ours: Vec<Sample>,
@@ -42,7 +47,7 @@ impl Results {
     pub fn add(&mut self, target: &Server, measurement: &Measurement, program: Program, sample: Sample) {
         let case = self.case(target, measurement);
         match program {
-            Program::PgRewind => case.theirs.push(sample),
+            Program::PgRewind | Program::PgBasebackup => case.theirs.push(sample),
             Program::Kbrecover => case.ours.push(sample),
         }
     }
@@ -58,7 +63,8 @@ impl Results {
         let at = self.cases.iter().position(is_same).unwrap_or_else(|| {
             let (theirs, ours, floors) = (Vec::new(), Vec::new(), Vec::new());
             let (name, work) = (measurement.name.clone(), measurement.work);
-            self.cases.push(Case { name, major, work, theirs, ours, floors });
+            let opponent = Program::opponent(measurement.workload);
+            self.cases.push(Case { name, major, opponent, work, theirs, ours, floors });
             self.cases.len() - 1
         });
         &mut self.cases[at]
@@ -73,19 +79,66 @@ impl Results {
     pub fn print(&self) {
         println!("\n{}\n{}\n", self.command, machine());
         println!(
-            "| case | version | pg_rewind, seconds | kbrecover, seconds | ratio | until streaming: pg_rewind | kbrecover | ratio | bytes fetched: theirs | ours | peak memory: theirs | ours |"
+            "| case | version | against | its seconds | kbrecover, seconds | ratio | until streaming: its | kbrecover | ratio | bytes fetched: its | kbrecover | peak memory: its | kbrecover |"
         );
-        println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
+        println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
         for case in &self.cases {
             println!("{}", case.row());
         }
-        println!("\nStages of kbrecover, seconds; CPU is user and system time of the whole run:\n");
+        println!(
+            "\nStages of kbrecover, seconds; CPU is user and system time of the whole run, of kbrecover and of the source:\n"
+        );
         for case in &self.cases {
             let cpu = median(&case.ours, |sample| sample.cpu_seconds);
-            println!("{:<24} {} cpu {cpu:.3}", format!("{} ({})", case.name, case.major), case.stages());
+            let source = median(&case.ours, |sample| sample.source_cpu_seconds);
+            let name = format!("{} ({})", case.name, case.major);
+            println!("{name:<24} {} cpu {cpu:.3}, source {source:.3}", case.stages());
         }
+        self.print_compared();
         self.print_floors();
         self.print_growth();
+    }
+
+    /// Prints the rates of the cases in which data is compared, and what they mean for [`EXTRAPOLATED`] bytes.
+    fn print_compared(&self) {
+        let cases: Vec<&Case> =
+            self.cases.iter().filter(|case| case.opponent == Program::PgBasebackup).collect();
+        if cases.is_empty() {
+            return;
+        }
+        println!(
+            "\nComparison of data; processor time of the program and of its source, in % of the time of the run:\n"
+        );
+        println!(
+            "| case | version | compared | different | GB/s compared | processor: kbrecover | source | GB/s of pg_basebackup | processor: pg_basebackup | source |"
+        );
+        println!("|---|---|---|---|---|---|---|---|---|---|");
+        for case in &cases {
+            let [program, source] = shares(&case.ours);
+            let [their_program, their_source] = shares(&case.theirs);
+            println!(
+                "| {} | {} | {} | {:.2} % | {:.2} | {program} | {source} | {:.2} | {their_program} | {their_source} |",
+                case.name,
+                case.major,
+                megabytes(median(&case.ours, |s| s
+                    .compared
+                    .as_ref()
+                    .map_or(0.0, |found| found.bytes as f64))),
+                median(&case.ours, Sample::different_part) * 100.0,
+                median(&case.ours, Sample::compare_rate) / 1e9,
+                median(&case.theirs, Sample::fetch_rate) / 1e9,
+            );
+        }
+        println!();
+        for (case, (theirs, ours)) in cases.iter().filter_map(|case| Some((case, case.extrapolated()?))) {
+            println!(
+                "{} ({}), extrapolated to {:.0} GB: pg_basebackup {theirs:.0} s, kbrecover {ours:.0} s, ratio {:.1}",
+                case.name,
+                case.major,
+                EXTRAPOLATED / 1e9,
+                theirs / ours
+            );
+        }
     }
 
     /// Prints the floor of each case, and kbrecover's time for comparison.
@@ -138,7 +191,7 @@ impl Results {
 }
 
 impl Case {
-    /// Median seconds of pg_rewind, if it was run, and of kbrecover.
+    /// Median seconds of the other program, if it was run, and of kbrecover.
     pub fn seconds(&self) -> (Option<f64>, f64) {
         let theirs = (!self.theirs.is_empty()).then(|| median(&self.theirs, |sample| sample.seconds));
         (theirs, median(&self.ours, |sample| sample.seconds))
@@ -149,6 +202,17 @@ impl Case {
         let both = |sample: &Sample| sample.seconds + sample.follow_seconds;
         let theirs = (!self.theirs.is_empty()).then(|| median(&self.theirs, both));
         (theirs, median(&self.ours, both))
+    }
+
+    /// The seconds that pg_basebackup and kbrecover would take for [`EXTRAPOLATED`] bytes at the measured rates, by the
+    /// formulas in the description of this benchmark; `None` if not both were measured comparing data.
+    fn extrapolated(&self) -> Option<(f64, f64)> {
+        if self.opponent != Program::PgBasebackup || self.theirs.is_empty() {
+            return None;
+        }
+        let theirs = EXTRAPOLATED / median(&self.theirs, Sample::fetch_rate);
+        let compared = EXTRAPOLATED / median(&self.ours, Sample::compare_rate);
+        Some((theirs, compared + theirs * median(&self.ours, Sample::different_part)))
     }
 
     fn row(&self) -> String {
@@ -164,9 +228,10 @@ impl Case {
         let shown = |theirs: Option<f64>| theirs.map_or("-".into(), |seconds| format!("{seconds:.2}"));
         let (their_wait, our_wait) = self.seconds_until_streaming();
         format!(
-            "| {} | {} | {} | {ours:.2} | {} | {} | {our_wait:.2} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {ours:.2} | {} | {} | {our_wait:.2} | {} | {} | {} | {} | {} |",
             self.name,
             self.major,
+            self.opponent.name(),
             shown(theirs),
             ratio(theirs, ours),
             shown(their_wait),
@@ -197,10 +262,14 @@ impl Case {
                 json!({
                     "seconds": sample.seconds,
                     "cpu_seconds": sample.cpu_seconds,
+                    "source_cpu_seconds": sample.source_cpu_seconds,
                     "peak_bytes": sample.peak_bytes,
                     "fetched_bytes": sample.fetched_bytes,
                     "follow_seconds": sample.follow_seconds,
                     "stages": sample.stages,
+                    "compared": sample.compared.as_ref().map(|found| json!({
+                        "bytes": found.bytes, "different_bytes": found.different_bytes, "seconds": found.seconds,
+                    })),
                 })
             };
             samples.iter().map(sample).collect()
@@ -210,14 +279,27 @@ impl Case {
             "version": self.major,
             "ratio": theirs.map(|theirs| theirs / ours),
             "ratio_until_streaming": their_wait.map(|theirs| theirs / our_wait),
-            "pg_rewind": samples(&self.theirs),
+            (self.opponent.name()): samples(&self.theirs),
             "kbrecover": samples(&self.ours),
+            "extrapolated_seconds": self.extrapolated().map(|(theirs, ours)| {
+                json!({ "bytes": EXTRAPOLATED, (self.opponent.name()): theirs, "kbrecover": ours })
+            }),
             "floors": self.floors.iter().map(|floor| {
                 json!({ "scan": floor.scan, "fetch": floor.fetch, "store": floor.store, "remove": floor.remove,
                         "different_bytes": floor.different_bytes })
             }).collect::<Vec<_>>(),
         })
     }
+}
+
+/// The processor time of a program and of its source, as part of the time of the run.
+fn shares(samples: &[Sample]) -> [String; 2] {
+    let parts: [fn(&Sample) -> f64; 2] =
+        [|sample| sample.cpu_seconds / sample.seconds, |sample| sample.source_cpu_seconds / sample.seconds];
+    parts.map(|part| match samples {
+        [] => "-".into(),
+        samples => format!("{:.0} %", median(samples, part) * 100.0),
+    })
 }
 
 /// The median; 0 if there are no samples.

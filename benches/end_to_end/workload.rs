@@ -27,6 +27,9 @@ pub enum Workload {
     /// After the fork one row on the target. The source writes so much WAL over a table of a quarter of that, with
     /// three checkpoints, and goes on a little.
     Stale { megabytes: u64, has_summaries: bool },
+    /// A table of so many MB on both sides. After the fork each side changes one in 200 of its blocks, scattered over the
+    /// table. Both sides have recycled their WAL from before. kbrecover compares the data of both sides.
+    Compare { megabytes: u64 },
 }
 
 /// A failover that has taken place.
@@ -88,6 +91,11 @@ impl Scene {
 }
 
 impl Workload {
+    /// Whether the node is rewound by comparing the data of both sides. Without that its alternative is a base backup.
+    pub fn compares_data(self) -> bool {
+        matches!(self, Workload::Compare { .. })
+    }
+
     fn has_summaries(self) -> bool {
         matches!(self, Workload::Stale { has_summaries: true, .. })
     }
@@ -133,6 +141,11 @@ fn shared(old: &Server, workload: Workload) {
             old.sql("VACUUM (FREEZE) entry");
             old.sql("CHECKPOINT");
         }
+        Workload::Compare { megabytes } => {
+            fill(old, megabytes * (1 << 20) / 8192, 3600);
+            old.sql("VACUUM (FREEZE) entry");
+            old.sql("CHECKPOINT");
+        }
     }
 }
 
@@ -170,6 +183,13 @@ fn apart(old: &Server, new: &Server, workload: Workload) {
             }
             new.sql("UPDATE entry SET n = n + 1 WHERE id BETWEEN 1 AND 1000");
         }
+        Workload::Compare { .. } => {
+            for (shift, server) in [old, new].into_iter().enumerate() {
+                let chosen = format!("id > 0 AND hashint4(id + {shift}) % 200 = 0");
+                server.sql(&format!("UPDATE entry SET n = n + 1 WHERE {chosen}"));
+                recycle_wal(server);
+            }
+        }
     }
 }
 
@@ -198,6 +218,15 @@ fn create_tables(server: &Server, name: &str, files: u64) {
 fn emit_wal(server: &Server, megabytes: u64) {
     let emit = "SELECT pg_logical_emit_message(false, 'bench', repeat('x', 1000000))";
     server.sql(&format!("{emit} FROM generate_series(1, {megabytes})"));
+}
+
+/// Lets a server remove its old WAL. Otherwise every copy of it would have as much WAL as data.
+fn recycle_wal(server: &Server) {
+    for setting in ["wal_keep_size = 0", "max_wal_size = '128MB'"] {
+        server.sql(&format!("ALTER SYSTEM SET {setting}"));
+    }
+    server.sql("SELECT pg_reload_conf()");
+    server.sql("CHECKPOINT");
 }
 
 fn wal_megabytes(server: &Server) -> u64 {

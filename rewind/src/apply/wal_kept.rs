@@ -121,7 +121,13 @@ mod tests {
         fn fetch(&self, _: &[DataPath], _: &[FetchRange], _: &dyn ChunkSink) -> Result<(), FetchError> {
             unreachable!()
         }
-        fn compare(&self, _: &[DataPath], _: &[FetchRange], _: &dyn Comparand) -> Result<(), FetchError> {
+        fn compare(
+            &self,
+            _: &[DataPath],
+            _: &[FetchRange],
+            _: u32,
+            _: &dyn Comparand,
+        ) -> Result<(), FetchError> {
             unreachable!()
         }
     }

@@ -204,20 +204,28 @@ impl Source for DirectorySource {
         &self,
         files: &[DataPath],
         ranges: &[FetchRange],
+        part: u32,
         with: &dyn Comparand,
     ) -> Result<(), FetchError> {
-        self.fetch(files, ranges, &Contents(with))
+        self.fetch(files, ranges, &Contents { with, part })
     }
 }
 
-/// Compares contents with those of the other side.
-struct Contents<'a>(&'a dyn Comparand);
+/// Compares contents with those of the other side, in parts.
+struct Contents<'a> {
+    with: &'a dyn Comparand,
+    part: u32,
+}
 
 impl ChunkSink for Contents<'_> {
     fn write(&self, range: FetchRange, bytes: Option<&[u8]>) -> io::Result<()> {
         let mut theirs = Vec::new();
-        let same = self.0.read(range, &mut theirs).is_ok() && bytes == Some(&theirs);
-        self.0.found(range, same);
+        let bytes = bytes.filter(|_| self.with.read(range, &mut theirs).is_ok());
+        for part in range.parts(self.part) {
+            let same =
+                bytes.is_some_and(|bytes| range.bytes_of(part, bytes) == range.bytes_of(part, &theirs));
+            self.with.found(part, same);
+        }
         Ok(())
     }
 }
@@ -340,5 +348,37 @@ mod tests {
         fs::write(temp.path().join("global/pg_control"), [0; 8192]).unwrap();
         assert!(matches!(open(temp.path()), SourceError::ControlFile { .. }));
         assert!(matches!(open(&temp.path().join("global/pg_control")), SourceError::Directory { .. }));
+    }
+
+    /// Bytes of each range here, and whether each part was the same.
+    struct Ours(&'static [u8], Mutex<Vec<(u64, u32, bool)>>);
+
+    impl Comparand for Ours {
+        fn read(&self, _: FetchRange, bytes: &mut Vec<u8>) -> io::Result<()> {
+            bytes.extend_from_slice(self.0);
+            Ok(())
+        }
+
+        fn found(&self, part: FetchRange, same: bool) {
+            self.1.lock().unwrap().push((part.offset, part.length, same));
+        }
+    }
+
+    #[test]
+    fn ranges_are_compared_in_parts() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("a"), b"..0123456789").unwrap();
+        let source = DirectorySource { root: temp.path().to_owned(), flavor: Flavor::all().next().unwrap() };
+        let files: Vec<_> = ["a", "gone"].map(|name| DataPath::parse(name).unwrap()).into();
+        let compare = |file, bytes| {
+            let ours = Ours(bytes, Mutex::default());
+            source.compare(&files, &[range(file, 2, 10)], 4, &ours).unwrap();
+            ours.1.into_inner().unwrap()
+        };
+        let parts = |same: [bool; 3]| vec![(2, 4, same[0]), (6, 4, same[1]), (10, 2, same[2])];
+        assert_eq!(compare(0, b"0123456789"), parts([true; 3]));
+        assert_eq!(compare(0, b"0123x56789"), parts([true, false, true]));
+        assert_eq!(compare(0, b"012345"), parts([true, false, false]));
+        assert_eq!(compare(1, b""), parts([false; 3]));
     }
 }

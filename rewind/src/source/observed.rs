@@ -132,10 +132,11 @@ impl Source for ObservedSource {
         &self,
         files: &[DataPath],
         ranges: &[FetchRange],
+        part: u32,
         with: &dyn Comparand,
     ) -> Result<(), FetchError> {
         self.announce("comparison")?;
-        self.source.compare(files, ranges, with)
+        self.source.compare(files, ranges, part, with)
     }
 }
 

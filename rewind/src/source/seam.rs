@@ -135,8 +135,8 @@ pub trait Source: Send + Sync {
         sink: &dyn ChunkSink,
     ) -> Result<(), FetchError>;
 
-    /// Compares ranges of files with those of `with`, and reports each to it exactly once. A server sends digests
-    /// instead of contents where it can.
+    /// Compares ranges of files with those of `with` in parts of `part` bytes, and reports each part to it exactly once. A
+    /// server sends digests of the parts instead of contents where it can.
     ///
     /// # Errors
     /// The first error of the source.
@@ -144,6 +144,7 @@ pub trait Source: Send + Sync {
         &self,
         files: &[DataPath],
         ranges: &[FetchRange],
+        part: u32,
         with: &dyn Comparand,
     ) -> Result<(), FetchError>;
 }
@@ -247,14 +248,21 @@ pub struct FetchRange {
 }
 
 impl FetchRange {
-    /// The range divided into ranges of at most `length` bytes.
+    /// Its parts of `length` bytes, in order; the last one may be shorter.
     pub(crate) fn parts(self, length: u32) -> impl Iterator<Item = FetchRange> {
         let part = move |done: u32| FetchRange {
             offset: self.offset + u64::from(done),
             length: length.min(self.length - done),
             ..self
         };
-        (0..self.length).step_by(length as usize).map(part)
+        (0..self.length).step_by(length.max(1) as usize).map(part)
+    }
+
+    /// The bytes of a part, of those of the range: fewer at the end of the file.
+    pub(crate) fn bytes_of<'a>(&self, part: FetchRange, bytes: &'a [u8]) -> &'a [u8] {
+        let begin = ((part.offset - self.offset) as usize).min(bytes.len());
+        let end = (begin + part.length as usize).min(bytes.len());
+        &bytes[begin..end]
     }
 }
 
@@ -282,8 +290,8 @@ pub trait ChunkSink: Sync {
 pub trait Comparand: Sync {
     /// Appends its bytes of `range` to `bytes`: fewer than requested at the end of the file.
     fn read(&self, range: FetchRange, bytes: &mut Vec<u8>) -> std::io::Result<()>;
-    /// Receives the result for `range`: whether both sides hold the same bytes.
-    fn found(&self, range: FetchRange, same: bool);
+    /// Receives the result for a part of a range: whether both sides hold the same bytes.
+    fn found(&self, part: FetchRange, same: bool);
 }
 
 /// An error of [`Source::fetch`] or [`Source::compare`].

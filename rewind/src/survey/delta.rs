@@ -109,7 +109,7 @@ fn compare_share(
 ) -> Result<(), FetchError> {
     let files: Vec<DataPath> = share.iter().map(|(path, _)| path.clone()).collect();
     let coarse = coarse_ranges(share, u64::MAX);
-    let (mut found, fine) = narrowed(sides, &files, &coarse, (WORTH_IT, FINE))?;
+    let (mut found, fine) = narrowed(sides, &files, &coarse)?;
     found.sort_unstable_by_key(|range| (range.file, range.offset));
     compared.bytes += (coarse.len() + fine) as u64 * DIGEST_BYTES;
     for file in &files {
@@ -145,26 +145,25 @@ fn coarse_ranges(share: &[(DataPath, u64)], limit: u64) -> Vec<FetchRange> {
     ranges
 }
 
-/// Compares coarse ranges, and those that differ and are longer than `worth_it` once more in parts of `fine` bytes. Returns
-/// what differs, in no order, and the number of these parts.
-pub(super) fn narrowed(
+/// Compares coarse ranges, and those that differ and are [worth it](WORTH_IT) once more in fine ranges. Returns what differs,
+/// in no order, and the number of fine ranges.
+fn narrowed(
     sides: &Sides<'_>,
     files: &[DataPath],
     coarse: &[FetchRange],
-    (worth_it, fine): (u32, u32),
 ) -> Result<(Vec<FetchRange>, usize), FetchError> {
-    let found = differing(sides, files, coarse)?;
-    let (large, mut found): (Vec<_>, Vec<_>) = found.into_iter().partition(|range| range.length > worth_it);
-    let parts: Vec<FetchRange> = large.into_iter().flat_map(|range| range.parts(fine)).collect();
-    found.extend(differing(sides, files, &parts)?);
-    Ok((found, parts.len()))
+    let found = differing(sides, files, coarse, MAX_RANGE)?;
+    let (large, mut found): (Vec<_>, Vec<_>) = found.into_iter().partition(|range| range.length > WORTH_IT);
+    found.extend(differing(sides, files, &large, FINE)?);
+    Ok((found, large.iter().map(|range| range.length.div_ceil(FINE) as usize).sum()))
 }
 
-/// Those of these ranges whose bytes differ.
-fn differing(
+/// Those parts of these ranges, of `part` bytes each, whose bytes differ.
+pub(super) fn differing(
     sides: &Sides<'_>,
     files: &[DataPath],
     ranges: &[FetchRange],
+    part: u32,
 ) -> Result<Vec<FetchRange>, FetchError> {
     let ours = TargetFiles { root: sides.target, files, differing: Mutex::default() };
     let (most, mut bytes) = (share_bytes(sides.pace), 0);
@@ -177,7 +176,7 @@ fn differing(
         !is_full
     });
     for piece in pieces {
-        sides.source.compare(files, piece, &ours)?;
+        sides.source.compare(files, piece, part, &ours)?;
         spend(sides, files, piece)?;
     }
     Ok(ours.differing.into_inner().unwrap_or_else(PoisonError::into_inner))
@@ -202,7 +201,7 @@ fn is_faster_than_copying(sides: &Sides<'_>, share: &[(DataPath, u64)]) -> Resul
         work()?;
         Ok(started.elapsed())
     };
-    let comparing = time(&mut || sides.source.compare(&files, &sample, &ours))?;
+    let comparing = time(&mut || sides.source.compare(&files, &sample, MAX_RANGE, &ours))?;
     spend(sides, &files, &sample)?;
     let copying = time(&mut || sides.source.fetch(&files, &sample, &Nowhere))?;
     spend(sides, &files, &sample)?;
@@ -234,9 +233,9 @@ impl Comparand for TargetFiles<'_> {
         Ok(())
     }
 
-    fn found(&self, range: FetchRange, same: bool) {
+    fn found(&self, part: FetchRange, same: bool) {
         if !same {
-            self.differing.lock().unwrap_or_else(PoisonError::into_inner).push(range);
+            self.differing.lock().unwrap_or_else(PoisonError::into_inner).push(part);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::outcome::ComparedData;
 use crate::progress::{Event, Progress, Stage};
 use crate::source::FetchRange;
-use crate::survey::delta::{self, COARSE, narrowed, share_bytes};
+use crate::survey::delta::{self, COARSE, differing, share_bytes};
 use crate::survey::error::SurveyError;
 use crate::survey::input::Input;
 use crate::wal::changed::relation_files;
@@ -86,10 +86,8 @@ impl Comparing<'_> {
         progress.begin(Stage::Compare, Some(bytes));
         for share in shares(candidates, share_bytes(sides.pace)) {
             sides.pace.check().map_err(|_| SurveyError::Stopped)?;
-            let block_size = control.block_size();
-            let differing = narrowed(sides, &share.paths(), &share.ranges, (block_size, block_size));
-            let (differing, _) = differing.map_err(SurveyError::from)?;
-            found(&share, differing)?;
+            let blocks = differing(sides, &share.paths(), &share.ranges, control.block_size());
+            found(&share, blocks.map_err(SurveyError::from)?)?;
             progress.advance(Stage::Compare, share.bytes);
         }
         progress.finish(Stage::Compare);

@@ -19,7 +19,7 @@ use super::error::ServerError;
 use super::link::Link;
 use super::queries::{Witness, column};
 use super::session::{Session, answer};
-use super::sql::RawText;
+use super::sql::{DigestOf, RawText};
 use crate::datadir::data_path::DataPath;
 use crate::source::error::SourceError;
 use crate::source::seam::{ChunkSink, FetchError, FetchRange, block_at};
@@ -35,17 +35,17 @@ const BATCH_RANGES: usize = 500;
 /// interrupted by a lost connection is transferred again.
 const BATCH_BYTES: u64 = 2 << 20;
 
-/// The largest size of a digest, in bytes.
-const MAX_DIGEST: usize = 32;
-
 const DOING: &str = "fetching file contents";
 
 /// What is requested for each range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Wanted {
     Contents,
-    /// A digest of its contents, as [`DigestOf`](super::sql::DigestOf) says.
-    Digest,
+    /// A digest of each part of it, of so many bytes.
+    Digests {
+        of: DigestOf,
+        part: u32,
+    },
 }
 
 /// Fetches `ranges` over all connections and passes them to `sink`.
@@ -126,28 +126,26 @@ impl Job<'_> {
         let paths = self.paths(batch);
         let begins: Vec<i64> = batch.iter().map(|range| range.offset as i64).collect();
         let lengths: Vec<i32> = batch.iter().map(|range| range.length as i32).collect();
-        let parameters: [&(dyn ToSql + Sync); 3] = [&paths, &begins, &lengths];
+        let (part, is_md5) = match self.wanted {
+            Wanted::Contents => (0, false),
+            Wanted::Digests { of, part } => (part as i32, of == DigestOf::Md5),
+        };
+        let parameters: [&(dyn ToSql + Sync); 5] = [&paths, &begins, &lengths, &part, &is_md5];
 
         let rows = async {
-            let statement = match self.wanted {
-                Wanted::Contents => &session.fetch,
-                Wanted::Digest => session
-                    .digest
-                    .as_ref()
-                    .ok_or_else(|| answer(DOING, "the server does not compute digests any more"))?,
+            let digests = || session.digest.as_ref().ok_or_else(no_digests);
+            let (statement, parameters) = match self.wanted {
+                Wanted::Contents => (&session.fetch, &parameters[..3]),
+                Wanted::Digests { .. } => (digests()?, &parameters[..]),
             };
-            let asked = session.client.query_raw(statement, parameters);
+            let asked = session.client.query_raw(statement, parameters.iter().copied());
             let mut rows = pin!(session.in_time(session.silence, DOING, asked).await?);
             let mut arrivals = Arrivals::new(batch);
             let mut found = Vec::with_capacity(batch.len());
             while let Some(row) = session.in_time(session.silence, DOING, rows.try_next()).await? {
                 let range = arrivals.arrive(column(&row, 0, DOING)?)?;
                 let bytes: Option<&[u8]> = column(&row, 1, DOING)?;
-                let most = match self.wanted {
-                    Wanted::Contents => range.length as usize,
-                    Wanted::Digest => MAX_DIGEST,
-                };
-                if bytes.is_some_and(|bytes| bytes.len() > most) {
+                if bytes.is_some_and(|bytes| bytes.len() > self.most(range)) {
                     return Err(SourceError::TooMuch { path: self.path(&range).clone() });
                 }
                 found.push((range, row));
@@ -158,6 +156,14 @@ impl Job<'_> {
         match future::try_join(rows, session.witness()).await {
             Err(error) => Err(self.explain(session, batch, error).await),
             asked => asked,
+        }
+    }
+
+    /// The largest number of bytes that are an answer to the request for a range.
+    fn most(&self, range: FetchRange) -> usize {
+        match self.wanted {
+            Wanted::Contents => range.length as usize,
+            Wanted::Digests { of, part } => of.size() * range.parts(part).count().max(1),
         }
     }
 
@@ -232,6 +238,10 @@ impl Job<'_> {
             _ => None,
         }
     }
+}
+
+fn no_digests() -> SourceError {
+    answer(DOING, "the server does not compute digests any more")
 }
 
 /// Matches the rows of a result with the ranges of the request.

@@ -251,32 +251,100 @@ impl Source for ServerSource {
         &self,
         files: &[DataPath],
         ranges: &[FetchRange],
+        part: u32,
         with: &dyn Comparand,
     ) -> Result<(), FetchError> {
         assert_valid(files, ranges);
-        let Some(digest_of) = self.link.facts.digest_of else {
-            // The server computes no digests: treat every range as different.
-            ranges.iter().for_each(|range| with.found(*range, false));
+        let Some(of) = self.link.facts.digest_of else {
+            // The server computes no digests: treat every part as different.
+            let parts = ranges.iter().flat_map(|range| range.parts(part));
+            parts.for_each(|part| with.found(part, false));
             return Ok(());
         };
-        let digests = Digests { with, digest_of };
-        fetch::fetch(self.runtime.handle(), &self.link, Wanted::Digest, files, ranges, &digests)
+        let wanted = Wanted::Digests { of, part };
+        fetch::fetch(self.runtime.handle(), &self.link, wanted, files, ranges, &Digests { with, of, part })
     }
 }
 
-/// Compares digests of the source with those of the other side.
+/// Compares digests of the source with those of the other side, part by part.
 struct Digests<'a> {
     with: &'a dyn Comparand,
-    digest_of: DigestOf,
+    of: DigestOf,
+    part: u32,
 }
 
 impl ChunkSink for Digests<'_> {
-    fn write(&self, range: FetchRange, digest: Option<&[u8]>) -> std::io::Result<()> {
-        let mut ours = Vec::new();
+    fn write(&self, range: FetchRange, digests: Option<&[u8]>) -> std::io::Result<()> {
+        let mut bytes = Vec::new();
         // A range that cannot be read here counts as different, and is copied.
-        let same = self.with.read(range, &mut ours).is_ok()
-            && digest.is_some_and(|digest| *digest == *self.digest_of.of(&ours));
-        self.with.found(range, same);
+        let digests = digests.filter(|_| self.with.read(range, &mut bytes).is_ok());
+        let mut theirs = digests.map(|digests| digests.chunks(self.of.size()));
+        for (number, part) in range.parts(self.part).enumerate() {
+            let ours = range.bytes_of(part, &bytes);
+            let same = theirs.as_mut().is_some_and(|theirs| match theirs.next() {
+                Some(digest) => *digest == *self.of.of(ours),
+                // Behind the end of the source's file.
+                None => number > 0 && ours.is_empty(),
+            });
+            self.with.found(part, same);
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, ErrorKind};
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// The bytes of a range here, `None` if they cannot be read; and what was found.
+    struct Ours(Option<Vec<u8>>, Mutex<Vec<(FetchRange, bool)>>);
+
+    impl Comparand for Ours {
+        fn read(&self, _: FetchRange, bytes: &mut Vec<u8>) -> io::Result<()> {
+            bytes.extend_from_slice(self.0.as_ref().ok_or(ErrorKind::NotFound)?);
+            Ok(())
+        }
+
+        fn found(&self, part: FetchRange, same: bool) {
+            self.1.lock().unwrap().push((part, same));
+        }
+    }
+
+    /// Whether each part of 4 bytes of a range of 10 bytes is the same.
+    fn compare(of: DigestOf, ours: Option<&[u8]>, theirs: Option<&[u8]>) -> Vec<bool> {
+        let ours = Ours(ours.map(<[u8]>::to_vec), Mutex::default());
+        let range = FetchRange { file: 3, offset: 100, length: 10 };
+        let digests = theirs.map(|bytes| match bytes {
+            [] => of.of(bytes),
+            bytes => bytes.chunks(4).flat_map(|part| of.of(part)).collect(),
+        });
+        Digests { with: &ours, of, part: 4 }.write(range, digests.as_deref()).unwrap();
+        let found = ours.1.into_inner().unwrap();
+        let parts = [(100, 4), (104, 4), (108, 2)];
+        let parts = parts.map(|(offset, length)| FetchRange { file: 3, offset, length });
+        assert_eq!(found.iter().map(|(part, _)| *part).collect::<Vec<_>>(), parts);
+        found.into_iter().map(|(_, same)| same).collect()
+    }
+
+    #[test]
+    fn each_part_of_a_range_is_compared() {
+        for of in [DigestOf::Sha256, DigestOf::Md5] {
+            let all = Some(&b"0123456789"[..]);
+            assert_eq!(compare(of, all, all), [true; 3]);
+            assert_eq!(compare(of, all, Some(b"0123x56789")), [true, false, true]);
+            // The source's file ends within the range, or the target's, or both.
+            assert_eq!(compare(of, all, Some(b"012345")), [true, false, false]);
+            assert_eq!(compare(of, Some(b"0123"), all), [true, false, false]);
+            assert_eq!(compare(of, Some(b"0123"), Some(b"0123")), [true; 3]);
+            assert_eq!(compare(of, Some(b""), Some(b"")), [true; 3]);
+            assert_eq!(compare(of, Some(b""), all), [false; 3]);
+            assert_eq!(compare(of, all, Some(b"")), [false; 3]);
+            // One of them does not exist, or cannot be read.
+            assert_eq!(compare(of, Some(b""), None), [false; 3]);
+            assert_eq!(compare(of, None, all), [false; 3]);
+        }
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Session {
     pub(super) fetch: Statement,
     /// The same for digests, if the server can compute them: in FIPS mode it cannot compute MD5.
     pub(super) digest: Option<Statement>,
-    digest_of: DigestOf,
+    knows_sha256: bool,
     /// See [`Dialect::witness`].
     pub(super) witness: Statement,
     /// `server_version_num`
@@ -93,8 +93,8 @@ impl Session {
             false => dialect,
         };
         let settings = sql::session_settings(version);
-        let digest_of = DigestOf::known_by(version, expected.flavor);
-        let (fetch, digest) = (dialect.fetch(), dialect.digest(digest_of));
+        let knows_sha256 = sql::knows_sha256(version, expected.flavor);
+        let (fetch, digest) = (dialect.fetch(), dialect.digests(knows_sha256));
         // Sent together and processed in order: one round trip.
         let (set, fetch, digest, flavor) = future::join4(
             client.batch_execute(&settings),
@@ -113,7 +113,7 @@ impl Session {
             client,
             fetch,
             digest,
-            digest_of,
+            knows_sha256,
             witness,
             version,
             dialect,
@@ -194,7 +194,8 @@ impl Session {
         let mut next = || row.next().ok_or_else(|| answer(doing, "too few columns"));
         let (full_page_writes, superuser, encoding) = (next()?, next()?, next()?);
         let (role, database) = (next()?, next()?);
-        let digest_of = self.digest.is_some().then_some(self.digest_of);
+        let digest_of = DigestOf::fastest(self.knows_sha256, sql::is_true(Some(&next()?)));
+        let digest_of = self.digest.is_some().then_some(digest_of);
         if full_page_writes != "on" {
             return Err(SourceError::FullPageWrites);
         }

@@ -109,7 +109,8 @@ const SHA256_SINCE: u32 = 110_000;
 
 /// The digest function of a server. Neither requires a privilege.
 ///
-/// MD5 is sufficient: the digests come from the server itself, and a server that wanted to deceive could send wrong
+/// SHA-256 is the faster one if the server has OpenSSL, which uses the processor's instructions for it. PostgreSQL's own code
+/// for it is three times slower than that for MD5. MD5 is sufficient: the digests come from the server itself, and a server that wanted to deceive could send wrong
 /// contents instead.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum DigestOf {
@@ -117,10 +118,12 @@ pub(super) enum DigestOf {
     Md5,
 }
 
-/// Settings and identity of a session, visible to every role.
+/// Settings and identity of a session, visible to every role; and whether the server is known to lack OpenSSL, which it says
+/// from version 12 on.
 pub(super) const FACTS: &str = "\
     SELECT current_setting('full_page_writes'), current_setting('is_superuser'), \
-           current_setting('server_encoding'), current_user, current_database()";
+           current_setting('server_encoding'), current_user, current_database(), \
+           current_setting('ssl_library', true) = ''";
 
 /// The first version that makes summaries of its WAL. No fork is based on it.
 pub(super) const SUMMARIES_SINCE: u32 = 170_000;
@@ -234,16 +237,20 @@ impl Dialect {
         )
     }
 
-    /// The same with digests in place of the contents.
-    pub(super) fn digest(&self, digest_of: DigestOf) -> String {
-        let contents = format!("{}(r.path, r.begin, r.len, true)", self.read_binary_file);
-        let digest = match digest_of {
-            DigestOf::Sha256 => format!("sha256({contents})"),
-            DigestOf::Md5 => format!("decode(md5({contents}), 'hex')"),
-        };
+    /// The same with digests in place of the contents: one for each part of so many bytes as the fourth parameter says, one
+    /// after the other. It is MD5 if the fifth parameter is true, or else SHA-256. An empty range has one digest.
+    // OFFSET 0 keeps the planner from putting the function in place of each reference to its result.
+    pub(super) fn digests(&self, knows_sha256: bool) -> String {
+        const PART: &str = "substr(f.bytes, i * $4::int4 + 1, $4)";
+        let sha256 = if knows_sha256 { format!("sha256({PART})") } else { "NULL".to_owned() };
         format!(
-            "SELECT r.n, {digest} \
-             FROM unnest($1::text[], $2::int8[], $3::int4[]) WITH ORDINALITY AS r (path, begin, len, n)"
+            "SELECT r.n, ( \
+                 SELECT string_agg(CASE WHEN $5::bool THEN decode(md5({PART}), 'hex') ELSE {sha256} END, '') \
+                 FROM generate_series(0, (length(f.bytes) - 1) / $4) AS i \
+             ) \
+             FROM unnest($1::text[], $2::int8[], $3::int4[]) WITH ORDINALITY AS r (path, begin, len, n), \
+                  LATERAL (SELECT {}(r.path, r.begin, r.len, true) AS bytes OFFSET 0) AS f",
+            self.read_binary_file
         )
     }
 
@@ -467,10 +474,23 @@ pub(super) fn limit_of(code: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether a server of this `server_version_num` has the function `sha256`. For a fork, only `md5` is certain to exist.
+pub(super) fn knows_sha256(version: u32, flavor: Flavor) -> bool {
+    version >= SHA256_SINCE && !flavor.is_fork()
+}
+
 impl DigestOf {
-    /// The digest function of a server of this `server_version_num`. For a fork, only the older one is certain to exist.
-    pub(super) fn known_by(version: u32, flavor: Flavor) -> DigestOf {
-        if version >= SHA256_SINCE && !flavor.is_fork() { DigestOf::Sha256 } else { DigestOf::Md5 }
+    /// The faster one of those that a server has.
+    pub(super) fn fastest(knows_sha256: bool, lacks_openssl: bool) -> DigestOf {
+        if knows_sha256 && !lacks_openssl { DigestOf::Sha256 } else { DigestOf::Md5 }
+    }
+
+    /// The size of a digest in bytes.
+    pub(super) fn size(self) -> usize {
+        match self {
+            DigestOf::Sha256 => 32,
+            DigestOf::Md5 => 16,
+        }
     }
 
     /// The digest of these bytes, as the server computes it.
@@ -526,16 +546,18 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_function_follows_the_version() {
-        let postgresql = |version| DigestOf::known_by(version, Version::all().next().unwrap().flavor());
+    fn the_digest_function_follows_the_server() {
+        let postgresql = Version::all().next().unwrap().flavor();
         let fork = Flavor::all().find(|flavor| flavor.is_fork()).unwrap();
-        assert_eq!(postgresql(110_000), DigestOf::Sha256);
-        assert_eq!((postgresql(100_023), DigestOf::known_by(120_001, fork)), (DigestOf::Md5, DigestOf::Md5));
+        assert!(knows_sha256(110_000, postgresql));
+        assert!(!knows_sha256(100_023, postgresql) && !knows_sha256(120_001, fork));
+        assert_eq!(DigestOf::fastest(true, false), DigestOf::Sha256);
+        for (knows_sha256, lacks_openssl) in [(true, true), (false, false), (false, true)] {
+            assert_eq!(DigestOf::fastest(knows_sha256, lacks_openssl), DigestOf::Md5);
+        }
         let dialect = Dialect::of(110_000).unwrap();
-        assert!(
-            dialect.digest(DigestOf::Sha256).contains("SELECT r.n, sha256(pg_catalog.pg_read_binary_file(")
-        );
-        assert!(dialect.digest(DigestOf::Md5).contains("md5(pg_catalog.pg_read_binary_file("));
+        assert!(dialect.digests(true).contains("ELSE sha256("));
+        assert!(!dialect.digests(false).contains("sha256"));
         let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         assert_eq!(hex(DigestOf::Md5.of(b"abc")), "900150983cd24fb0d6963f7d28e17f72");
         assert!(hex(DigestOf::Sha256.of(b"abc")).starts_with("ba7816bf8f01cfea414140de5dae2223"));
