@@ -14,6 +14,7 @@ use crate::harness::{
     recorded, segments,
 };
 use crate::interrupted::is_marked;
+use crate::truth_full_pages::set_full_page_writes;
 
 /// The place of the mark among the changes of a run.
 fn mark(changes: &[Change]) -> usize {
@@ -167,6 +168,26 @@ fn the_source_has_recycled_the_wal() {
     let run = again(Rewind::of(&old).from(&new, SourceKind::Server), &mut old, &new);
     assert!(has_compared(&run), "{run}");
     run.expect_said("the data is compared again");
+}
+
+/// A page that was torn when it was compared is repaired only if the first change since the old start has an image: the
+/// old start does not serve, a later one does.
+#[test]
+fn full_page_writes_were_off() {
+    for (replay_from, compares) in [("common", true), ("newest", false)] {
+        let sandbox = Sandbox::new();
+        let Failover { mut old, new } = failover(&sandbox);
+        old.kill();
+        remove_wal(&old);
+        killed(&old, &new, 2);
+        set_full_page_writes(&new, "off");
+        new.sql("UPDATE after SET n = -n WHERE n % 3 = 0");
+        set_full_page_writes(&new, "on");
+        new.sql("CHECKPOINT");
+        let rewind = Rewind::of(&old).from(&new, SourceKind::Server).args(["--replay-from", replay_from]);
+        let run = again(rewind, &mut old, &new);
+        assert_eq!(has_compared(&run), compares, "{run}");
+    }
 }
 
 /// Blocks that only the target had are not left when the source's file grows by pages that no record names.

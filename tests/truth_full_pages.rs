@@ -8,7 +8,7 @@ use crate::harness::{Failover, Sandbox, Server};
 use crate::truth_proof::{assert_refuses, assert_rewinds, refused, rewind};
 
 /// Returns when WAL says so.
-fn set_full_page_writes(server: &Server, setting: &str) {
+pub fn set_full_page_writes(server: &Server, setting: &str) {
     server.sql(&format!("ALTER SYSTEM SET full_page_writes = {setting}"));
     let before: String = server.value("SELECT pg_current_wal_insert_lsn()::text");
     server.sql("SELECT pg_reload_conf()");
