@@ -160,6 +160,8 @@ fn masked(block: &[u8]) -> Option<Vec<u8>> {
         Kind::Gin if LittleEndian::read_u16(&special[6..8]) & 0x0004 != 0 => front[HEADER..].fill(0),
         // BRIN_EVACUATE_PAGE.
         Kind::Brin => clear_bits(&mut special[4..6], 0x0001),
+        // SPGIST_META: which blocks have been used last, behind the magic number.
+        Kind::SpGist if LittleEndian::read_u16(&special[..2]) & 0x0001 != 0 => front[HEADER + 4..].fill(0),
         Kind::Gin | Kind::Sequence | Kind::SpGist | Kind::Other => {}
     }
     Some(masked)
@@ -368,6 +370,15 @@ mod tests {
         let inner = block(&[0; 16]);
         let dead = changed(&changed(&inner, 25, inner[25] | 0x80), 26, inner[26] | 1);
         assert_difference(&inner, &dead, BlockDifference::Contents);
+    }
+
+    #[test]
+    fn the_blocks_that_an_sp_gist_index_has_used_last_are_not_logged() {
+        let meta = block(&[1, 0, 0, 0, 0, 0, 0x82, 0xFF]);
+        assert_difference(&meta, &changed(&meta, 30, 1), BlockDifference::NotLogged);
+        assert_difference(&meta, &changed(&meta, 25, 1), BlockDifference::Contents);
+        let leaf = block(&[4, 0, 0, 0, 0, 0, 0x82, 0xFF]);
+        assert_difference(&leaf, &changed(&leaf, TUPLE + 3, 1), BlockDifference::Contents);
     }
 
     #[test]
