@@ -67,6 +67,35 @@ fn a_standby_has_what_its_primary_had() {
     }
 }
 
+/// What the standby had replayed and not yet written when it was stopped is on the primary's disk after a checkpoint.
+#[test]
+fn a_checkpoint_after_the_stop_makes_no_difference() {
+    let sandbox = Sandbox::new();
+    let old = sandbox.server("old");
+    let (primary, mut standby) = pair(&sandbox, old);
+    standby.start();
+    primary.sql("UPDATE busy SET filler = 'late' WHERE id % 3 = 0; SELECT nextval('ticket')");
+    standby.catch_up(&primary);
+    standby.stop();
+    primary.sql("CHECKPOINT");
+    assert_equal(&compare(&standby, &primary, SourceKind::Server));
+}
+
+/// A standby that was started as a primary by mistake is on the source's timeline, and differs.
+#[test]
+fn a_second_primary_on_one_timeline_is_told() {
+    let sandbox = Sandbox::new();
+    let old = sandbox.server("old");
+    let (primary, mut standby) = pair(&sandbox, old);
+    std::fs::remove_file(standby.data.join("standby.signal")).expect("remove standby.signal");
+    standby.start();
+    standby.sql("UPDATE busy SET filler = 'wrong' WHERE id % 3 = 0");
+    standby.stop();
+    let run = compare(&standby, &primary, SourceKind::Server);
+    assert_eq!(run.code, 2, "{run}");
+    assert!(count(&run, "different") > 0, "{run}");
+}
+
 /// Damage is told by file and block; what servers change without WAL is none.
 #[test]
 fn damage_is_told() {
@@ -156,7 +185,7 @@ fn a_diverged_node_is_told() {
 fn what_cannot_be_compared_is_refused() {
     let sandbox = Sandbox::new();
     let old = sandbox.server("old");
-    let (primary, mut standby) = pair(&sandbox, old);
+    let (mut primary, mut standby) = pair(&sandbox, old);
     let stranger = sandbox.stranger("stranger");
     let refused = |run: Run, words: &str| {
         assert_eq!((run.code, &run.json()["outcome"]), (1, &"failed".into()), "{run}");
@@ -170,4 +199,9 @@ fn what_cannot_be_compared_is_refused() {
     standby.stop();
     standby.write("backup_label", "KBRECOVER: unfinished\n");
     refused(compare(&standby, &primary, SourceKind::Server), "has not finished");
+    std::fs::remove_file(standby.data.join("backup_label")).expect("remove the label");
+    standby.start();
+    standby.promote();
+    primary.kill();
+    refused(compare(&primary, &standby, SourceKind::Server), "was not shut down cleanly");
 }

@@ -341,9 +341,9 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Whether no contents differ.
+    /// Whether no contents differ, and the node can follow the source.
     pub fn is_equal(&self) -> bool {
-        self.blocks.different == 0
+        self.blocks.different == 0 && self.divergence.is_none()
     }
 }
 

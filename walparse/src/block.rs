@@ -51,6 +51,16 @@ pub fn block_lsn(block: &[u8]) -> Option<Lsn> {
     ))
 }
 
+/// Whether a block has never been used: it consists of zeros or, as versions up to 11 leave them, of a header without an LSN.
+pub fn is_unused_block(block: &[u8]) -> bool {
+    if block.iter().all(|byte| *byte == 0) {
+        return true;
+    }
+    let is_empty =
+        Parts::of(block).is_some_and(|parts| parts.lower == HEADER && parts.upper == parts.special);
+    is_empty && block_lsn(block) == Some(Lsn::INVALID)
+}
+
 /// Compares two copies of a block of a main fork.
 ///
 /// Copies with different LSNs differ in contents: each record sets the LSN. So do tuples of which one copy says that a
@@ -121,7 +131,7 @@ fn kind(special: &[u8]) -> Kind {
     let last = |special: &[u8]| LittleEndian::read_u16(&special[special.len() - 2..]);
     match special.len() {
         0 => Kind::Heap,
-        8 if LittleEndian::read_u32(special) == 0x1717 => Kind::Sequence,
+        8 if special[..8] == [0x17, 0x17, 0, 0, 0, 0, 0, 0] => Kind::Sequence,
         8 => match last(special) {
             0xFF82 => Kind::SpGist,
             0xF091..=0xF093 => Kind::Brin,
@@ -161,8 +171,12 @@ fn masked(block: &[u8]) -> Option<Vec<u8>> {
         // BRIN_EVACUATE_PAGE.
         Kind::Brin => clear_bits(&mut special[4..6], 0x0001),
         // SPGIST_META: which blocks have been used last, behind the magic number.
-        Kind::SpGist if LittleEndian::read_u16(&special[..2]) & 0x0001 != 0 => front[HEADER + 4..].fill(0),
-        Kind::Gin | Kind::Sequence | Kind::SpGist | Kind::Other => {}
+        Kind::SpGist if LittleEndian::read_u16(&special[..2]) & 0x0001 != 0 => {
+            front[LOWER].fill(0);
+            front[HEADER + 4..].fill(0);
+        }
+        Kind::Sequence => mask_sequence(front, &parts),
+        Kind::Gin | Kind::SpGist | Kind::Other => {}
     }
     Some(masked)
 }
@@ -220,16 +234,19 @@ fn mask_gist(front: &mut [u8], special: &mut [u8], parts: &Parts) {
     clear_bits(&mut special[12..14], 0x0018);
 }
 
-/// The places of tuples in a heap block.
-fn tuples(block: &[u8], parts: &Parts) -> Vec<Range<usize>> {
-    let tuple = |at: usize| {
+/// The number of a tuple in its block, from 1, and its place.
+type Tuple = (u16, Range<usize>);
+
+/// The tuples of a heap block.
+fn tuples(block: &[u8], parts: &Parts) -> Vec<Tuple> {
+    let tuple = |(number, at): (u16, usize)| {
         let pointer = LittleEndian::read_u32(block.get(at..at + 4)?);
         let (offset, length) = ((pointer & 0x7FFF) as usize, (pointer >> 17) as usize);
         // LP_NORMAL.
         let is_tuple = pointer >> 15 & 3 == 1 && offset >= parts.upper && length >= TUPLE_HEADER;
-        (is_tuple && offset + length <= parts.special).then_some(offset..offset + length)
+        (is_tuple && offset + length <= parts.special).then_some((number, offset..offset + length))
     };
-    parts.line_pointers().filter_map(tuple).collect()
+    (1..).zip(parts.line_pointers()).filter_map(tuple).collect()
 }
 
 /// Up to `t_infomask` and `t_hoff`.
@@ -239,6 +256,8 @@ const COMMAND: Range<usize> = 8..12;
 /// `t_ctid`.
 const CTID: Range<usize> = 12..18;
 const INFOMASK: Range<usize> = 20..22;
+/// `t_hoff`.
+const HEADER_LENGTH: usize = 22;
 
 const XMIN_COMMITTED: u16 = 0x0100;
 const XMIN_INVALID: u16 = 0x0200;
@@ -251,7 +270,7 @@ const TRANSACTIONS: u16 = 0xFFF0;
 const SPECULATIVE: u16 = 0xFFFE;
 
 fn mask_heap(front: &mut [u8], parts: &Parts) {
-    for place in tuples(front, parts) {
+    for (number, place) in tuples(front, parts) {
         let end = place.end;
         let tuple = &mut front[place];
         let infomask = LittleEndian::read_u16(&tuple[INFOMASK]);
@@ -259,7 +278,8 @@ fn mask_heap(front: &mut [u8], parts: &Parts) {
             if infomask & XMIN_FROZEN == XMIN_FROZEN { XMAX_COMMITTED | XMAX_INVALID } else { TRANSACTIONS };
         clear_bits(&mut tuple[INFOMASK], hints);
         tuple[COMMAND].fill(0);
-        if LittleEndian::read_u16(&tuple[CTID][4..]) == SPECULATIVE {
+        // Replay writes the tuple's own position in place of the token.
+        if [SPECULATIVE, number].contains(&LittleEndian::read_u16(&tuple[CTID][4..])) {
             tuple[CTID].fill(0);
         }
         // Padding up to the next multiple of 8, which lies before the special space.
@@ -268,11 +288,20 @@ fn mask_heap(front: &mut [u8], parts: &Parts) {
     }
 }
 
+/// Clears the values of a sequence. They are logged as they will be some values later, and the block keeps the LSN of that.
+fn mask_sequence(front: &mut [u8], parts: &Parts) {
+    for (_, place) in tuples(front, parts) {
+        let tuple = &mut front[place];
+        let data = usize::from(tuple[HEADER_LENGTH]).min(tuple.len());
+        tuple[data..].fill(0);
+    }
+}
+
 /// Whether two heap blocks with the same line pointers have a tuple of which one says that a transaction has committed, and
 /// the other that it has not.
 fn contradict(ours: &[u8], theirs: &[u8]) -> bool {
     let Some(parts) = Parts::of(ours).filter(|parts| parts.kind == Kind::Heap) else { return false };
-    tuples(ours, &parts).into_iter().any(|place| {
+    tuples(ours, &parts).into_iter().any(|(_, place)| {
         let infomask =
             |block: &[u8]| block.get(place.clone()).map(|tuple| LittleEndian::read_u16(&tuple[INFOMASK]));
         let (Some(ours), Some(theirs)) = (infomask(ours), infomask(theirs)) else { return true };
@@ -379,6 +408,27 @@ mod tests {
         assert_difference(&meta, &changed(&meta, 25, 1), BlockDifference::Contents);
         let leaf = block(&[4, 0, 0, 0, 0, 0, 0x82, 0xFF]);
         assert_difference(&leaf, &changed(&leaf, TUPLE + 3, 1), BlockDifference::Contents);
+    }
+
+    #[test]
+    fn the_values_of_a_sequence_are_logged_in_advance() {
+        let mut sequence = block(&[0x17, 0x17, 0, 0, 0, 0, 0, 0]);
+        sequence[TUPLE + 22] = 24;
+        assert_difference(&sequence, &changed(&sequence, TUPLE + 24, 5), BlockDifference::NotLogged);
+        assert_difference(&sequence, &changed(&sequence, TUPLE + 18, 5), BlockDifference::Contents);
+    }
+
+    #[test]
+    fn a_block_with_an_empty_header_is_unused() {
+        let mut block = vec![0; SIZE];
+        assert!(is_unused_block(&block) && is_unused_block(&[]));
+        LittleEndian::write_u16(&mut block[LOWER], 24);
+        LittleEndian::write_u16(&mut block[UPPER], SIZE as u16);
+        LittleEndian::write_u16(&mut block[SPECIAL], SIZE as u16);
+        assert!(is_unused_block(&block));
+        assert!(
+            !is_unused_block(&changed(&block, 4, 1)) && !is_unused_block(&changed(&block, LOWER.start, 28))
+        );
     }
 
     #[test]

@@ -102,7 +102,7 @@ mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use block::{BlockDifference, block_difference, block_lsn};
+pub use block::{BlockDifference, block_difference, block_lsn, is_unused_block};
 pub use checkpoint::{Checkpoint, next_xid};
 pub use control::{ClusterState, ControlFile, WalLevel};
 pub use control_fields::{ControlField, ControlFields, FieldValue};

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use walparse::BlockNumber;
+use walparse::{BlockNumber, Lsn};
 
 use crate::apply::copy::{CopyError, Transfer};
 use crate::apply::error::ApplyError;
@@ -44,12 +44,16 @@ pub(crate) fn verify_data(
     let control = &facts.clusters.target;
     let comparing = Comparing { sides: &sides, control, progress: transfer.progress };
     let redo = facts.fork.replay_start.checkpoint.redo;
+    let compared_until = facts.fork.compared_until.as_ref().map_or(Lsn::INVALID, |until| until.lsn);
+    let common_until = facts.fork.common_until.max(compared_until);
     let changed = &facts.fork.changed;
     let (copied, _) =
         changed.to_copy((redo, facts.fork.common_until), &facts.fork.rebuilt.blocks, options.rebuilt_blocks);
     let replayed = Replayed {
         theirs_after: redo,
-        ours: (redo, facts.fork.common_until),
+        theirs_newer_after: redo,
+        ours: (redo, common_until),
+        shared_until: Lsn(u64::MAX),
         is_left: &|relation, block| {
             changed.named.contains(relation, block) && !copied.contains(relation, block)
         },

@@ -5,13 +5,13 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use walparse::{BlockNumber, ClusterState, ControlFile, Lsn, RelSegment};
+use walparse::{BlockNumber, ClusterState, ControlFile, Lsn, RelSegment, block_lsn, is_unused_block};
 
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::EntryKind;
 use crate::datadir::label::BackupLabel;
 use crate::datadir::server::{check_not_running, target_control};
-use crate::outcome::{Comparison, DifferentFile, Divergence, VerifiedData};
+use crate::outcome::{Comparison, DifferentFile, Divergence, Role, Side, VerifiedData};
 use crate::plan::Clusters;
 use crate::progress::Event;
 use crate::survey::compare_data::find_history;
@@ -35,6 +35,10 @@ pub(crate) fn compare_node(input: Input<'_>) -> Result<Comparison, SurveyError> 
         return Err(SurveyError::TargetUnfinished { path: target.root().to_owned() });
     }
     let ours = target_control(target.root(), flavor)?;
+    let state = ours.state();
+    if !state.is_clean() && !state.is_standby() && label.is_none() {
+        return Err(SurveyError::NodeCrashed { path: target.root().to_owned() });
+    }
     let clusters = Clusters { source: source.control_file()?, target: ours, label };
     preflight::check_compatible(&clusters)?;
     preflight::check_state(source, &clusters.source)?;
@@ -43,17 +47,8 @@ pub(crate) fn compare_node(input: Input<'_>) -> Result<Comparison, SurveyError> 
     let fork = find_history(&mut wal, &clusters, None, &source_history);
     let sides = sides(input, &clusters, &source_history, wal.history(), None)?;
     let divergence = fork.filter(|fork| has_left(&clusters.target, fork));
-    let fork = divergence.map_or(Lsn(u64::MAX), |fork| fork.lsn);
-    let complete_to = complete_to(&clusters.target, label).min(fork);
-    let is_complete = clusters.target.state().is_clean() && label.is_none();
-    let replayed = Replayed {
-        theirs_after: complete_to,
-        ours: (
-            clusters.source.checkpoint().redo.min(complete_to),
-            if is_complete { complete_to } else { fork },
-        ),
-        is_left: &|_, _| false,
-    };
+    let replayed = replayed(&clusters, label, fork, &sides.source);
+    let complete_to = replayed.theirs_after;
 
     let version = clusters.target.version();
     let listed = list(input, version, target_side::keep(options, target.root(), version.names())?)?;
@@ -70,10 +65,36 @@ pub(crate) fn compare_node(input: Input<'_>) -> Result<Comparison, SurveyError> 
         })?;
     (found.blocks.files, found.blocks.bytes) = (compared.files, compared.bytes);
     find_missing(&comparing, &replayed, &mut found)?;
-    find_surplus(&listed_sides, control, &mut found)?;
+    find_surplus(&listed_sides, control, &replayed, &mut found)?;
     // A server that was started meanwhile has changed what was compared.
     check_not_running(target.root(), version.names())?;
     Ok(found.comparison(sides, divergence, complete_to))
+}
+
+/// Which blocks may differ. `fork` is where the node's history has left the source's, by the history files.
+fn replayed(
+    clusters: &Clusters,
+    label: Option<BackupLabel>,
+    fork: Option<Divergence>,
+    source: &Side,
+) -> Replayed<'static> {
+    let control = &clusters.target;
+    let is_rewound = matches!(label, Some(BackupLabel::Start { .. }));
+    // A primary has more WAL than any node that follows it. What was left to replay by a rewind may have any LSN.
+    let end = source.wal_end.filter(|_| source.role == Role::Primary && !is_rewound);
+    let shared_until = fork.map_or(Lsn(u64::MAX), |fork| fork.lsn).min(end.unwrap_or(Lsn(u64::MAX)));
+    let complete_to = complete_to(control, label).min(shared_until);
+    let is_complete = control.state().is_clean() && label.is_none();
+    Replayed {
+        theirs_after: complete_to,
+        theirs_newer_after: control.checkpoint().redo.min(complete_to),
+        ours: (
+            clusters.source.checkpoint().redo.min(complete_to),
+            if is_complete { complete_to } else { shared_until },
+        ),
+        shared_until,
+        is_left: &|_, _| false,
+    }
 }
 
 /// How far the data of a node is complete: it has all that the source had changed before, and replay will do the rest.
@@ -151,15 +172,15 @@ fn find_missing(
             found.add(&difference);
             Ok::<(), SurveyError>(())
         })?;
-        sides.pace.spend(share.bytes).map_err(|_| SurveyError::Stopped)?;
     }
     Ok(())
 }
 
-/// Looks at the blocks that only the target has. Blocks of zeros do not count: servers extend files without WAL.
+/// Looks at the blocks that only the target has. Unused blocks do not count: servers extend files without WAL.
 fn find_surplus(
     sides: &delta::Sides<'_>,
     control: &ControlFile,
+    replayed: &Replayed<'_>,
     found: &mut Found,
 ) -> Result<(), SurveyError> {
     let block_size = u64::from(control.block_size());
@@ -186,7 +207,12 @@ fn find_surplus(
         let open = File::open(&full).map_err(failed(0))?;
         for block in first..end {
             let offset = block * block_size;
-            if is_zero(&open, offset, control.block_size()).map_err(failed(offset))? {
+            let bytes = read_block(&open, offset, control.block_size()).map_err(failed(offset))?;
+            if is_unused_block(&bytes) {
+                continue;
+            }
+            if there.is_some() && block_lsn(&bytes).is_some_and(|lsn| replayed.has_ours(lsn)) {
+                found.blocks.replayed += 1;
                 continue;
             }
             if there.is_none() {
@@ -199,8 +225,8 @@ fn find_surplus(
     Ok(())
 }
 
-fn is_zero(file: &File, offset: u64, length: u32) -> io::Result<bool> {
+fn read_block(file: &File, offset: u64, length: u32) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length as usize];
     file.read_exact_at(&mut bytes, offset)?;
-    Ok(bytes.iter().all(|byte| *byte == 0))
+    Ok(bytes)
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
 
-use walparse::{BlockDifference, BlockNumber, Lsn, Relation, block_difference, block_lsn};
+use walparse::{BlockDifference, BlockNumber, Lsn, Relation, block_difference, block_lsn, is_unused_block};
 
 use crate::datadir::data_path::DataPath;
 use crate::source::{ChunkSink, FetchRange};
@@ -19,9 +19,14 @@ use crate::survey::relations::{Comparing, Share};
 pub(crate) struct Replayed<'a> {
     /// Those that the source has changed after this LSN of its history.
     pub(crate) theirs_after: Lsn,
+    /// Those that the source has changed after this LSN and the target has in an older state: its server may not have written
+    /// them yet when it was stopped.
+    pub(crate) theirs_newer_after: Lsn,
     /// Those that the target has changed after the first and up to the second LSN, which both histories share as far as the
     /// source's copy on disk may be older.
     pub(crate) ours: (Lsn, Lsn),
+    /// Where the history that both share ends. What the target has changed after that is its own.
+    pub(crate) shared_until: Lsn,
     /// Those that are left to replay.
     pub(crate) is_left: &'a dyn Fn(Relation, BlockNumber) -> bool,
 }
@@ -30,11 +35,25 @@ impl Replayed<'_> {
     fn has(&self, (relation, block): (Relation, BlockNumber), ours: &[u8], theirs: &[u8]) -> bool {
         // The source's copy is incomplete if its file has become shorter, or was removed. The LSN of a block is the end of a
         // record.
-        let is_new = block_lsn(theirs).is_none_or(|lsn| lsn > self.theirs_after);
+        let (ours, theirs) = (block_lsn(ours), block_lsn(theirs));
+        if (self.is_left)(relation, block) {
+            return true;
+        }
+        if ours.is_some_and(|lsn| lsn > self.shared_until) {
+            return false;
+        }
+        let is_new = theirs.is_none_or(|lsn| {
+            lsn > self.theirs_after || (lsn > self.theirs_newer_after && ours.is_none_or(|ours| ours < lsn))
+        });
+        is_new || ours.is_some_and(|lsn| self.has_ours(lsn))
+    }
+}
+
+impl Replayed<'_> {
+    /// Whether the target's copy with this LSN may be newer than the source's on disk.
+    pub(crate) fn has_ours(&self, lsn: Lsn) -> bool {
         let (after, until) = self.ours;
-        is_new
-            || block_lsn(ours).is_some_and(|lsn| after < lsn && lsn <= until)
-            || (self.is_left)(relation, block)
+        after < lsn && lsn <= until
     }
 }
 
@@ -103,6 +122,8 @@ impl Comparing<'_> {
     ) -> Result<Vec<(FetchRange, Meaning, Vec<u8>)>, SurveyError> {
         let fetched = Fetched::default();
         self.sides.source.fetch(paths, ranges, &fetched)?;
+        let bytes = ranges.iter().map(|range| u64::from(range.length)).sum();
+        self.sides.pace.spend(bytes).map_err(|_| SurveyError::Stopped)?;
         let mut judged = Vec::new();
         for (range, theirs) in fetched.blocks.into_inner().unwrap_or_else(PoisonError::into_inner) {
             let ours = self.ours(&paths[range.file as usize], range)?;
@@ -144,8 +165,8 @@ impl Comparing<'_> {
 
 /// What it means that these two copies differ, without regard to replay; `None` if they do not.
 fn meaning(ours: &[u8], theirs: &[u8]) -> Option<Meaning> {
-    // Servers extend files by blocks of zeros without WAL.
-    if ours.is_empty() && !theirs.is_empty() && theirs.iter().all(|byte| *byte == 0) {
+    // Servers extend files by unused blocks without WAL.
+    if !theirs.is_empty() && is_unused_block(ours) && is_unused_block(theirs) {
         return None;
     }
     match block_difference(ours, theirs) {

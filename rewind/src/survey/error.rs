@@ -79,6 +79,12 @@ pub enum SurveyError {
         /// The data directory.
         path: PathBuf,
     },
+    /// The node to compare is a primary that has crashed: what it has is in its WAL in part.
+    #[error("the server of \"{}\" was not shut down cleanly", path.display())]
+    NodeCrashed {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// A block of the target could not be read.
     #[error("could not read file \"{}\" at offset {offset}", path.display())]
     ReadBlock {
@@ -155,6 +161,9 @@ impl SurveyError {
                 return error.hint();
             }
             SurveyError::Compare(_) | SurveyError::Stopped => return None,
+            SurveyError::NodeCrashed { .. } => {
+                "What it changed last is only in its WAL. If it is the old primary, rewind it. Otherwise start its server and shut it down."
+            }
             SurveyError::TargetUnfinished { .. } => "Run that rewind again to finish it.",
             SurveyError::Walk(_) | SurveyError::ReadBlock { .. } => {
                 "Run kbrecover as the user who owns the data directory, and make sure that the file is accessible."
