@@ -9,7 +9,8 @@
 //! ```
 //!
 //! What a server changes in a block without a WAL record is what its own check `wal_consistency_checking` ignores (`bufmask.c`
-//! and the mask function of each access method): hint bits, index entries that a scan marked as dead, unused space. Which
+//! and the mask function of each access method): hint bits, index entries that a scan marked as dead, unused space. So are the
+//! values of a sequence, which are logged in advance, and the meta block of an SP-GiST index. Which
 //! access method made a block is told by the size of its special space and the number at the end of it.
 
 use std::ops::Range;

@@ -25,11 +25,11 @@ Compares every block of the relations' main forks and changes nothing. Its serve
 
 Blocks that the source has changed after the point up to which the node's data is complete, or has not written to its disk \
 yet, are counted apart: replay changes them. So are blocks that differ only in what servers change without WAL: hint bits, index entries \
-marked as dead, unused space. Unlogged tables, free space maps, visibility maps and files that belong to no relation, \
+marked as dead, unused space, values of sequences. Unlogged tables, free space maps, visibility maps and files that belong to no relation, \
 such as the commit log, are not compared.
 
-Exit status: 0 if no contents differ; 1 if the two could not be compared; 2 if contents differ. Then run kbrecover \
-rewind --compare-data, which copies what differs.";
+Exit status: 0 if no contents differ and the node can follow the source; 1 if the two could not be compared; 2 if contents \
+differ or the histories have diverged. Then run kbrecover rewind, with --compare-data if WAL does not tell what differs.";
 
 /// The options of `kbrecover compare`.
 #[derive(Args)]
