@@ -6,9 +6,10 @@
 use std::fs::OpenOptions;
 
 use crate::harness::{
-    Failover, Installation, Run, Sandbox, Server, SourceKind, Tree, command, pick, run_command,
+    Failover, Installation, Rewind, Run, Sandbox, Server, SourceKind, Tree, assert_follows, command, pick,
+    run_command,
 };
-use crate::verify::{damage, file_of_quiet, quiet_table};
+use crate::verify::{damage, failover, file_of_quiet, quiet_table};
 
 /// Compares, and proves that the node is, byte for byte, what it was.
 fn compare(node: &Server, source: &Server, kind: SourceKind) -> Run {
@@ -161,21 +162,15 @@ fn missing_and_surplus_blocks_are_told() {
 fn a_diverged_node_is_told() {
     let sandbox = Sandbox::new();
     let (old, new) = sandbox.pair();
-    let Failover { mut old, new } = Failover::of(
-        old,
-        new,
-        quiet_table,
-        |old| old.sql("UPDATE busy SET filler = 'lost' WHERE id % 3 = 0"),
-        |new| new.sql("UPDATE busy SET filler = 'kept' WHERE id % 7 = 0"),
-    );
+    let Failover { mut old, new } = failover(old, new);
     old.stop();
     let run = compare(&old, &new, SourceKind::Server);
     assert_eq!(run.code, 2, "{run}");
     assert!(run.json()["diverged_at"].is_string() && count(&run, "different") > 0, "{run}");
-    crate::harness::Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done();
+    Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done();
     let run = compare(&old, &new, SourceKind::Server);
     assert_equal(&run);
-    crate::harness::assert_follows(&mut old, &new);
+    assert_follows(&mut old, &new);
     old.stop();
     assert_equal(&compare(&old, &new, SourceKind::Server));
 }

@@ -34,7 +34,8 @@ pub fn damage(server: &Server, file: &str, offset: u64, bytes: &[u8]) {
     file.write_all_at(bytes, offset).expect("damage a block");
 }
 
-fn failover(old: Server, new: Server) -> Failover {
+/// Both sides change another table, after which the old primary still runs.
+pub fn failover(old: Server, new: Server) -> Failover {
     Failover::of(
         old,
         new,

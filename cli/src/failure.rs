@@ -80,12 +80,12 @@ pub(crate) enum SetupError {
     /// `-D` is missing.
     #[error("no target data directory specified (--target-data)")]
     NoTarget,
-    /// `-D` is missing for `status`.
+    /// `-D` is missing for `status` or `compare`.
     #[error("no data directory specified (--target-data)")]
-    NoDirectory,
-    /// `-D` is missing for `compare`.
-    #[error("no data directory specified (--target-data)")]
-    NoNode,
+    NoDirectory {
+        /// The command, for the hint.
+        command: &'static str,
+    },
     /// No source was specified.
     #[error("no source specified (--source-data or --source-server)")]
     NoSource {
@@ -127,14 +127,12 @@ pub(crate) enum SetupError {
 impl SetupError {
     fn hint(&self) -> Option<String> {
         match self {
-            SetupError::NoTarget | SetupError::NoDirectory | SetupError::NoNode
-                if std::env::var_os("PGDATA").is_some() =>
-            {
+            SetupError::NoTarget | SetupError::NoDirectory { .. } if std::env::var_os("PGDATA").is_some() => {
                 Some("PGDATA is not used; specify the data directory with -D.".to_owned())
             }
-            SetupError::NoDirectory => Some(try_help("kbrecover status")),
-            SetupError::NoNode => Some(try_help("kbrecover compare")),
-            SetupError::NoSource { command } | SetupError::TwoSources { command } => Some(try_help(command)),
+            SetupError::NoDirectory { command }
+            | SetupError::NoSource { command }
+            | SetupError::TwoSources { command } => Some(try_help(command)),
             SetupError::NoTarget | SetupError::NoServerForRecoveryConf => Some(try_help("kbrecover rewind")),
             SetupError::Signals(_) => None,
             SetupError::Root => Some("Run it as the user that owns the data directory.".to_owned()),

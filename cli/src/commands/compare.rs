@@ -106,7 +106,7 @@ pub(crate) fn run(args: &CompareArgs) -> ExitCode {
 }
 
 fn compare(args: &CompareArgs, screen: &Arc<Screen>) -> Result<Comparison, Failed> {
-    let target = args.target_data.clone().ok_or(SetupError::NoNode)?;
+    let target = args.target_data.clone().ok_or(SetupError::NoDirectory { command: COMMAND })?;
     let source = match (&args.source_data, &args.source_server) {
         (Some(directory), None) => SourceChoice::Directory(directory.clone()),
         (None, Some(text)) => {

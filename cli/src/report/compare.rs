@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use kbrecover_rewind::{Comparison, DifferentFile};
 use serde::Serialize;
 
-use super::json::{SidesObject, VerifiedObject};
+use super::json::{SidesObject, VerifiedObject, to_json};
 use super::side_text;
 use crate::failure::Failed;
 
@@ -75,13 +75,6 @@ pub(crate) fn json(comparison: &Comparison) -> String {
 /// A failure as one JSON object.
 pub(crate) fn json_of_failure(failed: &Failed) -> String {
     to_json(&FailureObject { outcome: "failed", error: &failed.message, hint: failed.hint.as_deref() })
-}
-
-fn to_json(object: &impl Serialize) -> String {
-    // Serializing plain strings and numbers cannot fail.
-    let mut text = serde_json::to_string(object).unwrap_or_else(|_| "{\"outcome\":\"failed\"}".to_owned());
-    text.push('\n');
-    text
 }
 
 #[derive(Serialize)]

@@ -372,9 +372,10 @@ impl Bytes {
     }
 }
 
-fn to_json(run: &Run<'_>) -> String {
+/// An object as one line.
+pub(super) fn to_json(object: &impl Serialize) -> String {
     // Serializing plain strings and numbers cannot fail.
-    let mut text = serde_json::to_string(run).unwrap_or_else(|_| "{\"outcome\":\"failed\"}".to_owned());
+    let mut text = serde_json::to_string(object).unwrap_or_else(|_| "{\"outcome\":\"failed\"}".to_owned());
     text.push('\n');
     text
 }

@@ -488,6 +488,15 @@ mod tests {
         );
     }
 
+    fn transfer<'a>(
+        source: &'a DirectorySource,
+        target: &'a Target,
+        pages: Option<PageCheck<'a>>,
+    ) -> Transfer<'a> {
+        let (rate_limit, sync) = (RateLimit::new(None), SyncChoice::Fsync);
+        Transfer { source, target, progress: &Silent, rate_limit, pages, sync }
+    }
+
     /// Patches a file that is `here` on the target and `there` on the source, and returns its new contents. `size`
     /// and `ranges` are those of the [`Patch`].
     fn patched(here: &[u8], there: &[u8], size: u64, ranges: &[(u64, u32)]) -> Result<Vec<u8>, CopyError> {
@@ -495,14 +504,8 @@ mod tests {
         std::fs::write(ours.path().join("a"), here).unwrap();
         std::fs::write(theirs.path().join("a"), there).unwrap();
         let target = Target::lock(ours.path()).unwrap();
-        let transfer = Transfer {
-            source: &DirectorySource::for_test(theirs.path()),
-            target: &target,
-            progress: &Silent,
-            rate_limit: RateLimit::new(None),
-            pages: None,
-            sync: SyncChoice::Fsync,
-        };
+        let source = DirectorySource::for_test(theirs.path());
+        let transfer = transfer(&source, &target, None);
         let patch = Patch { path: DataPath::parse("a").unwrap(), size, ranges: ranges.to_vec() };
         target.open(&patch.path)?.truncate(size)?;
         let mut requests = Requests::default();
@@ -542,14 +545,8 @@ mod tests {
         let fields = ControlFields { checkpoint_lsn: Lsn(0x2000), ..ControlFields::clean(version()) };
         let control = ControlFile::parse(&fields.build()).unwrap();
         let target = Target::lock(ours.path()).unwrap();
-        let transfer = Transfer {
-            source: &DirectorySource::for_test(theirs.path()),
-            target: &target,
-            progress: &Silent,
-            rate_limit: RateLimit::new(None),
-            pages: PageCheck::of(&control, Lsn(0x1000)),
-            sync: SyncChoice::Fsync,
-        };
+        let source = DirectorySource::for_test(theirs.path());
+        let transfer = transfer(&source, &target, PageCheck::of(&control, Lsn(0x1000)));
         let mut requests = Requests::default();
         let numbers = (0..blocks.len() as u32).collect();
         requests.add_blocks(&DataPath::parse(name).unwrap(), &numbers, 8192);

@@ -33,12 +33,10 @@ use crate::survey::input::Input;
 pub fn compare(options: &Options, progress: &dyn Progress) -> Result<Comparison, Failure> {
     let compared = on_thread_of_its_own(|| with_jobs(options, || compare_here(options, progress)));
     let result = compared.unwrap_or_else(|source| Err(RewindError::Thread { source }));
-    result
-        .map_err(|error| match options.stop.is_requested() {
-            true => RewindError::Stopped,
-            false => error,
-        })
-        .map_err(|error| Failure { error: Box::new(error), target: TargetState::Untouched })
+    result.map_err(|error| {
+        let error = if options.stop.is_requested() { RewindError::Stopped } else { error };
+        Failure { error: Box::new(error), target: TargetState::Untouched }
+    })
 }
 
 fn compare_here(options: &Options, progress: &dyn Progress) -> Result<Comparison, RewindError> {

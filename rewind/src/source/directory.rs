@@ -250,6 +250,13 @@ pub(crate) struct ReadError {
     source: io::Error,
 }
 
+/// Without the offset.
+impl From<ReadError> for io::Error {
+    fn from(error: ReadError) -> io::Error {
+        error.source
+    }
+}
+
 /// Fills `buffer` from `offset`; returns a shorter slice only at the end of the file.
 pub(crate) fn read_up_to<'a>(file: &File, offset: u64, buffer: &'a mut [u8]) -> Result<&'a [u8], ReadError> {
     let mut filled = 0;

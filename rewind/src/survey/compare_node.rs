@@ -11,7 +11,7 @@ use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::EntryKind;
 use crate::datadir::label::BackupLabel;
 use crate::datadir::server::{check_not_running, target_control};
-use crate::outcome::{Comparison, DifferentFile, Divergence, Role, Side, VerifiedData};
+use crate::outcome::{BothSides, Comparison, DifferentFile, Divergence, Role, Side, VerifiedData};
 use crate::plan::Clusters;
 use crate::progress::Event;
 use crate::survey::compare_data::find_history;
@@ -136,12 +136,7 @@ impl Found {
         (*count, *first) = (*count + 1, block.min(*first));
     }
 
-    fn comparison(
-        self,
-        sides: crate::outcome::BothSides,
-        divergence: Option<Divergence>,
-        complete_to: Lsn,
-    ) -> Comparison {
+    fn comparison(self, sides: BothSides, divergence: Option<Divergence>, complete_to: Lsn) -> Comparison {
         let file = |(path, (blocks, first)): (DataPath, (u64, BlockNumber))| DifferentFile {
             path: path.to_string(),
             blocks,

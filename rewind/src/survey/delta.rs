@@ -7,8 +7,7 @@
 //! Coarse ranges are compared first, and then fine ranges within those that differ.
 
 use std::fs::File;
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -21,7 +20,7 @@ use crate::datadir::inventory::Inventory;
 use crate::datadir::keep::Keep;
 use crate::options::Delta;
 use crate::plan::files::{Compared, growth, whole_on_both};
-use crate::source::{ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Pace, Source};
+use crate::source::{ChunkSink, Comparand, FetchError, FetchRange, MAX_RANGE, Pace, Source, read_up_to};
 
 /// Bytes of a coarse range: the size of a file of the commit log.
 pub(super) const COARSE: u64 = 256 << 10;
@@ -220,15 +219,7 @@ impl Comparand for TargetFiles<'_> {
         let file = File::open(self.files[range.file as usize].below(self.root))?;
         // A range has at most 256 kB.
         bytes.resize(range.length as usize, 0);
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match file.read_at(&mut bytes[filled..], range.offset + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let filled = read_up_to(&file, range.offset, bytes)?.len();
         bytes.truncate(filled);
         Ok(())
     }

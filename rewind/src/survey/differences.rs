@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
 
 use walparse::{BlockDifference, BlockNumber, Lsn, Relation, block_difference, block_lsn, is_unused_block};
 
 use crate::datadir::data_path::DataPath;
-use crate::source::{ChunkSink, FetchRange};
+use crate::source::{ChunkSink, FetchRange, read_up_to};
 use crate::survey::error::SurveyError;
 use crate::survey::relations::{Comparing, Share};
 
@@ -47,9 +46,7 @@ impl Replayed<'_> {
         });
         is_new || ours.is_some_and(|lsn| self.has_ours(lsn))
     }
-}
 
-impl Replayed<'_> {
     /// Whether the target's copy with this LSN may be newer than the source's on disk.
     pub(crate) fn has_ours(&self, lsn: Lsn) -> bool {
         let (after, until) = self.ours;
@@ -149,13 +146,7 @@ impl Comparing<'_> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
                 other => other?,
             };
-            let mut length = 0;
-            while length < bytes.len() {
-                match file.read_at(&mut bytes[length..], range.offset + length as u64)? {
-                    0 => break,
-                    count => length += count,
-                }
-            }
+            let length = read_up_to(&file, range.offset, &mut bytes)?.len();
             bytes.truncate(length);
             Ok(bytes)
         };

@@ -82,7 +82,8 @@ pub(crate) fn run(args: &StatusArgs) -> ExitCode {
 
 /// What is printed, and the exit status.
 fn look(args: &StatusArgs) -> Result<(String, u8), Failed> {
-    let directory = args.target_data.as_deref().ok_or(SetupError::NoDirectory)?;
+    let directory =
+        args.target_data.as_deref().ok_or(SetupError::NoDirectory { command: "kbrecover status" })?;
     if let Some(limit) = args.wait {
         return wait(args, directory, limit);
     }
