@@ -175,6 +175,27 @@ fn a_diverged_node_is_told() {
     assert_equal(&compare(&old, &new, SourceKind::Server));
 }
 
+/// A block that is damaged on the source is not blamed on the node. Equal blocks are not looked at.
+#[test]
+fn a_damaged_block_of_the_source_is_refused() {
+    let sandbox = Sandbox::new();
+    let old = sandbox.server("old");
+    let (mut primary, standby) = pair(&sandbox, old);
+    let file = file_of_quiet(&primary);
+    primary.sql("CHECKPOINT");
+    primary.stop();
+    // In the data of a tuple, and in the unused space of the page.
+    for offset in [8192 - 100, 60] {
+        let damaged = primary.copy(&format!("damaged-{offset}"));
+        damage(&damaged, &file, 6 * 8192 + offset, b"damage");
+        let run = compare(&standby, &damaged, SourceKind::Directory);
+        assert_eq!((run.code, &run.json()["outcome"]), (1, &"failed".into()), "{run}");
+        let words = format!("checksum of block 6 of source file \"{file}\" is wrong");
+        assert!(run.stderr.contains(&words), "standard error does not say: {words}\n{run}");
+    }
+    assert_equal(&compare(&standby, &primary, SourceKind::Directory));
+}
+
 /// What cannot be compared: exit status 1, and nothing is said about blocks.
 #[test]
 fn what_cannot_be_compared_is_refused() {

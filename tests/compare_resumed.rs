@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+use crate::compare_cut;
 use crate::compare_data::{failover, remove_wal, rewind};
 use crate::harness::{
     Change, Failover, Lsn, Rewind, Run, Sandbox, Segment, Server, SourceKind, assert_follows, assert_sound,
@@ -100,9 +101,17 @@ fn another_source_that_has_it_all() {
     assert!(!has_compared(&run), "{run}");
 }
 
-/// A server that lacks what was equal: the blocks of the target are from a future that it never had.
+/// A server that lacks what was equal: the blocks of the target are from a future that it never had. The run was killed while
+/// it copied, or while it compared.
 #[test]
 fn another_source_that_lacks_what_was_equal() {
+    lacks_what_was_equal(|target, source| killed(target, source, 2));
+    lacks_what_was_equal(|target, source| {
+        compare_cut::cut(target, source, &source.value::<String>("SELECT pg_relation_filepath('entry')"));
+    });
+}
+
+fn lacks_what_was_equal(interrupt: impl Fn(&Server, &Server)) {
     let sandbox = Sandbox::new();
     let (mut a, mut b, mut c) = sandbox.trio();
     // So that pages reach the disk without a checkpoint.
@@ -136,11 +145,11 @@ fn another_source_that_lacks_what_was_equal() {
         different * 2 < blocks,
         "of {blocks} blocks {different} differ: the scenario needs equal ones\n{run}"
     );
-    killed(&c, &a, 2);
+    interrupt(&c, &a);
     a.stop();
     b.promote();
     b.sql("INSERT INTO entry SELECT n, 'kept' FROM generate_series(1, 100) n");
-    let run = again(Rewind::of(&c).from(&b, SourceKind::Server), &mut c, &b);
+    let run = again(rewind(&c, &b), &mut c, &b);
     assert!(has_compared(&run), "{run}");
     run.expect_said("the data is compared again");
 }
@@ -148,11 +157,16 @@ fn another_source_that_lacks_what_was_equal() {
 /// Replay could not start where it was to start.
 #[test]
 fn the_source_has_recycled_the_wal() {
+    has_recycled_the_wal(|target, source| killed(target, source, 2));
+    has_recycled_the_wal(|target, source| compare_cut::cut(target, source, "base/1/1247"));
+}
+
+fn has_recycled_the_wal(interrupt: impl Fn(&Server, &Server)) {
     let sandbox = Sandbox::new();
     let Failover { mut old, new } = failover(&sandbox);
     old.kill();
     remove_wal(&old);
-    killed(&old, &new, 2);
+    interrupt(&old, &new);
     for _ in 0..2 {
         new.sql("UPDATE after SET n = n + 1");
         new.sql("SELECT pg_switch_wal()");
@@ -165,7 +179,7 @@ fn the_source_has_recycled_the_wal() {
             fs::remove_file(server.data.join(format!("pg_wal/{segment}"))).expect("remove a segment");
         }
     }
-    let run = again(Rewind::of(&old).from(&new, SourceKind::Server), &mut old, &new);
+    let run = again(rewind(&old, &new), &mut old, &new);
     assert!(has_compared(&run), "{run}");
     run.expect_said("the data is compared again");
 }

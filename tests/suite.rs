@@ -34,6 +34,7 @@ mod keep_diverged;
 mod standby_target;
 
 // Where WAL does not tell what differs.
+mod compare_cut;
 mod compare_data;
 mod compare_resumed;
 

@@ -6,17 +6,16 @@ use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use walparse::{BlockNumber, ControlFile, Lsn, WrongChecksum};
+use walparse::{ControlFile, Lsn};
 
-use crate::apply::page_check::{DamagedPage, PageCheck};
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::EntryKind;
 use crate::options::{SourceLife, SyncChoice};
 use crate::plan::files::growth;
 use crate::plan::files::{Patch, RewindPlan};
 use crate::progress::{Progress, Stage};
+use crate::source::page_check::{DamagedBlocks, DamagedPage, PAUSE, PageCheck, TRIES};
 use crate::source::{
     ChunkSink, FetchError, FetchRange, MAX_RANGE, RateLimit, Source, SourceError, read_up_to,
 };
@@ -24,10 +23,6 @@ use crate::target::{Target, TargetError, TargetFile, for_files};
 
 /// Limit on the number of files kept open at once.
 const OPEN_FILES: usize = 256;
-
-/// How often ranges with a wrong checksum are fetched again, and the pause before. A server writes a page in microseconds.
-const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the copy stopped.
 #[derive(Debug, thiserror::Error)]
@@ -52,39 +47,15 @@ pub enum CopyError {
         copied: u64,
     },
     /// Blocks of the source are damaged. They were not written to the target.
-    #[error(
-        "checksum of block {block} of source file \"{path}\" is wrong: calculated {calculated}, but the page has {stored}{}",
-        and_others(*others)
-    )]
-    Damaged {
-        /// The file.
-        path: DataPath,
-        /// The number of the first damaged block in the relation.
-        block: BlockNumber,
-        /// The checksum of its contents.
-        calculated: u16,
-        /// The checksum in its header.
-        stored: u16,
-        /// How many other ranges of blocks contain a damaged one.
-        others: usize,
-    },
-}
-
-fn and_others(others: usize) -> String {
-    match others {
-        0 => String::new(),
-        _ => format!("; so it is in {others} other range(s) of blocks"),
-    }
+    #[error(transparent)]
+    Damaged(#[from] DamagedBlocks),
 }
 
 impl CopyError {
     /// What the operator can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            CopyError::Damaged { .. } => Some(
-                "The block is damaged on the source, and nothing of it was copied. Repair it there, or use another source, for example a standby on which pg_checksums finds no fault; then run the same command again to finish."
-                    .to_owned(),
-            ),
+            CopyError::Damaged(error) => Some(error.hint()),
             CopyError::Fetch(FetchError::Source(error @ SourceError::Unreadable { .. })) => error.hint(),
             _ => None,
         }
@@ -323,10 +294,8 @@ fn fetch_damaged_again(writer: &mut Writer<'_>) -> Result<(), CopyError> {
         let damaged = writer.take_damaged();
         let (Some((range, page)), Some(check)) = (damaged.first(), pages) else { return Ok(()) };
         if writer.replayed_until.is_some() {
-            let WrongChecksum { calculated, stored, .. } = page.wrong;
             let path = writer.requests.files[range.file as usize].clone();
-            let others = damaged.len() - 1;
-            return Err(CopyError::Damaged { path, block: page.block, calculated, stored, others });
+            return Err(page.error(path, damaged.len() - 1).into());
         }
         std::thread::sleep(PAUSE);
         tries += 1;
@@ -459,6 +428,7 @@ mod tests {
     use super::*;
     use crate::progress::Silent;
     use crate::source::DirectorySource;
+    use walparse::BlockNumber;
     use walparse::RelationBlocks;
     use walparse::control::testing::ControlFields;
 

@@ -4,7 +4,6 @@
 pub(crate) mod archive_ready;
 pub(crate) mod save_diverged;
 pub(crate) mod mark;
-pub(crate) mod page_check;
 pub(crate) mod copy;
 pub(crate) mod wal;
 pub(crate) mod seal;
@@ -20,7 +19,6 @@ pub(crate) mod error;
 
 use crate::apply::copy::{Transfer, copy_data, create_entries};
 use crate::apply::error::ApplyError;
-use crate::apply::page_check::PageCheck;
 use crate::apply::verify_data::verify_data;
 use crate::apply::wal::{Copying, copy_during};
 use crate::clock::Clock;
@@ -29,6 +27,7 @@ use crate::options::Options;
 use crate::outcome::Report;
 use crate::plan::Planned;
 use crate::progress::{Event, Progress, Stage};
+use crate::source::page_check::PageCheck;
 use crate::source::{RateLimit, Source};
 use crate::target::Target;
 

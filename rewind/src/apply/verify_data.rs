@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use walparse::{BlockNumber, Lsn};
 
-use crate::apply::copy::{CopyError, Transfer};
+use crate::apply::copy::Transfer;
 use crate::apply::error::ApplyError;
 use crate::datadir::data_path::DataPath;
 use crate::options::Options;
@@ -16,7 +16,7 @@ use crate::plan::Planned;
 use crate::progress::Event;
 use crate::source::Pace;
 use crate::survey::delta::Sides;
-use crate::survey::differences::{Difference, Meaning, Replayed};
+use crate::survey::differences::{Meaning, Replayed};
 use crate::survey::relations::{Comparing, candidates};
 
 /// Compares all main forks with the source's, after everything has been copied. Blocks that differ for no reason are copied.
@@ -42,7 +42,7 @@ pub(crate) fn verify_data(
         version: facts.clusters.target.version(),
     };
     let control = &facts.clusters.target;
-    let comparing = Comparing { sides: &sides, control, progress: transfer.progress };
+    let comparing = Comparing { sides: &sides, control, progress: transfer.progress, pages: transfer.pages };
     let redo = facts.fork.replay_start.checkpoint.redo;
     let compared_until = facts.fork.compared_until.as_ref().map_or(Lsn::INVALID, |until| until.lsn);
     let common_until = facts.fork.common_until.max(compared_until);
@@ -74,7 +74,6 @@ pub(crate) fn verify_data(
                     wrong.entry(difference.path.clone()).or_default().push(difference.block);
                 }
             }
-            check_page(transfer, &difference)?;
             bytes += difference.theirs.len() as u64;
             let file = transfer.target.open(difference.path)?;
             file.write_at(&difference.theirs, difference.offset)?;
@@ -90,14 +89,4 @@ pub(crate) fn verify_data(
     }
     (verified.files, verified.bytes) = (compared.files, compared.bytes);
     Ok((verified, bytes))
-}
-
-/// Fails if the source's copy is damaged.
-fn check_page(transfer: &Transfer<'_>, difference: &Difference<'_>) -> Result<(), CopyError> {
-    let Difference { path, offset, theirs, .. } = difference;
-    let damaged = transfer.pages.and_then(|check| check.first_damaged(path, *offset, theirs, None));
-    damaged.map_or(Ok(()), |page| {
-        let (calculated, stored) = (page.wrong.calculated, page.wrong.stored);
-        Err(CopyError::Damaged { path: (*path).clone(), block: page.block, calculated, stored, others: 0 })
-    })
 }

@@ -33,6 +33,7 @@ use crate::source::{Connected, Pace, Source};
 use crate::survey::error::SurveyError;
 use crate::survey::input::Input;
 use crate::survey::{Survey, survey};
+use crate::target::compared::ComparedSoFar;
 use crate::target::journal::Journal;
 use crate::target::{Target, TargetError};
 use crate::wal::temporary;
@@ -114,6 +115,7 @@ fn clean_up(
     version: Version,
 ) -> Result<(), ApplyError> {
     Journal::remove(target)?;
+    ComparedSoFar::remove(target)?;
     target.sync(&|| {})?;
     Ok(recovery_conf::write_if_asked(options, target, source, version)?)
 }
@@ -215,7 +217,10 @@ impl Run<'_> {
             }
             return Ok(());
         }
-        mark(self.target, planned, &journal(self.source, planned, saved)).map_err(|error| {
+        // The journal has all of it.
+        let marked = mark(self.target, planned, &journal(self.source, planned, saved))
+            .and_then(|()| Ok(ComparedSoFar::remove(self.target)?));
+        marked.map_err(|error| {
             // The mark may have been written although making it durable failed.
             let state = state_of(self.target.root());
             if state == TargetState::Untouched {

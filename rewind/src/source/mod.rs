@@ -6,6 +6,7 @@
 mod directory;
 mod error;
 mod observed;
+pub(crate) mod page_check;
 mod parts;
 mod rate_limit;
 mod seam;
@@ -16,6 +17,7 @@ pub use directory::DirectorySource;
 pub(crate) use directory::read_up_to;
 pub use error::SourceError;
 pub(crate) use observed::ObservedSource;
+pub use page_check::DamagedBlocks;
 pub(crate) use parts::{read_part, read_part_at, store_part};
 pub(crate) use rate_limit::{Pace, RateLimit};
 pub use seam::{

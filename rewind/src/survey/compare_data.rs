@@ -14,8 +14,8 @@ use crate::datadir::keep::Keep;
 use crate::datadir::server::target_control;
 use crate::options::{Delta, UncleanTarget};
 use crate::outcome::{BothSides, CheckpointAt, ComparedData, Divergence};
-use crate::plan::{Clusters, Facts, Files, Fork, Resumed, available_wal};
-use crate::source::{Source, WalPosition};
+use crate::plan::{Clusters, Facts, Files, Fork, Resumed};
+use crate::survey::compare_notes::{Notes, position_now};
 use crate::survey::direction;
 use crate::survey::error::SurveyError;
 use crate::survey::files::list;
@@ -24,7 +24,7 @@ use crate::survey::preflight::{HintBits, PreflightError};
 use crate::survey::relations::compare_relations;
 use crate::survey::replay::{self, Histories, Replay, last_checkpoint};
 use crate::survey::sides::sides;
-use crate::survey::{divergence, fork_wal, preflight, target_side};
+use crate::survey::{compare_notes, divergence, fork_wal, preflight, target_side};
 use crate::target::external_files::ExternalFiles;
 use crate::target::journal::Journal;
 use crate::wal::changed::ChangedBlocks;
@@ -143,44 +143,55 @@ pub(super) fn facts<'a>(
     Ok(Facts { sides, clusters, fork, files: found.files, wal, external, resumed })
 }
 
-/// Compares both sides.
+/// Compares both sides, but for what an earlier run has compared.
 fn compare(input: Input<'_>, checked: &Checked<'_>, journal: Option<&Journal>) -> Result<Found, SurveyError> {
     let Input { options, target, source, .. } = input;
     let clusters = &checked.clusters;
-    let start = last_checkpoint(&clusters.source);
-    source.replayed_from(start.redo);
     let version = clusters.target.version();
     let keep = match journal {
         Some(journal) => Keep::again(&journal.keep)?,
         None => target_side::keep(options, target.root(), version.names())?,
     };
     let listed = list(input, version, keep)?;
-    let histories = checked.histories(start, &listed.target, journal);
-    let mut changed = ChangedBlocks { since: start.redo, ..ChangedBlocks::default() };
-    let replay = replay::choose(input, &histories, &mut changed)?;
+    let choose = |start: CheckpointAt| {
+        source.replayed_from(start.redo);
+        let mut changed = ChangedBlocks { since: start.redo, ..ChangedBlocks::default() };
+        let replay = replay::choose(input, &checked.histories(start, &listed.target, journal), &mut changed)?;
+        Ok::<_, SurveyError>((start, changed, replay))
+    };
+    let wal = SourceWal { source, history: &checked.source_history, geometry: clusters.source.geometry() };
+    let earlier = match journal {
+        // What has been written since would be taken for what was compared.
+        Some(_) => None,
+        None => compare_notes::earlier(input, &clusters.target, &wal, &clusters.source)?,
+    };
+    let (earlier, (start, mut changed, replay)) = match earlier {
+        None => (None, choose(last_checkpoint(&clusters.source))?),
+        Some(earlier) => match choose(earlier.start.at) {
+            Err(error) if !error.is_of_access() => {
+                tracing::info!("{}: the data is compared again", with_causes(&error));
+                (None, choose(last_checkpoint(&clusters.source))?)
+            }
+            chosen => (Some(earlier), chosen?),
+        },
+    };
+    if let Some(earlier) = &earlier {
+        tracing::info!("an earlier run has compared {} files: going on from there", earlier.files.len());
+    }
+    // A source that is a standby may have older files.
+    let redo = start.redo.min(replay.start.checkpoint.redo);
     // Comparing may take hours, and replay needs this WAL.
-    let replayed = histories.replay_wal(input, start.redo)?;
-    let first = clusters.source.geometry().segment_size.segment_of(start.redo);
-    let check = || replayed.check_present(first, start.redo);
-    let (different, compared) = compare_relations(&listed.sides(), &clusters.target, input, &check)?;
+    let replayed = checked.histories(start, &listed.target, journal).replay_wal(input, redo)?;
+    let first = clusters.source.geometry().segment_size.segment_of(redo);
+    let check = || replayed.check_present(first, redo);
+    let own_start = journal.is_none().then(|| replayed.own_checkpoint(start)).transpose()?.flatten();
+    let mut notes = Notes::new(input, &clusters.target, own_start, earlier);
+    let (different, compared) = compare_relations(&listed.sides(), &clusters.target, &mut notes, &check)?;
     changed.named.merge(different);
-    let compared_until = position_now(source, start.redo)?;
+    let compared_until = position_now(source, redo)?;
     let files = listed.compare(Delta::On, &AtomicBool::new(false))?;
     let resumed = journal.map(|_| (files.target.clone(), true));
     Ok(Found { files, changed, replay, compared: Some(compared), compared_until, resumed })
-}
-
-/// The position of the source now: its files have no change that its WAL has only later. Its WAL is needed from `start` on.
-fn position_now(source: &dyn Source, start: Lsn) -> Result<Option<OwnPosition>, SurveyError> {
-    let control = source.control_file()?;
-    let history = source_history(source, &control)?;
-    let now = match source.position()? {
-        // A standby writes no page before its control file names the end of the record that is being replayed.
-        WalPosition::Standby { replayed, .. } => replayed.max(control.min_recovery_point()),
-        _ => available_wal(source, &control, &history)?,
-    };
-    let wal = SourceWal { source, history: &history, geometry: control.geometry() };
-    Ok(OwnPosition::new(&wal, start, now)?)
 }
 
 /// What differs by the journal of an unfinished rewind that had compared data; `None` if it does not tell that of this source.

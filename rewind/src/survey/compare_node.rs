@@ -14,6 +14,7 @@ use crate::datadir::server::{check_not_running, target_control};
 use crate::outcome::{BothSides, Comparison, DifferentFile, Divergence, Role, Side, VerifiedData};
 use crate::plan::Clusters;
 use crate::progress::Event;
+use crate::source::page_check::PageCheck;
 use crate::survey::compare_data::find_history;
 use crate::survey::delta::{self, share_bytes};
 use crate::survey::differences::{Difference, Meaning, Replayed};
@@ -39,7 +40,8 @@ pub(crate) fn compare_node(input: Input<'_>) -> Result<Comparison, SurveyError> 
     if !state.is_clean() && !state.is_standby() && label.is_none() {
         return Err(SurveyError::NodeCrashed { path: target.root().to_owned() });
     }
-    let clusters = Clusters { source: source.control_file()?, target: ours, label };
+    let mut clusters = Clusters { source: source.control_file()?, target: ours, label };
+    preflight::take_wal_magic(&mut clusters);
     preflight::check_compatible(&clusters)?;
     preflight::check_state(source, &clusters.source)?;
     let source_history = source_history(source, &clusters.source)?;
@@ -53,7 +55,9 @@ pub(crate) fn compare_node(input: Input<'_>) -> Result<Comparison, SurveyError> 
     let version = clusters.target.version();
     let listed = list(input, version, target_side::keep(options, target.root(), version.names())?)?;
     let (listed_sides, control) = (listed.sides(), &clusters.target);
-    let comparing = Comparing { sides: &listed_sides, control, progress };
+    // Every wrong checksum of a block that differs counts: nothing is replayed before somebody reads it.
+    let pages = PageCheck::of(&clusters.source, clusters.source.checkpoint().redo);
+    let comparing = Comparing { sides: &listed_sides, control, progress, pages };
     let mut found = Found::default();
     let both = candidates(&listed_sides, control);
     let compared =

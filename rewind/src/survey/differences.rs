@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use walparse::{BlockDifference, BlockNumber, Lsn, Relation, block_difference, block_lsn, is_unused_block};
 
 use crate::datadir::data_path::DataPath;
+use crate::source::page_check::{DamagedPage, PAUSE, PageCheck, TRIES};
 use crate::source::{ChunkSink, FetchRange, read_up_to};
 use crate::survey::error::SurveyError;
 use crate::survey::relations::{Comparing, Share};
@@ -79,11 +80,25 @@ pub(crate) struct Difference<'a> {
     pub(crate) theirs: Vec<u8>,
 }
 
+/// A block that was fetched and found to differ.
+struct Judged {
+    range: FetchRange,
+    meaning: Meaning,
+    theirs: Vec<u8>,
+}
+
+impl Judged {
+    /// What is wrong with the source's copy, if anything is.
+    fn damage(&self, paths: &[DataPath], pages: PageCheck<'_>) -> Option<DamagedPage> {
+        pages.first_damaged(&paths[self.range.file as usize], self.range.offset, &self.theirs, None)
+    }
+}
+
 impl Comparing<'_> {
     /// Passes each of these blocks to `found`, with what it means that it differs.
     ///
     /// # Errors
-    /// A side cannot be read, or `found` fails.
+    /// A side cannot be read, the source's copy of such a block is damaged, or `found` fails.
     pub(crate) fn each_difference<E: From<SurveyError>>(
         &self,
         share: &Share<'_>,
@@ -93,20 +108,70 @@ impl Comparing<'_> {
     ) -> Result<(), E> {
         let paths = share.paths();
         for ranges in ranges.chunks(AT_ONCE) {
-            let (certain, doubtful): (Vec<_>, Vec<_>) = self
-                .judge(share, &paths, ranges, replayed)?
-                .into_iter()
-                .partition(|(_, meaning, _)| *meaning != Meaning::Contents);
-            // A block that was read while the server wrote it can have the new contents behind the old header.
-            let doubtful: Vec<_> = doubtful.into_iter().map(|(range, ..)| range).collect();
-            let again = self.judge(share, &paths, &doubtful, replayed)?;
-            for (range, meaning, theirs) in certain.into_iter().chain(again) {
+            for Judged { range, meaning, theirs } in self.judge_surely(share, &paths, ranges, replayed)? {
                 let (_, block) = share.block(range, self.control);
                 let path = &paths[range.file as usize];
                 found(Difference { path, block, offset: range.offset, meaning, theirs })?;
             }
         }
         Ok(())
+    }
+
+    /// Fetches these blocks and compares them with the target's. Those that may have been read while the server wrote them, with
+    /// the new contents behind the old header, are fetched again.
+    fn judge_surely(
+        &self,
+        share: &Share<'_>,
+        paths: &[DataPath],
+        ranges: &[FetchRange],
+        replayed: &Replayed<'_>,
+    ) -> Result<Vec<Judged>, SurveyError> {
+        let mut sure = Vec::new();
+        let mut before = Vec::new();
+        let mut doubtful = ranges.to_vec();
+        for tries in 0..=TRIES {
+            let judged = self.judge(share, paths, &doubtful, replayed)?;
+            let (right, rest): (Vec<_>, Vec<_>) =
+                judged.into_iter().partition(|block| self.is_sure(paths, block, &before));
+            sure.extend(right);
+            if rest.is_empty() {
+                break;
+            }
+            if tries == TRIES {
+                self.check_source(paths, &rest)?;
+                sure.extend(rest);
+                break;
+            }
+            std::thread::sleep(PAUSE);
+            doubtful = rest.iter().map(|block| block.range).collect();
+            before = rest;
+        }
+        Ok(sure)
+    }
+
+    /// Whether the source's copy of a block is surely not torn. Without checksums, it is not if it was the same before.
+    fn is_sure(&self, paths: &[DataPath], block: &Judged, before: &[Judged]) -> bool {
+        match (block.meaning, self.pages) {
+            (Meaning::Replayed, _) => true,
+            (_, Some(pages)) => block.damage(paths, pages).is_none(),
+            (Meaning::NotLogged, None) => true,
+            (Meaning::Contents, None) => {
+                let place = |judged: &Judged| (judged.range.file, judged.range.offset);
+                let at = before.binary_search_by_key(&place(block), place);
+                at.is_ok_and(|at| before[at].theirs == block.theirs)
+            }
+        }
+    }
+
+    /// Checks that none of these blocks is damaged on the source.
+    fn check_source(&self, paths: &[DataPath], blocks: &[Judged]) -> Result<(), SurveyError> {
+        let Some(pages) = self.pages else { return Ok(()) };
+        let mut damaged =
+            blocks.iter().filter_map(|block| Some((block.range.file, block.damage(paths, pages)?)));
+        match damaged.next() {
+            Some((file, first)) => Err(first.error(paths[file as usize].clone(), damaged.count()).into()),
+            None => Ok(()),
+        }
     }
 
     /// Fetches these blocks and compares them with the target's. Those that are equal by now are left out.
@@ -116,7 +181,7 @@ impl Comparing<'_> {
         paths: &[DataPath],
         ranges: &[FetchRange],
         replayed: &Replayed<'_>,
-    ) -> Result<Vec<(FetchRange, Meaning, Vec<u8>)>, SurveyError> {
+    ) -> Result<Vec<Judged>, SurveyError> {
         let fetched = Fetched::default();
         self.sides.source.fetch(paths, ranges, &fetched)?;
         let bytes = ranges.iter().map(|range| u64::from(range.length)).sum();
@@ -130,9 +195,9 @@ impl Comparing<'_> {
                 }
                 other => other,
             };
-            judged.extend(meaning.map(|meaning| (range, meaning, theirs)));
+            judged.extend(meaning.map(|meaning| Judged { range, meaning, theirs }));
         }
-        judged.sort_unstable_by_key(|(range, ..)| (range.file, range.offset));
+        judged.sort_unstable_by_key(|judged| (judged.range.file, judged.range.offset));
         Ok(judged)
     }
 

@@ -11,7 +11,7 @@ use crate::datadir::keep::KeepError;
 use crate::datadir::server::DataDirectoryError;
 use crate::datadir::walk::WalkError;
 use crate::options::CrashRecoveryError;
-use crate::source::{FetchError, SourceError};
+use crate::source::{DamagedBlocks, FetchError, SourceError};
 use crate::stop::Stopped;
 use crate::survey::content::ContentError;
 use crate::survey::divergence::DivergenceError;
@@ -96,6 +96,9 @@ pub enum SurveyError {
         #[source]
         source: io::Error,
     },
+    /// A block of the source that differs is damaged.
+    #[error(transparent)]
+    Damaged(#[from] DamagedBlocks),
     /// The run was asked to stop while data was compared.
     #[error("stopped while the data of both sides was compared")]
     Stopped,
@@ -160,6 +163,7 @@ impl SurveyError {
             SurveyError::Compare(FetchError::Source(error @ SourceError::Unreadable { .. })) => {
                 return error.hint();
             }
+            SurveyError::Damaged(error) => return Some(error.hint()),
             SurveyError::Compare(_) | SurveyError::Stopped => return None,
             SurveyError::NodeCrashed { .. } => {
                 "What it changed last is only in its WAL. If it is the old primary, rewind it. Otherwise start its server and shut it down."

@@ -1,5 +1,5 @@
 //! The survey: reads both sides and returns facts. Nothing is written, unless the options request that the target's
-//! own server completes crash recovery.
+//! own server completes crash recovery; but how far a long comparison has come is noted.
 
 pub(crate) mod preflight;
 pub(crate) mod divergence;
@@ -9,6 +9,7 @@ pub(crate) mod error;
 pub(crate) mod content;
 mod announce;
 mod compare_data;
+mod compare_notes;
 pub(crate) mod compare_node;
 mod direction;
 mod files;

@@ -204,7 +204,7 @@ pub(crate) fn check_sides(
 }
 
 /// A target of a fork without any WAL is taken to have the magic number that the source's WAL has.
-fn take_wal_magic(clusters: &mut Clusters) {
+pub(crate) fn take_wal_magic(clusters: &mut Clusters) {
     let (ours, theirs) = (clusters.target.version(), clusters.source.version());
     if ours.flavor().is_fork() && !ours.flavor().has_found_wal_magic() {
         clusters.target = clusters.target.clone().with_wal_magic(theirs.wal_magic());

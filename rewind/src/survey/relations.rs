@@ -3,8 +3,8 @@
 //! Replay starts at a checkpoint that the source had completed before. So it is enough that a block was equal when it was
 //! read: what the source changes later is in its WAL, and the first change of a block carries an image of it.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::time::{Duration, Instant};
 
 use walparse::{BlockNumber, ControlFile, PageMap, RelSegment, Relation, RelationBlocks, Version};
 
@@ -13,14 +13,12 @@ use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::outcome::ComparedData;
 use crate::progress::{Event, Progress, Stage};
 use crate::source::FetchRange;
+use crate::source::page_check::PageCheck;
+use crate::survey::compare_notes::Notes;
 use crate::survey::delta::{self, COARSE, differing, share_bytes};
 use crate::survey::error::SurveyError;
-use crate::survey::input::Input;
 use crate::wal::changed::relation_files;
 use crate::wal::error::WalError;
-
-/// Time between two calls of `check`.
-const INTERVAL: Duration = Duration::from_secs(10);
 
 /// A relation file, or a part of one.
 pub(crate) struct Candidate {
@@ -30,36 +28,39 @@ pub(crate) struct Candidate {
     part: Range<u64>,
 }
 
-/// Compares all blocks of main forks that both sides have. Returns those that differ, with those that only the target has: a
-/// later run may find that the source's files have become longer. `check` is called now and then.
+/// Compares all blocks of main forks that both sides have, but for those that an earlier run has compared. Returns those that
+/// differ, with those that only the target has: a later run may find that the source's files have become longer. `check` is
+/// called now and then.
 ///
 /// # Errors
 /// A side cannot be read, the run is to stop, or `check` fails.
 pub(super) fn compare_relations(
     sides: &delta::Sides<'_>,
     control: &ControlFile,
-    input: Input<'_>,
+    notes: &mut Notes<'_>,
     check: &dyn Fn() -> Result<(), WalError>,
 ) -> Result<(PageMap, ComparedData), SurveyError> {
-    let comparing = Comparing { sides, control, progress: input.progress };
-    let candidates = candidates(sides, control);
-    let mut map = PageMap::new();
-    let mut checked = Instant::now();
+    let comparing = Comparing { sides, control, progress: notes.input.progress, pages: None };
+    let all = candidates(sides, control);
+    let rest: Vec<Candidate> = all.iter().filter_map(|file| file.after(&notes.files)).collect();
+    let mut finished = 0;
     let mut compared =
-        comparing.each_share(&candidates, |bytes| Event::Comparing { bytes }, &mut |share, found| {
-            if checked.elapsed() >= INTERVAL {
-                check()?;
-                checked = Instant::now();
-            }
+        comparing.each_share(&rest, |bytes| Event::Comparing { bytes }, &mut |share, found| {
             for range in found {
                 let (relation, block) = share.block(range, control);
-                map.insert(relation, block);
+                notes.different.insert(relation, block);
+            }
+            finished += share.finished();
+            if notes.are_due() {
+                check()?;
+                notes.write(rest[..finished].iter().filter_map(Candidate::end))?;
             }
             Ok::<(), SurveyError>(())
         })?;
-    compared.different_blocks = map.len();
-    add_not_compared(&mut map, sides, control, &candidates);
-    Ok((map, compared))
+    let mut different = std::mem::take(&mut notes.different);
+    compared.different_blocks = different.len();
+    add_not_compared(&mut different, sides, control, &all);
+    Ok((different, compared))
 }
 
 /// Compares the main forks of both sides.
@@ -67,6 +68,8 @@ pub(crate) struct Comparing<'a> {
     pub(crate) sides: &'a delta::Sides<'a>,
     pub(crate) control: &'a ControlFile,
     pub(crate) progress: &'a dyn Progress,
+    /// How the source's copies of blocks that differ are checked, if they have checksums.
+    pub(crate) pages: Option<PageCheck<'a>>,
 }
 
 impl Comparing<'_> {
@@ -80,7 +83,7 @@ impl Comparing<'_> {
         announce: impl FnOnce(u64) -> Event,
         found: &mut dyn FnMut(&Share<'_>, Vec<FetchRange>) -> Result<(), E>,
     ) -> Result<ComparedData, E> {
-        let Comparing { sides, control, progress } = *self;
+        let Comparing { sides, control, progress, .. } = *self;
         let bytes = candidates.iter().map(Candidate::bytes).sum();
         progress.event(&announce(bytes));
         progress.begin(Stage::Compare, Some(bytes));
@@ -98,6 +101,18 @@ impl Comparing<'_> {
 impl Candidate {
     pub(crate) fn bytes(&self) -> u64 {
         self.part.end - self.part.start
+    }
+
+    /// What is left of it if these files were compared up to these offsets; `None` if nothing.
+    fn after(&self, compared: &BTreeMap<String, u64>) -> Option<Candidate> {
+        let offset = self.path.as_str().and_then(|path| compared.get(path)).copied().unwrap_or(0);
+        let part = self.part.start.max(offset)..self.part.end;
+        (!part.is_empty()).then(|| Candidate { path: self.path.clone(), file: self.file, part })
+    }
+
+    /// Its path, and where it ends.
+    fn end(&self) -> Option<(&str, u64)> {
+        Some((self.path.as_str()?, self.part.end))
     }
 }
 
@@ -170,6 +185,13 @@ impl Share<'_> {
     /// The paths of its files, in the order of their numbers.
     pub(crate) fn paths(&self) -> Vec<DataPath> {
         self.files.iter().map(|candidate| candidate.path.clone()).collect()
+    }
+
+    /// The number of files of which it has the end.
+    fn finished(&self) -> usize {
+        let last = self.ranges.last().zip(self.files.last());
+        let is_cut = last.is_some_and(|(range, file)| range.offset + u64::from(range.length) < file.part.end);
+        self.files.len() - usize::from(is_cut)
     }
 
     /// The block that is stored in this range, which is that of one block.

@@ -5,32 +5,24 @@
 //! directory no longer shows: the page map (the target's WAL may be gone), the original file sizes, and the original
 //! control file. Everything else is planned again, so the source may have advanced, or may be another server.
 //!
-//! ```text
-//! kbrecover.journal:  8 bytes "KBRJRNL1"    the format; any other is rejected
-//!                     u32 LE                CRC-32C of the body
-//!                     body                  JSON, with the page map as hexadecimal roaring bitmaps
-//! ```
-//!
-//! It is written and read relation by relation: a page map of 10^8 blocks is never in memory in this form. Fields that were
-//! added later are absent in older journals, and older versions ignore them.
+//! The file is `kbrecover.journal`. Its format, described in [`checked_json`], is "KBRJRNL1". Fields that were added later are
+//! absent in older journals, and older versions ignore them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use walparse::{
-    ControlFile, FileChanges, Flavor, Lsn, PageMap, RelSegment, Relation, RelationBlocks, TimelineHistory,
-    TimelineId, Version,
+    ControlFile, FileChanges, Flavor, Lsn, PageMap, RelSegment, TimelineHistory, TimelineId, Version,
 };
 
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::options::KeepDiverged;
 use crate::outcome::{CheckpointAt, Divergence};
+use crate::target::checked_json::{self, Measured, from_hex, read_map, store_map, to_hex};
 use crate::target::external_files::ExternalFiles;
 use crate::target::journal_changes::StoredChanges;
 use crate::target::{Target, TargetError, unfinished_path};
@@ -38,7 +30,7 @@ use crate::wal::changed::ChangedBlocks;
 use crate::wal::source::{OwnCheckpoint, OwnPosition};
 
 const NAME: &str = "kbrecover.journal";
-const MAGIC: &[u8; 8] = b"KBRJRNL1";
+const MAGIC: &checked_json::Magic = b"KBRJRNL1";
 
 /// Why the journal of an unfinished rewind, `kbrecover.journal`, cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -129,10 +121,8 @@ struct Body {
     rebuilt_by: (u64, u64),
     #[serde(default)]
     file_changes: Option<StoredChanges>,
-    /// LSN, redo, timeline, and the checksum of the record.
     #[serde(default)]
     replay_start: Option<(u64, u64, u32, u32)>,
-    /// LSN, timeline, start of the WAL that counts, and its checksum.
     #[serde(default)]
     compared_until: Option<(u64, u32, u64, u32)>,
     #[serde(default)]
@@ -232,7 +222,6 @@ impl NewJournal<'_> {
         target.replace_file_with(&path(), |file| self.encode(file))
     }
 
-    /// Serializes the body twice, first to compute its checksum, so that the whole is never in memory.
     fn encode(&self, to: &mut dyn Write) -> io::Result<()> {
         let version = self.control.version();
         let wal_dir = format!("{}/", version.wal_dir());
@@ -251,12 +240,8 @@ impl NewJournal<'_> {
             rebuilt: &self.changed.rebuilt,
             rebuilt_by: (self.changed.since.0, self.changed.fork.0),
             file_changes: StoredChanges::of(self.file_changes),
-            replay_start: self
-                .replay_start
-                .map(|OwnCheckpoint { at, checksum }| (at.lsn.0, at.redo.0, at.timeline.0, checksum)),
-            compared_until: self
-                .compared_until
-                .map(|OwnPosition { lsn, timeline, from, checksum }| (lsn.0, timeline.0, from.0, checksum)),
+            replay_start: self.replay_start.map(OwnCheckpoint::to_parts),
+            compared_until: self.compared_until.map(OwnPosition::to_parts),
             outside: self.outside,
             keep: self.keep,
             keep_diverged: self.keep_diverged,
@@ -267,30 +252,7 @@ impl NewJournal<'_> {
                 None => files.filter_map(|(path, _)| path.as_str()?.strip_prefix(&wal_dir)).collect(),
             },
         };
-        let mut measured = Measured::default();
-        serde_json::to_writer(&mut measured, &body)?;
-        to.write_all(MAGIC)?;
-        to.write_all(&measured.crc.to_le_bytes())?;
-        Ok(serde_json::to_writer(to, &body)?)
-    }
-}
-
-/// Computes the CRC-32C and the length of what is written to it.
-#[derive(Default)]
-struct Measured {
-    crc: u32,
-    length: u64,
-}
-
-impl Write for Measured {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.crc = walparse::crc32c_append(self.crc, bytes);
-        self.length += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        checked_json::write(MAGIC, &body, to)
     }
 }
 
@@ -343,7 +305,7 @@ impl Journal {
     }
 
     fn decode(file: impl Read + Seek, flavor: Flavor) -> Result<Journal, String> {
-        let body = read_body(file)?;
+        let body: Body = checked_json::read(MAGIC, file)?;
         let changed = ChangedBlocks {
             named: body.page_map,
             rebuilt: body.rebuilt,
@@ -368,16 +330,8 @@ impl Journal {
             checkpoint: body.checkpoint.map(checkpoint_at),
             changed,
             file_changes: body.file_changes.map(StoredChanges::restore),
-            replay_start: body.replay_start.map(|(lsn, redo, timeline, checksum)| OwnCheckpoint {
-                at: checkpoint_at((lsn, redo, timeline)),
-                checksum,
-            }),
-            compared_until: body.compared_until.map(|(lsn, timeline, from, checksum)| OwnPosition {
-                lsn: Lsn(lsn),
-                timeline: TimelineId(timeline),
-                from: Lsn(from),
-                checksum,
-            }),
+            replay_start: body.replay_start.map(OwnCheckpoint::from_parts),
+            compared_until: body.compared_until.map(OwnPosition::from_parts),
             outside: body.outside,
             fetch_bytes: body.fetch_bytes,
             keep: body.keep,
@@ -395,86 +349,11 @@ fn path() -> DataPath {
     DataPath::parse(NAME).unwrap_or_else(|_| unreachable!("a constant path without dots"))
 }
 
-/// Serializes one relation at a time, so that only one bitmap is in memory twice.
-fn store_map<S: Serializer>(map: &&PageMap, serializer: S) -> Result<S::Ok, S::Error> {
-    let mut bytes = Vec::new();
-    serializer.collect_seq(map.relations().into_iter().map(|(relation, blocks)| {
-        bytes.clear();
-        // Writing to memory cannot fail.
-        let _ = blocks.serialize_into(&mut bytes);
-        (relation.tablespace, relation.database, relation.number, to_hex(&bytes))
-    }))
-}
-
-/// Reads the file twice: to check its checksum, and to parse it.
-fn read_body(mut file: impl Read + Seek) -> Result<Body, String> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => "too short".to_owned(),
-        _ => error.to_string(),
-    };
-    let (mut magic, mut crc) = ([0; MAGIC.len()], [0; 4]);
-    file.read_exact(&mut magic).map_err(failed)?;
-    if &magic != MAGIC {
-        return Err("unknown format".into());
-    }
-    file.read_exact(&mut crc).map_err(failed)?;
-    let mut measured = Measured::default();
-    io::copy(&mut file, &mut measured).map_err(failed)?;
-    if measured.crc != u32::from_le_bytes(crc) {
-        return Err("incorrect checksum".into());
-    }
-    file.seek(SeekFrom::Start((magic.len() + crc.len()) as u64)).map_err(failed)?;
-    serde_json::from_reader(BufReader::new(file)).map_err(|error| error.to_string())
-}
-
-/// Reads what [`store_map`] has stored.
-fn read_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PageMap, D::Error> {
-    deserializer.deserialize_seq(StoredRelations)
-}
-
-/// A list of relations: tablespace, database, number, and the blocks as a roaring bitmap in hexadecimal.
-struct StoredRelations;
-
-impl<'de> Visitor<'de> for StoredRelations {
-    type Value = PageMap;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("relations and their blocks")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut relations: A) -> Result<PageMap, A::Error> {
-        let mut map = PageMap::new();
-        while let Some((tablespace, database, number, blocks)) =
-            relations.next_element::<(u32, u32, u32, String)>()?
-        {
-            let blocks = from_hex(&blocks).ok_or_else(|| A::Error::custom("invalid page map"))?;
-            let blocks = RelationBlocks::deserialize_from(&blocks[..]).map_err(A::Error::custom)?;
-            map.insert_all(Relation { tablespace, database, number }, blocks);
-        }
-        Ok(map)
-    }
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits =
-        bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    digits.map(char::from).collect()
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-    let pairs = text.as_bytes().chunks(2);
-    pairs
-        .map(|pair| if let [high, low] = pair { Some(digit(*high)? << 4 | digit(*low)?) } else { None })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use walparse::BlockNumber;
     use walparse::control::testing::ControlFields;
+    use walparse::{BlockNumber, Relation, RelationBlocks};
 
     fn version() -> Version {
         Version::find(1300, 202_209_061).unwrap()

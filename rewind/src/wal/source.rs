@@ -52,6 +52,17 @@ pub(crate) struct OwnCheckpoint {
 }
 
 impl OwnCheckpoint {
+    /// In the form in which it is stored: LSN, redo, timeline, checksum of the record.
+    pub(crate) fn to_parts(self) -> (u64, u64, u32, u32) {
+        (self.at.lsn.0, self.at.redo.0, self.at.timeline.0, self.checksum)
+    }
+
+    /// From the form in which it is stored.
+    pub(crate) fn from_parts((lsn, redo, timeline, checksum): (u64, u64, u32, u32)) -> OwnCheckpoint {
+        let at = CheckpointAt { lsn: Lsn(lsn), redo: Lsn(redo), timeline: TimelineId(timeline) };
+        OwnCheckpoint { at, checksum }
+    }
+
     /// Whether this source's history has the same checkpoint.
     ///
     /// # Errors
@@ -76,6 +87,16 @@ pub(crate) struct OwnPosition {
 }
 
 impl OwnPosition {
+    /// In the form in which it is stored: LSN, timeline, start of the WAL that counts, its checksum.
+    pub(crate) fn to_parts(self) -> (u64, u32, u64, u32) {
+        (self.lsn.0, self.timeline.0, self.from.0, self.checksum)
+    }
+
+    /// From the form in which it is stored.
+    pub(crate) fn from_parts((lsn, timeline, from, checksum): (u64, u32, u64, u32)) -> OwnPosition {
+        OwnPosition { lsn: Lsn(lsn), timeline: TimelineId(timeline), from: Lsn(from), checksum }
+    }
+
     /// A position of the source's history, with what tells it from those of others by the WAL between `start` and there; `None`
     /// if the source does not have that WAL.
     ///
