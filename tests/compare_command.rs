@@ -9,7 +9,8 @@ use crate::harness::{
     Failover, Installation, Rewind, Run, Sandbox, Server, SourceKind, Tree, assert_follows, command, pick,
     run_command,
 };
-use crate::verify::{damage, failover, file_of_quiet, quiet_table};
+use crate::truth_full_pages::set_full_page_writes;
+use crate::verify::{damage, failover, file_of_quiet, hints_without_images, quiet_table};
 
 /// Compares, and proves that the node is, byte for byte, what it was.
 fn compare(node: &Server, source: &Server, kind: SourceKind) -> Run {
@@ -80,6 +81,24 @@ fn a_checkpoint_after_the_stop_makes_no_difference() {
     standby.stop();
     primary.sql("CHECKPOINT");
     assert_equal(&compare(&standby, &primary, SourceKind::Server));
+}
+
+/// The primary has set hint bits that its standby has not, and LSNs with them.
+#[test]
+fn hints_that_were_logged_without_images_make_no_difference() {
+    let sandbox = Sandbox::new();
+    let old = sandbox.server("old");
+    let (primary, mut standby) = pair(&sandbox, old);
+    standby.start();
+    hints_without_images(&primary);
+    set_full_page_writes(&primary, "on");
+    primary.sql("CHECKPOINT");
+    standby.catch_up(&primary);
+    standby.sql("CHECKPOINT");
+    standby.stop();
+    let run = compare(&standby, &primary, SourceKind::Server);
+    assert_equal(&run);
+    assert!(count(&run, "not_logged") > 100, "{run}");
 }
 
 /// A standby that was started as a primary by mistake is on the source's timeline, and differs.

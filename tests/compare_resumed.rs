@@ -18,7 +18,7 @@ use crate::interrupted::is_marked;
 use crate::truth_full_pages::set_full_page_writes;
 
 /// The place of the mark among the changes of a run.
-fn mark(changes: &[Change]) -> usize {
+pub fn mark(changes: &[Change]) -> usize {
     changes.iter().position(|change| change.to == Path::new("backup_label")).expect("a mark")
 }
 

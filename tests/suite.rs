@@ -68,6 +68,7 @@ mod databases;
 mod index_types;
 mod large_objects;
 mod large_relation;
+mod lost_transactions;
 mod prepared_transactions;
 mod sizes;
 mod tablespaces;

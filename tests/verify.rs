@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use crate::harness::{
     Failover, Installation, Rewind, Run, Sandbox, Server, SourceKind, assert_follows, assert_sound, pick,
 };
+use crate::truth_full_pages::set_full_page_writes;
 
 /// A table that neither side touches after the fork.
 pub fn quiet_table(old: &Server) {
@@ -112,4 +113,42 @@ fn what_the_source_writes_meanwhile_is_no_difference() {
         assert_follows(&mut old, &new);
         assert_sound(&mut old);
     }
+}
+
+/// With full_page_writes off a hint bit is logged without an image: the primary's block has another LSN than the standby's.
+#[test]
+fn hints_that_were_logged_without_images() {
+    for major in pick("verify hints: version", &[10, 11, 12, 13, 14, 15, 16, 17, 18, 19]) {
+        let sandbox = Sandbox::new();
+        let (old, new) = sandbox.pair_of(sandbox.initdb("old", Installation::of(major), &[]));
+        let Failover { mut old, new } = Failover::of(
+            old,
+            new,
+            hints_without_images,
+            |_| (),
+            |new| {
+                set_full_page_writes(new, "on");
+                new.sql("CHECKPOINT");
+                new.sql("CREATE TABLE kept AS SELECT n FROM generate_series(1, 10000) n");
+            },
+        );
+        old.sql("CREATE TABLE lost (n int)");
+        old.stop();
+        let run = verify(&old, &new, SourceKind::Server).run();
+        assert_eq!((run.code, count(&run, "different")), (0, 0), "{run}");
+        assert!(count(&run, "not_logged") > 100, "{run}");
+        assert_follows(&mut old, &new);
+        assert_sound(&mut old);
+    }
+}
+
+/// Hint bits of a table that no standby has.
+pub fn hints_without_images(primary: &Server) {
+    set_full_page_writes(primary, "off");
+    primary
+        .sql("CREATE TABLE hinted AS SELECT n, repeat('x', 300) AS filler FROM generate_series(1, 5000) n");
+    primary.sql("CHECKPOINT");
+    // Not those of the backend that has written them.
+    primary.session().batch_execute("SELECT count(*) FROM hinted").expect("read a table");
+    primary.sql("CHECKPOINT");
 }

@@ -55,9 +55,9 @@ pub use options::{
     SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
 pub use outcome::{
-    BothSides, CheckpointAt, ComparedData, Comparison, DifferentFile, Divergence, Outcome, PlanSummary,
-    ReplayEstimate, ReplayStart, Report, Role, Side, SourceChanges, SpaceNeed, StageTime, VerifiedData,
-    WalKept, WalSpan,
+    BothSides, CheckpointAt, ComparedData, Comparison, DifferentFile, Divergence, LostTransactions, Outcome,
+    PlanSummary, ReplayEstimate, ReplayStart, Report, Role, Side, SourceChanges, SpaceNeed, StageTime,
+    VerifiedData, WalKept, WalSpan,
 };
 pub use plan::error::PlanError;
 pub use progress::{Event, Progress, Silent, Stage};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use walparse::{BlockNumber, Lsn, TimelineId};
+use walparse::{BlockNumber, Lsn, Microseconds, TimelineId, Transactions};
 
 use crate::datadir::starts_as::StartsAs;
 
@@ -234,6 +234,8 @@ pub struct Report {
     pub divergence: Option<Divergence>,
     /// The last common checkpoint.
     pub checkpoint: Option<CheckpointAt>,
+    /// The transactions that the rewind gives up; `None` if it is not known.
+    pub lost: Option<LostTransactions>,
     /// What comparing the data of both sides has found, if it was compared.
     pub compared: Option<ComparedData>,
     /// What comparing all blocks before the commit has found, if they were compared.
@@ -274,6 +276,7 @@ impl Report {
             sides: None,
             divergence: None,
             checkpoint: None,
+            lost: None,
             compared: None,
             verified: None,
             replay_start: None,
@@ -288,6 +291,30 @@ impl Report {
             bytes_fetched: 0,
             wal_bytes_scanned: 0,
             wal_records_scanned: 0,
+        }
+    }
+}
+
+/// The transactions of the target's own history, which a rewind gives up.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct LostTransactions {
+    /// How many have committed beyond the point of divergence.
+    pub committed: u64,
+    /// When the first and the last of them committed.
+    pub times: Option<(Timestamp, Timestamp)>,
+    /// The identifiers of transactions that were prepared beyond the point of divergence and are undecided.
+    pub undecided: Vec<String>,
+}
+
+impl LostTransactions {
+    /// Those that were found in the target's WAL.
+    pub(crate) fn of(found: &Transactions) -> LostTransactions {
+        let time = |time: Microseconds| Timestamp::from_microsecond(time.0).ok();
+        LostTransactions {
+            committed: found.committed(),
+            times: found.times().and_then(|(first, last)| time(first).zip(time(last))),
+            undecided: found.prepared().values().cloned().collect(),
         }
     }
 }

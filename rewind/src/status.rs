@@ -270,6 +270,7 @@ mod tests {
             files: &Inventory::default(),
             original: None,
             file_changes: &walparse::FileChanges::default(),
+            lost: None,
             replay_start: None,
             compared_until: None,
             fetch_bytes: 4711,

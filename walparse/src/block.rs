@@ -39,6 +39,10 @@ pub enum BlockDifference {
     None,
     /// They differ only in what a server changes without WAL.
     NotLogged,
+    /// Beside that, only their LSNs differ. With `full_page_writes` off a hint bit is logged by a record without an image
+    /// (`XLOG_FPI_FOR_HINT`): a primary sets the LSN of the block, a standby leaves the block alone. But two histories can also
+    /// have made the same change in different records.
+    Lsn,
     /// Their contents differ.
     Contents,
 }
@@ -64,19 +68,22 @@ pub fn is_unused_block(block: &[u8]) -> bool {
 
 /// Compares two copies of a block of a main fork.
 ///
-/// Copies with different LSNs differ in contents: each record sets the LSN. So do tuples of which one copy says that a
-/// transaction has committed, and the other that it has not.
+/// Tuples of which one copy says that a transaction has committed, and the other that it has not, differ in contents.
 pub fn block_difference(ours: &[u8], theirs: &[u8]) -> BlockDifference {
     if ours == theirs {
         return BlockDifference::None;
     }
-    if ours.len() != theirs.len() || !have_same_lsn(ours, theirs) {
+    if ours.len() != theirs.len() {
         return BlockDifference::Contents;
     }
     let (masked_ours, masked_theirs) = (masked(ours), masked(theirs));
     match masked_ours {
         Some(masked) if Some(&masked) == masked_theirs.as_ref() && !contradict(ours, theirs) => {
-            BlockDifference::NotLogged
+            if have_same_lsn(ours, theirs) {
+                BlockDifference::NotLogged
+            } else {
+                BlockDifference::Lsn
+            }
         }
         _ => BlockDifference::Contents,
     }
@@ -362,10 +369,19 @@ mod tests {
         for at in [TUPLE + 21, 8, 10, 20, 4000, TUPLE + 9, TUPLE + 30] {
             assert_difference(&block, &changed(&block, at, 1), BlockDifference::NotLogged);
         }
-        // LSN; number of attributes; data; layout version; another line pointer; a relation flag (HEAP_HASNULL).
-        for at in [7, TUPLE + 18, TUPLE + 25, 18, 24, TUPLE + 20] {
+        // Number of attributes; data; layout version; another line pointer; a relation flag (HEAP_HASNULL).
+        for at in [TUPLE + 18, TUPLE + 25, 18, 24, TUPLE + 20] {
             assert_difference(&block, &changed(&block, at, 1), BlockDifference::Contents);
         }
+    }
+
+    #[test]
+    fn the_lsn_alone_is_told_apart() {
+        let block = block(NO_SPECIAL);
+        let other = changed(&block, 7, 1);
+        assert_difference(&block, &other, BlockDifference::Lsn);
+        assert_difference(&block, &changed(&other, TUPLE + 21, 1), BlockDifference::Lsn);
+        assert_difference(&block, &changed(&other, TUPLE + 25, 1), BlockDifference::Contents);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::file_changes::FileChanges;
 use crate::lsn::BlockNumber;
 use crate::page_map::PageMap;
 use crate::relation::Relation;
+use crate::transactions::Transactions;
 
 /// The size of the cache of blocks that are in the map already. Most records refer to a block that a recent record has
 /// referred to.
@@ -32,6 +33,8 @@ pub(crate) struct Changes {
     proves_no_more: bool,
     /// What the records say about files besides.
     pub(crate) files: FileChanges,
+    /// What transactions did.
+    pub(crate) transactions: Transactions,
     /// A cache of blocks in `named`, indexed by hash. Allocated for the first block.
     recent: Vec<Key>,
 }
@@ -73,6 +76,7 @@ impl Changes {
         }
         self.named.merge(later.named);
         self.files.append(later.files);
+        self.transactions.append(later.transactions);
         self.proves_no_more |= later.proves_no_more;
     }
 
@@ -82,9 +86,9 @@ impl Changes {
         self.append(earlier);
     }
 
-    /// All blocks, those of them that are rebuilt, and the changes of files.
-    pub(crate) fn into_parts(self) -> (PageMap, PageMap, FileChanges) {
-        (self.named, self.rebuilt, self.files)
+    /// All blocks, those of them that are rebuilt, the changes of files, and the transactions.
+    pub(crate) fn into_parts(self) -> (PageMap, PageMap, FileChanges, Transactions) {
+        (self.named, self.rebuilt, self.files, self.transactions)
     }
 }
 
@@ -136,7 +140,7 @@ mod tests {
         // The key of no block, at an unused place in the cache.
         let last = Relation { tablespace: u32::MAX, database: u32::MAX, number: u32::MAX };
         changes.insert(last, BlockNumber(u32::MAX), false);
-        let (named, rebuilt, _) = changes.into_parts();
+        let (named, rebuilt, ..) = changes.into_parts();
         assert_eq!((named.len(), rebuilt.len()), (4, 3));
         assert!(relations.iter().all(|relation| rebuilt.contains(*relation, BlockNumber(7))));
     }
@@ -160,7 +164,7 @@ mod tests {
             } else {
                 parts.rev().fold(Changes::default(), |mut all, part| { all.prepend(part); all })
             };
-            let (named, rebuilt, _) = joined.into_parts();
+            let (named, rebuilt, ..) = joined.into_parts();
             let mut first = std::collections::BTreeMap::new();
             let mut copied = false;
             for step in &steps {

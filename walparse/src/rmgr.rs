@@ -8,7 +8,7 @@ use crate::record::{BlockRef, Record, RecordHeader};
 use crate::version::Version;
 
 const XLOG: u8 = 0;
-const TRANSACTION: u8 = 1;
+pub(crate) const TRANSACTION: u8 = 1;
 const STORAGE: u8 = 2;
 const DATABASE: u8 = 4;
 const TABLESPACE: u8 = 5;

@@ -56,6 +56,7 @@ struct Run<'a> {
     sides: Option<SidesObject<'a>>,
     divergence: Option<Position>,
     checkpoint: Option<CheckpointObject>,
+    lost: Option<LostObject<'a>>,
     compared: Option<ComparedObject>,
     verified: Option<VerifiedObject>,
     replay_start: Option<ReplayStartObject>,
@@ -150,6 +151,15 @@ impl<'a> WalKeptObject<'a> {
             _ => by("unknown"),
         }
     }
+}
+
+/// The transactions that are given up.
+#[derive(Serialize)]
+struct LostObject<'a> {
+    committed: u64,
+    first: Option<String>,
+    last: Option<String>,
+    undecided: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -261,6 +271,7 @@ impl<'a> Run<'a> {
             sides: None,
             divergence: None,
             checkpoint: None,
+            lost: None,
             compared: None,
             verified: None,
             replay_start: None,
@@ -293,6 +304,12 @@ impl<'a> Run<'a> {
                 lsn: at.lsn.to_string(),
                 redo: at.redo.to_string(),
                 timeline: at.timeline.0,
+            }),
+            lost: report.lost.as_ref().map(|lost| LostObject {
+                committed: lost.committed,
+                first: lost.times.map(|(first, _)| format!("{first:.6}")),
+                last: lost.times.map(|(_, last)| format!("{last:.6}")),
+                undecided: &lost.undecided,
             }),
             compared: report.compared.map(|found| ComparedObject {
                 files: found.files,
@@ -396,6 +413,8 @@ mod tests {
             r#""timeline":14,"wal_end":null,"last_checkpoint":null}},"#,
             r#""divergence":{"lsn":"1/69025000","timeline":13},"#,
             r#""checkpoint":{"lsn":"1/69024B90","redo":"1/69024B58","timeline":13},"#,
+            r#""lost":{"committed":2,"first":"2023-06-16T05:55:01.000000Z","last":"2023-06-16T05:56:00.000000Z","#,
+            r#""undecided":["order-7"]},"#,
             r#""compared":null,"verified":null,"replay_start":{"redo":"1/69024B58","timeline":13,"is_newest":false,"#,
             r#""source_changes":"wal","wal_bytes":16778808,"more_bytes":0,"estimated_seconds":0.33557616,"#,
             r#""admits_sessions":true},"#,
@@ -420,7 +439,7 @@ mod tests {
     fn a_run_without_a_plan_and_a_failure_are_reported() {
         let report = Report::new(report().started, report().finished);
         let nothing = concat!(
-            r#""stages":[],"sides":null,"divergence":null,"checkpoint":null,"compared":null,"verified":null,"replay_start":null,"min_recovery_point":null,"wal":null,"#,
+            r#""stages":[],"sides":null,"divergence":null,"checkpoint":null,"lost":null,"compared":null,"verified":null,"replay_start":null,"min_recovery_point":null,"wal":null,"#,
             r#""files":null,"bytes":null,"kept":[],"not_taken":[],"starts_as":null,"wal_kept":null,"space":[],"wal_scanned":{"bytes":0,"records":0}"#
         );
         assert!(of_outcome(&Outcome::NotNeeded(report.clone())).ends_with(&format!("{nothing}}}\n")));

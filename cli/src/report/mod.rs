@@ -6,7 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use kbrecover_rewind::{
-    Outcome, PlanSummary, ReplayStart, Report, Side, SpaceNeed, StartsAs, VerifiedData, WalKept, WalSpan,
+    LostTransactions, Outcome, PlanSummary, ReplayStart, Report, Side, SpaceNeed, StartsAs, VerifiedData,
+    WalKept, WalSpan,
 };
 
 use crate::persona::{Narration, times};
@@ -50,6 +51,7 @@ fn own_closing_lines(report: &Report, zone: &TimeZone) -> Vec<String> {
         lines.push(format!("target before the rewind: {}", side_text(&sides.target, zone)));
         lines.push(format!("source: {}", side_text(&sides.source, zone)));
     }
+    lines.push(format!("lost transactions: {}", lost_text(report.lost.as_ref(), zone)));
     lines.extend(kept_lines(report));
     lines.extend(report.verified.as_ref().map(verified_line));
     lines.push(format!("rewound in {:.2} s", seconds(report.started, report.finished)));
@@ -113,6 +115,28 @@ pub(crate) fn wal_hint(outcome: &Outcome, narration: Narration) -> Option<String
     ))
 }
 
+/// The transactions that a rewind gives up.
+fn lost_text(lost: Option<&LostTransactions>, zone: &TimeZone) -> String {
+    let Some(lost) = lost else {
+        return "not known, because the target's WAL was not read".to_owned();
+    };
+    let mut text = format!("{} committed", lost.committed);
+    if let Some((first, last)) = lost.times {
+        let _ = match lost.committed {
+            1 => write!(text, ", at {}", time_text(first, zone)),
+            _ => write!(text, ", from {} to {}", time_text(first, zone), time_text(last, zone)),
+        };
+    }
+    if !lost.undecided.is_empty() {
+        let _ = write!(text, "; prepared and undecided: {}", lost.undecided.join(", "));
+    }
+    text
+}
+
+fn time_text(time: Timestamp, zone: &TimeZone) -> String {
+    time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+}
+
 /// One side: place, role, timeline, and what is known of its end.
 fn side_text(side: &Side, zone: &TimeZone) -> String {
     let mut text = format!("{}, {} on timeline {}", side.place, side.role, side.timeline);
@@ -120,8 +144,7 @@ fn side_text(side: &Side, zone: &TimeZone) -> String {
         let _ = write!(text, ", WAL to {end}");
     }
     if let Some(time) = side.last_checkpoint {
-        let time = time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
-        let _ = write!(text, ", last checkpoint {time}");
+        let _ = write!(text, ", last checkpoint {}", time_text(time, zone));
     }
     text
 }
@@ -144,6 +167,7 @@ pub(crate) fn plan_text(outcome: &Outcome, target: &str, zone: &TimeZone) -> Opt
             at.lsn, at.timeline, at.redo
         );
     }
+    let _ = writeln!(text, "lost transactions       {}", lost_text(report.lost.as_ref(), zone));
     if let Some(found) = report.compared {
         let megabytes = found.bytes.div_ceil(1 << 20);
         let _ = writeln!(
@@ -181,7 +205,7 @@ pub(crate) fn plan_text(outcome: &Outcome, target: &str, zone: &TimeZone) -> Opt
         text.push_str("\nAll checks passed; ready to rewind.\n");
     }
     text.push_str(
-        "\nChanges that only the target has made since the point of divergence will be lost. They are not listed here.\n",
+        "\nChanges that only the target has made since the point of divergence will be lost. The rows are not listed here.\n",
     );
     Some(text)
 }
@@ -270,6 +294,8 @@ mod tests {
                 "target before the rewind: data directory \"/data\", primary on timeline 13, WAL to 1/6A000060, last \
                  checkpoint 2023-06-16 13:50:00 CST",
                 "source: server at \"h\", port 5432, primary on timeline 14",
+                "lost transactions: 2 committed, from 2023-06-16 13:55:01 CST to 2023-06-16 13:56:00 CST; prepared and \
+                 undecided: order-7",
                 "kept local files: log, pg_hba.conf, postgresql.conf",
                 "not copied from the source: standby.signal",
                 "rewound in 1.95 s",
@@ -325,6 +351,7 @@ target                  data directory \"/data\", primary on timeline 13, WAL to
 source                  server at \"h\", port 5432, primary on timeline 14
 point of divergence     1/69025000 on timeline 13
 last common checkpoint  1/69024B90 on timeline 13, redo 1/69024B58
+lost transactions       2 committed, from 2023-06-16 13:55:01 CST to 2023-06-16 13:56:00 CST; prepared and undecided: order-7
 WAL to replay           1/69024B58 to 1/6A025190 on timeline 14
 
 action                               files     blocks        to fetch
@@ -343,7 +370,7 @@ need to fetch 58366 kB (total source directory size is 585938 kB: 9%)
 kept local files: log, pg_hba.conf, postgresql.conf
 not copied from the source: standby.signal
 
-Changes that only the target has made since the point of divergence will be lost. They are not listed here.
+Changes that only the target has made since the point of divergence will be lost. The rows are not listed here.
 ";
         assert_eq!(plan_text(&Outcome::Planned(report()), "/data", &shanghai()).unwrap(), expected);
         let checked = plan_text(&Outcome::Checked(report()), "/data", &shanghai()).unwrap();

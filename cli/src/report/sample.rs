@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use kbrecover_rewind::{
-    BothSides, CheckpointAt, Divergence, PlanSummary, ReplayEstimate, ReplayStart, Report, Role, Side,
-    SpaceNeed, StageTime, StartsAs, WalKept, WalSpan,
+    BothSides, CheckpointAt, Divergence, LostTransactions, PlanSummary, ReplayEstimate, ReplayStart, Report,
+    Role, Side, SpaceNeed, StageTime, StartsAs, WalKept, WalSpan,
 };
 use walparse::{Lsn, TimelineId};
 
@@ -22,6 +22,12 @@ pub(super) fn report() -> Report {
     let checkpoint =
         CheckpointAt { lsn: Lsn(0x1_6902_4B90), redo: Lsn(0x1_6902_4B58), timeline: TimelineId(13) };
     report.checkpoint = Some(checkpoint);
+    let mut lost = LostTransactions::default();
+    lost.committed = 2;
+    let (first, last) = ("2023-06-16T05:55:01Z".parse(), "2023-06-16T05:56:00Z".parse());
+    lost.times = first.ok().zip(last.ok());
+    lost.undecided = vec!["order-7".to_owned()];
+    report.lost = Some(lost);
     let estimate = ReplayEstimate::new(checkpoint.redo, Lsn(0x1_6A02_5190), 0);
     report.replay_start = Some(ReplayStart::new(checkpoint, estimate, None));
     report.replay = Some(WalSpan {

@@ -27,6 +27,7 @@ pub(crate) fn journal<'a>(
         files: &planned.facts.files.target,
         original: planned.facts.resumed.as_ref().map(|resumed| &resumed.original),
         file_changes: &planned.facts.fork.file_changes,
+        lost: planned.facts.fork.lost.as_ref(),
         replay_start: planned.facts.fork.own_start,
         compared_until: planned.facts.fork.compared_until,
         fetch_bytes: planned.fetch_bytes_again(),

@@ -20,7 +20,9 @@ use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::datadir::keep::Keep;
 use crate::datadir::label::BackupLabel;
 use crate::options::{KeepDiverged, RebuiltBlocks};
-use crate::outcome::{BothSides, CheckpointAt, ComparedData, Divergence, ReplayStart, Report};
+use crate::outcome::{
+    BothSides, CheckpointAt, ComparedData, Divergence, LostTransactions, ReplayStart, Report,
+};
 use crate::plan::error::PlanError;
 use crate::plan::files::{Compared, PlanInput, RewindPlan};
 use crate::plan::wal::{WalPlan, WalPlanInput};
@@ -69,6 +71,8 @@ pub(crate) struct Fork {
     pub(crate) own_start: Option<OwnCheckpoint>,
     /// What the target's WAL says about files.
     pub(crate) file_changes: FileChanges,
+    /// The transactions that are given up; `None` if the target's WAL was not read.
+    pub(crate) lost: Option<LostTransactions>,
     /// The copies of databases that replay will repeat.
     pub(crate) database_copies: Vec<FileEvent>,
     /// Blocks that replay restores by the source's own WAL, if it starts there.
@@ -190,6 +194,7 @@ impl Planned<'_> {
         report.sides = Some(self.facts.sides.clone());
         report.divergence = self.facts.fork.divergence;
         report.checkpoint = self.facts.fork.common_checkpoint;
+        report.lost = self.facts.fork.lost.clone();
         report.compared = self.facts.fork.compared;
         report.replay_start = Some(self.facts.fork.replay_start);
         report.checkpoint_search = self.facts.fork.search_time;

@@ -131,6 +131,7 @@ pub(super) fn facts<'a>(
         replay_start: found.replay.start,
         own_start: found.replay.own_start,
         file_changes,
+        lost: None,
         database_copies: found.replay.copies,
         rebuilt: found.replay.rebuilt,
         search_time: None,

@@ -189,7 +189,7 @@ impl Comparing<'_> {
         let mut judged = Vec::new();
         for (range, theirs) in fetched.blocks.into_inner().unwrap_or_else(PoisonError::into_inner) {
             let ours = self.ours(&paths[range.file as usize], range)?;
-            let meaning = match meaning(&ours, &theirs) {
+            let meaning = match meaning(&ours, &theirs, replayed) {
                 Some(_) if replayed.has(share.block(range, self.control), &ours, &theirs) => {
                     Some(Meaning::Replayed)
                 }
@@ -219,8 +219,10 @@ impl Comparing<'_> {
     }
 }
 
-/// What it means that these two copies differ, without regard to replay; `None` if they do not.
-fn meaning(ours: &[u8], theirs: &[u8]) -> Option<Meaning> {
+/// What it means that these two copies differ, before it is asked whether replay will change the block; `None` if they do not.
+///
+/// That the LSN alone differs does not matter in the history that both share: replay of what follows changes such blocks alike.
+fn meaning(ours: &[u8], theirs: &[u8], replayed: &Replayed<'_>) -> Option<Meaning> {
     // Servers extend files by unused blocks without WAL.
     if !theirs.is_empty() && is_unused_block(ours) && is_unused_block(theirs) {
         return None;
@@ -228,6 +230,10 @@ fn meaning(ours: &[u8], theirs: &[u8]) -> Option<Meaning> {
     match block_difference(ours, theirs) {
         BlockDifference::None => None,
         BlockDifference::NotLogged => Some(Meaning::NotLogged),
+        BlockDifference::Lsn if block_lsn(ours).max(block_lsn(theirs)) <= Some(replayed.ours.1) => {
+            Some(Meaning::NotLogged)
+        }
+        BlockDifference::Lsn => Some(Meaning::Contents),
         BlockDifference::Contents => Some(Meaning::Contents),
     }
 }

@@ -34,7 +34,7 @@ use crate::datadir::keep::Keep;
 use crate::datadir::label::BackupLabel;
 use crate::datadir::server::target_control;
 use crate::options::{CompareData, Need, RebuiltBlocks, SameTimeline};
-use crate::outcome::{BothSides, CheckpointAt, Outcome, Report};
+use crate::outcome::{BothSides, CheckpointAt, LostTransactions, Outcome, Report};
 use crate::plan::{Clusters, Facts, Files, Fork};
 use crate::progress::Stage;
 use crate::source::Source;
@@ -291,6 +291,7 @@ fn facts<'a>(
         replay_start: replay.start,
         own_start: replay.own_start,
         file_changes: scan.files,
+        lost: Some(LostTransactions::of(&diverged.transactions)),
         database_copies: replay.copies,
         rebuilt: replay.rebuilt,
         search_time: Some(search_time),

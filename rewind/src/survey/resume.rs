@@ -89,6 +89,7 @@ pub(super) fn resume<'a>(
         replay_start: replay.start,
         own_start: replay.own_start,
         file_changes,
+        lost: journal.lost,
         database_copies: replay.copies,
         rebuilt: replay.rebuilt,
         source_history,

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 use walparse::{
     ControlFile, FileChanges, Flavor, Lsn, PageMap, RelSegment, TimelineHistory, TimelineId, Version,
@@ -21,7 +22,7 @@ use walparse::{
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::options::KeepDiverged;
-use crate::outcome::{CheckpointAt, Divergence};
+use crate::outcome::{CheckpointAt, Divergence, LostTransactions};
 use crate::target::checked_json::{self, Measured, from_hex, read_map, store_map, to_hex};
 use crate::target::external_files::ExternalFiles;
 use crate::target::journal_changes::StoredChanges;
@@ -74,6 +75,8 @@ pub(crate) struct Journal {
     pub(crate) changed: ChangedBlocks,
     /// What the target's WAL from `changed.since` on says about files; absent in older journals.
     pub(crate) file_changes: Option<FileChanges>,
+    /// The transactions that are given up; absent in older journals.
+    pub(crate) lost: Option<LostTransactions>,
     /// The checkpoint of the source's own history at which replay was to start, if it was not the common one; `changed`
     /// has all blocks that this needs.
     pub(crate) replay_start: Option<OwnCheckpoint>,
@@ -121,6 +124,9 @@ struct Body {
     rebuilt_by: (u64, u64),
     #[serde(default)]
     file_changes: Option<StoredChanges>,
+    /// Their number, the times of the first and the last commit in microseconds, identifiers of undecided ones.
+    #[serde(default)]
+    lost: Option<(u64, Option<(i64, i64)>, Vec<String>)>,
     #[serde(default)]
     replay_start: Option<(u64, u64, u32, u32)>,
     #[serde(default)]
@@ -144,6 +150,7 @@ pub(crate) struct NewJournal<'a> {
     pub(crate) checkpoint: Option<CheckpointAt>,
     pub(crate) changed: &'a ChangedBlocks,
     pub(crate) file_changes: &'a FileChanges,
+    pub(crate) lost: Option<&'a LostTransactions>,
     pub(crate) replay_start: Option<OwnCheckpoint>,
     pub(crate) compared_until: Option<OwnPosition>,
     pub(crate) outside: &'a ExternalFiles,
@@ -173,6 +180,7 @@ struct NewBody<'a> {
     rebuilt: &'a PageMap,
     rebuilt_by: (u64, u64),
     file_changes: StoredChanges,
+    lost: Option<(u64, Option<(i64, i64)>, &'a [String])>,
     replay_start: Option<(u64, u64, u32, u32)>,
     compared_until: Option<(u64, u32, u64, u32)>,
     outside: &'a ExternalFiles,
@@ -240,6 +248,10 @@ impl NewJournal<'_> {
             rebuilt: &self.changed.rebuilt,
             rebuilt_by: (self.changed.since.0, self.changed.fork.0),
             file_changes: StoredChanges::of(self.file_changes),
+            lost: self.lost.map(|lost| {
+                let times = lost.times.map(|(first, last)| (first.as_microsecond(), last.as_microsecond()));
+                (lost.committed, times, lost.undecided.as_slice())
+            }),
             replay_start: self.replay_start.map(OwnCheckpoint::to_parts),
             compared_until: self.compared_until.map(OwnPosition::to_parts),
             outside: self.outside,
@@ -330,6 +342,11 @@ impl Journal {
             checkpoint: body.checkpoint.map(checkpoint_at),
             changed,
             file_changes: body.file_changes.map(StoredChanges::restore),
+            lost: body.lost.map(|(committed, times, undecided)| {
+                let time = |time| Timestamp::from_microsecond(time).ok();
+                let times = times.and_then(|(first, last)| time(first).zip(time(last)));
+                LostTransactions { committed, times, undecided }
+            }),
             replay_start: body.replay_start.map(OwnCheckpoint::from_parts),
             compared_until: body.compared_until.map(OwnPosition::from_parts),
             outside: body.outside,
@@ -393,12 +410,19 @@ mod tests {
             files,
             original: None,
             file_changes: &FileChanges::default(),
+            lost: Some(&lost()),
             replay_start: Some(replay_start()),
             compared_until: Some(compared_until()),
             fetch_bytes: 1 << 20,
             keep: &["x".into()],
             keep_diverged: None,
         });
+    }
+
+    fn lost() -> LostTransactions {
+        let time = |text: &str| text.parse().unwrap();
+        let times = Some((time("2026-11-30T10:00:00.123456Z"), time("2026-11-30T10:00:01Z")));
+        LostTransactions { committed: 7, times, undecided: vec!["p".to_owned()] }
     }
 
     fn replay_start() -> OwnCheckpoint {
@@ -437,6 +461,7 @@ mod tests {
         assert_eq!(read.divergence, Some(Divergence { lsn: Lsn(0x500_0000), timeline: TimelineId(1) }));
         assert_eq!(read.checkpoint, Some(checkpoint_at((0x400_0060, 0x400_0028, 1))));
         assert_eq!((read.fetch_bytes, read.keep), (Some(1 << 20), vec!["x".to_owned()]));
+        assert_eq!(read.lost, Some(lost()));
         assert_eq!((read.replay_start, read.compared_until), (Some(replay_start()), Some(compared_until())));
         assert_eq!(read.original.relations, BTreeMap::from([("base/5/16384".to_owned(), 8192)]));
         assert_eq!(read.original.wal, BTreeSet::from(["x".to_owned()]));

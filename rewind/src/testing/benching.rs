@@ -115,6 +115,7 @@ mod tests {
             files: &made.target,
             original: None,
             file_changes: &walparse::FileChanges::default(),
+            lost: None,
             replay_start: None,
             compared_until: None,
             fetch_bytes: 0,

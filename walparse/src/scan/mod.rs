@@ -31,6 +31,7 @@ use crate::lsn::Lsn;
 use crate::page_map::PageMap;
 use crate::reader::{WalEnd, before_page_header};
 use crate::segment::SegmentNo;
+use crate::transactions::Transactions;
 use crate::wal_dir::SegmentStore;
 
 /// What a scan found.
@@ -71,6 +72,8 @@ pub struct Diverged {
     /// that refers to such a block ends before the fork, and restores a full-page image of the block or
     /// initializes it. Empty if this could not be determined.
     pub rebuilt: PageMap,
+    /// The transactions that committed beyond the fork, with the rows that they changed from `since` on.
+    pub transactions: Transactions,
 }
 
 /// Scans the WAL of one history. `progress` is called after each segment with the number of bytes done.
@@ -119,7 +122,7 @@ pub fn scan<S: SegmentStore + ?Sized>(
         bytes: above.bytes + above.reread.1,
     };
     if scan.end <= before_page_header(request.fork, &request.geometry) {
-        (_, _, scan.files) = above.changes.into_parts();
+        (_, _, scan.files, _) = above.changes.into_parts();
         return Ok(scan);
     }
     if above.checkpoint.is_none() {
@@ -133,10 +136,10 @@ pub fn scan<S: SegmentStore + ?Sized>(
         found.changes.forget_proofs();
     }
     (scan.records, scan.bytes) = (found.records + above.records, found.bytes + above.bytes);
-    let (page_map, rebuilt, files) = found.changes.into_parts();
+    let (page_map, rebuilt, files, transactions) = found.changes.into_parts();
     scan.files = files;
     let since = since.unwrap_or(checkpoint_lsn);
-    scan.diverged = Some(Diverged { checkpoint_lsn, checkpoint, since, page_map, rebuilt });
+    scan.diverged = Some(Diverged { checkpoint_lsn, checkpoint, since, page_map, rebuilt, transactions });
     Ok(scan)
 }
 
@@ -202,7 +205,7 @@ pub fn scan_stretch<S: SegmentStore + ?Sized>(
     let found = Scanner { store, request: &request, progress }.forward(start)?;
     let previous = found.previous();
     let Found { stop, last_record, records, bytes, changes, .. } = found;
-    let (page_map, rebuilt, files) = changes.into_parts();
+    let (page_map, rebuilt, files, _) = changes.into_parts();
     Ok(Stretch { end: stop.position, stop, last_record, previous, page_map, rebuilt, files, records, bytes })
 }
 
