@@ -375,7 +375,7 @@ fn each_step_is_durable_before_the_next() {
     check_order(&failover, &changes);
 }
 
-/// The order of things, as the README has it; and that nothing is synced but what was changed.
+/// The order of things, as `docs/internals/safety.md` has it; and that nothing is synced but what was changed.
 fn check_order(failover: &Failover, changes: &[Change]) {
     let mut player = Player::new(&failover.old.data, changes);
     let mut touched = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! The chart in the README: the times of both programs for each case until the target streams, and their ratio.
+//! The chart in `docs/internals/performance.md`: the times of both programs for each case until the target streams, and their ratio.
 
 use std::fmt::Write;
 

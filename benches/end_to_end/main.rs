@@ -72,7 +72,7 @@ pub struct Settings {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "all")]
     case: Vec<CaseName>,
 
-    /// Scale factor for the sizes of the cases; 1 gives those in the README
+    /// Scale factor for the sizes of the cases; 1 gives those in docs/internals/performance.md
     #[arg(long, default_value_t = 0.1)]
     scale: f64,
 

@@ -1,8 +1,9 @@
 //! The architecture of the sources, held by tests: no import circle between files, the rooms of the engine in their order,
-//! and every scenario in a tier of `tests/run.sh`. No server is needed.
+//! every scenario in a tier of `tests/run.sh`, and no link in a document that leads nowhere. No server is needed.
 
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+mod documents;
 mod imports;
 mod rooms;
 mod source;
@@ -45,6 +46,25 @@ fn the_rooms_of_the_engine_import_only_rooms_below() {
 #[test]
 fn every_scenario_is_in_a_tier() {
     tiers::check(&repository());
+}
+
+#[test]
+fn links_in_documents_lead_somewhere() {
+    let mut broken = String::new();
+    let all = documents::documents(&repository());
+    assert!(all.len() > 20, "only {} documents", all.len());
+    for document in all {
+        for link in documents::broken_links(&document) {
+            broken += &format!("\n    {}: {link}", document.display());
+        }
+    }
+    assert!(broken.is_empty(), "links that lead nowhere:{broken}");
+}
+
+#[test]
+fn the_readme_is_short() {
+    let readme = std::fs::read_to_string(repository().join("README.md")).expect("read the README");
+    assert!(readme.len() < 8 << 10, "the README has {} bytes: details belong into docs/", readme.len());
 }
 
 #[cfg(test)]

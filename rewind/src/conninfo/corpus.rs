@@ -26,7 +26,7 @@ impl Environment for Nothing {
     }
 }
 
-/// Options that are rejected here although libpq accepts them (README, "Connecting").
+/// Options that are rejected here although libpq accepts them (`docs/reference/connecting.md`).
 const REFUSED: [&str; 4] =
     ["sslcertmode=require", "min_protocol_version=3.2", "min_protocol_version=latest", "scram_"];
 

@@ -105,7 +105,7 @@ fn wait(args: &StatusArgs, directory: &Path, limit: Option<u64>) -> Result<(Stri
     Ok((text, exit_status_of_wait(waited.end)))
 }
 
-/// The exit status of each state. Scripts rely on it: it is documented in `--help` and the README.
+/// The exit status of each state. Scripts rely on it: it is documented in `--help` and `docs/reference/status.md`.
 fn exit_status(status: &Status) -> u8 {
     match status.condition {
         Condition::Clean => 0,
