@@ -21,7 +21,7 @@ use crate::signals;
 use crate::values::{Format, flavor_names};
 
 const AFTER_HELP: &str = "\
-Compares every block of the relations' main forks and changes nothing. Its server must be stopped; the source may run.
+Compares every block of the relations' main forks and changes nothing. The node's server must be stopped; the source may run.
 
 Blocks that the source has changed after the point up to which the node's data is complete, or has not written to its disk \
 yet, are counted apart: replay changes them. So are blocks that differ only in what servers change without WAL: hint bits, index entries \
@@ -29,7 +29,8 @@ marked as dead, unused space, values of sequences. Unlogged tables, free space m
 such as the commit log, are not compared.
 
 Exit status: 0 if no contents differ and the node can follow the source; 1 if the two could not be compared; 2 if contents \
-differ or the histories have diverged. Then run kbrecover rewind, with --compare-data if WAL does not tell what differs.";
+differ or the histories have diverged. Then run kbrecover rewind with --compare-data: without it, a node that has not diverged \
+is left as it is.";
 
 /// The options of `kbrecover compare`.
 #[derive(Args)]
