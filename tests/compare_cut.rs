@@ -16,7 +16,7 @@ const NOTE: &str = "kbrecover.compared";
 
 /// Compares slowly, and is killed when it has noted that this file has been compared.
 pub fn cut(target: &Server, source: &Server, file: &str) {
-    let mut run = spawn_kbrecover(rewind(target, source).args(["--max-rate", "2M"]));
+    let mut run = spawn_kbrecover(rewind(target, source).args(["--max-rate", "1M"]));
     let begun = Instant::now();
     let noted = || fs::read(target.data.join(NOTE)).unwrap_or_default();
     while !String::from_utf8_lossy(&noted()).contains(&format!("\"{file}\":")) {
@@ -67,6 +67,54 @@ fn it_goes_on_where_it_was_cut() {
     assert_follows(&mut old, &new);
     assert_sound(&mut old);
     assert!(compared_bytes(&run) + (3 << 20) < compared_bytes(&whole), "{run}\n{whole}");
+}
+
+/// The second run compares with a standby whose files are older than where the first run was to start replay: what was equal then
+/// is brought up to date by replay from there.
+#[test]
+fn another_source_with_older_files() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, mut new } = Failover::new(
+        &sandbox,
+        |old| {
+            // In two transactions: a standby has the rows as those of a first command.
+            old.sql("CREATE TABLE stale (n int, origin text)");
+            old.sql("INSERT INTO stale SELECT n, 'shared' FROM generate_series(1, 20000) n");
+            old.sql("VACUUM (FREEZE) stale");
+            // So that there is time for a note when the table before it has been compared.
+            old.sql("CREATE TABLE filler AS SELECT repeat('x', 500) FROM generate_series(1, 20000)");
+            old.sql("CHECKPOINT");
+        },
+        |old| old.sql("CREATE TABLE lost AS SELECT n FROM generate_series(1, 1000) n"),
+        |_| (),
+    );
+    old.kill();
+    remove_wal(&old);
+    new.stop();
+    let mut standby = new.copy("standby");
+    new.start();
+    standby.follow(&new);
+    standby.start();
+    new.sql("CHECKPOINT");
+    standby.catch_up(&new);
+    standby.sql("CHECKPOINT");
+    new.sql("UPDATE stale SET origin = 'kept' WHERE n % 2 = 0");
+    new.sql("CHECKPOINT");
+    // It has replayed the changes, and has not written them.
+    standby.catch_up(&new);
+    let stale: String = new.value("SELECT pg_relation_filepath('stale')");
+    let blocks = |server: &Server| fs::read(server.data.join(&stale)).expect("read a table");
+    assert!(
+        blocks(&standby).starts_with(&blocks(&old)) && !blocks(&new).starts_with(&blocks(&old)),
+        "the scenario needs a stale file"
+    );
+    cut(&old, &new, EARLY[1]);
+    cut(&old, &standby, &stale);
+    standby.sql("CHECKPOINT");
+    let run = rewind(&old, &standby).run().expect_compared();
+    run.expect_said("an earlier run has compared");
+    assert_follows(&mut old, &new);
+    assert_sound(&mut old);
 }
 
 /// A server was started on the target since.

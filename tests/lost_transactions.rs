@@ -81,7 +81,7 @@ fn those_that_committed_after_the_fork() {
         let text = Rewind::of(&old).from(&new, SourceKind::Server).arg("--dry-run").run();
         let line = format!("lost transactions       {} committed, from ", committed);
         assert!(
-            text.stdout.contains(&line) && text.stdout.contains("; prepared and undecided: open"),
+            text.stdout.contains(&line) && text.stdout.contains("; prepared and undecided: \"open\""),
             "{text}"
         );
 
@@ -115,7 +115,8 @@ fn none_and_not_known() {
     assert!(run.stdout.contains("lost transactions       0 committed\n"), "{run}");
     let run = rewind().arg("--compare-data").run();
     assert!(
-        run.stdout.contains("lost transactions       not known, because the target's WAL was not read\n"),
+        run.stdout
+            .contains("lost transactions       not known, because this run has not read the target's WAL\n"),
         "{run}"
     );
     assert!(lost(&rewind().args(["--compare-data", "--format", "json"]).run()).is_null());

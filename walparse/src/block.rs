@@ -39,7 +39,7 @@ pub enum BlockDifference {
     None,
     /// They differ only in what a server changes without WAL.
     NotLogged,
-    /// Beside that, only their LSNs differ. With `full_page_writes` off a hint bit is logged by a record without an image
+    /// Only their LSNs differ, and hint bits or unused space. With `full_page_writes` off a hint bit is logged by a record without an image
     /// (`XLOG_FPI_FOR_HINT`): a primary sets the LSN of the block, a standby leaves the block alone. But two histories can also
     /// have made the same change in different records.
     Lsn,
@@ -76,17 +76,14 @@ pub fn block_difference(ours: &[u8], theirs: &[u8]) -> BlockDifference {
     if ours.len() != theirs.len() {
         return BlockDifference::Contents;
     }
-    let (masked_ours, masked_theirs) = (masked(ours), masked(theirs));
-    match masked_ours {
-        Some(masked) if Some(&masked) == masked_theirs.as_ref() && !contradict(ours, theirs) => {
-            if have_same_lsn(ours, theirs) {
-                BlockDifference::NotLogged
-            } else {
-                BlockDifference::Lsn
-            }
-        }
-        _ => BlockDifference::Contents,
-    }
+    let (mask, difference): (fn(&[u8]) -> Option<Vec<u8>>, _) = match have_same_lsn(ours, theirs) {
+        true => (masked, BlockDifference::NotLogged),
+        // Records lie between the two, and so all that records change counts.
+        false => (without_hints, BlockDifference::Lsn),
+    };
+    let masked_ours = mask(ours);
+    let is_alike = masked_ours.is_some() && masked_ours == mask(theirs) && !contradict(ours, theirs);
+    if is_alike { difference } else { BlockDifference::Contents }
 }
 
 fn have_same_lsn(ours: &[u8], theirs: &[u8]) -> bool {
@@ -189,6 +186,54 @@ fn masked(block: &[u8]) -> Option<Vec<u8>> {
     Some(masked)
 }
 
+/// A block without its LSN and what a server changes when it sets hint bits; `None` if its header is not valid.
+fn without_hints(block: &[u8]) -> Option<Vec<u8>> {
+    let parts = Parts::of(block)?;
+    let mut masked = block.to_vec();
+    masked[LSN_AND_CHECKSUM].fill(0);
+    // PD_HAS_FREE_LINES, PD_PAGE_FULL.
+    clear_bits(&mut masked[FLAGS], 0x0003);
+    masked[PRUNE_XID].fill(0);
+    if parts.lower > HEADER || parts.kind == Kind::Heap {
+        masked[parts.lower..parts.upper].fill(0);
+    }
+    let (front, special) = masked.split_at_mut(parts.special);
+    let flags = |special: &[u8]| LittleEndian::read_u16(&special[12..14]);
+    match parts.kind {
+        Kind::Heap => clear_hints(front, &parts),
+        // BTP_LEAF and not BTP_DELETED; BTP_HAS_GARBAGE.
+        Kind::BTree if flags(special) & 0x0005 == 0x0001 => {
+            mask_line_pointers(front, &parts);
+            clear_bits(&mut special[12..14], 0x0040);
+        }
+        // LH_OVERFLOW_PAGE, LH_BUCKET_PAGE; LH_PAGE_HAS_DEAD_TUPLES.
+        Kind::Hash if matches!(flags(special) & 0x000F, 1 | 2) => {
+            mask_line_pointers(front, &parts);
+            clear_bits(&mut special[12..14], 0x0080);
+        }
+        // F_LEAF and not F_DELETED; F_HAS_GARBAGE.
+        Kind::Gist if flags(special) & 0x0003 == 0x0001 => {
+            mask_line_pointers(front, &parts);
+            clear_bits(&mut special[12..14], 0x0010);
+        }
+        _ => {}
+    }
+    Some(masked)
+}
+
+/// Clears the hint bits of the tuples of a heap block, and what only the server has that wrote them: commands, padding.
+fn clear_hints(front: &mut [u8], parts: &Parts) {
+    for (_, place) in tuples(front, parts) {
+        let padded = place.end.next_multiple_of(8).min(front.len());
+        front[place.end..padded].fill(0);
+        let tuple = &mut front[place];
+        let infomask = LittleEndian::read_u16(&tuple[INFOMASK]);
+        let xmin = if infomask & XMIN_FROZEN == XMIN_FROZEN { 0 } else { XMIN_FROZEN };
+        clear_bits(&mut tuple[INFOMASK], xmin | XMAX_COMMITTED | XMAX_INVALID | COMBO_COMMAND);
+        tuple[COMMAND].fill(0);
+    }
+}
+
 fn clear_bits(field: &mut [u8], bits: u16) {
     let value = LittleEndian::read_u16(field);
     LittleEndian::write_u16(field, value & !bits);
@@ -274,6 +319,8 @@ const XMAX_COMMITTED: u16 = 0x0400;
 const XMAX_INVALID: u16 = 0x0800;
 /// All bits about transactions.
 const TRANSACTIONS: u16 = 0xFFF0;
+/// `HEAP_COMBOCID`.
+const COMBO_COMMAND: u16 = 0x0020;
 /// `SpecTokenOffsetNumber`, in `t_ctid` of a speculative insertion.
 const SPECULATIVE: u16 = 0xFFFE;
 
@@ -382,6 +429,21 @@ mod tests {
         assert_difference(&block, &other, BlockDifference::Lsn);
         assert_difference(&block, &changed(&other, TUPLE + 21, 1), BlockDifference::Lsn);
         assert_difference(&block, &changed(&other, TUPLE + 25, 1), BlockDifference::Contents);
+        // A row that was locked and is deleted by the same transaction differs in HEAP_XMAX_LOCK_ONLY.
+        let deleted = changed(&block, TUPLE + 20, 0x80);
+        assert_difference(&block, &deleted, BlockDifference::NotLogged);
+        assert_difference(&other, &deleted, BlockDifference::Contents);
+        // Between two values of a sequence that were logged, numbers have been given away.
+        let mut sequence = self::block(&[0x17, 0x17, 0, 0, 0, 0, 0, 0]);
+        sequence[TUPLE + 22] = 24;
+        let later = changed(&changed(&sequence, 7, 1), TUPLE + 24, 5);
+        assert_difference(&sequence, &later, BlockDifference::Contents);
+        // F_FOLLOW_RIGHT of a GiST leaf, F_HAS_GARBAGE.
+        let gist = self::block(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0x81, 0xFF]);
+        let split = changed(&changed(&gist, 7, 1), SIZE - 4, 9);
+        assert_difference(&gist, &split, BlockDifference::Contents);
+        let garbage = changed(&changed(&gist, 7, 1), SIZE - 4, 0x11);
+        assert_difference(&gist, &garbage, BlockDifference::Lsn);
     }
 
     #[test]

@@ -123,7 +123,7 @@ pub use record::{BlockImage, BlockRef, Payload, Record, RecordHeader};
 pub use relation::{Fork, RelSegment, Relation};
 pub use segment::{SegmentNo, SegmentSize, WalFileName};
 pub use timeline::{TimelineEntry, TimelineHistory};
-pub use transactions::{RowCounts, Transactions};
+pub use transactions::Transactions;
 pub use version::{Version, WalGeometry};
 pub use wal_dir::{SegmentStore, WalDir};
 

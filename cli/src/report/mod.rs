@@ -115,10 +115,13 @@ pub(crate) fn wal_hint(outcome: &Outcome, narration: Narration) -> Option<String
     ))
 }
 
+/// The number of undecided transactions that are named after the first one.
+const UNDECIDED: usize = 9;
+
 /// The transactions that a rewind gives up.
 fn lost_text(lost: Option<&LostTransactions>, zone: &TimeZone) -> String {
     let Some(lost) = lost else {
-        return "not known, because the target's WAL was not read".to_owned();
+        return "not known, because this run has not read the target's WAL".to_owned();
     };
     let mut text = format!("{} committed", lost.committed);
     if let Some((first, last)) = lost.times {
@@ -127,8 +130,15 @@ fn lost_text(lost: Option<&LostTransactions>, zone: &TimeZone) -> String {
             _ => write!(text, ", from {} to {}", time_text(first, zone), time_text(last, zone)),
         };
     }
-    if !lost.undecided.is_empty() {
-        let _ = write!(text, "; prepared and undecided: {}", lost.undecided.join(", "));
+    if let [first, rest @ ..] = lost.undecided.as_slice() {
+        // Users choose these identifiers: they may contain anything.
+        let _ = write!(text, "; prepared and undecided: {first:?}");
+        for name in rest.iter().take(UNDECIDED) {
+            let _ = write!(text, ", {name:?}");
+        }
+        if rest.len() > UNDECIDED {
+            let _ = write!(text, " and {} more", rest.len() - UNDECIDED);
+        }
     }
     text
 }
@@ -295,7 +305,7 @@ mod tests {
                  checkpoint 2023-06-16 13:50:00 CST",
                 "source: server at \"h\", port 5432, primary on timeline 14",
                 "lost transactions: 2 committed, from 2023-06-16 13:55:01 CST to 2023-06-16 13:56:00 CST; prepared and \
-                 undecided: order-7",
+                 undecided: \"order-7\"",
                 "kept local files: log, pg_hba.conf, postgresql.conf",
                 "not copied from the source: standby.signal",
                 "rewound in 1.95 s",
@@ -351,7 +361,7 @@ target                  data directory \"/data\", primary on timeline 13, WAL to
 source                  server at \"h\", port 5432, primary on timeline 14
 point of divergence     1/69025000 on timeline 13
 last common checkpoint  1/69024B90 on timeline 13, redo 1/69024B58
-lost transactions       2 committed, from 2023-06-16 13:55:01 CST to 2023-06-16 13:56:00 CST; prepared and undecided: order-7
+lost transactions       2 committed, from 2023-06-16 13:55:01 CST to 2023-06-16 13:56:00 CST; prepared and undecided: \"order-7\"
 WAL to replay           1/69024B58 to 1/6A025190 on timeline 14
 
 action                               files     blocks        to fetch

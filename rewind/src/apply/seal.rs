@@ -38,6 +38,7 @@ use crate::plan::wal::WalPlan;
 use crate::plan::{Planned, available_wal, plan_wal};
 use crate::progress::{Event, Stage};
 use crate::source::Source;
+use crate::target::compared::ComparedSoFar;
 use crate::target::external_files::Branches;
 use crate::target::for_files;
 use crate::target::journal::Journal;
@@ -286,6 +287,8 @@ impl<'a> Sealing<'a> {
     /// Removes the journal. The target is already rewound.
     fn remove_journal(&self) -> Result<(), ApplyError> {
         Journal::remove(self.transfer.target)?;
+        // A run that was killed between the mark and its removal has left it.
+        ComparedSoFar::remove(self.transfer.target)?;
         if self.options.sync != SyncChoice::Off {
             self.transfer.target.sync(&|| {})?;
         }

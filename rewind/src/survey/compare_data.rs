@@ -155,7 +155,6 @@ fn compare(input: Input<'_>, checked: &Checked<'_>, journal: Option<&Journal>) -
     };
     let listed = list(input, version, keep)?;
     let choose = |start: CheckpointAt| {
-        source.replayed_from(start.redo);
         let mut changed = ChangedBlocks { since: start.redo, ..ChangedBlocks::default() };
         let replay = replay::choose(input, &checked.histories(start, &listed.target, journal), &mut changed)?;
         Ok::<_, SurveyError>((start, changed, replay))
@@ -179,8 +178,10 @@ fn compare(input: Input<'_>, checked: &Checked<'_>, journal: Option<&Journal>) -
     if let Some(earlier) = &earlier {
         tracing::info!("an earlier run has compared {} files: going on from there", earlier.files.len());
     }
-    // A source that is a standby may have older files.
-    let redo = start.redo.min(replay.start.checkpoint.redo);
+    // A source that is a standby, or has just been promoted, may have files that are older than where the earlier run was to start.
+    let start = [start, replay.start.checkpoint].into_iter().min_by_key(|start| start.redo).unwrap_or(start);
+    let redo = start.redo;
+    source.replayed_from(redo);
     // Comparing may take hours, and replay needs this WAL.
     let replayed = checked.histories(start, &listed.target, journal).replay_wal(input, redo)?;
     let first = clusters.source.geometry().segment_size.segment_of(redo);
@@ -189,7 +190,7 @@ fn compare(input: Input<'_>, checked: &Checked<'_>, journal: Option<&Journal>) -
     let mut notes = Notes::new(input, &clusters.target, own_start, earlier);
     let (different, compared) = compare_relations(&listed.sides(), &clusters.target, &mut notes, &check)?;
     changed.named.merge(different);
-    let compared_until = position_now(source, redo)?;
+    let compared_until = notes.position_now(redo)?;
     let files = listed.compare(Delta::On, &AtomicBool::new(false))?;
     let resumed = journal.map(|_| (files.target.clone(), true));
     Ok(Found { files, changed, replay, compared: Some(compared), compared_until, resumed })
@@ -249,7 +250,8 @@ fn known(
         journal.begun,
         journal.source
     );
-    let compared_until = position_now(input.source, replay.start.checkpoint.redo)?;
+    let now = position_now(input.source, replay.start.checkpoint.redo)?;
+    let compared_until = now.map(|now| now.later(journal.compared_until));
     let needs_more = changed != journal.changed || replay.own_start != journal.replay_start;
     let resumed = Some((files.target, needs_more));
     let files = Files { target: original, ..files };

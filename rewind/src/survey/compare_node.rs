@@ -55,7 +55,7 @@ pub(crate) fn compare_node(input: Input<'_>) -> Result<Comparison, SurveyError> 
     let version = clusters.target.version();
     let listed = list(input, version, target_side::keep(options, target.root(), version.names())?)?;
     let (listed_sides, control) = (listed.sides(), &clusters.target);
-    // Every wrong checksum of a block that differs counts: nothing is replayed before somebody reads it.
+    // A wrong checksum of a block that replay will change does not count: the first of these changes brings an image.
     let pages = PageCheck::of(&clusters.source, clusters.source.checkpoint().redo);
     let comparing = Comparing { sides: &listed_sides, control, progress, pages };
     let mut found = Found::default();

@@ -5,7 +5,7 @@
 //! had when the note was written: then replay brings all that has changed since, as it does for a rewind that is resumed.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use walparse::{ControlFile, Lsn, PageMap};
 
@@ -30,9 +30,10 @@ pub(super) struct Notes<'a> {
     pub(super) input: Input<'a>,
     /// The target's control file.
     control: &'a ControlFile,
-    begun: SystemTime,
-    /// The source's newest checkpoint at that time; `None` if nothing is noted.
+    /// The checkpoint from which all later changes of what was equal are replayed; `None` if nothing is noted.
     start: Option<OwnCheckpoint>,
+    /// A position of the source's history before which all was equal that an earlier run has found so.
+    until: Option<OwnPosition>,
     /// The files that an earlier run has compared, each up to this offset.
     pub(super) files: BTreeMap<String, u64>,
     /// The blocks that differ.
@@ -41,8 +42,8 @@ pub(super) struct Notes<'a> {
 }
 
 impl<'a> Notes<'a> {
-    /// Notes of a comparison that begins, or goes on with what an `earlier` one has noted. `start` is the source's checkpoint at
-    /// which replay can start; without it nothing is noted, and neither is by a run that changes nothing.
+    /// Notes of a comparison that begins, or goes on with what an `earlier` one has noted. `start` is the checkpoint from which all
+    /// later changes of what is equal are replayed; without it nothing is noted, and neither is by a run that changes nothing.
     pub(super) fn new(
         input: Input<'a>,
         control: &'a ControlFile,
@@ -51,20 +52,20 @@ impl<'a> Notes<'a> {
     ) -> Notes<'a> {
         let start = start.filter(|_| input.options.mode == Mode::Rewind);
         let due = Instant::now() + INTERVAL;
-        match earlier {
-            Some(ComparedSoFar { begun, files, different, .. }) => {
-                Notes { input, control, begun, start, files, different, due }
-            }
-            None => Notes {
-                input,
-                control,
-                begun: SystemTime::now(),
-                start,
-                files: BTreeMap::new(),
-                different: PageMap::new(),
-                due,
-            },
-        }
+        let (until, files, different) = match earlier {
+            Some(ComparedSoFar { until, files, different, .. }) => (Some(until), files, different),
+            None => (None, BTreeMap::new(), PageMap::new()),
+        };
+        Notes { input, control, start, until, files, different, due }
+    }
+
+    /// A position of the source's history before which all was equal that this run and earlier ones have found so. The source's
+    /// WAL is needed from `start` on.
+    ///
+    /// # Errors
+    /// The source could not be read.
+    pub(super) fn position_now(&self, start: Lsn) -> Result<Option<OwnPosition>, SurveyError> {
+        Ok(position_now(self.input.source, start)?.map(|now| now.later(self.until)))
     }
 
     pub(super) fn are_due(&self) -> bool {
@@ -81,7 +82,7 @@ impl<'a> Notes<'a> {
     ) -> Result<(), SurveyError> {
         let began = Instant::now();
         if let Some(start) = self.start
-            && let Some(until) = position_now(self.input.source, start.at.redo)?
+            && let Some(until) = self.position_now(start.at.redo)?
             && let Err(error) = self.write_note(start, until, files)
         {
             tracing::warn!("{error}: if this run is interrupted, the next one compares all data again");
@@ -97,7 +98,7 @@ impl<'a> Notes<'a> {
         until: OwnPosition,
         files: impl Iterator<Item = (&'f str, u64)>,
     ) -> Result<(), TargetError> {
-        let Notes { input, control, begun, files: earlier, different, .. } = self;
+        let Notes { input, control, files: earlier, different, .. } = self;
         // What is equal may be so in memory only.
         if input.options.sync != SyncChoice::Off {
             input.target.sync_file_systems(control.version().names())?;
@@ -106,7 +107,7 @@ impl<'a> Notes<'a> {
         for (path, end) in files {
             all.push((path, end));
         }
-        NewNote { control, begun: *begun, start, until, files: &all, different }.write(input.target)
+        NewNote { control, start, until, files: &all, different }.write(input.target)
     }
 }
 
@@ -121,14 +122,13 @@ pub(super) fn earlier(
     wal: &SourceWal<'_>,
     source: &ControlFile,
 ) -> Result<Option<ComparedSoFar>, SurveyError> {
-    let Some(mut noted) = ComparedSoFar::read(input.target.root(), control) else { return Ok(None) };
+    let Some(noted) = ComparedSoFar::read(input.target.root(), control) else { return Ok(None) };
     if !noted.start.is_in(wal)? || !noted.until.is_in(wal, source)? {
         tracing::info!(
             "this source is not known to have all that an earlier run has found equal: the data is compared again"
         );
         return Ok(None);
     }
-    noted.forget_changed(input.target.root());
     Ok(Some(noted))
 }
 

@@ -48,6 +48,12 @@ impl Replayed<'_> {
         is_new || ours.is_some_and(|lsn| self.has_ours(lsn))
     }
 
+    /// Whether a block with this LSN was changed last in the history that both share, as far as that is known.
+    fn is_shared(&self, lsn: Option<Lsn>) -> bool {
+        let (_, until) = self.ours;
+        until != Lsn(u64::MAX) && lsn <= Some(until)
+    }
+
     /// Whether the target's copy with this LSN may be newer than the source's on disk.
     pub(crate) fn has_ours(&self, lsn: Lsn) -> bool {
         let (after, until) = self.ours;
@@ -230,7 +236,7 @@ fn meaning(ours: &[u8], theirs: &[u8], replayed: &Replayed<'_>) -> Option<Meanin
     match block_difference(ours, theirs) {
         BlockDifference::None => None,
         BlockDifference::NotLogged => Some(Meaning::NotLogged),
-        BlockDifference::Lsn if block_lsn(ours).max(block_lsn(theirs)) <= Some(replayed.ours.1) => {
+        BlockDifference::Lsn if replayed.is_shared(block_lsn(ours).max(block_lsn(theirs))) => {
             Some(Meaning::NotLogged)
         }
         BlockDifference::Lsn => Some(Meaning::Contents),

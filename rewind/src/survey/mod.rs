@@ -257,6 +257,11 @@ fn facts<'a>(
     };
     announce_checkpoint(input.progress, &common_checkpoint, search_time);
     let files = files?;
+    // A target that is rewound although it has not diverged was scanned from an earlier position on.
+    let lost = match scan.end > divergence.lsn {
+        true => LostTransactions::of(&diverged.transactions),
+        false => LostTransactions::default(),
+    };
     let mut changed = ChangedBlocks {
         named: diverged.page_map,
         rebuilt: diverged.rebuilt,
@@ -291,7 +296,7 @@ fn facts<'a>(
         replay_start: replay.start,
         own_start: replay.own_start,
         file_changes: scan.files,
-        lost: Some(LostTransactions::of(&diverged.transactions)),
+        lost: Some(lost),
         database_copies: replay.copies,
         rebuilt: replay.rebuilt,
         search_time: Some(search_time),

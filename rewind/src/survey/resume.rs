@@ -89,7 +89,7 @@ pub(super) fn resume<'a>(
         replay_start: replay.start,
         own_start: replay.own_start,
         file_changes,
-        lost: journal.lost,
+        lost: journal.lost.filter(|_| journal.divergence == Some(divergence)),
         database_copies: replay.copies,
         rebuilt: replay.rebuilt,
         source_history,

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize, Serializer};
 use walparse::{ControlFile, PageMap};
@@ -24,13 +23,11 @@ const MAGIC: &checked_json::Magic = b"KBRCMPR1";
 /// What an earlier run has compared.
 #[derive(Debug)]
 pub(crate) struct ComparedSoFar {
-    /// When it began.
-    pub(crate) begun: SystemTime,
     /// The source's newest checkpoint at that time.
     pub(crate) start: OwnCheckpoint,
     /// A position of the source's history: all that was equal was so before it.
     pub(crate) until: OwnPosition,
-    /// The relation files that were compared, each up to this offset.
+    /// The relation files that were compared, and have not been changed since: each up to this offset.
     pub(crate) files: BTreeMap<String, u64>,
     /// The blocks that differ.
     pub(crate) different: PageMap,
@@ -40,11 +37,10 @@ pub(crate) struct ComparedSoFar {
 #[derive(Deserialize)]
 struct Body {
     control: String,
-    /// Since the Unix epoch.
-    begun: Duration,
     start: (u64, u64, u32, u32),
     until: (u64, u32, u64, u32),
-    files: BTreeMap<String, u64>,
+    /// How far each was compared, and which file it was.
+    files: BTreeMap<String, (u64, FileState)>,
     #[serde(deserialize_with = "read_map")]
     different: PageMap,
 }
@@ -53,7 +49,6 @@ struct Body {
 pub(crate) struct NewNote<'a> {
     /// The target's control file: a server that is started on the target changes it.
     pub(crate) control: &'a ControlFile,
-    pub(crate) begun: SystemTime,
     pub(crate) start: OwnCheckpoint,
     pub(crate) until: OwnPosition,
     /// The files that were compared. Of two entries of one file the last counts.
@@ -65,17 +60,32 @@ pub(crate) struct NewNote<'a> {
 #[derive(Serialize)]
 struct NewBody<'a> {
     control: String,
-    begun: Duration,
     start: (u64, u64, u32, u32),
     until: (u64, u32, u64, u32),
     #[serde(serialize_with = "store_files")]
-    files: &'a [(&'a str, u64)],
+    files: (&'a Path, &'a [(&'a str, u64)]),
     #[serde(serialize_with = "store_map")]
     different: &'a PageMap,
 }
 
-fn store_files<S: Serializer>(files: &&[(&str, u64)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(files.iter().copied())
+/// What tells a file from what it was before: its device and inode, the time of the last change of the inode, which cannot be
+/// set as that of the contents can, and its size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct FileState(u64, u64, i64, i64, u64);
+
+impl FileState {
+    fn of(root: &Path, path: &str) -> Option<FileState> {
+        let file = DataPath::parse(path).ok()?.below(root).symlink_metadata().ok()?;
+        Some(FileState(file.dev(), file.ino(), file.ctime(), file.ctime_nsec(), file.size()))
+    }
+}
+
+fn store_files<S: Serializer>(
+    (root, files): &(&Path, &[(&str, u64)]),
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let known = files.iter().filter_map(|(path, end)| Some((path, (end, FileState::of(root, path)?))));
+    serializer.collect_map(known)
 }
 
 impl NewNote<'_> {
@@ -83,10 +93,9 @@ impl NewNote<'_> {
     pub(crate) fn write(self, target: &Target) -> Result<(), TargetError> {
         let body = NewBody {
             control: to_hex(self.control.bytes()),
-            begun: self.begun.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
             start: self.start.to_parts(),
             until: self.until.to_parts(),
-            files: self.files,
+            files: (target.root(), self.files),
             different: self.different,
         };
         target.replace_file_with(&path(), |file| checked_json::write(MAGIC, &body, file))
@@ -109,26 +118,16 @@ impl ComparedSoFar {
             tracing::info!("a server has been started on the target since its data was compared");
             return None;
         }
+        let files = body.files.into_iter();
+        let unchanged = files
+            .filter(|(path, (_, state))| FileState::of(root, path) == Some(*state))
+            .map(|(path, (end, _))| (path, end));
         Some(ComparedSoFar {
-            begun: SystemTime::UNIX_EPOCH.checked_add(body.begun)?,
             start: OwnCheckpoint::from_parts(body.start),
             until: OwnPosition::from_parts(body.until),
-            files: body.files,
+            files: unchanged.collect(),
             different: body.different,
         })
-    }
-
-    /// Forgets the files that have been changed since. The time of the last change of an inode cannot be set, as that of the
-    /// contents can.
-    pub(crate) fn forget_changed(&mut self, root: &Path) {
-        let begun = self.begun.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let is_older = |path: &str| -> Option<bool> {
-            let metadata = DataPath::parse(path).ok()?.below(root).symlink_metadata().ok()?;
-            let (seconds, nanoseconds) = (metadata.ctime(), metadata.ctime_nsec());
-            let changed = Duration::new(seconds.try_into().ok()?, nanoseconds.try_into().ok()?);
-            Some(changed < begun)
-        };
-        self.files.retain(|path, _| is_older(path) == Some(true));
     }
 
     /// Removes the note and its temporary file, as far as they exist.
@@ -168,11 +167,11 @@ mod tests {
         ControlFile::parse(&ControlFields::clean(version).build()).unwrap()
     }
 
-    fn note(target: &Target, control: &ControlFile, begun: SystemTime) {
+    fn note(target: &Target, control: &ControlFile) {
         let mut different = PageMap::new();
         different.insert(Relation { tablespace: 1663, database: 5, number: 1 }, BlockNumber(7));
         let files = &[("base/5/2", 8192), ("base/5/1", 8192), ("base/5/2", 16384), ("base/5/gone", 8192)];
-        let note = NewNote { control, begun, start: START, until: UNTIL, files, different: &different };
+        let note = NewNote { control, start: START, until: UNTIL, files, different: &different };
         note.write(target).unwrap();
     }
 
@@ -181,22 +180,27 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let target = Target::lock(directory.path()).unwrap();
         let ours = control(Version::find(1300, 202_209_061).unwrap());
-        assert!(ComparedSoFar::read(target.root(), &ours).is_none());
+        let read = || ComparedSoFar::read(target.root(), &ours);
+        assert!(read().is_none());
         let base = directory.path().join("base/5");
         std::fs::create_dir_all(&base).unwrap();
-        std::fs::write(base.join("1"), "x").unwrap();
-        std::fs::write(base.join("2"), "x").unwrap();
-        std::thread::sleep(Duration::from_millis(20));
-        note(&target, &ours, SystemTime::now());
-        let mut read = ComparedSoFar::read(target.root(), &ours).unwrap();
-        assert_eq!((read.start, read.until), (START, UNTIL));
-        assert_eq!((read.files.len(), read.files["base/5/2"], read.different.len()), (3, 16384, 1));
+        for name in ["1", "2"] {
+            std::fs::write(base.join(name), "x").unwrap();
+        }
+        note(&target, &ours);
+        let found = read().unwrap();
+        assert_eq!((found.start, found.until), (START, UNTIL));
+        assert_eq!((found.files.len(), found.files["base/5/2"], found.different.len()), (2, 16384, 1));
         // Changed, with a time of the contents that is older.
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(std::time::Duration::from_millis(20));
         let file = File::options().write(true).open(base.join("1")).unwrap();
-        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
-        read.forget_changed(target.root());
-        assert_eq!(read.files.into_keys().collect::<Vec<_>>(), ["base/5/2"]);
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(read().unwrap().files.into_keys().collect::<Vec<_>>(), ["base/5/2"]);
+        // Another directory in its place, with files that are older.
+        std::fs::rename(&base, directory.path().join("base/aside")).unwrap();
+        std::fs::create_dir(&base).unwrap();
+        std::fs::write(base.join("2"), "x").unwrap();
+        assert!(read().unwrap().files.is_empty());
 
         let other = control(Version::find(1300, 202_307_071).unwrap());
         assert!(ComparedSoFar::read(target.root(), &other).is_none());
@@ -204,7 +208,7 @@ mod tests {
         let mut bytes = std::fs::read(&name).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&name, bytes).unwrap();
-        assert!(ComparedSoFar::read(target.root(), &ours).is_none());
+        assert!(read().is_none());
         ComparedSoFar::remove(&target).unwrap();
         ComparedSoFar::remove(&target).unwrap();
         assert!(!name.exists());

@@ -98,15 +98,23 @@ impl OwnPosition {
     }
 
     /// A position of the source's history, with what tells it from those of others by the WAL between `start` and there; `None`
-    /// if the source does not have that WAL.
+    /// if the source does not have that WAL, or `lsn` is not behind `start`.
     ///
     /// # Errors
     /// The source could not be read.
     pub(crate) fn new(wal: &SourceWal<'_>, start: Lsn, lsn: Lsn) -> Result<Option<OwnPosition>, WalError> {
+        if lsn <= start {
+            return Ok(None);
+        }
         let from = start.max(Lsn(lsn.0.saturating_sub(PROVEN_BYTES)));
         let timeline = wal.history.timeline_at(Lsn(lsn.0.saturating_sub(1)));
         let checksum = wal_checksum(wal, from, lsn)?;
         Ok(checksum.map(|checksum| OwnPosition { lsn, timeline, from, checksum }))
+    }
+
+    /// The later one of two positions of one history.
+    pub(crate) fn later(self, other: Option<OwnPosition>) -> OwnPosition {
+        other.filter(|other| other.lsn > self.lsn).unwrap_or(self)
     }
 
     /// Whether this source's history has the same position, and the source has its WAL up to there. A standby is given a

@@ -86,9 +86,7 @@ impl Fold {
         let header = &record.header;
         // The source does not replay a record that ends after the fork.
         let is_common = record.end <= request.fork;
-        let mut first_relation = None;
         let payload = record.visit(&request.geometry, |block| {
-            first_relation.get_or_insert(block.relation);
             if block.fork == Fork::Main {
                 let is_rebuilt = is_common && rmgr::rebuilds(header, &block, request.geometry.version);
                 self.changes.insert(block.relation, block.block, is_rebuilt);
@@ -109,7 +107,7 @@ impl Fold {
         self.changes.files.add((record.lsn, record.end), header, payload.main_data, request.geometry.version);
         let end_and_fork = (record.end, request.fork);
         let version = request.geometry.version;
-        self.changes.transactions.add(header, end_and_fork, first_relation, payload.main_data, version);
+        self.changes.transactions.add(header, end_and_fork, payload.main_data, version);
         if rmgr::may_copy_files(header, request.geometry.version) {
             self.changes.prove_no_more();
         }

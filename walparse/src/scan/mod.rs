@@ -72,7 +72,7 @@ pub struct Diverged {
     /// that refers to such a block ends before the fork, and restores a full-page image of the block or
     /// initializes it. Empty if this could not be determined.
     pub rebuilt: PageMap,
-    /// The transactions that committed beyond the fork, with the rows that they changed from `since` on.
+    /// The transactions that committed or were prepared beyond the fork.
     pub transactions: Transactions,
 }
 
