@@ -115,8 +115,8 @@ pub(crate) fn wal_hint(outcome: &Outcome, narration: Narration) -> Option<String
     ))
 }
 
-/// The number of undecided transactions that are named after the first one.
-const UNDECIDED: usize = 9;
+/// The number of undecided transactions that are named.
+const UNDECIDED: usize = 10;
 
 /// The transactions that a rewind gives up.
 fn lost_text(lost: Option<&LostTransactions>, zone: &TimeZone) -> String {
@@ -130,15 +130,13 @@ fn lost_text(lost: Option<&LostTransactions>, zone: &TimeZone) -> String {
             _ => write!(text, ", from {} to {}", time_text(first, zone), time_text(last, zone)),
         };
     }
-    if let [first, rest @ ..] = lost.undecided.as_slice() {
+    if !lost.undecided.is_empty() {
         // Users choose these identifiers: they may contain anything.
-        let _ = write!(text, "; prepared and undecided: {first:?}");
-        for name in rest.iter().take(UNDECIDED) {
-            let _ = write!(text, ", {name:?}");
-        }
-        if rest.len() > UNDECIDED {
-            let _ = write!(text, " and {} more", rest.len() - UNDECIDED);
-        }
+        let names = lost.undecided.iter().take(UNDECIDED).map(|name| format!("{name:?}"));
+        let _ = write!(text, "; prepared and undecided: {}", names.collect::<Vec<_>>().join(", "));
+    }
+    if lost.undecided.len() > UNDECIDED {
+        let _ = write!(text, " and {} more", lost.undecided.len() - UNDECIDED);
     }
     text
 }

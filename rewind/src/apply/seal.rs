@@ -284,10 +284,9 @@ impl<'a> Sealing<'a> {
         Ok(self.transfer.target.replace_file(&label_path(), label.as_bytes())?)
     }
 
-    /// Removes the journal. The target is already rewound.
+    /// Removes the journal, and the note of what was compared. The target is already rewound.
     fn remove_journal(&self) -> Result<(), ApplyError> {
         Journal::remove(self.transfer.target)?;
-        // A run that was killed between the mark and its removal has left it.
         ComparedSoFar::remove(self.transfer.target)?;
         if self.options.sync != SyncChoice::Off {
             self.transfer.target.sync(&|| {})?;

@@ -217,10 +217,7 @@ impl Run<'_> {
             }
             return Ok(());
         }
-        // The journal has all of it.
-        let marked = mark(self.target, planned, &journal(self.source, planned, saved))
-            .and_then(|()| Ok(ComparedSoFar::remove(self.target)?));
-        marked.map_err(|error| {
+        mark(self.target, planned, &journal(self.source, planned, saved)).map_err(|error| {
             // The mark may have been written although making it durable failed.
             let state = state_of(self.target.root());
             if state == TargetState::Untouched {

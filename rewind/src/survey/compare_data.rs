@@ -179,7 +179,8 @@ fn compare(input: Input<'_>, checked: &Checked<'_>, journal: Option<&Journal>) -
         tracing::info!("an earlier run has compared {} files: going on from there", earlier.files.len());
     }
     // A source that is a standby, or has just been promoted, may have files that are older than where the earlier run was to start.
-    let start = [start, replay.start.checkpoint].into_iter().min_by_key(|start| start.redo).unwrap_or(start);
+    let first = replay.start.checkpoint;
+    let start = if first.redo < start.redo { first } else { start };
     let redo = start.redo;
     source.replayed_from(redo);
     // Comparing may take hours, and replay needs this WAL.

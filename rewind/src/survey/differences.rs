@@ -113,8 +113,9 @@ impl Comparing<'_> {
         found: &mut dyn FnMut(Difference<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let paths = share.paths();
+        let judge = |ranges: &[FetchRange]| self.judge(share, &paths, ranges, replayed);
         for ranges in ranges.chunks(AT_ONCE) {
-            for Judged { range, meaning, theirs } in self.judge_surely(share, &paths, ranges, replayed)? {
+            for Judged { range, meaning, theirs } in self.judge_surely(&paths, ranges, &judge)? {
                 let (_, block) = share.block(range, self.control);
                 let path = &paths[range.file as usize];
                 found(Difference { path, block, offset: range.offset, meaning, theirs })?;
@@ -123,20 +124,19 @@ impl Comparing<'_> {
         Ok(())
     }
 
-    /// Fetches these blocks and compares them with the target's. Those that may have been read while the server wrote them, with
-    /// the new contents behind the old header, are fetched again.
+    /// Judges these blocks, and once more those that may have been read while the server wrote them, with the new contents behind
+    /// the old header.
     fn judge_surely(
         &self,
-        share: &Share<'_>,
         paths: &[DataPath],
         ranges: &[FetchRange],
-        replayed: &Replayed<'_>,
+        judge: &dyn Fn(&[FetchRange]) -> Result<Vec<Judged>, SurveyError>,
     ) -> Result<Vec<Judged>, SurveyError> {
         let mut sure = Vec::new();
         let mut before = Vec::new();
         let mut doubtful = ranges.to_vec();
         for tries in 0..=TRIES {
-            let judged = self.judge(share, paths, &doubtful, replayed)?;
+            let judged = judge(&doubtful)?;
             let (right, rest): (Vec<_>, Vec<_>) =
                 judged.into_iter().partition(|block| self.is_sure(paths, block, &before));
             sure.extend(right);
@@ -239,8 +239,7 @@ fn meaning(ours: &[u8], theirs: &[u8], replayed: &Replayed<'_>) -> Option<Meanin
         BlockDifference::Lsn if replayed.is_shared(block_lsn(ours).max(block_lsn(theirs))) => {
             Some(Meaning::NotLogged)
         }
-        BlockDifference::Lsn => Some(Meaning::Contents),
-        BlockDifference::Contents => Some(Meaning::Contents),
+        BlockDifference::Lsn | BlockDifference::Contents => Some(Meaning::Contents),
     }
 }
 

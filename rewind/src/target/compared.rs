@@ -1,8 +1,8 @@
 //! What has been compared so far. A comparison that was interrupted goes on from there.
 //!
 //! While data is compared, nothing is changed, and there is no journal yet. So what has been compared is noted in a file of its
-//! own, now and then: `kbrecover.compared`, in the format of [`checked_json`], "KBRCMPR1". It is removed when the journal is
-//! written. A note that cannot be used is no error: the data is compared again.
+//! own, now and then: `kbrecover.compared`, in the format of [`checked_json`], "KBRCMPR1". It does not count once there is a
+//! journal, and is removed together with that. A note that cannot be used is no error: the data is compared again.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,7 +14,7 @@ use walparse::{ControlFile, PageMap};
 
 use crate::datadir::data_path::DataPath;
 use crate::target::checked_json::{self, from_hex, read_map, store_map, to_hex};
-use crate::target::{Target, TargetError, unfinished_path};
+use crate::target::{Target, TargetError};
 use crate::wal::source::{OwnCheckpoint, OwnPosition};
 
 const NAME: &str = "kbrecover.compared";
@@ -63,7 +63,7 @@ struct NewBody<'a> {
     start: (u64, u64, u32, u32),
     until: (u64, u32, u64, u32),
     #[serde(serialize_with = "store_files")]
-    files: (&'a Path, &'a [(&'a str, u64)]),
+    files: &'a [(&'a str, u64, FileState)],
     #[serde(serialize_with = "store_map")]
     different: &'a PageMap,
 }
@@ -80,22 +80,21 @@ impl FileState {
     }
 }
 
-fn store_files<S: Serializer>(
-    (root, files): &(&Path, &[(&str, u64)]),
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    let known = files.iter().filter_map(|(path, end)| Some((path, (end, FileState::of(root, path)?))));
-    serializer.collect_map(known)
+fn store_files<S: Serializer>(files: &&[(&str, u64, FileState)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(files.iter().map(|(path, end, state)| (path, (end, state))))
 }
 
-impl NewNote<'_> {
+impl<'a> NewNote<'a> {
     /// Writes the note durably, in place of an earlier one.
     pub(crate) fn write(self, target: &Target) -> Result<(), TargetError> {
+        let state = |(path, end): &(&'a str, u64)| Some((*path, *end, FileState::of(target.root(), path)?));
+        // Only once, for the body is serialized twice.
+        let files: Vec<_> = self.files.iter().filter_map(state).collect();
         let body = NewBody {
             control: to_hex(self.control.bytes()),
             start: self.start.to_parts(),
             until: self.until.to_parts(),
-            files: (target.root(), self.files),
+            files: &files,
             different: self.different,
         };
         target.replace_file_with(&path(), |file| checked_json::write(MAGIC, &body, file))
@@ -132,9 +131,7 @@ impl ComparedSoFar {
 
     /// Removes the note and its temporary file, as far as they exist.
     pub(crate) fn remove(target: &Target) -> Result<(), TargetError> {
-        let paths = [path(), unfinished_path(&path())];
-        let mut there = paths.iter().filter(|path| path.below(target.root()).symlink_metadata().is_ok());
-        there.try_for_each(|path| target.remove_file(path))
+        target.remove_replaced(&path())
     }
 }
 

@@ -26,7 +26,7 @@ use crate::outcome::{CheckpointAt, Divergence, LostTransactions};
 use crate::target::checked_json::{self, Measured, from_hex, read_map, store_map, to_hex};
 use crate::target::external_files::ExternalFiles;
 use crate::target::journal_changes::StoredChanges;
-use crate::target::{Target, TargetError, unfinished_path};
+use crate::target::{Target, TargetError};
 use crate::wal::changed::ChangedBlocks;
 use crate::wal::source::{OwnCheckpoint, OwnPosition};
 
@@ -271,9 +271,7 @@ impl NewJournal<'_> {
 impl Journal {
     /// Removes the journal and its temporary file, as far as they exist.
     pub(crate) fn remove(target: &Target) -> Result<(), TargetError> {
-        let paths = [path(), unfinished_path(&path())];
-        let mut there = paths.iter().filter(|path| path.below(target.root()).symlink_metadata().is_ok());
-        there.try_for_each(|path| target.remove_file(path))
+        target.remove_replaced(&path())
     }
 
     /// Reads the journal in a data directory of this flavor.

@@ -366,6 +366,13 @@ impl Target {
         self.replace(&path.below(&self.root), &unfinished_path(path).below(&self.root), write)
     }
 
+    /// Removes a file that [`Target::replace_file_with`] writes, and its temporary file, as far as they exist.
+    pub(crate) fn remove_replaced(&self, path: &DataPath) -> Result<(), TargetError> {
+        let paths = [path.clone(), unfinished_path(path)];
+        let mut there = paths.iter().filter(|path| path.below(&self.root).symlink_metadata().is_ok());
+        there.try_for_each(|path| self.remove_file(path))
+    }
+
     fn replace(
         &self,
         full: &Path,
