@@ -44,7 +44,13 @@ fn the_printed_grants_are_enough() {
         |new| new.sql("INSERT INTO entry SELECT 'kept' FROM generate_series(1, 3000)"),
     );
     old.kill();
-    Rewind::of(&old).arg("--source-server").arg(conninfo(&new)).run().expect_done();
+    let rewind = |target: &Server| Rewind::of(target).arg("--source-server").arg(conninfo(&new));
+    let compared = old.copy("compared");
+    rewind(&compared).args(["--compare-data", "--verify"]).run().expect_compared();
+    let directory = compared.data.to_str().expect("UTF-8");
+    let run = run_kbrecover(["compare", "-D", directory, "--source-server", &conninfo(&new)]);
+    assert_eq!(run.code, 0, "{run}");
+    rewind(&old).run().expect_done();
     assert_follows(&mut old, &new);
     assert_eq!(old.column("SELECT DISTINCT origin FROM entry ORDER BY 1"), ["kept", "shared"]);
     assert_sound(&mut old);
