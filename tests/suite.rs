@@ -69,6 +69,7 @@ mod index_types;
 mod large_objects;
 mod large_relation;
 mod lost_transactions;
+mod lost_rows;
 mod prepared_transactions;
 mod sizes;
 mod tablespaces;

@@ -12,6 +12,7 @@ use crate::commands::compare::CompareArgs;
 use crate::commands::grants::GrantsArgs;
 use crate::commands::hook::HookArgs;
 use crate::commands::inspect::InspectArgs;
+use crate::commands::lost::LostArgs;
 use crate::commands::package::{CompletionsArgs, ManArgs};
 use crate::commands::rewind::RewindArgs;
 use crate::commands::status::StatusArgs;
@@ -42,6 +43,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation
     let command = match arguments.get(1).and_then(|argument| argument.to_str()) {
         Some("rewind") => "kbrecover rewind",
         Some("compare") => "kbrecover compare",
+        Some("lost") => "kbrecover lost",
         Some("status") => "kbrecover status",
         Some("grants") => "kbrecover grants",
         Some("inspect") => "kbrecover inspect",
@@ -89,6 +91,8 @@ pub(crate) enum Command {
     Rewind(Box<RewindArgs>),
     /// Compare a stopped data directory with its source, block by block
     Compare(Box<CompareArgs>),
+    /// List the transactions that a rewind gives up, with every row that they have changed
+    Lost(Box<LostArgs>),
     /// Print the SQL that grants a role the privileges to read the source
     Grants(GrantsArgs),
     /// Show the state of a data directory

@@ -98,6 +98,18 @@ pub(crate) enum SetupError {
         /// The command, for the hint.
         command: &'static str,
     },
+    /// Nothing says where the node's own history begins.
+    #[error("no point of divergence specified (--source-server, --source-data or --fork)")]
+    NoFork {
+        /// The command, for the hint.
+        command: &'static str,
+    },
+    /// Several options say where the node's own history begins.
+    #[error("only one of --source-server, --source-data or --fork can be specified")]
+    SeveralForks {
+        /// The command, for the hint.
+        command: &'static str,
+    },
     /// `-R` without a server to follow.
     #[error("no source server information (--source-server) specified for --write-recovery-conf")]
     NoServerForRecoveryConf,
@@ -132,7 +144,9 @@ impl SetupError {
             }
             SetupError::NoDirectory { command }
             | SetupError::NoSource { command }
-            | SetupError::TwoSources { command } => Some(try_help(command)),
+            | SetupError::TwoSources { command }
+            | SetupError::NoFork { command }
+            | SetupError::SeveralForks { command } => Some(try_help(command)),
             SetupError::NoTarget | SetupError::NoServerForRecoveryConf => Some(try_help("kbrecover rewind")),
             SetupError::Signals(_) => None,
             SetupError::Root => Some("Run it as the user that owns the data directory.".to_owned()),

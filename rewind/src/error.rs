@@ -4,6 +4,7 @@ use std::io;
 
 use crate::apply::error::ApplyError;
 use crate::engine::precheck::PrecheckError;
+use crate::lost::LostError;
 use crate::plan::error::PlanError;
 use crate::survey::error::SurveyError;
 use crate::target::LockError;
@@ -42,6 +43,9 @@ pub enum RewindError {
     /// Source or target could not be read, or do not fit together.
     #[error(transparent)]
     Survey(#[from] SurveyError),
+    /// What is lost could not be listed.
+    #[error(transparent)]
+    Lost(#[from] LostError),
     /// The plan could not be made.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -67,6 +71,7 @@ impl RewindError {
             RewindError::Stopped | RewindError::Thread { .. } => None,
             RewindError::Lock(error) => Some(error.hint()),
             RewindError::Survey(error) => error.hint(),
+            RewindError::Lost(error) => error.hint(),
             RewindError::Plan(error) => error.hint(),
             RewindError::Precheck(error) => error.hint(),
             RewindError::Apply(error) => error.hint(),

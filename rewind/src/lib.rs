@@ -19,6 +19,7 @@ mod engine;
 mod apply;
 mod survey;
 mod plan;
+mod lost;
 mod target;
 mod wal;
 pub mod source;
@@ -46,8 +47,17 @@ pub use datadir::starts_as::StartsAs;
 pub use engine::compare::compare;
 pub use engine::entry::{run, run_async};
 pub use engine::is_unfinished;
+pub use engine::lost::{Since, export_lost, lost};
 pub use engine::precheck::PrecheckError;
 pub use error::{Failure, RewindError, TargetState};
+pub use lost::export::{
+    ExportError, ExportOptions, LostCounter, LostFilter, LostJson, LostNameError, LostSummary, ObjectSummary,
+    RelationName, RowCounts,
+};
+pub use lost::{
+    LostChange, LostColumn, LostError, LostHistory, LostObject, LostRow, LostSink, LostTable,
+    LostTransaction, LostValue, ObjectOp, Quality, RowOp, SinkError, Undecided,
+};
 pub use observer::{Change, ChangeObserver, Verdict};
 pub use options::{
     CompareData, CrashRecovery, CrashRecoveryError, Delta, KeepDiverged, MissingWal, Mode, Need, OlderSource,
@@ -75,3 +85,4 @@ pub use target::{LockError, TargetError};
 pub use wait::{ReplayProgress, WaitEnd, WaitOptions, Waited, wait_until_streaming};
 pub use wal::archive;
 pub use wal::error::WalError;
+pub use walparse::Lsn;

@@ -287,6 +287,15 @@ fn mask_gist(front: &mut [u8], special: &mut [u8], parts: &Parts) {
     clear_bits(&mut special[12..14], 0x0018);
 }
 
+/// The rows of a heap block, dead ones among them: the number in the block, and the place of the tuple. Empty if the block is
+/// not one of a table or a sequence.
+pub fn heap_rows(block: &[u8]) -> Vec<(u16, Range<usize>)> {
+    match Parts::of(block) {
+        Some(parts) if matches!(parts.kind, Kind::Heap | Kind::Sequence) => tuples(block, &parts),
+        _ => Vec::new(),
+    }
+}
+
 /// The number of a tuple in its block, from 1, and its place.
 type Tuple = (u16, Range<usize>);
 

@@ -169,6 +169,8 @@ pub struct Finish {
     pub xid: u32,
     /// When.
     pub time: Microseconds,
+    /// The database; `None` if the record does not say it, as when nothing local to a database has changed.
+    pub database: Option<u32>,
     /// The subtransactions that end with it.
     pub subtransactions: Vec<u32>,
     /// The relations whose files are removed with it.
@@ -192,6 +194,21 @@ impl Effect {
         }
         .ok()
     }
+}
+
+/// The relation map file of a database as a record has written it; `None` for other records.
+pub fn relation_map_update<'a>(
+    header: &RecordHeader,
+    main_data: &'a [u8],
+    version: Version,
+) -> Option<(DatabaseDir, &'a [u8])> {
+    if rmgr::postgresql_id(header.rmid, version)? != 7 {
+        return None;
+    }
+    let mut data = Fields { bytes: main_data };
+    let dir = database_dir(&mut data).ok()?;
+    let length = data.u32().ok()? as usize;
+    Some((dir, data.take(length).ok()?))
 }
 
 type Parsed<T> = Result<T, WalFault>;
@@ -238,9 +255,7 @@ fn finish(header: &RecordHeader, data: &mut Fields<'_>, version: Version) -> Par
     let time = time(data)?;
     let xinfo = if header.info & 0x80 != 0 { data.u32()? } else { 0 };
     let has = |bit: u32| xinfo & bit != 0;
-    if has(0x01) {
-        data.take(8)?;
-    }
+    let database = if has(0x01) { Some(database_dir(data)?.database) } else { None };
     let xids = if has(0x02) { items(data, 4)? } else { &[] };
     let relations = if has(0x04) { items(data, 12)? } else { &[] };
     if has(0x100) {
@@ -256,6 +271,7 @@ fn finish(header: &RecordHeader, data: &mut Fields<'_>, version: Version) -> Par
         is_commit,
         xid,
         time,
+        database,
         subtransactions: subtransactions.collect::<Parsed<_>>()?,
         dropped: dropped.collect::<Parsed<_>>()?,
     })
@@ -379,6 +395,7 @@ mod tests {
             is_commit: true,
             xid: 6,
             time: Microseconds(946_684_800_000_000),
+            database: Some(16384),
             subtransactions: vec![7, 8],
             dropped: vec![Relation { tablespace: 1663, database: 16384, number: 99 }],
         };

@@ -82,9 +82,11 @@ mod relation;
 mod block;
 mod data_page;
 
+mod compression;
 mod page;
 mod record;
 pub mod rmgr;
+mod heap;
 
 mod effect;
 mod file_changes;
@@ -103,16 +105,21 @@ mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use block::{BlockDifference, block_difference, block_lsn, is_unused_block};
+pub use block::{BlockDifference, block_difference, block_lsn, heap_rows, is_unused_block};
 pub use checkpoint::{Checkpoint, next_xid};
+pub use compression::{decompress_lz4, decompress_pglz};
 pub use control::{ClusterState, ControlFile, WalLevel};
 pub use control_fields::{ControlField, ControlFields, FieldValue};
 pub use crc::crc32c_append;
 pub use data_page::{WrongChecksum, check_page};
-pub use effect::{DatabaseDir, Effect, Finish, Microseconds, RunningTransactions};
+pub use effect::{DatabaseDir, Effect, Finish, Microseconds, RunningTransactions, relation_map_update};
 pub use error::{ControlError, HistoryError, WalFault, WalReadError};
 pub use file_changes::{FileChanges, FileEvent, FileEventKind, Truncation};
 pub use flavor::{Flavor, Names};
+pub use heap::{
+    DeleteReason, HeapOperation, NewRow, NewRowContents, TUPLE_HEADER_LENGTH, has_heap_pages, heap_operation,
+    sequence_value,
+};
 pub use lsn::{BlockNumber, Lsn, NameError, TimelineId};
 pub use mapped::FileBytes;
 pub use opcode::operation;
@@ -123,7 +130,7 @@ pub use record::{BlockImage, BlockRef, Payload, Record, RecordHeader};
 pub use relation::{Fork, RelSegment, Relation};
 pub use segment::{SegmentNo, SegmentSize, WalFileName};
 pub use timeline::{TimelineEntry, TimelineHistory};
-pub use transactions::Transactions;
+pub use transactions::{Transactions, prepared_name};
 pub use version::{Version, WalGeometry};
 pub use wal_dir::{SegmentStore, WalDir};
 

@@ -137,6 +137,12 @@ impl<'s, S: SegmentStore + ?Sized> WalReader<'s, S> {
         self.position
     }
 
+    /// Moves to `lsn`, where a record starts. Unlike a new reader it keeps the segment that is open.
+    pub fn move_to(&mut self, lsn: Lsn) {
+        (self.position, self.previous, self.torn) = (lsn, None, None);
+        self.timeline = TimelineId(0);
+    }
+
     /// The start of the last record read.
     pub fn previous(&self) -> Option<Lsn> {
         self.previous

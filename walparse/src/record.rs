@@ -18,10 +18,11 @@
 
 use byteorder::{ByteOrder, LittleEndian};
 
+use crate::compression::{decompress_lz4, decompress_pglz, decompress_zstd};
 use crate::error::WalFault;
 use crate::lsn::{BlockNumber, Lsn};
 use crate::relation::{Fork, Relation};
-use crate::version::WalGeometry;
+use crate::version::{Compression, WalGeometry};
 
 /// The length of a record header, and of the shortest record.
 pub(crate) const RECORD_HEADER: usize = 24;
@@ -142,6 +143,48 @@ pub struct Payload<'a> {
     pub origin: u16,
     /// The top-level transaction ID; 0 if none is given.
     pub toplevel_xid: u32,
+}
+
+impl<'a> Payload<'a> {
+    /// The image and the data of each block, in the order of `blocks`, which are those that were decoded with this payload. Either
+    /// may be empty.
+    pub fn of_blocks(&self, blocks: &[BlockRef]) -> Vec<(&'a [u8], &'a [u8])> {
+        let mut rest = self.block_data;
+        let mut take = |length: u16| {
+            let (taken, after) = rest.split_at_checked(usize::from(length)).unwrap_or((rest, &[]));
+            rest = after;
+            taken
+        };
+        let parts =
+            |block: &BlockRef| (take(block.image.map_or(0, |image| image.length)), take(block.data_length));
+        blocks.iter().map(parts).collect()
+    }
+}
+
+impl BlockImage {
+    /// The page, from the bytes that are stored. `None` if they cannot be decompressed to a page.
+    pub fn restore(&self, stored: &[u8], geometry: &WalGeometry) -> Option<Vec<u8>> {
+        let size = geometry.block_size as usize;
+        let (hole, hole_length) = (usize::from(self.hole_offset), usize::from(self.hole_length));
+        let raw_size = size.checked_sub(hole_length)?;
+        let decompressed;
+        let raw = if self.is_compressed {
+            decompressed = match geometry.version.image_bits().method(self.info) {
+                Compression::Pglz => decompress_pglz(stored, raw_size),
+                Compression::Lz4 => decompress_lz4(stored, raw_size),
+                Compression::Zstd => decompress_zstd(stored, raw_size),
+            }?;
+            &decompressed[..]
+        } else {
+            stored
+        };
+        let (before, after) = raw.split_at_checked(hole)?;
+        let mut page = Vec::with_capacity(size);
+        page.extend_from_slice(before);
+        page.resize(hole + hole_length, 0);
+        page.extend_from_slice(after);
+        (page.len() == size).then_some(page)
+    }
 }
 
 impl<'a> Record<'a> {
@@ -354,6 +397,34 @@ mod tests {
             let wrong = decode(version, &with_image(info, (!stores_hole).then_some(4000)));
             assert!(wrong.is_err(), "{version} {info:x}");
         }
+    }
+
+    #[test]
+    fn an_image_becomes_a_page() {
+        let page: Vec<u8> =
+            (0..8192).map(|at| if (50..8142).contains(&at) { 0 } else { at as u8 | 1 }).collect();
+        let stored = [&page[..50], &page[8142..]].concat();
+        let restored = |version: &str, info: u8, bytes: &[u8]| {
+            let blocks = decode(version, &with_image(0x0F & info, None)).unwrap();
+            blocks[0].image.unwrap().restore(bytes, &geometry(version))
+        };
+        assert_eq!(restored("15", 0x03, &stored), Some(page.clone()));
+        assert_eq!(restored("15", 0x03, &stored[..99]), None);
+        let image = |info| BlockImage {
+            length: 0,
+            hole_offset: 50,
+            hole_length: 8092,
+            info,
+            is_compressed: true,
+            is_applied: true,
+        };
+        let lz4 = lz4_flex::block::compress(&stored);
+        assert_eq!(image(0x0B).restore(&lz4, &geometry("15")), Some(page.clone()));
+        // A stream of pglz with nothing but literals.
+        let pglz: Vec<u8> = stored.chunks(8).flat_map(|bytes| [&[0], bytes].concat()).collect();
+        assert_eq!(image(0x07).restore(&pglz, &geometry("15")), Some(page.clone()));
+        assert_eq!(image(0x07).restore(&pglz, &geometry("13")), Some(page));
+        assert_eq!(image(0x07).restore(&lz4[..9], &geometry("15")), None);
     }
 
     #[test]

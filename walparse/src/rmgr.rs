@@ -93,6 +93,11 @@ pub(crate) fn is_shutdown(header: &RecordHeader) -> bool {
     header.rmid == XLOG && header.info & 0xF0 == CHECKPOINT_SHUTDOWN
 }
 
+/// Whether the record prepares a transaction.
+pub fn is_prepare(header: &RecordHeader) -> bool {
+    header.rmid == TRANSACTION && header.info & 0x70 == 0x10
+}
+
 /// Whether the record is an online or shutdown checkpoint.
 pub fn is_checkpoint(header: &RecordHeader) -> bool {
     header.rmid == XLOG && matches!(header.info & 0xF0, CHECKPOINT_SHUTDOWN | CHECKPOINT_ONLINE)

@@ -99,13 +99,14 @@ fn join(
     }
 }
 
-/// The identifier of a prepared transaction (`TwoPhaseFileHeader` in twophase.c, then the identifier, aligned to 8 bytes).
+/// The identifier of a prepared transaction, from the main data of the record that prepares it or from its file in
+/// `pg_twophase`; `None` if it is malformed. (`TwoPhaseFileHeader` in twophase.c, then the identifier, aligned to 8 bytes).
 ///
 /// ```text
 /// u32 magic, u32 length, u32 xid, u32 database, i64 prepared_at, u32 owner, 3 numbers (from 15 on 5), i32 ninvalmsgs,
 /// u8 initfileinval, u8 padding, u16 gidlen [, from 11 on u64 origin_lsn, i64 origin_timestamp]
 /// ```
-fn prepared_name(xid: u32, main_data: &[u8], version: Version) -> Option<String> {
+pub fn prepared_name(xid: u32, main_data: &[u8], version: Version) -> Option<String> {
     let numbers = if version.server_version_num() >= 150_000 { 5 } else { 3 };
     let has_origin = version.server_version_num() >= 110_000;
     let mut data = Fields { bytes: main_data };

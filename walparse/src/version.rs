@@ -54,6 +54,25 @@ pub(crate) struct ImageBits {
     pub(crate) apply: Option<u8>,
 }
 
+impl ImageBits {
+    /// How an image with this `bimg_info` is compressed, if it is compressed.
+    pub(crate) fn method(self, info: u8) -> Compression {
+        match info & self.compressed {
+            0x08 => Compression::Lz4,
+            0x10 => Compression::Zstd,
+            _ => Compression::Pglz,
+        }
+    }
+}
+
+/// A method of compressing full-page images. Those other than `pglz` exist since 15.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Compression {
+    Pglz,
+    Lz4,
+    Zstd,
+}
+
 const IMAGE_9_6: ImageBits = ImageBits { has_hole: 0x01, compressed: 0x02, apply: None };
 const IMAGE_10: ImageBits = ImageBits { apply: Some(0x04), ..IMAGE_9_6 };
 const IMAGE_15: ImageBits = ImageBits { has_hole: 0x01, compressed: 0x04 | 0x08 | 0x10, apply: Some(0x02) };

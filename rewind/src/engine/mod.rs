@@ -5,6 +5,7 @@
 
 pub(crate) mod compare;
 pub(crate) mod entry;
+pub(crate) mod lost;
 mod open;
 pub(crate) mod precheck;
 mod space;

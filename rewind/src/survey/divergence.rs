@@ -202,6 +202,22 @@ pub(crate) fn since_checkpoint(
     Ok(Found { divergence, scan, is_compared: true })
 }
 
+/// Scans the target's WAL beyond a known point of divergence.
+pub(crate) fn beyond(
+    clusters: &Clusters,
+    wal: &mut TargetWal<'_>,
+    fork: Lsn,
+    progress: &dyn Progress,
+) -> Result<Found, DivergenceError> {
+    let required_end = require_own(wal, &clusters.target)?;
+    let rebuilt = RebuiltBlocks::Prove { replay_limit: Lsn(u64::MAX) };
+    let request = request(clusters, fork, required_end, rebuilt);
+    let advance = |bytes| progress.advance(Stage::Scan, bytes);
+    let scan = scan(wal, &request, &advance).map_err(|error| scan_error(error, wal))?;
+    let divergence = Divergence { lsn: fork, timeline: timeline_before(wal, fork) };
+    Ok(Found { divergence, scan, is_compared: true })
+}
+
 /// Reads the target's WAL to its end to find errors in it.
 pub(crate) fn check_end(wal: &mut TargetWal<'_>, clusters: &Clusters) -> Result<(), DivergenceError> {
     let required_end = require_own(wal, &clusters.target)?;

@@ -18,6 +18,7 @@ pub(crate) mod differences;
 pub(crate) mod input;
 pub(crate) mod copied_databases;
 mod replay;
+pub(crate) mod own_history;
 mod resume;
 mod sides;
 mod source_changes;

@@ -10,6 +10,7 @@ use crate::datadir::keep::{Keep, KeepError};
 use crate::datadir::server;
 use crate::options::{Mode, Options, RestoreCommand, UncleanTarget};
 use crate::plan::Clusters;
+use crate::source::{Pace, Source};
 use crate::survey::divergence::{self, DivergenceError};
 use crate::survey::error::SurveyError;
 use crate::survey::input::Input;
@@ -82,6 +83,17 @@ pub(super) fn keep(options: &Options, root: &Path, names: &Names) -> Result<Keep
 /// use.
 pub(super) fn target_wal<'a>(input: Input<'a>, control: &ControlFile) -> Result<TargetWal<'a>, SurveyError> {
     let Input { options, target, source, pace, .. } = input;
+    target_wal_with(options, target, Some(source), pace, control)
+}
+
+/// As [`target_wal`]; without a source, if there is none.
+pub(super) fn target_wal_with<'a>(
+    options: &'a Options,
+    target: &Target,
+    source: Option<&'a dyn Source>,
+    pace: &'a Pace,
+    control: &ControlFile,
+) -> Result<TargetWal<'a>, SurveyError> {
     let unknown = TimelineHistory::of_first(control.timeline());
     let archive = archive(options, target, control)?;
     let directories = &options.missing_wal.directories;

@@ -28,7 +28,8 @@ pub(crate) struct TargetWal<'a> {
     local: WalDir,
     directories: &'a [PathBuf],
     archive: Option<Archive>,
-    source: &'a dyn Source,
+    /// Where WAL that both sides share may be fetched, if there is a source.
+    source: Option<&'a dyn Source>,
     /// At which the source is read. Whether to stop is checked before each segment is opened.
     pace: &'a Pace,
     geometry: WalGeometry,
@@ -75,7 +76,7 @@ impl<'a> TargetWal<'a> {
         geometry: WalGeometry,
         directories: &'a [PathBuf],
         archive: Option<Archive>,
-        source: &'a dyn Source,
+        source: Option<&'a dyn Source>,
         pace: &'a Pace,
     ) -> TargetWal<'a> {
         let wal_dir = target.join(geometry.version.wal_dir());
@@ -191,7 +192,9 @@ impl<'a> TargetWal<'a> {
         if self.archive.is_some() {
             places.push("the archive (restore_command)".to_owned());
         }
-        places.push("the source".to_owned());
+        if self.source.is_some() {
+            places.push("the source".to_owned());
+        }
         places.join(", ")
     }
 
@@ -203,13 +206,14 @@ impl<'a> TargetWal<'a> {
         if let Some(path) = self.fetched().paths.get(name) {
             return Ok(Some(path.clone()));
         }
+        let Some(source) = self.source else { return Ok(None) };
         let path = format!("{}/{name}", self.geometry.version.wal_dir());
         let Ok(path) = DataPath::parse(path) else { return Ok(None) };
         let size = self.geometry.segment_size.bytes();
         let directory = self.fetched().temporary.with_room(size);
         let directory = directory.map_err(|(_, source)| FetchWalError::Store(source))?;
         let file = NamedTempFile::new_in(&directory).map_err(FetchWalError::Store)?;
-        if !store_part(self.source, &path, size, file.as_file(), self.pace)? {
+        if !store_part(source, &path, size, file.as_file(), self.pace)? {
             return Ok(None);
         }
         let mut fetched = self.fetched();

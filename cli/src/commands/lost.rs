@@ -1,0 +1,196 @@
+//! `kbrecover lost`: what a rewind of a node gives up.
+
+use std::io::{self, BufWriter};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use kbrecover_rewind::conninfo::{Conninfo, ProcessEnvironment};
+use kbrecover_rewind::{
+    ExportOptions, LostCounter, LostFilter, LostJson, MissingWal, Options, RestoreCommand, Since,
+    SourceChoice,
+};
+use walparse::Lsn;
+
+use crate::failure::{Failed, SetupError};
+use crate::logging::{self, Verbosity};
+use crate::persona::{KBRECOVER, Narrator};
+use crate::progress;
+use crate::screen::{self, Screen};
+use crate::signals;
+use crate::values::{Format, flavor_names};
+
+const AFTER_HELP: &str = "\
+Lists the transactions that the node has committed since its history left the source's: a rewind gives them up. Reads only, and \
+needs no server: the node may have been stopped, or have crashed. Each row that was inserted, updated or deleted is listed with \
+its values before and after, as far as WAL and the node's files have them.
+
+--export DIR writes them to files: transactions.json, a CSV file for each table, apply.sql, which gives them to the new primary row \
+by row and overwrites nothing, report.html for those who own the data, and summary.txt. They hold user data: only their owner can \
+read them.
+
+Rows of unlogged and temporary tables are not in WAL, and so not listed.
+
+Exit status: 0 if all was listed; 1 if it could not be.";
+
+/// The options of `kbrecover lost`.
+#[derive(Args)]
+#[command(display_name = "kbrecover", after_help = AFTER_HELP)]
+pub(crate) struct LostArgs {
+    /// Data directory of the node; its server must be stopped
+    #[arg(short = 'D', long, value_name = "DIR", overrides_with = "target_data", help_heading = "Node")]
+    #[arg(visible_alias = "target-pgdata", visible_alias = "target-kingbase-data")]
+    target_data: Option<PathBuf>,
+
+    /// Product that created the directory (default: detected)
+    #[arg(long, value_name = "NAME", value_parser = flavor_names(), overrides_with = "flavor")]
+    #[arg(help_heading = "Node")]
+    flavor: Option<String>,
+
+    /// The node's postgresql.conf, if it is not found automatically
+    #[arg(long, value_name = "FILE", overrides_with = "config_file", help_heading = "Node")]
+    config_file: Option<PathBuf>,
+
+    /// Running server whose history the node has left, as a libpq connection string
+    #[arg(long, value_name = "CONNSTR", overrides_with = "source_server")]
+    #[arg(help_heading = "Since when (a server, a directory or a position)")]
+    source_server: Option<String>,
+
+    /// Data directory of a stopped server whose history the node has left
+    #[arg(long, value_name = "DIR", overrides_with = "source_data", visible_alias = "source-pgdata")]
+    #[arg(help_heading = "Since when (a server, a directory or a position)")]
+    source_data: Option<PathBuf>,
+
+    /// The point of divergence, if it is known
+    #[arg(long, value_name = "LSN", overrides_with = "fork")]
+    #[arg(help_heading = "Since when (a server, a directory or a position)")]
+    fork: Option<Lsn>,
+
+    /// How long to retry after losing the connection to the source server; 0 disables retries
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, overrides_with = "retry_timeout")]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=31_536_000))]
+    #[arg(help_heading = "Since when (a server, a directory or a position)")]
+    retry_timeout: u64,
+
+    /// Directory with copies of missing WAL files (can be given several times)
+    #[arg(long, value_name = "DIR", help_heading = "WAL missing from the node")]
+    wal_dir: Vec<PathBuf>,
+
+    /// Fetch missing WAL files with restore_command from the node's configuration
+    #[arg(
+        short = 'c',
+        long,
+        overrides_with = "restore_target_wal",
+        help_heading = "WAL missing from the node"
+    )]
+    restore_target_wal: bool,
+
+    /// Fetch missing WAL files with this command (%f: file name, %p: path to restore it to)
+    #[arg(long, value_name = "CMD", overrides_with = "restore_command")]
+    #[arg(help_heading = "WAL missing from the node")]
+    restore_command: Option<String>,
+
+    /// List only this transaction (can be given several times)
+    #[arg(long, value_name = "XID", help_heading = "What to list")]
+    xid: Vec<u32>,
+
+    /// List only changes of this table: name, schema.name or database.schema.name (can be given several times)
+    #[arg(long, value_name = "TABLE", help_heading = "What to list")]
+    table: Vec<String>,
+
+    /// Write "***" in the place of this column's values: column, table.column or schema.table.column (can be given several times)
+    #[arg(long, value_name = "COLUMN", help_heading = "What to list")]
+    mask: Vec<String>,
+
+    /// List no values except those of keys
+    #[arg(long, overrides_with = "no_values", help_heading = "What to list")]
+    no_values: bool,
+
+    /// Write all to files in this directory, which must not exist or be empty
+    #[arg(long, value_name = "DIR", overrides_with = "export", help_heading = "Output")]
+    export: Option<PathBuf>,
+
+    /// Show progress
+    #[arg(short = 'P', long, overrides_with = "progress", help_heading = "Output")]
+    progress: bool,
+
+    /// Show debugging messages
+    #[arg(long, overrides_with = "debug", help_heading = "Output")]
+    debug: bool,
+
+    /// Output format: a summary as text, or all as one JSON object
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", overrides_with = "format")]
+    #[arg(help_heading = "Output")]
+    format: Format,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &LostArgs) -> ExitCode {
+    let screen = Arc::new(Screen::of(KBRECOVER));
+    logging::init(Arc::clone(&screen), if args.debug { Verbosity::Debug } else { Verbosity::Normal });
+    match lost(args, &screen) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => failed.show(&screen),
+    }
+}
+
+fn lost(args: &LostArgs, screen: &Arc<Screen>) -> Result<(), Failed> {
+    let (options, since) = options(args)?;
+    signals::listen(&options.stop, &options.target, screen)?;
+    let narrator = Narrator { narration: KBRECOVER.narration, progress: args.progress };
+    let progress = progress::progress(screen, narrator);
+    let filter = LostFilter { xids: args.xid.clone(), tables: args.table.clone() };
+    let shown = ExportOptions { mask: args.mask.clone(), no_values: args.no_values, filter };
+    if let Some(directory) = &args.export {
+        let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.clone());
+        let summary = kbrecover_rewind::export_lost(&options, since, &directory, &shown, &*progress)?;
+        screen::to_stdout(&match args.format {
+            Format::Text => format!("{summary}\nWritten to \"{}\".\n", directory.display()),
+            Format::Json => format!("{}\n", serde_json::json!({ "export": directory.display().to_string() })),
+        });
+        return Ok(());
+    }
+    match args.format {
+        Format::Text => {
+            let mut counter = LostCounter::default();
+            kbrecover_rewind::lost(&options, since, &shown, &mut counter, &*progress)?;
+            screen::to_stdout(&counter.summary().to_string());
+        }
+        Format::Json => {
+            let mut json = LostJson::new(BufWriter::new(io::stdout()), "standard output");
+            kbrecover_rewind::lost(&options, since, &shown, &mut json, &*progress)?;
+        }
+    }
+    Ok(())
+}
+
+/// The engine's options, and where the node's own history begins.
+fn options(args: &LostArgs) -> Result<(Options, Since), SetupError> {
+    let target = args.target_data.clone().ok_or(SetupError::NoDirectory { command: COMMAND })?;
+    let (source, since) = match (&args.source_data, &args.source_server, args.fork) {
+        (Some(directory), None, None) => (SourceChoice::Directory(directory.clone()), Since::Source),
+        (None, Some(text), None) => {
+            let conninfo = Conninfo::parse(text, &ProcessEnvironment::PostgreSql)?;
+            (SourceChoice::Server(Box::new(conninfo)), Since::Source)
+        }
+        (None, None, Some(fork)) => (SourceChoice::Directory(target.clone()), Since::Fork(fork)),
+        (None, None, None) => return Err(SetupError::NoFork { command: COMMAND }),
+        _ => return Err(SetupError::SeveralForks { command: COMMAND }),
+    };
+    let mut options = Options::new(target, source);
+    options.flavor.clone_from(&args.flavor);
+    options.config_file.clone_from(&args.config_file);
+    options.retry_timeout = Duration::from_secs(args.retry_timeout);
+    let restore_command = match &args.restore_command {
+        Some(command) => RestoreCommand::Given(command.clone()),
+        None if args.restore_target_wal => RestoreCommand::FromTarget,
+        None => RestoreCommand::Off,
+    };
+    options.missing_wal = MissingWal::new(args.wal_dir.clone(), restore_command);
+    Ok((options, since))
+}
+
+/// The command's name, for hints.
+const COMMAND: &str = "kbrecover lost";

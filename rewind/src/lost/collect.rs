@@ -1,0 +1,196 @@
+//! Collects the rows that lost transactions have changed, relation by relation, into the spool.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use walparse::{DeleteReason, Lsn, Relation};
+
+use super::Target;
+use super::catalog::Moment;
+use super::datum::{Datum, deform};
+use super::error::LostError;
+use super::index::Commit;
+use super::model::RowOp;
+use super::rows::{Address, At, Row, RowEvent, Rows};
+use super::spool::Spool;
+use super::tables::{Contents, Tables};
+use super::toast::{ToastValues, ValueId};
+use crate::stop::StopFlag;
+
+/// A changed row, whose contents are in the spool.
+pub(super) struct RawChange {
+    /// The place of its transaction in the list of lost ones.
+    pub(super) place: u32,
+    pub(super) lsn: Lsn,
+    /// The place of its relation in the list of relations.
+    pub(super) relation: u32,
+    pub(super) op: RowOp,
+    at: Address,
+    /// Where its old and its new row are.
+    pub(super) spooled: u64,
+}
+
+/// All changed rows.
+pub(super) struct Collected {
+    pub(super) relations: Vec<Relation>,
+    /// By transaction, in the order of the WAL.
+    pub(super) changes: Vec<RawChange>,
+}
+
+impl Collected {
+    /// Follows the relations that lost transactions have touched.
+    pub(super) fn collect(
+        target: &Target<'_>,
+        tables: &Tables<'_>,
+        commits: &[&Commit],
+        lost: &HashMap<u32, usize>,
+        spool: &mut Spool,
+        stop: &StopFlag,
+    ) -> Result<Collected, LostError> {
+        let touched = target.index.touched.iter().filter(|(xid, _)| lost.contains_key(xid));
+        let relations: BTreeSet<Relation> = touched.map(|(_, relation)| *relation).collect();
+        let mut found = Collected { relations: relations.into_iter().collect(), changes: Vec::new() };
+        for place in 0..found.relations.len() {
+            stop.check()?;
+            let relation = found.relations[place];
+            if tables.is_never_listed(relation) {
+                continue;
+            }
+            found.add_relation(target, (relation, place), lost, spool)?;
+        }
+        // In one record the order stays.
+        found.changes.sort_by_key(|change| (change.place, change.lsn));
+        found.leave_out_hidden(tables, commits);
+        Ok(found)
+    }
+
+    fn add_relation(
+        &mut self,
+        target: &Target<'_>,
+        (relation, place): (Relation, usize),
+        lost: &HashMap<u32, usize>,
+        spool: &mut Spool,
+    ) -> Result<(), LostError> {
+        let first = self.changes.len();
+        Rows::follow(
+            target.wal,
+            &target.geometry,
+            &target.disk,
+            target.index,
+            relation,
+            false,
+            &mut |at, event| {
+                let Some(transaction) = lost.get(&at.xid) else { return Ok(()) };
+                self.add(at, event, (*transaction, place, first), spool)
+            },
+        )
+    }
+
+    fn add(
+        &mut self,
+        at: At,
+        event: RowEvent,
+        (transaction, relation, first): (usize, usize, usize),
+        spool: &mut Spool,
+    ) -> Result<(), LostError> {
+        let (op, address, old, new): (RowOp, Address, Option<_>, Option<_>) = match event {
+            RowEvent::Insert { at, new } => (RowOp::Insert, at, None, new),
+            RowEvent::Update { to, old, new, .. } => (RowOp::Update, to, old, new),
+            RowEvent::Delete { at: address, reason: DeleteReason::Speculative, .. } => {
+                // The insertion never counted.
+                let inserted = |change: &RawChange| change.at == address && change.op == RowOp::Insert;
+                if let Some(back) = self.changes[first..].iter().rposition(inserted) {
+                    self.changes.remove(first + back);
+                }
+                return Ok(());
+            }
+            RowEvent::Delete { at, old, .. } => (RowOp::Delete, at, old, None),
+            RowEvent::Seen { .. } | RowEvent::Inplace { .. } => return Ok(()),
+        };
+        let spooled = spool.push([old.as_deref(), new.as_deref()])?;
+        let number = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
+        let (place, relation) = (number(transaction), number(relation));
+        self.changes.push(RawChange { place, lsn: at.lsn, relation, op, at: address, spooled });
+        Ok(())
+    }
+
+    /// Leaves out rows of what was no table of users' when they were written.
+    fn leave_out_hidden(&mut self, tables: &Tables<'_>, commits: &[&Commit]) {
+        let relations = &self.relations;
+        let mut known: HashMap<(u32, u32), bool> = HashMap::new();
+        self.changes.retain(|change| {
+            let relation = relations[change.relation as usize];
+            *known.entry((change.place, change.relation)).or_insert_with(|| {
+                let xids = xids(commits[change.place as usize]);
+                let moment = Moment { lsn: change.lsn, xids: &xids };
+                !matches!(tables.contents(relation, &moment), Contents::Other)
+            })
+        });
+    }
+
+    /// Finds the values that are stored out of line.
+    pub(super) fn out_of_line(
+        &self,
+        target: &Target<'_>,
+        tables: &Tables<'_>,
+        commits: &[&Commit],
+        spool: &mut Spool,
+    ) -> Result<ToastValues, LostError> {
+        // By database: such relations are named by OIDs.
+        let mut wanted: BTreeMap<u32, HashSet<ValueId>> = BTreeMap::new();
+        for change in &self.changes {
+            let relation = self.relations[change.relation as usize];
+            let xids = xids(commits[change.place as usize]);
+            let table = tables.table(relation, &Moment { lsn: change.lsn, xids: &xids });
+            for row in spool.read(change.spooled)?.iter().flatten() {
+                let pointers = pointers(row, &table.attributes);
+                wanted.entry(relation.database).or_default().extend(pointers);
+            }
+        }
+        let mut found = ToastValues::default();
+        for (database, wanted) in wanted {
+            let Some(database) = tables.database(Relation { tablespace: 0, database, number: 0 }) else {
+                continue;
+            };
+            let relations: BTreeSet<u32> = wanted.iter().map(|(relation, _)| *relation).collect();
+            for oid in relations {
+                found.find(target, (oid, database.files_of(oid)), &wanted, spool)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// What is not known of the changes.
+    pub(super) fn notes(&self, tables: &Tables<'_>) -> Vec<String> {
+        let used: BTreeSet<u32> = self.changes.iter().map(|change| change.relation).collect();
+        let unknown = |place: &u32| {
+            let relation = self.relations[*place as usize];
+            tables.database(relation).is_none().then_some(relation.database)
+        };
+        let databases: BTreeSet<u32> = used.iter().filter_map(unknown).collect();
+        let note = |oid: u32| {
+            format!(
+                "The names of tables of database {} are not known, for its catalogs could not be read: they have numbers.",
+                tables.database_name(oid)
+            )
+        };
+        databases.into_iter().map(note).collect()
+    }
+}
+
+/// The IDs of a transaction and its subtransactions.
+pub(super) fn xids(commit: &Commit) -> Vec<u32> {
+    [commit.xid].into_iter().chain(commit.subxids.iter().copied()).collect()
+}
+
+fn pointers(row: &Row, attributes: &[super::types::Attribute]) -> Vec<ValueId> {
+    // HEAP_HASEXTERNAL
+    if row.infomask & 0x0004 == 0 {
+        return Vec::new();
+    }
+    let tuple = row.tuple();
+    let pointer = |datum: Datum<'_>| match datum {
+        Datum::External(pointer) => Some((pointer.toast_relation, pointer.value_id)),
+        _ => None,
+    };
+    deform(&tuple, attributes).into_iter().filter_map(pointer).collect()
+}

@@ -1,0 +1,212 @@
+//! One pass over the target's WAL: who has committed, and which records concern which relation.
+//!
+//! What the records say about rows is read later, relation by relation ([`Rows`](super::rows)): of a large history few relations
+//! matter, and only one of them has to be in memory at a time. The index takes 8 bytes for each record about rows.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use walparse::{
+    BlockRef, DatabaseDir, Effect, Finish, Fork, Lsn, Microseconds, Payload, Record, Relation, SegmentStore,
+    WalGeometry, WalReader, has_heap_pages, next_xid, prepared_name, relation_map_update, rmgr,
+    sequence_value,
+};
+
+use super::error::LostError;
+use crate::stop::StopFlag;
+
+/// What one pass over the WAL has found.
+#[derive(Default)]
+pub(super) struct WalIndex {
+    /// Where it starts.
+    pub(super) start: Lsn,
+    /// All commits, in the order of the WAL.
+    pub(super) commits: Vec<Commit>,
+    /// How transactions have ended, subtransactions among them.
+    pub(super) ends: HashMap<u32, End>,
+    /// The records about rows of a relation or with images of its blocks, in order.
+    pub(super) records: BTreeMap<Relation, Vec<Lsn>>,
+    /// Which transactions have written records about which relations.
+    pub(super) touched: HashSet<(u32, Relation)>,
+    /// New contents of relation map files.
+    pub(super) maps: Vec<MapUpdate>,
+    /// Values that sequences have reached.
+    pub(super) sequences: Vec<SequenceValue>,
+    /// Databases that were created or dropped.
+    pub(super) databases: Vec<DatabaseEvent>,
+    /// Prepared transactions that are undecided: the identifier, and where they were prepared.
+    pub(super) prepared: BTreeMap<u32, (String, Lsn)>,
+    /// The next transaction ID at each checkpoint whose redo position is in this WAL.
+    pub(super) next_xids: Vec<u32>,
+    /// The identifiers of all transactions that were prepared here.
+    gids: HashMap<u32, String>,
+}
+
+/// A commit.
+pub(super) struct Commit {
+    pub(super) lsn: Lsn,
+    /// The end of its record.
+    pub(super) end: Lsn,
+    pub(super) xid: u32,
+    pub(super) subxids: Vec<u32>,
+    pub(super) time: Microseconds,
+    pub(super) database: Option<u32>,
+    /// The replication origin; 0 if none.
+    pub(super) origin: u16,
+    pub(super) gid: Option<String>,
+}
+
+/// The end of a transaction.
+#[derive(Clone, Copy)]
+pub(super) struct End {
+    pub(super) lsn: Lsn,
+    pub(super) is_commit: bool,
+}
+
+/// A relation map file as it was written.
+pub(super) struct MapUpdate {
+    pub(super) dir: DatabaseDir,
+    pub(super) contents: Vec<u8>,
+}
+
+/// A value that a sequence has reached.
+pub(super) struct SequenceValue {
+    pub(super) lsn: Lsn,
+    pub(super) xid: u32,
+    pub(super) relation: Relation,
+    pub(super) value: i64,
+}
+
+/// A database was created or dropped.
+pub(super) struct DatabaseEvent {
+    pub(super) lsn: Lsn,
+    pub(super) xid: u32,
+    pub(super) database: u32,
+    pub(super) is_drop: bool,
+}
+
+impl WalIndex {
+    /// Reads the WAL from `start`, where a record starts, to `end`, the end of the last record.
+    ///
+    /// # Errors
+    /// WAL is missing or damaged before `end`, or a stop was requested.
+    pub(super) fn read(
+        store: &dyn SegmentStore,
+        geometry: &WalGeometry,
+        (start, end): (Lsn, Lsn),
+        stop: &StopFlag,
+        progress: &dyn Fn(u64),
+    ) -> Result<WalIndex, LostError> {
+        let mut index = WalIndex { start, ..WalIndex::default() };
+        let mut reader = WalReader::new(store, *geometry, start);
+        let mut blocks = Vec::new();
+        let mut announced = start;
+        while reader.position() < end {
+            let record = match reader.read()? {
+                Ok(record) => record,
+                Err(stopped) => {
+                    return Err(LostError::WalEnds {
+                        position: stopped.position,
+                        needed: end,
+                        fault: stopped.fault,
+                    });
+                }
+            };
+            let decoded = record.decode(geometry, &mut blocks);
+            let payload = decoded.map_err(|fault| LostError::Record { lsn: record.lsn, fault })?;
+            index.add(&record, &payload, &blocks, geometry);
+            let done = record.end.0 - announced.0;
+            if done >= geometry.segment_size.bytes() {
+                announced = record.end;
+                progress(done);
+                stop.check()?;
+            }
+        }
+        Ok(index)
+    }
+
+    fn add(
+        &mut self,
+        record: &Record<'_>,
+        payload: &Payload<'_>,
+        blocks: &[BlockRef],
+        geometry: &WalGeometry,
+    ) {
+        let header = &record.header;
+        if has_heap_pages(header, geometry.version) {
+            for block in blocks.iter().filter(|block| block.fork == Fork::Main) {
+                let records = self.records.entry(block.relation).or_default();
+                if records.last() != Some(&record.lsn) {
+                    records.push(record.lsn);
+                }
+                if header.xid != 0 {
+                    self.touched.insert((header.xid, block.relation));
+                }
+            }
+            return;
+        }
+        if let Some((relation, value)) = sequence_value(header, payload.main_data, geometry.version) {
+            let (lsn, xid) = (record.lsn, header.xid);
+            self.sequences.push(SequenceValue { lsn, xid, relation, value });
+            return;
+        }
+        if let Some((dir, contents)) = relation_map_update(header, payload.main_data, geometry.version) {
+            self.maps.push(MapUpdate { dir, contents: contents.to_vec() });
+            return;
+        }
+        if rmgr::is_prepare(header) {
+            if let Some(gid) = prepared_name(header.xid, payload.main_data, geometry.version) {
+                self.prepared.insert(header.xid, (gid.clone(), record.lsn));
+                self.gids.insert(header.xid, gid);
+            }
+            return;
+        }
+        match Effect::of(header, payload.main_data, geometry.version) {
+            Some(Effect::Finish(finish)) => self.add_end(record, payload, finish),
+            Some(Effect::Checkpoint(checkpoint)) if checkpoint.redo >= self.start => {
+                self.next_xids.extend(next_xid(payload.main_data, geometry.version));
+            }
+            Some(Effect::CreateDatabase(dir) | Effect::CopyDatabase { to: dir, .. }) => {
+                self.add_database(record, dir.database, false);
+            }
+            Some(Effect::DropDatabase(dirs)) => {
+                for database in dirs.iter().map(|dir| dir.database).collect::<BTreeSet<_>>() {
+                    self.add_database(record, database, true);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn add_database(&mut self, record: &Record<'_>, database: u32, is_drop: bool) {
+        let (lsn, xid) = (record.lsn, record.header.xid);
+        self.databases.push(DatabaseEvent { lsn, xid, database, is_drop });
+    }
+
+    fn add_end(&mut self, record: &Record<'_>, payload: &Payload<'_>, finish: Finish) {
+        let Finish { is_commit, xid, time, database, subtransactions, .. } = finish;
+        let end = End { lsn: record.lsn, is_commit };
+        for xid in subtransactions.iter().chain([&xid]) {
+            self.ends.insert(*xid, end);
+        }
+        self.prepared.remove(&xid);
+        if is_commit {
+            self.commits.push(Commit {
+                lsn: record.lsn,
+                end: record.end,
+                xid,
+                subxids: subtransactions,
+                time,
+                database,
+                origin: payload.origin,
+                gid: self.gids.get(&xid).cloned(),
+            });
+        }
+    }
+
+    /// Whether all records of a transaction are in this WAL: its ID was assigned after the redo position of a checkpoint that
+    /// is in it.
+    pub(super) fn has_all_of(&self, commit: &Commit) -> bool {
+        // Transaction IDs are compared modulo 2^32.
+        self.next_xids.iter().any(|next| commit.xid.wrapping_sub(*next).cast_signed() >= 0)
+    }
+}

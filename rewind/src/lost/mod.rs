@@ -1,0 +1,211 @@
+//! Lists what a rewind gives up: every transaction of the target's own history, and every row that it has changed.
+//!
+//! Nothing is asked of a server. Everything is in the target's directory: WAL from the last common checkpoint on, the catalogs,
+//! and for what WAL does not have the blocks on disk.
+//!
+//! ```text
+//! WAL ──► index: commits, and which records concern which relation
+//!           │
+//!           ├──► catalog: names, columns and types, as they were at each moment
+//!           ├──► rows: a relation's rows followed by address ──► collect: changed rows, in the spool
+//!           └──► objects: what was created, altered, truncated, dropped
+//!                                    │
+//!            emit: transaction by transaction, values as text ──► LostSink (text, JSON, files)
+//! ```
+
+mod model;
+mod types;
+mod error;
+mod index;
+mod blocks;
+mod rows;
+mod spool;
+mod status;
+mod datum;
+mod catalog;
+mod tables;
+mod objects;
+mod toast;
+mod undecided;
+mod collect;
+mod emit;
+pub(crate) mod export;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use walparse::{ControlFile, Lsn, SegmentStore, WalGeometry, WalReader};
+
+use self::blocks::DiskBlocks;
+use self::catalog::find_databases;
+use self::collect::Collected;
+use self::emit::Emitter;
+pub use self::error::LostError;
+use self::index::{Commit, WalIndex};
+pub use self::model::{
+    LostChange, LostColumn, LostHistory, LostObject, LostRow, LostSink, LostTable, LostTransaction,
+    LostValue, ObjectOp, Quality, RowOp, SinkError, Undecided,
+};
+use self::spool::Spool;
+use self::status::Statuses;
+use self::tables::Tables;
+use crate::outcome::Divergence;
+use crate::stop::StopFlag;
+
+/// Segments before the last common checkpoint that are read at most, for transactions that began before it.
+const SEGMENTS_BACK: u64 = 64;
+
+/// What to list.
+pub(crate) struct LostRequest<'a> {
+    /// The data directory.
+    pub(crate) root: &'a Path,
+    pub(crate) control: &'a ControlFile,
+    /// The target's WAL.
+    pub(crate) wal: &'a dyn SegmentStore,
+    pub(crate) fork: Divergence,
+    /// The redo position of the last common checkpoint, or where the WAL that there is begins.
+    pub(crate) start: Lsn,
+    /// The end of the last record.
+    pub(crate) end: Lsn,
+    /// Where rows wait that do not fit into memory; `None` if all stay in memory.
+    pub(crate) spool: Option<PathBuf>,
+    pub(crate) stop: &'a StopFlag,
+    /// Called with the number of bytes of WAL that were read.
+    pub(crate) progress: &'a dyn Fn(u64),
+}
+
+/// The target as the parts of this room see it.
+struct Target<'a> {
+    root: &'a Path,
+    control: &'a ControlFile,
+    geometry: WalGeometry,
+    wal: &'a dyn SegmentStore,
+    disk: DiskBlocks<'a>,
+    index: &'a WalIndex,
+    statuses: Statuses<'a>,
+}
+
+/// Hands all lost transactions to `sink`, in the order of their commits.
+///
+/// # Errors
+/// WAL that is needed is missing or damaged, or the sink failed.
+pub(crate) fn list(request: &LostRequest<'_>, sink: &mut dyn LostSink) -> Result<LostHistory, LostError> {
+    let mut history = LostHistory {
+        directory: request.root.display().to_string(),
+        system_identifier: request.control.system_identifier(),
+        version: request.control.version().to_string(),
+        fork: request.fork.lsn,
+        timeline: request.fork.timeline,
+        read_from: request.start,
+        read_to: request.end,
+        undecided: Vec::new(),
+        notes: Vec::new(),
+    };
+    sink.begin(&history)?;
+    let index = read_index(request, &mut history)?;
+    let geometry = request.control.geometry();
+    let target = Target {
+        root: request.root,
+        control: request.control,
+        geometry,
+        wal: request.wal,
+        disk: DiskBlocks::new(request.root, request.control),
+        index: &index,
+        statuses: Statuses::new(request.root, request.control.version(), &index),
+    };
+    history.undecided = undecided::find(&target, request.fork.lsn);
+    let commits: Vec<&Commit> = lost_commits(&index, request.fork.lsn).collect();
+    let lost = places(&commits);
+    let databases = find_databases(&target, &touched_databases(&index, &commits, &lost))?;
+    let (objects, altered) = objects::find(&index, &databases, &target.statuses, &lost);
+    let tables = Tables::new(&target, &databases, altered);
+    let mut spool = Spool::new(request.spool.clone());
+    let collected = Collected::collect(&target, &tables, &commits, &lost, &mut spool, request.stop)?;
+    let toast = collected.out_of_line(&target, &tables, &commits, &mut spool)?;
+    history.notes.extend(collected.notes(&tables));
+    let emitter = Emitter {
+        index: &index,
+        databases: &databases,
+        tables: &tables,
+        commits: &commits,
+        lost: &lost,
+        collected: &collected,
+        objects: &objects,
+        toast: &toast,
+        spool: &spool,
+        stop: request.stop,
+    };
+    let incomplete = emitter.emit(sink)?;
+    if incomplete > 0 {
+        history.notes.push(format!(
+            "Of {incomplete} rows a part is not known: neither WAL nor the blocks on disk have it."
+        ));
+    }
+    sink.end(&history)?;
+    Ok(history)
+}
+
+/// Reads the WAL; from further back if a lost transaction began before it.
+fn read_index(request: &LostRequest<'_>, history: &mut LostHistory) -> Result<WalIndex, LostError> {
+    let geometry = request.control.geometry();
+    let read = |start: Lsn| {
+        WalIndex::read(request.wal, &geometry, (start, request.end), request.stop, request.progress)
+    };
+    let mut index = read(request.start)?;
+    let begun_before = |index: &WalIndex| {
+        lost_commits(index, request.fork.lsn).filter(|commit| !index.has_all_of(commit)).count()
+    };
+    if begun_before(&index) > 0
+        && let Some(start) = further_back(request, &geometry)
+    {
+        // WAL that cannot be read there is as good as missing.
+        if let Ok(longer) = read(start) {
+            index = longer;
+        }
+    }
+    history.read_from = index.start;
+    let count = begun_before(&index);
+    if count > 0 {
+        history.notes.push(format!(
+            "{count} transactions began before the WAL that is here: their changes before {} are not listed.",
+            index.start
+        ));
+    }
+    Ok(index)
+}
+
+/// The first record of the oldest segment before the start that is there, without a gap.
+fn further_back(request: &LostRequest<'_>, geometry: &WalGeometry) -> Option<Lsn> {
+    let first = geometry.segment_size.segment_of(request.start);
+    let mut oldest = first;
+    while oldest.0 > 1 && first.0 - oldest.0 < SEGMENTS_BACK {
+        let before = walparse::SegmentNo(oldest.0 - 1);
+        match request.wal.open(before) {
+            Ok(Some(bytes)) if bytes.len() as u64 == geometry.segment_size.bytes() => oldest = before,
+            _ => break,
+        }
+    }
+    let mut reader = WalReader::new(request.wal, *geometry, geometry.segment_size.start_of(oldest));
+    reader.seek_first_in(oldest).ok()?.ok()?.filter(|start| *start < request.start)
+}
+
+fn lost_commits(index: &WalIndex, fork: Lsn) -> impl Iterator<Item = &Commit> {
+    index.commits.iter().filter(move |commit| commit.end > fork)
+}
+
+/// The places of lost transactions in their list, by their IDs and those of their subtransactions.
+fn places(commits: &[&Commit]) -> HashMap<u32, usize> {
+    let xids = |commit: &Commit| commit.subxids.iter().copied().chain([commit.xid]).collect::<Vec<_>>();
+    let with_place = commits.iter().enumerate();
+    with_place.flat_map(|(place, commit)| xids(commit).into_iter().map(move |xid| (xid, place))).collect()
+}
+
+/// The databases in which lost transactions have changed something.
+fn touched_databases(index: &WalIndex, commits: &[&Commit], lost: &HashMap<u32, usize>) -> BTreeSet<u32> {
+    let touched = index.touched.iter().filter(|(xid, _)| lost.contains_key(xid));
+    let by_rows = touched.map(|(_, relation)| relation.database);
+    let sequences = index.sequences.iter().filter(|value| lost.contains_key(&value.xid));
+    let by_values = sequences.map(|value| value.relation.database);
+    let by_commits = commits.iter().filter_map(|commit| commit.database);
+    by_rows.chain(by_values).chain(by_commits).filter(|database| *database != 0).collect()
+}

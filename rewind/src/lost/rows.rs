@@ -1,0 +1,342 @@
+//! The rows of one relation, followed through the WAL by their addresses.
+//!
+//! After a redo position the first record that touches a block has an image of it or initializes it. From there on each record
+//! says what it does at which number in the block, so that every row can be told without a look at the file:
+//!
+//! - an image replaces all that is known of its block. It is the block after the change, and a row that the record deletes or
+//!   replaces is still in it;
+//! - an insertion or an update puts a row at its number;
+//! - what removes dead rows needs no care: a removed number is not named again until another row is put there.
+//!
+//! Where there is no image, because `full_page_writes` was off or WAL from before the fork is gone, the block on disk may have the
+//! row: it is taken if its transaction ID is that of the record.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use walparse::{
+    BlockImage, BlockNumber, BlockRef, DeleteReason, Fork, HeapOperation, Lsn, NewRow, Record, Relation,
+    SegmentStore, TUPLE_HEADER_LENGTH, WalGeometry, WalReader, heap_operation, heap_rows,
+};
+
+use super::blocks::DiskBlocks;
+use super::datum::Tuple;
+use super::error::LostError;
+use super::index::WalIndex;
+
+/// A row: its header as far as it matters, and its bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Row {
+    /// The transaction that wrote it.
+    pub(super) xmin: u32,
+    /// The transaction that deleted or replaced it, as the block says; 0 if none.
+    pub(super) xmax: u32,
+    pub(super) infomask2: u16,
+    pub(super) infomask: u16,
+    /// `t_hoff`
+    pub(super) header_length: u8,
+    /// The tuple from byte 23 on.
+    pub(super) body: Vec<u8>,
+    /// Whether it, or a part of it, was read from a block on disk.
+    pub(super) is_from_disk: bool,
+}
+
+/// `HEAP_XMAX_INVALID`, `HEAP_XMAX_LOCK_ONLY`, `HEAP_XMAX_IS_MULTI`.
+const XMAX_INVALID: u16 = 0x0800;
+const XMAX_LOCK_ONLY: u16 = 0x0080;
+const XMAX_IS_MULTI: u16 = 0x1000;
+
+impl Row {
+    /// A row of a block.
+    pub(super) fn of_block(bytes: &[u8], is_from_disk: bool) -> Option<Row> {
+        let number = |at: usize| Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+        let long = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+        let infomask = number(20)?;
+        let has_xmax = infomask & (XMAX_INVALID | XMAX_LOCK_ONLY | XMAX_IS_MULTI) == 0;
+        Some(Row {
+            xmin: long(0)?,
+            xmax: if has_xmax { long(4)? } else { 0 },
+            infomask2: number(18)?,
+            infomask,
+            header_length: *bytes.get(22)?,
+            body: bytes.get(TUPLE_HEADER_LENGTH..)?.to_vec(),
+            is_from_disk,
+        })
+    }
+
+    pub(super) fn tuple(&self) -> Tuple<'_> {
+        Tuple {
+            infomask2: self.infomask2,
+            infomask: self.infomask,
+            header_length: self.header_length,
+            body: &self.body,
+        }
+    }
+
+    /// The bytes behind `t_hoff`.
+    pub(super) fn data(&self) -> Option<&[u8]> {
+        self.body.get(usize::from(self.header_length).checked_sub(TUPLE_HEADER_LENGTH)?..)
+    }
+
+    /// The object ID of a row that has one beside its columns, up to 11.
+    pub(super) fn hidden_oid(&self) -> Option<u32> {
+        const HAS_OID: u16 = 0x0008;
+        let at = usize::from(self.header_length).checked_sub(TUPLE_HEADER_LENGTH + 4)?;
+        let bytes = self.body.get(at..)?.first_chunk()?;
+        (self.infomask & HAS_OID != 0).then(|| u32::from_le_bytes(*bytes))
+    }
+}
+
+/// The address of a row in its relation.
+pub(super) type Address = (u32, u16);
+
+/// What happened to a relation, in the order of the WAL.
+pub(super) enum RowEvent {
+    /// An image has shown these rows of a block. Only for those who ask for it.
+    Seen { block: u32, rows: Vec<(u16, Row)> },
+    /// A row was inserted.
+    Insert { at: Address, new: Option<Arc<Row>> },
+    /// A row was deleted.
+    Delete { at: Address, reason: DeleteReason, old: Option<Arc<Row>> },
+    /// A row was replaced.
+    Update { from: Address, to: Address, old: Option<Arc<Row>>, new: Option<Arc<Row>> },
+    /// The bytes of a row were replaced.
+    Inplace { at: Address, new: Arc<Row> },
+}
+
+/// The record of an event.
+#[derive(Clone, Copy)]
+pub(super) struct At {
+    pub(super) lsn: Lsn,
+    pub(super) xid: u32,
+}
+
+/// What is known of a block.
+#[derive(Default)]
+struct KnownBlock {
+    /// The record that has the last image, and the place among its blocks.
+    image: Option<(Lsn, usize)>,
+    /// Whether the block was initialized: what is not in `rows` is not there.
+    is_whole: bool,
+    /// The rows that were put there since; `None` if one is not known.
+    rows: HashMap<u16, Option<Arc<Row>>>,
+}
+
+/// Follows the rows of a relation.
+pub(super) struct Rows<'a> {
+    store: &'a dyn SegmentStore,
+    geometry: &'a WalGeometry,
+    disk: &'a DiskBlocks<'a>,
+    relation: Relation,
+    blocks: HashMap<u32, KnownBlock>,
+    /// Reads records with images again. A reader of its own keeps the other one's segment open.
+    images: WalReader<'a, dyn SegmentStore + 'a>,
+    /// The image that was restored last: the record, the place among its blocks, the page.
+    restored: Option<(Lsn, usize, Vec<u8>)>,
+    shows_images: bool,
+}
+
+impl<'a> Rows<'a> {
+    /// Calls `see` for each event of a relation. With `shows_images` also for the rows of each image.
+    ///
+    /// # Errors
+    /// WAL could not be read, or `see` failed.
+    pub(super) fn follow(
+        store: &'a dyn SegmentStore,
+        geometry: &'a WalGeometry,
+        disk: &'a DiskBlocks<'a>,
+        index: &WalIndex,
+        relation: Relation,
+        shows_images: bool,
+        see: &mut dyn FnMut(At, RowEvent) -> Result<(), LostError>,
+    ) -> Result<(), LostError> {
+        let Some(records) = index.records.get(&relation) else { return Ok(()) };
+        let Some(first) = records.first() else { return Ok(()) };
+        let mut rows = Rows {
+            store,
+            geometry,
+            disk,
+            relation,
+            blocks: HashMap::new(),
+            images: WalReader::new(store, *geometry, *first),
+            restored: None,
+            shows_images,
+        };
+        let mut reader = WalReader::new(rows.store, *geometry, *first);
+        let mut blocks = Vec::new();
+        for lsn in records {
+            reader.move_to(*lsn);
+            let record = reader.read()?.map_err(|end| LostError::Record { lsn: *lsn, fault: end.fault })?;
+            rows.add(&record, &mut blocks, see)?;
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        record: &Record<'_>,
+        blocks: &mut Vec<BlockRef>,
+        see: &mut dyn FnMut(At, RowEvent) -> Result<(), LostError>,
+    ) -> Result<(), LostError> {
+        let geometry = self.geometry;
+        let payload =
+            record.decode(geometry, blocks).map_err(|fault| LostError::Record { lsn: record.lsn, fault })?;
+        let parts = payload.of_blocks(blocks);
+        let at = At { lsn: record.lsn, xid: record.header.xid };
+        for (place, (block, (image, _))) in blocks.iter().zip(&parts).enumerate() {
+            if block.relation != self.relation || block.fork != Fork::Main {
+                continue;
+            }
+            if let Some(found) = block.image.filter(|image| image.is_applied) {
+                self.add_image(at, block.block, (record.lsn, place), (&found, image), see)?;
+            } else if block.will_init {
+                let known = KnownBlock { is_whole: true, ..KnownBlock::default() };
+                self.blocks.insert(block.block.0, known);
+            }
+        }
+        let (Some(first), Some((_, data))) = (blocks.first(), parts.first()) else { return Ok(()) };
+        if first.relation != self.relation || first.fork != Fork::Main {
+            return Ok(());
+        }
+        let has_image = first.image.is_some_and(|image| image.is_applied);
+        let operation = heap_operation(&record.header, payload.main_data, data, has_image, geometry.version);
+        match operation {
+            Some(operation) => self.apply(at, blocks, operation, see),
+            None => Ok(()),
+        }
+    }
+
+    fn add_image(
+        &mut self,
+        at: At,
+        block: BlockNumber,
+        place: (Lsn, usize),
+        (image, stored): (&BlockImage, &[u8]),
+        see: &mut dyn FnMut(At, RowEvent) -> Result<(), LostError>,
+    ) -> Result<(), LostError> {
+        let known = KnownBlock { image: Some(place), ..KnownBlock::default() };
+        self.blocks.insert(block.0, known);
+        if !self.shows_images {
+            return Ok(());
+        }
+        let Some(page) = image.restore(stored, self.geometry) else { return Ok(()) };
+        let row = |(number, place): (u16, std::ops::Range<usize>)| {
+            Some((number, Row::of_block(page.get(place)?, false)?))
+        };
+        let rows = heap_rows(&page).into_iter().filter_map(row).collect();
+        see(at, RowEvent::Seen { block: block.0, rows })
+    }
+
+    fn apply(
+        &mut self,
+        at: At,
+        blocks: &[BlockRef],
+        operation: HeapOperation<'_>,
+        see: &mut dyn FnMut(At, RowEvent) -> Result<(), LostError>,
+    ) -> Result<(), LostError> {
+        let first = blocks[0].block.0;
+        match operation {
+            HeapOperation::Insert(rows) => {
+                for row in rows {
+                    let at_row = (first, row.offset);
+                    let new = self.written(at, at_row, &row, None);
+                    self.put(at_row, new.clone());
+                    see(at, RowEvent::Insert { at: at_row, new })?;
+                }
+                Ok(())
+            }
+            HeapOperation::Delete { offset, reason } => {
+                let old = self.get((first, offset), |row| row.xmax == at.xid)?;
+                see(at, RowEvent::Delete { at: (first, offset), reason, old })
+            }
+            HeapOperation::Update { old_offset, new } => {
+                // Since 19 there may be blocks of the visibility map, too.
+                let is_old = |block: &&BlockRef| block.id == 1 && block.fork == Fork::Main;
+                let from = (blocks.iter().find(is_old).map_or(first, |block| block.block.0), old_offset);
+                let to = (first, new.offset);
+                let old = self.get(from, |row| row.xmax == at.xid)?;
+                let new = self.written(at, to, &new, old.as_deref());
+                self.put(to, new.clone());
+                see(at, RowEvent::Update { from, to, old, new })
+            }
+            HeapOperation::Inplace { offset, bytes } => {
+                let Some(old) = self.get((first, offset), |_| true)? else { return Ok(()) };
+                let mut new = Row::clone(&old);
+                let header = usize::from(new.header_length).saturating_sub(TUPLE_HEADER_LENGTH);
+                if !bytes.is_empty() && header <= new.body.len() {
+                    new.body.truncate(header);
+                    new.body.extend_from_slice(bytes);
+                }
+                let new = Arc::new(new);
+                self.put((first, offset), Some(Arc::clone(&new)));
+                see(at, RowEvent::Inplace { at: (first, offset), new })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A row that a record writes.
+    fn written(&mut self, at: At, to: Address, row: &NewRow<'_>, old: Option<&Row>) -> Option<Arc<Row>> {
+        let Some(contents) = row.contents else {
+            return self.in_image(to);
+        };
+        let needs_old = contents.prefix > 0 || contents.suffix > 0;
+        let body = match contents.complete(old.and_then(Row::data)) {
+            Some(body) => body,
+            // The block on disk may have it as it was written.
+            None => return self.on_disk(to, |found| found.xmin == at.xid),
+        };
+        Some(Arc::new(Row {
+            xmin: at.xid,
+            xmax: 0,
+            infomask2: contents.infomask2,
+            infomask: contents.infomask,
+            header_length: contents.header_length,
+            body,
+            is_from_disk: needs_old && old.is_some_and(|old| old.is_from_disk),
+        }))
+    }
+
+    fn put(&mut self, (block, number): Address, row: Option<Arc<Row>>) {
+        self.blocks.entry(block).or_default().rows.insert(number, row);
+    }
+
+    /// The row at an address; from disk only if it is `expected`.
+    fn get(&mut self, at: Address, expected: impl Fn(&Row) -> bool) -> Result<Option<Arc<Row>>, LostError> {
+        let known = self.blocks.get(&at.0);
+        if let Some(row) = known.and_then(|known| known.rows.get(&at.1)) {
+            return Ok(row.clone());
+        }
+        match known {
+            Some(KnownBlock { is_whole: true, .. }) => Ok(None),
+            Some(KnownBlock { image: Some(_), .. }) => Ok(self.in_image(at)),
+            _ => Ok(self.on_disk(at, expected)),
+        }
+    }
+
+    /// The row in the last image of its block.
+    fn in_image(&mut self, (block, number): Address) -> Option<Arc<Row>> {
+        let (lsn, place) = self.blocks.get(&block)?.image?;
+        if self.restored.as_ref().is_none_or(|(at, of, _)| (*at, *of) != (lsn, place)) {
+            self.restored = Some((lsn, place, self.restore(lsn, place)?));
+        }
+        let (_, _, page) = self.restored.as_ref()?;
+        let (_, at) = heap_rows(page).into_iter().find(|(found, _)| *found == number)?;
+        Row::of_block(page.get(at)?, false).map(Arc::new)
+    }
+
+    fn restore(&mut self, lsn: Lsn, place: usize) -> Option<Vec<u8>> {
+        self.images.move_to(lsn);
+        let record = self.images.read().ok()?.ok()?;
+        let mut blocks = Vec::new();
+        let payload = record.decode(self.geometry, &mut blocks).ok()?;
+        let (stored, _) = *payload.of_blocks(&blocks).get(place)?;
+        blocks.get(place)?.image?.restore(stored, self.geometry)
+    }
+
+    fn on_disk(&self, (block, number): Address, expected: impl Fn(&Row) -> bool) -> Option<Arc<Row>> {
+        let page = self.disk.read(self.relation, block)?;
+        let (_, at) = heap_rows(&page).into_iter().find(|(found, _)| *found == number)?;
+        Row::of_block(page.get(at)?, true).filter(expected).map(Arc::new)
+    }
+}

@@ -1,0 +1,127 @@
+//! Values that are stored out of line: found in the WAL of the relation that holds them, else in its file.
+//!
+//! Such a relation has rows of three columns: the value's ID, the number of the chunk, the bytes.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use walparse::Relation;
+
+use super::Target;
+use super::datum::{Datum, ToastPointer, deform, detoast};
+use super::error::LostError;
+use super::rows::{Row, RowEvent, Rows};
+use super::spool::Spool;
+use super::types::Attribute;
+
+/// The OID of the relation that holds a value, and the value's ID.
+pub(super) type ValueId = (u32, u32);
+
+/// Chunks of values, by their numbers: where they are in the spool.
+#[derive(Default)]
+pub(super) struct ToastValues {
+    chunks: HashMap<ValueId, BTreeMap<u32, (u64, usize)>>,
+}
+
+impl ToastValues {
+    /// Looks for chunks of the `wanted` values in a relation with the OID `oid` that has or had these files.
+    pub(super) fn find(
+        &mut self,
+        target: &Target<'_>,
+        (oid, files): (u32, impl IntoIterator<Item = Relation>),
+        wanted: &HashSet<ValueId>,
+        spool: &mut Spool,
+    ) -> Result<(), LostError> {
+        let columns = columns();
+        for relation in files {
+            let mut seen = HashSet::new();
+            Rows::follow(
+                target.wal,
+                &target.geometry,
+                &target.disk,
+                target.index,
+                relation,
+                true,
+                &mut |_, event| {
+                    match event {
+                        RowEvent::Seen { block, rows } => {
+                            seen.insert(block);
+                            for (_, row) in rows {
+                                self.add(oid, &row, &columns, wanted, spool)?;
+                            }
+                        }
+                        RowEvent::Insert { new: Some(row), .. } => {
+                            self.add(oid, &row, &columns, wanted, spool)?
+                        }
+                        _ => {}
+                    }
+                    Ok(())
+                },
+            )?;
+            for block in 0..target.disk.count(relation) {
+                let page = if seen.contains(&block) { None } else { target.disk.read(relation, block) };
+                for (_, place) in page.iter().flat_map(|page| walparse::heap_rows(page)) {
+                    let bytes = page.as_ref().and_then(|page| page.get(place));
+                    if let Some(row) = bytes.and_then(|bytes| Row::of_block(bytes, true)) {
+                        self.add(oid, &row, &columns, wanted, spool)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        oid: u32,
+        row: &Row,
+        columns: &[Attribute],
+        wanted: &HashSet<ValueId>,
+        spool: &mut Spool,
+    ) -> Result<(), LostError> {
+        let tuple = row.tuple();
+        let [Datum::Bytes(id), Datum::Bytes(number), Datum::Bytes(data)] = &deform(&tuple, columns)[..]
+        else {
+            return Ok(());
+        };
+        let long = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+        let (Some(id), Some(number)) = (long(id), long(number)) else { return Ok(()) };
+        if !wanted.contains(&(oid, id)) {
+            return Ok(());
+        }
+        let chunks = self.chunks.entry((oid, id)).or_default();
+        if let std::collections::btree_map::Entry::Vacant(place) = chunks.entry(number) {
+            place.insert((spool.push_bytes(data)?, data.len()));
+        }
+        Ok(())
+    }
+
+    /// A value; `None` if a part of it was not found.
+    pub(super) fn get(&self, pointer: &ToastPointer, spool: &Spool) -> Result<Option<Vec<u8>>, LostError> {
+        let id = (pointer.toast_relation, pointer.value_id);
+        let Some(chunks) = self.chunks.get(&id) else { return Ok(None) };
+        let mut value = Vec::new();
+        for (expected, (number, (at, length))) in chunks.iter().enumerate() {
+            if *number as usize != expected {
+                return Ok(None);
+            }
+            value.extend(spool.bytes(*at, *length)?);
+        }
+        if value.len() != pointer.stored_size as usize {
+            return Ok(None);
+        }
+        Ok(detoast(pointer, &value))
+    }
+}
+
+/// The columns of such a relation: `chunk_id`, `chunk_seq`, `chunk_data`.
+fn columns() -> [Attribute; 3] {
+    let column = |number: i16, type_oid: u32, length: i16| Attribute {
+        number,
+        type_oid,
+        length,
+        align: b'i',
+        type_modifier: -1,
+        ..Attribute::default()
+    };
+    [column(1, 26, 4), column(2, 23, 4), column(3, 17, -1)]
+}
