@@ -116,6 +116,7 @@ fn what_was_kept_makes_the_directory_what_it_was() {
         match change.kind.as_str() {
             "write" | "create" => drop(unsynced.insert(&change.path)),
             "fsync" => drop(unsynced.remove(change.path.as_path())),
+            "rename" if unsynced.remove(change.path.as_path()) => drop(unsynced.insert(&change.to)),
             _ => {}
         }
     }

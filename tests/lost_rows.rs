@@ -12,7 +12,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::harness::{
-    Failover, Installation, Run, Sandbox, Server, SourceKind, Tree, command, pick, run_command,
+    Failover, Installation, Rewind, Run, Sandbox, Server, SourceKind, Tree, command, pick, run_command,
 };
 
 /// Lists what `old` loses to `new`, and proves that nothing was changed.
@@ -432,4 +432,59 @@ fn apply(server: &Server, script: &Path) {
     let text = std::fs::read_to_string(script).unwrap_or_else(|e| panic!("{}: {e}", script.display()));
     let sql: Vec<&str> = text.lines().filter(|line| !line.starts_with('\\')).collect();
     server.sql(&sql.join("\n"));
+}
+
+/// A rewind that keeps what it discards keeps the listing, too: later the catalogs and values stored out of line are gone.
+#[test]
+fn a_rewind_that_keeps_what_it_discards_lists_it() {
+    let sandbox = Sandbox::new();
+    let Failover { old, new } = failover(&sandbox, 15, true);
+    let listed = listing(&lost(&old, &new, SourceKind::Server, &[]));
+    let kept = sandbox.path("kept");
+    Rewind::of(&old).from(&new, SourceKind::Server).arg("--keep-diverged").arg(&kept).run().expect_rewound();
+    let text = std::fs::read_to_string(kept.join("lost/transactions.json")).expect("the listing");
+    let exported: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(exported["transactions"], listed["transactions"]);
+    let summary = std::fs::read_to_string(kept.join("lost/summary.txt")).expect("the summary");
+    assert!(summary.contains("wide"), "{summary}");
+    assert!(summary.contains("public.made"), "{summary}");
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let sandbox = Sandbox::new();
+    let (old, new) = sandbox.pair();
+    let Failover { mut old, new } = Failover::of(
+        old,
+        new,
+        |old| old.sql("CREATE TABLE t (id int)"),
+        |_| {},
+        |new| new.sql("INSERT INTO t VALUES (1)"),
+    );
+    let refused = |run: Run, words: &str| {
+        assert!(run.code == 1 && run.stderr.contains(words), "{words}\n{run}");
+    };
+    refused(lost_only(&old, &["--fork", "0/1"]), "must be shut down");
+    old.stop();
+    let nothing = listing_of_nothing(&lost(&old, &new, SourceKind::Server, &[]));
+    assert!(nothing, "nothing is lost");
+    refused(lost_only(&old, &[]), "no point of divergence specified");
+    refused(lost_only(&old, &["--fork", "0/1", "--source-data", "/x"]), "only one of");
+    refused(lost_only(&old, &["--fork", "x"]), "--fork");
+    let filled = sandbox.make_dir("filled");
+    std::fs::write(filled.join("file"), "mine").expect("write");
+    refused(lost_only(&old, &["--fork", "0/1000000", "--export", filled.to_str().unwrap()]), "filled");
+    refused(lost_only(&old, &["--fork", "0/1000000", "--table", "a.b.c.d"]), "a.b.c.d");
+}
+
+/// Runs the command on a directory, with these options only.
+fn lost_only(node: &Server, options: &[&str]) -> Run {
+    let mut command = command(["lost"]);
+    command.args(options).arg("--target-data").arg(&node.data);
+    run_command(command)
+}
+
+fn listing_of_nothing(run: &Run) -> bool {
+    let listing = listing(run);
+    listing["transactions"].as_array().is_some_and(Vec::is_empty)
 }

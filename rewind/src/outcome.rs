@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use walparse::{BlockNumber, Lsn, Microseconds, TimelineId, Transactions};
 
 use crate::datadir::starts_as::StartsAs;
+use crate::lost::export::LostSummary;
 
 /// The point where the histories of source and target diverge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -296,7 +297,7 @@ impl Report {
 }
 
 /// The transactions of the target's own history, which a rewind gives up.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 #[non_exhaustive]
 pub struct LostTransactions {
     /// How many have committed beyond the point of divergence.
@@ -305,6 +306,8 @@ pub struct LostTransactions {
     pub times: Option<(Timestamp, Timestamp)>,
     /// The identifiers of transactions that were prepared beyond the point of divergence and are undecided.
     pub undecided: Vec<String>,
+    /// What they have done, by table; `None` if this run has not looked at it.
+    pub summary: Option<Box<LostSummary>>,
 }
 
 impl LostTransactions {
@@ -315,6 +318,7 @@ impl LostTransactions {
             committed: found.committed(),
             times: found.times().and_then(|(first, last)| time(first).zip(time(last))),
             undecided: found.prepared().values().cloned().collect(),
+            summary: None,
         }
     }
 }

@@ -3,7 +3,8 @@
 use super::imports::{Imports, arrow};
 
 /// From top to bottom. `testing`, a door for benchmarks and fuzzing, stands above them; `conninfo`, usable alone, below.
-pub const ROOMS: [&str; 8] = ["engine", "apply", "survey", "plan", "target", "wal", "source", "datadir"];
+pub const ROOMS: [&str; 9] =
+    ["engine", "apply", "survey", "plan", "lost", "target", "wal", "source", "datadir"];
 
 /// Each import from a room to one above it.
 pub fn upward(imports: &Imports) -> Vec<String> {

@@ -8,6 +8,7 @@ use kbrecover_rewind::{
 use serde::Serialize;
 use walparse::{Lsn, TimelineId};
 
+use super::lost::LostObject;
 use super::status::starts_as;
 use super::{seconds, seconds_of};
 use crate::failure::Failed;
@@ -153,15 +154,6 @@ impl<'a> WalKeptObject<'a> {
     }
 }
 
-/// The transactions that are given up.
-#[derive(Serialize)]
-struct LostObject<'a> {
-    committed: u64,
-    first: Option<String>,
-    last: Option<String>,
-    undecided: &'a [String],
-}
-
 #[derive(Serialize)]
 struct ComparedObject {
     files: u64,
@@ -305,12 +297,7 @@ impl<'a> Run<'a> {
                 redo: at.redo.to_string(),
                 timeline: at.timeline.0,
             }),
-            lost: report.lost.as_ref().map(|lost| LostObject {
-                committed: lost.committed,
-                first: lost.times.map(|(first, _)| format!("{first:.6}")),
-                last: lost.times.map(|(_, last)| format!("{last:.6}")),
-                undecided: &lost.undecided,
-            }),
+            lost: report.lost.as_ref().map(LostObject::of),
             compared: report.compared.map(|found| ComparedObject {
                 files: found.files,
                 bytes: found.bytes,
@@ -414,7 +401,7 @@ mod tests {
             r#""divergence":{"lsn":"1/69025000","timeline":13},"#,
             r#""checkpoint":{"lsn":"1/69024B90","redo":"1/69024B58","timeline":13},"#,
             r#""lost":{"committed":2,"first":"2023-06-16T05:55:01.000000Z","last":"2023-06-16T05:56:00.000000Z","#,
-            r#""undecided":["order-7"]},"#,
+            r#""undecided":["order-7"],"tables":null,"objects":null,"sequences":null,"notes":[]},"#,
             r#""compared":null,"verified":null,"replay_start":{"redo":"1/69024B58","timeline":13,"is_newest":false,"#,
             r#""source_changes":"wal","wal_bytes":16778808,"more_bytes":0,"estimated_seconds":0.33557616,"#,
             r#""admits_sessions":true},"#,

@@ -14,6 +14,7 @@ use crate::persona::{Narration, times};
 
 pub(crate) mod compare;
 pub(crate) mod json;
+mod lost;
 pub(crate) mod status;
 
 /// The last messages of a finished rewind. pg_rewind has the last one only.
@@ -52,6 +53,7 @@ fn own_closing_lines(report: &Report, zone: &TimeZone) -> Vec<String> {
         lines.push(format!("source: {}", side_text(&sides.source, zone)));
     }
     lines.push(format!("lost transactions: {}", lost_text(report.lost.as_ref(), zone)));
+    lines.extend(lost_details(report.lost.as_ref()).into_iter().map(|line| format!("lost: {line}")));
     lines.extend(kept_lines(report));
     lines.extend(report.verified.as_ref().map(verified_line));
     lines.push(format!("rewound in {:.2} s", seconds(report.started, report.finished)));
@@ -141,6 +143,15 @@ fn lost_text(lost: Option<&LostTransactions>, zone: &TimeZone) -> String {
     text
 }
 
+/// What these transactions have done, a line for each kind of it.
+fn lost_details(lost: Option<&LostTransactions>) -> Vec<String> {
+    let Some(summary) = lost.and_then(|lost| lost.summary.as_ref()) else { return Vec::new() };
+    let text = summary.short_text();
+    // How many transactions there are, and which are undecided, is said before.
+    let details = text.lines().filter(|line| line.starts_with("  ") || line.starts_with("Note: "));
+    details.map(|line| line.trim_start().to_owned()).collect()
+}
+
 fn time_text(time: Timestamp, zone: &TimeZone) -> String {
     time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
 }
@@ -176,6 +187,9 @@ pub(crate) fn plan_text(outcome: &Outcome, target: &str, zone: &TimeZone) -> Opt
         );
     }
     let _ = writeln!(text, "lost transactions       {}", lost_text(report.lost.as_ref(), zone));
+    for line in lost_details(report.lost.as_ref()) {
+        let _ = writeln!(text, "  {line}");
+    }
     if let Some(found) = report.compared {
         let megabytes = found.bytes.div_ceil(1 << 20);
         let _ = writeln!(
@@ -213,7 +227,7 @@ pub(crate) fn plan_text(outcome: &Outcome, target: &str, zone: &TimeZone) -> Opt
         text.push_str("\nAll checks passed; ready to rewind.\n");
     }
     text.push_str(
-        "\nChanges that only the target has made since the point of divergence will be lost. The rows are not listed here.\n",
+        "\nChanges that only the target has made since the point of divergence will be lost. \"kbrecover lost\" lists every row.\n",
     );
     Some(text)
 }
@@ -378,7 +392,7 @@ need to fetch 58366 kB (total source directory size is 585938 kB: 9%)
 kept local files: log, pg_hba.conf, postgresql.conf
 not copied from the source: standby.signal
 
-Changes that only the target has made since the point of divergence will be lost. The rows are not listed here.
+Changes that only the target has made since the point of divergence will be lost. \"kbrecover lost\" lists every row.
 ";
         assert_eq!(plan_text(&Outcome::Planned(report()), "/data", &shanghai()).unwrap(), expected);
         let checked = plan_text(&Outcome::Checked(report()), "/data", &shanghai()).unwrap();

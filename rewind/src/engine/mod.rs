@@ -140,6 +140,11 @@ impl Run<'_> {
         let failed = |error: RewindError| Failure { error: Box::new(error), target: self.state };
         let planned = plan::make(facts, source, target.root(), options.rebuilt_blocks);
         let mut planned = planned.map_err(|error| failed(error.into()))?;
+        if let Some(summary) = lost::summary(options, &planned.facts, target.root())
+            && let Some(lost) = &mut planned.facts.fork.lost
+        {
+            lost.summary = Some(Box::new(summary));
+        }
         announce_plan(self.progress, &planned);
         clock.end_stage("plan");
         archive_ready::announce(options, &planned);
@@ -198,7 +203,9 @@ impl Run<'_> {
             planned.plan.wal = plan_wal_for_replay(&planned.facts, source).map_err(PlanError::from)?;
         }
         if let Some(saving) = saving {
+            let directory = saving.choice().directory;
             saving.copy(target).map_err(ApplyError::from)?;
+            lost::export(options, &planned.facts, target.root(), &directory);
             clock.end_stage("save");
         }
         Ok(Ready { space, saved, kept_wal })

@@ -23,9 +23,9 @@ pub(super) struct Table {
 }
 
 /// What a file holds.
-pub(super) enum Contents<'a> {
+pub(super) enum Contents {
     /// Rows of a table that are listed.
-    Table(&'a Class),
+    Table,
     /// What is not listed: rows of catalogs, copies made by a rewrite, values stored out of line, indexes.
     Other,
     /// Nothing is known of it.
@@ -80,13 +80,13 @@ impl<'a> Tables<'a> {
     }
 
     /// What a file holds at a moment.
-    pub(super) fn contents(&self, relation: Relation, moment: &Moment<'_>) -> Contents<'a> {
+    pub(super) fn contents(&self, relation: Relation, moment: &Moment<'_>) -> Contents {
         if relation.database == 0 {
             return Contents::Other;
         }
         let Some(database) = self.database(relation) else { return Contents::Unknown };
         match database.class_of(relation, moment, &self.target.statuses) {
-            Some(class) if is_listed(class, database) => Contents::Table(class),
+            Some(class) if is_listed(class, database) => Contents::Table,
             Some(_) => Contents::Other,
             None if database.is_mapped(relation) => Contents::Other,
             None => Contents::Unknown,

@@ -73,6 +73,9 @@ pub(crate) struct Fork {
     pub(crate) file_changes: FileChanges,
     /// The transactions that are given up; `None` if the target's WAL was not read.
     pub(crate) lost: Option<LostTransactions>,
+    /// The target's WAL that tells what they have done: from where replay of the common WAL starts, to its end; `None` if it was
+    /// not read by this run.
+    pub(crate) own_wal: Option<(Lsn, Lsn)>,
     /// The copies of databases that replay will repeat.
     pub(crate) database_copies: Vec<FileEvent>,
     /// Blocks that replay restores by the source's own WAL, if it starts there.

@@ -132,6 +132,7 @@ pub(super) fn facts<'a>(
         own_start: found.replay.own_start,
         file_changes,
         lost: None,
+        own_wal: None,
         database_copies: found.replay.copies,
         rebuilt: found.replay.rebuilt,
         search_time: None,

@@ -298,6 +298,7 @@ fn facts<'a>(
         own_start: replay.own_start,
         file_changes: scan.files,
         lost: Some(lost),
+        own_wal: Some((diverged.since, scan.end)),
         database_copies: replay.copies,
         rebuilt: replay.rebuilt,
         search_time: Some(search_time),

@@ -89,6 +89,7 @@ pub(super) fn resume<'a>(
         replay_start: replay.start,
         own_start: replay.own_start,
         file_changes,
+        own_wal: None,
         lost: journal.lost.filter(|_| journal.divergence == Some(divergence)),
         database_copies: replay.copies,
         rebuilt: replay.rebuilt,

@@ -343,7 +343,7 @@ impl Journal {
             lost: body.lost.map(|(committed, times, undecided)| {
                 let time = |time| Timestamp::from_microsecond(time).ok();
                 let times = times.and_then(|(first, last)| time(first).zip(time(last)));
-                LostTransactions { committed, times, undecided }
+                LostTransactions { committed, times, undecided, summary: None }
             }),
             replay_start: body.replay_start.map(OwnCheckpoint::from_parts),
             compared_until: body.compared_until.map(OwnPosition::from_parts),
@@ -420,7 +420,7 @@ mod tests {
     fn lost() -> LostTransactions {
         let time = |text: &str| text.parse().unwrap();
         let times = Some((time("2026-11-30T10:00:00.123456Z"), time("2026-11-30T10:00:01Z")));
-        LostTransactions { committed: 7, times, undecided: vec!["p".to_owned()] }
+        LostTransactions { committed: 7, times, undecided: vec!["p".to_owned()], summary: None }
     }
 
     fn replay_start() -> OwnCheckpoint {
