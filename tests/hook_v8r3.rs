@@ -159,14 +159,24 @@ fn an_old_primary_without_wal_comes_back_by_comparing() {
     let cluster = PoolCluster::start(&sandbox);
     fail_over(&cluster);
     cluster.set(1, "AUTO_PRIMARY_RECOVERY", "1");
+    // It may lose nothing.
+    cluster.set(1, "MAX_LOST_TRANSACTIONS", "0");
+    let run = cluster.hook(1, &[]);
+    assert_eq!(run.code, 66, "{run}\n{}", cluster.log(1));
+    assert_logged(
+        &cluster.log(1),
+        &["public.t", "would give up 1 committed transactions, more than the 0 that are allowed"],
+    );
+    cluster.set(1, "MAX_LOST_TRANSACTIONS", "");
     cluster.remove_wal(1);
     let run = cluster.hook(1, &[]);
     assert_eq!(run.code, 66, "{run}\n{}", cluster.log(1));
     assert_logged(&cluster.log(1), &["could not open file", "--compare-data"]);
     assert_eq!(cluster.process(1), None, "{}", cluster.log(1));
 
+    // After two failures in a row it waits, unless it is told not to.
     cluster.set(1, "REWIND_COMPARE", "1");
-    let run = cluster.hook(1, &[]);
+    let run = cluster.hook(1, &["--force"]);
     assert_eq!(run.code, 0, "{run}\n{}", cluster.log(1));
     assert_logged(&cluster.log(1), &["the data of both sides is compared instead", "Done!"]);
     cluster.wait("the old primary to stream", || cluster.streaming(2) == ["node1"]);

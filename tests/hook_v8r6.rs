@@ -119,6 +119,11 @@ fn an_old_primary_is_rejoined() {
     cluster.set(1, "node_id", "9");
     refused(1, &["rejoin", "-h", "127.0.0.2"], "no metadata record for this node - terminating");
     cluster.set(1, "node_id", "1");
+    cluster.set(1, "recovery_max_lost_transactions", "0");
+    refused(1, &["rejoin", "-h", "127.0.0.2", "--force-rewind"], "more than the 0 that are allowed");
+    cluster.set(1, "recovery_max_lost_transactions", "");
+    let kept = sandbox.path("kept");
+    cluster.set(1, "keep_diverged_dir", kept.to_str().expect("UTF-8"));
     let run = cluster.hook(1, &["rejoin", "-h", "127.0.0.2", "--force-rewind", "--dry-run"]);
     assert_eq!(run.code, 0, "{run}");
     assert!(run.stdout.lines().any(|line| line.starts_with("rewind ") && line.contains(" would ")), "{run}");

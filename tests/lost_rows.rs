@@ -448,6 +448,12 @@ fn a_rewind_that_keeps_what_it_discards_lists_it() {
     let summary = std::fs::read_to_string(kept.join("lost/summary.txt")).expect("the summary");
     assert!(summary.contains("wide"), "{summary}");
     assert!(summary.contains("public.made"), "{summary}");
+    // The command shows it.
+    let run = lost_only_of(&kept, &["--format", "json"]);
+    assert_eq!((run.code, &listing(&run)["transactions"]), (0, &listed["transactions"]), "{run}");
+    assert_eq!(lost_only_of(&kept, &[]).stdout, summary);
+    let run = lost_only_of(&kept, &["--xid", "700"]);
+    assert!(run.code == 1 && run.stderr.contains("shown as it is"), "{run}");
 }
 
 #[test]
@@ -479,12 +485,79 @@ fn what_is_wrong_is_said() {
 
 /// Runs the command on a directory, with these options only.
 fn lost_only(node: &Server, options: &[&str]) -> Run {
+    lost_only_of(&node.data, options)
+}
+
+fn lost_only_of(directory: &Path, options: &[&str]) -> Run {
     let mut command = command(["lost"]);
-    command.args(options).arg("--target-data").arg(&node.data);
+    command.args(options).arg("--target-data").arg(directory);
     run_command(command)
 }
 
 fn listing_of_nothing(run: &Run) -> bool {
     let listing = listing(run);
     listing["transactions"].as_array().is_some_and(Vec::is_empty)
+}
+
+/// Runs that nobody watches keep what they discard below one directory, a limited number of times; and may be told how much they
+/// may lose.
+#[test]
+fn each_rewind_has_its_place_and_a_limit() {
+    let sandbox = Sandbox::new();
+    let (old, new) = sandbox.pair();
+    let Failover { mut old, new } = Failover::of(
+        old,
+        new,
+        |old| old.sql("CREATE TABLE t (id int)"),
+        |old| {
+            old.sql("INSERT INTO t VALUES (1)");
+            old.sql("INSERT INTO t VALUES (2)");
+        },
+        |new| new.sql("INSERT INTO t VALUES (3)"),
+    );
+    old.stop();
+    let root = sandbox.make_dir("spare").join("root");
+    let rewind = |target: &Server| {
+        Rewind::of(target).from(&new, SourceKind::Server).arg("--keep-diverged-root").arg(&root)
+    };
+    let words = "this rewind would give up 2 committed transactions, more than the 1 that are allowed";
+    rewind(&old).args(["--max-lost-transactions", "1"]).expect_refusal(words, "kbrecover lost");
+    let words = "it is not known how many transactions";
+    rewind(&old)
+        .args(["--max-lost-transactions", "9", "--compare-data"])
+        .expect_refusal(words, "data is compared");
+    assert!(!root.exists());
+
+    let places = || {
+        let entries = std::fs::read_dir(&root).expect("the root");
+        let mut names: Vec<_> = entries.map(|entry| entry.expect("an entry").file_name()).collect();
+        names.sort();
+        names
+    };
+    let (first, second, third) = (old.copy("first"), old.copy("second"), old.copy("third"));
+    // All under one name, as one node would have them.
+    for (number, target) in [first, second].into_iter().enumerate() {
+        let node = sandbox.path("node");
+        std::fs::rename(&target.data, &node).expect("rename");
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        let mut command = command(["rewind", "--max-lost-transactions", "2", "--keep-diverged-most", "1"]);
+        command.arg("--target-data").arg(&node).arg("--source-server").arg(new.conninfo());
+        command.arg("--keep-diverged-root").arg(&root);
+        let run = run_command(command);
+        assert_eq!(run.code, 0, "{run}");
+        std::fs::rename(&node, sandbox.path(&format!("node {number}"))).expect("rename");
+        assert_eq!(places().len(), 1, "{run}");
+        let listing = root.join(&places()[0]).join("lost/transactions.json");
+        assert!(std::fs::read_to_string(listing).expect("the listing").contains("public.t"), "{run}");
+    }
+    // Where it cannot be kept, the node comes back all the same.
+    let file = sandbox.path("a file");
+    std::fs::write(&file, "").expect("write");
+    Rewind::of(&third)
+        .from(&new, SourceKind::Server)
+        .arg("--keep-diverged-root")
+        .arg(&file)
+        .run()
+        .expect_done()
+        .expect_said("discarded data is not saved");
 }

@@ -110,6 +110,21 @@ pub(crate) enum SetupError {
         /// The command, for the hint.
         command: &'static str,
     },
+    /// What a rewind has exported cannot be read.
+    #[error("could not show \"{}\", which a rewind with --keep-diverged has written", path.display())]
+    Kept {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// What a rewind has exported can only be shown as it is.
+    #[error("what a rewind with --keep-diverged has written to \"{}\" is shown as it is: no part of it can be chosen", path.display())]
+    KeptAsItIs {
+        /// The directory.
+        path: PathBuf,
+    },
     /// `-R` without a server to follow.
     #[error("no source server information (--source-server) specified for --write-recovery-conf")]
     NoServerForRecoveryConf,
@@ -149,6 +164,10 @@ impl SetupError {
             | SetupError::SeveralForks { command } => Some(try_help(command)),
             SetupError::NoTarget | SetupError::NoServerForRecoveryConf => Some(try_help("kbrecover rewind")),
             SetupError::Signals(_) => None,
+            SetupError::Kept { .. } => Some(
+                "If there is no such file, the rewind could not export what was lost: its log says why. The WAL is beside it, for \"kbrecover inspect wal\".".to_owned(),
+            ),
+            SetupError::KeptAsItIs { .. } => Some("Leave out --xid, --table, --mask, --no-values and --export.".to_owned()),
             SetupError::Root => Some("Run it as the user that owns the data directory.".to_owned()),
             SetupError::Permissions { .. } => {
                 Some("Specify the data directory to rewind with -D.".to_owned())

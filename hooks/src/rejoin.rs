@@ -17,6 +17,10 @@ pub struct RewindJob {
     pub always: bool,
     /// Compares the data of both sides if WAL cannot tell what differs.
     pub compares: bool,
+    /// The directory that gets a directory for each rewind, in which what it gives up is kept; `None`: it is not kept.
+    pub keep_root: Option<PathBuf>,
+    /// The largest number of committed transactions that the rewind may give up; `None`: any.
+    pub max_lost: Option<u64>,
 }
 
 /// Whether a rewind is needed.

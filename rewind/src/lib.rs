@@ -60,9 +60,9 @@ pub use lost::{
 };
 pub use observer::{Change, ChangeObserver, Verdict};
 pub use options::{
-    CompareData, CrashRecovery, CrashRecoveryError, Delta, KeepDiverged, MissingWal, Mode, Need, OlderSource,
-    Options, RebuiltBlocks, RecoveryConf, ReplayFrom, ReplicationLogin, RestoreCommand, SameTimeline,
-    SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
+    CompareData, CrashRecovery, CrashRecoveryError, Delta, KeepDiverged, KeepRoot, MissingWal, Mode, Need,
+    OlderSource, Options, RebuiltBlocks, RecoveryConf, ReplayFrom, ReplicationLogin, RestoreCommand,
+    SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
 };
 pub use outcome::{
     BothSides, CheckpointAt, ComparedData, Comparison, DifferentFile, Divergence, LostTransactions, Outcome,

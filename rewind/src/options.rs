@@ -59,6 +59,12 @@ pub struct Options {
     pub rebuilt_blocks: RebuiltBlocks,
     /// Where discarded data is saved before the first change; `None`: it is not saved.
     pub keep_diverged: Option<KeepDiverged>,
+    /// A directory that gets a directory for each rewind in which discarded data is saved, if there is room for it. Not used if
+    /// [`Options::keep_diverged`] is set.
+    pub keep_root: Option<KeepRoot>,
+    /// The largest number of committed transactions that a rewind may give up; `None`: any. A rewind that would give up more, or
+    /// does not know how many, fails before the first change.
+    pub max_lost_transactions: Option<u64>,
     /// Whether WAL of the target that is not archived yet (`archive_status/*.ready`) is archived before the first
     /// change.
     pub archive_ready: bool,
@@ -110,6 +116,8 @@ impl Options {
             checkpoint_source: false,
             rebuilt_blocks: RebuiltBlocks::Leave,
             keep_diverged: None,
+            keep_root: None,
+            max_lost_transactions: None,
             archive_ready: false,
             sync: SyncChoice::Fsync,
             delta: Delta::Auto,
@@ -152,6 +160,29 @@ impl KeepDiverged {
     /// Discarded data is saved in `directory`: WAL and, with `blocks`, also the bytes of other files.
     pub fn new(directory: PathBuf, blocks: bool) -> KeepDiverged {
         KeepDiverged { directory, blocks }
+    }
+}
+
+/// Where discarded data of many rewinds is saved, each in a directory of its own, and how much of it is kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct KeepRoot {
+    /// The directory; it is made if it does not exist.
+    pub directory: PathBuf,
+    /// As [`KeepDiverged::blocks`].
+    pub blocks: bool,
+    /// How many directories are kept at most, that of the present rewind among them; `None`: any number.
+    pub most: Option<NonZeroUsize>,
+    /// How many days each of the others is kept at most; `None`: any number.
+    pub days: Option<NonZeroU64>,
+    /// How many bytes all of them take at most; `None`: any number.
+    pub bytes: Option<NonZeroU64>,
+}
+
+impl KeepRoot {
+    /// The last five are kept in `directory`.
+    pub fn new(directory: PathBuf) -> KeepRoot {
+        KeepRoot { directory, blocks: false, most: NonZeroUsize::new(5), days: None, bytes: None }
     }
 }
 

@@ -1,7 +1,8 @@
 //! `kbrecover lost`: what a rewind of a node gives up.
 
+use std::fs::File;
 use std::io::{self, BufWriter};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +40,7 @@ Exit status: 0 if all was listed; 1 if it could not be.";
 #[derive(Args)]
 #[command(display_name = "kbrecover", after_help = AFTER_HELP)]
 pub(crate) struct LostArgs {
-    /// Data directory of the node; its server must be stopped
+    /// Data directory of the node, whose server must be stopped; or a directory made by --keep-diverged
     #[arg(short = 'D', long, value_name = "DIR", overrides_with = "target_data", help_heading = "Node")]
     #[arg(visible_alias = "target-pgdata", visible_alias = "target-kingbase-data")]
     target_data: Option<PathBuf>,
@@ -137,6 +138,9 @@ pub(crate) fn run(args: &LostArgs) -> ExitCode {
 }
 
 fn lost(args: &LostArgs, screen: &Arc<Screen>) -> Result<(), Failed> {
+    if let Some(kept) = args.target_data.as_deref().filter(|path| path.join("kept.json").is_file()) {
+        return Ok(show_kept(kept, args)?);
+    }
     let (options, since) = options(args)?;
     signals::listen(&options.stop, &options.target, screen)?;
     let narrator = Narrator { narration: KBRECOVER.narration, progress: args.progress };
@@ -163,6 +167,23 @@ fn lost(args: &LostArgs, screen: &Arc<Screen>) -> Result<(), Failed> {
             kbrecover_rewind::lost(&options, since, &shown, &mut json, &*progress)?;
         }
     }
+    Ok(())
+}
+
+/// Shows what a rewind has exported to the directory of its `--keep-diverged`.
+fn show_kept(kept: &Path, args: &LostArgs) -> Result<(), SetupError> {
+    let is_whole = args.xid.is_empty() && args.table.is_empty() && args.mask.is_empty() && !args.no_values;
+    if !is_whole || args.export.is_some() {
+        return Err(SetupError::KeptAsItIs { path: kept.join("lost") });
+    }
+    let name = match args.format {
+        Format::Text => "summary.txt",
+        Format::Json => "transactions.json",
+    };
+    let path = kept.join("lost").join(name);
+    let read = |source| SetupError::Kept { path: path.clone(), source };
+    let mut file = File::open(&path).map_err(read)?;
+    io::copy(&mut file, &mut io::stdout()).map_err(read)?;
     Ok(())
 }
 

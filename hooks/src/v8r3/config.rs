@@ -94,6 +94,12 @@ pub struct HaModule {
     /// `REWIND_COMPARE`: whether the data of both sides is compared if WAL cannot tell what differs. A setting of this
     /// program.
     pub rewinds_by_comparing: bool,
+    /// `KEEP_DIVERGED_DIR`: the directory that gets a directory for each rewind, in which what it gives up is kept; `None`: it is
+    /// not kept. A setting of this program.
+    pub keep_root: Option<PathBuf>,
+    /// `MAX_LOST_TRANSACTIONS`: the largest number of committed transactions that a rewind may give up; `None`: any. A setting of
+    /// this program.
+    pub max_lost: Option<u64>,
 }
 
 /// Why a configuration cannot be used.
@@ -205,6 +211,13 @@ impl HaModule {
             wants_max_available: keys.is_on("MAX_AVAILABLE_LEVEL"),
             rewinds_always: keys.is_on("REWIND_ALWAYS"),
             rewinds_by_comparing: keys.is_on("REWIND_COMPARE"),
+            keep_root: Some(keys.text("KEEP_DIVERGED_DIR"))
+                .filter(|text| !text.is_empty())
+                .map(PathBuf::from),
+            max_lost: match keys.text("MAX_LOST_TRANSACTIONS") {
+                "" => None,
+                _ => Some(keys.number("MAX_LOST_TRANSACTIONS", 0)?),
+            },
             data,
         })
     }
@@ -320,6 +333,11 @@ mod tests {
         assert!(
             read("REWIND_COMPARE=1").unwrap().rewinds_by_comparing && !read("").unwrap().rewinds_by_comparing
         );
+        let kept = read("KEEP_DIVERGED_DIR=/k\nMAX_LOST_TRANSACTIONS=0\n").unwrap();
+        assert_eq!((kept.keep_root, kept.max_lost), (Some(PathBuf::from("/k")), Some(0)));
+        let unset = read("MAX_LOST_TRANSACTIONS=\n").unwrap();
+        assert_eq!((unset.keep_root, unset.max_lost), (None, None));
+        assert!(read("MAX_LOST_TRANSACTIONS=many\n").is_err());
         assert!(!read("USE_CHECK_DISK=off").unwrap().stops_on_disk_failure);
         assert!(read("USE_CHECK_DISK=maybe").unwrap().stops_on_disk_failure);
     }

@@ -69,8 +69,14 @@ fn rewind(node: &mut Node<'_>) -> Result<String, StepError> {
     let (host, port, user, database) = (source.host(), source.port(), &config.user, &config.database);
     let shown = format!("host={host} port={port} user={user} dbname={database}");
     node.log.line(&format!("sys_rewind  --target-data={data} --source-server=\"{shown}\""));
-    let (always, compares) = (node.config.rewinds_always, node.config.rewinds_by_comparing);
-    let job = RewindJob { data: node.server.data.clone(), source, always, compares };
+    let job = RewindJob {
+        data: node.server.data.clone(),
+        source,
+        always: config.rewinds_always,
+        compares: config.rewinds_by_comparing,
+        keep_root: config.keep_root.clone(),
+        max_lost: config.max_lost,
+    };
     match node.rewinder.rewind(&job) {
         Ok(RewindResult::Rewound) => Ok(String::new()),
         Ok(RewindResult::NotNeeded) => Ok("this node has not diverged and is started as it is".into()),

@@ -433,6 +433,8 @@ fn job(rejoin: &Rejoin<'_>) -> RewindJob {
         source: rejoin.primary.clone(),
         always: false,
         compares: rejoin.config.rewinds_by_comparing,
+        keep_root: rejoin.config.keep_root.clone(),
+        max_lost: rejoin.config.max_lost,
     }
 }
 

@@ -2,6 +2,7 @@
 //! and WAL are copied, and the directory is sealed.
 
 pub(crate) mod archive_ready;
+pub(crate) mod keep_root;
 pub(crate) mod save_diverged;
 pub(crate) mod mark;
 pub(crate) mod copy;

@@ -165,12 +165,13 @@ impl Saving {
     /// The directory cannot be used, or the unfinished rewind was started with other options.
     pub(crate) fn prepare(
         options: &Options,
+        asked: Option<&KeepDiverged>,
         target: &Target,
         planned: &Planned<'_>,
         source: String,
     ) -> Result<Option<Saving>, SaveDivergedError> {
         let is_resumed = planned.facts.resumed.is_some();
-        let asked = options.keep_diverged.as_ref().map(absolute).transpose()?;
+        let asked = asked.map(absolute).transpose()?;
         let chosen = if is_resumed {
             if asked.is_some() && asked.as_ref() != planned.facts.saved_before() {
                 return Err(SaveDivergedError::Other { begun: planned.facts.saved_before().cloned() });

@@ -12,6 +12,7 @@ mod space;
 
 use std::path::Path;
 
+use jiff::Timestamp;
 use walparse::Version;
 
 use crate::apply::archive_ready::{self, ArchiveCommand, ArchiveReadyError};
@@ -19,7 +20,8 @@ use crate::apply::error::ApplyError;
 use crate::apply::mark::{journal, mark};
 use crate::apply::save_diverged::Saving;
 use crate::apply::wal_kept::{self, Asked};
-use crate::apply::{apply, recovery_conf, startup_warnings};
+use crate::apply::{apply, keep_root, recovery_conf, startup_warnings};
+use crate::causes::with_causes;
 use crate::clock::Clock;
 use crate::datadir::label::BackupLabel;
 use crate::datadir::server;
@@ -146,6 +148,7 @@ impl Run<'_> {
             lost.summary = Some(Box::new(summary));
         }
         announce_plan(self.progress, &planned);
+        check_lost(options, &planned.facts).map_err(|error| failed(error.into()))?;
         clock.end_stage("plan");
         archive_ready::announce(options, &planned);
         if options.mode == Mode::DryRun {
@@ -185,8 +188,8 @@ impl Run<'_> {
         options.stop.check().map_err(|_| RewindError::Stopped)?;
         let version = planned.facts.clusters.target.version();
         let archive = ArchiveCommand::if_asked(options, target.root(), version).map_err(ApplyError::from)?;
-        let saving = Saving::prepare(options, target, planned, source.name()).map_err(ApplyError::from)?;
-        let saved = saving.as_ref().map(Saving::choice);
+        let saving = self.saving(planned)?;
+        let mut saved = saving.as_ref().map(Saving::choice);
         let new_journal = journal(source, planned, saved.as_ref());
         let space = precheck::precheck(options, target, source, planned, &new_journal, saving.as_ref())?;
         let kept_wal = source.kept_wal().map_err(SurveyError::from)?;
@@ -204,11 +207,76 @@ impl Run<'_> {
         }
         if let Some(saving) = saving {
             let directory = saving.choice().directory;
-            saving.copy(target).map_err(ApplyError::from)?;
-            lost::export(options, &planned.facts, target.root(), &directory);
+            match saving.copy(target) {
+                Ok(()) => lost::export(options, &planned.facts, target.root(), &directory),
+                Err(error) if self.saves_if_possible(planned) && !options.stop.is_requested() => {
+                    tracing::warn!("{}: discarded data is not saved", with_causes(&error));
+                    saved = None;
+                }
+                Err(error) => return Err(ApplyError::from(error).into()),
+            }
+            self.retire(&directory);
             clock.end_stage("save");
         }
         Ok(Ready { space, saved, kept_wal })
+    }
+
+    /// Whether discarded data is saved only if that is possible.
+    fn saves_if_possible(&self, planned: &Planned<'_>) -> bool {
+        planned.facts.resumed.is_none()
+            && self.options.keep_diverged.is_none()
+            && self.options.keep_root.is_some()
+    }
+
+    /// What is saved before the first change, if anything.
+    fn saving(&self, planned: &Planned<'_>) -> Result<Option<Saving>, RewindError> {
+        let Run { options, target, source, .. } = *self;
+        let prepare = |asked: Option<&KeepDiverged>| {
+            Saving::prepare(options, asked, target, planned, source.name()).map_err(ApplyError::from)
+        };
+        let root = options.keep_root.as_ref().filter(|_| self.saves_if_possible(planned));
+        let Some(root) = root else { return Ok(prepare(options.keep_diverged.as_ref())?) };
+        let is_made = options.mode == Mode::Rewind || root.directory.is_dir();
+        let made = if is_made { keep_root::create(root, target.disk()) } else { return Ok(None) };
+        let directory = keep_root::directory(root, target.root(), Timestamp::now());
+        let saving = match made {
+            Ok(()) => prepare(Some(&KeepDiverged { directory, blocks: root.blocks })),
+            Err(error) => {
+                tracing::warn!(
+                    "could not create directory \"{}\": {error}: discarded data is not saved",
+                    root.directory.display()
+                );
+                return Ok(None);
+            }
+        };
+        match saving {
+            Ok(Some(saving)) if has_room(target.root(), planned, &saving) => Ok(Some(saving)),
+            Ok(_) => {
+                tracing::warn!(
+                    "there is no room in \"{}\": discarded data is not saved",
+                    root.directory.display()
+                );
+                Ok(None)
+            }
+            Err(error) => {
+                tracing::warn!("{}: discarded data is not saved", with_causes(&error));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Removes what earlier rewinds have saved, beyond the limits. That it remains is no reason not to rewind.
+    fn retire(&self, current: &Path) {
+        let Some(root) = &self.options.keep_root else { return };
+        if current.parent() != Some(&root.directory) {
+            return;
+        }
+        if let Err(error) = keep_root::retire(root, self.target.root(), current, self.target.disk()) {
+            tracing::warn!(
+                "could not remove what earlier rewinds have saved in \"{}\": {error}",
+                root.directory.display()
+            );
+        }
     }
 
     /// Marks the target, unless an earlier run has done so. If this run copies more blocks than that one, the journal is
@@ -257,6 +325,35 @@ struct Ready {
     saved: Option<KeepDiverged>,
     /// The bytes of WAL that the source keeps by a setting, if that is known.
     kept_wal: Option<u64>,
+}
+
+/// Whether there is room for what is saved, beside what the rewind needs.
+fn has_room(root: &Path, planned: &Planned<'_>, saving: &Saving) -> bool {
+    const MARGIN: u64 = 64 << 20;
+    let (directory, bytes) = saving.need(planned);
+    let needs = space::needs(root, planned, 0, Some((directory, bytes + MARGIN)));
+    needs.is_ok_and(|needs| space::shortages(&needs).is_empty())
+}
+
+/// Whether a rewind gives up no more transactions than are allowed. One that was begun is finished in any case.
+fn check_lost(options: &Options, facts: &Facts<'_>) -> Result<(), PlanError> {
+    let Some(most) = options.max_lost_transactions.filter(|_| facts.resumed.is_none()) else {
+        return Ok(());
+    };
+    match &facts.fork.lost {
+        Some(lost) if lost.committed <= most => Ok(()),
+        Some(lost) => {
+            for line in lost
+                .summary
+                .iter()
+                .flat_map(|summary| summary.short_text().lines().map(str::to_owned).collect::<Vec<_>>())
+            {
+                tracing::warn!("{line}");
+            }
+            Err(PlanError::TooManyLost { lost: lost.committed, most })
+        }
+        None => Err(PlanError::LostUnknown { most }),
+    }
 }
 
 fn announce_plan(progress: &dyn Progress, planned: &Planned<'_>) {

@@ -35,6 +35,20 @@ pub enum PlanError {
         /// What is wrong with that directory.
         problem: &'static str,
     },
+    /// More transactions would be given up than the caller allows.
+    #[error("this rewind would give up {lost} committed transactions, more than the {most} that are allowed")]
+    TooManyLost {
+        /// How many.
+        lost: u64,
+        /// How many are allowed.
+        most: u64,
+    },
+    /// A number of transactions is allowed, and it is not known how many would be given up.
+    #[error("it is not known how many transactions this rewind would give up, and {most} are allowed")]
+    LostUnknown {
+        /// How many are allowed.
+        most: u64,
+    },
     /// WAL that replay needs is missing, or could not be listed.
     #[error(transparent)]
     Wal(#[from] WalError),
@@ -48,6 +62,12 @@ impl PlanError {
             PlanError::Wal(error) => return error.hint(),
             PlanError::TablespacePlace { .. } => {
                 "Source and target must not share a directory. Empty it, or create the link on the target by hand, to a directory of its own."
+            }
+            PlanError::TooManyLost { .. } => {
+                "Look at them with \"kbrecover lost\", and keep them with its option --export. Then rewind with --max-lost-transactions and this number, or without the limit."
+            }
+            PlanError::LostUnknown { .. } => {
+                "Where data is compared, the target's WAL is not read. Look at the node; then rewind without the limit."
             }
             PlanError::DifferentType { .. } | PlanError::NotRegular { .. } => {
                 "Give it the same type on both sides: replace a link, for example, by what it points to."

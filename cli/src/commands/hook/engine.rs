@@ -8,7 +8,8 @@ use jiff::tz::TimeZone;
 use kbrecover_hooks::recovery_log::RecoveryLog;
 use kbrecover_hooks::{RewindFailed, RewindJob, RewindPlan, RewindResult, Rewinder};
 use kbrecover_rewind::{
-    CompareData, Mode, OlderSource, Options, Outcome, RestoreCommand, SameTimeline, SourceChoice, TargetState,
+    CompareData, KeepRoot, Mode, OlderSource, Options, Outcome, RestoreCommand, SameTimeline, SourceChoice,
+    TargetState,
 };
 
 use crate::failure::{Failed, SetupError};
@@ -89,6 +90,8 @@ fn run(job: &RewindJob, mode: Mode) -> Result<Outcome, Failed> {
     if job.always {
         options.same_timeline = SameTimeline::Resync;
     }
+    options.keep_root = job.keep_root.clone().map(KeepRoot::new);
+    options.max_lost_transactions = job.max_lost;
     options.observer = faults::from_environment();
     options.missing_wal.restore_command = restore_command(&job.data);
     Ok(kbrecover_rewind::run(&options, &progress::events(IN_A_LOG.narration))?)

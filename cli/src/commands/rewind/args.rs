@@ -109,12 +109,34 @@ pub(crate) struct RewindArgs {
 
     /// Before the first change, save the target's WAL from the point of divergence on in this directory
     #[arg(long, value_name = "DIR", overrides_with = "keep_diverged", help_heading = "Behavior")]
+    #[arg(group = "kept")]
     pub(crate) keep_diverged: Option<PathBuf>,
 
-    /// With --keep-diverged, also save all other data that will be overwritten or removed
-    #[arg(long, requires = "keep_diverged", overrides_with = "keep_diverged_blocks")]
-    #[arg(help_heading = "Behavior")]
+    /// As --keep-diverged, in a new directory below this one, if there is room; what cannot be saved is no reason to fail
+    #[arg(long, value_name = "DIR", overrides_with = "keep_diverged_root", conflicts_with = "keep_diverged")]
+    #[arg(group = "kept", help_heading = "Behavior")]
+    pub(crate) keep_diverged_root: Option<PathBuf>,
+
+    /// How many directories are kept below --keep-diverged-root; the oldest are removed
+    #[arg(long, value_name = "N", default_value = "5", overrides_with = "keep_diverged_most")]
+    #[arg(value_parser = positive, help_heading = "Behavior")]
+    pub(crate) keep_diverged_most: NonZeroUsize,
+
+    /// Remove directories below --keep-diverged-root that are older
+    #[arg(long, value_name = "DAYS", overrides_with = "keep_diverged_days", help_heading = "Behavior")]
+    pub(crate) keep_diverged_days: Option<NonZeroU64>,
+
+    /// Remove the oldest directories below --keep-diverged-root while all of them take more, in MB
+    #[arg(long, value_name = "MB", overrides_with = "keep_diverged_size", help_heading = "Behavior")]
+    pub(crate) keep_diverged_size: Option<NonZeroU64>,
+
+    /// With --keep-diverged or --keep-diverged-root, also save all other data that will be overwritten or removed
+    #[arg(long, requires = "kept", overrides_with = "keep_diverged_blocks", help_heading = "Behavior")]
     pub(crate) keep_diverged_blocks: bool,
+
+    /// Fail before the first change if more committed transactions would be lost, or if their number is not known
+    #[arg(long, value_name = "N", overrides_with = "max_lost_transactions", help_heading = "Behavior")]
+    pub(crate) max_lost_transactions: Option<u64>,
 
     /// Before the first change, archive the target's WAL files that are ready, with its archive_command
     #[arg(long, overrides_with = "archive_ready", help_heading = "Behavior")]

@@ -2,6 +2,7 @@
 
 mod args;
 
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use jiff::tz::TimeZone;
 use kbrecover_hooks::SingleUserServer;
 use kbrecover_rewind::conninfo::Conninfo;
 use kbrecover_rewind::{
-    KeepDiverged, KeepRules, MissingWal, Mode, OlderSource, Options, Outcome, RebuiltBlocks, RecoveryConf,
-    ReplayFrom, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice, UncleanTarget,
+    KeepDiverged, KeepRoot, KeepRules, MissingWal, Mode, OlderSource, Options, Outcome, RebuiltBlocks,
+    RecoveryConf, ReplayFrom, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice,
+    UncleanTarget,
 };
 
 #[cfg(test)]
@@ -142,6 +144,8 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
     options.space = if args.ignore_free_space { SpaceCheck::Ignore } else { SpaceCheck::Enforce };
     options.keep_diverged =
         args.keep_diverged.clone().map(|directory| KeepDiverged::new(directory, args.keep_diverged_blocks));
+    options.keep_root = keep_root(args);
+    options.max_lost_transactions = args.max_lost_transactions;
     options.archive_ready = args.archive_ready;
     options.replay_from = match args.replay_from {
         ReplayFromChoice::Auto => ReplayFrom::Auto,
@@ -163,6 +167,16 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
     options.unclean_target = unclean_target;
     options.observer = faults::from_environment();
     Ok(options)
+}
+
+/// Where discarded data of many rewinds is saved, if anywhere.
+fn keep_root(args: &RewindArgs) -> Option<KeepRoot> {
+    let mut root = KeepRoot::new(args.keep_diverged_root.clone()?);
+    root.blocks = args.keep_diverged_blocks;
+    root.most = Some(args.keep_diverged_most);
+    root.days = args.keep_diverged_days;
+    root.bytes = args.keep_diverged_size.and_then(|size| NonZeroU64::new(size.get().saturating_mul(1 << 20)));
+    Some(root)
 }
 
 #[cfg(test)]

@@ -192,6 +192,15 @@ impl<'a> CatalogReader<'a> {
                 columns.entry(relation).or_default().insert(attribute.number, attribute);
             }
         }
+        // Another layout, as a fork may have, would give wrong names: rather none.
+        let own = columns.get(&PG_ATTRIBUTE);
+        let has = |number: i16, name: &str, of: u32| {
+            let column = own.and_then(|own| own.get(&number));
+            column.is_some_and(|column| column.name == name && column.type_oid == of)
+        };
+        if !(has(1, "attrelid", 26) && has(2, "attname", 19) && has(3, "atttypid", 26)) {
+            return Ok(HashMap::new());
+        }
         Ok(columns
             .into_iter()
             .map(|(relation, by_number)| (relation, by_number.into_values().collect()))

@@ -245,6 +245,17 @@ async function applyFilter() {
   showPage();
 }
 
+/** Unfolds the transactions of the page one after the other. */
+async function unfold() {
+  let started = performance.now();
+  for (const one of document.querySelectorAll("#list details")) {
+    one.open = true;
+    if (performance.now() - started < SLICE) continue;
+    await pause();
+    started = performance.now();
+  }
+}
+
 function showAll() {
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
   for (const node of document.querySelectorAll("[data-t]")) node.textContent = say(node.dataset.t);
@@ -275,7 +286,7 @@ addEventListener("DOMContentLoaded", () => {
   $("tables").tBodies[0].addEventListener("keydown", choose);
   $("filter").addEventListener("submit", event => event.preventDefault());
   $("filter").addEventListener("reset", () => setTimeout(applyFilter));
-  $("unfold").addEventListener("click", () => document.querySelectorAll("#list details").forEach(one => { one.open = true; }));
+  $("unfold").addEventListener("click", unfold);
   $("print").addEventListener("click", () => print());
   $("language").addEventListener("click", () => {
     language = language === "zh" ? "en" : "zh";

@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_span_names_a_day_once() {
-        let time = |seconds| Timestamp::from_second(1_796_000_000 + seconds).unwrap();
+        let time = |seconds: i64| Timestamp::from_second(1_796_000_000 + seconds).unwrap();
         assert_eq!(span(time(0), time(0)), "2026-11-30 00:53:20 UTC");
         assert_eq!(span(time(0), time(5)), "2026-11-30 00:53:20 .. 00:53:25 UTC");
         assert_eq!(span(time(0), time(86_400)), "2026-11-30 00:53:20 .. 2026-12-01 00:53:20 UTC");
