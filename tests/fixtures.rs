@@ -16,8 +16,8 @@ use std::process::Command;
 use walparse::{ControlFile, Fork, Lsn, TimelineHistory, TimelineId, WalDir, WalReader, rmgr};
 
 use crate::harness::{
-    AsServerUser, Disguise, KINGBASE_V8R3, Rewind, Sandbox, Tree, control_of, give_to_server_user,
-    record_line, remove_wal_files, run, waldump_line,
+    AsServerUser, Disguise, KINGBASE_V8R3, Rewind, Sandbox, Tree, command, control_of, give_to_server_user,
+    record_line, remove_wal_files, run, run_command, waldump_line,
 };
 use crate::wal_records::assert_same_control;
 
@@ -382,6 +382,32 @@ fn make_dir(path: &Path) {
 #[test]
 fn pg12_is_rewound_as_by_its_own_pg_rewind() {
     rewind_as_the_original("12", None);
+}
+
+/// What the target has lost is counted alike in every layout. The numbers are those that another program found in these clusters.
+#[test]
+fn lost_transactions_are_listed_in_every_layout() {
+    for (version, disguise) in [("9.6", None), ("9.6", Some(&KINGBASE_V8R3)), ("12", None)] {
+        let fixture = Fixture::unpack(version, &["./target", "./source"]);
+        let (target, source) = (fixture.root.join("target"), fixture.root.join("source"));
+        if let Some(disguise) = disguise {
+            disguise.put_on(&target);
+            disguise.put_on(&source);
+        }
+        let mut command = command(["lost", "--format", "json", "--target-data"]);
+        command.arg(&target).arg("--source-data").arg(&source);
+        let run = run_command(command);
+        assert_eq!(run.code, 0, "{version}\n{run}");
+        let (totals, undecided) = (&run.json()["totals"], &run.json()["undecided"]);
+        let rows = ["inserted", "updated", "deleted"].map(|what| totals["rows"][what].as_u64().unwrap_or(0));
+        assert_eq!((&totals["transactions"], rows), (&36.into(), [6347, 428, 3010]), "{version}\n{run}");
+        let gids: Vec<&str> =
+            undecided.as_array().expect("a list").iter().filter_map(|it| it["gid"].as_str()).collect();
+        assert_eq!(gids, ["p_base", "p_target"], "{version}");
+        // Names are the cluster's own, or numbers; never those of something else.
+        let text = run.stdout.contains("public.shrink_target") && run.stdout.contains("public.toasty_base");
+        assert!(text, "{version}\n{}", &run.stdout[..2000.min(run.stdout.len())]);
+    }
 }
 
 fn read_every_record(version: &str) {

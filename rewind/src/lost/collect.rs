@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use walparse::{DeleteReason, Lsn, Relation};
 
-use super::Target;
 use super::catalog::Moment;
 use super::datum::{Datum, deform};
 use super::error::LostError;
 use super::index::Commit;
 use super::model::RowOp;
+use super::node::Target;
 use super::rows::{Address, At, Row, RowEvent, Rows};
 use super::spool::Spool;
 use super::tables::{Contents, Tables};

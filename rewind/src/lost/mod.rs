@@ -18,6 +18,7 @@ mod types;
 mod error;
 mod index;
 mod blocks;
+mod node;
 mod rows;
 mod spool;
 mod status;
@@ -46,6 +47,7 @@ pub use self::model::{
     LostChange, LostColumn, LostHistory, LostObject, LostRow, LostSink, LostTable, LostTransaction,
     LostValue, ObjectOp, Quality, RowOp, SinkError, Undecided,
 };
+use self::node::Target;
 use self::spool::Spool;
 use self::status::Statuses;
 use self::tables::Tables;
@@ -72,17 +74,6 @@ pub(crate) struct LostRequest<'a> {
     pub(crate) stop: &'a StopFlag,
     /// Called with the number of bytes of WAL that were read.
     pub(crate) progress: &'a dyn Fn(u64),
-}
-
-/// The target as the parts of this room see it.
-struct Target<'a> {
-    root: &'a Path,
-    control: &'a ControlFile,
-    geometry: WalGeometry,
-    wal: &'a dyn SegmentStore,
-    disk: DiskBlocks<'a>,
-    index: &'a WalIndex,
-    statuses: Statuses<'a>,
 }
 
 /// Hands all lost transactions to `sink`, in the order of their commits.

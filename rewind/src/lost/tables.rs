@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use walparse::Relation;
 
-use super::Target;
 use super::catalog::{Class, Database, Databases, Moment};
 use super::model::{LostColumn, LostTable};
+use super::node::Target;
 use super::types::Attribute;
 
 /// The first OID that is not of a catalog.

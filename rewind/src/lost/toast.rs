@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use walparse::Relation;
 
-use super::Target;
 use super::datum::{Datum, ToastPointer, deform, detoast};
 use super::error::LostError;
+use super::node::Target;
 use super::rows::{Row, RowEvent, Rows};
 use super::spool::Spool;
 use super::types::Attribute;

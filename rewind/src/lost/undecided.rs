@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use walparse::{Lsn, prepared_name};
 
-use super::Target;
 use super::model::Undecided;
+use super::node::Target;
 
 /// Finds them; `fork` is the point of divergence.
 pub(super) fn find(target: &Target<'_>, fork: Lsn) -> Vec<Undecided> {

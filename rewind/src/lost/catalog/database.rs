@@ -9,10 +9,10 @@ use super::reader::{
     CatalogReader, Fields, PG_CLASS, PG_DATABASE, PG_ENUM, PG_INDEX, PG_NAMESPACE, PG_RANGE,
     PG_REPLICATION_ORIGIN, PG_TYPE,
 };
-use crate::lost::Target;
 use crate::lost::datum::{Datum, text};
 use crate::lost::error::LostError;
 use crate::lost::model::LostValue;
+use crate::lost::node::Target;
 use crate::lost::status::Statuses;
 use crate::lost::types::{Attribute, Type, Types};
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use walparse::{Lsn, Relation};
 
-use crate::lost::Target;
 use crate::lost::error::LostError;
+use crate::lost::node::Target;
 use crate::lost::rows::{Address, At, Row, RowEvent, Rows};
 use crate::lost::status::Statuses;
 

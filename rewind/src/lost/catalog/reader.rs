@@ -7,9 +7,9 @@ use walparse::{DatabaseDir, Relation};
 
 use super::history::{self, Version};
 use super::{layout, map};
-use crate::lost::Target;
 use crate::lost::datum::{Datum, deform};
 use crate::lost::error::LostError;
+use crate::lost::node::Target;
 use crate::lost::rows::Row;
 use crate::lost::types::Attribute;
 

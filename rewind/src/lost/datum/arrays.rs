@@ -114,7 +114,7 @@ impl<'a> Shape<'a> {
             *product = product.checked_mul(*size)?;
             Some(*product)
         });
-        sizes.take_while(|size| *size != 0 && index % size == 0).count()
+        sizes.take_while(|size| *size != 0 && index.is_multiple_of(*size)).count()
     }
 }
 

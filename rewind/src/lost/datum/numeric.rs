@@ -37,7 +37,7 @@ pub(super) fn numeric(bytes: &[u8]) -> Option<String> {
     }
     let header = Header::read(first, bytes)?;
     let stored = bytes.get(header.length..)?;
-    if stored.len() % 2 != 0 {
+    if !stored.len().is_multiple_of(2) {
         return None;
     }
     let digits: Vec<i16> = stored

@@ -8,23 +8,16 @@ use super::json_parts::ColumnsPart;
 use super::text::{iso, one_line};
 use crate::lost::model::{LostRow, LostTransaction};
 
+/// The beginning of the calls for the rows of a transaction.
+pub(crate) fn call(transaction: &LostTransaction) -> String {
+    let time = transaction.commit_time.map_or("NULL".to_owned(), |time| format!("'{}'", iso(time)));
+    format!("INSERT INTO kb_lost.conflict SELECT * FROM kb_lost.apply({}, {time}, ", transaction.xid)
+}
+
 /// Writes the call that makes one change and notes it if it cannot be made. `name` is the table's name, `statement` the
 /// change.
-pub(crate) fn put_row(
-    sql: &mut String,
-    transaction: &LostTransaction,
-    row: &LostRow,
-    name: &str,
-    statement: &str,
-) {
-    let op = row.op.name();
-    let _ = write!(
-        sql,
-        "INSERT INTO kb_lost.conflict SELECT * FROM kb_lost.apply({}, {}, '{}', '{op}', ",
-        transaction.xid,
-        transaction.commit_time.map_or("NULL".to_owned(), |time| format!("'{}'", iso(time))),
-        row.lsn
-    );
+pub(crate) fn put_row(sql: &mut String, call: &str, row: &LostRow, name: &str, statement: &str) {
+    let _ = write!(sql, "{call}'{}', '{}', ", row.lsn, row.op.name());
     put_literal(sql, name);
     sql.push_str(", ");
     put_literal(sql, &wanted(row));
@@ -68,7 +61,7 @@ mod tests {
         let table = Arc::new(table("d", "s", "t"));
         let row = row(&table, RowOp::Insert, None, Some(vec![text("1"), text(HOSTILE)]));
         let mut sql = String::new();
-        put_row(&mut sql, &transaction(764, "d"), &row, "s.t'", &format!("INSERT '{HOSTILE}' x$kb1"));
+        put_row(&mut sql, &call(&transaction(764, "d")), &row, "s.t'", &format!("INSERT '{HOSTILE}' x$kb1"));
         let start = "INSERT INTO kb_lost.conflict SELECT * FROM kb_lost.apply(764, '2026-11-30T00:53:20.000764Z', \
                      '0/2001148', 'insert', 's.t\'\'', '{\"id\":\"1\",\"note\":\"../x\'\'";
         assert!(sql.starts_with(start), "{sql}");

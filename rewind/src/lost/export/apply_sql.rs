@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::fmt::Write;
 use std::path::Path;
 
-use super::apply_row::{put_comment, put_row};
+use super::apply_row::{call, put_comment, put_row};
 use super::apply_statement::{Reason, StatementTable, has_identity};
 use super::apply_text::{Written, head};
 use super::names::{file_name, table_name};
@@ -32,6 +32,8 @@ pub(crate) struct ApplySql {
     has_identity: bool,
     /// Counts transactions.
     ordinal: u64,
+    /// The beginning of each call for a row of the transaction that began last.
+    call: String,
     sql: String,
     statement: String,
 }
@@ -68,13 +70,15 @@ impl ApplySql {
             tables: PerTable::default(),
             has_identity: has_identity(&history.version),
             ordinal: 0,
+            call: String::new(),
             sql: String::new(),
             statement: String::new(),
         }
     }
 
     /// A transaction begins.
-    pub(crate) fn transaction(&mut self) {
+    pub(crate) fn transaction(&mut self, transaction: &LostTransaction) {
+        self.call = call(transaction);
         self.ordinal += 1;
     }
 
@@ -147,7 +151,7 @@ impl ApplySql {
             Ok(()) => {
                 database.put_search_path(&mut self.sql, &table.statements.schemas);
                 database.written.statements += 1;
-                put_row(&mut self.sql, transaction, row, &table.name, &self.statement);
+                put_row(&mut self.sql, &self.call, row, &table.name, &self.statement);
             }
             Err(reason) => {
                 database.leave_out(&table.name, reason, row);
@@ -262,7 +266,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut apply = ApplySql::new(&Disk::default(), directory.path(), &history());
         for (transaction, changes) in transactions {
-            apply.transaction();
+            apply.transaction(transaction);
             for change in changes {
                 let is_masked =
                     matches!(change, LostChange::Row(row) if Some(row.table.name.as_str()) == masked);

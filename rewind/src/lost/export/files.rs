@@ -196,7 +196,7 @@ impl LostSink for Files {
         self.html.transaction();
         self.current = Some(transaction.clone());
         if let Some(apply) = &mut self.apply {
-            apply.transaction();
+            apply.transaction(transaction);
         }
         Ok(())
     }

@@ -3,8 +3,6 @@
 
 use std::io::{self, Write};
 
-use serde::Serialize;
-
 use super::json_parts::{
     ClusterPart, ForkPart, ObjectPart, ReadPart, RowPart, SCHEMA_VERSION, SequencePart, TotalsPart,
     TransactionPart, UndecidedPart,
@@ -24,6 +22,7 @@ pub struct LostJson<W: Write> {
     /// The names of tables with their schemas.
     names: PerTable<String>,
     place: Place,
+    line: Vec<u8>,
 }
 
 /// Where in the object the last line was written.
@@ -52,6 +51,7 @@ impl<W: Write> LostJson<W> {
             counter: LostCounter::default(),
             names: PerTable::default(),
             place: Place::Start,
+            line: Vec::new(),
         }
     }
 
@@ -100,20 +100,26 @@ impl<W: Write> LostJson<W> {
     }
 
     fn write_change(&mut self, transaction: &LostTransaction, change: &LostChange) -> io::Result<()> {
+        let separator: &[u8] = if self.place == Place::NoChange { b"\n" } else { b",\n" };
+        self.place = Place::Changes;
+        // Collected first: there are many small pieces.
+        let line = &mut self.line;
+        line.clear();
+        line.extend_from_slice(separator);
         match change {
             LostChange::Row(row) => {
                 let name = self.names.get(&row.table, |_| Ok::<_, io::Error>(table_name(&row.table)))?;
-                let part = RowPart::of(transaction, row, name);
-                line(&mut self.out, &mut self.place, &part)
+                serde_json::to_writer(&mut *line, &RowPart::of(transaction, row, name))?;
             }
             LostChange::Object(object) => {
-                line(&mut self.out, &mut self.place, &ObjectPart::of(transaction, object))
+                serde_json::to_writer(&mut *line, &ObjectPart::of(transaction, object))?;
             }
             LostChange::Sequence { lsn, database, name, last_value } => {
                 let part = SequencePart::of(transaction, *lsn, database, name, *last_value);
-                line(&mut self.out, &mut self.place, &part)
+                serde_json::to_writer(&mut *line, &part)?;
             }
         }
+        self.out.write_all(line)
     }
 
     fn write_transaction_end(&mut self) -> io::Result<()> {
@@ -143,14 +149,6 @@ impl<W: Write> LostJson<W> {
         write!(self.out, ",\n\"complete\": {}\n}}\n", summary.is_complete)?;
         self.out.flush()
     }
-}
-
-/// Writes a change on a line of its own.
-fn line(out: &mut impl Write, place: &mut Place, part: &impl Serialize) -> io::Result<()> {
-    let separator: &[u8] = if *place == Place::NoChange { b"\n" } else { b",\n" };
-    out.write_all(separator)?;
-    *place = Place::Changes;
-    Ok(serde_json::to_writer(out, part)?)
 }
 
 impl<W: Write> LostSink for LostJson<W> {

@@ -86,6 +86,7 @@ impl Output {
 }
 
 impl Write for Output {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.buffer.len() + bytes.len() > self.capacity {
             self.flush()?;

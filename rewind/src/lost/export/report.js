@@ -4,6 +4,11 @@ let language = navigator.language?.toLowerCase().startsWith("zh") ? "zh" : "en";
 /** The page that is shown, and what is shown: all transactions, or those that a search has found. */
 const view = { page: 0, filter: new Filter("", [], ""), result: null, part: 1, search: 0 };
 
+/** Operations by their numbers in the data. */
+const OPS = ["insert", "update", "delete"];
+/** Columns of a table whose rows are shown as a grid. */
+const SIDE_BY_SIDE = 8;
+
 function say(word, ...values) {
   const text = WORDS[language][word] ?? word;
   return text.replace(/\{(\d)\}/g, (_, place) => {
@@ -104,7 +109,7 @@ function markChosen() {
 function changeText(change) {
   if (change.op === "sequence") return say("sequence", change.name, change.last_value);
   const name = change.old_name ? say("was", change.name, change.old_name) : change.name;
-  return `${change.kind} ${name}: ${say(change.op)}`;
+  return `${say(change.op)}: ${WORDS[language].kinds[change.kind] ?? change.kind} ${name}`;
 }
 
 function value(shown) {
@@ -119,36 +124,53 @@ function value(shown) {
   }
 }
 
-function rowElement([, op, lsn, quality, before, after], columns) {
-  const name = ["insert", "update", "delete"][op];
-  const lead = element("td", "lead", say(name));
-  if (quality > 0) lead.append(" ", element("i", "none", say(["", "from_disk", "incomplete"][quality])));
-  const cells = columns.map((_, place) => {
-    const [old, made] = [before?.[place], after?.[place]];
-    if (op === 0) return element("td", "", after ? value(made) : "");
-    if (op === 2) return element("td", "", before ? value(old) : "");
-    if (!before || !after) return element("td", "", value((before ?? after)?.[place] ?? ["x"]));
-    return made === 0 ? element("td", "", value(old)) : element("td", "", element("del", "", value(old)), " ", element("ins", "", value(made)));
-  });
-  return element("tr", name, lead, element("td", "lead dim", lsn), ...cells);
+/** What was done, and how it is known. */
+function leadParts([, op, , quality]) {
+  return [say(OPS[op]), quality > 0 ? element("i", "none", ` ${say(["", "from_disk", "incomplete"][quality])}`) : null];
 }
 
-/** Puts changes into a transaction's body; rows of one table that follow each other are one table. */
+/** The values of each column: one, or the old and the new one. */
+function cellParts([, op, , , before, after], columns) {
+  return columns.map((_, place) => {
+    const [old, made] = [before?.[place], after?.[place]];
+    if (before && after && made !== 0) return [element("del", "", value(old)), " ", element("ins", "", value(made))];
+    if (!before && !after) return [];
+    return [value((op === 0 ? made : old) ?? (before ? old : made))];
+  });
+}
+
+/** A row of a table with few columns. */
+function rowElement(change, { columns }) {
+  const cells = cellParts(change, columns).map(parts => element("td", "", ...parts));
+  return element("tr", OPS[change[1]], element("td", "lead", ...leadParts(change)), element("td", "lead dim", change[2]), ...cells);
+}
+
+/** A row of a table with many columns, which would not fit side by side. */
+function recordElement(change, { columns, key }) {
+  const cells = cellParts(change, columns).map((parts, place) =>
+    element("span", "cell", element("b", key.includes(place) ? "key" : "", columns[place]), " ", ...parts));
+  const lead = element("span", "cell", ...leadParts(change), " ", element("span", "dim", change[2]));
+  return element("div", `record ${OPS[change[1]]}`, lead, ...cells);
+}
+
+/** Puts changes into a transaction's body; rows of one table that follow each other are together. */
 function addChange(body, change) {
   if (!Array.isArray(change)) {
     body.append(element("p", "", changeText(change), " ", element("span", "dim", change.lsn)));
     return;
   }
   const table = Data.tables[change[0]] ?? { name: "?", columns: [], key: [], number: change[0] };
+  const isWide = table.columns.length > SIDE_BY_SIDE;
   let last = body.lastElementChild;
   if (last?.dataset.table !== String(table.number)) {
     const columns = table.columns.map((name, place) => element("th", table.key.includes(place) ? "key" : "", name));
     const heads = element("tr", "", element("th", "", say("op")), element("th", "", say("lsn")), ...columns);
-    last = element("div", "wide", element("table", "", element("thead", "", heads), element("tbody", "")));
+    const grid = element("table", "", element("thead", "", heads), element("tbody", ""));
+    last = isWide ? element("div", "records") : element("div", "wide", grid);
     last.dataset.table = String(table.number);
     body.append(element("h3", "", tableName(table)), last);
   }
-  last.querySelector("tbody").append(rowElement(change, table.columns));
+  if (isWide) last.append(recordElement(change, table)); else last.querySelector("tbody").append(rowElement(change, table));
 }
 
 /** Shows the next rows of a transaction, and a button for more. */
@@ -245,14 +267,11 @@ async function applyFilter() {
   showPage();
 }
 
-/** Unfolds the transactions of the page one after the other. */
+/** Unfolds the transactions of the page one after the other, so that each can be laid out alone. */
 async function unfold() {
-  let started = performance.now();
   for (const one of document.querySelectorAll("#list details")) {
     one.open = true;
-    if (performance.now() - started < SLICE) continue;
     await pause();
-    started = performance.now();
   }
 }
 

@@ -25,6 +25,7 @@ const WORDS = {
     nothing: "No transaction matches.", op: "Change", lsn: "LSN",
     insert: "insert", update: "update", delete: "delete", truncate: "truncated", create: "created", alter: "altered",
     rewrite: "rewritten", drop: "dropped", sequence: "sequence {0} had reached {1}", was: "{0} (was {1})",
+    kinds: {},
     from_disk: "from disk", incomplete: "incomplete", unchanged: "unchanged", unknown: "unknown",
     shortened: "… {0} characters in all", prepared: "prepared as {0}", origin: "origin {0}", noTime: "no time",
   },
@@ -53,6 +54,10 @@ const WORDS = {
     nothing: "没有符合条件的事务。", op: "变更", lsn: "LSN",
     insert: "插入", update: "更新", delete: "删除", truncate: "已截断", create: "已创建", alter: "已修改",
     rewrite: "已重写", drop: "已删除", sequence: "序列 {0} 已到 {1}", was: "{0}（原名 {1}）",
+    kinds: {
+      table: "表", "partitioned table": "分区表", index: "索引", view: "视图", "materialized view": "物化视图",
+      sequence: "序列", "foreign table": "外部表", type: "类型", database: "数据库",
+    },
     from_disk: "取自磁盘", incomplete: "不完整", unchanged: "未改变", unknown: "未知",
     shortened: "… 共 {0} 个字符", prepared: "预备事务 {0}", origin: "复制源 {0}", noTime: "无时间",
   },
