@@ -5,6 +5,7 @@
 
 pub(crate) mod compare;
 pub(crate) mod entry;
+mod given_up;
 pub(crate) mod lost;
 mod open;
 pub(crate) mod precheck;
@@ -142,7 +143,7 @@ impl Run<'_> {
         let failed = |error: RewindError| Failure { error: Box::new(error), target: self.state };
         let planned = plan::make(facts, source, target.root(), options.rebuilt_blocks);
         let mut planned = planned.map_err(|error| failed(error.into()))?;
-        if let Some(summary) = lost::summary(options, &planned.facts, target.root())
+        if let Some(summary) = given_up::summary(options, &planned.facts, target.root())
             && let Some(lost) = &mut planned.facts.fork.lost
         {
             lost.summary = Some(Box::new(summary));
@@ -208,7 +209,7 @@ impl Run<'_> {
         if let Some(saving) = saving {
             let directory = saving.choice().directory;
             match saving.copy(target) {
-                Ok(()) => lost::export(options, &planned.facts, target.root(), &directory),
+                Ok(()) => given_up::export(options, &planned.facts, target.root(), &directory),
                 Err(error) if self.saves_if_possible(planned) && !options.stop.is_requested() => {
                     tracing::warn!("{}: discarded data is not saved", with_causes(&error));
                     saved = None;

@@ -1,0 +1,83 @@
+//! What a run gives up: for its report, and to be kept.
+
+use std::path::Path;
+
+use crate::causes::with_causes;
+use crate::lost::export::{Export, ExportOptions, LostCounter, LostSummary};
+use crate::lost::{LostError, LostRequest, list};
+use crate::options::Options;
+use crate::plan::Facts;
+use crate::target::disk::Disk;
+
+/// WAL beyond this many bytes is not read a second time for a summary in a rewind's plan: `kbrecover lost` reads it.
+const SUMMARY_BYTES: u64 = 256 << 20;
+
+/// What the transactions that a rewind gives up have done, for its plan and report. `None` if there is much of it, or if it
+/// cannot be told: that is no reason not to rewind.
+pub(super) fn summary(options: &Options, facts: &Facts<'_>, root: &Path) -> Option<LostSummary> {
+    let request = request(options, facts, root, None)?;
+    if facts.fork.scanned.0 > SUMMARY_BYTES {
+        return None;
+    }
+    let mut counter = LostCounter::default();
+    match list(&request, &mut counter) {
+        Ok(_) => Some(counter.summary()),
+        Err(error) => {
+            tracing::warn!("could not tell what the lost transactions have done: {}", with_causes(&error));
+            None
+        }
+    }
+}
+
+/// Exports what a rewind gives up to a directory below `directory`, before the first change. A failure is logged: that the rows
+/// are not listed is no reason not to rewind, for their WAL is saved.
+pub(super) fn export(options: &Options, facts: &Facts<'_>, root: &Path, directory: &Path) {
+    let free = |number: u32| match number {
+        1 => directory.join("lost"),
+        _ => directory.join(format!("lost.{number}")),
+    };
+    let Some(to) = (1..1000).map(free).find(|path| path.symlink_metadata().is_err()) else { return };
+    let Some(request) = request(options, facts, root, Some(&to)) else { return };
+    let disk = Disk::new(options.stop.clone(), options.observer.clone());
+    let exported = Export::create(&to, &disk, &ExportOptions::default()).map_err(LostError::from);
+    let exported = exported.and_then(|mut files| match list(&request, &mut files) {
+        Ok(_) => Ok(files.finish()?),
+        Err(error) => {
+            files.end_early(&format!("{}.", with_causes(&error)))?;
+            Err(error)
+        }
+    });
+    match exported {
+        Ok(summary) => {
+            tracing::info!("exported {} lost transactions to \"{}\"", summary.transactions, to.display())
+        }
+        Err(error) => tracing::warn!(
+            "could not export the lost transactions to \"{}\": {}",
+            to.display(),
+            with_causes(&error)
+        ),
+    }
+}
+
+/// What a run has found of the target's own WAL; `None` if it has lost nothing, or has not read it.
+fn request<'a>(
+    options: &'a Options,
+    facts: &'a Facts<'_>,
+    root: &'a Path,
+    spool: Option<&Path>,
+) -> Option<LostRequest<'a>> {
+    let lost = facts.fork.lost.as_ref()?;
+    let (start, end) = facts.fork.own_wal?;
+    let has_any = lost.committed > 0 || !lost.undecided.is_empty();
+    has_any.then_some(LostRequest {
+        root,
+        control: &facts.clusters.target,
+        wal: &facts.wal,
+        fork: facts.fork.divergence?,
+        start,
+        end,
+        spool: spool.map(Path::to_path_buf),
+        stop: &options.stop,
+        progress: &|_| {},
+    })
+}
