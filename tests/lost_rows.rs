@@ -74,7 +74,8 @@ fn shared(old: &Server, major: u32) {
          INSERT INTO wide SELECT n, (SELECT string_agg(md5((n * 1000 + i)::text), '') FROM generate_series(1, 300) i),
              repeat('e' || n, 3000), n FROM generate_series(1, 30) n;
          CREATE TABLE altered (id int PRIMARY KEY, a text, b text); INSERT INTO altered VALUES (1, 'a', 'b'), (2, 'c', 'd');
-         CREATE TABLE renamed (id int PRIMARY KEY); INSERT INTO renamed SELECT generate_series(1, 10);
+         CREATE TABLE renamed (id int PRIMARY KEY);
+         CREATE TABLE \"user\" (id int PRIMARY KEY, \"select\" text); INSERT INTO \"user\" VALUES (1, 'one'); INSERT INTO renamed SELECT generate_series(1, 10);
          CREATE TABLE truncated (id int PRIMARY KEY); INSERT INTO truncated SELECT generate_series(1, 10);
          CREATE TABLE dropped (id int PRIMARY KEY, what text); INSERT INTO dropped SELECT n, 'w' FROM generate_series(1, 10) n;
          CREATE TABLE clustered (id int PRIMARY KEY, what text); INSERT INTO clustered SELECT n, 'w' FROM generate_series(1, 100) n;
@@ -180,6 +181,7 @@ fn lost_work(old: &Server, major: u32) {
     old.sql("DELETE FROM no_key WHERE a = 5");
     old.sql("SELECT nextval('counter') FROM generate_series(1, 5)");
     old.sql("SELECT lo_from_bytea(0, repeat('large', 1000)::bytea)");
+    old.sql("INSERT INTO \"user\" VALUES (2, 'two'); UPDATE \"user\" SET \"select\" = 'ONE' WHERE id = 1");
     old.sql("INSERT INTO unlogged VALUES (1)");
     old.sql_in(
         "second",
@@ -327,7 +329,7 @@ fn every_row_is_the_servers() {
             let mut alone = old.copy("alone");
             alone.start();
             let compared = assert_is_the_difference(&listing, &alone, &new, "postgres");
-            assert_eq!(compared, if major >= 12 { 10 } else { 9 }, "{major}: tables");
+            assert_eq!(compared, if major >= 12 { 11 } else { 10 }, "{major}: tables");
             let second = (alone.in_database("second"), new.in_database("second"));
             assert_eq!(assert_is_the_difference(&listing, &second.0, &second.1, "second"), 1);
 
@@ -480,6 +482,12 @@ fn what_is_wrong_is_said() {
     let filled = sandbox.make_dir("filled");
     std::fs::write(filled.join("file"), "mine").expect("write");
     refused(lost_only(&old, &["--fork", "0/1000000", "--export", filled.to_str().unwrap()]), "filled");
+    let inside = old.data.join("export");
+    refused(
+        lost_only(&old, &["--fork", "0/1000000", "--export", inside.to_str().unwrap()]),
+        "inside the data directory",
+    );
+    assert!(!inside.exists());
     refused(lost_only(&old, &["--fork", "0/1000000", "--table", "a.b.c.d"]), "a.b.c.d");
 }
 

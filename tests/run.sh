@@ -173,6 +173,7 @@ for word in "$@"; do
     --full)
         export KBRECOVER_TEST_FULL=1
         everything
+        step bash tests/report_browser.sh
         ;;
     *) names+=("$word") ;;
     esac

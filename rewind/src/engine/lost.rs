@@ -72,6 +72,7 @@ pub fn export_lost(
     progress: &dyn Progress,
 ) -> Result<LostSummary, Failure> {
     ended(options, || {
+        check_outside(directory, &options.target)?;
         let disk = Disk::new(options.stop.clone(), options.observer.clone());
         let mut files = Export::create(directory, &disk, asked).map_err(LostError::from)?;
         let listed = with_jobs(options, || lost_here(options, since, &mut files, Some(directory), progress));
@@ -86,6 +87,28 @@ pub fn export_lost(
         }
         Ok(files.finish().map_err(LostError::from)?)
     })
+}
+
+/// Refuses a directory in the data directory, where servers and rewinds would take it for theirs.
+fn check_outside(directory: &Path, target: &Path) -> Result<(), LostError> {
+    let mut existing = directory;
+    while !existing.exists() {
+        match existing.parent() {
+            Some(parent) => existing = parent,
+            None => return Ok(()),
+        }
+    }
+    let is_inside = match (existing.canonicalize(), target.canonicalize()) {
+        (Ok(existing), Ok(target)) => existing.starts_with(target),
+        _ => false,
+    };
+    match is_inside {
+        false => Ok(()),
+        true => {
+            Err(ExportError::Place { path: directory.to_owned(), problem: "it is inside the data directory" }
+                .into())
+        }
+    }
 }
 
 fn ended<T: Send>(

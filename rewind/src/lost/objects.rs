@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use walparse::Lsn;
 
 use super::catalog::{Change, Class, Database, Databases, Moment};
+use super::export::names::shown;
 use super::index::WalIndex;
 use super::model::{LostChange, LostObject, ObjectOp};
 use super::status::Statuses;
-use super::tables::{is_hidden, qualified_name, quoted};
+use super::tables::{is_hidden, qualified_name};
 
 /// By the place of the transaction in the list of lost ones.
 pub(super) type Changes = BTreeMap<usize, Vec<(Lsn, LostChange)>>;
@@ -40,7 +41,7 @@ pub(super) fn find(
             op: if event.is_drop { ObjectOp::Drop } else { ObjectOp::Create },
             kind: "database",
             database: name.clone(),
-            name: quoted(&name),
+            name: shown(&name).into_owned(),
             old_name: None,
         };
         changes.entry(*place).or_default().push((event.lsn, LostChange::Object(object)));

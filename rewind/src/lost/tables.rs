@@ -7,6 +7,7 @@ use std::sync::Arc;
 use walparse::Relation;
 
 use super::catalog::{Class, Database, Databases, Moment};
+use super::export::names::shown;
 use super::model::{LostColumn, LostTable};
 use super::node::Target;
 use super::types::Attribute;
@@ -202,25 +203,17 @@ fn type_name(database: &Database, oid: u32) -> String {
         },
         None => (of, ""),
     };
-    let quoted = quoted(&name.name);
     if name.schema == "pg_catalog" {
-        format!("{quoted}{suffix}")
+        format!("{}{suffix}", name.name)
     } else {
-        format!("{}.{quoted}{suffix}", self::quoted(&name.schema))
+        format!("{}.{}{suffix}", shown(&name.schema), shown(&name.name))
     }
 }
 
 /// A relation's name with its schema, as SQL takes it.
 pub(super) fn qualified_name(class: &Class, database: &Database) -> String {
     match database.namespace(class.namespace) {
-        Some(schema) => format!("{}.{}", quoted(schema), quoted(&class.name)),
-        None => quoted(&class.name),
+        Some(schema) => format!("{}.{}", shown(schema), shown(&class.name)),
+        None => shown(&class.name).into_owned(),
     }
-}
-
-/// An identifier as SQL takes it: with quotes unless it is plain.
-pub(super) fn quoted(name: &str) -> String {
-    let is_plain = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
-        && name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
-    if is_plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }

@@ -39,6 +39,7 @@ SET LOCAL search_path = pg_catalog;
 SET LOCAL datestyle = 'ISO, MDY';
 SET LOCAL intervalstyle = postgres;
 SET LOCAL timezone = 'UTC';
+SET LOCAL lc_monetary = 'C';
 SET LOCAL bytea_output = hex;
 SET LOCAL extra_float_digits = 3;
 SET LOCAL xmloption = content;

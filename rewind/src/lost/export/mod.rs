@@ -25,7 +25,7 @@ mod json;
 mod json_parts;
 #[cfg(test)]
 mod made_up;
-mod names;
+pub(super) mod names;
 mod options;
 mod output;
 mod per_table;
