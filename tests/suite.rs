@@ -119,6 +119,7 @@ mod fetched;
 
 // The command: its options and its words.
 mod cli;
+mod quickstart;
 mod drop_in;
 mod drop_in_rules;
 mod check;

@@ -65,6 +65,29 @@ fn links_in_documents_lead_somewhere() {
 }
 
 #[test]
+fn blocks_to_be_copied_hold_commands_only() {
+    for name in ["README.md", "docs/quickstart.md"] {
+        let text = std::fs::read_to_string(repository().join(name)).expect("read a document");
+        let wrong = documents::uncopyable_blocks(&text);
+        assert!(wrong.is_empty(), "{name}:\n    {}", wrong.join("\n    "));
+        assert!(text.contains("```sh\n"), "{name} has no commands");
+    }
+}
+
+#[test]
+fn the_book_has_every_page() {
+    let docs = repository().join("docs");
+    let contents = std::fs::read_to_string(docs.join("SUMMARY.md")).expect("read docs/SUMMARY.md");
+    let all = documents::documents(&repository());
+    let below = all.iter().filter_map(|path| path.strip_prefix(&docs).ok());
+    let pages: BTreeSet<String> =
+        below.map(|path| path.display().to_string()).filter(|path| path != "SUMMARY.md").collect();
+    assert_eq!(documents::pages_of(&contents), pages, "pages of docs/SUMMARY.md, and files in docs");
+    let book = std::fs::read_to_string(repository().join("book.toml")).expect("read book.toml");
+    assert!(book.contains("src = \"docs\""), "{book}");
+}
+
+#[test]
 fn every_error_message_is_explained() {
     let page = repository().join("docs/reference/messages.md");
     let entries = messages::entries(&std::fs::read_to_string(page).expect("read the page of messages"));
@@ -88,6 +111,7 @@ fn the_readme_is_short() {
 
 #[cfg(test)]
 mod made_up {
+    use super::documents::uncopyable_blocks;
     use super::imports::{Files, arrow, circles, imports};
     use super::messages::{entries, messages};
     use super::rooms::upward;
@@ -100,6 +124,15 @@ mod made_up {
         let imports = imports(&files(list));
         let pairs = imports.iter().flat_map(|(from, to)| to.keys().map(move |to| (from, to)));
         pairs.map(|(from, to)| arrow(&imports, from, to)).collect()
+    }
+
+    #[test]
+    fn blocks_with_more_than_commands_are_found() {
+        let fine = "Text\n\n```sh\nkbrecover rewind \\\n    -n\nbash x\n```\n\n```text\noutput\n```\n";
+        assert!(uncopyable_blocks(fine).is_empty(), "{:?}", uncopyable_blocks(fine));
+        for wrong in ["```sh\nkbrecover x\noutput\n```\n", "\n    kbrecover x\n", "```\nkbrecover x\n```\n"] {
+            assert_eq!(uncopyable_blocks(wrong).len(), 1, "{wrong}");
+        }
     }
 
     #[test]

@@ -18,8 +18,7 @@ pub fn messages(files: &Files) -> BTreeSet<String> {
         let attributes = program.split("#[error(").skip(1).map(str::trim_start);
         for attribute in attributes.filter(|attribute| !attribute.starts_with("transparent")) {
             let shown: String = attribute.chars().take(60).collect();
-            let literal =
-                attribute.strip_prefix('"').unwrap_or_else(|| panic!("no text in #[error({shown}"));
+            let literal = attribute.strip_prefix('"').unwrap_or_else(|| panic!("no text in #[error({shown}"));
             found.insert(as_written(literal));
         }
     }
