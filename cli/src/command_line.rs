@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
+use crate::color::{self, ColorChoice};
 use crate::commands::compare::CompareArgs;
 use crate::commands::grants::GrantsArgs;
 use crate::commands::hook::HookArgs;
@@ -57,7 +58,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation
         Invocation::Wrong(WrongUsage { message, command: command.to_owned() })
     };
     match Cli::try_parse_from(arguments) {
-        Ok(Cli { command: Some(command), .. }) => Invocation::Run(command),
+        Ok(Cli { command: Some(command), color, .. }) => {
+            color::choose(color);
+            Invocation::Run(command)
+        }
         Ok(Cli { command: None, .. }) => wrong("no command specified".to_owned()),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             Invocation::Help(error.render().to_string())
@@ -79,6 +83,17 @@ struct Cli {
     /// Show this help
     #[arg(short = '?', short_alias = 'h', long, global = true, action = ArgAction::HelpShort)]
     help: Option<bool>,
+
+    /// Color messages: on a terminal unless NO_COLOR is set (auto), always or never
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        global = true,
+        hide_possible_values = true
+    )]
+    color: ColorChoice,
 
     #[command(subcommand)]
     command: Option<Command>,

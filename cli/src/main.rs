@@ -13,6 +13,7 @@ mod command_line;
 mod commands;
 mod values;
 
+mod color;
 mod report;
 mod failure;
 
@@ -51,6 +52,8 @@ fn main() -> ExitCode {
             screen::to_stdout(&text);
             ExitCode::SUCCESS
         }
-        Invocation::Wrong(wrong) => screen::Screen::stderr().usage_error(&wrong.message, &wrong.command),
+        Invocation::Wrong(wrong) => {
+            screen::Screen::stderr().usage_error(&wrong.message, None, &wrong.command)
+        }
     }
 }

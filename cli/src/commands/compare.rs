@@ -71,9 +71,13 @@ pub(crate) struct CompareArgs {
     #[arg(value_parser = positive)]
     jobs: Option<NonZeroUsize>,
 
-    /// Show progress
-    #[arg(short = 'P', long, overrides_with = "progress", help_heading = "Output")]
+    /// Show progress even if the output is not a terminal
+    #[arg(short = 'P', long, overrides_with_all = ["progress", "no_progress"], help_heading = "Output")]
     progress: bool,
+
+    /// Show no progress, not even on a terminal
+    #[arg(long, overrides_with_all = ["no_progress", "progress"], help_heading = "Output")]
+    no_progress: bool,
 
     /// Show debugging messages
     #[arg(long, overrides_with = "debug", help_heading = "Output")]
@@ -124,7 +128,8 @@ fn compare(args: &CompareArgs, screen: &Arc<Screen>) -> Result<Comparison, Faile
     options.max_rate = args.max_rate;
     options.jobs = args.jobs;
     signals::listen(&options.stop, &options.target, screen)?;
-    let narrator = Narrator { narration: KBRECOVER.narration, progress: args.progress };
+    let progress = progress::is_shown(screen, args.progress, args.no_progress);
+    let narrator = Narrator { narration: KBRECOVER.narration, progress };
     Ok(kbrecover_rewind::compare(&options, &*progress::progress(screen, narrator))?)
 }
 

@@ -218,9 +218,13 @@ pub(crate) struct RewindArgs {
     #[arg(value_parser = positive)]
     pub(crate) jobs: Option<NonZeroUsize>,
 
-    /// Show progress
-    #[arg(short = 'P', long, overrides_with = "progress", help_heading = "Output")]
+    /// Show progress even if the output is not a terminal
+    #[arg(short = 'P', long, overrides_with_all = ["progress", "no_progress"], help_heading = "Output")]
     pub(crate) progress: bool,
+
+    /// Show no progress, not even on a terminal
+    #[arg(long, overrides_with_all = ["no_progress", "progress"], help_heading = "Output")]
+    pub(crate) no_progress: bool,
 
     /// Show debugging messages
     #[arg(long, overrides_with = "debug", help_heading = "Output")]

@@ -43,9 +43,10 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
     match rewind(args, &screen) {
         Ok(outcome) => {
             let zone = TimeZone::system();
-            for line in report::closing_lines(&outcome, persona.narration, &zone) {
-                screen.message(Kind::Info, &line);
-            }
+            let mut lines = report::closing_lines(&outcome, persona.narration, &zone);
+            let last = lines.pop();
+            lines.iter().for_each(|line| screen.message(Kind::Info, line));
+            last.iter().for_each(|line| screen.message(Kind::Success, line));
             let target = args.target_data.as_deref().unwrap_or(Path::new("")).display().to_string();
             let result = match (args.format, persona.narration) {
                 (Format::Json, _) => Some(report::json::of_outcome(&outcome)),
@@ -75,7 +76,8 @@ fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
     let options = options(args, screen.persona())?;
     adopt_owner_of(&options.target)?;
     signals::listen(&options.stop, &options.target, screen)?;
-    let narrator = Narrator { narration: screen.persona().narration, progress: args.progress };
+    let progress = progress::is_shown(screen, args.progress, args.no_progress);
+    let narrator = Narrator { narration: screen.persona().narration, progress };
     let progress = progress::progress(screen, narrator);
     Ok(kbrecover_rewind::run(&options, &*progress)?)
 }
