@@ -208,7 +208,16 @@ mod tests {
         assert_eq!(rewind_args("").format, Format::Text);
         assert_eq!((rewind_args("").delta, rewind_args("").max_rate), (DeltaChoice::Auto, None));
         assert_eq!(rewind_args("--delta on --delta off").delta, DeltaChoice::Off);
-        for (text, bytes) in [("32", 32 << 10), ("32k", 32 << 10), ("5M", 5 << 20), ("2G", 2 << 30)] {
+        for (text, bytes) in [
+            ("32", 32 << 10),
+            ("32k", 32 << 10),
+            ("32kB", 32 << 10),
+            ("5M", 5 << 20),
+            ("50MB", 50 << 20),
+            ("50MiB", 50 << 20),
+            ("2G", 2 << 30),
+            ("2gb", 2 << 30),
+        ] {
             let args = rewind_args(&format!("--max-rate {text}"));
             assert_eq!(args.max_rate.map(NonZeroU64::get), Some(bytes), "{text}");
         }
@@ -245,7 +254,7 @@ mod tests {
             let expected = "for '--jobs <N>': must be a positive integer";
             assert!(message.ends_with(expected) && message.contains(jobs), "{message}");
         }
-        for rate in ["0", "M", "-1", "1.5M", "1T", "99999999999999999999", "18014398509481984k"] {
+        for rate in ["0", "M", "-1", "1.5M", "1T", "5MBs", "99999999999999999999", "18014398509481984k"] {
             let message = wrong(&["kbrecover", "rewind", &format!("--max-rate={rate}")]).message;
             assert!(message.contains("for '--max-rate <RATE>': must be a positive integer"), "{message}");
         }

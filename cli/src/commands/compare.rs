@@ -61,7 +61,7 @@ pub(crate) struct CompareArgs {
     #[arg(value_parser = clap::value_parser!(u64).range(..=31_536_000), help_heading = "Source (a server or a directory)")]
     retry_timeout: u64,
 
-    /// Maximum rate at which each side is read, in kB or with suffix k, M or G
+    /// Maximum rate per second at which each side is read, in kB or with unit, such as 50MB
     #[arg(long, value_name = "RATE", overrides_with = "max_rate", help_heading = "Behavior")]
     #[arg(value_parser = rate)]
     max_rate: Option<NonZeroU64>,

@@ -13,9 +13,9 @@ use jiff::tz::TimeZone;
 use kbrecover_hooks::SingleUserServer;
 use kbrecover_rewind::conninfo::Conninfo;
 use kbrecover_rewind::{
-    KeepDiverged, KeepRoot, KeepRules, MissingWal, Mode, OlderSource, Options, Outcome, RebuiltBlocks,
-    RecoveryConf, ReplayFrom, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice,
-    UncleanTarget,
+    ContentError, DataDirectoryError, KeepDiverged, KeepRoot, KeepRules, MissingWal, Mode, OlderSource,
+    Options, Outcome, PreflightError, RebuiltBlocks, RecoveryConf, ReplayFrom, RestoreCommand, RewindError,
+    SameTimeline, SourceChoice, SpaceCheck, SurveyError, SyncChoice, UncleanTarget,
 };
 
 #[cfg(test)]
@@ -79,7 +79,31 @@ fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
     let progress = progress::is_shown(screen, args.progress, args.no_progress);
     let narrator = Narrator { narration: screen.persona().narration, progress };
     let progress = progress::progress(screen, narrator);
-    Ok(kbrecover_rewind::run(&options, &*progress)?)
+    kbrecover_rewind::run(&options, &*progress).map_err(|failure| {
+        let may_be_swapped = args.source_data.is_some() && may_be_swapped(&failure.error);
+        let mut failed = Failed::from(failure);
+        if may_be_swapped && screen.persona().narration == Narration::Kbrecover {
+            let hint = failed.hint.map_or_else(String::new, |hint| hint + " ");
+            failed.hint = Some(hint + SWAPPED);
+        }
+        failed
+    })
+}
+
+const SWAPPED: &str = "Or are -D and --source-data swapped? -D is the old primary, which will be changed.";
+
+/// Whether an error is one that exchanging the two directories leads to: the new primary runs, the old one has crashed, and
+/// its timeline is the older one.
+fn may_be_swapped(error: &RewindError) -> bool {
+    let RewindError::Survey(error) = error else { return false };
+    match error {
+        SurveyError::Content(ContentError::OlderSource { .. })
+        | SurveyError::Preflight(PreflightError::SourceNotClean { .. }) => true,
+        SurveyError::DataDirectory(error) | SurveyError::Preflight(PreflightError::DataDirectory(error)) => {
+            matches!(error, DataDirectoryError::Running { .. } | DataDirectoryError::ServerProcess { .. })
+        }
+        _ => false,
+    }
 }
 
 /// The source that the options name.
