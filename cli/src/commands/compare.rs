@@ -13,6 +13,7 @@ use kbrecover_rewind::{Comparison, Options, SourceChoice};
 use crate::commands::rewind::{positive, rate};
 use crate::failure::{Failed, SetupError};
 use crate::logging::{self, Verbosity};
+use crate::output;
 use crate::persona::{KBRECOVER, Narrator};
 use crate::progress;
 use crate::report;
@@ -28,9 +29,7 @@ yet, are counted apart: replay changes them. So are blocks that differ only in w
 marked as dead, unused space, values of sequences. Unlogged tables, free space maps, visibility maps and files that belong to no relation, \
 such as the commit log, are not compared.
 
-Exit status: 0 if no contents differ and the node can follow the source; 1 if the two could not be compared; 2 if contents \
-differ or the histories have diverged. Then run kbrecover rewind with --compare-data: without it, a node that has not diverged \
-is left as it is.";
+If contents differ, run kbrecover rewind with --compare-data: without it, a node that has not diverged is left as it is.";
 
 /// The options of `kbrecover compare`.
 #[derive(Args)]
@@ -95,11 +94,11 @@ pub(crate) fn run(args: &CompareArgs) -> ExitCode {
     logging::init(Arc::clone(&screen), if args.debug { Verbosity::Debug } else { Verbosity::Normal });
     match compare(args, &screen) {
         Ok(comparison) => {
-            screen::to_stdout(&match args.format {
+            let result = match args.format {
                 Format::Text => report::compare::text(&comparison),
                 Format::Json => report::compare::json(&comparison),
-            });
-            ExitCode::from(if comparison.is_equal() { 0 } else { 2 })
+            };
+            output::print(&result, ExitCode::from(if comparison.is_equal() { 0 } else { 2 }))
         }
         Err(failed) => {
             if args.format == Format::Json {

@@ -13,10 +13,7 @@ Copies from the source only what has changed since the two histories diverged. T
 standby. Changes that only the target has made since then are lost.
 
 The target keeps its own configuration files, keys, certificates, logs and standby.signal. With --keep none they are \
-replaced by the source's, as pg_rewind does. Data files cannot be kept.
-
-Exit status: 0 if the rewind succeeded or was not needed; 1 if it failed and the target is unchanged; 2 if it failed \
-and the target is partly changed: no server starts on it until the same command has been run again.";
+replaced by the source's, as pg_rewind does. Data files cannot be kept.";
 
 /// The options of `kbrecover rewind`.
 #[derive(Args)]

@@ -26,6 +26,7 @@ pub(crate) use args::{ReplayFromChoice, RewindArgs, positive, rate};
 use crate::failure::{Failed, SetupError};
 use crate::faults;
 use crate::logging::{self, Verbosity};
+use crate::output;
 use crate::owner::adopt_owner_of;
 use crate::persona::{Narration, Narrator, Persona};
 use crate::progress;
@@ -54,14 +55,21 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
                 // pg_rewind and sys_rewind print no plan.
                 (Format::Text, _) => None,
             };
-            screen::to_stdout(&result.unwrap_or_default());
+            let result = result.unwrap_or_default();
+            let status = match outcome {
+                Outcome::Rewound(_) => {
+                    output::print_report(&screen, &result);
+                    ExitCode::SUCCESS
+                }
+                _ => output::print(&result, ExitCode::SUCCESS),
+            };
             if let Some(hint) = report::wal_hint(&outcome, persona.narration) {
                 screen.message(Kind::Hint, &hint);
             }
             if let Some(warning) = report::start_warning(&outcome, persona.narration) {
                 screen.message(Kind::Warning, warning);
             }
-            ExitCode::SUCCESS
+            status
         }
         Err(failed) => {
             if args.format == Format::Json {
