@@ -1,6 +1,6 @@
 //! The command line itself: help, version, and what it refuses before it looks at anything.
 
-use crate::harness::{ControlData, Failover, Rewind, Run, Sandbox, SourceKind, run_kbrecover};
+use crate::harness::{ControlData, Failover, Rewind, Run, Sandbox, SourceKind, command, run_kbrecover};
 
 fn run(args: &[&str]) -> Run {
     run_kbrecover(args)
@@ -46,6 +46,60 @@ fn help_names_every_option() {
     for option in options {
         assert!(help.contains(option), "no word of {option} in\n{help}");
     }
+}
+
+/// What was meant is told, and a command's help is had in either way.
+#[test]
+fn typing_errors_and_help() {
+    for (args, error, meant) in [
+        (&["rewynd"][..], "unrecognized subcommand 'rewynd'", "rewind"),
+        (&["rewind", "--dry-rum"], "unexpected argument '--dry-rum' found", "--dry-run"),
+    ] {
+        let run = run(args);
+        let meant = format!("kbrecover: hint: Did you mean \"{meant}\"?\n");
+        assert!(run.code == 1 && run.stderr.contains(error) && run.stderr.contains(&meant), "{run}");
+    }
+    assert!(!run(&["zzz"]).stderr.contains("Did you mean"));
+    for command in [&["rewind"][..], &["inspect", "wal"], &[]] {
+        let (help, other) = (run(&[&["help"], command].concat()), run(&[command, &["--help"]].concat()));
+        assert!(help.code == 0 && help.stdout == other.stdout, "{help}\n{other}");
+    }
+    assert_eq!(run(&["version"]).stdout, run(&["--version"]).stdout);
+    let help = run(&["rewind", "--help"]).stdout;
+    assert!(help.contains("\nExamples:\n") && help.contains("reference/messages.md"), "{help}");
+}
+
+/// A plan that nobody can have read is no success; a reader that has gone has read enough.
+#[test]
+fn what_cannot_be_written_is_told() {
+    let sandbox = Sandbox::new();
+    let failover = Failover::of_one_table(&sandbox);
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("open /dev/full");
+    let expected = "could not write to standard output: No space left on device";
+    for args in [&["--dry-run"][..], &["--check"], &["--dry-run", "--format", "json"]] {
+        let rewind = Rewind::of(&failover.old).from(&failover.new, SourceKind::Server).args(args);
+        let mut command = rewind.command();
+        let output = command.stdout(full()).output().expect("run kbrecover");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains(&format!("kbrecover: error: {expected}\n")), "{args:?}: {said}");
+    }
+    for args in [&["--help"][..], &["grants", "--source-version", "15"], &["man"], &["completions", "bash"]] {
+        let output = command(args).stdout(full()).output().expect("run kbrecover");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(expected), "{args:?}: {said}");
+    }
+    let (reader, writer) = std::io::pipe().expect("make a pipe");
+    drop(reader);
+    let status = command(["--help"]).stdout(writer).status().expect("run kbrecover");
+    assert_eq!(status.code(), Some(0));
+
+    // What is done is done: the report is missing, and the rewind is not.
+    let rewind = Rewind::of(&failover.old).from(&failover.new, SourceKind::Server).args(["--format", "json"]);
+    let output = rewind.command().stdout(full()).output().expect("run kbrecover");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains(&format!("kbrecover: warning: {expected}\n")) && said.contains("Done!"), "{said}");
 }
 
 /// Usage errors leave with 1, as all errors do that have touched nothing.
@@ -178,12 +232,31 @@ fn manual_pages_and_completions() {
         assert!(page.contains(&format!(".TH kbrecover-{command} 1")), "{page}");
         assert!(bash.stdout.contains(&format!("kbrecover,{command})")), "{command} is not completed");
     }
+    let mut names: Vec<_> = std::fs::read_dir(&pages).expect("list the pages").flatten().collect();
+    names.sort_by_key(std::fs::DirEntry::file_name);
+    assert!(names.len() > 20, "only {} pages", names.len());
+    for name in names {
+        let page = std::fs::read_to_string(name.path()).expect("a page");
+        let titles = [
+            "NAME",
+            "SYNOPSIS",
+            "DESCRIPTION",
+            "EXIT STATUS",
+            "EXAMPLES",
+            "ENVIRONMENT",
+            "FILES",
+            "SEE ALSO",
+        ];
+        let lines: Vec<_> = page.lines().collect();
+        for title in titles {
+            let is_title = |line: &&str| line.trim_start_matches(".SH ").trim_matches('"') == title;
+            assert!(lines.iter().any(is_title), "{:?} has no {title}\n{page}", name.file_name());
+        }
+        let examples = lines.iter().filter(|line| line.starts_with("kbrecover "));
+        assert!(examples.count() >= 2, "{:?} has no examples\n{page}", name.file_name());
+    }
     let page = std::fs::read_to_string(pages.join("kbrecover-rewind.1")).expect("the page of rewind");
-    assert!(
-        page.contains("restore\\-target\\-wal")
-            && page.contains("EXIT STATUS") | page.contains("Exit status"),
-        "{page}"
-    );
+    assert!(page.contains("restore\\-target\\-wal") && page.contains("messages.md"), "{page}");
     assert!(run(&["man"]).stdout.contains(".TH kbrecover 1"));
 
     let script = sandbox.path("completion");

@@ -126,7 +126,14 @@ fn none_and_others() {
     run.expect_refusal("cannot keep \"base/", "makes the server's data the source's");
 
     let more = old.copy("more");
-    Rewind::of(&more).from(&new, SourceKind::Server).args(["--keep", "extra/*"]).run().expect_done();
+    let run =
+        Rewind::of(&more).from(&new, SourceKind::Server).args(["--keep", "extra/*", "--keep", "extar/*"]);
+    let run = run.run().expect_done();
+    let told: Vec<_> = run.stderr.lines().filter(|line| line.contains("matches nothing")).collect();
+    assert_eq!(
+        told,
+        ["kbrecover: warning: --keep \"extar/*\" matches nothing on the target or on the source"]
+    );
     assert!(is_own(&more));
     assert_eq!(read(&more.data, "extra/own").as_deref(), Some("of old"));
     assert_eq!(read(&more.data, "extra/theirs"), None);

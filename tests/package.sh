@@ -68,17 +68,20 @@ pages() {
     local command
     echo "kbrecover${1// /-}"
     for command in $(kbrecover $1 --help | sed -n '/^Commands:/,/^$/s/^  \([a-z][a-z0-9-]*\) .*/\1/p'); do
-        [ "$command" = help ] || pages "$1 $command"
+        pages "$1 $command"
     done
 }
 pages '' >/pages
 for page in $(cat /pages); do
-    gzip -cd "/usr/share/man/man1/$page.1.gz" | grep -q '^\.TH kbrecover' || { echo "no page $page" >&2; exit 1; }
+    gzip -cd "/usr/share/man/man1/$page.1.gz" >/page
+    for line in '.TH kbrecover' '.SH EXAMPLES' '.SH "EXIT STATUS"' '.SH ENVIRONMENT' '.SH FILES' '.SH "SEE ALSO"'; do
+        grep -qF -- "$line" /page || { echo "no $line in page $page" >&2; exit 1; }
+    done
 done
 for page in kbrecover kbrecover-rewind kbrecover-status kbrecover-grants kbrecover-inspect-wal kbrecover-hook-v8r6-rejoin; do
     grep -qx "$page" /pages || { echo "no command of the page $page" >&2; exit 1; }
 done
-rm /pages
+rm /pages /page
 . /usr/share/bash-completion/completions/kbrecover
 complete -p kbrecover
 COMP_WORDS=(kbrecover rewind --targ) COMP_CWORD=2

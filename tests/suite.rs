@@ -119,6 +119,8 @@ mod fetched;
 
 // The command: its options and its words.
 mod cli;
+mod quickstart;
+mod terminal;
 mod drop_in;
 mod drop_in_rules;
 mod check;

@@ -33,7 +33,10 @@ fn the_new_primary_is_not_rewound_to_the_old_one() {
         refused(rewind(&new, &old).args(mode), &WORDS);
     }
     old.stop();
-    refused(Rewind::of(&new).from(&old, SourceKind::Directory), &WORDS);
+    refused(
+        Rewind::of(&new).from(&old, SourceKind::Directory),
+        &[&WORDS[..], &["are -D and --source-data swapped?"]].concat(),
+    );
     old.start();
     rewind(&new, &old).arg("--allow-older-source").run().expect_done();
     assert_follows(&mut new, &old);

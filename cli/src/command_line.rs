@@ -6,8 +6,9 @@
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::color::{self, ColorChoice};
 use crate::commands::compare::CompareArgs;
 use crate::commands::grants::GrantsArgs;
 use crate::commands::hook::HookArgs;
@@ -16,6 +17,7 @@ use crate::commands::lost::LostArgs;
 use crate::commands::package::{CompletionsArgs, ManArgs};
 use crate::commands::rewind::RewindArgs;
 use crate::commands::status::StatusArgs;
+use crate::manual;
 use crate::passwords::without_password;
 
 /// What the command line asks for.
@@ -33,6 +35,8 @@ pub(crate) enum Invocation {
 pub(crate) struct WrongUsage {
     /// What is wrong.
     pub(crate) message: String,
+    /// The word that may have been meant.
+    pub(crate) meant: Option<String>,
     /// The command whose `--help` the hint names.
     pub(crate) command: String,
 }
@@ -40,35 +44,46 @@ pub(crate) struct WrongUsage {
 /// Parses the command line, which starts with the program's name.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let command = match arguments.get(1).and_then(|argument| argument.to_str()) {
-        Some("rewind") => "kbrecover rewind",
-        Some("compare") => "kbrecover compare",
-        Some("lost") => "kbrecover lost",
-        Some("status") => "kbrecover status",
-        Some("grants") => "kbrecover grants",
-        Some("inspect") => "kbrecover inspect",
-        Some("hook") => "kbrecover hook",
-        Some("completions") => "kbrecover completions",
-        Some("man") => "kbrecover man",
-        _ => "kbrecover",
+    let mut definition = manual::with_examples(Cli::command());
+    let named = arguments.get(1).and_then(|argument| definition.find_subcommand(argument));
+    let command = match named {
+        Some(command) => format!("kbrecover {}", command.get_name()),
+        None => "kbrecover".to_owned(),
     };
-    let wrong = |message: String| {
+    let wrong = |message: String, meant: Option<String>| {
         let message = without_password(&message);
-        Invocation::Wrong(WrongUsage { message, command: command.to_owned() })
+        Invocation::Wrong(WrongUsage { message, meant, command: command.clone() })
     };
-    match Cli::try_parse_from(arguments) {
-        Ok(Cli { command: Some(command), .. }) => Invocation::Run(command),
-        Ok(Cli { command: None, .. }) => wrong("no command specified".to_owned()),
+    let parsed = definition
+        .try_get_matches_from_mut(arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut definition)));
+    match parsed {
+        Ok(Cli { command: Some(command), color, .. }) => {
+            color::choose(color);
+            Invocation::Run(command)
+        }
+        Ok(Cli { command: None, .. }) => wrong("no command specified".to_owned(), None),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             Invocation::Help(error.render().to_string())
         }
         Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let known =
                 if command == "kbrecover inspect" { " (control, wal, pagemap or history)" } else { "" };
-            wrong(format!("no subcommand specified{known}"))
+            wrong(format!("no subcommand specified{known}"), None)
         }
-        Err(error) => wrong(message_of(&error)),
+        Err(error) => wrong(message_of(&error), meant_by(&error)),
     }
+}
+
+/// What `kbrecover help COMMAND` asks for: the same as `kbrecover COMMAND --help`.
+pub(crate) fn help_of(command: &[String]) -> Invocation {
+    let words = ["kbrecover"].into_iter().chain(command.iter().map(String::as_str)).chain(["--help"]);
+    parse(words.map(OsString::from))
+}
+
+/// What `kbrecover version` asks for: the same as `kbrecover --version`.
+pub(crate) fn version() -> Invocation {
+    parse(["kbrecover", "--version"].map(OsString::from))
 }
 
 /// Brings a former primary back as a standby of the new primary
@@ -79,6 +94,17 @@ struct Cli {
     /// Show this help
     #[arg(short = '?', short_alias = 'h', long, global = true, action = ArgAction::HelpShort)]
     help: Option<bool>,
+
+    /// Color messages: on a terminal unless NO_COLOR is set (auto), always or never
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        global = true,
+        hide_possible_values = true
+    )]
+    color: ColorChoice,
 
     #[command(subcommand)]
     command: Option<Command>,
@@ -105,6 +131,19 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Print the manual page of kbrecover, or write a page for each command
     Man(ManArgs),
+    /// Show the help of kbrecover or of a command
+    Help(HelpArgs),
+    /// Show the version
+    Version,
+}
+
+/// The options of `kbrecover help`.
+#[derive(Args)]
+#[command(display_name = "kbrecover")]
+pub(crate) struct HelpArgs {
+    /// Command to show the help of, such as "inspect wal"
+    #[arg(value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
 }
 
 /// The definition of the command line, from which completions and manual pages are generated. Each
@@ -132,6 +171,17 @@ fn message_of(error: &clap::Error) -> String {
     let lines: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     let text = lines.join(" ");
     text.strip_prefix("error: ").unwrap_or(&text).to_owned()
+}
+
+/// The command, option or value that may have been meant.
+fn meant_by(error: &clap::Error) -> Option<String> {
+    let kinds = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
+    kinds.into_iter().find_map(|kind| match error.get(kind)? {
+        ContextValue::String(word) => Some(word.clone()),
+        // The last one is the most similar.
+        ContextValue::Strings(words) => words.last().cloned(),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -193,7 +243,16 @@ mod tests {
         assert_eq!(rewind_args("").format, Format::Text);
         assert_eq!((rewind_args("").delta, rewind_args("").max_rate), (DeltaChoice::Auto, None));
         assert_eq!(rewind_args("--delta on --delta off").delta, DeltaChoice::Off);
-        for (text, bytes) in [("32", 32 << 10), ("32k", 32 << 10), ("5M", 5 << 20), ("2G", 2 << 30)] {
+        for (text, bytes) in [
+            ("32", 32 << 10),
+            ("32k", 32 << 10),
+            ("32kB", 32 << 10),
+            ("5M", 5 << 20),
+            ("50MB", 50 << 20),
+            ("50MiB", 50 << 20),
+            ("2G", 2 << 30),
+            ("2gb", 2 << 30),
+        ] {
             let args = rewind_args(&format!("--max-rate {text}"));
             assert_eq!(args.max_rate.map(NonZeroU64::get), Some(bytes), "{text}");
         }
@@ -230,7 +289,7 @@ mod tests {
             let expected = "for '--jobs <N>': must be a positive integer";
             assert!(message.ends_with(expected) && message.contains(jobs), "{message}");
         }
-        for rate in ["0", "M", "-1", "1.5M", "1T", "99999999999999999999", "18014398509481984k"] {
+        for rate in ["0", "M", "-1", "1.5M", "1T", "5MBs", "99999999999999999999", "18014398509481984k"] {
             let message = wrong(&["kbrecover", "rewind", &format!("--max-rate={rate}")]).message;
             assert!(message.contains("for '--max-rate <RATE>': must be a positive integer"), "{message}");
         }
@@ -244,6 +303,65 @@ mod tests {
         assert_eq!(wrong(&["kbrecover", "hook"]).message, "no subcommand specified");
         assert!(wrong(&["kbrecover", "inspect", "wal", "f", "--block", "1"]).message.contains("--relation"));
         assert!(wrong(&["kbrecover", "inspect", "wal", "f", "--start", "1"]).message.contains("--start"));
+    }
+
+    #[test]
+    fn every_command_has_examples_in_its_help() {
+        fn check(command: &clap::Command, name: &str) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let (_, examples) = help.split_once("Examples:\n").unwrap_or_else(|| panic!("{name}: {help}"));
+            assert!(examples.lines().filter(|line| line.starts_with("  kbrecover")).count() >= 2, "{name}");
+            command.get_subcommands().for_each(|of| check(of, &format!("{name} {}", of.get_name())));
+        }
+        check(&manual::with_examples(Cli::command()), "kbrecover");
+    }
+
+    #[test]
+    fn the_examples_are_understood() {
+        for line in manual::example_lines() {
+            for part in line.split(" && ").flat_map(|part| part.split(" || ")) {
+                let words = shell_words::split(part).unwrap();
+                let words = words.iter().take_while(|word| !["|", ">"].contains(&word.as_str()));
+                match parse(words.map(OsString::from)) {
+                    Invocation::Run(_) | Invocation::Help(_) => {}
+                    Invocation::Wrong(wrong) => assert!(part.starts_with(". "), "{line}: {wrong:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_have_been_meant_is_told() {
+        for (arguments, meant) in [
+            (vec!["rewynd"], Some("rewind")),
+            (vec!["rewind", "--source-sever=x"], Some("--source-server")),
+            (vec!["rewind", "--format", "jsn"], Some("json")),
+            (vec!["inspect", "controll", "f"], Some("control")),
+            (vec!["hook", "v8r6", "-f", "c", "rejion"], Some("rejoin")),
+            (vec!["zzz"], None),
+            (vec!["rewind", "-D"], None),
+        ] {
+            let words: Vec<_> = ["kbrecover"].into_iter().chain(arguments).collect();
+            assert_eq!(wrong(&words).meant.as_deref(), meant, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_commands_too() {
+        let help = |invocation| match invocation {
+            Invocation::Help(text) => text,
+            _ => panic!("no help"),
+        };
+        let of =
+            |words: &[&str]| help(help_of(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>()));
+        assert!(of(&[]).contains("\nCommands:\n"));
+        assert!(of(&["rewind"]).contains("--target-data"));
+        assert!(of(&["inspect", "wal"]).contains("--rmgr"));
+        assert!(help(version()).starts_with("kbrecover 0."));
+        match help_of(&["rewynd".to_owned()]) {
+            Invocation::Wrong(wrong) => assert_eq!(wrong.meant.as_deref(), Some("rewind")),
+            _ => panic!("a command that does not exist"),
+        }
     }
 
     #[test]

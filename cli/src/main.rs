@@ -10,14 +10,17 @@ mod passwords;
 
 mod role;
 mod command_line;
+mod manual;
 mod commands;
 mod values;
 
+mod color;
 mod report;
 mod failure;
 
 mod signals;
 mod logging;
+mod output;
 mod progress;
 mod screen;
 mod persona;
@@ -35,7 +38,11 @@ fn main() -> ExitCode {
         // Under these names a failure of any kind, even a panic, exits with status 1.
         return std::panic::catch_unwind(|| role.run(&arguments)).unwrap_or(ExitCode::FAILURE);
     }
-    match command_line::parse(arguments) {
+    run(command_line::parse(arguments))
+}
+
+fn run(invocation: Invocation) -> ExitCode {
+    match invocation {
         Invocation::Run(Command::Rewind(args)) => commands::rewind::run(&args, KBRECOVER),
         Invocation::Run(Command::Compare(args)) => commands::compare::run(&args),
         Invocation::Run(Command::Lost(args)) => commands::lost::run(&args),
@@ -47,10 +54,11 @@ fn main() -> ExitCode {
             commands::package::completions(&args, command_line::description())
         }
         Invocation::Run(Command::Man(args)) => commands::package::man(&args, command_line::description()),
-        Invocation::Help(text) => {
-            screen::to_stdout(&text);
-            ExitCode::SUCCESS
+        Invocation::Run(Command::Help(args)) => run(command_line::help_of(&args.command)),
+        Invocation::Run(Command::Version) => run(command_line::version()),
+        Invocation::Help(text) => output::print(&text, ExitCode::SUCCESS),
+        Invocation::Wrong(wrong) => {
+            screen::Screen::stderr().usage_error(&wrong.message, wrong.meant.as_deref(), &wrong.command)
         }
-        Invocation::Wrong(wrong) => screen::Screen::stderr().usage_error(&wrong.message, &wrong.command),
     }
 }

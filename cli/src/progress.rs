@@ -1,24 +1,28 @@
-//! Progress reports: bars on a terminal, else a line every second.
+//! Progress reports: one line on a terminal, else a line every second.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use kbrecover_rewind::{Event, Progress, Stage};
 
 use crate::persona::{Narration, Narrator};
 use crate::screen::Screen;
 
-/// Reports a run: its events in the words of the narrator, and with `-P` its progress.
+/// Reports a run: its events in the words of the narrator, and its progress if that is shown.
 pub(crate) fn progress(screen: &Arc<Screen>, narrator: Narrator) -> Box<dyn Progress> {
-    let watcher = narrator.progress.then(|| Watcher::new(screen, screen.bars().cloned()));
+    let watcher = narrator.progress.then(|| Watcher::new(screen));
     Box::new(Narrated { narrator, watcher })
 }
 
 /// Reports the events of a run only.
 pub(crate) fn events(narration: Narration) -> impl Progress {
     Narrated { narrator: Narrator { narration, progress: false }, watcher: None }
+}
+
+/// Whether progress is shown: if it was asked for, and under our own name on a terminal also if nobody has forbidden it.
+pub(crate) fn is_shown(screen: &Screen, asked: bool, forbidden: bool) -> bool {
+    asked || screen.has_status_line() && !forbidden
 }
 
 struct Narrated {
@@ -50,36 +54,99 @@ impl Progress for Narrated {
 /// The interval between lines if the output is not a terminal.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// The interval between changes of the line on a terminal.
+const TICK: Duration = Duration::from_millis(100);
+
 /// Counts the progress and shows it.
 struct Watcher {
     screen: Arc<Screen>,
-    bars: Option<MultiProgress>,
-    counts: [Count; 6],
+    counts: [Count; STAGES.len()],
 }
+
+/// The stages, in the order in which they have the line on a terminal: several can run at a time.
+const STAGES: [Stage; 6] =
+    [Stage::Copy, Stage::Compare, Stage::SourceWal, Stage::Scan, Stage::Sync, Stage::Inventory];
 
 #[derive(Default)]
 struct Count {
     done: AtomicU64,
-    total: Mutex<Option<u64>>,
-    /// When the last line was printed.
-    shown: Mutex<Option<Instant>>,
-    bar: Mutex<Option<ProgressBar>>,
+    running: Mutex<Option<Running>>,
+}
+
+/// A stage that runs.
+struct Running {
+    total: Option<u64>,
+    /// When it was last shown.
+    shown: Instant,
+    pace: Pace,
+}
+
+/// How fast a stage has been of late: when its count was what, a while ago and since then.
+struct Pace {
+    before: (Instant, u64),
+    since: (Instant, u64),
+}
+
+/// After this time a measurement of the pace begins anew.
+const WHILE: Duration = Duration::from_secs(5);
+
+impl Pace {
+    fn from(now: Instant) -> Pace {
+        Pace { before: (now, 0), since: (now, 0) }
+    }
+
+    /// Bytes or files per second; `None` as long as that cannot be told.
+    fn rate(&mut self, now: Instant, done: u64) -> Option<f64> {
+        if now.duration_since(self.since.0) >= WHILE {
+            self.before = std::mem::replace(&mut self.since, (now, done));
+        }
+        let seconds = now.duration_since(self.before.0).as_secs_f64();
+        let amount = done.saturating_sub(self.before.1) as f64;
+        (seconds >= 0.5 && amount > 0.0).then_some(amount / seconds)
+    }
 }
 
 impl Watcher {
-    fn new(screen: &Arc<Screen>, bars: Option<MultiProgress>) -> Watcher {
-        Watcher { screen: Arc::clone(screen), bars, counts: Default::default() }
+    fn new(screen: &Arc<Screen>) -> Watcher {
+        Watcher { screen: Arc::clone(screen), counts: Default::default() }
     }
 
     fn count(&self, stage: Stage) -> &Count {
-        match stage {
-            Stage::Scan => &self.counts[0],
-            Stage::Copy => &self.counts[1],
-            Stage::Sync => &self.counts[2],
-            Stage::Compare => &self.counts[3],
-            Stage::SourceWal => &self.counts[4],
-            // Stages without a count.
-            _ => &self.counts[5],
+        let at = STAGES.iter().position(|&known| known == stage);
+        // Stages that are not known here have no count either.
+        &self.counts[at.unwrap_or(STAGES.len() - 1)]
+    }
+
+    fn begin(&self, stage: Stage, total: Option<u64>) {
+        let (count, now) = (self.count(stage), Instant::now());
+        count.done.store(0, Ordering::Relaxed);
+        *lock(&count.running) = Some(Running { total, shown: now, pace: Pace::from(now) });
+        if self.screen.has_status_line() {
+            self.show_status();
+        }
+    }
+
+    fn advance(&self, stage: Stage, amount: u64) {
+        let count = self.count(stage);
+        count.done.fetch_add(amount, Ordering::Relaxed);
+        let interval = if self.screen.has_status_line() { TICK } else { INTERVAL };
+        {
+            // If the lock is held, another thread is checking the interval already.
+            let Ok(mut running) = count.running.try_lock() else { return };
+            match running.as_mut() {
+                Some(running) if running.shown.elapsed() >= interval => running.shown = Instant::now(),
+                _ => return,
+            }
+        }
+        if self.screen.has_status_line() { self.show_status() } else { self.show_line(stage, false) }
+    }
+
+    fn finish(&self, stage: Stage) {
+        if self.screen.has_status_line() {
+            *lock(&self.count(stage).running) = None;
+            self.show_status();
+        } else {
+            self.show_line(stage, true);
         }
     }
 
@@ -89,48 +156,30 @@ impl Watcher {
             return;
         }
         let count = self.count(stage);
-        let total = *lock(&count.total);
+        let total = lock(&count.running).as_ref().and_then(|running| running.total);
         match line(stage, count.done.load(Ordering::Relaxed), total) {
             Some(line) if is_last => self.screen.line(&line),
             Some(line) => self.screen.passing_line(&line),
             None => {}
         }
     }
+
+    /// Shows the first of the stages that run; none if none runs.
+    fn show_status(&self) {
+        let status = STAGES.iter().zip(&self.counts).find_map(|(&stage, count)| {
+            let mut running = lock(&count.running);
+            let Running { total, pace, .. } = running.as_mut()?;
+            let done = count.done.load(Ordering::Relaxed);
+            Some(status(stage, done, *total, pace.rate(Instant::now(), done), self.screen.width()))
+        });
+        self.screen.status_line(&status.unwrap_or_default());
+    }
 }
 
-impl Watcher {
-    fn begin(&self, stage: Stage, total: Option<u64>) {
-        let count = self.count(stage);
-        count.done.store(0, Ordering::Relaxed);
-        *lock(&count.total) = total;
-        *lock(&count.shown) = Some(Instant::now());
-        if let Some(bars) = &self.bars {
-            *lock(&count.bar) = Some(bars.add(bar(stage, total)));
-        }
-    }
-
-    fn advance(&self, stage: Stage, amount: u64) {
-        let count = self.count(stage);
-        count.done.fetch_add(amount, Ordering::Relaxed);
-        if self.bars.is_some() {
-            if let Some(bar) = &*lock(&count.bar) {
-                bar.inc(amount);
-            }
-            return;
-        }
-        // If the lock is held, another thread is checking the interval already.
-        let Ok(mut shown) = count.shown.try_lock() else { return };
-        if shown.is_none_or(|shown| shown.elapsed() >= INTERVAL) {
-            *shown = Some(Instant::now());
-            self.show_line(stage, false);
-        }
-    }
-
-    fn finish(&self, stage: Stage) {
-        if let Some(bar) = lock(&self.count(stage).bar).take() {
-            bar.finish_and_clear();
-        }
-        self.show_line(stage, true);
+impl Drop for Watcher {
+    /// A run that fails does not finish its stage.
+    fn drop(&mut self) {
+        self.screen.status_line("");
     }
 }
 
@@ -156,38 +205,73 @@ fn line(stage: Stage, done: u64, total: Option<u64>) -> Option<String> {
     let Some(total) = total else { return Some(format!("{} {name} {verb}", done / unit)) };
     // A file that has grown since it was listed makes the count exceed the total.
     let total = total.max(done);
-    let percent = if total == 0 { 100 } else { u128::from(done) * 100 / u128::from(total) };
-    let (done, total) = (done / unit, (total / unit).to_string());
+    let (percent, done, total) = (percent(done, total), done / unit, (total / unit).to_string());
     Some(format!("{done:>width$}/{total} {name} ({percent}%) {verb}", width = total.len()))
 }
 
-fn bar(stage: Stage, total: Option<u64>) -> ProgressBar {
-    let bar = match total {
-        Some(total) => ProgressBar::new(total),
-        None => ProgressBar::new_spinner(),
-    };
-    if let Ok(style) = ProgressStyle::with_template(template(stage, total)) {
-        bar.set_style(style);
-    }
-    bar.set_message(words(stage).map_or("", |(_, _, verb)| verb));
-    bar
+fn percent(done: u64, total: u64) -> u128 {
+    if total == 0 { 100 } else { u128::from(done) * 100 / u128::from(total) }
 }
 
-fn template(stage: Stage, total: Option<u64>) -> &'static str {
-    match (words(stage), total) {
-        (None, _) => "{spinner} listing files",
-        (Some((1, ..)), _) => "{bar:30} {pos}/{len} files {msg} ({percent}%)",
-        (Some(_), None) => "{spinner} {binary_bytes} {msg} ({binary_bytes_per_sec})",
-        (Some(_), Some(_)) => {
-            "{bar:30} {binary_bytes}/{binary_total_bytes} {msg} ({percent}%, {binary_bytes_per_sec}, eta {eta})"
+/// The line on a terminal: `copying: 18%, 12.1 of 66.3 MiB, 9.4 MiB/s, 0:06 left`. What does not fit into the width is
+/// left out, the rate first; where there is room, a bar stands before it.
+fn status(stage: Stage, done: u64, total: Option<u64>, rate: Option<f64>, width: usize) -> String {
+    let doing = match stage {
+        Stage::Scan => "reading WAL",
+        Stage::SourceWal => "reading the source's WAL",
+        Stage::Compare => "comparing",
+        Stage::Copy => "copying",
+        Stage::Sync => "syncing",
+        _ => return "listing files".to_owned(),
+    };
+    let is_files = stage == Stage::Sync;
+    let amount = |count: u64| if is_files { count.to_string() } else { mebibytes(count as f64) };
+    let unit = if is_files { "files" } else { "MiB" };
+    let total = total.map(|total| total.max(done));
+    let counted = match total {
+        Some(total) => {
+            format!("{doing}: {}%, {} of {} {unit}", percent(done, total), amount(done), amount(total))
         }
+        None => format!("{doing}: {} {unit}", amount(done)),
+    };
+    let speed = rate.filter(|_| !is_files).map(|rate| format!(", {} MiB/s", mebibytes(rate)));
+    let left = total.zip(rate).map(|(total, rate)| format!(", {} left", clock((total - done) as f64 / rate)));
+    let (speed, left) = (speed.unwrap_or_default(), left.unwrap_or_default());
+    let long = format!("{counted}{speed}{left}");
+    let text = if long.len() <= width { long } else { format!("{counted}{left}") };
+    match total {
+        Some(total) if text.len() + BAR + 3 <= width => format!("[{}] {text}", bar(done, total)),
+        _ => text,
     }
+}
+
+/// The length of a bar.
+const BAR: usize = 20;
+
+fn bar(done: u64, total: u64) -> String {
+    let full = (percent(done, total) as usize * BAR / 100).min(BAR);
+    "#".repeat(full) + &".".repeat(BAR - full)
+}
+
+/// `9.4`, `1234`.
+fn mebibytes(bytes: f64) -> String {
+    let mebibytes = bytes / f64::from(1 << 20);
+    if mebibytes < 100.0 { format!("{mebibytes:.1}") } else { format!("{mebibytes:.0}") }
+}
+
+/// `0:06`, `1:02:03`.
+fn clock(seconds: f64) -> String {
+    // A float that is too large for it becomes the largest number.
+    let seconds = seconds.ceil() as u64;
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours == 0 { format!("{minutes}:{seconds:02}") } else { format!("{hours}:{minutes:02}:{seconds:02}") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::logging;
+    use crate::persona::KBRECOVER;
     use crate::screen::Lines;
 
     #[test]
@@ -245,12 +329,77 @@ mod tests {
     }
 
     #[test]
-    fn every_bar_has_a_valid_template() {
-        let counted = [Stage::Scan, Stage::SourceWal, Stage::Compare, Stage::Copy, Stage::Sync];
-        for stage in [Stage::Inventory].into_iter().chain(counted) {
-            for total in [None, Some(10)] {
-                assert!(ProgressStyle::with_template(template(stage, total)).is_ok());
-            }
+    fn the_line_on_a_terminal_fits_its_width() {
+        let rate = Some(9.4 * 1_048_576.0);
+        let text = |width| status(Stage::Copy, 12_345 << 10, Some(67_890 << 10), rate, width);
+        assert_eq!(text(60), "copying: 18%, 12.1 of 66.3 MiB, 9.4 MiB/s, 0:06 left");
+        assert_eq!(text(80), "[###.................] copying: 18%, 12.1 of 66.3 MiB, 9.4 MiB/s, 0:06 left");
+        assert_eq!(text(45), "copying: 18%, 12.1 of 66.3 MiB, 0:06 left");
+        let (done, total) = (1 << 40, Some(3 << 40));
+        for width in [59, 79, 119] {
+            let text = status(Stage::SourceWal, done, total, rate, width);
+            let begin = "reading the source's WAL: 33%, 1048576 of 3145728 MiB";
+            assert!(text.len() <= width.max(75) && text.contains(begin), "{text}");
+        }
+        assert_eq!(status(Stage::Copy, 5 << 20, None, None, 80), "copying: 5.0 MiB");
+        assert_eq!(status(Stage::Sync, 7, Some(10), Some(1.0), 40), "syncing: 70%, 7 of 10 files, 0:03 left");
+        assert_eq!(status(Stage::Copy, 0, Some(0), None, 40), "copying: 100%, 0.0 of 0.0 MiB");
+        assert_eq!(status(Stage::Inventory, 0, None, None, 40), "listing files");
+        assert!(status(Stage::Copy, u64::MAX, Some(u64::MAX), rate, 200).contains("100%"));
+        assert_eq!([clock(0.2), clock(61.0), clock(3723.0)], ["0:01", "1:01", "1:02:03"]);
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_seconds() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs_f64(seconds);
+        let mut pace = Pace::from(start);
+        assert_eq!(pace.rate(at(0.1), 100), None);
+        assert_eq!(pace.rate(at(1.0), 100), Some(100.0));
+        assert_eq!(pace.rate(at(5.0), 500), Some(100.0));
+        assert_eq!(pace.rate(at(10.0), 500), None, "nothing for five seconds");
+        assert_eq!(pace.rate(at(12.0), 2500), Some(2000.0 / 7.0));
+    }
+
+    #[test]
+    fn a_terminal_has_one_line_of_progress_and_none_at_the_end() {
+        let lines = Lines::default();
+        let screen = Arc::new(Screen::terminal(KBRECOVER, lines.clone()));
+        let narrator = Narrator { narration: Narration::Kbrecover, progress: true };
+        let watched = progress(&screen, narrator);
+        watched.begin(Stage::Inventory, None);
+        watched.begin(Stage::Scan, Some(2 << 20));
+        watched.finish(Stage::Scan);
+        watched.finish(Stage::Inventory);
+        watched.begin(Stage::Copy, Some(4 << 20));
+        screen.line("message");
+        drop(watched);
+        let text = lines.text();
+        assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+        let last = text.rsplit('\r').next().unwrap();
+        assert_eq!(last, "\x1b[K", "{text:?}");
+        for begin in ["listing files", "reading WAL: 0%, 0.0 of 2.0 MiB", "copying: 0%, 0.0 of 4.0 MiB"] {
+            assert!(text.contains(begin), "{begin}: {text:?}");
+        }
+    }
+
+    #[test]
+    fn progress_is_shown_on_a_terminal_unless_it_is_forbidden_and_by_others_only_if_asked_for() {
+        let terminal = Screen::terminal(KBRECOVER, Lines::default());
+        let (file, other) = (
+            Screen::to(Lines::default()),
+            Screen::terminal(crate::persona::of("pg_rewind", 150_000), Lines::default()),
+        );
+        for (screen, asked, forbidden, expected) in [
+            (&terminal, false, false, true),
+            (&terminal, false, true, false),
+            (&terminal, true, false, true),
+            (&file, false, false, false),
+            (&file, true, false, true),
+            (&other, false, false, false),
+            (&other, true, false, true),
+        ] {
+            assert_eq!(is_shown(screen, asked, forbidden), expected, "{asked} {forbidden}");
         }
     }
 }

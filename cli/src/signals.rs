@@ -89,6 +89,7 @@ impl Ender {
         let _ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
         command::end_all();
         command::wait_for_end();
+        self.screen.status_line("");
         let is_touched = kbrecover_rewind::is_unfinished(&self.target) || !self.stop.is_requested();
         let target = if is_touched { TargetState::Unfinished } else { TargetState::Untouched };
         let hint = RewindError::Stopped.hint();

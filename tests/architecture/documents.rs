@@ -68,3 +68,38 @@ fn plain(path: &Path) -> PathBuf {
     }
     plain
 }
+
+/// What is wrong with the code blocks of a document whose blocks are to be copied: a block without fence or language, and a line
+/// that is no command among commands.
+pub fn uncopyable_blocks(text: &str) -> Vec<String> {
+    const PROGRAMS: [&str; 4] = ["bash ", "cargo ", "export ", "kbrecover "];
+    let (mut wrong, mut language, mut continues, mut before) = (Vec::new(), None, false, "");
+    for line in text.lines() {
+        match (language, line.strip_prefix("```")) {
+            (None, Some(name)) => {
+                if !["sh", "text"].contains(&name) {
+                    wrong.push(format!("a block is neither sh nor text: {line}"));
+                }
+                language = Some(name);
+            }
+            (Some(_), Some(_)) => language = None,
+            (None, None) if line.starts_with("    ") && before.is_empty() => {
+                wrong.push(format!("a block without fence: {line}"));
+            }
+            (Some("sh"), None) => {
+                if !continues && !PROGRAMS.iter().any(|program| line.starts_with(program)) {
+                    wrong.push(format!("no command: {line}"));
+                }
+                continues = line.ends_with('\\');
+            }
+            _ => {}
+        }
+        before = line;
+    }
+    wrong
+}
+
+/// The pages that a list of contents leads to, by their paths beside it.
+pub fn pages_of(contents: &str) -> BTreeSet<String> {
+    links(contents).into_iter().map(str::to_owned).collect()
+}

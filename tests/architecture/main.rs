@@ -1,14 +1,17 @@
 //! The architecture of the sources, held by tests: no import circle between files, the rooms of the engine in their order,
-//! every scenario in a tier of `tests/run.sh`, and no link in a document that leads nowhere. No server is needed.
+//! every scenario in a tier of `tests/run.sh`, no link in a document that leads nowhere, and every error message explained. No
+//! server is needed.
 
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
 mod documents;
 mod imports;
+mod messages;
 mod rooms;
 mod source;
 mod tiers;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 const CRATES: [&str; 4] = ["walparse", "rewind", "hooks", "cli"];
@@ -62,6 +65,45 @@ fn links_in_documents_lead_somewhere() {
 }
 
 #[test]
+fn blocks_to_be_copied_hold_commands_only() {
+    for name in ["README.md", "docs/quickstart.md"] {
+        let text = std::fs::read_to_string(repository().join(name)).expect("read a document");
+        let wrong = documents::uncopyable_blocks(&text);
+        assert!(wrong.is_empty(), "{name}:\n    {}", wrong.join("\n    "));
+        assert!(text.contains("```sh\n"), "{name} has no commands");
+    }
+}
+
+#[test]
+fn the_book_has_every_page() {
+    let docs = repository().join("docs");
+    let contents = std::fs::read_to_string(docs.join("SUMMARY.md")).expect("read docs/SUMMARY.md");
+    let all = documents::documents(&repository());
+    let below = all.iter().filter_map(|path| path.strip_prefix(&docs).ok());
+    let pages: BTreeSet<String> =
+        below.map(|path| path.display().to_string()).filter(|path| path != "SUMMARY.md").collect();
+    assert_eq!(documents::pages_of(&contents), pages, "pages of docs/SUMMARY.md, and files in docs");
+    let book = std::fs::read_to_string(repository().join("book.toml")).expect("read book.toml");
+    assert!(book.contains("src = \"docs\""), "{book}");
+}
+
+#[test]
+fn every_error_message_is_explained() {
+    let page = repository().join("docs/reference/messages.md");
+    let entries = messages::entries(&std::fs::read_to_string(page).expect("read the page of messages"));
+    let explained: BTreeSet<String> = entries.iter().cloned().collect();
+    assert_eq!(entries.len(), explained.len(), "docs/reference/messages.md has an entry twice");
+    let files = CRATES.map(|name| imports::read_files(&repository().join(name).join("src")));
+    let messages: BTreeSet<String> = files.iter().flat_map(messages::messages).collect();
+    assert!(messages.len() > 200, "only {} messages", messages.len());
+    let list = |texts: Vec<&String>| texts.iter().map(|text| format!("\n    {text}")).collect::<String>();
+    let missing = list(messages.difference(&explained).collect());
+    assert!(missing.is_empty(), "messages without an entry in docs/reference/messages.md:{missing}");
+    let stale = list(explained.difference(&messages).collect());
+    assert!(stale.is_empty(), "entries of docs/reference/messages.md that are no message:{stale}");
+}
+
+#[test]
 fn the_readme_is_short() {
     let readme = std::fs::read_to_string(repository().join("README.md")).expect("read the README");
     assert!(readme.len() < 8 << 10, "the README has {} bytes: details belong into docs/", readme.len());
@@ -69,7 +111,9 @@ fn the_readme_is_short() {
 
 #[cfg(test)]
 mod made_up {
+    use super::documents::uncopyable_blocks;
     use super::imports::{Files, arrow, circles, imports};
+    use super::messages::{entries, messages};
     use super::rooms::upward;
 
     fn files(list: &[(&str, &str)]) -> Files {
@@ -80,6 +124,34 @@ mod made_up {
         let imports = imports(&files(list));
         let pairs = imports.iter().flat_map(|(from, to)| to.keys().map(move |to| (from, to)));
         pairs.map(|(from, to)| arrow(&imports, from, to)).collect()
+    }
+
+    #[test]
+    fn blocks_with_more_than_commands_are_found() {
+        let fine = "Text\n\n```sh\nkbrecover rewind \\\n    -n\nbash x\n```\n\n```text\noutput\n```\n";
+        assert!(uncopyable_blocks(fine).is_empty(), "{:?}", uncopyable_blocks(fine));
+        for wrong in ["```sh\nkbrecover x\noutput\n```\n", "\n    kbrecover x\n", "```\nkbrecover x\n```\n"] {
+            assert_eq!(uncopyable_blocks(wrong).len(), 1, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn messages_are_read_as_the_page_writes_them() {
+        let text = r##"
+            #[error("could not {action} \"{}\"{}", path.display(), more())]
+            #[error(transparent)]
+            #[error("{0}")]
+            #[error(
+                "a \
+                 long one: {found:02X}",
+            )]
+            #[cfg(test)]
+mod tests { #[error("of a test")] }
+        "##;
+        let found = messages(&files(&[("error.rs", text)]));
+        let found: Vec<_> = found.iter().map(String::as_str).collect();
+        assert_eq!(found, ["a long one: …", "could not … \"…\"…"]);
+        assert_eq!(entries("## Part\n\n### `one … \"two\"`\n\n### other\n"), ["one … \"two\""]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use kbrecover_rewind::{Comparison, Options, SourceChoice};
 use crate::commands::rewind::{positive, rate};
 use crate::failure::{Failed, SetupError};
 use crate::logging::{self, Verbosity};
+use crate::output;
 use crate::persona::{KBRECOVER, Narrator};
 use crate::progress;
 use crate::report;
@@ -28,9 +29,7 @@ yet, are counted apart: replay changes them. So are blocks that differ only in w
 marked as dead, unused space, values of sequences. Unlogged tables, free space maps, visibility maps and files that belong to no relation, \
 such as the commit log, are not compared.
 
-Exit status: 0 if no contents differ and the node can follow the source; 1 if the two could not be compared; 2 if contents \
-differ or the histories have diverged. Then run kbrecover rewind with --compare-data: without it, a node that has not diverged \
-is left as it is.";
+If contents differ, run kbrecover rewind with --compare-data: without it, a node that has not diverged is left as it is.";
 
 /// The options of `kbrecover compare`.
 #[derive(Args)]
@@ -61,7 +60,7 @@ pub(crate) struct CompareArgs {
     #[arg(value_parser = clap::value_parser!(u64).range(..=31_536_000), help_heading = "Source (a server or a directory)")]
     retry_timeout: u64,
 
-    /// Maximum rate at which each side is read, in kB or with suffix k, M or G
+    /// Maximum rate per second at which each side is read, in kB or with unit, such as 50MB
     #[arg(long, value_name = "RATE", overrides_with = "max_rate", help_heading = "Behavior")]
     #[arg(value_parser = rate)]
     max_rate: Option<NonZeroU64>,
@@ -71,9 +70,13 @@ pub(crate) struct CompareArgs {
     #[arg(value_parser = positive)]
     jobs: Option<NonZeroUsize>,
 
-    /// Show progress
-    #[arg(short = 'P', long, overrides_with = "progress", help_heading = "Output")]
+    /// Show progress even if the output is not a terminal
+    #[arg(short = 'P', long, overrides_with_all = ["progress", "no_progress"], help_heading = "Output")]
     progress: bool,
+
+    /// Show no progress, not even on a terminal
+    #[arg(long, overrides_with_all = ["no_progress", "progress"], help_heading = "Output")]
+    no_progress: bool,
 
     /// Show debugging messages
     #[arg(long, overrides_with = "debug", help_heading = "Output")]
@@ -91,11 +94,11 @@ pub(crate) fn run(args: &CompareArgs) -> ExitCode {
     logging::init(Arc::clone(&screen), if args.debug { Verbosity::Debug } else { Verbosity::Normal });
     match compare(args, &screen) {
         Ok(comparison) => {
-            screen::to_stdout(&match args.format {
+            let result = match args.format {
                 Format::Text => report::compare::text(&comparison),
                 Format::Json => report::compare::json(&comparison),
-            });
-            ExitCode::from(if comparison.is_equal() { 0 } else { 2 })
+            };
+            output::print(&result, ExitCode::from(if comparison.is_equal() { 0 } else { 2 }))
         }
         Err(failed) => {
             if args.format == Format::Json {
@@ -124,7 +127,8 @@ fn compare(args: &CompareArgs, screen: &Arc<Screen>) -> Result<Comparison, Faile
     options.max_rate = args.max_rate;
     options.jobs = args.jobs;
     signals::listen(&options.stop, &options.target, screen)?;
-    let narrator = Narrator { narration: KBRECOVER.narration, progress: args.progress };
+    let progress = progress::is_shown(screen, args.progress, args.no_progress);
+    let narrator = Narrator { narration: KBRECOVER.narration, progress };
     Ok(kbrecover_rewind::compare(&options, &*progress::progress(screen, narrator))?)
 }
 

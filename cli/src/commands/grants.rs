@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::screen::to_stdout;
+use crate::output;
 
 /// The options of `kbrecover grants`.
 #[derive(Args)]
@@ -35,6 +35,5 @@ fn server_version(text: &str) -> Result<u32, String> {
 
 /// Runs the command.
 pub(crate) fn run(args: &GrantsArgs) -> ExitCode {
-    to_stdout(&kbrecover_rewind::source::grants(args.source_version, &args.role));
-    ExitCode::SUCCESS
+    output::print(&kbrecover_rewind::source::grants(args.source_version, &args.role), ExitCode::SUCCESS)
 }

@@ -1,7 +1,7 @@
 //! `kbrecover lost`: what a rewind of a node gives up.
 
 use std::fs::File;
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,9 +17,10 @@ use walparse::Lsn;
 
 use crate::failure::{Failed, SetupError};
 use crate::logging::{self, Verbosity};
+use crate::output;
 use crate::persona::{KBRECOVER, Narrator};
 use crate::progress;
-use crate::screen::{self, Screen};
+use crate::screen::Screen;
 use crate::signals;
 use crate::values::{Format, flavor_names};
 
@@ -32,9 +33,7 @@ its values before and after, as far as WAL and the node's files have them.
 by row and overwrites nothing, report.html for those who own the data, and summary.txt. They hold user data: only their owner can \
 read them.
 
-Rows of unlogged and temporary tables are not in WAL, and so not listed.
-
-Exit status: 0 if all was listed; 1 if it could not be.";
+Rows of unlogged and temporary tables are not in WAL, and so not listed.";
 
 /// The options of `kbrecover lost`.
 #[derive(Args)]
@@ -113,9 +112,13 @@ pub(crate) struct LostArgs {
     #[arg(long, value_name = "DIR", overrides_with = "export", help_heading = "Output")]
     export: Option<PathBuf>,
 
-    /// Show progress
-    #[arg(short = 'P', long, overrides_with = "progress", help_heading = "Output")]
+    /// Show progress even if the output is not a terminal
+    #[arg(short = 'P', long, overrides_with_all = ["progress", "no_progress"], help_heading = "Output")]
     progress: bool,
+
+    /// Show no progress, not even on a terminal
+    #[arg(long, overrides_with_all = ["no_progress", "progress"], help_heading = "Output")]
+    no_progress: bool,
 
     /// Show debugging messages
     #[arg(long, overrides_with = "debug", help_heading = "Output")]
@@ -143,24 +146,28 @@ fn lost(args: &LostArgs, screen: &Arc<Screen>) -> Result<(), Failed> {
     }
     let (options, since) = options(args)?;
     signals::listen(&options.stop, &options.target, screen)?;
-    let narrator = Narrator { narration: KBRECOVER.narration, progress: args.progress };
+    // A terminal to which all of it is written has no room for a line about progress.
+    let is_in_the_way = args.format == Format::Json && args.export.is_none() && io::stdout().is_terminal();
+    let progress = progress::is_shown(screen, args.progress, args.no_progress || is_in_the_way);
+    let narrator = Narrator { narration: KBRECOVER.narration, progress };
     let progress = progress::progress(screen, narrator);
     let filter = LostFilter { xids: args.xid.clone(), tables: args.table.clone() };
     let shown = ExportOptions { mask: args.mask.clone(), no_values: args.no_values, filter };
     if let Some(directory) = &args.export {
         let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.clone());
         let summary = kbrecover_rewind::export_lost(&options, since, &directory, &shown, &*progress)?;
-        screen::to_stdout(&match args.format {
+        let report = match args.format {
             Format::Text => format!("{summary}\nWritten to \"{}\".\n", directory.display()),
             Format::Json => format!("{}\n", serde_json::json!({ "export": directory.display().to_string() })),
-        });
+        };
+        output::print_report(screen, &report);
         return Ok(());
     }
     match args.format {
         Format::Text => {
             let mut counter = LostCounter::default();
             kbrecover_rewind::lost(&options, since, &shown, &mut counter, &*progress)?;
-            screen::to_stdout(&counter.summary().to_string());
+            output::write(&counter.summary().to_string())?;
         }
         Format::Json => {
             let mut json = LostJson::new(BufWriter::new(io::stdout()), "standard output");

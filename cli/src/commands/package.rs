@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use clap_complete::Shell;
-use clap_mangen::Man;
 
 use crate::failure::Failed;
-use crate::screen::{Screen, to_stdout};
+use crate::manual;
+use crate::output;
+use crate::screen::Screen;
 
 /// The options of `kbrecover completions`.
 #[derive(Args)]
@@ -33,23 +34,18 @@ pub(crate) struct ManArgs {
 pub(crate) fn completions(args: &CompletionsArgs, mut command: clap::Command) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "kbrecover", &mut script);
-    to_stdout(&String::from_utf8_lossy(&script));
-    ExitCode::SUCCESS
+    output::print(&String::from_utf8_lossy(&script), ExitCode::SUCCESS)
 }
 
 /// Prints the manual page of the program, or writes the pages of all commands.
 pub(crate) fn man(args: &ManArgs, command: clap::Command) -> ExitCode {
     let Some(directory) = &args.out else {
-        let mut page = Vec::new();
-        return match Man::new(command).render(&mut page) {
-            Ok(()) => {
-                to_stdout(&String::from_utf8_lossy(&page));
-                ExitCode::SUCCESS
-            }
+        return match manual::render(&command, "kbrecover") {
+            Ok(page) => output::print(&String::from_utf8_lossy(&page), ExitCode::SUCCESS),
             Err(error) => failed(error.into()),
         };
     };
-    match clap_mangen::generate_to(command, directory) {
+    match manual::render_all(command, directory) {
         Ok(()) => ExitCode::SUCCESS,
         Err(source) => failed(PagesError { directory: directory.clone(), source }.into()),
     }

@@ -20,7 +20,7 @@ pub(crate) enum Narration {
 pub(crate) struct Narrator {
     /// The program whose messages are used.
     pub(crate) narration: Narration,
-    /// Whether `-P` was given.
+    /// Whether progress is shown, as `-P` asks for.
     pub(crate) progress: bool,
 }
 

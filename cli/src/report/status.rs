@@ -68,7 +68,7 @@ pub(crate) fn progress_line(progress: &ReplayProgress) -> String {
         line += &format!(" of {goal}");
     }
     if let Some(rate) = progress.bytes_per_second {
-        line += &format!(", {:.1} MB/s", rate / 1e6);
+        line += &format!(", {:.1} MiB/s", rate / f64::from(1 << 20));
     }
     if let Some(left) = progress.time_left().filter(|left| !left.is_zero()) {
         line += &format!(", about {} left", seconds_text(left));
@@ -336,13 +336,13 @@ mod tests {
         assert_eq!(progress_line(&progress), "replayed up to about 0/4FC31D80, not streaming yet");
         progress.position.by_session = true;
         progress.goal = Some(Lsn(0x8AE7_5AB8));
-        progress.bytes_per_second = Some(94_200_000.0);
+        progress.bytes_per_second = Some(94.2 * 1_048_576.0);
         assert_eq!(
             progress_line(&progress),
-            "replayed up to 0/4FC31D80 of 0/8AE75AB8, 94.2 MB/s, about 10 s left, not streaming yet"
+            "replayed up to 0/4FC31D80 of 0/8AE75AB8, 94.2 MiB/s, about 10 s left, not streaming yet"
         );
         (progress.position.replayed, progress.position.is_streaming) = (progress.goal, true);
-        assert_eq!(progress_line(&progress), "replayed up to 0/8AE75AB8 of 0/8AE75AB8, 94.2 MB/s");
+        assert_eq!(progress_line(&progress), "replayed up to 0/8AE75AB8 of 0/8AE75AB8, 94.2 MiB/s");
         progress.position.replayed = None;
         assert_eq!(progress_line(&progress), "streaming; the position of replay is not known");
     }

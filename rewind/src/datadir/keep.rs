@@ -4,6 +4,7 @@
 //! directory that matches is kept with everything in it. A file that matches and exists only on the source is not
 //! copied. The server's data files cannot be kept, because a rewind must make them those of the source.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -176,6 +177,20 @@ impl Keep {
         &self.patterns
     }
 
+    /// The patterns given by the user that match none of these paths.
+    pub(crate) fn unmatched<'a>(&self, paths: impl Iterator<Item = &'a DataPath>) -> Vec<&str> {
+        let mut unmatched: BTreeSet<usize> = (self.given_from..self.patterns.len()).collect();
+        for path in paths {
+            if unmatched.is_empty() {
+                break;
+            }
+            for at in self.globs.matches(path.below(Path::new(""))) {
+                unmatched.remove(&at);
+            }
+        }
+        unmatched.into_iter().map(|at| self.patterns[at].as_str()).collect()
+    }
+
     /// Whether the entry at `path` is kept, with everything below it.
     ///
     /// # Errors
@@ -212,6 +227,17 @@ mod tests {
     fn keeps(given: &[&str], path: &str) -> bool {
         let keep = Keep::new(&KeepRules::parse(given).unwrap(), Some(Path::new("my[logs]"))).unwrap();
         keep.matches(&DataPath::parse(path).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn given_patterns_without_a_match_are_told() {
+        let paths = ["extra/own", "scripts", "scripts/a"].map(|path| DataPath::parse(path).unwrap());
+        let unmatched = |given: &[&str]| {
+            let keep = Keep::new(&KeepRules::parse(given).unwrap(), None).unwrap();
+            keep.unmatched(paths.iter()).into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(unmatched(&["extra/*", "extra", "scripts/", "other/**"]), ["extra", "other/**"]);
+        assert!(unmatched(&[]).is_empty() && unmatched(&["none"]).is_empty());
     }
 
     #[test]

@@ -120,6 +120,9 @@ pub(crate) fn plan(input: PlanInput<'_>) -> Result<RewindPlan, PlanError> {
         }
         decide(&input, &mut plan, path, source, target)?;
     }
+    for glob in input.keep.unmatched(both(input.source, input.target).map(|(path, ..)| path)) {
+        tracing::warn!("--keep \"{glob}\" matches nothing on the target or on the source");
+    }
     keep_directories(&mut plan);
     // In byte order of the paths, children follow their parents.
     plan.remove.reverse();

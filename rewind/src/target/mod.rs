@@ -84,8 +84,17 @@ pub struct TargetError {
 impl TargetError {
     /// A hint for the operator: what to do next.
     pub fn hint(&self) -> String {
-        "Run kbrecover as the user who owns the data directory, and check that the file is accessible."
-            .to_owned()
+        match self.source.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => {
+                "The file system is mounted read-only; the log of the operating system may say why. Mount it for writing, and run \
+                 the same command again."
+            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "Free space there, and run the same command again."
+            }
+            _ => "Run kbrecover as the user who owns the data directory, and check that the file is accessible.",
+        }
+        .to_owned()
     }
 }
 
@@ -679,6 +688,18 @@ mod tests {
 
     fn path(text: &str) -> DataPath {
         DataPath::parse(text).unwrap()
+    }
+
+    #[test]
+    fn the_hint_fits_the_cause() {
+        let hint = |number: rustix::io::Errno| {
+            let source = io::Error::from_raw_os_error(number.raw_os_error());
+            TargetError { action: "write file", path: "/d/f".into(), source }.hint()
+        };
+        assert!(hint(rustix::io::Errno::ROFS).contains("mounted read-only"));
+        assert!(hint(rustix::io::Errno::NOSPC).contains("Free space"));
+        assert!(hint(rustix::io::Errno::DQUOT).contains("Free space"));
+        assert!(hint(rustix::io::Errno::ACCESS).contains("the user who owns"));
     }
 
     #[test]

@@ -82,7 +82,7 @@ struct CronArgs {
 pub(super) fn run(args: &V8r3Args) -> ExitCode {
     let screen = Screen::stderr();
     let Some(config) = &args.config else {
-        return screen.usage_error("no configuration file specified (--config)", "kbrecover hook v8r3");
+        return screen.usage_error("no configuration file specified (--config)", None, "kbrecover hook v8r3");
     };
     match &args.action {
         Some(action) => cron(&screen, action, config),

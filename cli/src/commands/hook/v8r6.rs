@@ -117,7 +117,7 @@ struct StatusArgs {
 pub(super) fn run(args: &V8r6Args) -> ExitCode {
     let screen = Screen::stderr();
     let Some(file) = &args.config_file else {
-        return screen.usage_error("no configuration file specified (-f)", "kbrecover hook v8r6");
+        return screen.usage_error("no configuration file specified (-f)", None, "kbrecover hook v8r6");
     };
     let config = match RepmgrConf::read(file) {
         Ok(config) => config,

@@ -13,10 +13,7 @@ Copies from the source only what has changed since the two histories diverged. T
 standby. Changes that only the target has made since then are lost.
 
 The target keeps its own configuration files, keys, certificates, logs and standby.signal. With --keep none they are \
-replaced by the source's, as pg_rewind does. Data files cannot be kept.
-
-Exit status: 0 if the rewind succeeded or was not needed; 1 if it failed and the target is unchanged; 2 if it failed \
-and the target is partly changed: no server starts on it until the same command has been run again.";
+replaced by the source's, as pg_rewind does. Data files cannot be kept.";
 
 /// The options of `kbrecover rewind`.
 #[derive(Args)]
@@ -208,7 +205,7 @@ pub(crate) struct RewindArgs {
     #[arg(help_heading = "Behavior")]
     pub(crate) delta: DeltaChoice,
 
-    /// Maximum rate per second at which the source is read, in kB or with suffix k, M or G
+    /// Maximum rate per second at which the source is read, in kB or with unit, such as 50MB
     #[arg(long, value_name = "RATE", overrides_with = "max_rate", help_heading = "Behavior")]
     #[arg(value_parser = rate)]
     pub(crate) max_rate: Option<NonZeroU64>,
@@ -218,9 +215,13 @@ pub(crate) struct RewindArgs {
     #[arg(value_parser = positive)]
     pub(crate) jobs: Option<NonZeroUsize>,
 
-    /// Show progress
-    #[arg(short = 'P', long, overrides_with = "progress", help_heading = "Output")]
+    /// Show progress even if the output is not a terminal
+    #[arg(short = 'P', long, overrides_with_all = ["progress", "no_progress"], help_heading = "Output")]
     pub(crate) progress: bool,
+
+    /// Show no progress, not even on a terminal
+    #[arg(long, overrides_with_all = ["no_progress", "progress"], help_heading = "Output")]
+    pub(crate) no_progress: bool,
 
     /// Show debugging messages
     #[arg(long, overrides_with = "debug", help_heading = "Output")]
@@ -297,16 +298,21 @@ pub(crate) fn positive(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| "must be a positive integer".to_owned())
 }
 
-/// Parses a rate as pg_basebackup does, a number of kB or one with a suffix, into bytes per second.
+/// Parses a rate, a number of kB or one with a unit, into bytes per second. As in the server's settings a kB has 1024 bytes;
+/// `50M` is pg_basebackup's way of writing `50MB`.
 pub(crate) fn rate(text: &str) -> Result<NonZeroU64, String> {
-    let (number, unit) = match text.strip_suffix(['k', 'M', 'G']) {
-        Some(number) if text.ends_with('M') => (number, 1 << 20),
-        Some(number) if text.ends_with('G') => (number, 1 << 30),
-        Some(number) => (number, 1 << 10),
-        None => (text, 1 << 10),
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "k" | "kb" | "kib" => Some(1 << 10),
+        "m" | "mb" | "mib" => Some(1 << 20),
+        "g" | "gb" | "gib" => Some(1 << 30),
+        _ => None,
     };
-    let bytes = number.parse::<u64>().ok().and_then(|number| NonZeroU64::new(number.checked_mul(unit)?));
-    bytes.ok_or_else(|| "must be a positive integer, in kB or with suffix k, M or G".to_owned())
+    let bytes = number.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    bytes
+        .and_then(NonZeroU64::new)
+        .ok_or_else(|| "must be a positive integer, in kB or with unit kB, MB or GB".to_owned())
 }
 
 /// Parses a line of arguments.

@@ -13,9 +13,9 @@ use jiff::tz::TimeZone;
 use kbrecover_hooks::SingleUserServer;
 use kbrecover_rewind::conninfo::Conninfo;
 use kbrecover_rewind::{
-    KeepDiverged, KeepRoot, KeepRules, MissingWal, Mode, OlderSource, Options, Outcome, RebuiltBlocks,
-    RecoveryConf, ReplayFrom, RestoreCommand, SameTimeline, SourceChoice, SpaceCheck, SyncChoice,
-    UncleanTarget,
+    ContentError, DataDirectoryError, KeepDiverged, KeepRoot, KeepRules, MissingWal, Mode, OlderSource,
+    Options, Outcome, PreflightError, RebuiltBlocks, RecoveryConf, ReplayFrom, RestoreCommand, RewindError,
+    SameTimeline, SourceChoice, SpaceCheck, SurveyError, SyncChoice, UncleanTarget,
 };
 
 #[cfg(test)]
@@ -26,6 +26,7 @@ pub(crate) use args::{ReplayFromChoice, RewindArgs, positive, rate};
 use crate::failure::{Failed, SetupError};
 use crate::faults;
 use crate::logging::{self, Verbosity};
+use crate::output;
 use crate::owner::adopt_owner_of;
 use crate::persona::{Narration, Narrator, Persona};
 use crate::progress;
@@ -43,9 +44,10 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
     match rewind(args, &screen) {
         Ok(outcome) => {
             let zone = TimeZone::system();
-            for line in report::closing_lines(&outcome, persona.narration, &zone) {
-                screen.message(Kind::Info, &line);
-            }
+            let mut lines = report::closing_lines(&outcome, persona.narration, &zone);
+            let last = lines.pop();
+            lines.iter().for_each(|line| screen.message(Kind::Info, line));
+            last.iter().for_each(|line| screen.message(Kind::Success, line));
             let target = args.target_data.as_deref().unwrap_or(Path::new("")).display().to_string();
             let result = match (args.format, persona.narration) {
                 (Format::Json, _) => Some(report::json::of_outcome(&outcome)),
@@ -53,14 +55,21 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
                 // pg_rewind and sys_rewind print no plan.
                 (Format::Text, _) => None,
             };
-            screen::to_stdout(&result.unwrap_or_default());
+            let result = result.unwrap_or_default();
+            let status = match outcome {
+                Outcome::Rewound(_) => {
+                    output::print_report(&screen, &result);
+                    ExitCode::SUCCESS
+                }
+                _ => output::print(&result, ExitCode::SUCCESS),
+            };
             if let Some(hint) = report::wal_hint(&outcome, persona.narration) {
                 screen.message(Kind::Hint, &hint);
             }
             if let Some(warning) = report::start_warning(&outcome, persona.narration) {
                 screen.message(Kind::Warning, warning);
             }
-            ExitCode::SUCCESS
+            status
         }
         Err(failed) => {
             if args.format == Format::Json {
@@ -75,9 +84,34 @@ fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
     let options = options(args, screen.persona())?;
     adopt_owner_of(&options.target)?;
     signals::listen(&options.stop, &options.target, screen)?;
-    let narrator = Narrator { narration: screen.persona().narration, progress: args.progress };
+    let progress = progress::is_shown(screen, args.progress, args.no_progress);
+    let narrator = Narrator { narration: screen.persona().narration, progress };
     let progress = progress::progress(screen, narrator);
-    Ok(kbrecover_rewind::run(&options, &*progress)?)
+    kbrecover_rewind::run(&options, &*progress).map_err(|failure| {
+        let may_be_swapped = args.source_data.is_some() && may_be_swapped(&failure.error);
+        let mut failed = Failed::from(failure);
+        if may_be_swapped && screen.persona().narration == Narration::Kbrecover {
+            let hint = failed.hint.map_or_else(String::new, |hint| hint + " ");
+            failed.hint = Some(hint + SWAPPED);
+        }
+        failed
+    })
+}
+
+const SWAPPED: &str = "Or are -D and --source-data swapped? -D is the old primary, which will be changed.";
+
+/// Whether an error is one that exchanging the two directories leads to: the new primary runs, the old one has crashed, and
+/// its timeline is the older one.
+fn may_be_swapped(error: &RewindError) -> bool {
+    let RewindError::Survey(error) = error else { return false };
+    match error {
+        SurveyError::Content(ContentError::OlderSource { .. })
+        | SurveyError::Preflight(PreflightError::SourceNotClean { .. }) => true,
+        SurveyError::DataDirectory(error) | SurveyError::Preflight(PreflightError::DataDirectory(error)) => {
+            matches!(error, DataDirectoryError::Running { .. } | DataDirectoryError::ServerProcess { .. })
+        }
+        _ => false,
+    }
 }
 
 /// The source that the options name.

@@ -9,6 +9,7 @@ use clap::Args;
 use kbrecover_rewind::{Condition, Status, WaitEnd};
 
 use crate::failure::{Failed, SetupError};
+use crate::output;
 use crate::report;
 use crate::screen::{self, Screen};
 use crate::values::Format;
@@ -45,32 +46,12 @@ With --wait: a standby streams when its WAL receiver does, replay is past the mi
 reached the end that the source's WAL had when streaming began. Positions are read in a session if the server admits one, \
 and otherwise from the titles of its processes: then they are known to the WAL segment only, and the end of the source's \
 WAL is not known. Unlike pg_ctl, --wait has no limit of 60 seconds: replay may take hours. Progress is shown on standard \
-error.
-
-Exit status without --wait, by the state of the directory:
-  0  cleanly shut down
-  1  unknown: not a data directory, or a file that is needed cannot be read
-  2  a rewind has not finished: no server starts, run the rewind again
-  3  a server is running
-  4  kbrecover is running
-  5  rewound, and not started since
-  6  not shut down cleanly: the next start performs recovery
-  7  a base backup that has not been started yet
-
-Exit status with --wait:
-  0  the standby streams
-  1  unknown, as above
-  8  the time is over, and it does not stream yet
-  9  no server is running (five seconds after the start of this command), or it has ended
- 10  the server is not a standby";
+error.";
 
 /// Runs the command. The exit status tells the state.
 pub(crate) fn run(args: &StatusArgs) -> ExitCode {
     match look(args) {
-        Ok((text, exit_status)) => {
-            screen::to_stdout(&text);
-            ExitCode::from(exit_status)
-        }
+        Ok((text, exit_status)) => output::print(&text, ExitCode::from(exit_status)),
         Err(failed) => {
             if args.format == Format::Json {
                 screen::to_stdout(&report::status::json_of_failure(&failed));

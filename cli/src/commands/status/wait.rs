@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use kbrecover_rewind::conninfo::ConninfoText;
 use kbrecover_rewind::{ReplayProgress, WaitOptions, Waited, wait_until_streaming};
 
@@ -28,9 +27,9 @@ pub(super) fn until_streaming(
     let conninfo = login.map_or_else(|| Ok(ConninfoText::new()), options_of).map_err(SetupError::from)?;
     let environment = &screen.persona().environment;
     let options = WaitOptions { limit: limit.map(Duration::from_secs), conninfo, environment };
-    let mut watcher = Watcher::on(&screen);
+    let mut watcher = Watcher { screen: &screen, shown: None };
     let waited = wait_until_streaming(directory, &options, &mut |progress| watcher.show(progress));
-    watcher.finish();
+    screen.status_line("");
     waited.map_err(|error| Failed::untouched(&error, error.hint()))
 }
 
@@ -47,32 +46,18 @@ fn options_of(text: &str) -> Result<ConninfoText, kbrecover_rewind::conninfo::Co
 /// Shows progress: on one line of a terminal, else a line every ten seconds.
 struct Watcher<'a> {
     screen: &'a Screen,
-    bar: Option<ProgressBar>,
     shown: Option<Duration>,
 }
 
 impl Watcher<'_> {
-    fn on(screen: &Screen) -> Watcher<'_> {
-        let bar = screen.bars().map(|bars| bars.add(ProgressBar::new_spinner()));
-        if let (Some(bar), Ok(style)) = (&bar, ProgressStyle::with_template("{spinner} {msg}")) {
-            bar.set_style(style);
-        }
-        Watcher { screen, bar, shown: None }
-    }
-
     fn show(&mut self, progress: &ReplayProgress) {
         let line = report::status::progress_line(progress);
-        if let Some(bar) = &self.bar {
-            bar.set_message(line);
-            bar.tick();
+        if self.screen.has_status_line() {
+            self.screen.status_line(&line);
         } else if self.shown.is_none_or(|shown| progress.waited >= shown + INTERVAL) {
             self.screen.line(&line);
             self.shown = Some(progress.waited);
         }
-    }
-
-    fn finish(self) {
-        self.bar.iter().for_each(ProgressBar::finish_and_clear);
     }
 }
 
