@@ -161,6 +161,40 @@ fn resumed(major: u32) {
     assert_sound(&mut old);
 }
 
+/// Interrupted twice. The second run starts replay at a later checkpoint than the first one and notes so: of the WAL between
+/// the two, nothing is left for the third.
+#[test]
+fn resumed_twice_with_a_later_checkpoint() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = failover(&sandbox, 15, change);
+    let from_newest = |target: &Server| Rewind::of(target).args(["--replay-from", "newest"]);
+    for name in ["first", "second"] {
+        new.sql("UPDATE entry SET origin = origin || '+' WHERE n % 13 = 0; SELECT pg_switch_wal()");
+        new.sql(
+            "INSERT INTO entry SELECT n, 'later' FROM generate_series(1, 1000) n; SELECT pg_switch_wal()",
+        );
+        new.sql("CHECKPOINT");
+        let measured = old.copy(name);
+        let proxy = Proxy::to(&new, u64::MAX, Then::Cut);
+        from_newest(&measured).arg("--source-server").arg(proxy.conninfo()).run().expect_rewound();
+        let proxy = Proxy::to(&new, proxy.passed() * 19 / 20, Then::Cut);
+        let run = from_newest(&old).arg("--source-server").arg(proxy.conninfo());
+        let run = run.args(["--retry-timeout", "0"]).run();
+        assert!(
+            run.code == 2 && is_marked(&old),
+            "the scenario needs a run that is cut in the middle\n{run}"
+        );
+    }
+    let redo = new.newest_redo();
+    for segment in segments(&new).into_iter().filter(|segment| *segment < size().segment_of(redo)) {
+        let name = size().file_name(walparse::TimelineId(2), segment);
+        fs::remove_file(new.data.join("pg_wal").join(name)).expect("remove a segment, as if recycled");
+    }
+    from_newest(&old).from(&new, SourceKind::Server).run().expect_done();
+    assert_follows(&mut old, &new);
+    assert_sound(&mut old);
+}
+
 /// A segment that a killed run had begun to copy is not taken for the target's own.
 #[test]
 fn resumed_with_a_segment_that_was_copied_in_part() {

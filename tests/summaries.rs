@@ -18,6 +18,9 @@ use crate::truth_proof::{assert_rewinds_by, refused};
 /// The versions that make summaries.
 const VERSIONS: [u32; 3] = [17, 18, 19];
 
+/// The last version that makes none: there the source's WAL, which it still has, must tell the same.
+const BY_WAL: u32 = 16;
+
 /// The segments before its newest checkpoint, as if the source had recycled them.
 fn old_segments(server: &Server) -> Vec<Segment> {
     let first = Segment::at(1, Lsn(server.newest_redo().0)).number;
@@ -36,12 +39,14 @@ fn remove_old_segments(server: &Server) {
     }
 }
 
-/// The source's last checkpoint, and no WAL before it.
+/// The source's last checkpoint, and no WAL before it where there are summaries.
 fn finish(new: &Server) {
     next_segment(new);
     next_segment(new);
     new.sql("CHECKPOINT");
-    remove_old_segments(new);
+    if new.installation.major > BY_WAL {
+        remove_old_segments(new);
+    }
 }
 
 fn pair(sandbox: &Sandbox, major: u32) -> (Server, Server) {
@@ -102,10 +107,10 @@ fn from(old: &Server, new: &Server, replay_from: &str) -> Rewind {
     rewind.args(["--format", "json", "--replay-from", replay_from])
 }
 
-/// The rewind succeeds by the summaries, and the node is the source's equal.
+/// The rewind succeeds by the summaries, if there are any, and the node is the source's equal.
 fn assert_rewinds(old: &mut Server, new: &Server) -> Run {
     let run = assert_rewinds_by(from(old, new, "newest"), old, new);
-    assert_known_from(&run, "summaries");
+    assert_known_from(&run, if new.installation.major > BY_WAL { "summaries" } else { "wal" });
     run
 }
 
@@ -154,6 +159,13 @@ fn everyday() {
     }
 }
 
+fn assert_zero_pages(server: &Server, table: String) {
+    let path = server.data.join(table);
+    let file = read(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
+    let empty = file.chunks(8192).filter(|page| page.iter().all(|byte| *byte == 0)).count();
+    assert!(empty > 0, "the scenario needs zero pages");
+}
+
 /// What was cut off is added again, and still empty: no record names these pages, and the target has rows there.
 fn cut(major: u32, remaining: u32) {
     let sandbox = Sandbox::new();
@@ -166,10 +178,7 @@ fn cut(major: u32, remaining: u32) {
         new.sql("VACUUM cut");
         new.sql("COPY cut FROM PROGRAM 'seq -f \"%.0f\tkept\" 1 20000'");
         finish(new);
-        let path = new.data.join(new.value::<String>("SELECT pg_relation_filepath('cut')"));
-        let file = read(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
-        let empty = file.chunks(8192).filter(|page| page.iter().all(|byte| *byte == 0)).count();
-        assert!(empty > 0, "the scenario needs zero pages");
+        assert_zero_pages(new, new.value("SELECT pg_relation_filepath('cut')"));
     };
     let Failover { mut old, new } = failover(&sandbox, major, shared, nothing, kept);
     assert_rewinds(&mut old, &new);
@@ -177,22 +186,70 @@ fn cut(major: u32, remaining: u32) {
 
 #[test]
 fn truncated_and_extended_again() {
-    for major in pick("summaries: truncation", &VERSIONS) {
+    for major in pick("summaries: truncation", &VERSIONS).into_iter().chain([BY_WAL]) {
         cut(major, 1000);
     }
 }
 
 #[test]
 fn truncated_to_nothing_and_extended_again() {
-    for major in pick("summaries: truncation to nothing", &VERSIONS) {
+    for major in pick("summaries: truncation to nothing", &VERSIONS).into_iter().chain([BY_WAL]) {
         cut(major, 0);
     }
+}
+
+/// The pages that are cut off were empty before the last common checkpoint: no record names them. The target's would stay.
+fn emptied_before_and_cut(is_summarized: bool) {
+    for major in pick("summaries: truncation of empty pages", &VERSIONS) {
+        let sandbox = Sandbox::new();
+        let shared = |old: &Server| {
+            old.sql("CREATE TABLE cut AS SELECT n, 'shared' AS origin FROM generate_series(1, 60000) n");
+            old.sql("DELETE FROM cut WHERE n > 1000");
+            old.sql("VACUUM (FREEZE, TRUNCATE off) cut");
+        };
+        let kept = |new: &Server| {
+            new.sql("VACUUM (DISABLE_PAGE_SKIPPING) cut");
+            new.sql("COPY cut FROM PROGRAM 'seq -f \"%.0f\tkept\" 1 20000'");
+            if is_summarized {
+                finish(new);
+            } else {
+                new.sql("ALTER SYSTEM SET summarize_wal = off");
+                new.sql("SELECT pg_reload_conf()");
+                new.sql("CHECKPOINT");
+            }
+            assert_zero_pages(new, new.value("SELECT pg_relation_filepath('cut')"));
+        };
+        let Failover { mut old, new } = failover(&sandbox, major, shared, nothing, kept);
+        let path = new.value::<String>("SELECT pg_relation_filepath('cut')");
+        let run = from(&old, &new, "newest").run().expect_done();
+        assert_known_from(&run, if is_summarized { "summaries" } else { "wal" });
+        // No row shows it.
+        let [here, there] = [&old, &new].map(|server| read(server.data.join(&path)).expect("read a table"));
+        assert_eq!(here.len(), there.len(), "lengths of cut");
+        let is_zero = |page: &[u8]| page.iter().all(|byte| *byte == 0);
+        let pages = here.chunks(8192).zip(there.chunks(8192)).enumerate();
+        let stale = pages.filter(|(_, (here, there))| is_zero(there) && !is_zero(here));
+        let stale: Vec<usize> = stale.map(|(page, _)| page).collect();
+        assert!(stale.is_empty(), "pages of cut that are empty on the source: {stale:?}");
+        assert_follows(&mut old, &new);
+        assert_sound(&mut old);
+    }
+}
+
+#[test]
+fn emptied_before_and_then_truncated_and_extended_again() {
+    emptied_before_and_cut(true);
+}
+
+#[test]
+fn emptied_before_and_then_truncated_and_extended_again_by_wal() {
+    emptied_before_and_cut(false);
 }
 
 /// Databases copied, moved there and back, and made anew under the same number: WAL names their directories only.
 #[test]
 fn databases() {
-    for major in pick("summaries: databases", &VERSIONS) {
+    for major in pick("summaries: databases", &VERSIONS).into_iter().chain([BY_WAL]) {
         let sandbox = Sandbox::new();
         let shared = |old: &Server| {
             old.sql("CREATE DATABASE pattern");
@@ -225,6 +282,32 @@ fn databases() {
             let count = new.in_database(database).value::<i64>("SELECT count(*) FROM entry");
             assert_eq!(count, rows, "rows in {database}");
         }
+    }
+}
+
+/// A database of the same number, written to WAL page by page: its files have the numbers of those that were there, and zero
+/// pages at their end.
+#[test]
+fn database_made_anew_page_by_page() {
+    for major in pick("summaries: database made anew", &VERSIONS).into_iter().chain([BY_WAL]) {
+        let sandbox = Sandbox::new();
+        let shared = |old: &Server| {
+            old.sql("CREATE DATABASE pattern");
+            old.sql_in("pattern", "CREATE TABLE many (n int, origin text)");
+            old.sql("CREATE DATABASE app TEMPLATE pattern");
+            old.sql_in("app", "INSERT INTO many SELECT n, 'shared' FROM generate_series(1, 60000) n");
+            old.sql_in("app", "VACUUM many");
+        };
+        let kept = |new: &Server| {
+            let number = new.value::<u32>("SELECT oid FROM pg_database WHERE datname = 'app'");
+            new.sql("DROP DATABASE app");
+            new.sql(&format!("CREATE DATABASE app TEMPLATE pattern STRATEGY wal_log OID = {number}"));
+            new.sql_in("app", "COPY many FROM PROGRAM 'seq -f \"%.0f\tkept\" 1 20000'");
+            finish(new);
+            assert_zero_pages(new, new.in_database("app").value("SELECT pg_relation_filepath('many')"));
+        };
+        let Failover { mut old, new } = failover(&sandbox, major, shared, nothing, kept);
+        assert_rewinds(&mut old, &new);
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use kbrecover_rewind::{Event, Progress, Stage};
 
 use crate::persona::{Narration, Narrator};
@@ -78,32 +79,15 @@ struct Running {
     total: Option<u64>,
     /// When it was last shown.
     shown: Instant,
-    pace: Pace,
+    /// Estimates the rate. It is never drawn: the line below the messages is the screen's.
+    bar: ProgressBar,
 }
 
-/// How fast a stage has been of late: when its count was what, a while ago and since then.
-struct Pace {
-    before: (Instant, u64),
-    since: (Instant, u64),
-}
-
-/// After this time a measurement of the pace begins anew.
-const WHILE: Duration = Duration::from_secs(5);
-
-impl Pace {
-    fn from(now: Instant) -> Pace {
-        Pace { before: (now, 0), since: (now, 0) }
-    }
-
-    /// Bytes or files per second; `None` as long as that cannot be told.
-    fn rate(&mut self, now: Instant, done: u64) -> Option<f64> {
-        if now.duration_since(self.since.0) >= WHILE {
-            self.before = std::mem::replace(&mut self.since, (now, done));
-        }
-        let seconds = now.duration_since(self.before.0).as_secs_f64();
-        let amount = done.saturating_sub(self.before.1) as f64;
-        (seconds >= 0.5 && amount > 0.0).then_some(amount / seconds)
-    }
+/// Bytes or files per second of late; `None` as long as that cannot be told.
+fn rate(bar: &ProgressBar, done: u64) -> Option<f64> {
+    bar.set_position(done);
+    let is_early = bar.elapsed() < Duration::from_millis(500);
+    Some(bar.per_sec()).filter(|rate| !is_early && *rate > 0.0)
 }
 
 impl Watcher {
@@ -120,7 +104,8 @@ impl Watcher {
     fn begin(&self, stage: Stage, total: Option<u64>) {
         let (count, now) = (self.count(stage), Instant::now());
         count.done.store(0, Ordering::Relaxed);
-        *lock(&count.running) = Some(Running { total, shown: now, pace: Pace::from(now) });
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
+        *lock(&count.running) = Some(Running { total, shown: now, bar });
         if self.screen.has_status_line() {
             self.show_status();
         }
@@ -168,9 +153,9 @@ impl Watcher {
     fn show_status(&self) {
         let status = STAGES.iter().zip(&self.counts).find_map(|(&stage, count)| {
             let mut running = lock(&count.running);
-            let Running { total, pace, .. } = running.as_mut()?;
+            let Running { total, bar, .. } = running.as_mut()?;
             let done = count.done.load(Ordering::Relaxed);
-            Some(status(stage, done, *total, pace.rate(Instant::now(), done), self.screen.width()))
+            Some(status(stage, done, *total, rate(bar, done), self.screen.width()))
         });
         self.screen.status_line(&status.unwrap_or_default());
     }
@@ -347,18 +332,6 @@ mod tests {
         assert_eq!(status(Stage::Inventory, 0, None, None, 40), "listing files");
         assert!(status(Stage::Copy, u64::MAX, Some(u64::MAX), rate, 200).contains("100%"));
         assert_eq!([clock(0.2), clock(61.0), clock(3723.0)], ["0:01", "1:01", "1:02:03"]);
-    }
-
-    #[test]
-    fn the_rate_is_that_of_the_last_seconds() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs_f64(seconds);
-        let mut pace = Pace::from(start);
-        assert_eq!(pace.rate(at(0.1), 100), None);
-        assert_eq!(pace.rate(at(1.0), 100), Some(100.0));
-        assert_eq!(pace.rate(at(5.0), 500), Some(100.0));
-        assert_eq!(pace.rate(at(10.0), 500), None, "nothing for five seconds");
-        assert_eq!(pace.rate(at(12.0), 2500), Some(2000.0 / 7.0));
     }
 
     #[test]

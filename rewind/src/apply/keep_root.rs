@@ -160,8 +160,8 @@ mod tests {
         assert_eq!(
             names(place.path()),
             [
-                "main-2023",
                 "main-20220101T000000Z",
+                "main-2023",
                 "main-20230201T000000Z",
                 "main-20231114T221320Z",
                 "other-20230101T000000Z"

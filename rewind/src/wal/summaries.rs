@@ -242,6 +242,8 @@ mod tests {
         // Of another history.
         let branch = [whole[0], summary(1, 0xE0_0028, 0xE0_1800)];
         assert_eq!(tiles(&branch, header, 0xE0_1800), Err(0xE0_0028));
+        let branch = [whole[0], summary(1, 0xE0_0028, 0xE0_1500), whole[1]];
+        assert_eq!(tiles(&branch, header, 0xE0_1800), Err(0xE0_0028));
         let beyond = [summary(1, header, 0xE0_1500), summary(2, 0xE0_1500, 0xE0_1800)];
         assert_eq!(tiles(&beyond, header, 0xE0_1800), Err(header));
         assert_eq!(tiles(&[], 0xD0_0100, 0xD0_0100), Ok(0));
