@@ -35,7 +35,7 @@ pub enum Since {
 /// WAL is missing or damaged, a server runs on the directory, the source cannot be read, or the sink failed.
 ///
 /// ```no_run
-/// use kbrecover_rewind::{ExportOptions, Options, Silent, Since, SourceChoice};
+/// use kbrecover_rewind::{ExportOptions, LostCounter, Options, Silent, Since, SourceChoice};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let source = SourceChoice::Directory("/backup/new_primary".into());
