@@ -76,6 +76,7 @@ fn request<'a>(
         fork: facts.fork.divergence?,
         start,
         end,
+        has_values: spool.is_some(),
         spool: spool.map(Path::to_path_buf),
         stop: &options.stop,
         progress: &|_| {},

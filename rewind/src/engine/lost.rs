@@ -153,6 +153,7 @@ fn lost_here(
         fork: divergence,
         start,
         end: end.max(start),
+        has_values: true,
         spool: spool.map(Path::to_path_buf),
         stop: &options.stop,
         progress: &|bytes| progress.advance(Stage::Scan, bytes),

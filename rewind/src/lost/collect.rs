@@ -10,11 +10,11 @@ use super::error::LostError;
 use super::index::Commit;
 use super::model::RowOp;
 use super::node::Target;
+use super::request::LostRequest;
 use super::rows::{Address, At, Row, RowEvent, Rows};
 use super::spool::Spool;
 use super::tables::{Contents, Tables};
 use super::toast::{ToastValues, ValueId};
-use crate::stop::StopFlag;
 
 /// A changed row, whose contents are in the spool.
 pub(super) struct RawChange {
@@ -34,6 +34,7 @@ pub(super) struct Collected {
     pub(super) relations: Vec<Relation>,
     /// By transaction, in the order of the WAL.
     pub(super) changes: Vec<RawChange>,
+    has_values: bool,
 }
 
 impl Collected {
@@ -43,14 +44,14 @@ impl Collected {
         tables: &Tables<'_>,
         commits: &[&Commit],
         lost: &HashMap<u32, usize>,
-        spool: &mut Spool,
-        stop: &StopFlag,
+        (spool, request): (&mut Spool, &LostRequest<'_>),
     ) -> Result<Collected, LostError> {
         let touched = target.index.touched.iter().filter(|(xid, _)| lost.contains_key(xid));
         let relations: BTreeSet<Relation> = touched.map(|(_, relation)| *relation).collect();
-        let mut found = Collected { relations: relations.into_iter().collect(), changes: Vec::new() };
+        let (relations, has_values) = (relations.into_iter().collect(), request.has_values);
+        let mut found = Collected { relations, changes: Vec::new(), has_values };
         for place in 0..found.relations.len() {
-            stop.check()?;
+            request.stop.check()?;
             let relation = found.relations[place];
             if tables.is_never_listed(relation) {
                 continue;
@@ -106,7 +107,10 @@ impl Collected {
             RowEvent::Delete { at, old, .. } => (RowOp::Delete, at, old, None),
             RowEvent::Seen { .. } | RowEvent::Inplace { .. } => return Ok(()),
         };
-        let spooled = spool.push([old.as_deref(), new.as_deref()])?;
+        let spooled = match self.has_values {
+            true => spool.push([old.as_deref(), new.as_deref()])?,
+            false => 0,
+        };
         let number = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
         let (place, relation) = (number(transaction), number(relation));
         self.changes.push(RawChange { place, lsn: at.lsn, relation, op, at: address, spooled });

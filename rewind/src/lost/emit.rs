@@ -30,6 +30,8 @@ pub(super) struct Emitter<'a> {
     pub(super) objects: &'a Changes,
     pub(super) toast: &'a ToastValues,
     pub(super) spool: &'a Spool,
+    /// Whether values are wanted.
+    pub(super) has_values: bool,
     pub(super) stop: &'a StopFlag,
 }
 
@@ -106,6 +108,11 @@ impl Emitter<'_> {
     fn row(&self, raw: &RawChange, xids: &[u32]) -> Result<LostRow, LostError> {
         let relation = self.collected.relations[raw.relation as usize];
         let table = self.tables.table(relation, &Moment { lsn: raw.lsn, xids });
+        if !self.has_values {
+            let shown = std::sync::Arc::clone(&table.shown);
+            let (old, new, quality) = (None, None, Quality::Exact);
+            return Ok(LostRow { lsn: raw.lsn, op: raw.op, table: shown, old, new, quality });
+        }
         let [old, new] = self.spool.read(raw.spooled)?;
         let types = self.tables.database(relation).map(|database| database.types());
         let values = |row: &Option<Row>, other: &Option<Row>| match (row, types) {

@@ -19,6 +19,7 @@ mod error;
 mod index;
 mod blocks;
 mod node;
+mod request;
 mod rows;
 mod spool;
 mod status;
@@ -33,9 +34,8 @@ mod emit;
 pub(crate) mod export;
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
 
-use walparse::{ControlFile, Lsn, SegmentStore, WalGeometry, WalReader};
+use walparse::{Lsn, WalGeometry, WalReader};
 
 use self::blocks::DiskBlocks;
 use self::catalog::find_databases;
@@ -48,33 +48,14 @@ pub use self::model::{
     LostValue, ObjectOp, Quality, RowOp, SinkError, Undecided,
 };
 use self::node::Target;
+pub(crate) use self::request::LostRequest;
 use self::spool::Spool;
 use self::status::Statuses;
 use self::tables::Tables;
-use crate::outcome::Divergence;
-use crate::stop::StopFlag;
+use self::toast::ToastValues;
 
 /// Segments before the last common checkpoint that are read at most, for transactions that began before it.
 const SEGMENTS_BACK: u64 = 64;
-
-/// What to list.
-pub(crate) struct LostRequest<'a> {
-    /// The data directory.
-    pub(crate) root: &'a Path,
-    pub(crate) control: &'a ControlFile,
-    /// The target's WAL.
-    pub(crate) wal: &'a dyn SegmentStore,
-    pub(crate) fork: Divergence,
-    /// The redo position of the last common checkpoint, or where the WAL that there is begins.
-    pub(crate) start: Lsn,
-    /// The end of the last record.
-    pub(crate) end: Lsn,
-    /// Where rows wait that do not fit into memory; `None` if all stay in memory.
-    pub(crate) spool: Option<PathBuf>,
-    pub(crate) stop: &'a StopFlag,
-    /// Called with the number of bytes of WAL that were read.
-    pub(crate) progress: &'a dyn Fn(u64),
-}
 
 /// Hands all lost transactions to `sink`, in the order of their commits.
 ///
@@ -111,8 +92,11 @@ pub(crate) fn list(request: &LostRequest<'_>, sink: &mut dyn LostSink) -> Result
     let (objects, altered) = objects::find(&index, &databases, &target.statuses, &lost);
     let tables = Tables::new(&target, &databases, altered);
     let mut spool = Spool::new(request.spool.clone());
-    let collected = Collected::collect(&target, &tables, &commits, &lost, &mut spool, request.stop)?;
-    let toast = collected.out_of_line(&target, &tables, &commits, &mut spool)?;
+    let collected = Collected::collect(&target, &tables, &commits, &lost, (&mut spool, request))?;
+    let toast = match request.has_values {
+        true => collected.out_of_line(&target, &tables, &commits, &mut spool)?,
+        false => ToastValues::default(),
+    };
     history.notes.extend(collected.notes(&tables));
     let emitter = Emitter {
         index: &index,
@@ -124,6 +108,7 @@ pub(crate) fn list(request: &LostRequest<'_>, sink: &mut dyn LostSink) -> Result
         objects: &objects,
         toast: &toast,
         spool: &spool,
+        has_values: request.has_values,
         stop: request.stop,
     };
     let incomplete = emitter.emit(sink)?;
