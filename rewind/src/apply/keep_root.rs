@@ -12,11 +12,9 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
+use crate::apply::save_diverged::MANIFEST;
 use crate::options::KeepRoot;
 use crate::target::disk::Disk;
-
-/// The manifest of saved data; without it, a directory is none of ours.
-const MANIFEST: &str = "kept.json";
 
 /// The directory for a rewind of `target` that begins now: `ROOT/NAME-20261130T161500Z`.
 pub(crate) fn directory(root: &KeepRoot, target: &Path, now: Timestamp) -> PathBuf {
@@ -39,15 +37,16 @@ pub(crate) fn create(root: &KeepRoot, disk: &Disk) -> io::Result<()> {
     }
 }
 
-/// Removes directories of earlier rewinds of `target`, the oldest first, until the limits hold. `current` stays in any case.
+/// Removes directories of earlier rewinds of `target` beside `current`, that of the present one, the oldest first, until the limits
+/// hold.
 ///
 /// # Errors
 /// A directory cannot be read or removed.
 pub(crate) fn retire(root: &KeepRoot, target: &Path, current: &Path, disk: &Disk) -> io::Result<()> {
     let prefix = prefix(target);
-    let mut earlier: VecDeque<(PathBuf, u64)> = VecDeque::new();
     let mut names: Vec<PathBuf> = Vec::new();
-    for entry in fs::read_dir(&root.directory)? {
+    // The path of the present one has no links, as the root's may have.
+    for entry in fs::read_dir(current.parent().unwrap_or(&root.directory))? {
         let path = entry?.path();
         let is_ours = path.file_name().and_then(OsStr::to_str).is_some_and(|name| is_of(name, &prefix));
         if is_ours && path != current && path.join(MANIFEST).is_file() {
@@ -56,10 +55,8 @@ pub(crate) fn retire(root: &KeepRoot, target: &Path, current: &Path, disk: &Disk
     }
     // The times in the names sort them.
     names.sort();
-    for path in names {
-        let size = size_of(&path)?;
-        earlier.push_back((path, size));
-    }
+    let sized = names.into_iter().map(|path| size_of(&path).map(|size| (path, size)));
+    let mut earlier: VecDeque<(PathBuf, u64)> = sized.collect::<io::Result<_>>()?;
     let mut bytes: u64 = size_of(current)? + earlier.iter().map(|(_, size)| size).sum::<u64>();
     while let Some((oldest, size)) = earlier.front() {
         let is_too_many = root.most.is_some_and(|most| earlier.len() + 1 > most.get());
@@ -172,5 +169,19 @@ mod tests {
         retire(&KeepRoot { most: None, bytes: NonZeroU64::new(150_000), ..of(place.path()) });
         assert_eq!(names(place.path()).len(), 4);
         assert!(current.is_dir());
+    }
+
+    #[test]
+    fn the_root_may_be_a_link() {
+        let place = tempfile::tempdir().unwrap();
+        let (real, link) = (place.path().join("real"), place.path().join("link"));
+        fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let real = real.canonicalize().unwrap();
+        let current = made(&real, "main-20231114T221320Z", 10);
+        made(&real, "main-20230101T000000Z", 10);
+        let root = KeepRoot { most: NonZeroUsize::new(1), ..KeepRoot::new(link) };
+        retire(&root, Path::new("/data/main"), &current, &Disk::default()).unwrap();
+        assert_eq!(names(&real), ["main-20231114T221320Z"]);
     }
 }

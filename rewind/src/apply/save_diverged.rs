@@ -29,7 +29,8 @@ use crate::plan::Planned;
 use crate::target::disk::Disk;
 use crate::target::{Target, TargetError};
 
-const MANIFEST: &str = "kept.json";
+/// The name of the manifest.
+pub const MANIFEST: &str = "kept.json";
 const FILES: &str = "files";
 /// Bytes copied at a time.
 const PIECE: usize = 1 << 20;
@@ -563,6 +564,13 @@ fn absolute(asked: &KeepDiverged) -> Result<KeepDiverged, SaveDivergedError> {
     Ok(KeepDiverged { directory, blocks: asked.blocks })
 }
 
+/// Whether a path without links is inside a data directory, its tablespaces or its WAL directory.
+pub(crate) fn is_inside(directory: &Path, root: &Path, tablespaces: &str, wal_dir: &str) -> bool {
+    let links = std::fs::read_dir(root.join(tablespaces)).into_iter().flatten().flatten();
+    let places = links.map(|entry| entry.path()).chain([root.to_owned(), root.join(wal_dir)]);
+    places.filter_map(|path| path.canonicalize().ok()).any(|inside| directory.starts_with(inside))
+}
+
 /// Checks that the directory is outside the data directory and its tablespaces, and writable.
 fn check_place(
     directory: &Path,
@@ -570,12 +578,8 @@ fn check_place(
     tablespaces: &str,
     wal_dir: &str,
 ) -> Result<(), SaveDivergedError> {
-    let links = std::fs::read_dir(root.join(tablespaces)).into_iter().flatten().flatten();
-    let places = links.map(|entry| entry.path()).chain([root.to_owned(), root.join(wal_dir)]);
-    for inside in places.filter_map(|path| path.canonicalize().ok()) {
-        if directory.starts_with(&inside) {
-            return Err(place(directory, "it is inside the data directory or a part of it"));
-        }
+    if is_inside(directory, root, tablespaces, wal_dir) {
+        return Err(place(directory, "it is inside the data directory or a part of it"));
     }
     let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
     let to_write = if directory.exists() { Some(directory) } else { directory.parent() };

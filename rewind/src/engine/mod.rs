@@ -28,7 +28,7 @@ use crate::datadir::label::BackupLabel;
 use crate::datadir::server;
 use crate::datadir::starts_as::starts_as;
 use crate::error::{Failure, RewindError, TargetState};
-use crate::options::{KeepDiverged, Mode, Options, SyncChoice};
+use crate::options::{KeepDiverged, KeepRoot, Mode, Options, SyncChoice};
 use crate::outcome::{Outcome, Report, SpaceNeed};
 use crate::plan::error::PlanError;
 use crate::plan::{self, Facts, Planned, plan_wal_for_replay};
@@ -216,7 +216,9 @@ impl Run<'_> {
                 }
                 Err(error) => return Err(ApplyError::from(error).into()),
             }
-            self.retire(&directory);
+            if let Some(root) = options.keep_root.as_ref().filter(|_| self.saves_if_possible(planned)) {
+                self.retire(root, &directory);
+            }
             clock.end_stage("save");
         }
         Ok(Ready { space, saved, kept_wal })
@@ -230,48 +232,44 @@ impl Run<'_> {
     }
 
     /// What is saved before the first change, if anything.
-    fn saving(&self, planned: &Planned<'_>) -> Result<Option<Saving>, RewindError> {
-        let Run { options, target, source, .. } = *self;
-        let prepare = |asked: Option<&KeepDiverged>| {
-            Saving::prepare(options, asked, target, planned, source.name()).map_err(ApplyError::from)
+    fn saving(&self, planned: &Planned<'_>) -> Result<Option<Saving>, ApplyError> {
+        let root = self.options.keep_root.as_ref().filter(|_| self.saves_if_possible(planned));
+        let Some(root) = root else {
+            return self.prepare_saving(planned, self.options.keep_diverged.as_ref());
         };
-        let root = options.keep_root.as_ref().filter(|_| self.saves_if_possible(planned));
-        let Some(root) = root else { return Ok(prepare(options.keep_diverged.as_ref())?) };
-        let is_made = options.mode == Mode::Rewind || root.directory.is_dir();
-        let made = if is_made { keep_root::create(root, target.disk()) } else { return Ok(None) };
-        let directory = keep_root::directory(root, target.root(), Timestamp::now());
-        let saving = match made {
-            Ok(()) => prepare(Some(&KeepDiverged { directory, blocks: root.blocks })),
-            Err(error) => {
-                tracing::warn!(
-                    "could not create directory \"{}\": {error}: discarded data is not saved",
-                    root.directory.display()
-                );
-                return Ok(None);
-            }
-        };
-        match saving {
-            Ok(Some(saving)) if has_room(target.root(), planned, &saving) => Ok(Some(saving)),
-            Ok(_) => {
-                tracing::warn!(
-                    "there is no room in \"{}\": discarded data is not saved",
-                    root.directory.display()
-                );
-                Ok(None)
-            }
-            Err(error) => {
-                tracing::warn!("{}: discarded data is not saved", with_causes(&error));
-                Ok(None)
-            }
+        if self.options.mode != Mode::Rewind && !root.directory.is_dir() {
+            return Ok(None);
         }
+        let saving = self.saving_below(root, planned);
+        Ok(saving.map_err(|why| tracing::warn!("{why}: discarded data is not saved")).ok())
     }
 
-    /// Removes what earlier rewinds have saved, beyond the limits. That it remains is no reason not to rewind.
-    fn retire(&self, current: &Path) {
-        let Some(root) = &self.options.keep_root else { return };
-        if current.parent() != Some(&root.directory) {
-            return;
-        }
+    fn prepare_saving(
+        &self,
+        planned: &Planned<'_>,
+        asked: Option<&KeepDiverged>,
+    ) -> Result<Option<Saving>, ApplyError> {
+        let Run { options, target, source, .. } = *self;
+        Ok(Saving::prepare(options, asked, target, planned, source.name())?)
+    }
+
+    /// What is saved in a directory of its own below `root`.
+    ///
+    /// # Errors
+    /// Why nothing can be saved there, for the log.
+    fn saving_below(&self, root: &KeepRoot, planned: &Planned<'_>) -> Result<Saving, String> {
+        let (target, shown) = (self.target, root.directory.display());
+        keep_root::create(root, target.disk())
+            .map_err(|error| format!("could not create directory \"{shown}\": {error}"))?;
+        let directory = keep_root::directory(root, target.root(), Timestamp::now());
+        let asked = KeepDiverged { directory, blocks: root.blocks };
+        let saving = self.prepare_saving(planned, Some(&asked)).map_err(|error| with_causes(&error))?;
+        let fits = saving.filter(|saving| has_room(target.root(), planned, saving));
+        fits.ok_or_else(|| format!("there is no room in \"{shown}\""))
+    }
+
+    /// Removes what earlier rewinds have saved beside `current`, beyond the limits. That it remains is no reason not to rewind.
+    fn retire(&self, root: &KeepRoot, current: &Path) {
         if let Err(error) = keep_root::retire(root, self.target.root(), current, self.target.disk()) {
             tracing::warn!(
                 "could not remove what earlier rewinds have saved in \"{}\": {error}",
@@ -344,13 +342,8 @@ fn check_lost(options: &Options, facts: &Facts<'_>) -> Result<(), PlanError> {
     match &facts.fork.lost {
         Some(lost) if lost.committed <= most => Ok(()),
         Some(lost) => {
-            for line in lost
-                .summary
-                .iter()
-                .flat_map(|summary| summary.short_text().lines().map(str::to_owned).collect::<Vec<_>>())
-            {
-                tracing::warn!("{line}");
-            }
+            let summary = lost.summary.as_ref().map(|summary| summary.short_text()).unwrap_or_default();
+            summary.lines().for_each(|line| tracing::warn!("{line}"));
             Err(PlanError::TooManyLost { lost: lost.committed, most })
         }
         None => Err(PlanError::LostUnknown { most }),
