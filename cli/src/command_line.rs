@@ -234,8 +234,8 @@ mod tests {
             "-nPRcN -j 4 --source-pgdata=/s --wal-dir a --debug --wal-dir=b -P --format json --bindir /b \
              --ensure-shutdown --copy-all-changed --restore-command cp --config-file=/c",
         );
-        assert!(args.dry_run && args.progress && args.write_recovery_conf && args.restore_target_wal);
-        assert!(args.no_sync && args.copy_all_changed && args.debug && args.ensure_shutdown);
+        assert!(args.dry_run && args.shown.progress && args.write_recovery_conf && args.restore_target_wal);
+        assert!(args.no_sync && args.copy_all_changed && args.shown.debug && args.ensure_shutdown);
         assert_eq!(args.wal_dir, [PathBuf::from("a"), PathBuf::from("b")]);
         assert_eq!((args.jobs, args.format), (NonZeroUsize::new(4), Format::Json));
         assert_eq!(args.source_data, Some(PathBuf::from("/s")));

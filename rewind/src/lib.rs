@@ -33,7 +33,7 @@ pub use apply::archive_ready::ArchiveReadyError;
 pub use apply::copy::CopyError;
 pub use apply::error::ApplyError;
 pub use apply::recovery_conf::RecoveryConfError;
-pub use apply::save_diverged::SaveDivergedError;
+pub use apply::save_diverged::{MANIFEST as KEPT_MANIFEST, SaveDivergedError};
 pub use causes::with_causes;
 pub use datadir::config;
 pub use datadir::data_path::{DataPath, PathError};

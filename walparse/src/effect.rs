@@ -345,7 +345,7 @@ fn database_dir(data: &mut Fields<'_>) -> Parsed<DatabaseDir> {
     Ok(DatabaseDir { tablespace: data.u32()?, database })
 }
 
-fn relation(data: &mut Fields<'_>) -> Parsed<Relation> {
+pub(crate) fn relation(data: &mut Fields<'_>) -> Parsed<Relation> {
     Ok(Relation { tablespace: data.u32()?, database: data.u32()?, number: data.u32()? })
 }
 

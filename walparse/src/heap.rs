@@ -17,7 +17,9 @@
 
 use byteorder::{ByteOrder, LittleEndian};
 
+use crate::effect;
 use crate::record::{Fields, RecordHeader};
+use crate::relation::Relation;
 use crate::rmgr;
 use crate::version::Version;
 
@@ -246,21 +248,17 @@ pub fn has_heap_pages(header: &RecordHeader, version: Version) -> bool {
 /// be after the values that are logged in advance. From 10 on; the row of 9.6 has other columns. `None` for other records.
 ///
 /// The main data is the relation, then the row (`xl_seq_rec`, `seq_redo` in sequence.c).
-pub fn sequence_value(
-    header: &RecordHeader,
-    main_data: &[u8],
-    version: Version,
-) -> Option<(crate::relation::Relation, i64)> {
+pub fn sequence_value(header: &RecordHeader, main_data: &[u8], version: Version) -> Option<(Relation, i64)> {
     const SEQUENCE: u8 = 15;
     if rmgr::postgresql_id(header.rmid, version)? != SEQUENCE || version.server_version_num() < 100_000 {
         return None;
     }
     let mut data = Fields { bytes: main_data };
-    let (tablespace, database, number) = (data.u32().ok()?, data.u32().ok()?, data.u32().ok()?);
+    let relation = effect::relation(&mut data).ok()?;
     let tuple = data.bytes;
     let start = usize::from(*tuple.get(TUPLE_HEADER_LENGTH - 1)?);
     let value = LittleEndian::read_i64(tuple.get(start..start.checked_add(8)?)?);
-    Some((crate::relation::Relation { tablespace, database, number }, value))
+    Some((relation, value))
 }
 
 #[cfg(test)]

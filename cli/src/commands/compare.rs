@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use kbrecover_rewind::conninfo::{Conninfo, ProcessEnvironment};
-use kbrecover_rewind::{Comparison, Options, SourceChoice};
+use kbrecover_rewind::conninfo::ProcessEnvironment;
+use kbrecover_rewind::{Comparison, Options};
 
+use crate::commands::common::{self, ShownArgs};
 use crate::commands::rewind::{positive, rate};
 use crate::failure::{Failed, SetupError};
-use crate::logging::{self, Verbosity};
+use crate::logging;
 use crate::output;
-use crate::persona::{KBRECOVER, Narrator};
+use crate::persona::KBRECOVER;
 use crate::progress;
 use crate::report;
 use crate::screen::{self, Screen};
@@ -70,17 +71,8 @@ pub(crate) struct CompareArgs {
     #[arg(value_parser = positive)]
     jobs: Option<NonZeroUsize>,
 
-    /// Show progress even if the output is not a terminal
-    #[arg(short = 'P', long, overrides_with_all = ["progress", "no_progress"], help_heading = "Output")]
-    progress: bool,
-
-    /// Show no progress, not even on a terminal
-    #[arg(long, overrides_with_all = ["no_progress", "progress"], help_heading = "Output")]
-    no_progress: bool,
-
-    /// Show debugging messages
-    #[arg(long, overrides_with = "debug", help_heading = "Output")]
-    debug: bool,
+    #[command(flatten)]
+    shown: ShownArgs,
 
     /// Output format: text, or one JSON object
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", overrides_with = "format")]
@@ -91,7 +83,7 @@ pub(crate) struct CompareArgs {
 /// Runs the command. The exit status tells whether contents differ.
 pub(crate) fn run(args: &CompareArgs) -> ExitCode {
     let screen = Arc::new(Screen::of(KBRECOVER));
-    logging::init(Arc::clone(&screen), if args.debug { Verbosity::Debug } else { Verbosity::Normal });
+    logging::init(Arc::clone(&screen), args.shown.verbosity());
     match compare(args, &screen) {
         Ok(comparison) => {
             let result = match args.format {
@@ -111,25 +103,16 @@ pub(crate) fn run(args: &CompareArgs) -> ExitCode {
 
 fn compare(args: &CompareArgs, screen: &Arc<Screen>) -> Result<Comparison, Failed> {
     let target = args.target_data.clone().ok_or(SetupError::NoDirectory { command: COMMAND })?;
-    let source = match (&args.source_data, &args.source_server) {
-        (Some(directory), None) => SourceChoice::Directory(directory.clone()),
-        (None, Some(text)) => {
-            let conninfo =
-                Conninfo::parse(text, &ProcessEnvironment::PostgreSql).map_err(SetupError::from)?;
-            SourceChoice::Server(Box::new(conninfo))
-        }
-        (Some(_), Some(_)) => return Err(SetupError::TwoSources { command: COMMAND }.into()),
-        (None, None) => return Err(SetupError::NoSource { command: COMMAND }.into()),
-    };
+    let (directory, server) = (args.source_data.as_deref(), args.source_server.as_deref());
+    let source = common::source(directory, server, &ProcessEnvironment::PostgreSql, COMMAND)?;
     let mut options = Options::new(target, source);
     options.flavor.clone_from(&args.flavor);
     options.retry_timeout = Duration::from_secs(args.retry_timeout);
     options.max_rate = args.max_rate;
     options.jobs = args.jobs;
     signals::listen(&options.stop, &options.target, screen)?;
-    let progress = progress::is_shown(screen, args.progress, args.no_progress);
-    let narrator = Narrator { narration: KBRECOVER.narration, progress };
-    Ok(kbrecover_rewind::compare(&options, &*progress::progress(screen, narrator))?)
+    let progress = progress::progress(screen, args.shown.narrator(screen, false));
+    Ok(kbrecover_rewind::compare(&options, &*progress)?)
 }
 
 /// The command's name, for hints.

@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use kbrecover_rewind::conninfo::{Conninfo, ProcessEnvironment};
+use kbrecover_rewind::conninfo::ProcessEnvironment;
 use kbrecover_rewind::{
-    ExportOptions, LostCounter, LostFilter, LostJson, MissingWal, Options, RestoreCommand, Since,
-    SourceChoice,
+    ExportOptions, KEPT_MANIFEST, LostCounter, LostFilter, LostJson, Options, Since, SourceChoice,
 };
 use walparse::Lsn;
 
+use crate::commands::common::{self, ShownArgs};
 use crate::failure::{Failed, SetupError};
-use crate::logging::{self, Verbosity};
+use crate::logging;
 use crate::output;
-use crate::persona::{KBRECOVER, Narrator};
+use crate::persona::KBRECOVER;
 use crate::progress;
 use crate::screen::Screen;
 use crate::signals;
@@ -112,17 +112,8 @@ pub(crate) struct LostArgs {
     #[arg(long, value_name = "DIR", overrides_with = "export", help_heading = "Output")]
     export: Option<PathBuf>,
 
-    /// Show progress even if the output is not a terminal
-    #[arg(short = 'P', long, overrides_with_all = ["progress", "no_progress"], help_heading = "Output")]
-    progress: bool,
-
-    /// Show no progress, not even on a terminal
-    #[arg(long, overrides_with_all = ["no_progress", "progress"], help_heading = "Output")]
-    no_progress: bool,
-
-    /// Show debugging messages
-    #[arg(long, overrides_with = "debug", help_heading = "Output")]
-    debug: bool,
+    #[command(flatten)]
+    shown: ShownArgs,
 
     /// Output format: a summary as text, or all as one JSON object
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", overrides_with = "format")]
@@ -133,7 +124,7 @@ pub(crate) struct LostArgs {
 /// Runs the command.
 pub(crate) fn run(args: &LostArgs) -> ExitCode {
     let screen = Arc::new(Screen::of(KBRECOVER));
-    logging::init(Arc::clone(&screen), if args.debug { Verbosity::Debug } else { Verbosity::Normal });
+    logging::init(Arc::clone(&screen), args.shown.verbosity());
     match lost(args, &screen) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => failed.show(&screen),
@@ -141,16 +132,14 @@ pub(crate) fn run(args: &LostArgs) -> ExitCode {
 }
 
 fn lost(args: &LostArgs, screen: &Arc<Screen>) -> Result<(), Failed> {
-    if let Some(kept) = args.target_data.as_deref().filter(|path| path.join("kept.json").is_file()) {
+    if let Some(kept) = args.target_data.as_deref().filter(|path| path.join(KEPT_MANIFEST).is_file()) {
         return Ok(show_kept(kept, args)?);
     }
     let (options, since) = options(args)?;
     signals::listen(&options.stop, &options.target, screen)?;
     // A terminal to which all of it is written has no room for a line about progress.
     let is_in_the_way = args.format == Format::Json && args.export.is_none() && io::stdout().is_terminal();
-    let progress = progress::is_shown(screen, args.progress, args.no_progress || is_in_the_way);
-    let narrator = Narrator { narration: KBRECOVER.narration, progress };
-    let progress = progress::progress(screen, narrator);
+    let progress = progress::progress(screen, args.shown.narrator(screen, is_in_the_way));
     let filter = LostFilter { xids: args.xid.clone(), tables: args.table.clone() };
     let shown = ExportOptions { mask: args.mask.clone(), no_values: args.no_values, filter };
     if let Some(directory) = &args.export {
@@ -197,26 +186,23 @@ fn show_kept(kept: &Path, args: &LostArgs) -> Result<(), SetupError> {
 /// The engine's options, and where the node's own history begins.
 fn options(args: &LostArgs) -> Result<(Options, Since), SetupError> {
     let target = args.target_data.clone().ok_or(SetupError::NoDirectory { command: COMMAND })?;
-    let (source, since) = match (&args.source_data, &args.source_server, args.fork) {
-        (Some(directory), None, None) => (SourceChoice::Directory(directory.clone()), Since::Source),
-        (None, Some(text), None) => {
-            let conninfo = Conninfo::parse(text, &ProcessEnvironment::PostgreSql)?;
-            (SourceChoice::Server(Box::new(conninfo)), Since::Source)
-        }
-        (None, None, Some(fork)) => (SourceChoice::Directory(target.clone()), Since::Fork(fork)),
-        (None, None, None) => return Err(SetupError::NoFork { command: COMMAND }),
+    let (directory, server) = (args.source_data.as_deref(), args.source_server.as_deref());
+    let named = [directory.is_some(), server.is_some(), args.fork.is_some()];
+    match named.into_iter().filter(|is_named| *is_named).count() {
+        0 => return Err(SetupError::NoFork { command: COMMAND }),
+        1 => {}
         _ => return Err(SetupError::SeveralForks { command: COMMAND }),
+    }
+    let (source, since) = match args.fork {
+        Some(fork) => (SourceChoice::Directory(target.clone()), Since::Fork(fork)),
+        None => (common::source(directory, server, &ProcessEnvironment::PostgreSql, COMMAND)?, Since::Source),
     };
     let mut options = Options::new(target, source);
     options.flavor.clone_from(&args.flavor);
     options.config_file.clone_from(&args.config_file);
     options.retry_timeout = Duration::from_secs(args.retry_timeout);
-    let restore_command = match &args.restore_command {
-        Some(command) => RestoreCommand::Given(command.clone()),
-        None if args.restore_target_wal => RestoreCommand::FromTarget,
-        None => RestoreCommand::Off,
-    };
-    options.missing_wal = MissingWal::new(args.wal_dir.clone(), restore_command);
+    options.missing_wal =
+        common::missing_wal(&args.wal_dir, args.restore_command.as_deref(), args.restore_target_wal);
     Ok((options, since))
 }
 

@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+mod common;
 pub(crate) mod compare;
 pub(crate) mod grants;
 pub(crate) mod hook;

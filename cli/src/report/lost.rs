@@ -22,9 +22,8 @@ pub(super) struct LostObject<'a> {
 struct LostTableObject<'a> {
     database: &'a str,
     table: &'a str,
-    inserted: u64,
-    updated: u64,
-    deleted: u64,
+    #[serde(flatten)]
+    rows: RowCounts,
 }
 
 /// A relation or database that was created, altered, rewritten, truncated or dropped.
@@ -52,9 +51,7 @@ impl<'a> LostObject<'a> {
             let table = |(name, rows): (&'a RelationName, &RowCounts)| LostTableObject {
                 database: &name.database,
                 table: &name.name,
-                inserted: rows.inserted,
-                updated: rows.updated,
-                deleted: rows.deleted,
+                rows: *rows,
             };
             summary.tables.iter().map(table).collect()
         };

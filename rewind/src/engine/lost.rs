@@ -7,7 +7,9 @@ use walparse::Lsn;
 use super::entry::on_thread_of_its_own;
 use super::open::{self, OpenTarget};
 use super::with_jobs;
+use crate::apply::save_diverged::is_inside;
 use crate::causes::with_causes;
+use crate::datadir::flavor::flavor_of_directory;
 use crate::error::{Failure, RewindError, TargetState};
 use crate::lost::export::{Export, ExportError, ExportOptions, LostSummary, shown};
 use crate::lost::{LostError, LostHistory, LostRequest, LostSink, list};
@@ -72,7 +74,7 @@ pub fn export_lost(
     progress: &dyn Progress,
 ) -> Result<LostSummary, Failure> {
     ended(options, || {
-        check_outside(directory, &options.target)?;
+        check_outside(directory, options)?;
         let disk = Disk::new(options.stop.clone(), options.observer.clone());
         let mut files = Export::create(directory, &disk, asked).map_err(LostError::from)?;
         let listed = with_jobs(options, || lost_here(options, since, &mut files, Some(directory), progress));
@@ -90,23 +92,16 @@ pub fn export_lost(
 }
 
 /// Refuses a directory in the data directory, where servers and rewinds would take it for theirs.
-fn check_outside(directory: &Path, target: &Path) -> Result<(), LostError> {
-    let mut existing = directory;
-    while !existing.exists() {
-        match existing.parent() {
-            Some(parent) => existing = parent,
-            None => return Ok(()),
-        }
-    }
-    let is_inside = match (existing.canonicalize(), target.canonicalize()) {
-        (Ok(existing), Ok(target)) => existing.starts_with(target),
-        _ => false,
-    };
-    match is_inside {
-        false => Ok(()),
-        true => {
-            Err(ExportError::Place { path: directory.to_owned(), problem: "it is inside the data directory" }
-                .into())
+fn check_outside(directory: &Path, options: &Options) -> Result<(), LostError> {
+    // What is no data directory is refused when it is opened.
+    let Ok(flavor) = flavor_of_directory(&options.target, options.flavor.as_deref()) else { return Ok(()) };
+    let existing = directory.ancestors().find_map(|path| path.canonicalize().ok());
+    let names = flavor.names();
+    match existing.filter(|path| is_inside(path, &options.target, names.tablespace_dir, names.wal_dir)) {
+        None => Ok(()),
+        Some(_) => {
+            let problem = "it is inside the data directory or a part of it";
+            Err(ExportError::Place { path: directory.to_owned(), problem }.into())
         }
     }
 }

@@ -1,41 +1,41 @@
 //! Numbers in the bytes of a value: little-endian, every length checked.
 
 /// Bytes at an offset.
-pub(super) fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+pub(in crate::lost) fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
 }
 
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(in crate::lost) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes_at(bytes, at).map(u16::from_le_bytes)
 }
 
-pub(super) fn i16_at(bytes: &[u8], at: usize) -> Option<i16> {
+pub(in crate::lost) fn i16_at(bytes: &[u8], at: usize) -> Option<i16> {
     bytes_at(bytes, at).map(i16::from_le_bytes)
 }
 
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(in crate::lost) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes_at(bytes, at).map(u32::from_le_bytes)
 }
 
-pub(super) fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
+pub(in crate::lost) fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
     bytes_at(bytes, at).map(i32::from_le_bytes)
 }
 
-pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+pub(in crate::lost) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes_at(bytes, at).map(u64::from_le_bytes)
 }
 
-pub(super) fn i64_at(bytes: &[u8], at: usize) -> Option<i64> {
+pub(in crate::lost) fn i64_at(bytes: &[u8], at: usize) -> Option<i64> {
     bytes_at(bytes, at).map(i64::from_le_bytes)
 }
 
 /// A number that counts something: `None` if it is negative.
-pub(super) fn count_at(bytes: &[u8], at: usize) -> Option<usize> {
+pub(in crate::lost) fn count_at(bytes: &[u8], at: usize) -> Option<usize> {
     usize::try_from(i32_at(bytes, at)?).ok()
 }
 
 /// An offset rounded up to an alignment as `pg_type.typalign` says it.
-pub(super) fn aligned(at: usize, align: u8) -> Option<usize> {
+pub(in crate::lost) fn aligned(at: usize, align: u8) -> Option<usize> {
     let size = match align {
         b'c' => 1,
         b's' => 2,
@@ -48,7 +48,7 @@ pub(super) fn aligned(at: usize, align: u8) -> Option<usize> {
 
 /// The longest text that is made of a value of this many bytes. No intact value comes near it, but damaged numbers and
 /// offsets may ask for more.
-pub(super) fn most_text(bytes: usize) -> usize {
+pub(in crate::lost) fn most_text(bytes: usize) -> usize {
     bytes.saturating_mul(64).saturating_add(16 << 20)
 }
 

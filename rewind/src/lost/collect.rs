@@ -11,7 +11,7 @@ use super::index::Commit;
 use super::model::RowOp;
 use super::node::Target;
 use super::request::LostRequest;
-use super::rows::{Address, At, Row, RowEvent, Rows};
+use super::rows::{Address, At, Images, Row, RowEvent, Rows};
 use super::spool::Spool;
 use super::tables::{Contents, Tables};
 use super::toast::{ToastValues, ValueId};
@@ -72,18 +72,10 @@ impl Collected {
         spool: &mut Spool,
     ) -> Result<(), LostError> {
         let first = self.changes.len();
-        Rows::follow(
-            target.wal,
-            &target.geometry,
-            &target.disk,
-            target.index,
-            relation,
-            false,
-            &mut |at, event| {
-                let Some(transaction) = lost.get(&at.xid) else { return Ok(()) };
-                self.add(at, event, (*transaction, place, first), spool)
-            },
-        )
+        Rows::follow(target, relation, Images::Hidden, &mut |at, event| {
+            let Some(transaction) = lost.get(&at.xid) else { return Ok(()) };
+            self.add(at, event, (*transaction, place, first), spool)
+        })
     }
 
     fn add(
@@ -124,7 +116,7 @@ impl Collected {
         self.changes.retain(|change| {
             let relation = relations[change.relation as usize];
             *known.entry((change.place, change.relation)).or_insert_with(|| {
-                let xids = xids(commits[change.place as usize]);
+                let xids = commits[change.place as usize].xids();
                 let moment = Moment { lsn: change.lsn, xids: &xids };
                 !matches!(tables.contents(relation, &moment), Contents::Other)
             })
@@ -143,7 +135,7 @@ impl Collected {
         let mut wanted: BTreeMap<u32, HashSet<ValueId>> = BTreeMap::new();
         for change in &self.changes {
             let relation = self.relations[change.relation as usize];
-            let xids = xids(commits[change.place as usize]);
+            let xids = commits[change.place as usize].xids();
             let table = tables.table(relation, &Moment { lsn: change.lsn, xids: &xids });
             for row in spool.read(change.spooled)?.iter().flatten() {
                 let pointers = pointers(row, &table.attributes);
@@ -179,11 +171,6 @@ impl Collected {
         };
         databases.into_iter().map(note).collect()
     }
-}
-
-/// The IDs of a transaction and its subtransactions.
-pub(super) fn xids(commit: &Commit) -> Vec<u32> {
-    [commit.xid].into_iter().chain(commit.subxids.iter().copied()).collect()
 }
 
 fn pointers(row: &Row, attributes: &[super::types::Attribute]) -> Vec<ValueId> {

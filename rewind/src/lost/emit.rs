@@ -1,13 +1,14 @@
 //! Hands transactions to a sink, one after the other, with values as text.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use walparse::Lsn;
 
 use super::catalog::{Databases, Moment};
-use super::collect::{Collected, RawChange, xids};
-use super::datum::{Datum, deform, text};
+use super::collect::{Collected, RawChange};
+use super::datum::{Datum, ToastPointer, deform, text};
 use super::error::LostError;
 use super::index::{Commit, WalIndex};
 use super::model::{LostChange, LostRow, LostSink, LostTransaction, LostValue, Quality, RowOp};
@@ -52,7 +53,7 @@ impl Emitter<'_> {
             others.extend(sequences.get(&place).cloned().unwrap_or_default());
             others.sort_by_key(|(lsn, _)| *lsn);
             let mut others = others.into_iter().peekable();
-            let xids = xids(commit);
+            let xids = commit.xids();
             for raw in rows {
                 while let Some((_, change)) = others.next_if(|(lsn, _)| *lsn <= raw.lsn) {
                     sink.change(&transaction, &change)?;
@@ -95,7 +96,7 @@ impl Emitter<'_> {
         }
         let mut changes = Changes::new();
         for ((place, relation), (lsn, last_value)) in last {
-            let xids = xids(self.commits[place]);
+            let xids = self.commits[place].xids();
             let moment = Moment { lsn, xids: &xids };
             let name = self.tables.name(relation, &moment);
             let database = self.tables.database_name(relation.database);
@@ -109,7 +110,7 @@ impl Emitter<'_> {
         let relation = self.collected.relations[raw.relation as usize];
         let table = self.tables.table(relation, &Moment { lsn: raw.lsn, xids });
         if !self.has_values {
-            let shown = std::sync::Arc::clone(&table.shown);
+            let shown = Arc::clone(&table.shown);
             let (old, new, quality) = (None, None, Quality::Exact);
             return Ok(LostRow { lsn: raw.lsn, op: raw.op, table: shown, old, new, quality });
         }
@@ -131,7 +132,7 @@ impl Emitter<'_> {
             (false, true) => Quality::FromDisk,
             (false, false) => Quality::Exact,
         };
-        let shown = std::sync::Arc::clone(&table.shown);
+        let shown = Arc::clone(&table.shown);
         Ok(LostRow { lsn: raw.lsn, op: raw.op, table: shown, old: old_values, new: new_values, quality })
     }
 
@@ -168,7 +169,7 @@ impl Emitter<'_> {
 }
 
 /// Whether a value is stored at the same place.
-fn is_same(other: Option<&Datum<'_>>, pointer: &super::datum::ToastPointer) -> bool {
+fn is_same(other: Option<&Datum<'_>>, pointer: &ToastPointer) -> bool {
     let Some(Datum::External(other)) = other else { return false };
     (other.toast_relation, other.value_id) == (pointer.toast_relation, pointer.value_id)
 }

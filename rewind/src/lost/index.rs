@@ -55,6 +55,13 @@ pub(super) struct Commit {
     pub(super) gid: Option<String>,
 }
 
+impl Commit {
+    /// Its ID and those of its subtransactions.
+    pub(super) fn xids(&self) -> Vec<u32> {
+        [self.xid].into_iter().chain(self.subxids.iter().copied()).collect()
+    }
+}
+
 /// The end of a transaction.
 #[derive(Clone, Copy)]
 pub(super) struct End {

@@ -16,6 +16,7 @@
 mod model;
 mod types;
 mod error;
+mod bytes;
 mod index;
 mod blocks;
 mod node;
@@ -171,9 +172,8 @@ fn lost_commits(index: &WalIndex, fork: Lsn) -> impl Iterator<Item = &Commit> {
 
 /// The places of lost transactions in their list, by their IDs and those of their subtransactions.
 fn places(commits: &[&Commit]) -> HashMap<u32, usize> {
-    let xids = |commit: &Commit| commit.subxids.iter().copied().chain([commit.xid]).collect::<Vec<_>>();
     let with_place = commits.iter().enumerate();
-    with_place.flat_map(|(place, commit)| xids(commit).into_iter().map(move |xid| (xid, place))).collect()
+    with_place.flat_map(|(place, commit)| commit.xids().into_iter().map(move |xid| (xid, place))).collect()
 }
 
 /// The databases in which lost transactions have changed something.

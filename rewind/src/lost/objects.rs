@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use walparse::Lsn;
 
-use super::catalog::{Change, Class, Database, Databases, Moment};
+use super::catalog::{Change, Class, Database, Databases, FIRST_USER_OID, Moment};
 use super::export::names::shown;
 use super::index::WalIndex;
 use super::model::{LostChange, LostObject, ObjectOp};
@@ -55,10 +55,10 @@ pub(super) fn find(
 /// What one transaction has done to one relation.
 #[derive(Default)]
 struct Found<'a> {
-    created: Option<(Lsn, &'a Class)>,
-    dropped: Option<(Lsn, &'a Class)>,
-    /// The definition before the first and after the last change of it.
-    altered: Option<(Lsn, &'a Class, &'a Class)>,
+    created: Option<Lsn>,
+    dropped: Option<Lsn>,
+    /// The last change of the definition, and the one before the first.
+    altered: Option<(Lsn, &'a Class)>,
     /// The file was replaced, and whether the rows were copied.
     replaced: Option<(Lsn, bool)>,
     columns: Option<Lsn>,
@@ -87,12 +87,12 @@ fn by_relation<'a>(
         };
         let entry = found.entry((place, oid)).or_default();
         match change {
-            Change::Create(class) => (entry.created, entry.last) = (Some((lsn, *class)), Some(*class)),
-            Change::Drop(class) => (entry.dropped, entry.last) = (Some((lsn, *class)), Some(*class)),
+            Change::Create(class) => (entry.created, entry.last) = (Some(lsn), Some(*class)),
+            Change::Drop(class) => (entry.dropped, entry.last) = (Some(lsn), Some(*class)),
             Change::Alter(before, after) => {
-                let first = entry.altered.map_or(*before, |(_, first, _)| first);
+                let first = entry.altered.map_or(*before, |(_, first)| first);
                 if first.is_altered_to(after) {
-                    entry.altered = Some((lsn, first, after));
+                    entry.altered = Some((lsn, first));
                 }
                 if before.file != after.file && after.file != 0 {
                     entry.replaced = Some((lsn, copies.contains(&(place, format!("pg_temp_{oid}")))));
@@ -112,7 +112,6 @@ fn by_relation<'a>(
 impl Found<'_> {
     /// Whether users do not know such a relation, or it has come and gone in the transaction.
     fn is_none_of_users(&self, database: &Database) -> bool {
-        const FIRST_USER_OID: u32 = 16384;
         let is_hidden =
             self.last.is_none_or(|class| class.oid < FIRST_USER_OID || is_hidden(class, database));
         is_hidden || (self.created.is_some() && self.dropped.is_some())
@@ -130,10 +129,10 @@ impl Found<'_> {
                 .map(|old| qualified_name(old, database))
                 .filter(|old| *old != qualified_name(class, database)),
         };
-        if let Some((lsn, _)) = self.created {
+        if let Some(lsn) = self.created {
             return vec![object(lsn, ObjectOp::Create, None)];
         }
-        if let Some((lsn, _)) = self.dropped {
+        if let Some(lsn) = self.dropped {
             return vec![object(lsn, ObjectOp::Drop, None)];
         }
         let mut objects = Vec::new();
@@ -146,7 +145,7 @@ impl Found<'_> {
             };
             objects.push(object(lsn, op, None));
         }
-        let altered = self.altered.map(|(lsn, old, _)| (lsn, Some(old)));
+        let altered = self.altered.map(|(lsn, old)| (lsn, Some(old)));
         if let Some((lsn, old)) = altered.or(self.columns.map(|lsn| (lsn, None))) {
             objects.push(object(lsn, ObjectOp::Alter, old));
         }

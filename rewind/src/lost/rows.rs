@@ -11,18 +11,19 @@
 //! Where there is no image, because `full_page_writes` was off or WAL from before the fork is gone, the block on disk may have the
 //! row: it is taken if its transaction ID is that of the record.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use walparse::{
     BlockImage, BlockNumber, BlockRef, DeleteReason, Fork, HeapOperation, Lsn, NewRow, Record, Relation,
-    SegmentStore, TUPLE_HEADER_LENGTH, WalGeometry, WalReader, heap_operation, heap_rows,
+    SegmentStore, TUPLE_HEADER_LENGTH, WalReader, heap_operation, heap_rows,
 };
 
-use super::blocks::DiskBlocks;
+use super::bytes::{u16_at, u32_at};
 use super::datum::Tuple;
 use super::error::LostError;
-use super::index::WalIndex;
+use super::node::Target;
 
 /// A row: its header as far as it matters, and its bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,14 +50,12 @@ const XMAX_IS_MULTI: u16 = 0x1000;
 impl Row {
     /// A row of a block.
     pub(super) fn of_block(bytes: &[u8], is_from_disk: bool) -> Option<Row> {
-        let number = |at: usize| Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-        let long = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-        let infomask = number(20)?;
+        let infomask = u16_at(bytes, 20)?;
         let has_xmax = infomask & (XMAX_INVALID | XMAX_LOCK_ONLY | XMAX_IS_MULTI) == 0;
         Some(Row {
-            xmin: long(0)?,
-            xmax: if has_xmax { long(4)? } else { 0 },
-            infomask2: number(18)?,
+            xmin: u32_at(bytes, 0)?,
+            xmax: if has_xmax { u32_at(bytes, 4)? } else { 0 },
+            infomask2: u16_at(bytes, 18)?,
             infomask,
             header_length: *bytes.get(22)?,
             body: bytes.get(TUPLE_HEADER_LENGTH..)?.to_vec(),
@@ -82,9 +81,39 @@ impl Row {
     pub(super) fn hidden_oid(&self) -> Option<u32> {
         const HAS_OID: u16 = 0x0008;
         let at = usize::from(self.header_length).checked_sub(TUPLE_HEADER_LENGTH + 4)?;
-        let bytes = self.body.get(at..)?.first_chunk()?;
-        (self.infomask & HAS_OID != 0).then(|| u32::from_le_bytes(*bytes))
+        u32_at(&self.body, at).filter(|_| self.infomask & HAS_OID != 0)
     }
+}
+
+/// The rows of a block, with their numbers in it.
+fn rows_of(page: &[u8], is_from_disk: bool) -> impl Iterator<Item = (u16, Row)> {
+    let row = move |(number, place): (u16, Range<usize>)| {
+        Some((number, Row::of_block(page.get(place)?, is_from_disk)?))
+    };
+    heap_rows(page).into_iter().filter_map(row)
+}
+
+/// The row with this number in a block.
+fn row_of(page: &[u8], number: u16, is_from_disk: bool) -> Option<Row> {
+    let (_, place) = heap_rows(page).into_iter().find(|(found, _)| *found == number)?;
+    Row::of_block(page.get(place)?, is_from_disk)
+}
+
+/// Calls `see` for each row that the file of a relation has in other blocks than these.
+///
+/// # Errors
+/// `see` failed. A block that cannot be read has no rows.
+pub(super) fn rows_on_disk(
+    target: &Target<'_>,
+    relation: Relation,
+    except: &HashSet<u32>,
+    see: &mut dyn FnMut(Address, Row) -> Result<(), LostError>,
+) -> Result<(), LostError> {
+    let others = (0..target.disk.count(relation)).filter(|block| !except.contains(block));
+    for (block, page) in others.filter_map(|block| Some((block, target.disk.read(relation, block)?))) {
+        rows_of(&page, true).try_for_each(|(number, row)| see((block, number), row))?;
+    }
+    Ok(())
 }
 
 /// The address of a row in its relation.
@@ -92,7 +121,7 @@ pub(super) type Address = (u32, u16);
 
 /// What happened to a relation, in the order of the WAL.
 pub(super) enum RowEvent {
-    /// An image has shown these rows of a block. Only for those who ask for it.
+    /// An image has shown these rows of a block. Only with [`Images::Shown`].
     Seen { block: u32, rows: Vec<(u16, Row)> },
     /// A row was inserted.
     Insert { at: Address, new: Option<Arc<Row>> },
@@ -122,47 +151,41 @@ struct KnownBlock {
     rows: HashMap<u16, Option<Arc<Row>>>,
 }
 
+/// Whether the rows of images are events, too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Images {
+    Shown,
+    Hidden,
+}
+
 /// Follows the rows of a relation.
 pub(super) struct Rows<'a> {
-    store: &'a dyn SegmentStore,
-    geometry: &'a WalGeometry,
-    disk: &'a DiskBlocks<'a>,
+    target: &'a Target<'a>,
     relation: Relation,
     blocks: HashMap<u32, KnownBlock>,
     /// Reads records with images again. A reader of its own keeps the other one's segment open.
     images: WalReader<'a, dyn SegmentStore + 'a>,
     /// The image that was restored last: the record, the place among its blocks, the page.
     restored: Option<(Lsn, usize, Vec<u8>)>,
-    shows_images: bool,
+    shown: Images,
 }
 
 impl<'a> Rows<'a> {
-    /// Calls `see` for each event of a relation. With `shows_images` also for the rows of each image.
+    /// Calls `see` for each event of a relation.
     ///
     /// # Errors
     /// WAL could not be read, or `see` failed.
     pub(super) fn follow(
-        store: &'a dyn SegmentStore,
-        geometry: &'a WalGeometry,
-        disk: &'a DiskBlocks<'a>,
-        index: &WalIndex,
+        target: &'a Target<'a>,
         relation: Relation,
-        shows_images: bool,
+        shown: Images,
         see: &mut dyn FnMut(At, RowEvent) -> Result<(), LostError>,
     ) -> Result<(), LostError> {
-        let Some(records) = index.records.get(&relation) else { return Ok(()) };
+        let records = target.index.records.get(&relation).map_or(&[][..], Vec::as_slice);
         let Some(first) = records.first() else { return Ok(()) };
-        let mut rows = Rows {
-            store,
-            geometry,
-            disk,
-            relation,
-            blocks: HashMap::new(),
-            images: WalReader::new(store, *geometry, *first),
-            restored: None,
-            shows_images,
-        };
-        let mut reader = WalReader::new(rows.store, *geometry, *first);
+        let reader = || WalReader::new(target.wal, target.geometry, *first);
+        let (images, mut reader) = (reader(), reader());
+        let mut rows = Rows { target, relation, blocks: HashMap::new(), images, restored: None, shown };
         let mut blocks = Vec::new();
         for lsn in records {
             reader.move_to(*lsn);
@@ -178,7 +201,7 @@ impl<'a> Rows<'a> {
         blocks: &mut Vec<BlockRef>,
         see: &mut dyn FnMut(At, RowEvent) -> Result<(), LostError>,
     ) -> Result<(), LostError> {
-        let geometry = self.geometry;
+        let geometry = &self.target.geometry;
         let payload =
             record.decode(geometry, blocks).map_err(|fault| LostError::Record { lsn: record.lsn, fault })?;
         let parts = payload.of_blocks(blocks);
@@ -216,14 +239,11 @@ impl<'a> Rows<'a> {
     ) -> Result<(), LostError> {
         let known = KnownBlock { image: Some(place), ..KnownBlock::default() };
         self.blocks.insert(block.0, known);
-        if !self.shows_images {
+        if self.shown == Images::Hidden {
             return Ok(());
         }
-        let Some(page) = image.restore(stored, self.geometry) else { return Ok(()) };
-        let row = |(number, place): (u16, std::ops::Range<usize>)| {
-            Some((number, Row::of_block(page.get(place)?, false)?))
-        };
-        let rows = heap_rows(&page).into_iter().filter_map(row).collect();
+        let Some(page) = image.restore(stored, &self.target.geometry) else { return Ok(()) };
+        let rows = rows_of(&page, false).collect();
         see(at, RowEvent::Seen { block: block.0, rows })
     }
 
@@ -321,22 +341,20 @@ impl<'a> Rows<'a> {
             self.restored = Some((lsn, place, self.restore(lsn, place)?));
         }
         let (_, _, page) = self.restored.as_ref()?;
-        let (_, at) = heap_rows(page).into_iter().find(|(found, _)| *found == number)?;
-        Row::of_block(page.get(at)?, false).map(Arc::new)
+        row_of(page, number, false).map(Arc::new)
     }
 
     fn restore(&mut self, lsn: Lsn, place: usize) -> Option<Vec<u8>> {
         self.images.move_to(lsn);
         let record = self.images.read().ok()?.ok()?;
         let mut blocks = Vec::new();
-        let payload = record.decode(self.geometry, &mut blocks).ok()?;
+        let payload = record.decode(&self.target.geometry, &mut blocks).ok()?;
         let (stored, _) = *payload.of_blocks(&blocks).get(place)?;
-        blocks.get(place)?.image?.restore(stored, self.geometry)
+        blocks.get(place)?.image?.restore(stored, &self.target.geometry)
     }
 
     fn on_disk(&self, (block, number): Address, expected: impl Fn(&Row) -> bool) -> Option<Arc<Row>> {
-        let page = self.disk.read(self.relation, block)?;
-        let (_, at) = heap_rows(&page).into_iter().find(|(found, _)| *found == number)?;
-        Row::of_block(page.get(at)?, true).filter(expected).map(Arc::new)
+        let page = self.target.disk.read(self.relation, block)?;
+        row_of(&page, number, true).filter(expected).map(Arc::new)
     }
 }

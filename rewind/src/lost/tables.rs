@@ -6,14 +6,12 @@ use std::sync::Arc;
 
 use walparse::Relation;
 
-use super::catalog::{Class, Database, Databases, Moment};
+use super::catalog::{Class, Database, Databases, FIRST_USER_OID, Moment};
 use super::export::names::shown;
 use super::model::{LostColumn, LostTable};
 use super::node::Target;
 use super::types::Attribute;
 
-/// The first OID that is not of a catalog.
-const FIRST_USER_OID: u32 = 16384;
 const LARGE_OBJECTS: u32 = 2613;
 
 /// A table at a moment, and how its rows are stored.
@@ -94,13 +92,15 @@ impl<'a> Tables<'a> {
         }
     }
 
+    /// What a file belonged to at a moment, and the database.
+    fn class(&self, relation: Relation, moment: &Moment<'_>) -> Option<(&'a Database, &'a Class)> {
+        let database = self.database(relation)?;
+        Some((database, database.class_of(relation, moment, &self.target.statuses)?))
+    }
+
     /// The name of a relation with its schema, or the number of its file.
     pub(super) fn name(&self, relation: Relation, moment: &Moment<'_>) -> String {
-        let database = self.database(relation);
-        let class = database.and_then(|database| {
-            Some((database, database.class_of(relation, moment, &self.target.statuses)?))
-        });
-        match class {
+        match self.class(relation, moment) {
             Some((database, class)) => qualified_name(class, database),
             None => relation.number.to_string(),
         }
@@ -117,9 +117,7 @@ impl<'a> Tables<'a> {
         if let Some(known) = self.changing.borrow().get(&key) {
             return Arc::clone(known);
         }
-        let found = self.database(relation).and_then(|database| {
-            Some((database, database.class_of(relation, moment, &self.target.statuses)?))
-        });
+        let found = self.class(relation, moment);
         let table = Arc::new(match found {
             Some((database, class)) => self.make(relation, database, class, moment),
             None => self.unknown(relation),

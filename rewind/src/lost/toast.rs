@@ -2,14 +2,16 @@
 //!
 //! Such a relation has rows of three columns: the value's ID, the number of the chunk, the bytes.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use walparse::Relation;
 
+use super::bytes::u32_at;
 use super::datum::{Datum, ToastPointer, deform, detoast};
 use super::error::LostError;
 use super::node::Target;
-use super::rows::{Row, RowEvent, Rows};
+use super::rows::{Images, Row, RowEvent, Rows, rows_on_disk};
 use super::spool::Spool;
 use super::types::Attribute;
 
@@ -34,38 +36,17 @@ impl ToastValues {
         let columns = columns();
         for relation in files {
             let mut seen = HashSet::new();
-            Rows::follow(
-                target.wal,
-                &target.geometry,
-                &target.disk,
-                target.index,
-                relation,
-                true,
-                &mut |_, event| {
-                    match event {
-                        RowEvent::Seen { block, rows } => {
-                            seen.insert(block);
-                            for (_, row) in rows {
-                                self.add(oid, &row, &columns, wanted, spool)?;
-                            }
-                        }
-                        RowEvent::Insert { new: Some(row), .. } => {
-                            self.add(oid, &row, &columns, wanted, spool)?
-                        }
-                        _ => {}
-                    }
-                    Ok(())
-                },
-            )?;
-            for block in 0..target.disk.count(relation) {
-                let page = if seen.contains(&block) { None } else { target.disk.read(relation, block) };
-                for (_, place) in page.iter().flat_map(|page| walparse::heap_rows(page)) {
-                    let bytes = page.as_ref().and_then(|page| page.get(place));
-                    if let Some(row) = bytes.and_then(|bytes| Row::of_block(bytes, true)) {
-                        self.add(oid, &row, &columns, wanted, spool)?;
-                    }
+            Rows::follow(target, relation, Images::Shown, &mut |_, event| match event {
+                RowEvent::Seen { block, rows } => {
+                    seen.insert(block);
+                    rows.iter().try_for_each(|(_, row)| self.add(oid, row, &columns, wanted, spool))
                 }
-            }
+                RowEvent::Insert { new: Some(row), .. } => self.add(oid, &row, &columns, wanted, spool),
+                _ => Ok(()),
+            })?;
+            rows_on_disk(target, relation, &seen, &mut |_, row| {
+                self.add(oid, &row, &columns, wanted, spool)
+            })?;
         }
         Ok(())
     }
@@ -83,13 +64,12 @@ impl ToastValues {
         else {
             return Ok(());
         };
-        let long = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
-        let (Some(id), Some(number)) = (long(id), long(number)) else { return Ok(()) };
+        let (Some(id), Some(number)) = (u32_at(id, 0), u32_at(number, 0)) else { return Ok(()) };
         if !wanted.contains(&(oid, id)) {
             return Ok(());
         }
         let chunks = self.chunks.entry((oid, id)).or_default();
-        if let std::collections::btree_map::Entry::Vacant(place) = chunks.entry(number) {
+        if let Entry::Vacant(place) = chunks.entry(number) {
             place.insert((spool.push_bytes(data)?, data.len()));
         }
         Ok(())

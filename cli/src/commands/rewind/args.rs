@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use kbrecover_rewind::{CompareData, Delta};
 
+use crate::commands::common::ShownArgs;
 use crate::values::{Format, flavor_names};
 
 const AFTER_HELP: &str = "\
@@ -215,17 +216,8 @@ pub(crate) struct RewindArgs {
     #[arg(value_parser = positive)]
     pub(crate) jobs: Option<NonZeroUsize>,
 
-    /// Show progress even if the output is not a terminal
-    #[arg(short = 'P', long, overrides_with_all = ["progress", "no_progress"], help_heading = "Output")]
-    pub(crate) progress: bool,
-
-    /// Show no progress, not even on a terminal
-    #[arg(long, overrides_with_all = ["no_progress", "progress"], help_heading = "Output")]
-    pub(crate) no_progress: bool,
-
-    /// Show debugging messages
-    #[arg(long, overrides_with = "debug", help_heading = "Output")]
-    pub(crate) debug: bool,
+    #[command(flatten)]
+    pub(crate) shown: ShownArgs,
 
     /// What to print on standard output: the plan of a dry run (text), or a report on any run (json)
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", overrides_with = "format")]

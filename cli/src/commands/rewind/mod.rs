@@ -11,11 +11,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use kbrecover_hooks::SingleUserServer;
-use kbrecover_rewind::conninfo::Conninfo;
 use kbrecover_rewind::{
-    ContentError, DataDirectoryError, KeepDiverged, KeepRoot, KeepRules, MissingWal, Mode, OlderSource,
-    Options, Outcome, PreflightError, RebuiltBlocks, RecoveryConf, ReplayFrom, RestoreCommand, RewindError,
-    SameTimeline, SourceChoice, SpaceCheck, SurveyError, SyncChoice, UncleanTarget,
+    ContentError, DataDirectoryError, KeepDiverged, KeepRoot, KeepRules, Mode, OlderSource, Options, Outcome,
+    PreflightError, RebuiltBlocks, RecoveryConf, ReplayFrom, RewindError, SameTimeline, SourceChoice,
+    SpaceCheck, SurveyError, SyncChoice, UncleanTarget,
 };
 
 #[cfg(test)]
@@ -23,12 +22,13 @@ pub(crate) use args::DeltaChoice;
 use args::SyncMethod;
 pub(crate) use args::{ReplayFromChoice, RewindArgs, positive, rate};
 
+use crate::commands::common;
 use crate::failure::{Failed, SetupError};
 use crate::faults;
-use crate::logging::{self, Verbosity};
+use crate::logging;
 use crate::output;
 use crate::owner::adopt_owner_of;
-use crate::persona::{Narration, Narrator, Persona};
+use crate::persona::{Narration, Persona};
 use crate::progress;
 use crate::report;
 use crate::screen::{self, Kind, Screen};
@@ -38,8 +38,7 @@ use crate::values::Format;
 /// Runs the command and reports its outcome.
 pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
     let screen = Arc::new(Screen::of(persona));
-    let verbosity = if args.debug { Verbosity::Debug } else { Verbosity::Normal };
-    logging::init(Arc::clone(&screen), verbosity);
+    logging::init(Arc::clone(&screen), args.shown.verbosity());
     let started = Timestamp::now();
     match rewind(args, &screen) {
         Ok(outcome) => {
@@ -84,9 +83,7 @@ fn rewind(args: &RewindArgs, screen: &Arc<Screen>) -> Result<Outcome, Failed> {
     let options = options(args, screen.persona())?;
     adopt_owner_of(&options.target)?;
     signals::listen(&options.stop, &options.target, screen)?;
-    let progress = progress::is_shown(screen, args.progress, args.no_progress);
-    let narrator = Narrator { narration: screen.persona().narration, progress };
-    let progress = progress::progress(screen, narrator);
+    let progress = progress::progress(screen, args.shown.narrator(screen, false));
     kbrecover_rewind::run(&options, &*progress).map_err(|failure| {
         let may_be_swapped = args.source_data.is_some() && may_be_swapped(&failure.error);
         let mut failed = Failed::from(failure);
@@ -116,15 +113,11 @@ fn may_be_swapped(error: &RewindError) -> bool {
 
 /// The source that the options name.
 fn source(args: &RewindArgs, persona: &Persona) -> Result<SourceChoice, SetupError> {
-    match (&args.source_data, &args.source_server) {
-        (Some(_), Some(_)) => Err(SetupError::TwoSources { command: "kbrecover rewind" }),
-        (None, None) => Err(SetupError::NoSource { command: "kbrecover rewind" }),
-        (Some(_), None) if args.write_recovery_conf => Err(SetupError::NoServerForRecoveryConf),
-        (Some(directory), None) => Ok(SourceChoice::Directory(directory.clone())),
-        (None, Some(text)) => {
-            Ok(SourceChoice::Server(Box::new(Conninfo::parse(text, &persona.environment)?)))
-        }
+    let (directory, server) = (args.source_data.as_deref(), args.source_server.as_deref());
+    if directory.is_some() && server.is_none() && args.write_recovery_conf {
+        return Err(SetupError::NoServerForRecoveryConf);
     }
+    common::source(directory, server, &persona.environment, "kbrecover rewind")
 }
 
 /// The engine's options.
@@ -134,11 +127,6 @@ fn source(args: &RewindArgs, persona: &Persona) -> Result<SourceChoice, SetupErr
 fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> {
     let source = source(args, persona)?;
     let target = args.target_data.clone().ok_or(SetupError::NoTarget)?;
-    let restore_command = match &args.restore_command {
-        Some(command) => RestoreCommand::Given(command.clone()),
-        None if args.restore_target_wal => RestoreCommand::FromTarget,
-        None => RestoreCommand::Off,
-    };
     let server = || {
         let mut server = SingleUserServer::default();
         server.bindir.clone_from(&args.bindir);
@@ -173,7 +161,8 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
     };
     options.replication_login = persona.replication_login;
     options.keep = KeepRules::parse(&args.keep)?;
-    options.missing_wal = MissingWal::new(args.wal_dir.clone(), restore_command);
+    options.missing_wal =
+        common::missing_wal(&args.wal_dir, args.restore_command.as_deref(), args.restore_target_wal);
     options.config_file = args.config_file.clone();
     options.space = if args.ignore_free_space { SpaceCheck::Ignore } else { SpaceCheck::Enforce };
     options.keep_diverged =
@@ -216,8 +205,8 @@ fn keep_root(args: &RewindArgs) -> Option<KeepRoot> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kbrecover_rewind::Delta;
     use kbrecover_rewind::conninfo::WrittenPassword;
+    use kbrecover_rewind::{Delta, RestoreCommand};
 
     use super::args::rewind_args;
     use crate::persona::KBRECOVER;

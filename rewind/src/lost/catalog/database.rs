@@ -6,8 +6,8 @@ use walparse::{DatabaseDir, Lsn, Relation};
 
 use super::history::{Moment, Version};
 use super::reader::{
-    CatalogReader, Fields, PG_CLASS, PG_DATABASE, PG_ENUM, PG_INDEX, PG_NAMESPACE, PG_RANGE,
-    PG_REPLICATION_ORIGIN, PG_TYPE,
+    CatalogColumns, CatalogReader, Fields, PG_CLASS, PG_DATABASE, PG_ENUM, PG_INDEX, PG_NAMESPACE, PG_RANGE,
+    PG_REPLICATION_ORIGIN, PG_TYPE, catalog_columns,
 };
 use crate::lost::datum::{Datum, text};
 use crate::lost::error::LostError;
@@ -27,10 +27,8 @@ pub(in crate::lost) struct Class {
     /// The tablespace; 0 is the database's.
     pub(in crate::lost) tablespace: u32,
     pub(in crate::lost) kind: u8,
-    /// The relation of its values that are stored out of line; 0 if there is none.
-    pub(in crate::lost) toast: u32,
     /// Whether it is unlogged or temporary.
-    pub(in crate::lost) is_not_logged: bool,
+    is_not_logged: bool,
     columns: i16,
 }
 
@@ -93,15 +91,15 @@ pub(in crate::lost) fn find_databases(
     target: &Target<'_>,
     wanted: &BTreeSet<u32>,
 ) -> Result<Databases, LostError> {
-    // Any database has the columns of shared catalogs.
-    let template = [TEMPLATE].iter().chain(wanted).find_map(|database| {
+    // All databases have the same catalogs, and these the columns of the shared ones.
+    let columns = [TEMPLATE].iter().chain(wanted).find_map(|database| {
         let dir = DatabaseDir { tablespace: DEFAULT_TABLESPACE, database: *database };
-        CatalogReader::open(target, dir, None).ok().filter(|reader| !reader.columns().is_empty())
+        catalog_columns(target, dir).ok().filter(|columns| !columns.is_empty())
     });
     let mut found = Databases { by_oid: BTreeMap::new(), names: BTreeMap::new(), origins: HashMap::new() };
-    let Some(template) = template else { return Ok(found) };
+    let Some(columns) = columns else { return Ok(found) };
     let shared_dir = DatabaseDir { tablespace: GLOBAL_TABLESPACE, database: 0 };
-    let shared = CatalogReader::open(target, shared_dir, Some(template.columns()))?;
+    let shared = CatalogReader::open(target, shared_dir, &columns);
     let entries = shared.rows_of_mapped(PG_DATABASE, |row| {
         Some(Entry {
             oid: row.oid()?,
@@ -115,7 +113,7 @@ pub(in crate::lost) fn find_databases(
         let encoding = encoding_name(entry.encoding);
         found.names.insert(entry.oid, decoded(&entry.name, encoding));
         if wanted.contains(&entry.oid) {
-            let database = Database::read(target, entry, encoding)?;
+            let database = Database::read(target, entry, encoding, &columns)?;
             if !database.attributes.is_empty() {
                 found.by_oid.insert(entry.oid, database);
             }
@@ -134,9 +132,14 @@ fn origins(target: &Target<'_>, shared: &CatalogReader<'_>) -> Result<HashMap<u1
 }
 
 impl Database {
-    fn read(target: &Target<'_>, entry: &Entry, encoding: &'static str) -> Result<Database, LostError> {
+    fn read(
+        target: &Target<'_>,
+        entry: &Entry,
+        encoding: &'static str,
+        columns: &CatalogColumns,
+    ) -> Result<Database, LostError> {
         let dir = DatabaseDir { tablespace: entry.tablespace, database: entry.oid };
-        let reader = CatalogReader::open(target, dir, None)?;
+        let reader = CatalogReader::open(target, dir, columns);
         let statuses = &target.statuses;
         let name = |row: &Fields<'_>, column: &str| Some(decoded(&row.name(column)?, encoding));
         let classes = reader.rows_of_mapped(PG_CLASS, |row| class(row, &name))?;
@@ -203,13 +206,21 @@ impl Database {
         self.mapped.contains(&relation.number)
     }
 
+    /// Where the file of a relation is.
+    fn tablespace_of(&self, class: &Class) -> u32 {
+        if class.tablespace == 0 { self.tablespace } else { class.tablespace }
+    }
+
+    /// All versions of relations that a file has belonged to.
+    fn versions_of(&self, relation: Relation) -> impl Iterator<Item = &Version<Class>> {
+        let places = self.classes_by_file.get(&relation.number).into_iter().flatten();
+        let versions = places.map(|place| &self.classes[*place]);
+        versions.filter(move |version| self.tablespace_of(&version.value) == relation.tablespace)
+    }
+
     /// All definitions of relations that a file has belonged to.
     pub(in crate::lost) fn classes_of(&self, relation: Relation) -> impl Iterator<Item = &Class> {
-        let places = self.classes_by_file.get(&relation.number).into_iter().flatten();
-        places.map(|place| &self.classes[*place].value).filter(move |class| {
-            let tablespace = if class.tablespace == 0 { self.tablespace } else { class.tablespace };
-            tablespace == relation.tablespace
-        })
+        self.versions_of(relation).map(|version| &version.value)
     }
 
     /// The relation that a file belonged to at a moment. If none did, the one that has or had it at another time.
@@ -219,12 +230,7 @@ impl Database {
         moment: &Moment<'_>,
         statuses: &Statuses<'_>,
     ) -> Option<&Class> {
-        let is_there = |class: &Class| {
-            let tablespace = if class.tablespace == 0 { self.tablespace } else { class.tablespace };
-            tablespace == relation.tablespace
-        };
-        let places = self.classes_by_file.get(&relation.number)?;
-        let versions = || places.iter().map(|place| &self.classes[*place]).filter(|it| is_there(&it.value));
+        let versions = || self.versions_of(relation);
         let by_age = |version: &&Version<Class>| version.came.lsn;
         let visible = versions().filter(|version| version.is_visible(moment, statuses)).max_by_key(by_age);
         let before = || versions().filter(|version| version.came.lsn <= moment.lsn).max_by_key(by_age);
@@ -249,7 +255,7 @@ impl Database {
     pub(in crate::lost) fn files_of(&self, oid: u32) -> BTreeSet<Relation> {
         let versions = self.classes.iter().filter(|version| version.value.oid == oid);
         let relation = |class: &Class| Relation {
-            tablespace: if class.tablespace == 0 { self.tablespace } else { class.tablespace },
+            tablespace: self.tablespace_of(class),
             database: self.oid,
             number: class.file,
         };
@@ -284,13 +290,9 @@ impl Database {
 
     /// Whether the definition of a relation has versions in the WAL that was read.
     pub(in crate::lost) fn has_changed(&self, oid: u32) -> bool {
-        let is_recent = |came: Lsn, went: Option<Lsn>| came != Lsn::INVALID || went.is_some();
-        let attributes = self.attributes.get(&oid).into_iter().flatten();
-        let mut attributes = attributes.map(|version| (version.came.lsn, version.went.map(|went| went.lsn)));
-        let classes = self.classes.iter().filter(|version| version.value.oid == oid);
-        let mut classes = classes.map(|version| (version.came.lsn, version.went.map(|went| went.lsn)));
-        attributes.any(|(came, went)| is_recent(came, went))
-            || classes.any(|(came, went)| is_recent(came, went))
+        let mut attributes = self.attributes.get(&oid).into_iter().flatten();
+        let mut classes = self.classes.iter().filter(|version| version.value.oid == oid);
+        attributes.any(Version::is_recent) || classes.any(Version::is_recent)
     }
 
     /// The numbers of the columns that identify a row of a table.
@@ -353,7 +355,6 @@ fn class(row: &Fields<'_>, name: &impl Fn(&Fields<'_>, &str) -> Option<String>) 
         file: row.number("relfilenode")?,
         tablespace: row.number("reltablespace")?,
         kind: row.character("relkind")?,
-        toast: row.number("reltoastrelid")?,
         is_not_logged: row.character("relpersistence") != Some(b'p'),
         columns: row.short("relnatts").unwrap_or_default(),
     })

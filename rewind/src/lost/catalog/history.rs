@@ -7,7 +7,7 @@ use walparse::{Lsn, Relation};
 
 use crate::lost::error::LostError;
 use crate::lost::node::Target;
-use crate::lost::rows::{Address, At, Row, RowEvent, Rows};
+use crate::lost::rows::{Address, At, Images, Row, RowEvent, Rows, rows_on_disk};
 use crate::lost::status::Statuses;
 
 /// When and by which transaction something was done to a row. Before the WAL that was read, [`Lsn::INVALID`].
@@ -47,6 +47,11 @@ impl<T> Version<T> {
         is_done(self.came, Some(self.infomask)) && !self.went.is_some_and(|went| is_done(went, None))
     }
 
+    /// Whether it came or went in the WAL that was read.
+    pub(super) fn is_recent(&self) -> bool {
+        self.came.lsn != Lsn::INVALID || self.went.is_some()
+    }
+
     /// Whether it ever counted: whoever wrote it has committed.
     pub(super) fn has_counted(&self, statuses: &Statuses<'_>) -> bool {
         statuses.committed_at(self.came.xid, Some(self.infomask)).is_some()
@@ -66,30 +71,15 @@ impl<T> Version<T> {
 /// All versions of the rows of a catalog's file.
 pub(super) fn read(target: &Target<'_>, relation: Relation) -> Result<Vec<Version<Arc<Row>>>, LostError> {
     let mut history = History::default();
-    Rows::follow(
-        target.wal,
-        &target.geometry,
-        &target.disk,
-        target.index,
-        relation,
-        true,
-        &mut |at, event| {
-            history.add(at, event);
-            Ok(())
-        },
-    )?;
-    for block in 0..target.disk.count(relation) {
-        if history.seen.contains(&block) {
-            continue;
-        }
-        let Some(page) = target.disk.read(relation, block) else { break };
-        for (number, place) in walparse::heap_rows(&page) {
-            let row = page.get(place).and_then(|bytes| Row::of_block(bytes, true));
-            if let Some(row) = row {
-                history.add_seen(Lsn::INVALID, (block, number), row);
-            }
-        }
-    }
+    Rows::follow(target, relation, Images::Shown, &mut |at, event| {
+        history.add(at, event);
+        Ok(())
+    })?;
+    let seen = std::mem::take(&mut history.seen);
+    rows_on_disk(target, relation, &seen, &mut |address, row| {
+        history.add_seen(Lsn::INVALID, address, row);
+        Ok(())
+    })?;
     Ok(history.versions)
 }
 

@@ -1,6 +1,7 @@
 //! Where the fixed columns of `pg_attribute` are, by version. This is the only catalog whose layout must be known: its rows
 //! describe all others, and the rest of its own columns.
 
+use crate::lost::bytes::{i16_at, i32_at, u32_at};
 use crate::lost::types::Attribute;
 
 /// Offsets behind `t_hoff`, in bytes.
@@ -33,20 +34,18 @@ fn layout(server_version_num: u32) -> Layout {
 /// The relation and the column that a row of `pg_attribute` describes, from the bytes behind its `t_hoff`.
 pub(super) fn attribute(data: &[u8], server_version_num: u32) -> Option<(u32, Attribute)> {
     let layout = layout(server_version_num);
-    let long = |at: usize| Some(u32::from_le_bytes(*data.get(at..)?.first_chunk()?));
-    let short = |at: usize| Some(i16::from_le_bytes(*data.get(at..)?.first_chunk()?));
     let name = data.get(NAME)?;
     let name = &name[..name.iter().position(|byte| *byte == 0).unwrap_or(name.len())];
     let attribute = Attribute {
         name: String::from_utf8_lossy(name).into_owned(),
-        type_oid: long(TYPE)?,
-        number: short(layout.attnum)?,
-        length: short(layout.attlen)?,
+        type_oid: u32_at(data, TYPE)?,
+        number: i16_at(data, layout.attnum)?,
+        length: i16_at(data, layout.attlen)?,
         align: *data.get(layout.attalign)?,
-        type_modifier: long(layout.atttypmod)?.cast_signed(),
+        type_modifier: i32_at(data, layout.atttypmod)?,
         is_dropped: *data.get(layout.attisdropped)? != 0,
         ..Attribute::default()
     };
     let is_plausible = matches!(attribute.align, b'c' | b's' | b'i' | b'd') && attribute.length >= -2;
-    is_plausible.then_some((long(0)?, attribute))
+    is_plausible.then_some((u32_at(data, 0)?, attribute))
 }

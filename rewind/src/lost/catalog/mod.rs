@@ -11,3 +11,4 @@ mod reader;
 
 pub(super) use database::{Change, Class, Database, Databases, find_databases};
 pub(super) use history::Moment;
+pub(super) use reader::FIRST_USER_OID;

@@ -7,11 +7,15 @@ use walparse::{DatabaseDir, Relation};
 
 use super::history::{self, Version};
 use super::{layout, map};
+use crate::lost::bytes::{i16_at, u32_at};
 use crate::lost::datum::{Datum, deform};
 use crate::lost::error::LostError;
 use crate::lost::node::Target;
 use crate::lost::rows::Row;
 use crate::lost::types::Attribute;
+
+/// OIDs from this one on are none of catalogs.
+pub(in crate::lost) const FIRST_USER_OID: u32 = 16384;
 
 pub(super) const PG_CLASS: u32 = 1259;
 pub(super) const PG_ATTRIBUTE: u32 = 1249;
@@ -44,12 +48,12 @@ impl Fields<'_> {
 
     /// A column of type `oid` or `int4`.
     pub(super) fn number(&self, column: &str) -> Option<u32> {
-        Some(u32::from_le_bytes(*self.bytes(column)?.first_chunk()?))
+        u32_at(self.bytes(column)?, 0)
     }
 
     /// A column of type `int2`.
     pub(super) fn short(&self, column: &str) -> Option<i16> {
-        Some(i16::from_le_bytes(*self.bytes(column)?.first_chunk()?))
+        i16_at(self.bytes(column)?, 0)
     }
 
     /// A column of type `"char"`.
@@ -80,16 +84,51 @@ impl Fields<'_> {
 
     /// A column of type `int2vector`: an array with one dimension.
     pub(super) fn shorts(&self, column: &str) -> Vec<i16> {
-        const HEADER: usize = 20;
-        let elements = self.bytes(column).and_then(|bytes| bytes.get(HEADER..)).unwrap_or_default();
+        let elements = self.elements(column).unwrap_or_default();
         elements.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect()
     }
 
     /// The element of a column of type `anyarray` that has one element (`attmissingval`).
     fn element(&self, column: &str) -> Option<Vec<u8>> {
-        const HEADER: usize = 20;
-        self.bytes(column)?.get(HEADER..).map(<[u8]>::to_vec)
+        self.elements(column).map(<[u8]>::to_vec)
     }
+
+    /// The elements of an array of one dimension, behind its header.
+    fn elements(&self, column: &str) -> Option<&[u8]> {
+        const HEADER: usize = 20;
+        self.bytes(column)?.get(HEADER..)
+    }
+}
+
+/// The columns of catalogs, by the catalogs' OIDs.
+pub(super) type CatalogColumns = HashMap<u32, Vec<Attribute>>;
+
+/// The columns of the catalogs, from a database's `pg_attribute` with its known layout. Empty if it has another one.
+///
+/// # Errors
+/// WAL could not be read.
+pub(super) fn catalog_columns(target: &Target<'_>, dir: DatabaseDir) -> Result<CatalogColumns, LostError> {
+    let number = target.control.version().server_version_num();
+    let mut columns: HashMap<u32, BTreeMap<i16, Attribute>> = HashMap::new();
+    for version in CatalogReader::open(target, dir, &HashMap::new()).mapped(PG_ATTRIBUTE)? {
+        let Some(data) = version.value.data() else { continue };
+        let Some((relation, attribute)) = layout::attribute(data, number) else { continue };
+        if relation < FIRST_USER_OID && attribute.number > 0 {
+            columns.entry(relation).or_default().insert(attribute.number, attribute);
+        }
+    }
+    // Another layout, as a fork may have, would give wrong names: rather none.
+    let own = columns.get(&PG_ATTRIBUTE);
+    let has = |number: i16, name: &str, of: u32| {
+        let column = own.and_then(|own| own.get(&number));
+        column.is_some_and(|column| column.name == name && column.type_oid == of)
+    };
+    if !(has(1, "attrelid", 26) && has(2, "attname", 19) && has(3, "atttypid", 26)) {
+        return Ok(CatalogColumns::new());
+    }
+    let in_order =
+        |(relation, columns): (u32, BTreeMap<i16, Attribute>)| (relation, columns.into_values().collect());
+    Ok(columns.into_iter().map(in_order).collect())
 }
 
 /// The raw catalogs of a database, or the shared ones.
@@ -98,30 +137,19 @@ pub(super) struct CatalogReader<'a> {
     dir: DatabaseDir,
     /// Numbers of files that mapped catalogs have or had.
     maps: BTreeMap<u32, BTreeSet<u32>>,
-    /// The columns of catalogs, by the catalogs' OIDs.
-    columns: HashMap<u32, Vec<Attribute>>,
+    columns: &'a CatalogColumns,
 }
 
 impl<'a> CatalogReader<'a> {
-    /// Reads what all else depends on: the maps, and the columns of all catalogs. `attributes` are those of another database of
-    /// the cluster if the database is the shared one, which has no columns of its own.
+    /// Reads the maps, on which all else depends.
     pub(super) fn open(
         target: &'a Target<'a>,
         dir: DatabaseDir,
-        shared_columns: Option<&HashMap<u32, Vec<Attribute>>>,
-    ) -> Result<CatalogReader<'a>, LostError> {
-        let mut reader = CatalogReader { target, dir, maps: BTreeMap::new(), columns: HashMap::new() };
+        columns: &'a CatalogColumns,
+    ) -> CatalogReader<'a> {
+        let mut reader = CatalogReader { target, dir, maps: BTreeMap::new(), columns };
         reader.read_maps();
-        reader.columns = match shared_columns {
-            Some(columns) => columns.clone(),
-            None => reader.catalog_columns()?,
-        };
-        Ok(reader)
-    }
-
-    /// The columns of all catalogs.
-    pub(super) fn columns(&self) -> &HashMap<u32, Vec<Attribute>> {
-        &self.columns
+        reader
     }
 
     /// The numbers of files that mapped catalogs have or had.
@@ -178,43 +206,14 @@ impl<'a> CatalogReader<'a> {
         Ok(all)
     }
 
-    /// The columns of the catalogs, from `pg_attribute` with its known layout.
-    fn catalog_columns(&self) -> Result<HashMap<u32, Vec<Attribute>>, LostError> {
-        // OIDs below this one are those of catalogs.
-        const FIRST_USER_OID: u32 = 16384;
-        let number = self.target.control.version().server_version_num();
-        let mut columns: HashMap<u32, BTreeMap<i16, Attribute>> = HashMap::new();
-        for version in self.mapped(PG_ATTRIBUTE)? {
-            let row = &version.value;
-            let Some(data) = row.data() else { continue };
-            let Some((relation, attribute)) = layout::attribute(data, number) else { continue };
-            if relation < FIRST_USER_OID && attribute.number > 0 {
-                columns.entry(relation).or_default().insert(attribute.number, attribute);
-            }
-        }
-        // Another layout, as a fork may have, would give wrong names: rather none.
-        let own = columns.get(&PG_ATTRIBUTE);
-        let has = |number: i16, name: &str, of: u32| {
-            let column = own.and_then(|own| own.get(&number));
-            column.is_some_and(|column| column.name == name && column.type_oid == of)
-        };
-        if !(has(1, "attrelid", 26) && has(2, "attname", 19) && has(3, "atttypid", 26)) {
-            return Ok(HashMap::new());
-        }
-        Ok(columns
-            .into_iter()
-            .map(|(relation, by_number)| (relation, by_number.into_values().collect()))
-            .collect())
-    }
-
     /// The rows of `pg_attribute`: the relation, and the column.
     pub(super) fn attributes(&self) -> Result<Vec<Version<(u32, Attribute)>>, LostError> {
         let number = self.target.control.version().server_version_num();
-        let own = self.columns.get(&PG_ATTRIBUTE).cloned().unwrap_or_default();
+        let own = self.columns_of(PG_ATTRIBUTE);
         let rows = self.mapped(PG_ATTRIBUTE)?;
         let decode = |row: &Arc<Row>| {
             let (relation, mut attribute) = layout::attribute(row.data()?, number)?;
-            let fields = fields(row, &own);
+            let fields = fields(row, own);
             attribute.is_not_null = fields.is_true("attnotnull");
             attribute.is_generated = fields.character("attgenerated").is_some_and(|kind| kind != 0);
             attribute.missing =
@@ -224,13 +223,17 @@ impl<'a> CatalogReader<'a> {
         Ok(kept(rows, decode))
     }
 
+    fn columns_of(&self, catalog: u32) -> &'a [Attribute] {
+        self.columns.get(&catalog).map_or(&[], Vec::as_slice)
+    }
+
     /// The rows of a mapped catalog.
     pub(super) fn rows_of_mapped<T>(
         &self,
         catalog: u32,
         decode: impl Fn(&Fields<'_>) -> Option<T>,
     ) -> Result<Vec<Version<T>>, LostError> {
-        let columns = self.columns.get(&catalog).map_or(&[][..], Vec::as_slice);
+        let columns = self.columns_of(catalog);
         Ok(kept(self.mapped(catalog)?, |row| decode(&fields(row, columns))))
     }
 
@@ -241,7 +244,7 @@ impl<'a> CatalogReader<'a> {
         files: &BTreeSet<u32>,
         decode: impl Fn(&Fields<'_>) -> Option<T>,
     ) -> Result<Vec<Version<T>>, LostError> {
-        let columns = self.columns.get(&catalog).map_or(&[][..], Vec::as_slice);
+        let columns = self.columns_of(catalog);
         Ok(kept(self.files(files.iter().copied())?, |row| decode(&fields(row, columns))))
     }
 }

@@ -9,8 +9,8 @@
 //!
 //! The offset counts the 4 bytes of the length, which are not here. Without a bitmap the elements start at a multiple of 8.
 
-use super::bytes::{aligned, count_at, i32_at, u32_at};
 use super::fetch::{Datum, fetch};
+use crate::lost::bytes::{aligned, count_at, i32_at, u32_at};
 use crate::lost::types::Type;
 
 /// The bytes of the header that are not here.

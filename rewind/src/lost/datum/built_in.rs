@@ -1,10 +1,10 @@
 //! The types that every server has, by their OIDs (`pg_type.dat`). OIDs below 10000 are the same in all versions.
 
-use super::bytes::bytes_at;
 use super::encoding::Encoding;
 use super::float::{float4, float8};
 use super::text_search::{tsquery, tsvector};
 use super::{datetime, geometry, interval, jsonb, network, numeric, scalar, xml};
+use crate::lost::bytes::bytes_at;
 
 /// How the values of a type are printed.
 #[derive(Clone, Copy)]

@@ -1,9 +1,9 @@
 //! Values of composite types as text (`htup_details.h`, `record_out` in `rowtypes.c`). They are stored as rows are; where a row
 //! has its transactions, they have the type modifier and the type.
 
-use super::bytes::{bytes_at, u16_at};
 use super::fetch::Datum;
 use super::tuple::{Tuple, deform};
+use crate::lost::bytes::{bytes_at, u16_at};
 use crate::lost::types::Attribute;
 
 /// Where the fields of the row's header are, without the 4 bytes of the length, which are not here.

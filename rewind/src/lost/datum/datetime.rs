@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::bytes::{i32_at, i64_at};
+use crate::lost::bytes::{i32_at, i64_at};
 
 const MICROSECONDS_OF_SECOND: u64 = 1_000_000;
 const MICROSECONDS_OF_DAY: i64 = 86_400_000_000;

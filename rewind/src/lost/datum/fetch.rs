@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::bytes::{aligned, bytes_at, u32_at};
+use crate::lost::bytes::{aligned, bytes_at, u32_at};
 
 /// The first byte of a value that is stored outside of the row.
 const EXTERNAL: u8 = 1;

@@ -1,7 +1,7 @@
 //! Geometric types as text (`geo_ops.c`). Their numbers are `double precision`.
 
-use super::bytes::{bytes_at, count_at, i32_at};
 use super::float::float8;
+use crate::lost::bytes::{bytes_at, count_at, i32_at};
 
 /// The bytes of a point.
 const POINT: usize = 16;

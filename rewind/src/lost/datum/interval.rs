@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::bytes::{i32_at, i64_at};
 use super::datetime::{clock, infinity};
+use crate::lost::bytes::{i32_at, i64_at};
 
 /// Infinite intervals exist from 17 on. Before, the same bytes are an ordinary one.
 const INFINITE_FROM: u32 = 170_000;

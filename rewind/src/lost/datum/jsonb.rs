@@ -9,10 +9,10 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use super::bytes::{aligned, most_text, u32_at};
 use super::encoding::Encoding;
 use super::fetch::{Datum, fetch};
 use super::numeric::numeric;
+use crate::lost::bytes::{aligned, most_text, u32_at};
 
 /// The flags of a header. A scalar at the top is stored as an array with one element.
 const SCALAR: u32 = 0x1000_0000;

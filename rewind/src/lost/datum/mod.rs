@@ -8,7 +8,6 @@
 //! The bytes may be damaged. Then a value is missing or remains bytes; nothing here panics, and what is made of a value is
 //! limited by its size.
 
-mod bytes;
 mod fetch;
 mod tuple;
 

@@ -9,7 +9,7 @@
 
 use std::fmt::Write;
 
-use super::bytes::{i16_at, u16_at};
+use crate::lost::bytes::{i16_at, u16_at};
 
 const FORM: u16 = 0xc000;
 const SHORT: u16 = 0x8000;

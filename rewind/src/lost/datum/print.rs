@@ -4,11 +4,11 @@ use std::cell::Cell;
 
 use super::arrays::{array, element_type};
 use super::built_in::{Form, form};
-use super::bytes::{most_text, u32_at};
 use super::composite::composite;
 use super::encoding::Encoding;
 use super::fetch::Datum;
 use super::ranges::{multirange, range};
+use crate::lost::bytes::{most_text, u32_at};
 use crate::lost::model::LostValue;
 use crate::lost::types::{Attribute, Type, Types};
 

@@ -1,8 +1,8 @@
 //! Ranges and multiranges as text (`rangetypes.c`, `multirangetypes.c`).
 
-use super::bytes::{aligned, count_at};
 use super::composite::quote;
 use super::fetch::{Datum, fetch};
+use crate::lost::bytes::{aligned, count_at};
 use crate::lost::types::Type;
 
 /// What a range consists of, in a byte.

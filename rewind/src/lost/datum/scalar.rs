@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::bytes::{bytes_at, count_at, i16_at, i32_at, i64_at, u16_at, u32_at, u64_at};
+use crate::lost::bytes::{bytes_at, count_at, i16_at, i32_at, i64_at, u16_at, u32_at, u64_at};
 
 pub(super) fn boolean(bytes: &[u8]) -> Option<String> {
     let [byte] = bytes_at(bytes, 0)?;

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::bytes::{bytes_at, count_at, i16_at, most_text, u16_at, u32_at};
 use super::encoding::Encoding;
+use crate::lost::bytes::{bytes_at, count_at, i16_at, most_text, u16_at, u32_at};
 
 /// The weight D of a position, the lowest one, is not printed.
 const WEIGHTS: [&str; 4] = ["", "C", "B", "A"];

@@ -252,7 +252,7 @@ pub(crate) struct TotalsPart<'a> {
     without_changes: u64,
     first_commit: Option<String>,
     last_commit: Option<String>,
-    rows: RowsPart,
+    rows: RowCounts,
     from_disk: u64,
     incomplete: u64,
     large_objects: u64,
@@ -260,24 +260,11 @@ pub(crate) struct TotalsPart<'a> {
 }
 
 #[derive(Serialize)]
-struct RowsPart {
-    inserted: u64,
-    updated: u64,
-    deleted: u64,
-}
-
-impl RowsPart {
-    fn of(rows: &RowCounts) -> RowsPart {
-        RowsPart { inserted: rows.inserted, updated: rows.updated, deleted: rows.deleted }
-    }
-}
-
-#[derive(Serialize)]
 struct TablePart<'a> {
     database: &'a str,
     table: &'a str,
     #[serde(flatten)]
-    rows: RowsPart,
+    rows: RowCounts,
 }
 
 impl<'a> TotalsPart<'a> {
@@ -285,14 +272,14 @@ impl<'a> TotalsPart<'a> {
         let table = |(table, rows): (&'a RelationName, &RowCounts)| TablePart {
             database: &table.database,
             table: &table.name,
-            rows: RowsPart::of(rows),
+            rows: *rows,
         };
         TotalsPart {
             transactions: summary.transactions,
             without_changes: summary.without_changes,
             first_commit: summary.first_commit.map(iso),
             last_commit: summary.last_commit.map(iso),
-            rows: RowsPart::of(&summary.rows),
+            rows: summary.rows,
             from_disk: summary.from_disk,
             incomplete: summary.incomplete,
             large_objects: summary.large_objects,

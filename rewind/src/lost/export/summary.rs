@@ -5,6 +5,7 @@ use std::convert::Infallible;
 
 use jiff::Timestamp;
 use roaring::RoaringBitmap;
+use serde::Serialize;
 
 use super::filter::is_filtered;
 use super::names::table_name;
@@ -67,7 +68,7 @@ pub struct RelationName {
 }
 
 /// Numbers of changed rows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct RowCounts {
     /// Inserted.
     pub inserted: u64,
