@@ -86,6 +86,7 @@ impl PatroniCluster {
         }
     }
 
+    /// The limit of the lag lets a standby be promoted that has been cut off from all that is to be lost.
     fn write_configuration(&self, node: usize, bindir: &Path, configuration: &Path, settings: &str) {
         let (home, address, port) = (self.home(node), address(node), self.port);
         let (data, configuration, bindir) = (self.data(node), configuration.display(), bindir.display());
@@ -99,6 +100,7 @@ bootstrap:
     ttl: 5
     loop_wait: 1
     retry_timeout: 2
+    maximum_lag_on_failover: 1073741824
     postgresql:
       use_pg_rewind: true
   initdb: [data-checksums, no-sync, {{auth: trust}}, {{encoding: UTF8}}, {{locale: C}}]
