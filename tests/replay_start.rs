@@ -13,6 +13,7 @@ use crate::harness::{
     assert_sound, history_switch, pick,
 };
 use crate::interrupted::is_marked;
+use crate::truth_hints::commit_and_read;
 
 /// The segments of all servers here.
 fn size() -> SegmentSize {
@@ -123,6 +124,38 @@ fn little_wal_is_replayed() {
     starts_at_newest(&asked, &target, redo);
     assert_follows(&mut target, &new);
     assert_sound(&mut target);
+}
+
+/// Rows of a transaction that is open at the fork. After the fork the old primary commits it and marks the rows so, and of that
+/// no WAL tells: their page was already in WAL since the last common checkpoint. Replay of the source's WAL from its newest
+/// checkpoint does not go through that record.
+#[test]
+fn marked_as_committed_on_a_page_that_only_common_wal_names() {
+    for major in pick("replay start: version with marked rows", &[10, 13, 15, 16]) {
+        let sandbox = Sandbox::new();
+        let (old, new) = sandbox.pair_of(sandbox.initdb("old", Installation::of(major), &[]));
+        old.sql("CREATE TABLE entry AS SELECT n, 'shared' AS origin FROM generate_series(1, 20) n");
+        old.sql("CHECKPOINT");
+        let mut open = old.session();
+        open.batch_execute("BEGIN; INSERT INTO entry SELECT n, 'lost' FROM generate_series(21, 40) n")
+            .expect("insert rows");
+        // So that the source's WAL is not read where it has that record.
+        old.sql("SELECT pg_switch_wal()");
+        old.sql("CREATE TABLE another (n int)");
+        let mut failover = Failover { old, new };
+        failover.fail_over();
+        let Failover { mut old, new } = failover;
+        commit_and_read(&mut old, open);
+        old.stop();
+        new.sql("CREATE TABLE kept AS SELECT n FROM generate_series(1, 1000) n");
+        new.sql("CHECKPOINT");
+        let redo = new.newest_redo();
+        let rewind = Rewind::of(&old).from(&new, SourceKind::Server).args(["--replay-from", "newest"]);
+        starts_at_newest(&rewind.run().expect_done(), &old, redo);
+        assert_follows(&mut old, &new);
+        assert_eq!(old.value::<i64>("SELECT count(*) FROM entry WHERE origin = 'lost'"), 0, "on {major}");
+        assert_sound(&mut old);
+    }
 }
 
 /// A run that is interrupted, and a source that has recycled the WAL before that checkpoint meanwhile.
