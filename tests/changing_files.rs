@@ -9,7 +9,7 @@ use crate::harness::{Failover, Rewind, Sandbox, Server, SourceKind, assert_follo
 use crate::interrupted::is_marked;
 
 /// In an undisturbed run the mark is made durable by then, and no file has been opened.
-const AFTER_THE_MARK: u32 = 11;
+pub const AFTER_THE_MARK: u32 = 11;
 
 fn failover(sandbox: &Sandbox) -> Failover {
     let nothing = |_: &Server| {};

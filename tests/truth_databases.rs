@@ -8,6 +8,11 @@
 //! A copy on the target is put right by the rewind. Where the source made one, replay from the last common checkpoint is
 //! right only if the template has not changed since. If it has, replay starts at the source's later checkpoint.
 
+use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::changing_files::AFTER_THE_MARK;
 use crate::harness::{Failover, Installation, Run, Sandbox, Server};
 use crate::truth_proof::{assert_rewinds_by, assert_rewinds_or_refuses, refused, rewind};
 
@@ -103,7 +108,55 @@ fn target_copies(lost: impl Fn(&Server)) {
     assert_rewinds(&mut old, &new);
 }
 
+/// `meanwhile` happens on the source while the target is being copied. Replay would copy what the template has become by
+/// then: the run must fail, and the next one take a later checkpoint.
+fn source_copies_meanwhile(kept: impl Fn(&Server), meanwhile: impl Fn(&Server)) {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = failover(&sandbox, change_templates, kept);
+    let (held, released) = (sandbox.path("held"), sandbox.path("released"));
+    let hold = format!(
+        "{AFTER_THE_MARK}:sh touch {}; for i in $(seq 1200); do [ -e {} ] && break; sleep 0.05; done",
+        held.display(),
+        released.display()
+    );
+    let run = rewind(&old, &new).args(["--replay-from", "common"]).env("KBRECOVER_FAULT", hold).start();
+    let begun = Instant::now();
+    while !held.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the run was not held");
+        sleep(Duration::from_millis(20));
+    }
+    meanwhile(&new);
+    fs::write(&released, "").expect("let the run go on");
+    let run = run.wait().expect_said("the copied files have changed since");
+    assert_eq!(run.code, 2, "{run}");
+    new.sql("CHECKPOINT");
+    assert_rewinds(&mut old, &new).expect_said("redo of the source's newest checkpoint");
+}
+
+fn change_the_template(new: &Server) {
+    new.sql_in(
+        "pattern",
+        "DELETE FROM entry WHERE id % 3 = 0; INSERT INTO entry SELECT n, 'later' FROM generate_series(1, 3000) n",
+    );
+    // What is in its files by now.
+    new.sql("CHECKPOINT");
+}
+
 // The source's copies.
+
+#[test]
+fn template_changes_while_the_target_is_copied() {
+    source_copies_meanwhile(|new| copy_files(new, "made", "pattern", ""), change_the_template);
+}
+
+#[test]
+fn template_is_copied_and_changes_while_the_target_is_copied() {
+    let copy_and_change = |new: &Server| {
+        copy_files(new, "made", "pattern", "");
+        change_the_template(new);
+    };
+    source_copies_meanwhile(|_| (), copy_and_change);
+}
 
 #[test]
 fn template_gets_and_loses_rows_on_the_source() {
