@@ -230,6 +230,35 @@ fn resumed_twice_with_a_later_checkpoint() {
     assert_sound(&mut old);
 }
 
+/// The source of the second run is a standby of the first one's. Its last restartpoint is older than the checkpoint at which
+/// the first run was to start replay, and so are its files.
+#[test]
+fn resumed_from_a_standby_with_an_older_restartpoint() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, mut new } = failover(&sandbox, 15, change);
+    new.stop();
+    let mut standby = new.copy("standby");
+    new.start();
+    standby.follow(&new);
+    standby.start();
+    new.sql("UPDATE entry SET origin = 'later' WHERE n % 2 = 0");
+    new.sql("CHECKPOINT");
+    new.sql("UPDATE cut SET origin = 'later'");
+    standby.catch_up(&new);
+    assert!(standby.newest_redo() < new.newest_redo(), "the scenario needs an older restartpoint");
+    let from_newest = |target: &Server| Rewind::of(target).args(["--replay-from", "newest"]);
+    let measured = old.copy("measured");
+    let proxy = Proxy::to(&new, u64::MAX, Then::Cut);
+    from_newest(&measured).arg("--source-server").arg(proxy.conninfo()).run().expect_done();
+    let proxy = Proxy::to(&new, proxy.passed() * 19 / 20, Then::Cut);
+    let run =
+        from_newest(&old).arg("--source-server").arg(proxy.conninfo()).args(["--retry-timeout", "0"]).run();
+    assert!(run.code == 2 && is_marked(&old), "the scenario needs a run that is cut in the middle\n{run}");
+    from_newest(&old).from(&standby, SourceKind::Server).run().expect_done();
+    assert_follows(&mut old, &new);
+    assert_sound(&mut old);
+}
+
 /// A segment that a killed run had begun to copy is not taken for the target's own.
 #[test]
 fn resumed_with_a_segment_that_was_copied_in_part() {
