@@ -69,10 +69,13 @@ impl Load {
             block: BlockNumber((random / 3 % blocks) as u32),
             change,
         };
-        let is_commit = index % 10 == 9;
+        // Eight sessions at once.
+        let (session, step) = (index % 8, index / 8);
+        let is_commit = step % 10 == 9;
         RecordSpec {
             rmid: if is_commit { 1 } else { 10 },
             info: if is_commit { 0 } else { 0x20 },
+            xid: (1000 + step / 10 * 8 + session) as u32,
             blocks: if is_commit { Vec::new() } else { vec![block] },
             main_data: vec![7; if is_commit { 10 } else { length as usize }],
         }
@@ -113,9 +116,13 @@ impl Files {
     }
 
     fn scan(&self) -> u64 {
-        let size = self.request.geometry.segment_size;
+        self.scan_as(&self.request)
+    }
+
+    fn scan_as(&self, request: &ScanRequest) -> u64 {
+        let size = request.geometry.segment_size;
         let wal = WalDir::new(self.directory.path(), TimelineHistory::of_first(TimelineId(1)), size);
-        scan(&wal, &self.request, &|_| {}).expect("scan").records
+        scan(&wal, request, &|_| {}).expect("scan").records
     }
 
     fn paths(&self) -> Vec<PathBuf> {
@@ -183,12 +190,13 @@ fn compare_with_reading(load: Load, files: &Files) {
         [started.elapsed().as_secs_f64(), cpu_time() - used]
     };
     let record = files.bytes as f64 / files.scan() as f64;
-    let works: [&(dyn Fn() + Sync); 3] = [
+    let works: [&(dyn Fn() + Sync); 4] = [
         &|| _ = black_box(files.read_and_sum(None)),
         &|| _ = black_box(files.read_and_sum(Some(record as usize))),
         &|| _ = black_box(files.scan()),
+        &|| _ = black_box(files.scan_as(&files.request.with_counted_rows())),
     ];
-    let mut times: [Vec<[f64; 2]>; 3] = Default::default();
+    let mut times: [Vec<[f64; 2]>; 4] = Default::default();
     for _ in 0..if is_test() { 1 } else { 15 } {
         for (work, times) in works.into_iter().zip(&mut times) {
             times.push(time(work));
@@ -196,16 +204,18 @@ fn compare_with_reading(load: Load, files: &Files) {
     }
     println!("{load:?}, {record:.0} bytes per record, segments of {} MB:", files.segment_size() >> 20);
     for (index, what) in ["wall", "CPU"].into_iter().enumerate() {
-        let [by_file, by_record, scan] = times.each_ref().map(|times| {
+        let [by_file, by_record, scan, counting] = times.each_ref().map(|times| {
             let mut times: Vec<_> = times.iter().map(|time| time[index]).collect();
             times.sort_by(f64::total_cmp);
             files.bytes as f64 / 1e9 / times[times.len() / 2]
         });
         println!(
             "  {what:<4}  scan {scan:.2} GB/s; reading and a checksum per file {by_file:.2} GB/s (scan: {:.0} % of it); \
-             reading and a checksum per record {by_record:.2} GB/s (scan: {:.0} % of it)",
+             reading and a checksum per record {by_record:.2} GB/s (scan: {:.0} % of it); \
+             a scan that counts rows takes {:+.1} %",
             100.0 * scan / by_file,
-            100.0 * scan / by_record
+            100.0 * scan / by_record,
+            100.0 * (scan / counting - 1.0)
         );
     }
 }
@@ -250,7 +260,13 @@ fn decoding(c: &mut Criterion) {
     ] {
         let geometry = geometry(1 << 20);
         let mut wal = WalBuilder::new(geometry);
-        wal.append(&RecordSpec { rmid: 10, info: 0, blocks, main_data: vec![7; length] });
+        wal.append(&RecordSpec {
+            rmid: 10,
+            info: 0,
+            blocks,
+            main_data: vec![7; length],
+            ..RecordSpec::default()
+        });
         let mut reader = WalReader::new(&wal, geometry, Lsn(1 << 20));
         let record = reader.read().expect("read").expect("a record");
         let mut found = Vec::new();

@@ -351,8 +351,32 @@ fn every_row_is_the_servers() {
             }
             let unexpected = found.iter().find(|it| it.contains("pg_temp_") || it.contains("pg_toast"));
             assert_eq!(unexpected, None);
+            assert_is_counted(&listing, &old, &new);
         }
     }
+}
+
+/// A plan counts the rows of each table while it looks for changed blocks, and finds what is listed.
+fn assert_is_counted(listing: &Value, old: &Server, new: &Server) {
+    let plan =
+        Rewind::of(old).from(new, SourceKind::Server).args(["--dry-run", "--debug", "--format", "json"]);
+    let run = plan.run();
+    assert_eq!(run.code, 0, "{run}");
+    assert!(!run.stderr.contains("reading the target's WAL again"), "the rows were not counted\n{run}");
+    let lost = &run.json()["lost"];
+    let tables = |of: &Value| -> BTreeSet<String> {
+        of.as_array().expect("tables").iter().map(Value::to_string).collect()
+    };
+    assert_eq!(tables(&lost["tables"]), tables(&listing["totals"]["tables"]), "{run}");
+    let objects: BTreeSet<String> = lost["objects"]
+        .as_array()
+        .expect("objects")
+        .iter()
+        .map(|object| format!("{} {} {}", text(&object["op"]), text(&object["kind"]), text(&object["name"])))
+        .collect();
+    assert_eq!(objects, self::objects(listing), "{run}");
+    assert_eq!(lost["committed"], listing["totals"]["transactions"], "{run}");
+    assert_eq!(lost["notes"].as_array().map(Vec::len), Some(0), "{run}");
 }
 
 /// The transaction that began before the fork is listed with what it did before it, and each has the time that its server gave

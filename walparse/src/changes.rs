@@ -3,6 +3,7 @@
 //! Invariant: a block counts as rebuilt only if the *first* record that refers to it rebuilds it. Then replay of the range
 //! never reads its previous contents. Adjacent ranges can be joined.
 
+use crate::changed_rows::ChangedRows;
 use crate::file_changes::FileChanges;
 use crate::lsn::BlockNumber;
 use crate::page_map::PageMap;
@@ -35,6 +36,8 @@ pub(crate) struct Changes {
     pub(crate) files: FileChanges,
     /// What transactions did.
     pub(crate) transactions: Transactions,
+    /// The rows that they changed, if asked for.
+    pub(crate) rows: ChangedRows,
     /// A cache of blocks in `named`, indexed by hash. Allocated for the first block.
     recent: Vec<Key>,
 }
@@ -77,6 +80,7 @@ impl Changes {
         self.named.merge(later.named);
         self.files.append(later.files);
         self.transactions.append(later.transactions);
+        self.rows.append(later.rows);
         self.proves_no_more |= later.proves_no_more;
     }
 

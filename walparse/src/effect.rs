@@ -277,6 +277,13 @@ fn finish(header: &RecordHeader, data: &mut Fields<'_>, version: Version) -> Par
     })
 }
 
+/// Whether a transaction that ends with this record has changed catalogs: it has messages for the caches of others. With
+/// `wal_level = minimal` they are not logged.
+pub(crate) fn has_invalidations(header: &RecordHeader, main_data: &[u8]) -> bool {
+    let has_flags = header.info & 0x80 != 0;
+    has_flags && main_data.get(8).is_some_and(|flags| flags & 0x08 != 0)
+}
+
 fn of_storage(opcode: u8, data: &mut Fields<'_>) -> Parsed<Effect> {
     Ok(match opcode {
         0x10 => {

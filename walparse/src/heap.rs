@@ -154,6 +154,61 @@ pub fn heap_operation<'a>(
     }
 }
 
+/// What a record does to the rows of a relation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RowChange {
+    Inserted(u16),
+    Updated(u16),
+    Deleted(u16),
+    /// An insertion is taken back.
+    NotInserted,
+}
+
+/// Numbers of changed rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RowCounts {
+    /// Inserted.
+    pub inserted: u64,
+    /// Updated.
+    pub updated: u64,
+    /// Deleted.
+    pub deleted: u64,
+}
+
+impl RowCounts {
+    pub(crate) fn add(&mut self, change: RowChange) {
+        match change {
+            RowChange::Inserted(count) => self.inserted += u64::from(count),
+            RowChange::Updated(count) => self.updated += u64::from(count),
+            RowChange::Deleted(count) => self.deleted += u64::from(count),
+            RowChange::NotInserted => self.inserted = self.inserted.saturating_sub(1),
+        }
+    }
+}
+
+impl std::ops::AddAssign for RowCounts {
+    fn add_assign(&mut self, other: RowCounts) {
+        self.inserted += other.inserted;
+        self.updated += other.updated;
+        self.deleted += other.deleted;
+    }
+}
+
+/// How many rows a record changes; `None` if it changes none, or is malformed.
+#[inline]
+pub(crate) fn changed_rows(header: &RecordHeader, main_data: &[u8], version: Version) -> Option<RowChange> {
+    match (rmgr::postgresql_id(header.rmid, version)?, header.info & 0x70) {
+        (HEAP, 0x00) => Some(RowChange::Inserted(1)),
+        (HEAP, 0x10) => match main_data.get(7)? {
+            flags if flags & DELETE_IS_SPECULATIVE != 0 => Some(RowChange::NotInserted),
+            _ => Some(RowChange::Deleted(1)),
+        },
+        (HEAP, 0x20 | 0x40) => Some(RowChange::Updated(1)),
+        (HEAP2, 0x50) => Some(RowChange::Inserted(LittleEndian::read_u16(main_data.get(2..4)?))),
+        _ => None,
+    }
+}
+
 fn delete<'a>(main: &mut Fields<'a>) -> Option<HeapOperation<'a>> {
     main.take(4).ok()?;
     let offset = main.u16().ok()?;

@@ -97,8 +97,9 @@ mod mapped;
 mod wal_dir;
 mod reader;
 mod page_map;
-mod changes;
 mod transactions;
+mod changed_rows;
+mod changes;
 pub mod scan;
 
 mod error;
@@ -106,6 +107,7 @@ mod error;
 pub mod testing;
 
 pub use block::{BlockDifference, block_difference, block_lsn, heap_rows, is_unused_block};
+pub use changed_rows::{ChangedRows, RelationChanges};
 pub use checkpoint::{Checkpoint, next_xid};
 pub use compression::{decompress_lz4, decompress_pglz};
 pub use control::{ClusterState, ControlFile, WalLevel};
@@ -117,8 +119,8 @@ pub use error::{ControlError, HistoryError, WalFault, WalReadError};
 pub use file_changes::{FileChanges, FileEvent, FileEventKind, Truncation};
 pub use flavor::{Flavor, Names};
 pub use heap::{
-    DeleteReason, HeapOperation, NewRow, NewRowContents, TUPLE_HEADER_LENGTH, has_heap_pages, heap_operation,
-    sequence_value,
+    DeleteReason, HeapOperation, NewRow, NewRowContents, RowCounts, TUPLE_HEADER_LENGTH, has_heap_pages,
+    heap_operation, sequence_value,
 };
 pub use lsn::{BlockNumber, Lsn, NameError, TimelineId};
 pub use mapped::FileBytes;

@@ -7,12 +7,14 @@ use crate::lsn::Lsn;
 use crate::record::{BlockRef, Record, RecordHeader};
 use crate::version::Version;
 
-const XLOG: u8 = 0;
+pub(crate) const XLOG: u8 = 0;
 pub(crate) const TRANSACTION: u8 = 1;
 const STORAGE: u8 = 2;
-const DATABASE: u8 = 4;
+pub(crate) const DATABASE: u8 = 4;
 const TABLESPACE: u8 = 5;
+pub(crate) const RELATION_MAP: u8 = 7;
 const STANDBY: u8 = 8;
+pub(crate) const SEQUENCE: u8 = 15;
 const FIRST_CUSTOM: u8 = 128;
 
 const CHECKPOINT_SHUTDOWN: u8 = 0x00;
@@ -96,6 +98,11 @@ pub(crate) fn is_shutdown(header: &RecordHeader) -> bool {
 /// Whether the record prepares a transaction.
 pub fn is_prepare(header: &RecordHeader) -> bool {
     header.rmid == TRANSACTION && header.info & 0x70 == 0x10
+}
+
+/// Whether the record commits or rolls back a prepared transaction.
+pub(crate) fn ends_prepared(header: &RecordHeader) -> bool {
+    header.rmid == TRANSACTION && matches!(header.info & 0x70, 0x30 | 0x40)
 }
 
 /// Whether the record is an online or shutdown checkpoint.

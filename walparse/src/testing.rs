@@ -32,6 +32,8 @@ pub struct RecordSpec {
     pub rmid: u8,
     /// `xl_info`
     pub info: u8,
+    /// `xl_xid`
+    pub xid: u32,
     /// Its block references.
     pub blocks: Vec<BlockSpec>,
     /// Its main data.
@@ -213,6 +215,7 @@ impl WalBuilder {
 
 fn encode(spec: &RecordSpec, previous: Lsn, geometry: &WalGeometry) -> Vec<u8> {
     let mut record = vec![0; 24];
+    record[4..8].copy_from_slice(&spec.xid.to_le_bytes());
     let mut images = 0;
     for (id, block) in spec.blocks.iter().enumerate().take(33) {
         let has_image = matches!(block.change, BlockChange::Image | BlockChange::ImageForChecking);

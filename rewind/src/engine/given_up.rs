@@ -4,29 +4,39 @@ use std::path::Path;
 
 use crate::causes::with_causes;
 use crate::lost::export::{Export, ExportOptions, LostCounter, LostSummary};
-use crate::lost::{LostError, LostRequest, list};
+use crate::lost::{LostError, LostRequest, count, list};
 use crate::options::Options;
 use crate::plan::Facts;
 use crate::target::disk::Disk;
 
-/// WAL beyond this many bytes is not read a second time for a summary in a rewind's plan: `kbrecover lost` reads it.
-const SUMMARY_BYTES: u64 = 256 << 20;
+/// WAL beyond this many bytes is not read a second time for what the scan has not noted: `kbrecover lost` reads it.
+const READ_AGAIN: u64 = 256 << 20;
 
-/// What the transactions that a rewind gives up have done, for its plan and report. `None` if there is much of it, or if it
-/// cannot be told: that is no reason not to rewind.
+/// What the transactions that a rewind gives up have done, for its plan and report. `None` if it cannot be told: that is no reason
+/// not to rewind.
 pub(super) fn summary(options: &Options, facts: &Facts<'_>, root: &Path) -> Option<LostSummary> {
     let request = request(options, facts, root, None)?;
-    if facts.fork.scanned.0 > SUMMARY_BYTES {
-        return None;
-    }
+    let own = facts.fork.own_wal.as_ref()?;
+    let counted = count(&request, &own.rows, &own.transactions);
+    let is_much = facts.fork.scanned.0 > READ_AGAIN;
+    let is_whole = matches!(&counted, Ok(Some(summary)) if summary.notes.is_empty());
+    let summary = if is_whole || is_much {
+        counted
+    } else {
+        tracing::debug!("reading the target's WAL again for what the lost transactions have done");
+        read(&request).map(Some)
+    };
+    summary.unwrap_or_else(|error| {
+        tracing::warn!("could not tell what the lost transactions have done: {}", with_causes(&error));
+        None
+    })
+}
+
+/// The same from every row.
+fn read(request: &LostRequest<'_>) -> Result<LostSummary, LostError> {
     let mut counter = LostCounter::default();
-    match list(&request, &mut counter) {
-        Ok(_) => Some(counter.summary()),
-        Err(error) => {
-            tracing::warn!("could not tell what the lost transactions have done: {}", with_causes(&error));
-            None
-        }
-    }
+    list(request, &mut counter)?;
+    Ok(counter.summary())
 }
 
 /// Exports what a rewind gives up to a directory below `directory`, before the first change. A failure is logged: that the rows
@@ -67,15 +77,15 @@ fn request<'a>(
     spool: Option<&Path>,
 ) -> Option<LostRequest<'a>> {
     let lost = facts.fork.lost.as_ref()?;
-    let (start, end) = facts.fork.own_wal?;
+    let own = facts.fork.own_wal.as_ref()?;
     let has_any = lost.committed > 0 || !lost.undecided.is_empty();
     has_any.then_some(LostRequest {
         root,
         control: &facts.clusters.target,
         wal: &facts.wal,
         fork: facts.fork.divergence?,
-        start,
-        end,
+        start: own.start,
+        end: own.end,
         has_values: spool.is_some(),
         spool: spool.map(Path::to_path_buf),
         stop: &options.stop,

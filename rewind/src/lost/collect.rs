@@ -158,18 +158,7 @@ impl Collected {
     /// What is not known of the changes.
     pub(super) fn notes(&self, tables: &Tables<'_>) -> Vec<String> {
         let used: BTreeSet<u32> = self.changes.iter().map(|change| change.relation).collect();
-        let unknown = |place: &u32| {
-            let relation = self.relations[*place as usize];
-            tables.database(relation).is_none().then_some(relation.database)
-        };
-        let databases: BTreeSet<u32> = used.iter().filter_map(unknown).collect();
-        let note = |oid: u32| {
-            format!(
-                "The names of tables of database {} are not known, for its catalogs could not be read: they have numbers.",
-                tables.database_name(oid)
-            )
-        };
-        databases.into_iter().map(note).collect()
+        tables.notes(used.into_iter().map(|place| self.relations[place as usize]))
     }
 }
 

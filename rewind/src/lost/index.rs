@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use walparse::{
-    BlockRef, DatabaseDir, Effect, Finish, Fork, Lsn, Microseconds, Payload, Record, Relation, SegmentStore,
-    WalGeometry, WalReader, has_heap_pages, next_xid, prepared_name, relation_map_update, rmgr,
+    BlockRef, ChangedRows, DatabaseDir, Effect, Finish, Fork, Lsn, Microseconds, Payload, Record, Relation,
+    SegmentStore, WalGeometry, WalReader, has_heap_pages, next_xid, prepared_name, relation_map_update, rmgr,
     sequence_value,
 };
 
@@ -210,10 +210,55 @@ impl WalIndex {
         }
     }
 
+    /// Reads only the records that tell what relations are, as the scan of the WAL from `start` on has found them. The index has
+    /// the commits of transactions that have changed catalogs, and no records about tables.
+    ///
+    /// # Errors
+    /// A record cannot be read.
+    pub(super) fn of_scanned(
+        store: &dyn SegmentStore,
+        geometry: &WalGeometry,
+        start: Lsn,
+        rows: &ChangedRows,
+    ) -> Result<WalIndex, LostError> {
+        let mut index = WalIndex { start, ..WalIndex::default() };
+        let mut reader = WalReader::new(store, *geometry, start);
+        let mut blocks = Vec::new();
+        for lsn in rows.telling_records() {
+            reader.move_to(*lsn);
+            let record = reader.read()?.map_err(|end| LostError::Record { lsn: *lsn, fault: end.fault })?;
+            let decoded = record.decode(geometry, &mut blocks);
+            let payload = decoded.map_err(|fault| LostError::Record { lsn: *lsn, fault })?;
+            index.add(&record, &payload, &blocks, geometry);
+        }
+        for (relation, lsn) in rows.catalog_records() {
+            index.records.entry(*relation).or_default().push(*lsn);
+        }
+        Ok(index)
+    }
+
+    /// The commits beyond the fork.
+    pub(super) fn lost_commits(&self, fork: Lsn) -> impl Iterator<Item = &Commit> {
+        self.commits.iter().filter(move |commit| commit.end > fork)
+    }
+
     /// Whether all records of a transaction are in this WAL: its ID was assigned after the redo position of a checkpoint that
     /// is in it.
-    pub(super) fn has_all_of(&self, commit: &Commit) -> bool {
+    pub(super) fn has_all_of(&self, xid: u32) -> bool {
         // Transaction IDs are compared modulo 2^32.
-        self.next_xids.iter().any(|next| commit.xid.wrapping_sub(*next).cast_signed() >= 0)
+        self.next_xids.iter().any(|next| xid.wrapping_sub(*next).cast_signed() >= 0)
     }
+}
+
+/// The places of transactions in their list, by their IDs and those of their subtransactions.
+pub(super) fn places(commits: &[&Commit]) -> HashMap<u32, usize> {
+    let with_place = commits.iter().enumerate();
+    with_place.flat_map(|(place, commit)| commit.xids().into_iter().map(move |xid| (xid, place))).collect()
+}
+
+/// What is said of transactions whose beginning is not in the WAL.
+pub(super) fn note_of_begun_before(count: u64, start: Lsn) -> String {
+    format!(
+        "{count} transactions began before the WAL that is here: their changes before {start} are not listed."
+    )
 }

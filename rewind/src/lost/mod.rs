@@ -12,6 +12,8 @@
 //!                                    │
 //!            emit: transaction by transaction, values as text ──► LostSink (text, JSON, files)
 //! ```
+//!
+//! A plan's summary reads no rows: the scan for changed blocks has counted them (`counted`).
 
 mod model;
 mod types;
@@ -33,17 +35,18 @@ mod undecided;
 mod collect;
 mod emit;
 pub(crate) mod export;
+mod counted;
 
 use std::collections::{BTreeSet, HashMap};
 
 use walparse::{Lsn, WalGeometry, WalReader};
 
-use self::blocks::DiskBlocks;
 use self::catalog::find_databases;
 use self::collect::Collected;
+pub(crate) use self::counted::count;
 use self::emit::Emitter;
 pub use self::error::LostError;
-use self::index::{Commit, WalIndex};
+use self::index::{Commit, WalIndex, note_of_begun_before, places};
 pub use self::model::{
     LostChange, LostColumn, LostHistory, LostObject, LostRow, LostSink, LostTable, LostTransaction,
     LostValue, ObjectOp, Quality, RowOp, SinkError, Undecided,
@@ -51,7 +54,6 @@ pub use self::model::{
 use self::node::Target;
 pub(crate) use self::request::LostRequest;
 use self::spool::Spool;
-use self::status::Statuses;
 use self::tables::Tables;
 use self::toast::ToastValues;
 
@@ -63,31 +65,12 @@ const SEGMENTS_BACK: u64 = 64;
 /// # Errors
 /// WAL that is needed is missing or damaged, or the sink failed.
 pub(crate) fn list(request: &LostRequest<'_>, sink: &mut dyn LostSink) -> Result<LostHistory, LostError> {
-    let mut history = LostHistory {
-        directory: request.root.display().to_string(),
-        system_identifier: request.control.system_identifier(),
-        version: request.control.version().to_string(),
-        fork: request.fork.lsn,
-        timeline: request.fork.timeline,
-        read_from: request.start,
-        read_to: request.end,
-        undecided: Vec::new(),
-        notes: Vec::new(),
-    };
+    let mut history = request.history();
     sink.begin(&history)?;
     let index = read_index(request, &mut history)?;
-    let geometry = request.control.geometry();
-    let target = Target {
-        root: request.root,
-        control: request.control,
-        geometry,
-        wal: request.wal,
-        disk: DiskBlocks::new(request.root, request.control),
-        index: &index,
-        statuses: Statuses::new(request.root, request.control.version(), &index),
-    };
+    let target = Target::new(request, &index);
     history.undecided = undecided::find(&target, request.fork.lsn);
-    let commits: Vec<&Commit> = lost_commits(&index, request.fork.lsn).collect();
+    let commits: Vec<&Commit> = index.lost_commits(request.fork.lsn).collect();
     let lost = places(&commits);
     let databases = find_databases(&target, &touched_databases(&index, &commits, &lost))?;
     let (objects, altered) = objects::find(&index, &databases, &target.statuses, &lost);
@@ -130,7 +113,7 @@ fn read_index(request: &LostRequest<'_>, history: &mut LostHistory) -> Result<Wa
     };
     let mut index = read(request.start)?;
     let begun_before = |index: &WalIndex| {
-        lost_commits(index, request.fork.lsn).filter(|commit| !index.has_all_of(commit)).count()
+        index.lost_commits(request.fork.lsn).filter(|commit| !index.has_all_of(commit.xid)).count() as u64
     };
     if begun_before(&index) > 0
         && let Some(start) = further_back(request, &geometry)
@@ -143,10 +126,7 @@ fn read_index(request: &LostRequest<'_>, history: &mut LostHistory) -> Result<Wa
     history.read_from = index.start;
     let count = begun_before(&index);
     if count > 0 {
-        history.notes.push(format!(
-            "{count} transactions began before the WAL that is here: their changes before {} are not listed.",
-            index.start
-        ));
+        history.notes.push(note_of_begun_before(count, index.start));
     }
     Ok(index)
 }
@@ -164,16 +144,6 @@ fn further_back(request: &LostRequest<'_>, geometry: &WalGeometry) -> Option<Lsn
     }
     let mut reader = WalReader::new(request.wal, *geometry, geometry.segment_size.start_of(oldest));
     reader.seek_first_in(oldest).ok()?.ok()?.filter(|start| *start < request.start)
-}
-
-fn lost_commits(index: &WalIndex, fork: Lsn) -> impl Iterator<Item = &Commit> {
-    index.commits.iter().filter(move |commit| commit.end > fork)
-}
-
-/// The places of lost transactions in their list, by their IDs and those of their subtransactions.
-fn places(commits: &[&Commit]) -> HashMap<u32, usize> {
-    let with_place = commits.iter().enumerate();
-    with_place.flat_map(|(place, commit)| commit.xids().into_iter().map(move |xid| (xid, place))).collect()
 }
 
 /// The databases in which lost transactions have changed something.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use walparse::{ControlFile, Lsn, SegmentStore};
 
+use super::model::LostHistory;
 use crate::outcome::Divergence;
 use crate::stop::StopFlag;
 
@@ -26,4 +27,21 @@ pub(crate) struct LostRequest<'a> {
     pub(crate) stop: &'a StopFlag,
     /// Called with the number of bytes of WAL that were read.
     pub(crate) progress: &'a dyn Fn(u64),
+}
+
+impl LostRequest<'_> {
+    /// The history, of which nothing has been found yet.
+    pub(super) fn history(&self) -> LostHistory {
+        LostHistory {
+            directory: self.root.display().to_string(),
+            system_identifier: self.control.system_identifier(),
+            version: self.control.version().to_string(),
+            fork: self.fork.lsn,
+            timeline: self.fork.timeline,
+            read_from: self.start,
+            read_to: self.end,
+            undecided: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
 }

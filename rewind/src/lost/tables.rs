@@ -1,7 +1,7 @@
 //! Tables by name: what a file was when a record was written.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use walparse::Relation;
@@ -90,6 +90,19 @@ impl<'a> Tables<'a> {
             None if database.is_mapped(relation) => Contents::Other,
             None => Contents::Unknown,
         }
+    }
+
+    /// What is not known of these relations.
+    pub(super) fn notes(&self, relations: impl Iterator<Item = Relation>) -> Vec<String> {
+        let unknown = |relation: Relation| self.database(relation).is_none().then_some(relation.database);
+        let databases: BTreeSet<u32> = relations.filter_map(unknown).collect();
+        let note = |oid: u32| {
+            format!(
+                "The names of tables of database {} are not known, for its catalogs could not be read: they have numbers.",
+                self.database_name(oid)
+            )
+        };
+        databases.into_iter().map(note).collect()
     }
 
     /// What a file belonged to at a moment, and the database.

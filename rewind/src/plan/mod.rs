@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use jiff::Timestamp;
-use walparse::{ControlFile, FileChanges, FileEvent, Lsn, TimelineHistory};
+use walparse::{ChangedRows, ControlFile, FileChanges, FileEvent, Lsn, TimelineHistory, Transactions};
 
 use crate::clock::Clock;
 use crate::datadir::data_path::DataPath;
@@ -73,9 +73,8 @@ pub(crate) struct Fork {
     pub(crate) file_changes: FileChanges,
     /// The transactions that are given up; `None` if the target's WAL was not read.
     pub(crate) lost: Option<LostTransactions>,
-    /// The target's WAL that tells what they have done: from where replay of the common WAL starts, to its end; `None` if it was
-    /// not read by this run.
-    pub(crate) own_wal: Option<(Lsn, Lsn)>,
+    /// The target's WAL that tells what they have done; `None` if it was not read by this run.
+    pub(crate) own_wal: Option<OwnWal>,
     /// The copies of databases that replay will repeat.
     pub(crate) database_copies: Vec<FileEvent>,
     /// Blocks that replay restores by the source's own WAL, if it starts there.
@@ -137,6 +136,16 @@ impl Fork {
     pub(crate) fn is_by_comparing(&self) -> bool {
         self.common_checkpoint.is_none()
     }
+}
+
+/// The target's WAL from where replay of the common WAL starts.
+pub(crate) struct OwnWal {
+    pub(crate) start: Lsn,
+    /// The end of the last record.
+    pub(crate) end: Lsn,
+    /// What the scan has found of rows and transactions.
+    pub(crate) rows: ChangedRows,
+    pub(crate) transactions: Transactions,
 }
 
 impl Facts<'_> {

@@ -262,6 +262,7 @@ fn request(clusters: &Clusters, fork: Lsn, required_end: Lsn, rebuilt: RebuiltBl
     ScanRequest::new(control.geometry(), fork, clusters.newest_target_checkpoint(), required_end)
         .with_end(end)
         .with_rebuilt(rebuilt)
+        .with_counted_rows()
 }
 
 /// The timeline of the last byte before `lsn`.

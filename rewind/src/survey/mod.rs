@@ -36,7 +36,7 @@ use crate::datadir::label::BackupLabel;
 use crate::datadir::server::target_control;
 use crate::options::{CompareData, Need, RebuiltBlocks, SameTimeline};
 use crate::outcome::{BothSides, CheckpointAt, LostTransactions, Outcome, Report};
-use crate::plan::{Clusters, Facts, Files, Fork};
+use crate::plan::{Clusters, Facts, Files, Fork, OwnWal};
 use crate::progress::Stage;
 use crate::source::Source;
 use crate::survey::announce::{announce_checkpoint, announce_fork};
@@ -298,7 +298,12 @@ fn facts<'a>(
         own_start: replay.own_start,
         file_changes: scan.files,
         lost: Some(lost),
-        own_wal: Some((diverged.since, scan.end)),
+        own_wal: Some(OwnWal {
+            start: diverged.since,
+            end: scan.end,
+            rows: diverged.rows,
+            transactions: diverged.transactions,
+        }),
         database_copies: replay.copies,
         rebuilt: replay.rebuilt,
         search_time: Some(search_time),

@@ -62,6 +62,7 @@ impl Fold {
             }
         }
         fold.timelines.1 = reader.timeline();
+        fold.changes.rows.settle();
         Ok(fold)
     }
 
@@ -86,10 +87,12 @@ impl Fold {
         let header = &record.header;
         // The source does not replay a record that ends after the fork.
         let is_common = record.end <= request.fork;
+        let mut relation = None;
         let payload = record.visit(&request.geometry, |block| {
             if block.fork == Fork::Main {
                 let is_rebuilt = is_common && rmgr::rebuilds(header, &block, request.geometry.version);
                 self.changes.insert(block.relation, block.block, is_rebuilt);
+                relation = relation.or(Some(block.relation));
             }
         });
         let payload = payload.map_err(undecodable)?;
@@ -108,6 +111,10 @@ impl Fold {
         let end_and_fork = (record.end, request.fork);
         let version = request.geometry.version;
         self.changes.transactions.add(header, end_and_fork, payload.main_data, version);
+        if request.counts_rows {
+            let record = (record.lsn, record.end);
+            self.changes.rows.add(record, (header, payload.main_data), relation, (request.fork, version));
+        }
         if rmgr::may_copy_files(header, request.geometry.version) {
             self.changes.prove_no_more();
         }

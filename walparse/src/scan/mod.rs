@@ -25,6 +25,7 @@ use self::end::EndFinder;
 pub use self::error::ScanError;
 use self::fold::Fold;
 pub use self::request::{EndOfWal, RebuiltBlocks, ScanRequest, UnknownChanges};
+use crate::changed_rows::ChangedRows;
 use crate::checkpoint::Checkpoint;
 use crate::file_changes::FileChanges;
 use crate::lsn::Lsn;
@@ -74,6 +75,8 @@ pub struct Diverged {
     pub rebuilt: PageMap,
     /// The transactions that committed or were prepared beyond the fork.
     pub transactions: Transactions,
+    /// The rows that they have changed from `since` on. Empty unless [`ScanRequest::counts_rows`] is set.
+    pub rows: ChangedRows,
 }
 
 /// Scans the WAL of one history. `progress` is called after each segment with the number of bytes done.
@@ -136,10 +139,12 @@ pub fn scan<S: SegmentStore + ?Sized>(
         found.changes.forget_proofs();
     }
     (scan.records, scan.bytes) = (found.records + above.records, found.bytes + above.bytes);
+    let rows = std::mem::take(&mut found.changes.rows);
     let (page_map, rebuilt, files, transactions) = found.changes.into_parts();
     scan.files = files;
     let since = since.unwrap_or(checkpoint_lsn);
-    scan.diverged = Some(Diverged { checkpoint_lsn, checkpoint, since, page_map, rebuilt, transactions });
+    scan.diverged =
+        Some(Diverged { checkpoint_lsn, checkpoint, since, page_map, rebuilt, transactions, rows });
     Ok(scan)
 }
 

@@ -23,6 +23,8 @@ pub struct ScanRequest {
     pub unknown_changes: UnknownChanges,
     /// What to do about blocks that replay rebuilds.
     pub rebuilt: RebuiltBlocks,
+    /// Whether changed rows are counted: see [`Diverged::rows`](super::Diverged::rows).
+    pub counts_rows: bool,
 }
 
 impl ScanRequest {
@@ -30,8 +32,8 @@ impl ScanRequest {
     ///
     /// `newest_checkpoint` is the control file's checkpoint location, `required_end` the end of that record,
     /// where the WAL ends ([`EndOfWal::Known`]). Records of unknown effect stop the scan
-    /// ([`UnknownChanges::Refuse`]), and every block counts as changed ([`RebuiltBlocks::Ignore`]). Set the
-    /// fields to ask for something else.
+    /// ([`UnknownChanges::Refuse`]), every block counts as changed ([`RebuiltBlocks::Ignore`]), and rows are not counted.
+    /// Set the fields to ask for something else.
     pub fn new(geometry: WalGeometry, fork: Lsn, newest_checkpoint: Lsn, required_end: Lsn) -> ScanRequest {
         ScanRequest {
             geometry,
@@ -41,6 +43,7 @@ impl ScanRequest {
             end: EndOfWal::Known,
             unknown_changes: UnknownChanges::Refuse,
             rebuilt: RebuiltBlocks::Ignore,
+            counts_rows: false,
         }
     }
 
@@ -57,6 +60,11 @@ impl ScanRequest {
     /// The same request with another treatment of the blocks that replay rebuilds.
     pub fn with_rebuilt(self, rebuilt: RebuiltBlocks) -> ScanRequest {
         ScanRequest { rebuilt, ..self }
+    }
+
+    /// The same request, with changed rows counted.
+    pub fn with_counted_rows(self) -> ScanRequest {
+        ScanRequest { counts_rows: true, ..self }
     }
 
     /// The end of the last record of WAL whose end is known; the largest position if it is not. The known end may be given as

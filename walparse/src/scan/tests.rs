@@ -20,6 +20,7 @@ fn touch(number: u32, block: u32, length: usize) -> RecordSpec {
     RecordSpec {
         rmid: 10,
         info: 0,
+        xid: 0,
         blocks: vec![BlockSpec::part(relation, BlockNumber(block))],
         main_data: vec![1; length],
     }
@@ -39,6 +40,7 @@ fn request() -> ScanRequest {
         end: EndOfWal::Crashed,
         unknown_changes: UnknownChanges::Refuse,
         rebuilt: PROVE,
+        counts_rows: false,
     }
 }
 
@@ -288,6 +290,7 @@ fn the_common_checkpoint_is_before_the_fork_and_not_after_the_newest_one() {
             end: EndOfWal::Open,
             unknown_changes: UnknownChanges::Refuse,
             rebuilt: PROVE,
+            counts_rows: false,
         };
         scan(&wal, &request, &quiet).unwrap().diverged.unwrap().checkpoint_lsn
     };
@@ -331,6 +334,7 @@ fn valid_wal_after_a_damaged_record_is_an_error_only_after_a_crash() {
         end,
         unknown_changes: UnknownChanges::Refuse,
         rebuilt: PROVE,
+        counts_rows: false,
     };
     assert!(scan(&wal, &request(EndOfWal::Crashed), &quiet).is_ok());
     let at = checkpoints[2].advance(5_000);
@@ -354,6 +358,7 @@ fn missing_and_damaged_segments_are_reported() {
         end: EndOfWal::Known,
         unknown_changes: UnknownChanges::Refuse,
         rebuilt: PROVE,
+        counts_rows: false,
     };
     assert_eq!(scan(&wal, &request, &quiet).unwrap().end, wal.position());
     let mut without = wal.clone();
@@ -389,6 +394,7 @@ fn a_missing_segment_of_a_crashed_server_is_not_the_end() {
         end: EndOfWal::Crashed,
         unknown_changes: UnknownChanges::Refuse,
         rebuilt: PROVE,
+        counts_rows: false,
     };
     wal.remove(SegmentNo(3));
     match scan(&wal, &request, &quiet) {
@@ -411,6 +417,7 @@ fn unknown_relation_changes_stop_the_scan() {
         end: EndOfWal::Known,
         unknown_changes: UnknownChanges::Refuse,
         rebuilt: PROVE,
+        counts_rows: false,
     };
     wal.append(&RecordSpec { rmid: 2, info: 0x11, main_data: vec![0; 16], ..RecordSpec::default() });
     assert!(scan(&wal, &request(&wal), &quiet).is_ok());

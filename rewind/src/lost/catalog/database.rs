@@ -6,8 +6,8 @@ use walparse::{DatabaseDir, Lsn, Relation};
 
 use super::history::{Moment, Version};
 use super::reader::{
-    CatalogColumns, CatalogReader, Fields, PG_CLASS, PG_DATABASE, PG_ENUM, PG_INDEX, PG_NAMESPACE, PG_RANGE,
-    PG_REPLICATION_ORIGIN, PG_TYPE, catalog_columns,
+    CatalogColumns, CatalogReader, FIRST_USER_OID, Fields, PG_CLASS, PG_DATABASE, PG_ENUM, PG_INDEX,
+    PG_NAMESPACE, PG_RANGE, PG_REPLICATION_ORIGIN, PG_TYPE, catalog_columns,
 };
 use crate::lost::datum::{Datum, text};
 use crate::lost::error::LostError;
@@ -79,11 +79,14 @@ const GLOBAL_TABLESPACE: u32 = 1664;
 const TEMPLATE: u32 = 1;
 
 /// The catalogs of databases by their OIDs, and the names of replication origins.
+#[derive(Default)]
 pub(in crate::lost) struct Databases {
     pub(in crate::lost) by_oid: BTreeMap<u32, Database>,
     /// The names of all databases that the cluster has or had.
     pub(in crate::lost) names: BTreeMap<u32, String>,
     pub(in crate::lost) origins: HashMap<u16, String>,
+    /// Whether a catalog has, or had, the file of a user's relation: it was rewritten.
+    pub(in crate::lost) have_moved_catalogs: bool,
 }
 
 /// Reads the catalogs of these databases. Those that cannot be read are missing from the result.
@@ -96,7 +99,7 @@ pub(in crate::lost) fn find_databases(
         let dir = DatabaseDir { tablespace: DEFAULT_TABLESPACE, database: *database };
         catalog_columns(target, dir).ok().filter(|columns| !columns.is_empty())
     });
-    let mut found = Databases { by_oid: BTreeMap::new(), names: BTreeMap::new(), origins: HashMap::new() };
+    let mut found = Databases::default();
     let Some(columns) = columns else { return Ok(found) };
     let shared_dir = DatabaseDir { tablespace: GLOBAL_TABLESPACE, database: 0 };
     let shared = CatalogReader::open(target, shared_dir, &columns);
@@ -120,6 +123,9 @@ pub(in crate::lost) fn find_databases(
         }
     }
     found.origins = origins(target, &shared)?;
+    let is_moved = |number: &u32| *number >= FIRST_USER_OID;
+    found.have_moved_catalogs = shared.mapped_files().iter().any(is_moved)
+        || found.by_oid.values().any(|database| database.catalog_files().iter().any(is_moved));
     Ok(found)
 }
 
@@ -199,6 +205,13 @@ impl Database {
 
     pub(in crate::lost) fn types(&self) -> &dyn Types {
         &self.types
+    }
+
+    /// The numbers of files that catalogs have or had.
+    fn catalog_files(&self) -> BTreeSet<u32> {
+        let classes = self.classes.iter().map(|version| &version.value);
+        let catalogs = classes.filter(|class| class.oid < FIRST_USER_OID && class.kind == b'r');
+        self.mapped.iter().copied().chain(catalogs.map(|class| class.file)).collect()
     }
 
     /// Whether a file belongs to a catalog that has none in `pg_class`.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use roaring::RoaringBitmap;
@@ -11,8 +12,8 @@ use super::filter::is_filtered;
 use super::names::table_name;
 use super::per_table::PerTable;
 use crate::lost::model::{
-    LostChange, LostHistory, LostRow, LostSink, LostTransaction, LostValue, ObjectOp, Quality, RowOp,
-    SinkError, Undecided,
+    LostChange, LostHistory, LostObject, LostRow, LostSink, LostTable, LostTransaction, LostValue, ObjectOp,
+    Quality, RowOp, SinkError, Undecided,
 };
 
 /// What was lost, in numbers and names. `Display` is the text for people.
@@ -94,6 +95,20 @@ impl RowCounts {
     }
 }
 
+impl std::ops::AddAssign for RowCounts {
+    fn add_assign(&mut self, other: RowCounts) {
+        self.inserted += other.inserted;
+        self.updated += other.updated;
+        self.deleted += other.deleted;
+    }
+}
+
+impl From<walparse::RowCounts> for RowCounts {
+    fn from(rows: walparse::RowCounts) -> RowCounts {
+        RowCounts { inserted: rows.inserted, updated: rows.updated, deleted: rows.deleted }
+    }
+}
+
 /// A relation or database that was created, altered, rewritten, truncated or dropped.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[non_exhaustive]
@@ -135,33 +150,60 @@ impl LostCounter {
         }
     }
 
-    fn row(&mut self, row: &LostRow) {
-        let (names, counts) = (&mut self.names, &mut self.counts);
-        let summary = &mut self.summary;
-        match row.quality {
-            Quality::Exact => {}
-            Quality::FromDisk => summary.from_disk += 1,
-            Quality::Incomplete => summary.incomplete += 1,
-        }
-        if row.table.is_large_object {
-            summary.large_object_pages.add(row.op, 1);
-            let values = row.new.as_ref().or(row.old.as_ref());
-            if let Some(LostValue::Text(id)) = values.and_then(|values| values.first()) {
-                self.large_objects.extend(id.parse::<u32>());
-            }
+    /// Counts changed rows of a table, without a look at them.
+    pub(in crate::lost) fn add_rows(&mut self, table: &Arc<LostTable>, rows: RowCounts) {
+        if table.is_large_object {
+            self.summary.large_object_pages += rows;
             return;
         }
-        let made = self.tables.get(&row.table, |_| {
-            let name = RelationName { database: row.table.database.clone(), name: table_name(&row.table) };
-            summary.databases.insert(row.table.database.clone());
+        let (names, counts, summary) = (&mut self.names, &mut self.counts, &mut self.summary);
+        let made = self.tables.get(table, |_| {
+            let name = RelationName { database: table.database.clone(), name: table_name(table) };
+            summary.databases.insert(table.database.clone());
             Ok::<_, Infallible>(*names.entry(name).or_insert_with(|| {
                 counts.push(RowCounts::default());
                 counts.len() - 1
             }))
         });
         let Ok(number) = made;
-        self.counts[*number].add(row.op, 1);
-        summary.rows.add(row.op, 1);
+        self.counts[*number] += rows;
+        self.summary.rows += rows;
+    }
+
+    /// Notes what was done to a relation or database.
+    pub(in crate::lost) fn add_object(&mut self, object: LostObject) {
+        self.summary.databases.insert(object.database.clone());
+        self.summary.objects.insert(ObjectSummary {
+            database: object.database,
+            op: object.op,
+            kind: object.kind,
+            name: object.name,
+            old_name: object.old_name,
+        });
+    }
+
+    /// Notes the value that a sequence has reached.
+    pub(in crate::lost) fn add_sequence(&mut self, name: RelationName, last_value: i64) {
+        self.summary.sequences.insert(name, last_value);
+    }
+
+    fn row(&mut self, row: &LostRow) {
+        match row.quality {
+            Quality::Exact => {}
+            Quality::FromDisk => self.summary.from_disk += 1,
+            Quality::Incomplete => self.summary.incomplete += 1,
+        }
+        let mut rows = RowCounts::default();
+        rows.add(row.op, 1);
+        self.add_rows(&row.table, rows);
+        if row.table.is_large_object {
+            let values = row.new.as_ref().or(row.old.as_ref());
+            if let Some(LostValue::Text(id)) = values.and_then(|values| values.first()) {
+                self.large_objects.extend(id.parse::<u32>());
+            }
+            return;
+        }
+        let summary = &mut self.summary;
         for values in [&row.old, &row.new].into_iter().flatten() {
             for (column, value) in row.table.columns.iter().zip(values) {
                 if matches!(value, LostValue::Bytes(_)) {
@@ -204,20 +246,10 @@ impl LostSink for LostCounter {
         self.changes += 1;
         match change {
             LostChange::Row(row) => self.row(row),
-            LostChange::Object(object) => {
-                let object = object.clone();
-                self.summary.databases.insert(object.database.clone());
-                self.summary.objects.insert(ObjectSummary {
-                    database: object.database,
-                    op: object.op,
-                    kind: object.kind,
-                    name: object.name,
-                    old_name: object.old_name,
-                });
-            }
+            LostChange::Object(object) => self.add_object(object.clone()),
             LostChange::Sequence { database, name, last_value, .. } => {
                 let name = RelationName { database: database.clone(), name: name.clone() };
-                self.summary.sequences.insert(name, *last_value);
+                self.add_sequence(name, *last_value);
             }
         }
         Ok(())
