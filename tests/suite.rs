@@ -70,6 +70,8 @@ mod large_objects;
 mod large_relation;
 mod lost_transactions;
 mod lost_rows;
+mod lost_from_disk;
+mod lost_export;
 mod prepared_transactions;
 mod sizes;
 mod tablespaces;
