@@ -72,6 +72,7 @@ mod lost_transactions;
 mod lost_rows;
 mod lost_from_disk;
 mod lost_export;
+mod lost_decoded;
 mod prepared_transactions;
 mod sizes;
 mod tablespaces;
