@@ -33,6 +33,7 @@ mod undecided;
 mod collect;
 mod emit;
 pub(crate) mod export;
+pub(crate) mod doors;
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -113,7 +113,7 @@ impl History {
                     }
                 }
             }
-            RowEvent::Insert { at: address, new: Some(new) } => drop(self.put(address, new, done)),
+            RowEvent::Insert { at: address, new: Some(new) } => _ = self.put(address, new, done),
             RowEvent::Delete { at: address, .. } => self.end(address, done, None),
             RowEvent::Update { from, to, old, new } => {
                 if let Some(old) = old
@@ -130,7 +130,7 @@ impl History {
                 });
                 match next {
                     Some((Some(ended), next)) => self.end_version(ended, done, Some(next)),
-                    Some((None, next)) => drop(self.ended.insert(from, (done, Some(next)))),
+                    Some((None, next)) => _ = self.ended.insert(from, (done, Some(next))),
                     None => self.end(from, done, None),
                 }
             }
@@ -193,7 +193,7 @@ impl History {
     fn end(&mut self, address: Address, done: Done, next: Option<usize>) {
         match self.current.get(&address) {
             Some(&version) => self.end_version(version, done, next),
-            None => drop(self.ended.insert(address, (done, next))),
+            None => _ = self.ended.insert(address, (done, next)),
         }
     }
 
