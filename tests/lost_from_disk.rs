@@ -16,8 +16,8 @@ use crate::truth_full_pages::set_full_page_writes;
 
 const VERSIONS: [u32; 10] = [10, 11, 12, 13, 14, 15, 16, 17, 18, 19];
 
-/// Before this version the first hint bit of a block has its image logged, whatever the setting says.
-const FIRST_WITHOUT_HINTS: u32 = 12;
+/// Up to 13 the first hint bit of a block has its image logged, whatever the setting says. From this version on none has.
+const FIRST_WITHOUT_HINTS: u32 = 15;
 
 fn without_images(old: &Server) {
     set_full_page_writes(old, "off");
