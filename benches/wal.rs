@@ -69,13 +69,10 @@ impl Load {
             block: BlockNumber((random / 3 % blocks) as u32),
             change,
         };
-        // Eight sessions at once.
-        let (session, step) = (index % 8, index / 8);
-        let is_commit = step % 10 == 9;
+        let is_commit = index / 8 % 10 == 9;
         RecordSpec {
             rmid: if is_commit { 1 } else { 10 },
             info: if is_commit { 0 } else { 0x20 },
-            xid: (1000 + step / 10 * 8 + session) as u32,
             blocks: if is_commit { Vec::new() } else { vec![block] },
             main_data: vec![7; if is_commit { 10 } else { length as usize }],
         }
@@ -98,6 +95,8 @@ impl Files {
         let fork = wal.position();
         let mut index = 0;
         while wal.position().0 - start < megabytes << 20 {
+            // Eight sessions at once, whose transactions have ten records each.
+            wal.xid = (1000 + index / 80 * 8 + index % 8) as u32;
             wal.append(&load.record(index));
             index += 1;
         }
@@ -260,13 +259,7 @@ fn decoding(c: &mut Criterion) {
     ] {
         let geometry = geometry(1 << 20);
         let mut wal = WalBuilder::new(geometry);
-        wal.append(&RecordSpec {
-            rmid: 10,
-            info: 0,
-            blocks,
-            main_data: vec![7; length],
-            ..RecordSpec::default()
-        });
+        wal.append(&RecordSpec { rmid: 10, info: 0, blocks, main_data: vec![7; length] });
         let mut reader = WalReader::new(&wal, geometry, Lsn(1 << 20));
         let record = reader.read().expect("read").expect("a record");
         let mut found = Vec::new();

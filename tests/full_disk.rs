@@ -29,10 +29,10 @@ fn rewind_of(target: &Server, source: &Server) -> Rewind {
 }
 
 /// A file system of its own size; unmounted when dropped.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(at: PathBuf, bytes: u64) -> Option<SmallDisk> {
+    pub(crate) fn mount(at: PathBuf, bytes: u64) -> Option<SmallDisk> {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={bytes},mode=755"), "kbrecover-tests"]).arg(&at);
         let output = mount.output().expect("run mount");
@@ -45,17 +45,17 @@ impl SmallDisk {
         Some(disk)
     }
 
-    fn used(&self) -> u64 {
+    pub(crate) fn used(&self) -> u64 {
         let space = rustix::fs::statvfs(&self.0).expect("look at the file system");
         (space.f_blocks - space.f_bfree) * space.f_frsize
     }
 
-    fn resize(&self, bytes: u64) {
+    pub(crate) fn resize(&self, bytes: u64) {
         run(Command::new("mount").args(["-o", &format!("remount,size={bytes}")]).arg(&self.0));
     }
 
     /// Makes it so small that this much is free.
-    fn leave(&self, bytes: u64) {
+    pub(crate) fn leave(&self, bytes: u64) {
         self.resize(self.used() + bytes);
     }
 }

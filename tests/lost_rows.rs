@@ -16,7 +16,7 @@ use crate::harness::{
 };
 
 /// Lists what `old` loses to `new`, and proves that nothing was changed.
-fn lost(old: &Server, new: &Server, kind: SourceKind, more: &[&str]) -> Run {
+pub(crate) fn lost(old: &Server, new: &Server, kind: SourceKind, more: &[&str]) -> Run {
     let before = Tree::of(&old.data);
     let mut command = command(["lost", "--format", "json", "--target-data"]);
     command.arg(&old.data);
@@ -32,7 +32,7 @@ fn lost(old: &Server, new: &Server, kind: SourceKind, more: &[&str]) -> Run {
     run
 }
 
-fn listing(run: &Run) -> Value {
+pub(crate) fn listing(run: &Run) -> Value {
     assert_eq!(run.code, 0, "{run}");
     let listing = run.json();
     assert_eq!((&listing["schema_version"], &listing["complete"]), (&1.into(), &true.into()), "{run}");
@@ -40,7 +40,7 @@ fn listing(run: &Run) -> Value {
 }
 
 /// All changes, with their transactions.
-fn changes(listing: &Value) -> Vec<(&Value, &Value)> {
+pub(crate) fn changes(listing: &Value) -> Vec<(&Value, &Value)> {
     let transactions = listing["transactions"].as_array().expect("transactions");
     let of = |transaction: &'_ Value| transaction["changes"].as_array().expect("changes").len();
     assert!(transactions.iter().map(of).sum::<usize>() > 0);
@@ -52,7 +52,7 @@ fn changes(listing: &Value) -> Vec<(&Value, &Value)> {
         .collect()
 }
 
-fn text(value: &Value) -> &str {
+pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("{value} is not text"))
 }
 
@@ -194,14 +194,14 @@ fn lost_work(old: &Server, major: u32) {
 }
 
 /// Rows of a table with its columns, as the server's output functions print them.
-type Rows = BTreeMap<Vec<Option<String>>, i64>;
+pub(crate) type Rows = BTreeMap<Vec<Option<String>>, i64>;
 
-fn add(rows: &mut Rows, row: Vec<Option<String>>, count: i64) {
+pub(crate) fn add(rows: &mut Rows, row: Vec<Option<String>>, count: i64) {
     *rows.entry(row).or_default() += count;
 }
 
 /// The columns of all tables of users that hold rows themselves.
-fn tables(server: &Server) -> BTreeMap<String, Vec<String>> {
+pub(crate) fn tables(server: &Server) -> BTreeMap<String, Vec<String>> {
     let query = "SELECT format('%I.%I', n.nspname, c.relname) || E'\\t' || a.attname FROM pg_class c
         JOIN pg_namespace n ON n.oid = relnamespace JOIN pg_attribute a ON attrelid = c.oid
         WHERE relkind = 'r' AND c.oid >= 16384 AND relpersistence = 'p' AND nspname NOT LIKE 'pg\\_%' AND attnum > 0 AND NOT attisdropped
@@ -214,7 +214,7 @@ fn tables(server: &Server) -> BTreeMap<String, Vec<String>> {
     found
 }
 
-fn rows_of(server: &Server, table: &str, columns: &[String]) -> Rows {
+pub(crate) fn rows_of(server: &Server, table: &str, columns: &[String]) -> Rows {
     let mut session = server.session();
     session
         .batch_execute("SET timezone = 'UTC'; SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex'")
@@ -235,7 +235,7 @@ fn rows_of(server: &Server, table: &str, columns: &[String]) -> Rows {
 }
 
 /// The values of a row in the listing.
-fn row_of(values: &Value, columns: &[String]) -> Vec<Option<String>> {
+pub(crate) fn row_of(values: &Value, columns: &[String]) -> Vec<Option<String>> {
     let value = |column: &String| match &values[column] {
         Value::Null => None,
         Value::String(text) => Some(text.clone()),
@@ -284,7 +284,7 @@ fn assert_is_the_difference(listing: &Value, old: &Server, new: &Server, databas
 }
 
 /// Tables and what was done to them, without rows.
-fn objects(listing: &Value) -> BTreeSet<String> {
+pub(crate) fn objects(listing: &Value) -> BTreeSet<String> {
     let of = |change: &Value| {
         let name = change.get("name").map_or_else(|| text(&change["table"]), text);
         format!("{} {} {name}", text(&change["op"]), text(&change["kind"]))
@@ -295,10 +295,25 @@ fn objects(listing: &Value) -> BTreeSet<String> {
 
 /// A failover with all that can be lost. The old primary is killed, or stopped.
 fn failover(sandbox: &Sandbox, major: u32, is_killed: bool) -> Failover {
+    failover_with(sandbox, major, is_killed, &[], &|_| {})
+}
+
+/// The same with settings of both servers. `prepare` runs on the old primary when both have the same, `lost` is done after it.
+pub(crate) fn failover_with(
+    sandbox: &Sandbox,
+    major: u32,
+    is_killed: bool,
+    settings: &[(&str, &str)],
+    prepare: &dyn Fn(&Server),
+) -> Failover {
     let mut old = sandbox.initdb("old", Installation::of(major), &[]);
     old.set("autovacuum", "off");
+    for (name, value) in settings {
+        old.set(name, value);
+    }
     let (old, new) = sandbox.pair_of(old);
     shared(&old, major);
+    prepare(&old);
     let mut early = old.session();
     early.batch_execute("BEGIN; INSERT INTO plain VALUES (9001, 'began early')").expect("begin");
     let mut failover = Failover { old, new };
@@ -520,7 +535,7 @@ fn lost_only(node: &Server, options: &[&str]) -> Run {
     lost_only_of(&node.data, options)
 }
 
-fn lost_only_of(directory: &Path, options: &[&str]) -> Run {
+pub(crate) fn lost_only_of(directory: &Path, options: &[&str]) -> Run {
     let mut command = command(["lost"]);
     command.args(options).arg("--target-data").arg(directory);
     run_command(command)

@@ -16,6 +16,9 @@ seconds=${1:-5}
 shift $(($# > 0 ? 1 : 0))
 host=$(rustc -vV | sed -n 's/^host: //p')
 out=$PWD/../../target/fuzz
+# Files that a target writes for each input are best in memory.
+scratch=$(mktemp -d -p "$([ -w /dev/shm ] && echo /dev/shm || echo "${TMPDIR:-/tmp}")" kbrecover-fuzz.XXXXXX)
+trap 'rm -rf "$scratch"' EXIT
 
 export CARGO_TARGET_DIR=$out
 # Segments are copied all the time: memory given back to the system would only have to be mapped again.
@@ -31,10 +34,10 @@ cargo build --locked --quiet --release --target "$host"
 
 fuzz() {
     local target=$1 log=$out/$1.log length
-    mkdir -p "$out/corpus/$target" "$out/artifacts/$target"
+    mkdir -p "$out/corpus/$target" "$out/artifacts/$target" "$scratch/$target"
     # Nothing but WAL is long: longer input would only be slower.
     case $target in wal_*) length=65536 ;; *) length=2048 ;; esac
-    if ! "$out/$host/release/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=$length \
+    if ! TMPDIR="$scratch/$target" "$out/$host/release/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=$length \
         -print_final_stats=1 -artifact_prefix="$out/artifacts/$target/" \
         "$out/corpus/$target" "corpus/$target" >"$log" 2>&1; then
         tail -n 30 "$log"

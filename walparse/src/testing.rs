@@ -20,6 +20,8 @@ pub struct WalBuilder {
     geometry: WalGeometry,
     /// The timeline in the headers of new pages.
     pub timeline: TimelineId,
+    /// The transaction ID of new records.
+    pub xid: u32,
     segments: BTreeMap<u64, Vec<u8>>,
     position: Lsn,
     previous: Lsn,
@@ -32,8 +34,6 @@ pub struct RecordSpec {
     pub rmid: u8,
     /// `xl_info`
     pub info: u8,
-    /// `xl_xid`
-    pub xid: u32,
     /// Its block references.
     pub blocks: Vec<BlockSpec>,
     /// Its main data.
@@ -78,7 +78,7 @@ impl WalBuilder {
     pub fn new(geometry: WalGeometry) -> WalBuilder {
         let position = geometry.segment_size.start_of(SegmentNo(1));
         let (timeline, previous) = (TimelineId(1), Lsn::INVALID);
-        WalBuilder { geometry, timeline, segments: BTreeMap::new(), position, previous }
+        WalBuilder { geometry, timeline, xid: 0, segments: BTreeMap::new(), position, previous }
     }
 
     /// The start of the next record, or the page boundary before it.
@@ -88,14 +88,14 @@ impl WalBuilder {
 
     /// Appends a record and returns its start.
     pub fn append(&mut self, spec: &RecordSpec) -> Lsn {
-        self.put(&encode(spec, self.previous, &self.geometry))
+        self.put(&encode(spec, (self.xid, self.previous), &self.geometry))
     }
 
     /// Appends a record with arbitrary bytes after its header, and returns its start.
     pub fn append_raw(&mut self, rmid: u8, info: u8, fragments: &[u8]) -> Lsn {
         let mut record = vec![0; 24];
         record.extend_from_slice(fragments);
-        self.put(&sealed(record, rmid, info, self.previous))
+        self.put(&sealed(record, rmid, info, (self.xid, self.previous)))
     }
 
     /// Appends an online checkpoint with this redo position, and returns its start.
@@ -121,7 +121,7 @@ impl WalBuilder {
     /// such a crash, which marks the record as overwritten. Does nothing if the record fits on its page.
     pub fn tear(&mut self, spec: &RecordSpec) {
         let previous = self.previous;
-        let bytes = encode(spec, previous, &self.geometry);
+        let bytes = encode(spec, (self.xid, previous), &self.geometry);
         let block = u64::from(self.geometry.wal_block_size);
         let start = after_page_header(self.position, &self.geometry);
         let left = (block - start.0 % block) as usize;
@@ -132,7 +132,7 @@ impl WalBuilder {
         let mut main_data = start.0.to_le_bytes().to_vec();
         main_data.extend_from_slice(&[0; 8]);
         let overwrite = RecordSpec { rmid: 0, info: 0xD0, main_data, ..RecordSpec::default() };
-        let record = encode(&overwrite, previous, &self.geometry);
+        let record = encode(&overwrite, (0, previous), &self.geometry);
         self.previous = after_page_header(page, &self.geometry);
         self.position = self.write(page, &record, record.len()).aligned();
         let at = self.geometry.segment_size.offset_of(page);
@@ -213,9 +213,8 @@ impl WalBuilder {
     }
 }
 
-fn encode(spec: &RecordSpec, previous: Lsn, geometry: &WalGeometry) -> Vec<u8> {
+fn encode(spec: &RecordSpec, before: (u32, Lsn), geometry: &WalGeometry) -> Vec<u8> {
     let mut record = vec![0; 24];
-    record[4..8].copy_from_slice(&spec.xid.to_le_bytes());
     let mut images = 0;
     for (id, block) in spec.blocks.iter().enumerate().take(33) {
         let has_image = matches!(block.change, BlockChange::Image | BlockChange::ImageForChecking);
@@ -240,13 +239,14 @@ fn encode(spec: &RecordSpec, previous: Lsn, geometry: &WalGeometry) -> Vec<u8> {
     }
     record.extend(std::iter::repeat_n(0xEE, images));
     record.extend_from_slice(&spec.main_data);
-    sealed(record, spec.rmid, spec.info, previous)
+    sealed(record, spec.rmid, spec.info, before)
 }
 
 /// Fills in the header of a record whose other bytes are complete.
-fn sealed(mut record: Vec<u8>, rmid: u8, info: u8, previous: Lsn) -> Vec<u8> {
+fn sealed(mut record: Vec<u8>, rmid: u8, info: u8, (xid, previous): (u32, Lsn)) -> Vec<u8> {
     let total = record.len() as u32;
     record[0..4].copy_from_slice(&total.to_le_bytes());
+    record[4..8].copy_from_slice(&xid.to_le_bytes());
     record[8..16].copy_from_slice(&previous.0.to_le_bytes());
     (record[16], record[17]) = (info, rmid);
     let crc = crc32c::crc32c_append(crc32c::crc32c(&record[24..]), &record[..20]);

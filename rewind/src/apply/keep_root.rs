@@ -103,7 +103,7 @@ fn size_of(directory: &Path) -> io::Result<u64> {
 }
 
 /// Removes a directory and all below it. Links are removed, and not followed.
-fn remove(directory: &Path, disk: &Disk) -> io::Result<()> {
+pub(crate) fn remove(directory: &Path, disk: &Disk) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         match path.symlink_metadata()?.is_dir() {

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use crate::apply::keep_root::remove;
 use crate::causes::with_causes;
 use crate::lost::export::{Export, ExportOptions, LostCounter, LostSummary};
 use crate::lost::{LostError, LostRequest, count, list};
-use crate::options::Options;
+use crate::options::{Options, SpaceCheck};
 use crate::plan::Facts;
 use crate::target::disk::Disk;
 
@@ -40,8 +41,15 @@ fn read(request: &LostRequest<'_>) -> Result<LostSummary, LostError> {
 }
 
 /// Exports what a rewind gives up to a directory below `directory`, before the first change. A failure is logged: that the rows
-/// are not listed is no reason not to rewind, for their WAL is saved.
-pub(super) fn export(options: &Options, facts: &Facts<'_>, root: &Path, directory: &Path) {
+/// are not listed is no reason not to rewind, for their WAL is saved. If there is no room for the rewind afterwards, as
+/// `has_room` tells, the export is removed again.
+pub(super) fn export(
+    options: &Options,
+    facts: &Facts<'_>,
+    root: &Path,
+    directory: &Path,
+    has_room: &dyn Fn() -> bool,
+) {
     let free = |number: u32| match number {
         1 => directory.join("lost"),
         _ => directory.join(format!("lost.{number}")),
@@ -49,23 +57,35 @@ pub(super) fn export(options: &Options, facts: &Facts<'_>, root: &Path, director
     let Some(to) = (1..1000).map(free).find(|path| path.symlink_metadata().is_err()) else { return };
     let Some(request) = request(options, facts, root, Some(&to)) else { return };
     let disk = Disk::new(options.stop.clone(), options.observer.clone());
-    let exported = Export::create(&to, &disk, &ExportOptions::default()).map_err(LostError::from);
-    let exported = exported.and_then(|mut files| match list(&request, &mut files) {
+    let exported = export_to(&to, &disk, &request);
+    let shown = to.display();
+    match &exported {
+        Ok(summary) => tracing::info!("exported {} lost transactions to \"{shown}\"", summary.transactions),
+        Err(error) => {
+            tracing::warn!("could not export the lost transactions to \"{shown}\": {}", with_causes(error));
+        }
+    }
+    // With --ignore-free-space there may be more space than the system says, unless the export has failed for the lack of it.
+    let is_checked = options.space == SpaceCheck::Enforce || exported.is_err();
+    if is_checked && !has_room() && to.is_dir() {
+        match remove(&to, &disk) {
+            Ok(()) => tracing::warn!("removed \"{shown}\" again: the rewind needs the space"),
+            Err(error) => {
+                tracing::warn!("could not remove \"{shown}\", whose space the rewind needs: {error}")
+            }
+        }
+    }
+}
+
+fn export_to(to: &Path, disk: &Disk, request: &LostRequest<'_>) -> Result<LostSummary, LostError> {
+    let mut files = Export::create(to, disk, &ExportOptions::default())?;
+    match list(request, &mut files) {
         Ok(_) => Ok(files.finish()?),
         Err(error) => {
-            files.end_early(&format!("{}.", with_causes(&error)))?;
+            // That its end cannot be written either says less than why it ended.
+            let _ = files.end_early(&format!("{}.", with_causes(&error)));
             Err(error)
         }
-    });
-    match exported {
-        Ok(summary) => {
-            tracing::info!("exported {} lost transactions to \"{}\"", summary.transactions, to.display())
-        }
-        Err(error) => tracing::warn!(
-            "could not export the lost transactions to \"{}\": {}",
-            to.display(),
-            with_causes(&error)
-        ),
     }
 }
 

@@ -209,7 +209,10 @@ impl Run<'_> {
         if let Some(saving) = saving {
             let directory = saving.choice().directory;
             match saving.copy(target) {
-                Ok(()) => given_up::export(options, &planned.facts, target.root(), &directory),
+                Ok(()) => {
+                    let has_room = || has_room(target.root(), planned, None);
+                    given_up::export(options, &planned.facts, target.root(), &directory, &has_room);
+                }
                 Err(error) if self.saves_if_possible(planned) && !options.stop.is_requested() => {
                     tracing::warn!("{}: discarded data is not saved", with_causes(&error));
                     saved = None;
@@ -264,7 +267,7 @@ impl Run<'_> {
         let directory = keep_root::directory(root, target.root(), Timestamp::now());
         let asked = KeepDiverged { directory, blocks: root.blocks };
         let saving = self.prepare_saving(planned, Some(&asked)).map_err(|error| with_causes(&error))?;
-        let fits = saving.filter(|saving| has_room(target.root(), planned, saving));
+        let fits = saving.filter(|saving| has_room(target.root(), planned, Some(saving)));
         fits.ok_or_else(|| format!("there is no room in \"{shown}\""))
     }
 
@@ -326,11 +329,11 @@ struct Ready {
     kept_wal: Option<u64>,
 }
 
-/// Whether there is room for what is saved, beside what the rewind needs.
-fn has_room(root: &Path, planned: &Planned<'_>, saving: &Saving) -> bool {
+/// Whether there is room for what the rewind needs, and for what is saved, with what is exported beside it.
+fn has_room(root: &Path, planned: &Planned<'_>, saving: Option<&Saving>) -> bool {
     const MARGIN: u64 = 64 << 20;
-    let (directory, bytes) = saving.need(planned);
-    let needs = space::needs(root, planned, 0, Some((directory, bytes + MARGIN)));
+    let saved = saving.map(|saving| saving.need(planned));
+    let needs = space::needs(root, planned, 0, saved.map(|(directory, bytes)| (directory, bytes + MARGIN)));
     needs.is_ok_and(|needs| space::shortages(&needs).is_empty())
 }
 

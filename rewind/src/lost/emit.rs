@@ -121,11 +121,14 @@ impl Emitter<'_> {
             _ => Ok(None),
         };
         let (old_values, new_values) = (values(&old, &new)?, values(&new, &old)?);
-        let is_unknown = |values: &Option<Vec<LostValue>>| {
-            values.as_ref().is_none_or(|values| values.contains(&LostValue::Unknown))
+        // The catalogs may lack columns.
+        let has_more = |row: &Row| row.tuple().columns() > table.attributes.len();
+        let is_unknown = |row: &Option<Row>, values: &Option<Vec<LostValue>>| {
+            row.as_ref().is_none_or(has_more)
+                || values.as_ref().is_none_or(|values| values.contains(&LostValue::Unknown))
         };
-        let is_incomplete = (raw.op != RowOp::Insert && is_unknown(&old_values))
-            || (raw.op != RowOp::Delete && is_unknown(&new_values));
+        let is_incomplete = (raw.op != RowOp::Insert && is_unknown(&old, &old_values))
+            || (raw.op != RowOp::Delete && is_unknown(&new, &new_values));
         let is_from_disk = [&old, &new].into_iter().flatten().any(|row| row.is_from_disk);
         let quality = match (is_incomplete, is_from_disk) {
             (true, _) => Quality::Incomplete,

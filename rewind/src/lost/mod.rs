@@ -36,6 +36,7 @@ mod collect;
 mod emit;
 pub(crate) mod export;
 mod counted;
+pub(crate) mod doors;
 
 use std::collections::{BTreeSet, HashMap};
 

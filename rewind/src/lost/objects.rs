@@ -59,6 +59,8 @@ struct Found<'a> {
     dropped: Option<Lsn>,
     /// The last change of the definition, and the one before the first.
     altered: Option<(Lsn, &'a Class)>,
+    /// The last change of a definition that is not known.
+    altered_somehow: Option<Lsn>,
     /// The file was replaced, and whether the rows were copied.
     replaced: Option<(Lsn, bool)>,
     columns: Option<Lsn>,
@@ -82,14 +84,15 @@ fn by_relation<'a>(
         .collect();
     for (place, lsn, change) in of_lost() {
         let oid = match change {
-            Change::Create(class) | Change::Drop(class) | Change::Alter(class, _) => class.oid,
+            Change::Create(class) | Change::Drop(class) | Change::Alter(_, class) => class.oid,
             Change::Columns(relation) => *relation,
         };
         let entry = found.entry((place, oid)).or_default();
         match change {
             Change::Create(class) => (entry.created, entry.last) = (Some(lsn), Some(*class)),
             Change::Drop(class) => (entry.dropped, entry.last) = (Some(lsn), Some(*class)),
-            Change::Alter(before, after) => {
+            Change::Alter(None, after) => (entry.altered_somehow, entry.last) = (Some(lsn), Some(*after)),
+            Change::Alter(Some(before), after) => {
                 let first = entry.altered.map_or(*before, |(_, first)| first);
                 if first.is_altered_to(after) {
                     entry.altered = Some((lsn, first));
@@ -146,7 +149,9 @@ impl Found<'_> {
             objects.push(object(lsn, op, None));
         }
         let altered = self.altered.map(|(lsn, old)| (lsn, Some(old)));
-        if let Some((lsn, old)) = altered.or(self.columns.map(|lsn| (lsn, None))) {
+        // Indexes change with their tables.
+        let somehow = self.columns.or(self.altered_somehow.filter(|_| !is_index));
+        if let Some((lsn, old)) = altered.or(somehow.map(|lsn| (lsn, None))) {
             objects.push(object(lsn, ObjectOp::Alter, old));
         }
         objects

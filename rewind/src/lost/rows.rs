@@ -9,7 +9,8 @@
 //! - what removes dead rows needs no care: a removed number is not named again until another row is put there.
 //!
 //! Where there is no image, because `full_page_writes` was off or WAL from before the fork is gone, the block on disk may have the
-//! row: it is taken if its transaction ID is that of the record.
+//! row. It is taken if the block is older than the record, for all rows that were put there before are known, or if its
+//! transaction ID is that of the record.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use walparse::{
     BlockImage, BlockNumber, BlockRef, DeleteReason, Fork, HeapOperation, Lsn, NewRow, Record, Relation,
-    SegmentStore, TUPLE_HEADER_LENGTH, WalReader, heap_operation, heap_rows,
+    SegmentStore, TUPLE_HEADER_LENGTH, WalReader, block_lsn, heap_operation, heap_rows,
 };
 
 use super::bytes::{u16_at, u32_at};
@@ -121,7 +122,7 @@ pub(super) type Address = (u32, u16);
 
 /// What happened to a relation, in the order of the WAL.
 pub(super) enum RowEvent {
-    /// An image has shown these rows of a block. Only with [`Images::Shown`].
+    /// An image has shown these rows of a block, or it was initialized and has none. Only with [`Images::Shown`].
     Seen { block: u32, rows: Vec<(u16, Row)> },
     /// A row was inserted.
     Insert { at: Address, new: Option<Arc<Row>> },
@@ -215,6 +216,9 @@ impl<'a> Rows<'a> {
             } else if block.will_init {
                 let known = KnownBlock { is_whole: true, ..KnownBlock::default() };
                 self.blocks.insert(block.block.0, known);
+                if self.shown == Images::Shown {
+                    see(at, RowEvent::Seen { block: block.block.0, rows: Vec::new() })?;
+                }
             }
         }
         let (Some(first), Some((_, data))) = (blocks.first(), parts.first()) else { return Ok(()) };
@@ -266,7 +270,7 @@ impl<'a> Rows<'a> {
                 Ok(())
             }
             HeapOperation::Delete { offset, reason } => {
-                let old = self.get((first, offset), |row| row.xmax == at.xid)?;
+                let old = self.get((first, offset), at);
                 see(at, RowEvent::Delete { at: (first, offset), reason, old })
             }
             HeapOperation::Update { old_offset, new } => {
@@ -274,13 +278,13 @@ impl<'a> Rows<'a> {
                 let is_old = |block: &&BlockRef| block.id == 1 && block.fork == Fork::Main;
                 let from = (blocks.iter().find(is_old).map_or(first, |block| block.block.0), old_offset);
                 let to = (first, new.offset);
-                let old = self.get(from, |row| row.xmax == at.xid)?;
+                let old = self.get(from, at);
                 let new = self.written(at, to, &new, old.as_deref());
                 self.put(to, new.clone());
                 see(at, RowEvent::Update { from, to, old, new })
             }
             HeapOperation::Inplace { offset, bytes } => {
-                let Some(old) = self.get((first, offset), |_| true)? else { return Ok(()) };
+                let Some(old) = self.get((first, offset), at) else { return Ok(()) };
                 let mut new = Row::clone(&old);
                 let header = usize::from(new.header_length).saturating_sub(TUPLE_HEADER_LENGTH);
                 if !bytes.is_empty() && header <= new.body.len() {
@@ -304,7 +308,7 @@ impl<'a> Rows<'a> {
         let body = match contents.complete(old.and_then(Row::data)) {
             Some(body) => body,
             // The block on disk may have it as it was written.
-            None => return self.on_disk(to, |found| found.xmin == at.xid),
+            None => return self.on_disk(to, |found, _| found.xmin == at.xid),
         };
         Some(Arc::new(Row {
             xmin: at.xid,
@@ -321,16 +325,16 @@ impl<'a> Rows<'a> {
         self.blocks.entry(block).or_default().rows.insert(number, row);
     }
 
-    /// The row at an address; from disk only if it is `expected`.
-    fn get(&mut self, at: Address, expected: impl Fn(&Row) -> bool) -> Result<Option<Arc<Row>>, LostError> {
-        let known = self.blocks.get(&at.0);
-        if let Some(row) = known.and_then(|known| known.rows.get(&at.1)) {
-            return Ok(row.clone());
+    /// The row at an address before a record that deletes, replaces or changes it.
+    fn get(&mut self, address: Address, at: At) -> Option<Arc<Row>> {
+        let known = self.blocks.get(&address.0);
+        if let Some(row) = known.and_then(|known| known.rows.get(&address.1)) {
+            return row.clone();
         }
         match known {
-            Some(KnownBlock { is_whole: true, .. }) => Ok(None),
-            Some(KnownBlock { image: Some(_), .. }) => Ok(self.in_image(at)),
-            _ => Ok(self.on_disk(at, expected)),
+            Some(KnownBlock { is_whole: true, .. }) => None,
+            Some(KnownBlock { image: Some(_), .. }) => self.in_image(address),
+            _ => self.on_disk(address, |row, changed| changed <= at.lsn || row.xmax == at.xid),
         }
     }
 
@@ -353,8 +357,10 @@ impl<'a> Rows<'a> {
         blocks.get(place)?.image?.restore(stored, &self.target.geometry)
     }
 
-    fn on_disk(&self, (block, number): Address, expected: impl Fn(&Row) -> bool) -> Option<Arc<Row>> {
+    /// The row at an address in the block on disk, if it is `expected`, which is told where the last change of the block ends.
+    fn on_disk(&self, (block, number): Address, expected: impl Fn(&Row, Lsn) -> bool) -> Option<Arc<Row>> {
         let page = self.target.disk.read(self.relation, block)?;
-        row_of(&page, number, true).filter(expected).map(Arc::new)
+        let changed = block_lsn(&page)?;
+        row_of(&page, number, true).filter(|row| expected(row, changed)).map(Arc::new)
     }
 }

@@ -73,7 +73,8 @@ impl<'a> Tables<'a> {
         let Some(database) = self.database(relation) else { return false };
         let mut classes = database.classes_of(relation).peekable();
         match classes.peek() {
-            Some(_) => !classes.any(|class| is_listed(class, database)),
+            // The file of a copy may have been that of the table before.
+            Some(_) => !classes.any(|class| is_listed(class, database) || class.copy_of().is_some()),
             None => database.is_mapped(relation),
         }
     }
@@ -194,13 +195,9 @@ fn is_listed(class: &Class, database: &Database) -> bool {
 
 /// Whether a relation is none that users know: out-of-line values, temporary tables, and what a rewrite makes for its time.
 pub(super) fn is_hidden(class: &Class, database: &Database) -> bool {
-    let is_transient = class
-        .name
-        .strip_prefix("pg_temp_")
-        .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()));
     let is_in =
         |prefix: &str| database.namespace(class.namespace).is_some_and(|name| name.starts_with(prefix));
-    is_transient || class.kind == b't' || is_in("pg_toast") || is_in("pg_temp_")
+    class.copy_of().is_some() || class.kind == b't' || is_in("pg_toast") || is_in("pg_temp_")
 }
 
 /// The name of a type as SQL takes it.

@@ -1,4 +1,6 @@
-//! What several fuzz targets share: WAL from bytes, and the comparison of the scan with the reader.
+//! What several fuzz targets share: WAL from bytes, the comparison of the scan with the reader, a small data directory.
+
+pub mod cluster;
 
 use std::collections::BTreeMap;
 

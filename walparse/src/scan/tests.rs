@@ -20,7 +20,6 @@ fn touch(number: u32, block: u32, length: usize) -> RecordSpec {
     RecordSpec {
         rmid: 10,
         info: 0,
-        xid: 0,
         blocks: vec![BlockSpec::part(relation, BlockNumber(block))],
         main_data: vec![1; length],
     }

@@ -59,8 +59,8 @@ pub(in crate::lost) struct Database {
 pub(in crate::lost) enum Change<'a> {
     Create(&'a Class),
     Drop(&'a Class),
-    /// The definition before and after.
-    Alter(&'a Class, &'a Class),
+    /// The definition before and after. What it was before may not be known.
+    Alter(Option<&'a Class>, &'a Class),
     /// Columns of this relation were added, changed or removed.
     Columns(u32),
 }
@@ -247,8 +247,15 @@ impl Database {
         let by_age = |version: &&Version<Class>| version.came.lsn;
         let visible = versions().filter(|version| version.is_visible(moment, statuses)).max_by_key(by_age);
         let before = || versions().filter(|version| version.came.lsn <= moment.lsn).max_by_key(by_age);
-        let any = || versions().min_by_key(by_age);
-        visible.or_else(before).or_else(any).map(|version| &version.value)
+        if let Some(found) = visible.or_else(before) {
+            return Some(&found.value);
+        }
+        let first = &versions().min_by_key(by_age)?.value;
+        // A rewrite leaves the file that the relation had to its copy, which it drops.
+        match first.copy_of() {
+            Some(rewritten) => self.class(rewritten, moment, statuses),
+            None => Some(first),
+        }
     }
 
     /// The relation with an OID at a moment, or as it was last.
@@ -336,16 +343,21 @@ impl Database {
             let change = match version.next.and_then(|next| Some((next, self.classes.get(next)?))) {
                 Some((next, after)) => {
                     replaced.insert(next);
-                    Change::Alter(&version.value, &after.value)
+                    Change::Alter(Some(&version.value), &after.value)
                 }
                 None => Change::Drop(&self.classes[place].value),
             };
             changes.push((went.xid, went.lsn, change));
         }
         for (place, version) in self.classes.iter().enumerate() {
-            if version.came.lsn != Lsn::INVALID && !replaced.contains(&place) {
-                changes.push((version.came.xid, version.came.lsn, Change::Create(&version.value)));
+            if version.came.lsn == Lsn::INVALID || replaced.contains(&place) {
+                continue;
             }
+            let change = match version.is_update {
+                true => Change::Alter(None, &version.value),
+                false => Change::Create(&version.value),
+            };
+            changes.push((version.came.xid, version.came.lsn, change));
         }
         for (relation, versions) in &self.attributes {
             for version in versions {
@@ -374,6 +386,11 @@ fn class(row: &Fields<'_>, name: &impl Fn(&Fields<'_>, &str) -> Option<String>) 
 }
 
 impl Class {
+    /// The OID of the relation that this one is a copy of, as a rewrite makes it for its time.
+    pub(in crate::lost) fn copy_of(&self) -> Option<u32> {
+        self.name.strip_prefix("pg_temp_")?.parse().ok()
+    }
+
     /// Whether an update of its row changes the definition, and not only what maintenance notes there.
     pub(in crate::lost) fn is_altered_to(&self, after: &Class) -> bool {
         let definition = |class: &Class| {

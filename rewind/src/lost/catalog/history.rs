@@ -25,6 +25,8 @@ pub(super) struct Version<T> {
     pub(super) went: Option<Done>,
     /// The version that took its place, if it was updated in the WAL that was read.
     pub(super) next: Option<usize>,
+    /// Whether it has taken the place of another version, be that known or not.
+    pub(super) is_update: bool,
     infomask: u16,
 }
 
@@ -63,6 +65,7 @@ impl<T> Version<T> {
             came: self.came,
             went: self.went,
             next: self.next,
+            is_update: self.is_update,
             infomask: self.infomask,
         })
     }
@@ -77,7 +80,7 @@ pub(super) fn read(target: &Target<'_>, relation: Relation) -> Result<Vec<Versio
     })?;
     let seen = std::mem::take(&mut history.seen);
     rows_on_disk(target, relation, &seen, &mut |address, row| {
-        history.add_seen(Lsn::INVALID, address, row);
+        history.add_from_disk(address, row);
         Ok(())
     })?;
     Ok(history.versions)
@@ -90,6 +93,10 @@ struct History {
     current: HashMap<Address, usize>,
     /// Blocks of which an image or an initialization was seen: those on disk may be older.
     seen: HashSet<u32>,
+    /// Which transactions have put a row where.
+    put: HashSet<(Address, u32)>,
+    /// How rows have ended that were not known: those that blocks on disk may have.
+    ended: HashMap<Address, (Done, Option<usize>)>,
 }
 
 impl History {
@@ -106,13 +113,9 @@ impl History {
                     }
                 }
             }
-            RowEvent::Insert { at: address, new: Some(new) } => {
-                self.seen.insert(address.0);
-                self.put(address, new, done);
-            }
+            RowEvent::Insert { at: address, new: Some(new) } => _ = self.put(address, new, done),
             RowEvent::Delete { at: address, .. } => self.end(address, done, None),
             RowEvent::Update { from, to, old, new } => {
-                self.seen.insert(to.0);
                 if let Some(old) = old
                     && !self.current.contains_key(&from)
                 {
@@ -121,13 +124,13 @@ impl History {
                 }
                 let next = new.map(|new| {
                     let ended = self.current.get(&from).copied();
-                    self.put(to, new, done);
-                    // An update within one address cannot be; the old version is still the one before.
-                    (ended, self.versions.len() - 1)
+                    let next = self.put(to, new, done);
+                    self.versions[next].is_update = true;
+                    (ended, next)
                 });
                 match next {
                     Some((Some(ended), next)) => self.end_version(ended, done, Some(next)),
-                    Some((None, _)) => {}
+                    Some((None, next)) => _ = self.ended.insert(from, (done, Some(next))),
                     None => self.end(from, done, None),
                 }
             }
@@ -156,23 +159,41 @@ impl History {
         }
     }
 
-    fn put(&mut self, address: Address, row: Arc<Row>, came: Done) {
+    /// Adds a row of a block on disk that is not known from WAL. The block may be older than what WAL says of its row, and
+    /// newer than rows that WAL has put there.
+    fn add_from_disk(&mut self, address: Address, row: Row) {
+        if self.put.contains(&(address, row.xmin)) {
+            return;
+        }
+        let ended = self.ended.get(&address).copied();
+        self.add_seen(Lsn::INVALID, address, row);
+        if let (Some((done, next)), Some(version)) = (ended, self.versions.last_mut()) {
+            (version.went, version.next) = (Some(done), next);
+        }
+    }
+
+    /// Returns the version.
+    fn put(&mut self, address: Address, row: Arc<Row>, came: Done) -> usize {
+        self.put.insert((address, came.xid));
         // An image shows what its own record has inserted: then it is this row.
         if let Some(&known) = self.current.get(&address)
             && self.versions[known].came.xid == came.xid
             && self.versions[known].value.body == row.body
         {
             self.versions[known].came = came;
-            return;
+            return known;
         }
-        self.current.insert(address, self.versions.len());
+        let version = self.versions.len();
+        self.current.insert(address, version);
         let infomask = row.infomask;
-        self.versions.push(Version { value: row, came, went: None, next: None, infomask });
+        self.versions.push(Version { value: row, came, went: None, next: None, is_update: false, infomask });
+        version
     }
 
     fn end(&mut self, address: Address, done: Done, next: Option<usize>) {
-        if let Some(&version) = self.current.get(&address) {
-            self.end_version(version, done, next);
+        match self.current.get(&address) {
+            Some(&version) => self.end_version(version, done, next),
+            None => _ = self.ended.insert(address, (done, next)),
         }
     }
 

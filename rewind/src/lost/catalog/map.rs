@@ -14,7 +14,7 @@ const MAGIC: u32 = 0x0059_2717;
 const MOST: usize = 64;
 
 /// The numbers of the files of catalogs, by the OIDs of the catalogs. Empty if this is not such a file.
-pub(super) fn parse(bytes: &[u8]) -> BTreeMap<u32, u32> {
+pub(in crate::lost) fn parse(bytes: &[u8]) -> BTreeMap<u32, u32> {
     let word = |at: usize| u32_at(bytes, at);
     if word(0) != Some(MAGIC) {
         return BTreeMap::new();

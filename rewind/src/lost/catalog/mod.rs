@@ -11,4 +11,5 @@ mod reader;
 
 pub(super) use database::{Change, Class, Database, Databases, find_databases};
 pub(super) use history::Moment;
+pub(super) use map::parse as relation_map;
 pub(super) use reader::FIRST_USER_OID;

@@ -25,10 +25,17 @@ pub(crate) struct Tuple<'a> {
     pub(crate) body: &'a [u8],
 }
 
+impl Tuple<'_> {
+    /// How many columns are stored.
+    pub(crate) fn columns(&self) -> usize {
+        usize::from(self.infomask2 & COLUMNS)
+    }
+}
+
 /// The values of a row: one for each column, in the order of their numbers, dropped ones among them. `attributes` are all the
 /// columns, numbered from 1 without gaps; behind a gap all values are missing.
 pub(crate) fn deform<'a>(tuple: &Tuple<'a>, attributes: &[Attribute]) -> Vec<Datum<'a>> {
-    let stored = usize::from(tuple.infomask2 & COLUMNS);
+    let stored = tuple.columns();
     let has_nulls = tuple.infomask & HAS_NULLS != 0;
     let header = usize::from(tuple.header_length).checked_sub(FIXED_HEADER);
     let parts = header.and_then(|length| tuple.body.split_at_checked(length));
