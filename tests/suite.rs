@@ -31,6 +31,7 @@ mod crash_images;
 mod full_disk;
 mod target_in_use;
 mod keep_diverged;
+mod restore;
 mod standby_target;
 
 // Where WAL does not tell what differs.

@@ -154,12 +154,15 @@ pub struct KeepDiverged {
     pub directory: PathBuf,
     /// Whether all bytes of other files that will be overwritten or removed are saved, too, and not only WAL.
     pub blocks: bool,
+    /// Whether the whole target is saved. Then [`restore`](crate::restore) does not need the rewound directory.
+    #[serde(default)]
+    pub all: bool,
 }
 
 impl KeepDiverged {
     /// Discarded data is saved in `directory`: WAL and, with `blocks`, also the bytes of other files.
     pub fn new(directory: PathBuf, blocks: bool) -> KeepDiverged {
-        KeepDiverged { directory, blocks }
+        KeepDiverged { directory, blocks, all: false }
     }
 }
 
@@ -171,6 +174,8 @@ pub struct KeepRoot {
     pub directory: PathBuf,
     /// As [`KeepDiverged::blocks`].
     pub blocks: bool,
+    /// As [`KeepDiverged::all`].
+    pub all: bool,
     /// How many directories are kept at most, that of the present rewind among them; `None`: any number.
     pub most: Option<NonZeroUsize>,
     /// How many days each of the others is kept at most; `None`: any number.
@@ -182,7 +187,7 @@ pub struct KeepRoot {
 impl KeepRoot {
     /// The last five are kept in `directory`.
     pub fn new(directory: PathBuf) -> KeepRoot {
-        KeepRoot { directory, blocks: false, most: NonZeroUsize::new(5), days: None, bytes: None }
+        KeepRoot { directory, blocks: false, all: false, most: NonZeroUsize::new(5), days: None, bytes: None }
     }
 }
 

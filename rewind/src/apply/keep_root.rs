@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
-use crate::apply::save_diverged::MANIFEST;
+use crate::apply::kept::MANIFEST;
 use crate::options::KeepRoot;
 use crate::target::disk::Disk;
 

@@ -9,6 +9,7 @@ mod given_up;
 pub(crate) mod lost;
 mod open;
 pub(crate) mod precheck;
+pub(crate) mod restore;
 mod space;
 
 use std::path::Path;
@@ -19,7 +20,7 @@ use walparse::Version;
 use crate::apply::archive_ready::{self, ArchiveCommand, ArchiveReadyError};
 use crate::apply::error::ApplyError;
 use crate::apply::mark::{journal, mark};
-use crate::apply::save_diverged::Saving;
+use crate::apply::save_diverged::{Saving, note_rewound};
 use crate::apply::wal_kept::{self, Asked};
 use crate::apply::{apply, keep_root, recovery_conf, startup_warnings};
 use crate::causes::with_causes;
@@ -163,6 +164,10 @@ impl Run<'_> {
         self.mark(&planned, saved.as_ref())?;
         match apply(options, self.progress, clock, target, source, &planned) {
             Ok(report) => {
+                if let Some(saved) = &saved {
+                    let verified = report.verified.as_ref().filter(|_| planned.facts.resumed.is_none());
+                    self.note_rewound(saved, verified.map(|found| found.different + found.not_logged));
+                }
                 let control = &planned.facts.clusters.source;
                 startup_warnings::warn(options, target.root(), control, source);
                 let starts_as = starts_as(target.root(), control.version()).ok();
@@ -262,10 +267,17 @@ impl Run<'_> {
         keep_root::create(root, target.disk())
             .map_err(|error| format!("could not create directory \"{shown}\": {error}"))?;
         let directory = keep_root::directory(root, target.root(), Timestamp::now());
-        let asked = KeepDiverged { directory, blocks: root.blocks };
+        let asked = KeepDiverged { directory, blocks: root.blocks, all: root.all };
         let saving = self.prepare_saving(planned, Some(&asked)).map_err(|error| with_causes(&error))?;
         let fits = saving.filter(|saving| has_room(target.root(), planned, saving));
         fits.ok_or_else(|| format!("there is no room in \"{shown}\""))
+    }
+
+    /// Notes beside what was saved what has become of the target.
+    fn note_rewound(&self, saved: &KeepDiverged, verified: Option<u64>) {
+        if let Err(error) = note_rewound(&saved.directory, self.target, verified) {
+            tracing::warn!("{}: kbrecover restore needs it", with_causes(&error));
+        }
     }
 
     /// Removes what earlier rewinds have saved beside `current`, beyond the limits. That it remains is no reason not to rewind.
