@@ -1,10 +1,13 @@
 //! What a run gives up: for its report, and to be kept.
 
+use std::io;
 use std::path::Path;
 
 use crate::causes::with_causes;
 use crate::lost::export::{Export, ExportOptions, LostCounter, LostSummary};
-use crate::lost::{LostError, LostRequest, list};
+use crate::lost::{
+    LostChange, LostError, LostHistory, LostRequest, LostSink, LostTransaction, SinkError, list,
+};
 use crate::options::Options;
 use crate::plan::Facts;
 use crate::target::disk::Disk;
@@ -30,8 +33,8 @@ pub(super) fn summary(options: &Options, facts: &Facts<'_>, root: &Path) -> Opti
 }
 
 /// Exports what a rewind gives up to a directory below `directory`, before the first change. A failure is logged: that the rows
-/// are not listed is no reason not to rewind, for their WAL is saved.
-pub(super) fn export(options: &Options, facts: &Facts<'_>, root: &Path, directory: &Path) {
+/// are not listed is no reason not to rewind, for their WAL is saved. `reserve` bytes stay free, which the rewind needs.
+pub(super) fn export(options: &Options, facts: &Facts<'_>, root: &Path, directory: &Path, reserve: u64) {
     let free = |number: u32| match number {
         1 => directory.join("lost"),
         _ => directory.join(format!("lost.{number}")),
@@ -40,11 +43,13 @@ pub(super) fn export(options: &Options, facts: &Facts<'_>, root: &Path, director
     let Some(request) = request(options, facts, root, Some(&to)) else { return };
     let disk = Disk::new(options.stop.clone(), options.observer.clone());
     let exported = Export::create(&to, &disk, &ExportOptions::default()).map_err(LostError::from);
-    let exported = exported.and_then(|mut files| match list(&request, &mut files) {
-        Ok(_) => Ok(files.finish()?),
-        Err(error) => {
-            files.end_early(&format!("{}.", with_causes(&error)))?;
-            Err(error)
+    let exported = exported.and_then(|mut files| {
+        match list(&request, &mut Fitting::new(&mut files, directory, reserve)) {
+            Ok(_) => Ok(files.finish()?),
+            Err(error) => {
+                files.end_early(&format!("{}.", with_causes(&error)))?;
+                Err(error)
+            }
         }
     });
     match exported {
@@ -56,6 +61,60 @@ pub(super) fn export(options: &Options, facts: &Facts<'_>, root: &Path, director
             to.display(),
             with_causes(&error)
         ),
+    }
+}
+
+/// Passes on what was lost while more than `reserve` bytes are free.
+struct Fitting<'a, S> {
+    sink: S,
+    directory: &'a Path,
+    reserve: u64,
+    changes: u64,
+}
+
+impl<S> Fitting<'_, S> {
+    /// After this many changes the free space is looked up again.
+    const CHANGES: u64 = 4096;
+
+    fn new(sink: S, directory: &Path, reserve: u64) -> Fitting<'_, S> {
+        Fitting { sink, directory, reserve, changes: 0 }
+    }
+
+    fn check(&mut self) -> Result<(), SinkError> {
+        self.changes += 1;
+        if self.changes % Self::CHANGES != 1 {
+            return Ok(());
+        }
+        match rustix::fs::statvfs(self.directory) {
+            Ok(found) if found.f_bavail.saturating_mul(found.f_frsize) <= self.reserve => {
+                let path = self.directory.display().to_string();
+                Err(SinkError { path, source: io::ErrorKind::StorageFull.into() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<S: LostSink> LostSink for Fitting<'_, S> {
+    fn begin(&mut self, history: &LostHistory) -> Result<(), SinkError> {
+        self.sink.begin(history)
+    }
+
+    fn transaction(&mut self, transaction: &LostTransaction) -> Result<(), SinkError> {
+        self.sink.transaction(transaction)
+    }
+
+    fn change(&mut self, transaction: &LostTransaction, change: &LostChange) -> Result<(), SinkError> {
+        self.check()?;
+        self.sink.change(transaction, change)
+    }
+
+    fn transaction_end(&mut self, transaction: &LostTransaction) -> Result<(), SinkError> {
+        self.sink.transaction_end(transaction)
+    }
+
+    fn end(&mut self, history: &LostHistory) -> Result<(), SinkError> {
+        self.sink.end(history)
     }
 }
 
@@ -81,4 +140,17 @@ fn request<'a>(
         stop: &options.stop,
         progress: &|_| {},
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_export_leaves_the_space_that_the_rewind_needs() {
+        let place = tempfile::tempdir().unwrap();
+        let check = |reserve| Fitting::new(LostCounter::default(), place.path(), reserve).check();
+        assert!(check(0).is_ok());
+        assert_eq!(check(u64::MAX).unwrap_err().source.kind(), io::ErrorKind::StorageFull);
+    }
 }

@@ -12,6 +12,7 @@ pub(crate) mod precheck;
 pub(crate) mod restore;
 mod space;
 
+use std::num::NonZeroU64;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -214,9 +215,13 @@ impl Run<'_> {
         if let Some(saving) = saving {
             let directory = saving.choice().directory;
             match saving.copy(target) {
-                Ok(()) => given_up::export(options, &planned.facts, target.root(), &directory),
+                Ok(()) => {
+                    let reserve = space.iter().map(|need| need.needed).fold(0, u64::saturating_add);
+                    given_up::export(options, &planned.facts, target.root(), &directory, reserve);
+                }
                 Err(error) if self.saves_if_possible(planned) && !options.stop.is_requested() => {
                     tracing::warn!("{}: discarded data is not saved", with_causes(&error));
+                    keep_root::discard(&directory, target.disk());
                     saved = None;
                 }
                 Err(error) => return Err(ApplyError::from(error).into()),
@@ -269,8 +274,8 @@ impl Run<'_> {
         let directory = keep_root::directory(root, target.root(), Timestamp::now());
         let asked = KeepDiverged { directory, blocks: root.blocks, all: root.all };
         let saving = self.prepare_saving(planned, Some(&asked)).map_err(|error| with_causes(&error))?;
-        let fits = saving.filter(|saving| has_room(target.root(), planned, saving));
-        fits.ok_or_else(|| format!("there is no room in \"{shown}\""))
+        let fits = saving.filter(|saving| has_room(target.root(), planned, saving, root.room));
+        fits.ok_or_else(|| format!("there is not enough free space for it in \"{shown}\""))
     }
 
     /// Notes beside what was saved what has become of the target.
@@ -338,11 +343,16 @@ struct Ready {
     kept_wal: Option<u64>,
 }
 
-/// Whether there is room for what is saved, beside what the rewind needs.
-fn has_room(root: &Path, planned: &Planned<'_>, saving: &Saving) -> bool {
+/// Whether there is room for this many times what is saved, beside what the rewind needs.
+fn has_room(root: &Path, planned: &Planned<'_>, saving: &Saving, times: NonZeroU64) -> bool {
     const MARGIN: u64 = 64 << 20;
     let (directory, bytes) = saving.need(planned);
-    let needs = space::needs(root, planned, 0, Some((directory, bytes + MARGIN)));
+    let needs = space::needs(
+        root,
+        planned,
+        0,
+        Some((directory, bytes.saturating_mul(times.get()).saturating_add(MARGIN))),
+    );
     needs.is_ok_and(|needs| space::shortages(&needs).is_empty())
 }
 
