@@ -71,6 +71,7 @@ mod large_objects;
 mod large_relation;
 mod lost_transactions;
 mod lost_rows;
+mod lost_on_source;
 mod prepared_transactions;
 mod sizes;
 mod tablespaces;

@@ -55,11 +55,12 @@ pub use engine::restore::restore;
 pub use error::{Failure, RewindError, TargetState};
 pub use lost::export::{
     ExportError, ExportOptions, LostCounter, LostFilter, LostJson, LostNameError, LostSummary, ObjectSummary,
-    RelationName, RowCounts,
+    RelationName, RowCounts, SourceCounts,
 };
 pub use lost::{
     LostChange, LostColumn, LostError, LostHistory, LostObject, LostRow, LostSink, LostTable,
-    LostTransaction, LostValue, ObjectOp, Quality, RowOp, SinkError, Undecided,
+    LostTransaction, LostValue, ObjectOp, OnSource, Quality, RowOp, SinkError, SourceRow, SourceState,
+    Undecided,
 };
 pub use observer::{Change, ChangeObserver, Verdict};
 pub use options::{

@@ -42,7 +42,7 @@ pub(super) fn export(options: &Options, facts: &Facts<'_>, root: &Path, director
     let Some(to) = (1..1000).map(free).find(|path| path.symlink_metadata().is_err()) else { return };
     let Some(request) = request(options, facts, root, Some(&to)) else { return };
     let disk = Disk::new(options.stop.clone(), options.observer.clone());
-    let exported = Export::create(&to, &disk, &ExportOptions::default()).map_err(LostError::from);
+    let exported = Export::create(&to, &disk, &ExportOptions::default(), None).map_err(LostError::from);
     let exported = exported.and_then(|mut files| {
         match list(&request, &mut Fitting::new(&mut files, directory, reserve)) {
             Ok(_) => Ok(files.finish()?),

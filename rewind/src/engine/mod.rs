@@ -6,6 +6,7 @@
 pub(crate) mod compare;
 pub(crate) mod entry;
 mod given_up;
+mod look_up;
 pub(crate) mod lost;
 mod open;
 pub(crate) mod precheck;

@@ -46,7 +46,7 @@ pub use self::error::LostError;
 use self::index::{Commit, WalIndex};
 pub use self::model::{
     LostChange, LostColumn, LostHistory, LostObject, LostRow, LostSink, LostTable, LostTransaction,
-    LostValue, ObjectOp, Quality, RowOp, SinkError, Undecided,
+    LostValue, ObjectOp, OnSource, Quality, RowOp, SinkError, SourceRow, SourceState, Undecided,
 };
 use self::node::Target;
 pub(crate) use self::request::LostRequest;
@@ -73,6 +73,7 @@ pub(crate) fn list(request: &LostRequest<'_>, sink: &mut dyn LostSink) -> Result
         read_to: request.end,
         undecided: Vec::new(),
         notes: Vec::new(),
+        on_source: None,
     };
     sink.begin(&history)?;
     let index = read_index(request, &mut history)?;
