@@ -135,6 +135,12 @@ fn an_old_primary_comes_back_if_that_is_allowed() {
 
     cluster.show("the primary was lost and comes back: recovery.log of node1", &log);
 
+    // What it has given up is kept beside its data.
+    let kept = cluster.kept(1);
+    assert_eq!(kept.len(), 1, "{log}");
+    let summary = std::fs::read_to_string(kept[0].join("lost/summary.txt")).expect("read the summary");
+    assert!(summary.contains("public.t  +1000 ~0 -0"), "{summary}");
+
     // The new primary's data, and this node's own configuration.
     cluster.sql(2, "INSERT INTO t VALUES (-1)");
     cluster.catch_up(1, 2);
@@ -168,6 +174,7 @@ fn an_old_primary_without_wal_comes_back_by_comparing() {
         &["public.t", "would give up 1 committed transactions, more than the 0 that are allowed"],
     );
     cluster.set(1, "MAX_LOST_TRANSACTIONS", "");
+    cluster.set(1, "KEEP_DIVERGED_DIR", "off");
     cluster.remove_wal(1);
     let run = cluster.hook(1, &[]);
     assert_eq!(run.code, 66, "{run}\n{}", cluster.log(1));
@@ -183,6 +190,7 @@ fn an_old_primary_without_wal_comes_back_by_comparing() {
     cluster.wait_for_pool(1, true);
     cluster.catch_up(1, 2);
     cluster.assert_same_content(1, 2);
+    assert!(cluster.kept(1).is_empty());
 }
 
 /// Node 1 is killed with data that only it has; the pool makes node 2 the primary.

@@ -122,12 +122,11 @@ fn an_old_primary_is_rejoined() {
     cluster.set(1, "recovery_max_lost_transactions", "0");
     refused(1, &["rejoin", "-h", "127.0.0.2", "--force-rewind"], "more than the 0 that are allowed");
     cluster.set(1, "recovery_max_lost_transactions", "");
-    let kept = sandbox.path("kept");
-    cluster.set(1, "keep_diverged_dir", kept.to_str().expect("UTF-8"));
     let run = cluster.hook(1, &["rejoin", "-h", "127.0.0.2", "--force-rewind", "--dry-run"]);
     assert_eq!(run.code, 0, "{run}");
     assert!(run.stdout.lines().any(|line| line.starts_with("rewind ") && line.contains(" would ")), "{run}");
     before.assert_unchanged(&cluster.data(1), &run.to_string());
+    assert!(cluster.kept(1).is_empty(), "{run}");
 
     cluster.set_recovery("automatic");
     assert_eq!(cluster.look(2).code, 0);
@@ -140,6 +139,11 @@ fn an_old_primary_is_rejoined() {
         &log,
         &["Done!", "[NOTICE] NODE REJOIN successful", "[DETAIL] node 1 is now attached to node 2"],
     );
+    // What it has given up is kept beside its data.
+    let kept = cluster.kept(1);
+    assert_eq!(kept.len(), 1, "{log}");
+    let summary = std::fs::read_to_string(kept[0].join("lost/summary.txt")).expect("read the summary");
+    assert!(summary.contains("public.t  +1000 ~0 -0"), "{summary}");
     cluster.show("the primary was lost and comes back: hamgr.log of node2, the new primary", &cluster.log(2));
     cluster.show("hamgr.log of node1", &log);
     cluster.catch_up(1, 2);
@@ -161,11 +165,16 @@ fn an_old_primary_without_wal_is_rejoined_by_comparing() {
     assert_logged(&cluster.log(1), &["could not open file", "--compare-data"]);
     assert_eq!(cluster.process(1), None, "{}", cluster.log(1));
 
+    // Nothing can be kept there: that is no reason not to come back.
+    std::fs::write(cluster.data(1).with_extension("diverged"), "in the way").expect("write a file");
     cluster.set(1, "rewind_compare", "on");
     assert_eq!(cluster.look(2).code, 0);
     let is_attached = || cluster.streaming(2).contains(&"node1".to_owned());
     cluster.wait("the old primary to stream", is_attached);
-    assert_logged(&cluster.log(1), &["the data of both sides is compared instead", "Done!"]);
+    assert_logged(
+        &cluster.log(1),
+        &["the data of both sides is compared instead", "discarded data is not saved", "Done!"],
+    );
     cluster.catch_up(1, 2);
     cluster.assert_same_content(1, 2);
 }

@@ -31,6 +31,7 @@ mod crash_images;
 mod full_disk;
 mod target_in_use;
 mod keep_diverged;
+mod restore;
 mod standby_target;
 
 // Where WAL does not tell what differs.
@@ -73,6 +74,7 @@ mod lost_rows;
 mod lost_from_disk;
 mod lost_export;
 mod lost_decoded;
+mod lost_on_source;
 mod prepared_transactions;
 mod sizes;
 mod tablespaces;

@@ -15,6 +15,7 @@ use crate::commands::hook::HookArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::lost::LostArgs;
 use crate::commands::package::{CompletionsArgs, ManArgs};
+use crate::commands::restore::RestoreArgs;
 use crate::commands::rewind::RewindArgs;
 use crate::commands::status::StatusArgs;
 use crate::manual;
@@ -119,6 +120,8 @@ pub(crate) enum Command {
     Compare(Box<CompareArgs>),
     /// List the transactions that a rewind gives up, with every row that they have changed
     Lost(Box<LostArgs>),
+    /// Restore a data directory as it was before a rewind that has saved what it discards
+    Restore(RestoreArgs),
     /// Print the SQL that grants a role the privileges to read the source
     Grants(GrantsArgs),
     /// Show the state of a data directory

@@ -46,6 +46,7 @@ fn run(invocation: Invocation) -> ExitCode {
         Invocation::Run(Command::Rewind(args)) => commands::rewind::run(&args, KBRECOVER),
         Invocation::Run(Command::Compare(args)) => commands::compare::run(&args),
         Invocation::Run(Command::Lost(args)) => commands::lost::run(&args),
+        Invocation::Run(Command::Restore(args)) => commands::restore::run(&args),
         Invocation::Run(Command::Status(args)) => commands::status::run(&args),
         Invocation::Run(Command::Grants(args)) => commands::grants::run(&args),
         Invocation::Run(Command::Hook(args)) => commands::hook::run(&args),

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use kbrecover_rewind::KeepRoot;
+
 use crate::flow::StepError;
 use crate::sql::Server;
 
@@ -17,8 +19,8 @@ pub struct RewindJob {
     pub always: bool,
     /// Compares the data of both sides if WAL cannot tell what differs.
     pub compares: bool,
-    /// The directory that gets a directory for each rewind, in which what it gives up is kept; `None`: it is not kept.
-    pub keep_root: Option<PathBuf>,
+    /// Where what the rewind gives up is kept; `None`: it is not kept.
+    pub keep_root: Option<KeepRoot>,
     /// The largest number of committed transactions that the rewind may give up; `None`: any.
     pub max_lost: Option<u64>,
 }

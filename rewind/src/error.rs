@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::apply::error::ApplyError;
+use crate::apply::restore::RestoreError;
 use crate::engine::precheck::PrecheckError;
 use crate::lost::LostError;
 use crate::plan::error::PlanError;
@@ -46,6 +47,9 @@ pub enum RewindError {
     /// What is lost could not be listed.
     #[error(transparent)]
     Lost(#[from] LostError),
+    /// What was saved could not be restored.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// The plan could not be made.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -72,6 +76,7 @@ impl RewindError {
             RewindError::Lock(error) => Some(error.hint()),
             RewindError::Survey(error) => error.hint(),
             RewindError::Lost(error) => error.hint(),
+            RewindError::Restore(error) => error.hint(),
             RewindError::Plan(error) => error.hint(),
             RewindError::Precheck(error) => error.hint(),
             RewindError::Apply(error) => error.hint(),

@@ -32,8 +32,10 @@ pub mod testing;
 pub use apply::archive_ready::ArchiveReadyError;
 pub use apply::copy::CopyError;
 pub use apply::error::ApplyError;
+pub use apply::kept::{KeptError, MANIFEST as KEPT_MANIFEST};
 pub use apply::recovery_conf::RecoveryConfError;
-pub use apply::save_diverged::{MANIFEST as KEPT_MANIFEST, SaveDivergedError};
+pub use apply::restore::{RestoreError, RestoreRequest, Restored};
+pub use apply::save_diverged::SaveDivergedError;
 pub use causes::with_causes;
 pub use datadir::config;
 pub use datadir::data_path::{DataPath, PathError};
@@ -49,14 +51,16 @@ pub use engine::entry::{run, run_async};
 pub use engine::is_unfinished;
 pub use engine::lost::{Since, export_lost, lost};
 pub use engine::precheck::PrecheckError;
+pub use engine::restore::restore;
 pub use error::{Failure, RewindError, TargetState};
 pub use lost::export::{
     ExportError, ExportOptions, LostCounter, LostFilter, LostJson, LostNameError, LostSummary, ObjectSummary,
-    RelationName, RowCounts,
+    RelationName, RowCounts, SourceCounts,
 };
 pub use lost::{
     LostChange, LostColumn, LostError, LostHistory, LostObject, LostRow, LostSink, LostTable,
-    LostTransaction, LostValue, ObjectOp, Quality, RowOp, SinkError, Undecided,
+    LostTransaction, LostValue, ObjectOp, OnSource, Quality, RowOp, SinkError, SourceRow, SourceState,
+    Undecided,
 };
 pub use observer::{Change, ChangeObserver, Verdict};
 pub use options::{

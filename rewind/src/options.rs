@@ -1,5 +1,6 @@
 //! The input of a run.
 
+use std::ffi::OsStr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -154,12 +155,15 @@ pub struct KeepDiverged {
     pub directory: PathBuf,
     /// Whether all bytes of other files that will be overwritten or removed are saved, too, and not only WAL.
     pub blocks: bool,
+    /// Whether the whole target is saved. Then [`restore`](crate::restore) does not need the rewound directory.
+    #[serde(default)]
+    pub all: bool,
 }
 
 impl KeepDiverged {
     /// Discarded data is saved in `directory`: WAL and, with `blocks`, also the bytes of other files.
     pub fn new(directory: PathBuf, blocks: bool) -> KeepDiverged {
-        KeepDiverged { directory, blocks }
+        KeepDiverged { directory, blocks, all: false }
     }
 }
 
@@ -171,18 +175,43 @@ pub struct KeepRoot {
     pub directory: PathBuf,
     /// As [`KeepDiverged::blocks`].
     pub blocks: bool,
+    /// As [`KeepDiverged::all`].
+    pub all: bool,
     /// How many directories are kept at most, that of the present rewind among them; `None`: any number.
     pub most: Option<NonZeroUsize>,
     /// How many days each of the others is kept at most; `None`: any number.
     pub days: Option<NonZeroU64>,
     /// How many bytes all of them take at most; `None`: any number.
     pub bytes: Option<NonZeroU64>,
+    /// How many times what is saved must be free there, beside what the rewind needs. Otherwise nothing is saved.
+    pub room: NonZeroU64,
 }
 
 impl KeepRoot {
-    /// The last five are kept in `directory`.
+    /// The last five are kept in `directory`, if there is room.
     pub fn new(directory: PathBuf) -> KeepRoot {
-        KeepRoot { directory, blocks: false, most: NonZeroUsize::new(5), days: None, bytes: None }
+        KeepRoot {
+            directory,
+            blocks: false,
+            all: false,
+            most: NonZeroUsize::new(5),
+            days: None,
+            bytes: None,
+            room: NonZeroU64::MIN,
+        }
+    }
+
+    /// The last three are kept for 30 days beside the data directory, in `DATA.diverged`, if ten times as much is free: for runs of
+    /// which nobody has said where.
+    pub fn beside(data: &Path) -> KeepRoot {
+        let mut name = data.file_name().unwrap_or(OsStr::new("data")).to_owned();
+        name.push(".diverged");
+        KeepRoot {
+            most: NonZeroUsize::new(3),
+            days: NonZeroU64::new(30),
+            room: NonZeroU64::MIN.saturating_add(9),
+            ..KeepRoot::new(data.with_file_name(name))
+        }
     }
 }
 

@@ -55,6 +55,12 @@ impl Nodes {
         nodes
     }
 
+    /// What rewinds of a node have kept beside its data directory, if nothing says where.
+    pub fn kept(&self, node: usize) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.data(node).with_extension("diverged"));
+        entries.into_iter().flatten().map(|entry| entry.expect("an entry").path()).collect()
+    }
+
     /// The data directory of a node.
     pub fn data(&self, node: usize) -> PathBuf {
         self.home(node).join("db/data")

@@ -87,6 +87,7 @@ pub(super) const PAGES: &[Page] = &[
             "kbrecover-rewind",
             "kbrecover-compare",
             "kbrecover-lost",
+            "kbrecover-restore",
             "kbrecover-status",
             "kbrecover-grants",
             "kbrecover-inspect",
@@ -168,8 +169,31 @@ pub(super) const PAGES: &[Page] = &[
         exit_status: &[("0", "all was listed"), ("1", "it could not be")],
         environment: &[CONNECTION, TEMPORARY, NOT_USED],
         files: &CONNECTION_FILES,
-        see_also: &["kbrecover-rewind", "kbrecover-inspect-wal"],
+        see_also: &["kbrecover-rewind", "kbrecover-restore", "kbrecover-inspect-wal"],
         documents: &["reference/lost.md", "lost-data.md"],
+    },
+    Page {
+        command: "kbrecover restore",
+        examples: &[
+            (
+                "Restore the old primary's directory as it was before the rewind",
+                "kbrecover restore /srv/kept --to /srv/old_primary",
+            ),
+            (
+                "The same if the rewound directory has been moved",
+                "kbrecover restore /srv/kept --to /srv/old_primary -D /srv/rewound",
+            ),
+        ],
+        exit_status: &[
+            ("0", "the directory is as it was"),
+            (
+                "1",
+                "it could not be restored: what is in the new directory is not complete, and no server starts on it",
+            ),
+        ],
+        see_also: &["kbrecover-rewind", "kbrecover-lost"],
+        documents: &["reference/restore.md", "lost-data.md"],
+        ..PLAIN
     },
     Page {
         command: "kbrecover grants",

@@ -9,6 +9,9 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use kbrecover_rewind::KeepRoot;
+
+use crate::keep::keep_root;
 use crate::secret::Secret;
 use crate::settings::SettingsError;
 use crate::shell_config::{self, ShellConfigError, Value};
@@ -94,9 +97,8 @@ pub struct HaModule {
     /// `REWIND_COMPARE`: whether the data of both sides is compared if WAL cannot tell what differs. A setting of this
     /// program.
     pub rewinds_by_comparing: bool,
-    /// `KEEP_DIVERGED_DIR`: the directory that gets a directory for each rewind, in which what it gives up is kept; `None`: it is
-    /// not kept. A setting of this program.
-    pub keep_root: Option<PathBuf>,
+    /// `KEEP_DIVERGED_DIR`: where what a rewind gives up is kept; `None`: it is not kept. A setting of this program.
+    pub keep_root: Option<KeepRoot>,
     /// `MAX_LOST_TRANSACTIONS`: the largest number of committed transactions that a rewind may give up; `None`: any. A setting of
     /// this program.
     pub max_lost: Option<u64>,
@@ -211,9 +213,7 @@ impl HaModule {
             wants_max_available: keys.is_on("MAX_AVAILABLE_LEVEL"),
             rewinds_always: keys.is_on("REWIND_ALWAYS"),
             rewinds_by_comparing: keys.is_on("REWIND_COMPARE"),
-            keep_root: Some(keys.text("KEEP_DIVERGED_DIR"))
-                .filter(|text| !text.is_empty())
-                .map(PathBuf::from),
+            keep_root: keep_root(keys.text("KEEP_DIVERGED_DIR"), &data),
             max_lost: match keys.text("MAX_LOST_TRANSACTIONS") {
                 "" => None,
                 _ => Some(keys.number("MAX_LOST_TRANSACTIONS", 0)?),
@@ -334,9 +334,10 @@ mod tests {
             read("REWIND_COMPARE=1").unwrap().rewinds_by_comparing && !read("").unwrap().rewinds_by_comparing
         );
         let kept = read("KEEP_DIVERGED_DIR=/k\nMAX_LOST_TRANSACTIONS=0\n").unwrap();
-        assert_eq!((kept.keep_root, kept.max_lost), (Some(PathBuf::from("/k")), Some(0)));
+        assert_eq!((kept.keep_root, kept.max_lost), (Some(KeepRoot::new("/k".into())), Some(0)));
         let unset = read("MAX_LOST_TRANSACTIONS=\n").unwrap();
-        assert_eq!((unset.keep_root, unset.max_lost), (None, None));
+        assert_eq!((unset.keep_root, unset.max_lost), (Some(KeepRoot::beside(&unset.data)), None));
+        assert_eq!(read("KEEP_DIVERGED_DIR=\"off\"\n").unwrap().keep_root, None);
         assert!(read("MAX_LOST_TRANSACTIONS=many\n").is_err());
         assert!(!read("USE_CHECK_DISK=off").unwrap().stops_on_disk_failure);
         assert!(read("USE_CHECK_DISK=maybe").unwrap().stops_on_disk_failure);

@@ -4,9 +4,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kbrecover_rewind::KeepRoot;
 use kbrecover_rewind::config::{ConfigError, Configuration};
 use kbrecover_rewind::conninfo::{ConninfoError, ConninfoText};
 
+use crate::keep::keep_root;
 use crate::settings::SettingsError;
 use crate::virtual_address::VirtualAddress;
 
@@ -80,9 +82,8 @@ pub struct RepmgrConf {
     /// `rewind_compare`: whether the data of both sides is compared if WAL cannot tell what differs. A setting of this
     /// program.
     pub rewinds_by_comparing: bool,
-    /// `keep_diverged_dir`: the directory that gets a directory for each rewind, in which what it gives up is kept; `None`: it is
-    /// not kept. A setting of this program.
-    pub keep_root: Option<PathBuf>,
+    /// `keep_diverged_dir`: where what a rewind gives up is kept; `None`: it is not kept. A setting of this program.
+    pub keep_root: Option<KeepRoot>,
     /// `recovery_max_lost_transactions`: the largest number of committed transactions that a rewind may give up; `None`: any. A
     /// setting of this program.
     pub max_lost: Option<u64>,
@@ -181,7 +182,10 @@ impl RepmgrConf {
             interval: Duration::from_secs(number("recovery_check_interval", 5)?.max(1).into()),
             max_attempts: number("recovery_max_attempts", 10)?,
             rewinds_by_comparing: get("rewind_compare").is_some_and(is_on),
-            keep_root: get("keep_diverged_dir").filter(|text| !text.is_empty()).map(PathBuf::from),
+            keep_root: keep_root(
+                get("keep_diverged_dir").unwrap_or_default(),
+                Path::new(&text("data_directory")),
+            ),
             max_lost: match get("recovery_max_lost_transactions").filter(|text| !text.is_empty()) {
                 Some(text) => {
                     Some(text.parse().map_err(|_| invalid("recovery_max_lost_transactions", "a number"))?)
@@ -253,10 +257,11 @@ mod tests {
         assert_eq!((conf.node_id, conf.conninfo.get("port")), (1, Some("54321")));
         assert!(!conf.rewinds_by_comparing);
         assert!(read(&format!("{WHOLE}rewind_compare=on\n")).unwrap().rewinds_by_comparing);
-        assert_eq!((conf.keep_root, conf.max_lost), (None, None));
+        assert_eq!((conf.keep_root, conf.max_lost), (Some(KeepRoot::beside(Path::new("/d"))), None));
         let text = format!("{WHOLE}keep_diverged_dir='/k'\nrecovery_max_lost_transactions=7\n");
         let conf = read(&text).unwrap();
-        assert_eq!((conf.keep_root, conf.max_lost), (Some(PathBuf::from("/k")), Some(7)));
+        assert_eq!((conf.keep_root, conf.max_lost), (Some(KeepRoot::new("/k".into())), Some(7)));
+        assert_eq!(read(&format!("{WHOLE}keep_diverged_dir=off\n")).unwrap().keep_root, None);
         assert!(read(&format!("{WHOLE}recovery_max_lost_transactions=-1\n")).is_err());
         let conf = read(&format!(
             "{WHOLE}recovery=automatic\nuse_replication_slots=1\nsys_bindir='/b'\ntrusted_servers='a, b'\n"

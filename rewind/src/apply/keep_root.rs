@@ -12,9 +12,9 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
-use crate::apply::save_diverged::MANIFEST;
+use crate::apply::kept::MANIFEST;
 use crate::options::KeepRoot;
-use crate::target::disk::Disk;
+use crate::target::disk::{Disk, ignore_missing};
 
 /// The directory for a rewind of `target` that begins now: `ROOT/NAME-20261130T161500Z`.
 pub(crate) fn directory(root: &KeepRoot, target: &Path, now: Timestamp) -> PathBuf {
@@ -71,6 +71,13 @@ pub(crate) fn retire(root: &KeepRoot, target: &Path, current: &Path, disk: &Disk
         earlier.pop_front();
     }
     Ok(())
+}
+
+/// Removes what could not be saved whole, as far as that is possible: the rewind may need its space.
+pub(crate) fn discard(directory: &Path, disk: &Disk) {
+    if let Err(error) = ignore_missing(remove(directory, disk)) {
+        tracing::warn!("could not remove \"{}\": {error}", directory.display());
+    }
 }
 
 /// Whether a name is the prefix and a time.

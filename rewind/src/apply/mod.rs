@@ -3,7 +3,9 @@
 
 pub(crate) mod archive_ready;
 pub(crate) mod keep_root;
+pub(crate) mod kept;
 pub(crate) mod save_diverged;
+pub(crate) mod restore;
 pub(crate) mod mark;
 pub(crate) mod copy;
 pub(crate) mod wal;

@@ -1,11 +1,7 @@
 //! Saves data that a rewind discards to a directory before the first change: the target's WAL from the fork on and,
-//! on request, the bytes that will be overwritten, truncated or removed.
+//! on request, the bytes that will be overwritten, truncated or removed, or the whole target.
 //!
-//! ```text
-//! DIR/kept.json          the manifest, which is written last
-//! DIR/pg_wal/NAME        WAL files of the target (under the flavor's name of that directory)
-//! DIR/files/PATH         bytes of files of the target at their offsets, with holes between them
-//! ```
+//! [`kept`](crate::apply::kept) says what is there.
 //!
 //! All of it is durable before the mark. A run that resumes an earlier one saves in addition what that one has not
 //! changed. What it has changed is never read again, so no partly rewound file is saved.
@@ -17,21 +13,22 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use walparse::{Lsn, PageHeader, WalFileName, crc32c_append};
 
+use crate::apply::kept::{
+    FILES, KeptError, MANIFEST, Manifest, Original, REWOUND, Ranges, Rewound, SavedFile, name, read_manifest,
+    without,
+};
 use crate::datadir::data_path::DataPath;
+use crate::datadir::exclude::{Disposition, disposition};
 use crate::datadir::inventory::EntryKind;
-use crate::datadir::label::label_path;
+use crate::datadir::label::{BackupLabel, label_path};
 use crate::datadir::server::control_path;
 use crate::options::{KeepDiverged, Options, RecoveryConf, SyncChoice};
 use crate::plan::Planned;
 use crate::target::disk::Disk;
 use crate::target::{Target, TargetError};
 
-/// The name of the manifest.
-pub const MANIFEST: &str = "kept.json";
-const FILES: &str = "files";
 /// Bytes copied at a time.
 const PIECE: usize = 1 << 20;
 
@@ -54,13 +51,8 @@ pub enum SaveDivergedError {
         begun: Option<KeepDiverged>,
     },
     /// The manifest of an earlier run cannot be read.
-    #[error("could not read \"{}\", the manifest of data saved by an earlier run: {problem}", path.display())]
-    Manifest {
-        /// The file.
-        path: PathBuf,
-        /// Why it cannot be read.
-        problem: String,
-    },
+    #[error(transparent)]
+    Manifest(#[from] KeptError),
     /// A file of the target could not be read.
     #[error("could not read file \"{}\" to save it", path.display())]
     Read {
@@ -80,8 +72,12 @@ fn begun_with(begun: Option<&KeepDiverged>) -> String {
     let Some(begun) = begun else {
         return "without --keep-diverged: the data that it discarded is gone".to_owned();
     };
-    let blocks = if begun.blocks { " and --keep-diverged-blocks" } else { "" };
-    format!("with --keep-diverged \"{}\"{blocks}", begun.directory.display())
+    let more = match (begun.all, begun.blocks) {
+        (true, _) => " and --keep-diverged-all",
+        (false, true) => " and --keep-diverged-blocks",
+        (false, false) => "",
+    };
+    format!("with --keep-diverged \"{}\"{more}", begun.directory.display())
 }
 
 impl SaveDivergedError {
@@ -95,7 +91,7 @@ impl SaveDivergedError {
             SaveDivergedError::Other { .. } => {
                 "Leave the option out: the run then goes on with the options of the unfinished rewind."
             }
-            SaveDivergedError::Manifest { .. } => {
+            SaveDivergedError::Manifest(_) => {
                 "Make sure that this user can read it. Without it, kbrecover cannot determine what has been saved already."
             }
             SaveDivergedError::Read { .. } => {
@@ -109,46 +105,10 @@ impl SaveDivergedError {
     }
 }
 
-/// Ranges of a file in order: the first byte, and the byte behind the last one.
-type Ranges = Vec<(u64, u64)>;
-
-/// The manifest: what is in the directory.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-struct Manifest {
-    format: u32,
-    /// Whether everything listed has been saved.
-    complete: bool,
-    what: String,
-    target: String,
-    source: String,
-    begun: String,
-    system_identifier: u64,
-    /// CRC-32C of the target's control file before the first change. It shows whether this is still the same target.
-    control_crc32c: u32,
-    diverged_at: String,
-    diverged_from_timeline: u32,
-    /// Names of the WAL files saved.
-    wal: BTreeSet<String>,
-    /// What is saved of each file, by its path.
-    files: BTreeMap<String, SavedFile>,
-    /// Paths of files that the rewind creates.
-    made: BTreeSet<String>,
-}
-
-/// What is saved of one file.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-struct SavedFile {
-    /// Size of the whole file on the target.
-    size: u64,
-    /// The ranges saved.
-    ranges: Ranges,
-}
-
 /// What to save, and where.
 #[derive(Debug)]
 pub(crate) struct Saving {
-    directory: PathBuf,
-    blocks: bool,
+    choice: KeepDiverged,
     /// The manifest of everything that will be in the directory.
     manifest: Manifest,
     /// Names of the WAL files that this run saves.
@@ -181,7 +141,8 @@ impl Saving {
         } else {
             asked
         };
-        let Some(KeepDiverged { directory, blocks }) = chosen else { return Ok(None) };
+        let Some(choice) = chosen else { return Ok(None) };
+        let directory = choice.directory.clone();
         let version = planned.facts.clusters.target.version();
         check_place(&directory, target.root(), version.names().tablespace_dir, version.wal_dir())?;
         let control_crc32c = crc32c_append(0, planned.facts.clusters.target.bytes());
@@ -214,19 +175,22 @@ impl Saving {
             wal: BTreeSet::new(),
             files: BTreeMap::new(),
             made: BTreeSet::new(),
+            verifies: false,
+            original: (choice.blocks || choice.all).then(|| original(planned, choice.all)),
         });
-        let wal = if is_resumed { Vec::new() } else { wal_from_fork(target.root(), planned) };
+        let wal = if is_resumed { Vec::new() } else { own_wal(target.root(), planned, &choice) };
         manifest.wal.extend(wal.iter().cloned());
+        manifest.verifies |= options.verify;
         let is_written = options.recovery_conf != RecoveryConf::Leave;
-        let wanted = wanted(target.root(), planned, blocks, is_written);
+        let wanted = wanted(target.root(), planned, &choice, is_written);
         let files = manifest.add(wanted);
         let is_durable = options.sync != SyncChoice::Off;
-        Ok(Some(Saving { directory, blocks, manifest, wal, files, wal_dir: version.wal_dir(), is_durable }))
+        Ok(Some(Saving { choice, manifest, wal, files, wal_dir: version.wal_dir(), is_durable }))
     }
 
     /// The directory and extent, for the journal.
     pub(crate) fn choice(&self) -> KeepDiverged {
-        KeepDiverged { directory: self.directory.clone(), blocks: self.blocks }
+        self.choice.clone()
     }
 
     /// The directory, and an estimate of the bytes needed in it, including the manifest.
@@ -235,7 +199,7 @@ impl Saving {
         let files = self.files.iter().flat_map(|(_, ranges)| ranges).map(|(from, to)| to - from + BLOCK);
         let manifest = serde_json::to_vec(&self.manifest).map_or(0, |text| 3 * text.len() as u64);
         let wal = segment.saturating_mul(self.wal.len() as u64);
-        (&self.directory, files.fold(wal + manifest, u64::saturating_add))
+        (&self.choice.directory, files.fold(wal + manifest, u64::saturating_add))
     }
 
     /// Saves everything, durably.
@@ -245,12 +209,12 @@ impl Saving {
     pub(crate) fn copy(mut self, target: &Target) -> Result<(), SaveDivergedError> {
         let disk = target.disk();
         let mut made = Made::default();
-        made.directory(disk, &self.directory)?;
+        made.directory(disk, &self.choice.directory)?;
         if !self.manifest.complete {
             self.write_manifest(target)?;
         }
-        let wal = self.directory.join(self.wal_dir);
-        let files = self.directory.join(FILES);
+        let wal = self.choice.directory.join(self.wal_dir);
+        let files = self.choice.directory.join(FILES);
         let mut jobs = Vec::new();
         if !self.wal.is_empty() {
             made.directory(disk, &wal)?;
@@ -261,7 +225,7 @@ impl Saving {
             jobs.push((from, wal.join(name), vec![(0, length)]));
         }
         for (path, ranges) in &self.files {
-            made.directories(disk, &self.directory, path)?;
+            made.directories(disk, &self.choice.directory, path)?;
             jobs.push((path.below(target.root()), path.below(&files), ranges.clone()));
         }
         let is_fresh = !self.manifest.complete;
@@ -277,7 +241,7 @@ impl Saving {
         tracing::info!(
             "saved {} kB of discarded data in \"{}\": {} WAL files, parts of {} files",
             bytes.div_ceil(1024),
-            self.directory.display(),
+            self.choice.directory.display(),
             self.wal.len(),
             self.files.len()
         );
@@ -286,15 +250,34 @@ impl Saving {
 
     fn write_manifest(&self, target: &Target) -> Result<(), SaveDivergedError> {
         let text = serde_json::to_vec_pretty(&self.manifest).unwrap_or_default();
-        Ok(target.replace_outside(&self.directory.join(MANIFEST), &text)?)
+        Ok(target.replace_outside(&self.choice.directory.join(MANIFEST), &text)?)
     }
+}
+
+/// Notes in the directory what the rewind has made of the target. `verified` is the number of blocks that verifying it has copied in a
+/// run that resumed no other.
+///
+/// # Errors
+/// A file could not be read, or the note not written.
+pub(crate) fn note_rewound(
+    directory: &Path,
+    target: &Target,
+    verified: Option<u64>,
+) -> Result<(), SaveDivergedError> {
+    let verifies = read_manifest(directory)?.is_none_or(|manifest| manifest.verifies);
+    let path = label_path().below(target.root());
+    let label = std::fs::read(&path).map_err(|source| SaveDivergedError::Read { path, source })?;
+    // What a run has copied that was killed is not known.
+    let note = Rewound { label_crc32c: crc32c_append(0, &label), is_exact: !verifies || verified == Some(0) };
+    let note = serde_json::to_vec(&note).unwrap_or_default();
+    Ok(target.replace_outside(&directory.join(REWOUND), &note)?)
 }
 
 /// The explanation in the manifest.
 const WHAT: &str = "Data that a rewind of the target discarded. pg_wal: its WAL from the fork on. files: bytes of its files \
                     before the rewind at their offsets, with holes between them; a range is the first byte and the byte \
-                    behind the last one. made: files that the rewind created. To restore: copy the rewound directory \
-                    (never started), write these bytes at their offsets, set each file to its size, delete those in made.";
+                    behind the last one. made: files that the rewind created. original: what the target consisted of. \
+                    To restore it: kbrecover restore.";
 
 /// Bytes that file systems usually allocate at a time.
 const BLOCK: u64 = 4096;
@@ -325,32 +308,6 @@ impl Manifest {
     }
 }
 
-/// A path as it is written in the manifest; in hexadecimal if it is not UTF-8.
-fn name(path: &DataPath) -> String {
-    path.as_str().map_or_else(
-        || path.as_bytes().iter().fold("hex:".to_owned(), |text, byte| text + &format!("{byte:02x}")),
-        str::to_owned,
-    )
-}
-
-/// The parts of `ranges` that are not in `others`; both are in order.
-fn without(ranges: &Ranges, others: &Ranges) -> Ranges {
-    let mut left = Vec::new();
-    for &(mut from, to) in ranges {
-        let first = from;
-        for &(start, end) in others.iter().filter(|(start, end)| *start < to && *end > first) {
-            if start > from {
-                left.push((from, start));
-            }
-            from = from.max(end);
-        }
-        if from < to {
-            left.push((from, to));
-        }
-    }
-    left
-}
-
 /// What the plan changes.
 #[derive(Default)]
 struct Wanted {
@@ -360,8 +317,8 @@ struct Wanted {
     made: Vec<DataPath>,
 }
 
-/// What the plan changes: the files written last and, with `blocks`, all others.
-fn wanted(root: &Path, planned: &Planned<'_>, blocks: bool, recovery_conf: bool) -> Wanted {
+/// What the plan changes: the files written last and, if that is asked for, all others; or everything.
+fn wanted(root: &Path, planned: &Planned<'_>, choice: &KeepDiverged, recovery_conf: bool) -> Wanted {
     let mut wanted = Wanted::default();
     let size_of = |path: &DataPath| match planned.facts.files.target.get(path) {
         Some(EntryKind::File { size }) => Some(*size),
@@ -386,7 +343,21 @@ fn wanted(root: &Path, planned: &Planned<'_>, blocks: bool, recovery_conf: bool)
             _ => {}
         }
     }
-    if !blocks {
+    if choice.all || choice.blocks {
+        // Files of the data directory itself are small, and people and managers change them. Those of prepared transactions may be
+        // removed at the end.
+        let prepared = format!("{}twophase", names.prefix);
+        let is_small = |path: &DataPath| {
+            path.parent().is_none() || path.parts().next().is_some_and(|part| part == prepared.as_bytes())
+        };
+        let files = planned.facts.files.target.entries().iter();
+        files
+            .filter(|(path, kind)| {
+                is_file(kind) && is_original(path, planned) && (choice.all || is_small(path))
+            })
+            .for_each(|(path, _)| whole(path, size_of(path)));
+    }
+    if !choice.blocks || choice.all {
         return wanted;
     }
     let plan = &planned.plan;
@@ -421,9 +392,54 @@ fn wanted(root: &Path, planned: &Planned<'_>, blocks: bool, recovery_conf: bool)
     wanted
 }
 
-/// The target's own WAL files that contain WAL or history from the fork on. Recycled and preallocated segments are
-/// left out.
-fn wal_from_fork(root: &Path, planned: &Planned<'_>) -> Vec<String> {
+fn is_file(kind: &EntryKind) -> bool {
+    matches!(kind, EntryKind::File { .. })
+}
+
+/// Whether a path belongs to what can be restored: not to WAL, nor to a process that ran on the target.
+fn is_original(path: &DataPath, planned: &Planned<'_>) -> bool {
+    let version = planned.facts.clusters.target.version();
+    let names = version.names();
+    let is_wal = path.parts().next() == Some(version.wal_dir().as_bytes());
+    let is_control = path == &control_path(names);
+    let is_of_process = path.as_bytes() == names.lock_file.as_bytes();
+    is_control || !(is_wal || is_of_process || disposition(path, names) == Disposition::LeaveAlone)
+}
+
+/// What the target consists of.
+fn original(planned: &Planned<'_>, whole: bool) -> Original {
+    let version = planned.facts.clusters.target.version();
+    let mut original = Original {
+        whole,
+        wal_dir: version.wal_dir().to_owned(),
+        control_file: name(&control_path(version.names())),
+        outside: planned.facts.external.control_copies().iter().map(|path| text(path)).collect(),
+        ..Original::default()
+    };
+    for (path, kind) in planned.facts.files.target.entries() {
+        match kind {
+            EntryKind::Directory => drop(original.directories.insert(name(path))),
+            EntryKind::Symlink { target } => original.outside.push(text(target)),
+            EntryKind::File { size } if is_original(path, planned) => {
+                original.files.insert(name(path), *size);
+            }
+            EntryKind::Other if is_original(path, planned) => original.others.push(name(path)),
+            EntryKind::File { .. } | EntryKind::Other => {}
+        }
+    }
+    original
+}
+
+/// The target's own WAL files that contain WAL or history from the fork on. If more than WAL is saved, also the WAL from
+/// before the fork that the target's server would replay. Recycled and preallocated segments are left out.
+fn own_wal(root: &Path, planned: &Planned<'_>, choice: &KeepDiverged) -> Vec<String> {
+    let mut from = planned.facts.fork.common_until;
+    if choice.blocks || choice.all {
+        from = from.min(planned.facts.clusters.target.checkpoint().redo);
+        if let Some(BackupLabel::Start { redo, .. }) = planned.facts.clusters.label {
+            from = from.min(redo);
+        }
+    }
     let geometry = planned.facts.clusters.target.geometry();
     let (size, wal_dir) = (geometry.segment_size, geometry.version.wal_dir());
     let is_used = |name: &str, start: Lsn| {
@@ -439,10 +455,10 @@ fn wal_from_fork(root: &Path, planned: &Planned<'_>) -> Vec<String> {
     });
     let wanted = names.filter(|name| match WalFileName::parse(name, size) {
         Some(WalFileName::Segment(_, segment)) => {
-            size.end_of(segment) > planned.facts.fork.common_until && is_used(name, size.start_of(segment))
+            size.end_of(segment) > from && is_used(name, size.start_of(segment))
         }
         Some(WalFileName::Partial(_, segment) | WalFileName::Backup(_, segment)) => {
-            size.end_of(segment) > planned.facts.fork.common_until
+            size.end_of(segment) > from
         }
         Some(WalFileName::History(_)) => true,
         None => false,
@@ -477,6 +493,8 @@ fn copy_ranges(
     let file = file.map_err(failed)?;
     let mut buffer = vec![0; PIECE];
     for &(mut at, end) in ranges {
+        // Large files share their blocks with the copy where the file system can do that.
+        at += disk.copy_range(&source, &file, at, end - at).map_err(failed)?.unwrap_or(0);
         while at < end {
             let piece = &mut buffer[..usize::try_from(end - at).unwrap_or(PIECE).min(PIECE)];
             source.read_exact_at(piece, at).map_err(unread)?;
@@ -561,7 +579,7 @@ fn absolute(asked: &KeepDiverged) -> Result<KeepDiverged, SaveDivergedError> {
     if directory.to_str().is_none() {
         return Err(place(path, "its name is not UTF-8"));
     }
-    Ok(KeepDiverged { directory, blocks: asked.blocks })
+    Ok(KeepDiverged { directory, ..asked.clone() })
 }
 
 /// Whether a path without links is inside a data directory, its tablespaces or its WAL directory.
@@ -593,33 +611,4 @@ fn check_place(
 /// Whether there are entries in a directory.
 fn is_filled(directory: &Path) -> bool {
     std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
-}
-
-/// The manifest in a directory; `None` if there is none.
-fn read_manifest(directory: &Path) -> Result<Option<Manifest>, SaveDivergedError> {
-    let path = directory.join(MANIFEST);
-    let invalid = |problem: String| SaveDivergedError::Manifest { path: path.clone(), problem };
-    match std::fs::read(&path) {
-        Ok(text) => {
-            let manifest: Manifest =
-                serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
-            if manifest.format == 1 { Ok(Some(manifest)) } else { Err(invalid("unknown format".to_owned())) }
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(invalid(error.to_string())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_saved_already_are_left_out() {
-        assert_eq!(without(&vec![(0, 100)], &vec![]), [(0, 100)]);
-        assert_eq!(without(&vec![(0, 100)], &vec![(10, 20), (50, 120)]), [(0, 10), (20, 50)]);
-        assert_eq!(without(&vec![(0, 10), (20, 30)], &vec![(5, 25)]), [(0, 5), (25, 30)]);
-        assert_eq!(without(&vec![(5, 10)], &vec![(0, 20)]), []);
-        assert_eq!(without(&vec![(0, 0)], &vec![]), []);
-    }
 }

@@ -96,6 +96,14 @@ impl Conninfo {
         self.values.get("dbname").unwrap_or(self.user())
     }
 
+    /// The same server, role and password, but another database.
+    pub(crate) fn with_database(&self, name: &str) -> Conninfo {
+        let mut conninfo = self.clone();
+        // The option exists.
+        let _ = conninfo.values.set("dbname", name.to_owned());
+        conninfo
+    }
+
     /// The servers to try, in the order given.
     pub(crate) fn candidates(&self) -> &[Candidate] {
         &self.candidates

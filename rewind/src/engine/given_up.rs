@@ -78,7 +78,7 @@ pub(super) fn export(
 }
 
 fn export_to(to: &Path, disk: &Disk, request: &LostRequest<'_>) -> Result<LostSummary, LostError> {
-    let mut files = Export::create(to, disk, &ExportOptions::default())?;
+    let mut files = Export::create(to, disk, &ExportOptions::default(), None)?;
     match list(request, &mut files) {
         Ok(_) => Ok(files.finish()?),
         Err(error) => {

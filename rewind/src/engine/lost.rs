@@ -5,13 +5,14 @@ use std::path::Path;
 use walparse::Lsn;
 
 use super::entry::on_thread_of_its_own;
+use super::look_up::look_up;
 use super::open::{self, OpenTarget};
 use super::with_jobs;
 use crate::apply::save_diverged::is_inside;
 use crate::causes::with_causes;
 use crate::datadir::flavor::flavor_of_directory;
 use crate::error::{Failure, RewindError, TargetState};
-use crate::lost::export::{Export, ExportError, ExportOptions, LostSummary, shown};
+use crate::lost::export::{Export, ExportError, ExportOptions, LookUp, LostSummary, shown};
 use crate::lost::{LostError, LostHistory, LostRequest, LostSink, list};
 use crate::options::{CompareData, Options};
 use crate::progress::{Progress, Stage};
@@ -56,7 +57,8 @@ pub fn lost(
     progress: &dyn Progress,
 ) -> Result<LostHistory, Failure> {
     ended(options, || {
-        let mut sink = shown(asked, sink).map_err(|error| LostError::from(ExportError::from(error)))?;
+        let mut sink = shown(asked, look_up_since(options, since), sink)
+            .map_err(|error| LostError::from(ExportError::from(error)))?;
         with_jobs(options, || lost_here(options, since, &mut sink, None, progress))
     })
 }
@@ -76,7 +78,8 @@ pub fn export_lost(
     ended(options, || {
         check_outside(directory, options)?;
         let disk = Disk::new(options.stop.clone(), options.observer.clone());
-        let mut files = Export::create(directory, &disk, asked).map_err(LostError::from)?;
+        let mut files = Export::create(directory, &disk, asked, look_up_since(options, since))
+            .map_err(LostError::from)?;
         let listed = with_jobs(options, || lost_here(options, since, &mut files, Some(directory), progress));
         if let Err(error) = listed {
             // What was found so far is not lost.
@@ -89,6 +92,14 @@ pub fn export_lost(
         }
         Ok(files.finish().map_err(LostError::from)?)
     })
+}
+
+/// Asks the source what it has in the place of lost rows, if it is a running server.
+fn look_up_since(options: &Options, since: Since) -> Option<LookUp<'_>> {
+    match since {
+        Since::Source => look_up(options),
+        Since::Fork(_) => None,
+    }
 }
 
 /// Refuses a directory in the data directory, where servers and rewinds would take it for theirs.

@@ -6,11 +6,14 @@
 pub(crate) mod compare;
 pub(crate) mod entry;
 mod given_up;
+mod look_up;
 pub(crate) mod lost;
 mod open;
 pub(crate) mod precheck;
+pub(crate) mod restore;
 mod space;
 
+use std::num::NonZeroU64;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -19,7 +22,7 @@ use walparse::Version;
 use crate::apply::archive_ready::{self, ArchiveCommand, ArchiveReadyError};
 use crate::apply::error::ApplyError;
 use crate::apply::mark::{journal, mark};
-use crate::apply::save_diverged::Saving;
+use crate::apply::save_diverged::{Saving, note_rewound};
 use crate::apply::wal_kept::{self, Asked};
 use crate::apply::{apply, keep_root, recovery_conf, startup_warnings};
 use crate::causes::with_causes;
@@ -163,6 +166,10 @@ impl Run<'_> {
         self.mark(&planned, saved.as_ref())?;
         match apply(options, self.progress, clock, target, source, &planned) {
             Ok(report) => {
+                if let Some(saved) = &saved {
+                    let verified = report.verified.as_ref().filter(|_| planned.facts.resumed.is_none());
+                    self.note_rewound(saved, verified.map(|found| found.different + found.not_logged));
+                }
                 let control = &planned.facts.clusters.source;
                 startup_warnings::warn(options, target.root(), control, source);
                 let starts_as = starts_as(target.root(), control.version()).ok();
@@ -215,6 +222,7 @@ impl Run<'_> {
                 }
                 Err(error) if self.saves_if_possible(planned) && !options.stop.is_requested() => {
                     tracing::warn!("{}: discarded data is not saved", with_causes(&error));
+                    keep_root::discard(&directory, target.disk());
                     saved = None;
                 }
                 Err(error) => return Err(ApplyError::from(error).into()),
@@ -265,10 +273,17 @@ impl Run<'_> {
         keep_root::create(root, target.disk())
             .map_err(|error| format!("could not create directory \"{shown}\": {error}"))?;
         let directory = keep_root::directory(root, target.root(), Timestamp::now());
-        let asked = KeepDiverged { directory, blocks: root.blocks };
+        let asked = KeepDiverged { directory, blocks: root.blocks, all: root.all };
         let saving = self.prepare_saving(planned, Some(&asked)).map_err(|error| with_causes(&error))?;
-        let fits = saving.filter(|saving| has_room(target.root(), planned, Some(saving)));
-        fits.ok_or_else(|| format!("there is no room in \"{shown}\""))
+        let fits = saving.filter(|saving| has_room(target.root(), planned, Some((saving, root.room))));
+        fits.ok_or_else(|| format!("there is not enough free space for it in \"{shown}\""))
+    }
+
+    /// Notes beside what was saved what has become of the target.
+    fn note_rewound(&self, saved: &KeepDiverged, verified: Option<u64>) {
+        if let Err(error) = note_rewound(&saved.directory, self.target, verified) {
+            tracing::warn!("{}: kbrecover restore needs it", with_causes(&error));
+        }
     }
 
     /// Removes what earlier rewinds have saved beside `current`, beyond the limits. That it remains is no reason not to rewind.
@@ -329,11 +344,14 @@ struct Ready {
     kept_wal: Option<u64>,
 }
 
-/// Whether there is room for what the rewind needs, and for what is saved, with what is exported beside it.
-fn has_room(root: &Path, planned: &Planned<'_>, saving: Option<&Saving>) -> bool {
+/// Whether there is room for what the rewind needs, and for this many times what is saved, with what is exported beside it.
+fn has_room(root: &Path, planned: &Planned<'_>, saving: Option<(&Saving, NonZeroU64)>) -> bool {
     const MARGIN: u64 = 64 << 20;
-    let saved = saving.map(|saving| saving.need(planned));
-    let needs = space::needs(root, planned, 0, saved.map(|(directory, bytes)| (directory, bytes + MARGIN)));
+    let saved = saving.map(|(saving, times)| {
+        let (directory, bytes) = saving.need(planned);
+        (directory, bytes.saturating_mul(times.get()).saturating_add(MARGIN))
+    });
+    let needs = space::needs(root, planned, 0, saved);
     needs.is_ok_and(|needs| space::shortages(&needs).is_empty())
 }
 

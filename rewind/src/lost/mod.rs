@@ -50,7 +50,7 @@ pub use self::error::LostError;
 use self::index::{Commit, WalIndex, note_of_begun_before, places};
 pub use self::model::{
     LostChange, LostColumn, LostHistory, LostObject, LostRow, LostSink, LostTable, LostTransaction,
-    LostValue, ObjectOp, Quality, RowOp, SinkError, Undecided,
+    LostValue, ObjectOp, OnSource, Quality, RowOp, SinkError, SourceRow, SourceState, Undecided,
 };
 use self::node::Target;
 pub(crate) use self::request::LostRequest;

@@ -28,6 +28,53 @@ pub struct LostHistory {
     pub undecided: Vec<Undecided>,
     /// What is not known, as sentences.
     pub notes: Vec<String>,
+    /// What the source has by now in the place of the changed rows; `None` if it was not asked.
+    pub on_source: Option<OnSource>,
+}
+
+/// What the source has by now in the place of the changed rows.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct OnSource {
+    /// Each key of a changed row.
+    pub rows: Vec<SourceRow>,
+}
+
+/// What the source has for one key.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct SourceRow {
+    /// The table.
+    pub table: Arc<LostTable>,
+    /// The key, by column; columns that do not belong to it are not known.
+    pub key: Vec<LostValue>,
+    /// What it has; `None` if that is not known.
+    pub state: Option<SourceState>,
+}
+
+/// What the source has for a key, compared with the row before the first and after the last lost change of it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum SourceState {
+    /// The row as it was before; or none, where there was none.
+    Same,
+    /// The row as the lost changes have made it; or none, where they have deleted it.
+    Equal,
+    /// Another row.
+    Changed,
+    /// No row, where there was one before and after.
+    Gone,
+}
+
+impl SourceState {
+    /// The name in exports: `same`, `equal`, `changed` or `gone`.
+    pub fn name(self) -> &'static str {
+        match self {
+            SourceState::Same => "same",
+            SourceState::Equal => "equal",
+            SourceState::Changed => "changed",
+            SourceState::Gone => "gone",
+        }
+    }
 }
 
 /// A transaction that was prepared and neither committed nor rolled back.

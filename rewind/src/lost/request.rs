@@ -42,6 +42,7 @@ impl LostRequest<'_> {
             read_to: self.end,
             undecided: Vec::new(),
             notes: Vec::new(),
+            on_source: None,
         }
     }
 }

@@ -360,6 +360,11 @@ impl SourceError {
         }
     }
 
+    /// The SQLSTATE, if the server reported an error.
+    pub(crate) fn sqlstate(&self) -> Option<&str> {
+        self.server_error()?.code().map(SqlState::code)
+    }
+
     /// Combines one or more errors into one.
     pub(super) fn of_all(mut failures: Vec<SourceError>) -> SourceError {
         match failures.len() {

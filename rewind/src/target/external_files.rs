@@ -58,6 +58,11 @@ impl ExternalFiles {
         Ok(ExternalFiles { control_copies: paths("control_file_copy"), archive })
     }
 
+    /// Copies of the control file.
+    pub(crate) fn control_copies(&self) -> &[PathBuf] {
+        &self.control_copies
+    }
+
     /// Logs what a rewind would do, for a dry run.
     pub(crate) fn announce(&self) {
         for path in &self.control_copies {

@@ -8,8 +8,7 @@ use jiff::tz::TimeZone;
 use kbrecover_hooks::recovery_log::RecoveryLog;
 use kbrecover_hooks::{RewindFailed, RewindJob, RewindPlan, RewindResult, Rewinder};
 use kbrecover_rewind::{
-    CompareData, KeepRoot, Mode, OlderSource, Options, Outcome, RestoreCommand, SameTimeline, SourceChoice,
-    TargetState,
+    CompareData, Mode, OlderSource, Options, Outcome, RestoreCommand, SameTimeline, SourceChoice, TargetState,
 };
 
 use crate::failure::{Failed, SetupError};
@@ -90,7 +89,7 @@ fn run(job: &RewindJob, mode: Mode) -> Result<Outcome, Failed> {
     if job.always {
         options.same_timeline = SameTimeline::Resync;
     }
-    options.keep_root = job.keep_root.clone().map(KeepRoot::new);
+    options.keep_root = job.keep_root.clone();
     options.max_lost_transactions = job.max_lost;
     options.observer = faults::from_environment();
     options.missing_wal.restore_command = restore_command(&job.data);

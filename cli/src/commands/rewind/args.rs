@@ -132,6 +132,11 @@ pub(crate) struct RewindArgs {
     #[arg(long, requires = "kept", overrides_with = "keep_diverged_blocks", help_heading = "Behavior")]
     pub(crate) keep_diverged_blocks: bool,
 
+    /// With --keep-diverged or --keep-diverged-root, save the whole data directory, so that it can be restored whatever becomes of
+    /// the rewound one
+    #[arg(long, requires = "kept", overrides_with = "keep_diverged_all", help_heading = "Behavior")]
+    pub(crate) keep_diverged_all: bool,
+
     /// Fail before the first change if more committed transactions would be lost, or if their number is not known
     #[arg(long, value_name = "N", overrides_with = "max_lost_transactions", help_heading = "Behavior")]
     pub(crate) max_lost_transactions: Option<u64>,

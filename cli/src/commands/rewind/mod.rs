@@ -165,8 +165,11 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         common::missing_wal(&args.wal_dir, args.restore_command.as_deref(), args.restore_target_wal);
     options.config_file = args.config_file.clone();
     options.space = if args.ignore_free_space { SpaceCheck::Ignore } else { SpaceCheck::Enforce };
-    options.keep_diverged =
-        args.keep_diverged.clone().map(|directory| KeepDiverged::new(directory, args.keep_diverged_blocks));
+    options.keep_diverged = args.keep_diverged.clone().map(|directory| {
+        let mut kept = KeepDiverged::new(directory, args.keep_diverged_blocks);
+        kept.all = args.keep_diverged_all;
+        kept
+    });
     options.keep_root = keep_root(args);
     options.max_lost_transactions = args.max_lost_transactions;
     options.archive_ready = args.archive_ready;
@@ -196,6 +199,7 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
 fn keep_root(args: &RewindArgs) -> Option<KeepRoot> {
     let mut root = KeepRoot::new(args.keep_diverged_root.clone()?);
     root.blocks = args.keep_diverged_blocks;
+    root.all = args.keep_diverged_all;
     root.most = Some(args.keep_diverged_most);
     root.days = args.keep_diverged_days;
     root.bytes = args.keep_diverged_size.and_then(|size| NonZeroU64::new(size.get().saturating_mul(1 << 20)));

@@ -113,7 +113,7 @@ fn three(rows: &RowCounts) -> [u64; 3] {
 pub(crate) struct TailPart<'a> {
     read: super::json_parts::ReadPart,
     undecided: Vec<super::json_parts::UndecidedPart<'a>>,
-    notes: &'a [String],
+    notes: Vec<String>,
     transactions: u64,
     without_changes: u64,
     first_commit: Option<String>,
@@ -182,7 +182,7 @@ impl<'a> TailPart<'a> {
         TailPart {
             read: super::json_parts::ReadPart::of(history),
             undecided: history.undecided.iter().map(super::json_parts::UndecidedPart::of).collect(),
-            notes: &history.notes,
+            notes: summary.on_source_lines().into_iter().chain(history.notes.iter().cloned()).collect(),
             transactions: summary.transactions,
             without_changes: summary.without_changes,
             first_commit: summary.first_commit.map(iso),

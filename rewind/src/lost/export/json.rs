@@ -4,8 +4,8 @@
 use std::io::{self, Write};
 
 use super::json_parts::{
-    ClusterPart, ForkPart, ObjectPart, ReadPart, RowPart, SCHEMA_VERSION, SequencePart, TotalsPart,
-    TransactionPart, UndecidedPart,
+    ClusterPart, ForkPart, ObjectPart, ReadPart, RowPart, SCHEMA_VERSION, SequencePart, SourceRowPart,
+    TotalsPart, TransactionPart, UndecidedPart, source_tables,
 };
 use super::names::table_name;
 use super::per_table::PerTable;
@@ -128,6 +128,18 @@ impl<W: Write> LostJson<W> {
         self.out.write_all(ending)
     }
 
+    fn write_on_source(&mut self, history: &LostHistory, summary: &LostSummary) -> io::Result<()> {
+        let Some(on_source) = &history.on_source else { return self.out.write_all(b"null") };
+        self.out.write_all(b"{\"tables\": ")?;
+        serde_json::to_writer(&mut self.out, &source_tables(summary))?;
+        self.out.write_all(b", \"rows\": [")?;
+        for (number, row) in on_source.rows.iter().enumerate() {
+            self.out.write_all(if number == 0 { b"\n" } else { b",\n" })?;
+            serde_json::to_writer(&mut self.out, &SourceRowPart::of(row))?;
+        }
+        self.out.write_all(b"\n]}")
+    }
+
     fn write_end(&mut self, history: &LostHistory) -> io::Result<()> {
         if self.place == Place::Start {
             self.write_begin(history)?;
@@ -143,6 +155,8 @@ impl<W: Write> LostJson<W> {
         serde_json::to_writer(&mut self.out, &undecided)?;
         self.out.write_all(b",\n\"notes\": ")?;
         serde_json::to_writer(&mut self.out, &history.notes)?;
+        self.out.write_all(b",\n\"on_source\": ")?;
+        self.write_on_source(history, &summary)?;
         self.out.write_all(b",\n\"totals\": ")?;
         serde_json::to_writer(&mut self.out, &TotalsPart::of(&summary))?;
         self.place = Place::End;

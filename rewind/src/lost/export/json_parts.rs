@@ -3,10 +3,12 @@
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::summary::{LostSummary, RelationName, RowCounts};
+use super::names::table_name;
+use super::summary::{LostSummary, RelationName, RowCounts, SourceCounts};
 use super::text::{hex, iso};
 use crate::lost::model::{
-    LostHistory, LostObject, LostRow, LostTable, LostTransaction, LostValue, Undecided,
+    LostHistory, LostObject, LostRow, LostTable, LostTransaction, LostValue, SourceRow, SourceState,
+    Undecided,
 };
 
 /// The version of the format. Fields may be added within a version, and are neither removed nor changed.
@@ -286,4 +288,40 @@ impl<'a> TotalsPart<'a> {
             tables: summary.tables.iter().map(table).collect(),
         }
     }
+}
+
+/// What the source has for a key.
+#[derive(Serialize)]
+pub(crate) struct SourceRowPart<'a> {
+    database: &'a str,
+    table: String,
+    key: ColumnsPart<'a>,
+    state: Option<&'static str>,
+}
+
+impl<'a> SourceRowPart<'a> {
+    pub(crate) fn of(row: &'a SourceRow) -> SourceRowPart<'a> {
+        SourceRowPart {
+            database: &row.table.database,
+            table: table_name(&row.table),
+            key: ColumnsPart::key(&row.table, &row.key),
+            state: row.state.map(SourceState::name),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct SourceTablePart<'a> {
+    database: &'a str,
+    table: &'a str,
+    #[serde(flatten)]
+    keys: SourceCounts,
+}
+
+/// What the source has, in numbers.
+pub(crate) fn source_tables(summary: &LostSummary) -> Vec<SourceTablePart<'_>> {
+    let tables = summary.on_source.iter().flatten();
+    tables
+        .map(|(table, keys)| SourceTablePart { database: &table.database, table: &table.name, keys: *keys })
+        .collect()
 }

@@ -100,6 +100,7 @@ pub(crate) fn history() -> LostHistory {
         read_to: Lsn(0x305_7820),
         undecided: vec![Undecided { xid: 790, gid: format!("p {HOSTILE}"), is_on_source: true }],
         notes: vec!["Something is not known.".to_owned()],
+        on_source: None,
     }
 }
 

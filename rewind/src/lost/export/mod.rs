@@ -26,12 +26,14 @@ mod json_parts;
 #[cfg(test)]
 mod made_up;
 pub(super) mod names;
+mod on_source;
 mod options;
 mod output;
 mod per_table;
 mod redact;
 #[cfg(test)]
 mod schema_test;
+mod source_sql;
 mod summary;
 mod summary_text;
 mod text;
@@ -43,32 +45,41 @@ use self::filter::Filtering;
 pub use self::filter::LostFilter;
 pub use self::json::LostJson;
 pub use self::names::LostNameError;
+use self::on_source::Comparing;
+pub(crate) use self::on_source::{LookUp, NotTold};
 pub use self::options::{ExportError, ExportOptions};
 use self::redact::{Redacting, Redaction};
-pub use self::summary::{LostCounter, LostSummary, ObjectSummary, RelationName, RowCounts};
+pub use self::summary::{LostCounter, LostSummary, ObjectSummary, RelationName, RowCounts, SourceCounts};
 use crate::lost::model::{LostChange, LostHistory, LostSink, LostTransaction, SinkError};
 use crate::target::disk::Disk;
 
 /// A sink that sees only what is asked for, without the values that are left out.
-pub(crate) type Shown<S> = Filtering<Redacting<S>>;
+pub(crate) type Shown<'a, S> = Filtering<Comparing<'a, Redacting<S>>>;
 
-/// Puts what is asked for before a sink that is no export: the JSON on standard output, the numbers for the text.
+/// Puts what is asked for before a sink that is no export: the JSON on standard output, the numbers for the text. `look_up` asks the
+/// source.
 ///
 /// # Errors
 /// A name in the options cannot be read.
-pub(crate) fn shown<S: LostSink>(options: &ExportOptions, sink: S) -> Result<Shown<S>, LostNameError> {
-    let redaction = Redaction::new(&options.mask, options.no_values)?;
-    Filtering::new(&options.filter, Redacting::new(redaction, sink))
+pub(crate) fn shown<'a, S: LostSink>(
+    options: &ExportOptions,
+    look_up: Option<LookUp<'a>>,
+    sink: S,
+) -> Result<Shown<'a, S>, LostNameError> {
+    let redaction = || Redaction::new(&options.mask, options.no_values);
+    let sink = Redacting::new(redaction()?, sink);
+    Filtering::new(&options.filter, Comparing::new(look_up, redaction()?, sink))
 }
 
 /// Writes an export. It must be finished, or ended early.
 #[derive(Debug)]
-pub(crate) struct Export {
-    files: Filtering<Files>,
+pub(crate) struct Export<'a> {
+    files: Filtering<Comparing<'a, Files>>,
 }
 
-impl Export {
-    /// Creates the directory, or takes an empty one, and the files in it, which say that they are not complete.
+impl<'a> Export<'a> {
+    /// Creates the directory, or takes an empty one, and the files in it, which say that they are not complete. `look_up` asks the
+    /// source.
     ///
     /// # Errors
     /// The directory has entries, or cannot be written to; a name in the options cannot be read.
@@ -76,10 +87,12 @@ impl Export {
         directory: &Path,
         disk: &Disk,
         options: &ExportOptions,
-    ) -> Result<Export, ExportError> {
+        look_up: Option<LookUp<'a>>,
+    ) -> Result<Export<'a>, ExportError> {
         // Names are read first, so that no directory is left behind.
-        shown(options, LostCounter::default())?;
-        let files = Files::create(directory, disk, options)?;
+        shown(options, None, LostCounter::default())?;
+        let redaction = Redaction::new(&options.mask, options.no_values)?;
+        let files = Comparing::new(look_up, redaction, Files::create(directory, disk, options)?);
         Ok(Export { files: Filtering::new(&options.filter, files)? })
     }
 
@@ -89,7 +102,7 @@ impl Export {
     /// # Errors
     /// A file could not be written.
     pub(crate) fn finish(self) -> Result<LostSummary, ExportError> {
-        self.files.into_inner().finish()
+        self.files.into_inner().into_inner().finish()
     }
 
     /// Ends the export before all transactions were seen: all of its files say so, and can be read. `reason` is a
@@ -98,11 +111,11 @@ impl Export {
     /// # Errors
     /// A file could not be written.
     pub(crate) fn end_early(self, reason: &str) -> Result<LostSummary, ExportError> {
-        self.files.into_inner().end_early(reason)
+        self.files.into_inner().into_inner().end_early(reason)
     }
 }
 
-impl LostSink for Export {
+impl LostSink for Export<'_> {
     fn begin(&mut self, history: &LostHistory) -> Result<(), SinkError> {
         self.files.begin(history)
     }
@@ -155,7 +168,7 @@ mod tests {
     fn exported(options: &ExportOptions) -> BTreeMap<String, String> {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join("export");
-        let mut export = Export::create(&place, &Disk::default(), options).unwrap();
+        let mut export = Export::create(&place, &Disk::default(), options, None).unwrap();
         play(&mut export).unwrap();
         export.finish().unwrap();
         files(&place)
@@ -216,7 +229,8 @@ mod tests {
         for is_finished in [false, true] {
             let directory = tempfile::tempdir().unwrap();
             let place = directory.path().join("export");
-            let mut export = Export::create(&place, &Disk::default(), &ExportOptions::default()).unwrap();
+            let mut export =
+                Export::create(&place, &Disk::default(), &ExportOptions::default(), None).unwrap();
             assert!(
                 fs::read_to_string(place.join("summary.txt"))
                     .unwrap()
@@ -253,7 +267,8 @@ mod tests {
     #[test]
     fn a_directory_with_entries_is_refused_and_untouched() {
         let directory = tempfile::tempdir().unwrap();
-        let create = |place: &Path, options: &ExportOptions| Export::create(place, &Disk::default(), options);
+        let create =
+            |place: &Path, options: &ExportOptions| Export::create(place, &Disk::default(), options, None);
         let bad = ExportOptions { mask: vec!["a..b".to_owned()], ..ExportOptions::default() };
         assert!(matches!(create(&directory.path().join("new"), &bad), Err(ExportError::Name(_))));
         assert!(!directory.path().join("new").exists());

@@ -1,10 +1,12 @@
 //! What is written as JSON is as `docs/reference/lost.schema.json` says, and the schema knows every field.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::json::LostJson;
-use super::made_up::{history, play};
-use crate::lost::model::LostSink;
+use super::made_up::{history, play, table, text};
+use crate::lost::model::{LostHistory, LostSink, LostValue, OnSource, SourceRow, SourceState};
 
 const SCHEMA: &str = include_str!("../../../../docs/reference/lost.schema.json");
 
@@ -128,6 +130,16 @@ fn what_is_written_is_as_the_schema_says() {
         json.end_early(&history(), "x").unwrap();
     });
     assert_eq!(checked(&early), Ok(()));
+    let table = Arc::new(table("shop", "sales", "payment"));
+    let row = |state| SourceRow { table: table.clone(), key: vec![text("1"), LostValue::Unknown], state };
+    let rows = vec![row(Some(SourceState::Gone)), row(None)];
+    let compared = written(|json| {
+        json.begin(&history()).unwrap();
+        json.end(&LostHistory { on_source: Some(OnSource { rows }), ..history() }).unwrap();
+    });
+    assert_eq!(checked(&compared), Ok(()));
+    assert_eq!(compared["on_source"]["rows"][0]["key"], json!({"id": "1"}));
+    assert_eq!(compared["on_source"]["tables"][0]["gone"], 1);
 }
 
 #[test]

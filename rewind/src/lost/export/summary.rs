@@ -13,7 +13,7 @@ use super::names::table_name;
 use super::per_table::PerTable;
 use crate::lost::model::{
     LostChange, LostHistory, LostObject, LostRow, LostSink, LostTable, LostTransaction, LostValue, ObjectOp,
-    Quality, RowOp, SinkError, Undecided,
+    OnSource, Quality, RowOp, SinkError, SourceState, Undecided,
 };
 
 /// What was lost, in numbers and names. `Display` is the text for people.
@@ -51,6 +51,8 @@ pub struct LostSummary {
     pub as_bytes: BTreeMap<String, u64>,
     /// Transactions that were prepared and are undecided.
     pub undecided: Vec<Undecided>,
+    /// What the source has by now in the place of the changed rows, by table; `None` if it was not asked.
+    pub on_source: Option<BTreeMap<RelationName, SourceCounts>>,
     /// What is not known, as sentences.
     pub notes: Vec<String>,
     /// Whether all of WAL was read. Otherwise there may be more than is counted here.
@@ -106,6 +108,43 @@ impl std::ops::AddAssign for RowCounts {
 impl From<walparse::RowCounts> for RowCounts {
     fn from(rows: walparse::RowCounts) -> RowCounts {
         RowCounts { inserted: rows.inserted, updated: rows.updated, deleted: rows.deleted }
+    }
+}
+
+/// Numbers of keys by what the source has for them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct SourceCounts {
+    /// See [`SourceState::Same`].
+    pub same: u64,
+    /// See [`SourceState::Equal`].
+    pub equal: u64,
+    /// See [`SourceState::Changed`].
+    pub changed: u64,
+    /// See [`SourceState::Gone`].
+    pub gone: u64,
+    /// Not known.
+    pub unknown: u64,
+}
+
+impl SourceCounts {
+    fn add(&mut self, state: Option<SourceState>) {
+        let count = match state {
+            Some(SourceState::Same) => &mut self.same,
+            Some(SourceState::Equal) => &mut self.equal,
+            Some(SourceState::Changed) => &mut self.changed,
+            Some(SourceState::Gone) => &mut self.gone,
+            None => &mut self.unknown,
+        };
+        *count += 1;
+    }
+
+    fn by_table(on_source: &OnSource) -> BTreeMap<RelationName, SourceCounts> {
+        let mut tables: BTreeMap<RelationName, SourceCounts> = BTreeMap::new();
+        for row in &on_source.rows {
+            let name = RelationName { database: row.table.database.clone(), name: table_name(&row.table) };
+            tables.entry(name).or_default().add(row.state);
+        }
+        tables
     }
 }
 
@@ -263,6 +302,7 @@ impl LostSink for LostCounter {
     fn end(&mut self, history: &LostHistory) -> Result<(), SinkError> {
         self.summary.undecided.clone_from(&history.undecided);
         self.summary.notes.clone_from(&history.notes);
+        self.summary.on_source = history.on_source.as_ref().map(SourceCounts::by_table);
         self.summary.is_complete = true;
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 
 use jiff::Timestamp;
 
-use super::summary::{LostSummary, ObjectSummary, RowCounts};
+use super::summary::{LostSummary, ObjectSummary, RelationName, RowCounts, SourceCounts};
 use super::text::{counted, one_line};
 use crate::lost::model::{ObjectOp, Undecided};
 
@@ -51,6 +51,9 @@ impl LostSummary {
         }
         self.put_qualities(&mut text, most);
         self.put_undecided(&mut text, most);
+        for line in self.on_source_lines() {
+            let _ = writeln!(text, "{line}");
+        }
         for note in &self.notes {
             let _ = writeln!(text, "Note: {}", one_line(note));
         }
@@ -156,6 +159,24 @@ impl LostSummary {
         }
     }
 
+    /// What the source has by now, a line for each table.
+    pub(crate) fn on_source_lines(&self) -> Vec<String> {
+        let tables = self.on_source.iter().flatten();
+        let line = |(table, counts): (&RelationName, &SourceCounts)| {
+            let SourceCounts { same, equal, changed, gone, unknown } = counts;
+            let mut line = format!(
+                "On the source now, keys of {}: {same} as before, {equal} as the lost changes made them, {changed} changed, \
+                 {gone} gone",
+                self.name(&table.database, &table.name)
+            );
+            if *unknown > 0 {
+                let _ = write!(line, ", {unknown} not known");
+            }
+            line
+        };
+        tables.map(line).collect()
+    }
+
     fn put_qualities(&self, text: &mut String, most: usize) {
         if self.from_disk > 0 {
             let rows = counted(self.from_disk, "row");
@@ -230,7 +251,7 @@ fn span(first: Timestamp, last: Timestamp) -> String {
 mod tests {
     use super::*;
     use crate::lost::export::made_up::{history, play};
-    use crate::lost::export::summary::{LostCounter, RelationName};
+    use crate::lost::export::summary::LostCounter;
     use crate::lost::model::LostSink;
 
     #[test]

@@ -1,0 +1,79 @@
+//! `kbrecover restore`: a data directory as it was before a rewind.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use kbrecover_rewind::{RestoreRequest, Restored};
+
+use crate::commands::common::ShownArgs;
+use crate::failure::Failed;
+use crate::faults;
+use crate::logging;
+use crate::output;
+use crate::persona::KBRECOVER;
+use crate::screen::{Kind, Screen};
+use crate::signals;
+
+const AFTER_HELP: &str = "\
+With --keep-diverged-blocks a rewind saves what it overwrites and removes. The rest is taken from the rewound directory, and so this \
+must come before a server is started on it. With --keep-diverged-all the rewind saves everything, and the rewound directory is not \
+needed.
+
+Start the restored directory alone: on another port, without its archive_command, and without clients that take it for the primary.";
+
+/// The options of `kbrecover restore`.
+#[derive(Args)]
+#[command(display_name = "kbrecover", after_help = AFTER_HELP)]
+pub(crate) struct RestoreArgs {
+    /// Directory that a rewind has made with --keep-diverged and --keep-diverged-blocks or --keep-diverged-all
+    #[arg(value_name = "DIR")]
+    kept: PathBuf,
+
+    /// Directory to restore to, which must not exist or be empty
+    #[arg(long, value_name = "NEWDIR", overrides_with = "to")]
+    to: PathBuf,
+
+    /// The rewound data directory, if it is not where it was
+    #[arg(short = 'D', long, value_name = "REWOUND", overrides_with = "target_data")]
+    #[arg(visible_alias = "target-pgdata", visible_alias = "target-kingbase-data")]
+    target_data: Option<PathBuf>,
+
+    #[command(flatten)]
+    shown: ShownArgs,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &RestoreArgs) -> ExitCode {
+    let screen = Arc::new(Screen::of(KBRECOVER));
+    logging::init(Arc::clone(&screen), args.shown.verbosity());
+    match restore(args, &screen) {
+        Ok(restored) => {
+            for path in &restored.left_out {
+                screen.message(Kind::Warning, &format!("\"{path}\" was not a file, and is not restored"));
+            }
+            output::print(&text(&restored, args), ExitCode::SUCCESS)
+        }
+        Err(failed) => failed.show(&screen),
+    }
+}
+
+fn restore(args: &RestoreArgs, screen: &Arc<Screen>) -> Result<Restored, Failed> {
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let mut request = RestoreRequest::new(absolute(&args.kept), absolute(&args.to));
+    request.rewound = args.target_data.as_ref().map(absolute);
+    request.observer = faults::from_environment();
+    signals::listen(&request.stop, &request.to, screen)?;
+    Ok(kbrecover_rewind::restore(&request)?)
+}
+
+fn text(restored: &Restored, args: &RestoreArgs) -> String {
+    let to = args.to.display();
+    let Restored { files, bytes, from_rewound, .. } = restored;
+    format!(
+        "restored {files} files with {} kB in \"{to}\", {} kB of them from the rewound directory\n",
+        bytes.div_ceil(1024),
+        from_rewound.div_ceil(1024)
+    )
+}
