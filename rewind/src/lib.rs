@@ -74,7 +74,7 @@ pub use plan::error::PlanError;
 pub use progress::{Event, Progress, Silent, Stage};
 pub use shown::{Size, duration_text, time_text};
 pub use standby::Position;
-pub use status::{Condition, Status, StatusError, UnfinishedRewind, status};
+pub use status::{ComparisonSoFar, Condition, Status, StatusError, UnfinishedRewind, status};
 pub use stop::StopFlag;
 pub use survey::content::ContentError;
 pub use survey::divergence::DivergenceError;
