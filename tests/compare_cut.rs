@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::compare_data::{failover, remove_wal, rewind};
-use crate::harness::{Failover, Run, Sandbox, Server, Tree, assert_follows, assert_sound, spawn_kbrecover};
+use crate::harness::{
+    Failover, Run, Sandbox, Server, Tree, assert_follows, assert_sound, run_kbrecover, spawn_kbrecover,
+};
 use crate::interrupted::is_marked;
 use crate::verify::damage;
 
@@ -36,6 +38,20 @@ fn compared_bytes(run: &Run) -> u64 {
     run.json()["compared"]["bytes"].as_u64().unwrap_or_else(|| panic!("nothing was compared\n{run}"))
 }
 
+/// What `kbrecover status` tells of a comparison of so many bytes that has been cut.
+fn assert_status_tells_how_far(target: &Server, total: u64) {
+    let status =
+        |format| run_kbrecover(["status", "-D", target.data.to_str().expect("UTF-8"), "--format", format]);
+    let (text, json) = (status("text"), status("json"));
+    let comparison = &json.json()["comparison"];
+    let number = |name: &str| comparison[name].as_u64().unwrap_or_else(|| panic!("no {name}\n{json}"));
+    assert_eq!(number("bytes_total"), total, "{json}");
+    let (bytes, files) = (number("bytes"), number("files"));
+    assert!(bytes > 0 && bytes < total && files > 1, "{json}");
+    let line = text.stdout.lines().find(|line| line.starts_with("compared so far ")).expect("a line");
+    assert!(line.contains(&format!(" in {files} relation files, ")), "{text}");
+}
+
 /// Only a file that was changed in between is compared once more.
 #[test]
 fn it_goes_on_where_it_was_cut() {
@@ -46,6 +62,7 @@ fn it_goes_on_where_it_was_cut() {
     let json = ["--format", "json"];
     let whole = rewind(&old, &new).arg("--dry-run").args(json).run();
     cut(&old, &new, EARLY[1]);
+    assert_status_tells_how_far(&old, compared_bytes(&whole));
     new.sql(
         "UPDATE after SET n = -n WHERE n % 3 = 0;
          CREATE TABLE meanwhile AS SELECT n FROM generate_series(1, 3000) n",

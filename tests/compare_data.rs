@@ -82,7 +82,7 @@ fn auto_compares_only_if_it_must() {
     let auto =
         |target: &Server| Rewind::of(target).from(&new, SourceKind::Server).arg("--compare-data=auto").run();
     let run = auto(&old.copy("whole")).expect_done();
-    assert!(!run.stderr.contains("MB of relation files on both sides"), "{run}");
+    assert!(!run.stderr.contains("MiB of relation files on both sides"), "{run}");
     remove_wal(&old);
     auto(&old).expect_compared().expect_said("the data of both sides is compared instead");
     assert_follows(&mut old, &new);

@@ -197,7 +197,7 @@ fn a_run_of_version_0_1_is_finished() {
 
     let again = run(&target).run();
     assert_eq!(again.code, 0, "{again}");
-    again.expect_said("an older version began the unfinished rewind").expect_said("MB of relation files");
+    again.expect_said("an older version began the unfinished rewind").expect_said("MiB of relation files");
     let manifest = std::fs::read(kept.join("kept.json")).expect("read the manifest");
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
     assert_eq!((&manifest["format"], &manifest["complete"]), (&1.into(), &true.into()));

@@ -197,7 +197,11 @@ fn places_that_will_not_do() {
     assert_eq!(rewind(&kept).arg("--check").run_leaving_target_alone().code, 0);
     assert!(!kept.exists());
     let copy = old.copy("copy");
-    rewind(&kept).run().expect_done().expect_said("of discarded data in");
+    rewind(&kept)
+        .run()
+        .expect_done()
+        .expect_said("of discarded data in")
+        .expect_said(&format!("lost: kept in {kept:?}"));
     assert!(!kept.join("files/base").exists(), "blocks were kept without being asked for");
     assert_eq!(names(&manifest(&kept)["made"]), ["backup_label"]);
     let again = |target: &Server, kept: &Path| {

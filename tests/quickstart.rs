@@ -63,6 +63,8 @@ fn try_commands_of(document: &str) {
     let [plan, rewind, streams] = &runs[..] else { panic!("{document} has {} commands", runs.len()) };
     assert!(plan.stdout.contains("Rewind plan for ") && plan.stdout.contains("lost transactions"), "{plan}");
     assert!(rewind.stderr.contains("kbrecover: Done!\n"), "{rewind}");
+    let next = format!("next: wait until it streams: kbrecover status -D {directory} --wait\n");
+    assert!(rewind.stderr.contains(&next), "{rewind}");
     assert!(streams.stdout.contains("streams"), "{streams}");
     old.catch_up(&new);
     assert_same_content(&old, &new);

@@ -64,6 +64,8 @@ fn every_state_is_told() {
     let at_work =
         expect(&failover.old, "kbrecover_runs", 4, &format!("kbrecover is running (process {})", child.id()));
     assert_eq!(at_work["kbrecover_pid"], child.id());
+    expect(&failover.old, "kbrecover_runs", 4, "no server starts until it has finished");
+    expect(&failover.old, "kbrecover_runs", 4, "to fetch in all ");
     child.kill().expect("kill kbrecover");
     child.wait().expect("wait for kbrecover");
 
@@ -73,6 +75,14 @@ fn every_state_is_told() {
     let source = rewind["source"].as_str().expect("the source's name");
     assert!(source.contains("127.0.0.1") && source.contains(&proxy.port().to_string()), "{rewind}");
     assert_eq!(rewind["divergence"], failover.fork().to_string(), "{rewind}");
+    let begun = rewind["begun"].as_str().expect("a time").parse::<jiff::Timestamp>().expect("ISO 8601");
+    expect(
+        &failover.old,
+        "rewind_unfinished",
+        2,
+        &begun.strftime("started at %Y-%m-%d %H:%M:%S UTC").to_string(),
+    );
+    expect(&failover.old, "rewind_unfinished", 2, "left to fetch ");
 
     let done =
         Rewind::of(&failover.old).from(&failover.new, SourceKind::Server).args(["--format", "json"]).run();

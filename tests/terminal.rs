@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::harness::{Failover, Rewind, Sandbox, SourceKind, command, command_as};
+use crate::harness::{Change, Failover, Rewind, Sandbox, SourceKind, command, command_as, recorded};
 
 /// What a terminal has shown.
 struct Shown {
@@ -132,6 +132,22 @@ fn a_run_that_fails_leaves_no_line() {
         shown.raw
     );
     assert!(shown.raw.contains("\x1b[1;31merror:\x1b[0m"), "{}", shown.raw);
+
+    // While it copies, the disk is full.
+    let measured = failover.old.copy("measured");
+    let (_, changes) = recorded(Rewind::of(&measured).from(&failover.new, SourceKind::Server), &measured);
+    let is_copied = |change: &Change| change.kind == "write" && change.path.starts_with("base");
+    let first = changes.iter().position(is_copied).expect("a write");
+    let mut command = rewind(&failover, &[]);
+    command.env("KBRECOVER_FAULT", format!("{}+:28", first + 1));
+    let shown = on_terminal(80, command);
+    assert!(
+        shown.code == Some(2) && shown.passed.iter().any(|line| line.contains("copying: ")),
+        "{}",
+        shown.raw
+    );
+    let left = shown.lines.iter().find(|line| !line.is_empty() && !line.starts_with("kbrecover: "));
+    assert!(left.is_none(), "left behind: {left:?}\n{}", shown.raw);
 }
 
 #[test]

@@ -120,14 +120,36 @@ fn warned_of_without_recovery_conf() {
 fn last_line_without_recovery_conf() {
     let sandbox = Sandbox::new();
     let Failover { old, new } = Failover::of_one_table(&sandbox);
+    let plan = rewind(&old, &new).arg("-n").run();
+    let last = plan.stdout.lines().last().expect("a line");
+    assert!(last.starts_with("Warning: ") && last.contains("second primary"), "{plan}");
     let run = rewind(&old, &new).run().expect_done();
     let last = run.stderr.lines().last().expect("a line");
     assert!(last.contains("must not be started") && last.contains("primary"), "{run}");
+    assert!(!run.stderr.contains("next: "), "{run}");
     // With -R there is nothing to warn of.
     let sandbox = Sandbox::new();
     let Failover { old, new } = Failover::of_one_table(&sandbox);
+    let plan = rewind(&old, &new).args(["-R", "-n"]).run();
+    assert!(plan.code == 0 && !plan.stdout.contains("second primary"), "{plan}");
     let run = rewind(&old, &new).arg("-R").run().expect_done();
     assert!(!run.stderr.contains("must not be started"), "{run}");
+    let said: Vec<_> = run.stderr.lines().skip_while(|line| !line.ends_with("Done!")).skip(1).collect();
+    assert!(
+        said[0].starts_with("kbrecover: now: rewound and set up as a standby; at its start it replays "),
+        "{run}"
+    );
+    let directory = old.data.display();
+    for next in [
+        format!("pg_ctl -D {directory} start"),
+        format!("kbrecover status -D {directory} --wait"),
+        "SELECT * FROM pg_stat_wal_receiver".to_owned(),
+    ] {
+        assert!(
+            said.iter().any(|line| line.starts_with("kbrecover: next: ") && line.ends_with(&next)),
+            "{next}\n{run}"
+        );
+    }
 }
 
 /// The source is read by a role that may do that, and may not replicate.

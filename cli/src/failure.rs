@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use kbrecover_rewind::conninfo::ConninfoError;
 use kbrecover_rewind::{Failure, KeepError, TargetState};
 
+use crate::manual::page_of_messages;
 use crate::persona::Persona;
 use crate::screen::{Kind, Screen, try_help};
 
@@ -57,6 +58,8 @@ impl Failed {
         }
         if persona.error_is_last {
             show_error();
+        } else {
+            screen.message(Kind::Hint, &page_of_messages());
         }
         ExitCode::from(self.status(persona))
     }
@@ -227,7 +230,8 @@ mod tests {
         assert_eq!(
             lines.text(),
             "kbrecover: error: could not read permissions of directory \"/nix\": No such file or \
-             directory\nkbrecover: hint: Specify the data directory to rewind with -D.\n"
+             directory\nkbrecover: hint: Specify the data directory to rewind with -D.\n\
+             kbrecover: hint: reference/messages.md in /usr/share/doc/kbrecover/docs explains this message.\n"
         );
         assert_eq!(failed.status(KBRECOVER), 1);
     }
@@ -267,7 +271,8 @@ mod tests {
             lines.text(),
             "kbrecover: error: broke\nkbrecover: detail: The target data directory has been rewound only \
              partly, and no server starts on it.\nkbrecover: hint: Run the same command again to finish; a \
-             different source can be used.\n"
+             different source can be used.\nkbrecover: hint: reference/messages.md in /usr/share/doc/kbrecover/docs \
+             explains this message.\n"
         );
         assert_eq!(failed.status(KBRECOVER), 2);
     }

@@ -137,12 +137,13 @@ impl Watcher {
 
     fn show_line(&self, stage: Stage, is_last: bool) {
         // pg_rewind and sys_rewind show the progress of the copy only.
-        if self.screen.persona().narration != Narration::Kbrecover && stage != Stage::Copy {
+        let is_ours = self.screen.persona().narration == Narration::Kbrecover;
+        if !is_ours && stage != Stage::Copy {
             return;
         }
         let count = self.count(stage);
         let total = lock(&count.running).as_ref().and_then(|running| running.total);
-        match line(stage, count.done.load(Ordering::Relaxed), total) {
+        match line(stage, count.done.load(Ordering::Relaxed), total, is_ours) {
             Some(line) if is_last => self.screen.line(&line),
             Some(line) => self.screen.passing_line(&line),
             None => {}
@@ -172,26 +173,34 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// The unit of a stage's count, its name, and what has been done; `None` for a stage without a count.
-fn words(stage: Stage) -> Option<(u64, &'static str, &'static str)> {
-    match stage {
-        Stage::Scan => Some((1024, "kB", "of WAL read")),
-        Stage::SourceWal => Some((1024, "kB", "of the source's WAL read")),
-        Stage::Compare => Some((1024, "kB", "compared")),
-        Stage::Copy => Some((1024, "kB", "copied")),
-        Stage::Sync => Some((1, "files", "synced")),
-        _ => None,
-    }
-}
-
-/// A line of pg_rewind's form: `  12345/67890 kB (18%) copied`.
-fn line(stage: Stage, done: u64, total: Option<u64>) -> Option<String> {
-    let (unit, name, verb) = words(stage)?;
-    let Some(total) = total else { return Some(format!("{} {name} {verb}", done / unit)) };
+/// A line of pg_rewind's form: `  12345/67890 kB (18%) copied`; of our own: `  12.1/66.3 MiB (18%) copied`. `None` for a stage
+/// without a count.
+fn line(stage: Stage, done: u64, total: Option<u64>, is_ours: bool) -> Option<String> {
+    let verb = match stage {
+        Stage::Scan => "of WAL read",
+        Stage::SourceWal => "of the source's WAL read",
+        Stage::Compare => "compared",
+        Stage::Copy => "copied",
+        Stage::Sync => "synced",
+        _ => return None,
+    };
+    let unit = if stage == Stage::Sync {
+        "files"
+    } else if is_ours {
+        "MiB"
+    } else {
+        "kB"
+    };
+    let amount = |count: u64| match unit {
+        "MiB" => mebibytes(count as f64),
+        "kB" => (count / 1024).to_string(),
+        _ => count.to_string(),
+    };
+    let Some(total) = total else { return Some(format!("{} {unit} {verb}", amount(done))) };
     // A file that has grown since it was listed makes the count exceed the total.
     let total = total.max(done);
-    let (percent, done, total) = (percent(done, total), done / unit, (total / unit).to_string());
-    Some(format!("{done:>width$}/{total} {name} ({percent}%) {verb}", width = total.len()))
+    let (percent, done, total) = (percent(done, total), amount(done), amount(total));
+    Some(format!("{done:>width$}/{total} {unit} ({percent}%) {verb}", width = total.len()))
 }
 
 fn percent(done: u64, total: u64) -> u128 {
@@ -261,13 +270,18 @@ mod tests {
 
     #[test]
     fn lines_have_the_form_of_pg_rewind() {
-        let line = |stage, done, total| line(stage, done, total).unwrap();
+        let ours = |stage, done, total| line(stage, done, total, true).unwrap();
+        let line = |stage, done, total| line(stage, done, total, false).unwrap();
         assert_eq!(line(Stage::Copy, 12_345 << 10, Some(67_890 << 10)), "12345/67890 kB (18%) copied");
         assert_eq!(line(Stage::Copy, 5 << 10, Some(67_890 << 10)), "    5/67890 kB (0%) copied");
         assert_eq!(line(Stage::Copy, 3 << 10, Some(2 << 10)), "3/3 kB (100%) copied");
         assert_eq!(line(Stage::Copy, 0, Some(0)), "0/0 kB (100%) copied");
         assert_eq!(line(Stage::Scan, 2048, None), "2 kB of WAL read");
-        assert_eq!(line(Stage::SourceWal, 2048, Some(4096)), "2/4 kB (50%) of the source's WAL read");
+        assert_eq!(ours(Stage::Copy, 12_345 << 10, Some(678_900 << 10)), "12.1/663 MiB (1%) copied");
+        assert_eq!(
+            ours(Stage::SourceWal, 1 << 20, Some(20 << 20)),
+            " 1.0/20.0 MiB (5%) of the source's WAL read"
+        );
         assert_eq!(line(Stage::Sync, 7, Some(10)), " 7/10 files (70%) synced");
         assert!(line(Stage::Copy, u64::MAX, Some(u64::MAX)).contains("(100%)"));
     }
@@ -281,10 +295,10 @@ mod tests {
         );
         progress.begin(Stage::Inventory, None);
         progress.finish(Stage::Inventory);
-        progress.begin(Stage::Copy, Some(4 << 10));
-        (0..4).for_each(|_| progress.advance(Stage::Copy, 1 << 10));
+        progress.begin(Stage::Copy, Some(4 << 20));
+        (0..4).for_each(|_| progress.advance(Stage::Copy, 1 << 20));
         progress.finish(Stage::Copy);
-        assert_eq!(lines.text(), "4/4 kB (100%) copied\n");
+        assert_eq!(lines.text(), "4.0/4.0 MiB (100%) copied\n");
     }
 
     #[test]
@@ -305,7 +319,7 @@ mod tests {
         };
         assert_eq!(
             shown(Narration::Kbrecover),
-            "kbrecover: connected to x, version 150000, 2 connection(s)\nkbrecover: copying 3072 kB from the source\n"
+            "kbrecover: connected to x, version 150000, 2 connection(s)\nkbrecover: copying 3.0 MiB from the source\n"
         );
         assert_eq!(
             shown(Narration::PgRewind),

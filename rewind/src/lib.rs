@@ -10,6 +10,7 @@ mod observer;
 mod stop;
 mod clock;
 mod causes;
+mod shown;
 mod status;
 mod standby;
 mod wait;
@@ -75,8 +76,9 @@ pub use outcome::{
 };
 pub use plan::error::PlanError;
 pub use progress::{Event, Progress, Silent, Stage};
+pub use shown::{Size, duration_text, time_text};
 pub use standby::Position;
-pub use status::{Condition, Status, StatusError, UnfinishedRewind, status};
+pub use status::{ComparisonSoFar, Condition, Status, StatusError, UnfinishedRewind, status};
 pub use stop::StopFlag;
 pub use survey::content::ContentError;
 pub use survey::divergence::DivergenceError;

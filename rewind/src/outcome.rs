@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use walparse::{BlockNumber, Lsn, Microseconds, TimelineId, Transactions};
+use walparse::{BlockNumber, Lsn, Microseconds, TimelineId, Transactions, Version};
 
 use crate::datadir::starts_as::StartsAs;
 use crate::lost::export::LostSummary;
@@ -229,6 +229,8 @@ pub struct Report {
     pub finished: Timestamp,
     /// The stages in their order, with the time that each took.
     pub stages: Vec<StageTime>,
+    /// The version of both sides.
+    pub version: Option<Version>,
     /// Both sides.
     pub sides: Option<BothSides>,
     /// The point of divergence.
@@ -237,6 +239,8 @@ pub struct Report {
     pub checkpoint: Option<CheckpointAt>,
     /// The transactions that the rewind gives up; `None` if it is not known.
     pub lost: Option<LostTransactions>,
+    /// The directory in which discarded data was saved.
+    pub saved_in: Option<PathBuf>,
     /// What comparing the data of both sides has found, if it was compared.
     pub compared: Option<ComparedData>,
     /// What comparing all blocks before the commit has found, if they were compared.
@@ -253,7 +257,7 @@ pub struct Report {
     pub kept: Vec<String>,
     /// Files and directories that match the same patterns but exist only on the source: they are not copied.
     pub not_taken: Vec<String>,
-    /// What a server started on the target now will be; `None` if nothing was changed, or it is not known.
+    /// What a server started on the target now will be, in a plan: after the rewind; `None` if it is not known.
     pub starts_as: Option<StartsAs>,
     /// What keeps the source's WAL until the target streams; `None` if nothing was rewound, or it is not known.
     pub wal_kept: Option<WalKept>,
@@ -274,10 +278,12 @@ impl Report {
             started,
             finished,
             stages: Vec::new(),
+            version: None,
             sides: None,
             divergence: None,
             checkpoint: None,
             lost: None,
+            saved_in: None,
             compared: None,
             verified: None,
             replay_start: None,

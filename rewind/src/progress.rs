@@ -5,6 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use crate::outcome::{CheckpointAt, Divergence, ReplayStart};
+use crate::shown::Size;
 
 /// The stages whose progress is reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,16 +113,16 @@ impl fmt::Display for Event {
             }
             Event::ReplayStart(start) => write_replay_start(f, start),
             Event::Comparing { bytes } => {
-                write!(f, "comparing {} MB of relation files on both sides", bytes.div_ceil(1 << 20))
+                write!(f, "comparing {} of relation files on both sides", Size(*bytes))
             }
             Event::Planned { fetch_bytes, total_bytes } => {
                 write!(f, "{fetch_bytes} bytes are to be copied, of {total_bytes} that the source has")
             }
             Event::Copying { fetch_bytes } => {
-                write!(f, "copying {} kB from the source", fetch_bytes.div_ceil(1024))
+                write!(f, "copying {} from the source", Size(*fetch_bytes))
             }
             Event::Verifying { bytes } => {
-                write!(f, "verifying {} MB of relation files", bytes.div_ceil(1 << 20))
+                write!(f, "verifying {} of relation files", Size(*bytes))
             }
             Event::Sealing => f.write_str("all data has been copied"),
         }
@@ -129,17 +130,16 @@ impl fmt::Display for Event {
 }
 
 fn write_replay_start(f: &mut fmt::Formatter<'_>, start: &ReplayStart) -> fmt::Result {
-    let kilobytes = |bytes: u64| bytes.div_ceil(1024);
     let (chosen, at) = (start.chosen(), start.checkpoint);
     let which = if start.is_newest() { "source's newest" } else { "last common" };
     write!(
         f,
-        "replay starts at {}, redo of the {which} checkpoint: {} kB of WAL",
+        "replay starts at {}, redo of the {which} checkpoint: {} of WAL",
         at.redo,
-        kilobytes(chosen.wal_bytes)
+        Size(chosen.wal_bytes)
     )?;
     if chosen.more_bytes > 0 {
-        write!(f, ", {} kB of blocks", kilobytes(chosen.more_bytes))?;
+        write!(f, ", {} of blocks", Size(chosen.more_bytes))?;
     }
     write!(f, ", about {:.0} s", chosen.seconds())?;
     let Some(newest) = start.newest else { return Ok(()) };
@@ -147,8 +147,8 @@ fn write_replay_start(f: &mut fmt::Formatter<'_>, start: &ReplayStart) -> fmt::R
         if start.is_newest() { (start.common, "last common") } else { (newest, "source's newest") };
     write!(
         f,
-        " ({which} checkpoint: {} kB, about {:.0} s)",
-        kilobytes(other.wal_bytes + other.more_bytes),
+        " ({which} checkpoint: {}, about {:.0} s)",
+        Size(other.wal_bytes + other.more_bytes),
         other.seconds()
     )?;
     if !start.is_newest() {

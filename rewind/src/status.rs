@@ -14,6 +14,7 @@ use crate::datadir::label::BackupLabel;
 use crate::datadir::server::{self, DataDirectoryError, LockFile};
 use crate::datadir::starts_as::{StartsAs, starts_as};
 use crate::outcome::{CheckpointAt, Divergence};
+use crate::target::compared::ComparedSoFar;
 use crate::target::journal::{Journal, JournalError};
 use crate::target::lock_holder;
 
@@ -63,6 +64,8 @@ pub struct Status {
     pub unfinished: Option<UnfinishedRewind>,
     /// Why the journal of an unfinished rewind cannot be used.
     pub journal_problem: Option<JournalError>,
+    /// How far a comparison of all data has come that runs or was interrupted, as it has noted last. Nothing has been changed.
+    pub comparison: Option<ComparisonSoFar>,
     /// The role that a server will have after its next start.
     pub starts_as: StartsAs,
 }
@@ -91,8 +94,10 @@ pub enum Condition {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct UnfinishedRewind {
-    /// When it began: local time with its zone, as text.
+    /// When it began, in ISO 8601; in older journals local time with its zone.
     pub begun: String,
+    /// The same in local time with its zone.
+    pub begun_text: String,
     /// The name of the source it began with.
     pub source: String,
     /// The point of divergence, if it is known.
@@ -105,6 +110,20 @@ pub struct UnfinishedRewind {
     pub relations: u64,
     /// The number of these blocks.
     pub blocks: u64,
+}
+
+/// A comparison of all data (`--compare-data`), as its note describes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct ComparisonSoFar {
+    /// Relation files that were compared, the last of them maybe in part.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The bytes to compare in all; `None` in notes of older versions.
+    pub total: Option<u64>,
+    /// Blocks that differ.
+    pub different_blocks: u64,
 }
 
 /// Reads the state of the data directory at `directory`.
@@ -160,6 +179,10 @@ pub fn status(directory: &Path) -> Result<Status, StatusError> {
         Some(Ok(journal)) => (Some(UnfinishedRewind::of(&journal)), None),
         Some(Err(problem)) => (None, Some(problem)),
     };
+    let comparison = match label {
+        Some(BackupLabel::Unfinished) => None,
+        _ => ComparedSoFar::read(&root, &control).map(|noted| ComparisonSoFar::of(&noted)),
+    };
     let starts_as = starts_as(&root, control.version())?;
     Ok(Status {
         directory: root,
@@ -170,6 +193,7 @@ pub fn status(directory: &Path) -> Result<Status, StatusError> {
         kbrecover,
         unfinished,
         journal_problem,
+        comparison,
         starts_as,
     })
 }
@@ -179,12 +203,24 @@ impl UnfinishedRewind {
         let relations = journal.changed.named.relations();
         UnfinishedRewind {
             begun: journal.begun.clone(),
+            begun_text: journal.begun_text(),
             source: journal.source.clone(),
             divergence: journal.divergence,
             replay_start: journal.replay_start.map(|start| start.at).or(journal.checkpoint),
             bytes_left: journal.fetch_bytes,
             relations: relations.len() as u64,
             blocks: relations.into_iter().map(|(_, blocks)| blocks.len()).sum(),
+        }
+    }
+}
+
+impl ComparisonSoFar {
+    fn of(noted: &ComparedSoFar) -> ComparisonSoFar {
+        ComparisonSoFar {
+            files: noted.files.len() as u64,
+            bytes: noted.files.values().sum(),
+            total: noted.total,
+            different_blocks: noted.different.len(),
         }
     }
 }

@@ -38,6 +38,14 @@ pub fn broken_links(document: &Path) -> Vec<String> {
     links(&text).into_iter().filter(is_broken).map(str::to_owned).collect()
 }
 
+/// The links of a document that lead out of `directory`, of which a site is made.
+pub fn links_out_of(directory: &Path, document: &Path) -> Vec<String> {
+    let text = fs::read_to_string(document).expect("read a document");
+    let here = document.parent().expect("a directory");
+    let is_outside = |link: &&str| !plain(&here.join(link)).starts_with(directory);
+    links(&text).into_iter().filter(is_outside).map(str::to_owned).collect()
+}
+
 /// The links within the repository, in Markdown's form `[text](link)`.
 fn links(text: &str) -> Vec<&str> {
     let ends = text.match_indices("](").map(|(at, _)| &text[at + 2..]);
@@ -57,7 +65,7 @@ fn headings(text: &str) -> BTreeSet<String> {
 }
 
 /// Without `..`.
-fn plain(path: &Path) -> PathBuf {
+pub fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
         if part == Component::ParentDir {

@@ -85,6 +85,12 @@ fn the_book_has_every_page() {
     assert_eq!(documents::pages_of(&contents), pages, "pages of docs/SUMMARY.md, and files in docs");
     let book = std::fs::read_to_string(repository().join("book.toml")).expect("read book.toml");
     assert!(book.contains("src = \"docs\""), "{book}");
+    // A site has nothing else.
+    let docs = documents::plain(&docs);
+    for document in all.iter().map(|path| documents::plain(path)).filter(|path| path.starts_with(&docs)) {
+        let out = documents::links_out_of(&docs, &document);
+        assert!(out.is_empty(), "{} has links that lead out of the book: {out:?}", document.display());
+    }
 }
 
 #[test]
@@ -107,6 +113,7 @@ fn every_error_message_is_explained() {
 fn the_readme_is_short() {
     let readme = std::fs::read_to_string(repository().join("README.md")).expect("read the README");
     assert!(readme.len() < 8 << 10, "the README has {} bytes: details belong into docs/", readme.len());
+    assert!(readme.contains("](docs/fork.svg)"), "the README has no picture of the two timelines");
 }
 
 #[cfg(test)]

@@ -153,7 +153,7 @@ impl Run {
 
     /// The same, and the data of both sides was compared for it.
     pub fn expect_compared(self) -> Run {
-        self.expect_rewound().expect_said("MB of relation files on both sides")
+        self.expect_rewound().expect_said("MiB of relation files on both sides")
     }
 
     /// One or the other.

@@ -13,6 +13,11 @@ use pages::{MESSAGES, PAGES, Page, Row, USUAL_ENVIRONMENT, USUAL_EXIT_STATUS, US
 /// Where the documents are, for `--help` and SEE ALSO.
 const DOCUMENTS: &str = "/usr/share/doc/kbrecover/docs";
 
+/// Where an error message is explained.
+pub(crate) fn page_of_messages() -> String {
+    format!("{MESSAGES} in {DOCUMENTS} explains this message.")
+}
+
 fn page(command: &str) -> Option<&'static Page> {
     PAGES.iter().find(|page| page.command == command)
 }

@@ -108,7 +108,7 @@ pub(super) const PAGES: &[Page] = &[
                 "kbrecover rewind -D /var/lib/postgresql/15/main --source-server 'host=192.168.1.102 user=rewind_user' -R",
             ),
             (
-                "Keep what will be lost, and read no more than 50 MB per second from the source",
+                "Keep what will be lost, and read no more than 50 MiB per second from the source",
                 "kbrecover rewind -D /var/lib/postgresql/15/main --source-server 'host=192.168.1.102' -R --keep-diverged /srv/lost --max-rate 50MB",
             ),
         ],
@@ -140,7 +140,7 @@ pub(super) const PAGES: &[Page] = &[
                 "kbrecover compare -D /var/lib/postgresql/15/main --source-server 'host=192.168.1.102 user=rewind_user'",
             ),
             (
-                "The same as JSON, reading no more than 20 MB per second",
+                "The same as JSON, reading no more than 20 MiB per second",
                 "kbrecover compare -D /var/lib/postgresql/15/main --source-server 'host=192.168.1.102' --max-rate 20MB --format json",
             ),
         ],

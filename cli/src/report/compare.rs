@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use jiff::tz::TimeZone;
-use kbrecover_rewind::{Comparison, DifferentFile};
+use kbrecover_rewind::{Comparison, DifferentFile, Size};
 use serde::Serialize;
 
 use super::json::{SidesObject, VerifiedObject, to_json};
@@ -27,7 +27,7 @@ pub(crate) fn text(comparison: &Comparison) -> String {
         row("diverged", &format!("at {} on timeline {}: the node must be rewound", at.lsn, at.timeline));
     }
     row("node is complete to", &complete_to.to_string());
-    row("compared", &format!("{} MB in {} relation files", blocks.bytes.div_ceil(1 << 20), blocks.files));
+    row("compared", &format!("{} in {} relation files", Size(blocks.bytes), blocks.files));
     row("replay will change", &format!("{} blocks", blocks.replayed));
     row("different in hint bits only", &format!("{} blocks", blocks.not_logged));
     row("different in contents", &format!("{} blocks", blocks.different));

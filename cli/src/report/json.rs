@@ -58,6 +58,7 @@ struct Run<'a> {
     divergence: Option<Position>,
     checkpoint: Option<CheckpointObject>,
     lost: Option<LostObject<'a>>,
+    saved_in: Option<String>,
     compared: Option<ComparedObject>,
     verified: Option<VerifiedObject>,
     replay_start: Option<ReplayStartObject>,
@@ -264,6 +265,7 @@ impl<'a> Run<'a> {
             divergence: None,
             checkpoint: None,
             lost: None,
+            saved_in: None,
             compared: None,
             verified: None,
             replay_start: None,
@@ -298,6 +300,7 @@ impl<'a> Run<'a> {
                 timeline: at.timeline.0,
             }),
             lost: report.lost.as_ref().map(LostObject::of),
+            saved_in: report.saved_in.as_ref().map(|directory| directory.display().to_string()),
             compared: report.compared.map(|found| ComparedObject {
                 files: found.files,
                 bytes: found.bytes,
@@ -401,7 +404,7 @@ mod tests {
             r#""divergence":{"lsn":"1/69025000","timeline":13},"#,
             r#""checkpoint":{"lsn":"1/69024B90","redo":"1/69024B58","timeline":13},"#,
             r#""lost":{"committed":2,"first":"2023-06-16T05:55:01.000000Z","last":"2023-06-16T05:56:00.000000Z","#,
-            r#""undecided":["order-7"],"tables":null,"objects":null,"sequences":null,"notes":[]},"#,
+            r#""undecided":["order-7"],"tables":null,"objects":null,"sequences":null,"notes":[]},"saved_in":null,"#,
             r#""compared":null,"verified":null,"replay_start":{"redo":"1/69024B58","timeline":13,"is_newest":false,"#,
             r#""source_changes":"wal","wal_bytes":16778808,"more_bytes":0,"estimated_seconds":0.33557616,"#,
             r#""admits_sessions":true},"#,
@@ -426,7 +429,7 @@ mod tests {
     fn a_run_without_a_plan_and_a_failure_are_reported() {
         let report = Report::new(report().started, report().finished);
         let nothing = concat!(
-            r#""stages":[],"sides":null,"divergence":null,"checkpoint":null,"lost":null,"compared":null,"verified":null,"replay_start":null,"min_recovery_point":null,"wal":null,"#,
+            r#""stages":[],"sides":null,"divergence":null,"checkpoint":null,"lost":null,"saved_in":null,"compared":null,"verified":null,"replay_start":null,"min_recovery_point":null,"wal":null,"#,
             r#""files":null,"bytes":null,"kept":[],"not_taken":[],"starts_as":null,"wal_kept":null,"space":[],"wal_scanned":{"bytes":0,"records":0}"#
         );
         assert!(of_outcome(&Outcome::NotNeeded(report.clone())).ends_with(&format!("{nothing}}}\n")));

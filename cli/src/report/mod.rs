@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use kbrecover_rewind::{
-    LostTransactions, Outcome, PlanSummary, ReplayStart, Report, Side, SpaceNeed, StartsAs, VerifiedData,
-    WalKept, WalSpan,
+    LostTransactions, Outcome, PlanSummary, ReplayStart, Report, Side, Size, SpaceNeed, VerifiedData,
+    WalSpan, time_text,
 };
 
 use crate::persona::{Narration, times};
@@ -15,6 +15,7 @@ use crate::persona::{Narration, times};
 pub(crate) mod compare;
 pub(crate) mod json;
 mod lost;
+pub(crate) mod next_steps;
 pub(crate) mod status;
 
 /// The last messages of a finished rewind. pg_rewind has the last one only.
@@ -54,17 +55,28 @@ fn own_closing_lines(report: &Report, zone: &TimeZone) -> Vec<String> {
     }
     lines.push(format!("lost transactions: {}", lost_text(report.lost.as_ref(), zone)));
     lines.extend(lost_details(report.lost.as_ref()).into_iter().map(|line| format!("lost: {line}")));
+    lines.extend(saved_line(report));
     lines.extend(kept_lines(report));
     lines.extend(report.verified.as_ref().map(verified_line));
     lines.push(format!("rewound in {:.2} s", seconds(report.started, report.finished)));
     lines
 }
 
+/// Where what was lost is kept; `None` if nothing was lost.
+fn saved_line(report: &Report) -> Option<String> {
+    if let Some(directory) = &report.saved_in {
+        return Some(format!("lost: kept in \"{}\"", directory.display()));
+    }
+    let is_nothing = |lost: &LostTransactions| lost.committed == 0 && lost.undecided.is_empty();
+    let has_lost = !report.lost.as_ref().is_some_and(is_nothing);
+    has_lost.then(|| "lost: not kept".to_owned())
+}
+
 fn verified_line(found: &VerifiedData) -> String {
     let VerifiedData { files, bytes, replayed, not_logged, different, .. } = found;
-    let megabytes = bytes.div_ceil(1 << 20);
+    let size = Size(*bytes);
     format!(
-        "verified {megabytes} MB in {files} relation files: {different} block(s) differed and were copied, {not_logged} more in \
+        "verified {size} in {files} relation files: {different} block(s) differed and were copied, {not_logged} more in \
          hint bits only; replay will change {replayed}"
     )
 }
@@ -82,39 +94,6 @@ fn sys_rewind_lines(report: &Report, replay: &WalSpan, zone: &TimeZone) -> Vec<S
             "rewind start wal location {start} (file {start_file}), end wal location {end} (file {end_file}). {times}"
         ),
     ]
-}
-
-/// The last line of a run after which a server on the target would be no standby. Under the names pg_rewind and sys_rewind
-/// there is none: managers set up the standby themselves.
-pub(crate) fn start_warning(outcome: &Outcome, narration: Narration) -> Option<&'static str> {
-    match outcome.report().starts_as? {
-        _ if narration != Narration::Kbrecover => None,
-        StartsAs::Primary => Some(
-            "the target is not set up as a standby and must not be started as it is: it would become a second primary. \
-             First set primary_conninfo and create standby.signal (up to version 11: recovery.conf), or run again with -R.",
-        ),
-        StartsAs::Recovery => Some(
-            "the target is set up to recover to a target and must not be started as it is: it would become a second primary. \
-             First replace recovery.signal by standby.signal (up to version 11: set standby_mode in recovery.conf), or run \
-             again with -R.",
-        ),
-        _ => None,
-    }
-}
-
-/// A hint if the source may remove WAL before the target has streamed it: how to keep it. Managers make slots themselves.
-pub(crate) fn wal_hint(outcome: &Outcome, narration: Narration) -> Option<String> {
-    let Some(WalKept::Nothing { command, slot, is_named }) = &outcome.report().wal_kept else { return None };
-    if narration != Narration::Kbrecover {
-        return None;
-    }
-    let setting = match is_named {
-        true => String::new(),
-        false => format!("set primary_slot_name = '{slot}' on the target, and "),
-    };
-    Some(format!(
-        "The source may remove WAL before the target has streamed it. To keep it, {setting}run on the source: {command};"
-    ))
 }
 
 /// The number of undecided transactions that are named.
@@ -152,10 +131,6 @@ fn lost_details(lost: Option<&LostTransactions>) -> Vec<String> {
     details.map(|line| line.trim_start().to_owned()).collect()
 }
 
-fn time_text(time: Timestamp, zone: &TimeZone) -> String {
-    time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
-}
-
 /// One side: place, role, timeline, and what is known of its end.
 fn side_text(side: &Side, zone: &TimeZone) -> String {
     let mut text = format!("{}, {} on timeline {}", side.place, side.role, side.timeline);
@@ -191,11 +166,12 @@ pub(crate) fn plan_text(outcome: &Outcome, target: &str, zone: &TimeZone) -> Opt
         let _ = writeln!(text, "  {line}");
     }
     if let Some(found) = report.compared {
-        let megabytes = found.bytes.div_ceil(1 << 20);
         let _ = writeln!(
             text,
-            "data compared           {megabytes} MB in {} relation files, {} blocks differ",
-            found.files, found.different_blocks
+            "data compared           {} in {} relation files, {} blocks differ",
+            Size(found.bytes),
+            found.files,
+            found.different_blocks
         );
     }
     if let Some(span) = &report.replay {
@@ -217,18 +193,18 @@ pub(crate) fn plan_text(outcome: &Outcome, target: &str, zone: &TimeZone) -> Opt
     if matches!(outcome, Outcome::Checked(_)) {
         text.push('\n');
         for SpaceNeed { directory, needed, available } in &report.space {
-            let (needed, free) = (needed.div_ceil(1024), available / 1024);
-            let _ = writeln!(
-                text,
-                "free space: \"{}\" needs {needed} kB, {free} kB available",
-                directory.display()
-            );
+            let (needed, free) = (Size(*needed), Size(*available));
+            let _ =
+                writeln!(text, "free space: \"{}\" needs {needed}, {free} available", directory.display());
         }
         text.push_str("\nAll checks passed; ready to rewind.\n");
     }
     text.push_str(
         "\nChanges that only the target has made since the point of divergence will be lost. \"kbrecover lost\" lists every row.\n",
     );
+    if let Some(warning) = next_steps::warning_of_plan(report) {
+        let _ = writeln!(text, "\n{warning}");
+    }
     Some(text)
 }
 
@@ -241,13 +217,13 @@ fn kept_lines(report: &Report) -> Vec<String> {
 }
 
 fn plan_table(plan: &PlanSummary) -> String {
-    let kilobytes = |bytes: u64| Some(format!("{} kB", bytes.div_ceil(1024)));
+    let size = |bytes: u64| Some(Size(bytes).to_string());
     let rows = [
         ("create directories and links", Some(plan.create), None, None),
-        ("copy whole files", Some(plan.copy), None, kilobytes(plan.copy_bytes)),
-        ("copy WAL files", Some(plan.wal), None, kilobytes(plan.wal_bytes)),
-        ("copy tails of files", Some(plan.copy_tail), None, kilobytes(plan.copy_tail_bytes)),
-        ("copy changed blocks", Some(plan.changed_files), Some(plan.blocks), kilobytes(plan.block_bytes)),
+        ("copy whole files", Some(plan.copy), None, size(plan.copy_bytes)),
+        ("copy WAL files", Some(plan.wal), None, size(plan.wal_bytes)),
+        ("copy tails of files", Some(plan.copy_tail), None, size(plan.copy_tail_bytes)),
+        ("copy changed blocks", Some(plan.changed_files), Some(plan.blocks), size(plan.block_bytes)),
         ("restored by replay (not copied)", None, Some(plan.left_to_replay), None),
         ("truncate", Some(plan.truncate), None, None),
         ("remove", Some(plan.remove), None, None),
@@ -266,9 +242,9 @@ fn plan_table(plan: &PlanSummary) -> String {
     let percent = if all == 0 { 0 } else { u128::from(fetch) * 100 / u128::from(all) };
     let _ = writeln!(
         text,
-        "\nneed to fetch {} kB (total source directory size is {} kB: {percent}%)",
-        fetch.div_ceil(1024),
-        all.div_ceil(1024)
+        "\nneed to fetch {} (total source directory size is {}: {percent}%)",
+        Size(fetch),
+        Size(all)
     );
     text
 }
@@ -318,12 +294,19 @@ mod tests {
                 "source: server at \"h\", port 5432, primary on timeline 14",
                 "lost transactions: 2 committed, from 2023-06-16 13:55:01 CST to 2023-06-16 13:56:00 CST; prepared and \
                  undecided: \"order-7\"",
+                "lost: not kept",
                 "kept local files: log, pg_hba.conf, postgresql.conf",
                 "not copied from the source: standby.signal",
                 "rewound in 1.95 s",
                 "Done!",
             ]
         );
+        let mut kept = report();
+        kept.saved_in = Some("/keep".into());
+        assert_eq!(saved_line(&kept).as_deref(), Some("lost: kept in \"/keep\""));
+        kept.saved_in = None;
+        kept.lost = Some(LostTransactions::default());
+        assert_eq!(saved_line(&kept), None);
         for done in [Outcome::Rewound(report()), Outcome::Planned(report())] {
             assert_eq!(closing_lines(&done, Narration::PgRewind, &shanghai()), ["Done!"]);
         }
@@ -332,36 +315,6 @@ mod tests {
         {
             assert!(closing_lines(&quiet, Narration::Kbrecover, &shanghai()).is_empty());
         }
-    }
-
-    #[test]
-    fn the_last_line_warns_of_a_second_primary() {
-        let warning = |starts_as, narration| {
-            let mut report = report();
-            report.starts_as = starts_as;
-            start_warning(&Outcome::NotNeeded(report), narration)
-        };
-        for dangerous in [StartsAs::Primary, StartsAs::Recovery] {
-            let text = warning(Some(dangerous), Narration::Kbrecover).unwrap();
-            assert!(text.contains("must not be started as it is"), "{text}");
-            assert_eq!(warning(Some(dangerous), Narration::PgRewind), None);
-        }
-        assert_eq!(warning(Some(StartsAs::Standby), Narration::Kbrecover), None);
-        assert_eq!(warning(None, Narration::Kbrecover), None);
-    }
-
-    #[test]
-    fn a_hint_tells_how_to_keep_wal() {
-        let hint = |narration| wal_hint(&Outcome::Rewound(report()), narration);
-        assert_eq!(
-            hint(Narration::Kbrecover).unwrap(),
-            "The source may remove WAL before the target has streamed it. To keep it, set primary_slot_name = 's' on the \
-             target, and run on the source: SELECT 1;"
-        );
-        assert_eq!((hint(Narration::PgRewind), hint(Narration::SysRewind)), (None, None));
-        let mut kept = report();
-        kept.wal_kept = Some(WalKept::Archive);
-        assert_eq!(wal_hint(&Outcome::Rewound(kept), Narration::Kbrecover), None);
     }
 
     #[test]
@@ -378,25 +331,28 @@ WAL to replay           1/69024B58 to 1/6A025190 on timeline 14
 
 action                               files     blocks        to fetch
 create directories and links             2
-copy whole files                        12                    1206 kB
-copy WAL files                           3                   49152 kB
-copy tails of files                      1                       8 kB
-copy changed blocks                      7       1000         8000 kB
+copy whole files                        12                    1.2 MiB
+copy WAL files                           3                   48.0 MiB
+copy tails of files                      1                    0.1 MiB
+copy changed blocks                      7       1000         7.9 MiB
 restored by replay (not copied)                   300
 truncate                                 1
 remove                                   4
 keep local files                         3
 leave unchanged                        950
 
-need to fetch 58366 kB (total source directory size is 585938 kB: 9%)
+need to fetch 57.0 MiB (total source directory size is 573 MiB: 9%)
 kept local files: log, pg_hba.conf, postgresql.conf
 not copied from the source: standby.signal
 
 Changes that only the target has made since the point of divergence will be lost. \"kbrecover lost\" lists every row.
+
+Warning: the rewind will not set up the target as a standby: started as it is, it would become a second primary. Use -R, or before the \
+start set primary_conninfo and create standby.signal (up to version 11: recovery.conf).
 ";
         assert_eq!(plan_text(&Outcome::Planned(report()), "/data", &shanghai()).unwrap(), expected);
         let checked = plan_text(&Outcome::Checked(report()), "/data", &shanghai()).unwrap();
-        let space = "\nfree space: \"/data\" needs 57000 kB, 99000 kB available\n\nAll checks passed; ready to rewind.\n";
+        let space = "\nfree space: \"/data\" needs 55.7 MiB, 96.7 MiB available\n\nAll checks passed; ready to rewind.\n";
         assert!(checked.contains(space), "{checked}");
         assert_eq!(plan_text(&Outcome::Rewound(report()), "/data", &shanghai()), None);
     }

@@ -6,7 +6,7 @@ use kbrecover_rewind::{
     BothSides, CheckpointAt, Divergence, LostTransactions, PlanSummary, ReplayEstimate, ReplayStart, Report,
     Role, Side, SpaceNeed, StageTime, StartsAs, WalKept, WalSpan,
 };
-use walparse::{Lsn, TimelineId};
+use walparse::{Lsn, TimelineId, Version};
 
 /// The rewind of a former primary, with the LSNs and times of a published log.
 pub(super) fn report() -> Report {
@@ -28,6 +28,7 @@ pub(super) fn report() -> Report {
     lost.times = first.ok().zip(last.ok());
     lost.undecided = vec!["order-7".to_owned()];
     report.lost = Some(lost);
+    report.version = Version::all().find(|version| version.name() == "15");
     let estimate = ReplayEstimate::new(checkpoint.redo, Lsn(0x1_6A02_5190), 0);
     report.replay_start = Some(ReplayStart::new(checkpoint, estimate, None));
     report.replay = Some(WalSpan {

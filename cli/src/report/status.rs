@@ -1,8 +1,9 @@
 //! The state of a data directory, and how far replay has come on it, as text and as one JSON object.
 
-use std::time::Duration;
-
-use kbrecover_rewind::{Condition, ReplayProgress, StartsAs, Status, UnfinishedRewind, WaitEnd, Waited};
+use kbrecover_rewind::{
+    ComparisonSoFar, Condition, ReplayProgress, Size, StartsAs, Status, UnfinishedRewind, WaitEnd, Waited,
+    duration_text,
+};
 use serde::Serialize;
 use walparse::Lsn;
 
@@ -37,7 +38,7 @@ pub(crate) fn text_of_wait(waited: &Waited) -> String {
     if let Some(goal) = progress.goal {
         field("to be replayed up to", goal.to_string());
     }
-    field("waited", seconds_text(progress.waited));
+    field("waited", duration_text(progress.waited));
     lines.extend(details(status));
     lines.join("\n") + "\n"
 }
@@ -71,21 +72,12 @@ pub(crate) fn progress_line(progress: &ReplayProgress) -> String {
         line += &format!(", {:.1} MiB/s", rate / f64::from(1 << 20));
     }
     if let Some(left) = progress.time_left().filter(|left| !left.is_zero()) {
-        line += &format!(", about {} left", seconds_text(left));
+        line += &format!(", about {} left", duration_text(left));
     }
     if !position.is_streaming {
         line += ", not streaming yet";
     }
     line
-}
-
-/// `75 s`, `12 min`, `3 h 5 min`.
-fn seconds_text(duration: Duration) -> String {
-    match duration.as_secs() {
-        seconds @ 0..=99 => format!("{seconds} s"),
-        seconds @ 100..=5999 => format!("{} min", seconds.div_ceil(60)),
-        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-    }
 }
 
 /// The details of a state, a line for each.
@@ -94,7 +86,7 @@ fn details(status: &Status) -> Vec<String> {
     let control = &status.control;
     let mut field = |name: &str, value: String| lines.push(format!("{name:<24}{value}"));
     if let Some(unfinished) = &status.unfinished {
-        field("rewind started", unfinished.begun.clone());
+        field("rewind started", unfinished.begun_text.clone());
         field("source", unfinished.source.clone());
         if let Some(divergence) = unfinished.divergence {
             field("point of divergence", divergence.lsn.to_string());
@@ -102,7 +94,11 @@ fn details(status: &Status) -> Vec<String> {
         if let Some(start) = unfinished.replay_start {
             field("replay starts at", start.redo.to_string());
         }
-        field("left to fetch", left(unfinished));
+        let is_at_work = status.condition == Condition::KbrecoverRuns;
+        field(if is_at_work { "to fetch in all" } else { "left to fetch" }, to_fetch(unfinished));
+    }
+    if let Some(comparison) = status.comparison {
+        field("compared so far", compared(comparison));
     }
     field("version", control.version().name().to_owned());
     field("system identifier", control.system_identifier().to_string());
@@ -130,7 +126,7 @@ fn headline(status: &Status) -> String {
         Condition::KbrecoverRuns => format!("kbrecover is running{}", pid(status.kbrecover)),
         Condition::Unfinished => match &status.unfinished {
             Some(rewind) => {
-                format!("the rewind from {} started at {} has not finished", rewind.source, rewind.begun)
+                format!("the rewind from {} started at {} has not finished", rewind.source, rewind.begun_text)
             }
             None => "a rewind has not finished, and its journal is unusable".to_owned(),
         },
@@ -149,6 +145,11 @@ fn headline(status: &Status) -> String {
 fn advice(status: &Status) -> Option<String> {
     Some(match (status.condition, &status.journal_problem) {
         (_, Some(problem)) => format!("{}. Take a new base backup from the source.", chain(problem)),
+        (Condition::KbrecoverRuns, None) if status.unfinished.is_some() => {
+            "It is changing files: no server starts until it has finished. How far it is, only its own messages tell."
+                .to_owned()
+        }
+        (Condition::KbrecoverRuns, None) => "It has changed nothing yet.".to_owned(),
         (Condition::Unfinished, None) => {
             "No server starts on it. Run the same rewind again to finish; a different source can be used."
                 .to_owned()
@@ -162,12 +163,18 @@ fn advice(status: &Status) -> Option<String> {
     })
 }
 
-fn left(rewind: &UnfinishedRewind) -> String {
+fn to_fetch(rewind: &UnfinishedRewind) -> String {
     let blocks = format!("{} changed blocks of {} relations", rewind.blocks, rewind.relations);
     match rewind.bytes_left {
-        Some(bytes) => format!("about {} kB, including {blocks}", bytes.div_ceil(1024)),
+        Some(bytes) => format!("about {}, including {blocks}", Size(bytes)),
         None => blocks,
     }
+}
+
+fn compared(comparison: ComparisonSoFar) -> String {
+    let ComparisonSoFar { files, bytes, total, different_blocks, .. } = comparison;
+    let total = total.map(|total| format!(" of {}", Size(total.max(bytes)))).unwrap_or_default();
+    format!("{}{total} in {files} relation files, {different_blocks} blocks differ", Size(bytes))
 }
 
 /// The name of a role in JSON.
@@ -198,6 +205,7 @@ struct Object<'a> {
     stale_lock_file: bool,
     rewind: Option<RewindObject<'a>>,
     journal_error: Option<String>,
+    comparison: Option<ComparisonObject>,
     /// Only with `--wait`.
     #[serde(skip_serializing_if = "Option::is_none")]
     wait: Option<WaitObject>,
@@ -248,6 +256,14 @@ struct RewindObject<'a> {
     bytes_left: Option<u64>,
     blocks_left: u64,
     relations_left: u64,
+}
+
+#[derive(Serialize)]
+struct ComparisonObject {
+    files: u64,
+    bytes: u64,
+    bytes_total: Option<u64>,
+    different_blocks: u64,
 }
 
 /// One JSON object and a newline.
@@ -304,6 +320,12 @@ fn whole_object(status: &Status) -> Object<'_> {
             relations_left: rewind.relations,
         }),
         journal_error: status.journal_problem.as_ref().map(|problem| chain(problem)),
+        comparison: status.comparison.map(|comparison| ComparisonObject {
+            files: comparison.files,
+            bytes: comparison.bytes,
+            bytes_total: comparison.total,
+            different_blocks: comparison.different_blocks,
+        }),
         wait: None,
     }
 }
@@ -345,12 +367,5 @@ mod tests {
         assert_eq!(progress_line(&progress), "replayed up to 0/8AE75AB8 of 0/8AE75AB8, 94.2 MiB/s");
         progress.position.replayed = None;
         assert_eq!(progress_line(&progress), "streaming; the position of replay is not known");
-    }
-
-    #[test]
-    fn times_are_short() {
-        let text = |seconds| seconds_text(Duration::from_secs(seconds));
-        assert_eq!([text(0), text(99), text(100), text(5999)], ["0 s", "99 s", "2 min", "100 min"]);
-        assert_eq!(text(11_100), "3 h 5 min");
     }
 }

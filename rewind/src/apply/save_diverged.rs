@@ -12,6 +12,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use rayon::prelude::*;
 use walparse::{Lsn, PageHeader, WalFileName, crc32c_append};
 
@@ -26,6 +27,7 @@ use crate::datadir::label::{BackupLabel, label_path};
 use crate::datadir::server::control_path;
 use crate::options::{KeepDiverged, Options, RecoveryConf, SyncChoice};
 use crate::plan::Planned;
+use crate::shown::Size;
 use crate::target::disk::Disk;
 use crate::target::{Target, TargetError};
 
@@ -167,7 +169,7 @@ impl Saving {
             what: WHAT.replace("pg_wal", version.wal_dir()),
             target: text(target.root()),
             source,
-            begun: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
+            begun: format!("{:.0}", Timestamp::now()),
             system_identifier: planned.facts.clusters.target.system_identifier(),
             control_crc32c,
             diverged_at: divergence.map_or(Lsn::INVALID, |at| at.lsn).to_string(),
@@ -239,8 +241,8 @@ impl Saving {
         self.write_manifest(target)?;
         let bytes: u64 = jobs.iter().flat_map(|(.., ranges)| ranges).map(|(from, to)| to - from).sum();
         tracing::info!(
-            "saved {} kB of discarded data in \"{}\": {} WAL files, parts of {} files",
-            bytes.div_ceil(1024),
+            "saved {} of discarded data in \"{}\": {} WAL files, parts of {} files",
+            Size(bytes),
             self.choice.directory.display(),
             self.wal.len(),
             self.files.len()

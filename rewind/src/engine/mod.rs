@@ -29,10 +29,10 @@ use crate::causes::with_causes;
 use crate::clock::Clock;
 use crate::datadir::label::BackupLabel;
 use crate::datadir::server;
-use crate::datadir::starts_as::starts_as;
+use crate::datadir::starts_as::{StartsAs, starts_as};
 use crate::error::{Failure, RewindError, TargetState};
-use crate::options::{KeepDiverged, KeepRoot, Mode, Options, SyncChoice};
-use crate::outcome::{Outcome, Report, SpaceNeed};
+use crate::options::{KeepDiverged, KeepRoot, Mode, Options, RecoveryConf, SyncChoice};
+use crate::outcome::{Outcome, Report, Role, SpaceNeed};
 use crate::plan::error::PlanError;
 use crate::plan::{self, Facts, Planned, plan_wal_for_replay};
 use crate::progress::{Event, Progress};
@@ -98,6 +98,7 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
             if options.mode == Mode::Rewind {
                 clean_up(options, &target, source, version).map_err(|error| failed(error.into()))?;
                 outcome.report_mut().starts_as = starts_as(target.root(), version).ok();
+                outcome.report_mut().version = Some(version);
             }
             Ok(*outcome)
         }
@@ -157,11 +158,11 @@ impl Run<'_> {
         archive_ready::announce(options, &planned);
         if options.mode == Mode::DryRun {
             planned.facts.external.announce();
-            return Ok(Outcome::Planned(planned.report(clock)));
+            return Ok(Outcome::Planned(self.report(&planned, clock)));
         }
         let Ready { space, saved, kept_wal } = self.prepare(&mut planned, clock).map_err(failed)?;
         if options.mode == Mode::Check {
-            return Ok(Outcome::Checked(Report { space, ..planned.report(clock) }));
+            return Ok(Outcome::Checked(Report { space, ..self.report(&planned, clock) }));
         }
         self.mark(&planned, saved.as_ref())?;
         match apply(options, self.progress, clock, target, source, &planned) {
@@ -177,7 +178,8 @@ impl Run<'_> {
                 let replay = report.replay.as_ref();
                 let wal_kept = replay
                     .and_then(|replay| wal_kept::wal_kept(options, target.root(), control, &asked, replay));
-                Ok(Outcome::Rewound(Report { space, starts_as, wal_kept, ..report }))
+                let saved_in = saved.map(|saved| saved.directory);
+                Ok(Outcome::Rewound(Report { space, starts_as, wal_kept, saved_in, ..report }))
             }
             Err(error) => {
                 // A running server is reported first, whatever else failed: it must be stopped.
@@ -187,6 +189,23 @@ impl Run<'_> {
                 Err(Failure { error: Box::new(error.into()), target: TargetState::Unfinished })
             }
         }
+    }
+
+    /// The report on a plan.
+    fn report(&self, planned: &Planned<'_>, clock: &Clock) -> Report {
+        Report { starts_as: self.will_start_as(&planned.facts), ..planned.report(clock) }
+    }
+
+    /// What a server started on the rewound target will be; `None` if that is not known.
+    fn will_start_as(&self, facts: &Facts<'_>) -> Option<StartsAs> {
+        if self.options.recovery_conf != RecoveryConf::Leave {
+            return Some(StartsAs::Standby);
+        }
+        if self.options.keep.has_standard() {
+            return starts_as(self.target.root(), facts.clusters.target.version()).ok();
+        }
+        // The files that tell it become the source's, and a primary has none.
+        (facts.sides.source.role == Role::Primary).then_some(StartsAs::Primary)
     }
 
     /// Checks everything that can fail. Then, unless this run is only a check, archives WAL and saves discarded data

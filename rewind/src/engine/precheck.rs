@@ -15,6 +15,7 @@ use crate::datadir::server::control_path;
 use crate::options::{Options, SpaceCheck};
 use crate::outcome::SpaceNeed;
 use crate::plan::Planned;
+use crate::shown::Size;
 use crate::source::{ChunkSink, FetchRange, Source, SourceError};
 use crate::target::journal::NewJournal;
 use crate::target::{Target, TargetError};
@@ -54,8 +55,8 @@ impl PrecheckError {
 /// Space needed and available on each of these file systems.
 fn shortage_list(shortages: &[SpaceNeed]) -> String {
     let one = |short: &SpaceNeed| {
-        let (needed, free) = (short.needed.div_ceil(1024), short.available / 1024);
-        format!("the file system of \"{}\" needs {needed} kB and has {free} kB", short.directory.display())
+        let (needed, free) = (Size(short.needed), Size(short.available));
+        format!("the file system of \"{}\" needs {needed} and has {free}", short.directory.display())
     };
     shortages.iter().map(one).collect::<Vec<_>>().join(", ")
 }

@@ -203,6 +203,7 @@ impl Planned<'_> {
     /// A report with the figures known so far.
     pub(crate) fn report(&self, clock: &Clock) -> Report {
         let mut report = clock.report();
+        report.version = Some(self.facts.clusters.target.version());
         report.sides = Some(self.facts.sides.clone());
         report.divergence = self.facts.fork.divergence;
         report.checkpoint = self.facts.fork.common_checkpoint;

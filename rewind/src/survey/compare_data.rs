@@ -249,7 +249,7 @@ fn known(
     let replay = replay::choose(input, &checked.histories(start, &original, Some(journal)), &mut changed)?;
     tracing::info!(
         "resuming the rewind begun at {} from {}: the data of both sides has been compared",
-        journal.begun,
+        journal.begun_text(),
         journal.source
     );
     let now = position_now(input.source, replay.start.checkpoint.redo)?;

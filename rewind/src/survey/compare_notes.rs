@@ -38,6 +38,8 @@ pub(super) struct Notes<'a> {
     pub(super) files: BTreeMap<String, u64>,
     /// The blocks that differ.
     pub(super) different: PageMap,
+    /// The bytes to compare, with those that an earlier run has compared.
+    pub(super) total: u64,
     due: Instant,
 }
 
@@ -56,7 +58,7 @@ impl<'a> Notes<'a> {
             Some(ComparedSoFar { until, files, different, .. }) => (Some(until), files, different),
             None => (None, BTreeMap::new(), PageMap::new()),
         };
-        Notes { input, control, start, until, files, different, due }
+        Notes { input, control, start, until, files, different, total: 0, due }
     }
 
     /// A position of the source's history before which all was equal that this run and earlier ones have found so. The source's
@@ -98,7 +100,7 @@ impl<'a> Notes<'a> {
         until: OwnPosition,
         files: impl Iterator<Item = (&'f str, u64)>,
     ) -> Result<(), TargetError> {
-        let Notes { input, control, files: earlier, different, .. } = self;
+        let Notes { input, control, files: earlier, different, total, .. } = self;
         // What is equal may be so in memory only.
         if input.options.sync != SyncChoice::Off {
             input.target.sync_file_systems(control.version().names())?;
@@ -107,7 +109,7 @@ impl<'a> Notes<'a> {
         for (path, end) in files {
             all.push((path, end));
         }
-        NewNote { control, start, until, files: &all, different }.write(input.target)
+        NewNote { control, start, until, files: &all, different, total: *total }.write(input.target)
     }
 }
 

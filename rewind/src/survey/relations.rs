@@ -43,6 +43,7 @@ pub(super) fn compare_relations(
     let comparing = Comparing { sides, control, progress: notes.input.progress, pages: None };
     let all = candidates(sides, control);
     let rest: Vec<Candidate> = all.iter().filter_map(|file| file.after(&notes.files)).collect();
+    notes.total = all.iter().map(|file| file.part.end).sum();
     let mut finished = 0;
     let mut compared =
         comparing.each_share(&rest, |bytes| Event::Comparing { bytes }, &mut |share, found| {

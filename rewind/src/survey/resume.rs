@@ -36,7 +36,7 @@ pub(super) fn resume<'a>(
 ) -> Result<Facts<'a>, SurveyError> {
     let Input { options, source, label, .. } = input;
     let searched_since = Timestamp::now();
-    tracing::info!("resuming the rewind begun at {} from {}", journal.begun, journal.source);
+    tracing::info!("resuming the rewind begun at {} from {}", journal.begun_text(), journal.source);
     let mut clusters = Clusters { source: source.control_file()?, target: journal.control.clone(), label };
     preflight::check_sides(options, source, &mut clusters, HintBits::Any)?;
     let source_history = source_history(source, &clusters.source)?;

@@ -31,6 +31,8 @@ pub(crate) struct ComparedSoFar {
     pub(crate) files: BTreeMap<String, u64>,
     /// The blocks that differ.
     pub(crate) different: PageMap,
+    /// The bytes that were to be compared, with those that have been; absent in older notes.
+    pub(crate) total: Option<u64>,
 }
 
 /// The body, for reading.
@@ -43,6 +45,8 @@ struct Body {
     files: BTreeMap<String, (u64, FileState)>,
     #[serde(deserialize_with = "read_map")]
     different: PageMap,
+    #[serde(default)]
+    total: Option<u64>,
 }
 
 /// What is to be noted. The data may be large, so it is borrowed, not copied.
@@ -54,6 +58,7 @@ pub(crate) struct NewNote<'a> {
     /// The files that were compared. Of two entries of one file the last counts.
     pub(crate) files: &'a [(&'a str, u64)],
     pub(crate) different: &'a PageMap,
+    pub(crate) total: u64,
 }
 
 /// The body, for writing; [`Body`] reads the same fields.
@@ -66,6 +71,7 @@ struct NewBody<'a> {
     files: &'a [(&'a str, u64, FileState)],
     #[serde(serialize_with = "store_map")]
     different: &'a PageMap,
+    total: u64,
 }
 
 /// What tells a file from what it was before: its device and inode, the time of the last change of the inode, which cannot be
@@ -96,6 +102,7 @@ impl<'a> NewNote<'a> {
             until: self.until.to_parts(),
             files: &files,
             different: self.different,
+            total: self.total,
         };
         target.replace_file_with(&path(), |file| checked_json::write(MAGIC, &body, file))
     }
@@ -126,6 +133,7 @@ impl ComparedSoFar {
             until: OwnPosition::from_parts(body.until),
             files: unchanged.collect(),
             different: body.different,
+            total: body.total,
         })
     }
 
@@ -168,7 +176,8 @@ mod tests {
         let mut different = PageMap::new();
         different.insert(Relation { tablespace: 1663, database: 5, number: 1 }, BlockNumber(7));
         let files = &[("base/5/2", 8192), ("base/5/1", 8192), ("base/5/2", 16384), ("base/5/gone", 8192)];
-        let note = NewNote { control, start: START, until: UNTIL, files, different: &different };
+        let note =
+            NewNote { control, start: START, until: UNTIL, files, different: &different, total: 1 << 20 };
         note.write(target).unwrap();
     }
 
@@ -188,6 +197,7 @@ mod tests {
         let found = read().unwrap();
         assert_eq!((found.start, found.until), (START, UNTIL));
         assert_eq!((found.files.len(), found.files["base/5/2"], found.different.len()), (2, 16384, 1));
+        assert_eq!(found.total, Some(1 << 20));
         // Changed, with a time of the contents that is older.
         std::thread::sleep(std::time::Duration::from_millis(20));
         let file = File::options().write(true).open(base.join("1")).unwrap();

@@ -14,6 +14,7 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize, Serializer};
 use walparse::{
     ControlFile, FileChanges, Flavor, Lsn, PageMap, RelSegment, TimelineHistory, TimelineId, Version,
@@ -23,6 +24,7 @@ use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::{EntryKind, Inventory};
 use crate::options::KeepDiverged;
 use crate::outcome::{CheckpointAt, Divergence, LostTransactions};
+use crate::shown::time_text;
 use crate::target::checked_json::{self, Measured, from_hex, read_map, store_map, to_hex};
 use crate::target::external_files::ExternalFiles;
 use crate::target::journal_changes::StoredChanges;
@@ -59,8 +61,9 @@ pub enum JournalError {
 /// What the first run recorded.
 #[derive(Clone, Debug)]
 pub(crate) struct Journal {
-    /// When the first run began, and its source; for messages.
+    /// When the first run began, in ISO 8601; in older journals local time with its zone.
     pub(crate) begun: String,
+    /// Its source, for messages.
     pub(crate) source: String,
     /// The target's control file before the first change.
     pub(crate) control: ControlFile,
@@ -236,7 +239,7 @@ impl NewJournal<'_> {
         let files = self.files.entries().iter();
         let files = files.filter(|(_, kind)| matches!(kind, EntryKind::File { .. }));
         let body = NewBody {
-            begun: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
+            begun: format!("{:.0}", Timestamp::now()),
             source: &self.source,
             control: to_hex(self.control.bytes()),
             wal_magic: version.wal_magic(),
@@ -282,6 +285,14 @@ impl Journal {
             Err(source) => return Err(JournalError::Open { path, source }),
         };
         Journal::decode(file, flavor).map_err(|problem| JournalError::Invalid { path, problem })
+    }
+
+    /// When the first run began, as people read it.
+    pub(crate) fn begun_text(&self) -> String {
+        match self.begun.parse() {
+            Ok(time) => time_text(time, &TimeZone::system()),
+            Err(_) => self.begun.clone(),
+        }
     }
 
     /// Whether it does not say what differs: the first run had compared data, or the version of that run did not note

@@ -16,6 +16,8 @@ use std::path::Path;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::shown::time_text;
+
 /// The process that holds the lock on a data directory, and when it was started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -36,7 +38,7 @@ impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {}", self.pid)?;
         let Some(since) = self.since else { return Ok(()) };
-        write!(f, ", running since {}", since.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z"))
+        write!(f, ", running since {}", time_text(since, &TimeZone::system()))
     }
 }
 

@@ -124,8 +124,8 @@ pub(crate) struct RewindArgs {
     #[arg(long, value_name = "DAYS", overrides_with = "keep_diverged_days", help_heading = "Behavior")]
     pub(crate) keep_diverged_days: Option<NonZeroU64>,
 
-    /// Remove the oldest directories below --keep-diverged-root while all of them take more, in MB
-    #[arg(long, value_name = "MB", overrides_with = "keep_diverged_size", help_heading = "Behavior")]
+    /// Remove the oldest directories below --keep-diverged-root while all of them take more, in MiB
+    #[arg(long, value_name = "MIB", overrides_with = "keep_diverged_size", help_heading = "Behavior")]
     pub(crate) keep_diverged_size: Option<NonZeroU64>,
 
     /// With --keep-diverged or --keep-diverged-root, also save all other data that will be overwritten or removed

@@ -47,10 +47,12 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
             let last = lines.pop();
             lines.iter().for_each(|line| screen.message(Kind::Info, line));
             last.iter().for_each(|line| screen.message(Kind::Success, line));
-            let target = args.target_data.as_deref().unwrap_or(Path::new("")).display().to_string();
+            let target = args.target_data.as_deref().unwrap_or(Path::new(""));
             let result = match (args.format, persona.narration) {
                 (Format::Json, _) => Some(report::json::of_outcome(&outcome)),
-                (Format::Text, Narration::Kbrecover) => report::plan_text(&outcome, &target, &zone),
+                (Format::Text, Narration::Kbrecover) => {
+                    report::plan_text(&outcome, &target.display().to_string(), &zone)
+                }
                 // pg_rewind and sys_rewind print no plan.
                 (Format::Text, _) => None,
             };
@@ -62,11 +64,9 @@ pub(crate) fn run(args: &RewindArgs, persona: &'static Persona) -> ExitCode {
                 }
                 _ => output::print(&result, ExitCode::SUCCESS),
             };
-            if let Some(hint) = report::wal_hint(&outcome, persona.narration) {
-                screen.message(Kind::Hint, &hint);
-            }
-            if let Some(warning) = report::start_warning(&outcome, persona.narration) {
-                screen.message(Kind::Warning, warning);
+            if persona.narration == Narration::Kbrecover {
+                let lines = report::next_steps::next_steps(&outcome, target);
+                lines.iter().for_each(|(kind, text)| screen.message(*kind, text));
             }
             status
         }
