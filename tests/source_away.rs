@@ -291,7 +291,7 @@ fn wal_recycled_during_a_long_copy() {
         (failover.new.data.join("pg_wal").join(&segment), target.data.join("pg_wal").join(&segment));
     let is_copied = || std::fs::read(&there).is_ok_and(|bytes| bytes.iter().any(|&byte| byte != 0));
     let begun = Instant::now();
-    while !is_copied() && begun.elapsed() < Duration::from_secs(60) {
+    while !is_copied() && begun.elapsed() < Duration::from_secs(240) {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(is_marked(&target), "the run has not waited for {segment} to be recycled");

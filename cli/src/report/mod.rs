@@ -16,6 +16,7 @@ pub(crate) mod compare;
 pub(crate) mod json;
 mod lost;
 pub(crate) mod next_steps;
+mod picture;
 pub(crate) mod status;
 
 /// The last messages of a finished rewind. pg_rewind has the last one only.
@@ -147,6 +148,10 @@ fn side_text(side: &Side, zone: &TimeZone) -> String {
 pub(crate) fn plan_text(outcome: &Outcome, target: &str, zone: &TimeZone) -> Option<String> {
     let (Outcome::Planned(report) | Outcome::Checked(report)) = outcome else { return None };
     let mut text = format!("Rewind plan for \"{target}\" (nothing has been changed)\n\n");
+    if let Some(drawn) = picture::picture(report) {
+        text.push_str(&drawn);
+        text.push('\n');
+    }
     if let Some(sides) = &report.sides {
         let _ = writeln!(text, "target                  {}", side_text(&sides.target, zone));
         let _ = writeln!(text, "source                  {}", side_text(&sides.source, zone));
@@ -321,6 +326,9 @@ mod tests {
     fn a_plan_is_shown_as_a_table() {
         let expected = "\
 Rewind plan for \"/data\" (nothing has been changed)
+
+tl 13 --* 1/69024B90 --+-- 1/69025000 ... 1/6A000060   this node: 2 transactions, LOST
+        checkpoint     +--------------------------->   source: tl 14, server at \"h\", port 5432
 
 target                  data directory \"/data\", primary on timeline 13, WAL to 1/6A000060, last checkpoint 2023-06-16 13:50:00 CST
 source                  server at \"h\", port 5432, primary on timeline 14
