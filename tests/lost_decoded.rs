@@ -200,6 +200,9 @@ fn what_is_listed_is_what_the_server_decodes() {
         let heads = |all: &[Transaction]| {
             all.iter().map(|of| (of.xid, of.time.clone(), of.changes.len())).collect::<Vec<_>>()
         };
+        let missing: Vec<&Transaction> =
+            decoded.iter().filter(|of| !listed.iter().any(|ours| ours.xid == of.xid)).collect();
+        assert!(missing.is_empty(), "{major}: not listed: {missing:#?}");
         assert_eq!(heads(&listed), heads(&decoded), "{major}");
         let (mut rows, mut values) = (0, 0);
         for (ours, servers) in listed.iter().zip(&decoded) {

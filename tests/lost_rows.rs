@@ -169,6 +169,7 @@ fn lost_work(old: &Server, major: u32) {
     old.sql("CREATE TABLE made_from AS SELECT * FROM plain WHERE id < 20");
     old.sql("INSERT INTO altered VALUES (3, 'before', 'before')");
     old.sql("ALTER TABLE altered DROP COLUMN a; ALTER TABLE altered ADD c int DEFAULT 5; INSERT INTO altered VALUES (4, 'after', 6)");
+    old.sql("ALTER TABLE altered ALTER c TYPE bigint; INSERT INTO altered VALUES (5, 'rewritten', 7)");
     old.sql("INSERT INTO renamed VALUES (11); ALTER TABLE renamed RENAME TO \"Re named\"; INSERT INTO \"Re named\" VALUES (12)");
     old.sql("INSERT INTO truncated VALUES (11)");
     old.sql("TRUNCATE truncated; INSERT INTO truncated VALUES (12)");

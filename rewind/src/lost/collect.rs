@@ -112,10 +112,12 @@ impl Collected {
     /// Leaves out rows of what was no table of users' when they were written.
     fn leave_out_hidden(&mut self, tables: &Tables<'_>, commits: &[&Commit]) {
         let relations = &self.relations;
-        let mut known: HashMap<(u32, u32), bool> = HashMap::new();
+        let mut known: HashMap<(u32, u32, usize), bool> = HashMap::new();
         self.changes.retain(|change| {
             let relation = relations[change.relation as usize];
-            *known.entry((change.place, change.relation)).or_insert_with(|| {
+            // A transaction may fill a copy of a table, put it in the table's place, and go on.
+            let key = (change.place, change.relation, tables.step(relation, change.lsn));
+            *known.entry(key).or_insert_with(|| {
                 let xids = commits[change.place as usize].xids();
                 let moment = Moment { lsn: change.lsn, xids: &xids };
                 !matches!(tables.contents(relation, &moment), Contents::Other)

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use walparse::Relation;
+use walparse::{Lsn, Relation};
 
 use super::catalog::{Class, Database, Databases, FIRST_USER_OID, Moment};
 use super::export::names::shown;
@@ -41,7 +41,7 @@ pub(super) struct Tables<'a> {
     /// Of the present transaction, those whose definition changes in this WAL. Each counts up to the next change.
     changing: RefCell<HashMap<(Relation, u32, usize), Arc<Table>>>,
     /// Where definitions change, by database.
-    steps: HashMap<u32, Vec<walparse::Lsn>>,
+    steps: HashMap<u32, Vec<Lsn>>,
 }
 
 impl<'a> Tables<'a> {
@@ -120,14 +120,19 @@ impl<'a> Tables<'a> {
         }
     }
 
+    /// How many definitions in the database of a file have changed up to a position.
+    pub(super) fn step(&self, relation: Relation, lsn: Lsn) -> usize {
+        let steps = self.steps.get(&relation.database).map_or(&[][..], Vec::as_slice);
+        steps.partition_point(|step| *step <= lsn)
+    }
+
     /// The table of a file; with a number in the place of its name if it is not known.
     pub(super) fn table(&self, relation: Relation, moment: &Moment<'_>) -> Arc<Table> {
         if let Some(known) = self.known.borrow().get(&relation) {
             return Arc::clone(known);
         }
-        let steps = self.steps.get(&relation.database).map_or(&[][..], Vec::as_slice);
         let first = moment.xids.first().copied().unwrap_or_default();
-        let key = (relation, first, steps.partition_point(|step| *step <= moment.lsn));
+        let key = (relation, first, self.step(relation, moment.lsn));
         if let Some(known) = self.changing.borrow().get(&key) {
             return Arc::clone(known);
         }
