@@ -82,6 +82,34 @@ fn segments(server: &Server) -> Vec<SegmentNo> {
     found
 }
 
+/// A rewind through a proxy.
+fn through(proxy: &Proxy, target: &Server, from: &str) -> Rewind {
+    let rewind = Rewind::of(target).args(["--replay-from", from]);
+    rewind.arg("--source-server").arg(proxy.conninfo())
+}
+
+/// A whole rewind, and how many bytes the source has sent for it.
+fn measured(target: &Server, new: &Server, from: &str) -> (Run, u64) {
+    let proxy = Proxy::to(new, u64::MAX, Then::Cut);
+    (through(&proxy, target, from).run(), proxy.passed())
+}
+
+/// A rewind that needs so many bytes is cut in the middle of copying.
+fn cut_in_the_middle(target: &Server, new: &Server, from: &str, bytes: u64) {
+    let proxy = Proxy::to(new, bytes * 19 / 20, Then::Cut);
+    let run = through(&proxy, target, from).args(["--retry-timeout", "0"]).run();
+    assert!(run.code == 2 && is_marked(target), "the scenario needs a run that is cut in the middle\n{run}");
+}
+
+/// The source has no WAL of timeline 2 before its newest checkpoint any more.
+fn recycle_wal(new: &Server) {
+    let redo = new.newest_redo();
+    for segment in segments(new).into_iter().filter(|segment| *segment < size().segment_of(redo)) {
+        let name = size().file_name(walparse::TimelineId(2), segment);
+        fs::remove_file(new.data.join("pg_wal").join(name)).expect("remove a segment, as if recycled");
+    }
+}
+
 fn starts_at_newest(run: &Run, target: &Server, redo: Lsn) {
     assert!(run.stderr.contains("redo of the source's newest checkpoint"), "{run}");
     let label = fs::read_to_string(target.data.join("backup_label")).expect("read the label");
@@ -176,20 +204,11 @@ fn resumed(major: u32) {
         new.sql("INSERT INTO entry SELECT n, 'later' FROM generate_series(1, 1000) n");
         new.sql("SELECT pg_switch_wal()");
     });
-    let from_newest = |target: &Server| Rewind::of(target).args(["--replay-from", "newest"]);
-    let measured = old.copy("measured");
-    let proxy = Proxy::to(&new, u64::MAX, Then::Cut);
-    from_newest(&measured).arg("--source-server").arg(proxy.conninfo()).run().expect_done();
-    let proxy = Proxy::to(&new, proxy.passed() * 19 / 20, Then::Cut);
-    let run =
-        from_newest(&old).arg("--source-server").arg(proxy.conninfo()).args(["--retry-timeout", "0"]).run();
-    assert!(run.code == 2 && is_marked(&old), "the scenario needs a run that is cut in the middle\n{run}");
+    let (run, bytes) = measured(&old.copy("measured"), &new, "newest");
+    run.expect_done();
+    cut_in_the_middle(&old, &new, "newest", bytes);
 
-    let redo = new.newest_redo();
-    for segment in segments(&new).into_iter().filter(|segment| *segment < size().segment_of(redo)) {
-        let name = size().file_name(walparse::TimelineId(2), segment);
-        fs::remove_file(new.data.join("pg_wal").join(name)).expect("remove a segment, as if recycled");
-    }
+    recycle_wal(&new);
     let run = Rewind::of(&old).from(&new, SourceKind::Server).run().expect_done();
     run.expect_said("resuming the rewind");
     assert_follows(&mut old, &new);
@@ -202,30 +221,18 @@ fn resumed(major: u32) {
 fn resumed_twice_with_a_later_checkpoint() {
     let sandbox = Sandbox::new();
     let Failover { mut old, new } = failover(&sandbox, 15, change);
-    let from_newest = |target: &Server| Rewind::of(target).args(["--replay-from", "newest"]);
     for name in ["first", "second"] {
         new.sql("UPDATE entry SET origin = origin || '+' WHERE n % 13 = 0; SELECT pg_switch_wal()");
         new.sql(
             "INSERT INTO entry SELECT n, 'later' FROM generate_series(1, 1000) n; SELECT pg_switch_wal()",
         );
         new.sql("CHECKPOINT");
-        let measured = old.copy(name);
-        let proxy = Proxy::to(&new, u64::MAX, Then::Cut);
-        from_newest(&measured).arg("--source-server").arg(proxy.conninfo()).run().expect_rewound();
-        let proxy = Proxy::to(&new, proxy.passed() * 19 / 20, Then::Cut);
-        let run = from_newest(&old).arg("--source-server").arg(proxy.conninfo());
-        let run = run.args(["--retry-timeout", "0"]).run();
-        assert!(
-            run.code == 2 && is_marked(&old),
-            "the scenario needs a run that is cut in the middle\n{run}"
-        );
+        let (run, bytes) = measured(&old.copy(name), &new, "newest");
+        run.expect_rewound();
+        cut_in_the_middle(&old, &new, "newest", bytes);
     }
-    let redo = new.newest_redo();
-    for segment in segments(&new).into_iter().filter(|segment| *segment < size().segment_of(redo)) {
-        let name = size().file_name(walparse::TimelineId(2), segment);
-        fs::remove_file(new.data.join("pg_wal").join(name)).expect("remove a segment, as if recycled");
-    }
-    from_newest(&old).from(&new, SourceKind::Server).run().expect_done();
+    recycle_wal(&new);
+    Rewind::of(&old).args(["--replay-from", "newest"]).from(&new, SourceKind::Server).run().expect_done();
     assert_follows(&mut old, &new);
     assert_sound(&mut old);
 }
@@ -246,15 +253,10 @@ fn resumed_from_a_standby_with_an_older_restartpoint() {
     new.sql("UPDATE cut SET origin = 'later'");
     standby.catch_up(&new);
     assert!(standby.newest_redo() < new.newest_redo(), "the scenario needs an older restartpoint");
-    let from_newest = |target: &Server| Rewind::of(target).args(["--replay-from", "newest"]);
-    let measured = old.copy("measured");
-    let proxy = Proxy::to(&new, u64::MAX, Then::Cut);
-    from_newest(&measured).arg("--source-server").arg(proxy.conninfo()).run().expect_done();
-    let proxy = Proxy::to(&new, proxy.passed() * 19 / 20, Then::Cut);
-    let run =
-        from_newest(&old).arg("--source-server").arg(proxy.conninfo()).args(["--retry-timeout", "0"]).run();
-    assert!(run.code == 2 && is_marked(&old), "the scenario needs a run that is cut in the middle\n{run}");
-    from_newest(&old).from(&standby, SourceKind::Server).run().expect_done();
+    let (run, bytes) = measured(&old.copy("measured"), &new, "newest");
+    run.expect_done();
+    cut_in_the_middle(&old, &new, "newest", bytes);
+    Rewind::of(&old).args(["--replay-from", "newest"]).from(&standby, SourceKind::Server).run().expect_done();
     assert_follows(&mut old, &new);
     assert_sound(&mut old);
 }
@@ -268,17 +270,12 @@ fn resumed_with_a_segment_that_was_copied_in_part() {
     assert!(size().segment_of(fork).0 > 1, "the scenario needs a segment before that of the fork");
     let name = size().file_name(walparse::TimelineId(1), SegmentNo(size().segment_of(fork).0 - 1));
     let segment = old.data.join("pg_wal").join(name);
-    let from_common = |target: &Server| Rewind::of(target).args(["--replay-from", "common"]);
-    let measured = old.copy("measured");
-    let proxy = Proxy::to(&new, u64::MAX, Then::Cut);
-    from_common(&measured).arg("--source-server").arg(proxy.conninfo()).run().expect_done();
+    let (run, bytes) = measured(&old.copy("measured"), &new, "common");
+    run.expect_done();
     fs::remove_file(&segment).expect("remove a segment, as if recycled");
-    let proxy = Proxy::to(&new, proxy.passed() * 19 / 20, Then::Cut);
-    let run =
-        from_common(&old).arg("--source-server").arg(proxy.conninfo()).args(["--retry-timeout", "0"]).run();
-    assert!(run.code == 2 && is_marked(&old), "the scenario needs a run that is cut in the middle\n{run}");
+    cut_in_the_middle(&old, &new, "common", bytes);
     fs::write(&segment, vec![0; 16 << 20]).expect("write half a segment");
-    from_common(&old).from(&new, SourceKind::Server).run().expect_done();
+    Rewind::of(&old).args(["--replay-from", "common"]).from(&new, SourceKind::Server).run().expect_done();
     assert_follows(&mut old, &new);
 }
 
