@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 
 use roaring::RoaringBitmap;
 
-use crate::effect::{self, Effect, Finish};
+use crate::effect::{self, Finish};
 use crate::heap::{self, RowChange, RowCounts};
 use crate::lsn::Lsn;
 use crate::record::RecordHeader;
@@ -198,16 +198,16 @@ impl ChangedRows {
         self.misses_ends
     }
 
-    /// Adds a record from `lsn` to `end`. `relation` is that of its first block in a main fork: the records that matter are about
-    /// one relation.
+    /// Adds a record at `lsn` of another resource manager than `Transaction`. `relation` is that of its first block in a main fork:
+    /// the records that matter are about one relation.
     // Not inlined into the loop over the records, so that the decoded fields stay in registers there.
     #[inline(never)]
     pub(crate) fn add(
         &mut self,
-        (lsn, end): (Lsn, Lsn),
+        lsn: Lsn,
         (header, main_data): (&RecordHeader, &[u8]),
         relation: Option<Relation>,
-        (fork, version): (Lsn, Version),
+        version: Version,
     ) {
         match relation {
             Some(relation) if is_catalog(relation) => self.add_catalog_record(lsn, header, relation, version),
@@ -219,7 +219,8 @@ impl ChangedRows {
                 None if header.rmid == rmgr::SEQUENCE => self.add_sequence(lsn, header, main_data, version),
                 None => {}
             },
-            None => self.add_without_blocks((lsn, end), header, main_data, (fork, version)),
+            None if tells(header) => self.telling.push(lsn),
+            None => {}
         }
     }
 
@@ -280,30 +281,15 @@ impl ChangedRows {
         }
     }
 
-    fn add_without_blocks(
-        &mut self,
-        (lsn, end): (Lsn, Lsn),
-        header: &RecordHeader,
-        main_data: &[u8],
-        (fork, version): (Lsn, Version),
-    ) {
-        // These IDs are the same in all flavors.
-        match header.rmid {
-            rmgr::TRANSACTION => self.add_end((lsn, end > fork), header, main_data, version),
-            rmgr::XLOG if rmgr::is_checkpoint(header) => self.telling.push(lsn),
-            rmgr::DATABASE | rmgr::RELATION_MAP => self.telling.push(lsn),
-            _ => {}
-        }
-    }
-
-    fn add_end(
+    /// Adds a record of the resource manager `Transaction`: `finish`, unless it is of another kind. `is_beyond`: it ends beyond the
+    /// fork.
+    pub(crate) fn add_transaction(
         &mut self,
         (lsn, is_beyond): (Lsn, bool),
-        header: &RecordHeader,
-        main_data: &[u8],
-        version: Version,
+        (header, main_data): (&RecordHeader, &[u8]),
+        finish: Option<Finish>,
     ) {
-        let Some(Effect::Finish(finish)) = Effect::of(header, main_data, version) else {
+        let Some(finish) = finish else {
             if rmgr::is_prepare(header) {
                 self.telling.push(lsn);
             }
@@ -509,6 +495,11 @@ impl std::hash::Hasher for XidHasher {
     }
 }
 
+/// Whether a record without blocks tells what relations are. The IDs are the same in all flavors.
+fn tells(header: &RecordHeader) -> bool {
+    rmgr::is_checkpoint(header) || matches!(header.rmid, rmgr::DATABASE | rmgr::RELATION_MAP)
+}
+
 #[inline]
 fn is_catalog(relation: Relation) -> bool {
     relation.number < FIRST_OF_USERS && relation.number != LARGE_OBJECTS
@@ -585,7 +576,12 @@ mod tests {
             Step::Checkpoint => (0, 0x10, 0, Vec::new(), None),
         };
         let header = RecordHeader { total_length: 8, xid, previous: Lsn(0), info, rmid, crc: 0 };
-        found.add((lsn, lsn.advance(8)), (&header, &main_data), relation, (FORK, version()));
+        if rmid == rmgr::TRANSACTION {
+            let finish = Finish::of(&header, &main_data, version());
+            found.add_transaction((lsn, lsn.advance(8) > FORK), (&header, &main_data), finish);
+        } else {
+            found.add(lsn, (&header, &main_data), relation, version());
+        }
     }
 
     fn stretch(first: u64, steps: &[Step]) -> ChangedRows {

@@ -177,6 +177,13 @@ pub struct Finish {
     pub dropped: Vec<Relation>,
 }
 
+impl Finish {
+    /// The end of a transaction; `None` if this record of the resource manager `Transaction` is none, or is malformed.
+    pub(crate) fn of(header: &RecordHeader, main_data: &[u8], version: Version) -> Option<Finish> {
+        finish(header, &mut Fields { bytes: main_data }, version).ok()
+    }
+}
+
 impl Effect {
     /// The effect of a record with this header and main data; `None` if it has no such effect or if the main data is
     /// malformed.

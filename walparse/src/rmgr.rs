@@ -7,7 +7,7 @@ use crate::lsn::Lsn;
 use crate::record::{BlockRef, Record, RecordHeader};
 use crate::version::Version;
 
-pub(crate) const XLOG: u8 = 0;
+const XLOG: u8 = 0;
 pub(crate) const TRANSACTION: u8 = 1;
 const STORAGE: u8 = 2;
 pub(crate) const DATABASE: u8 = 4;

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::effect::{Effect, Finish, Microseconds};
+use crate::effect::{Finish, Microseconds};
 use crate::lsn::Lsn;
 use crate::record::{Fields, RecordHeader};
-use crate::rmgr;
 use crate::version::Version;
 
 const OPCODE: u8 = 0x70;
@@ -40,34 +39,25 @@ impl Transactions {
         &self.prepared
     }
 
-    /// Adds what a record does, if it ends beyond `fork`.
-    #[inline]
+    /// Adds what a record of the resource manager `Transaction` does, if it ends beyond `fork`. `finish` is the end of a
+    /// transaction, if the record is one.
     pub(crate) fn add(
         &mut self,
         header: &RecordHeader,
         (end, fork): (Lsn, Lsn),
-        main_data: &[u8],
+        (main_data, finish): (&[u8], Option<&Finish>),
         version: Version,
     ) {
-        // The ID is the same in all flavors.
-        if header.rmid == rmgr::TRANSACTION && end > fork {
-            self.add_end(header, main_data, version);
+        if end <= fork {
+            return;
         }
-    }
-
-    #[cold]
-    fn add_end(&mut self, header: &RecordHeader, main_data: &[u8], version: Version) {
         if header.info & OPCODE == PREPARE {
             if let Some(name) = prepared_name(header.xid, main_data, version) {
                 self.prepared.insert(header.xid, name);
             }
             return;
         }
-        let Some(Effect::Finish(Finish { is_commit, xid, time, .. })) =
-            Effect::of(header, main_data, version)
-        else {
-            return;
-        };
+        let Some(&Finish { is_commit, xid, time, .. }) = finish else { return };
         if matches!(header.info & OPCODE, COMMIT_PREPARED | ABORT_PREPARED) {
             self.prepared.remove(&xid);
             self.decided.insert(xid);
@@ -158,7 +148,9 @@ mod tests {
         for (at, (xid, info, data)) in steps.iter().enumerate() {
             let (xid, info) = (*xid, *info);
             let header = RecordHeader { total_length: 8, xid, previous: Lsn(0), info, rmid: 1, crc: 0 };
-            found.add(&header, (Lsn(8 * (first + at as u64 + 1)), FORK), data, version("15"));
+            let finish = Finish::of(&header, data, version("15"));
+            let end = Lsn(8 * (first + at as u64 + 1));
+            found.add(&header, (end, FORK), (data, finish.as_ref()), version("15"));
         }
         found
     }

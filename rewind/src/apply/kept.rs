@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::datadir::data_path::DataPath;
+use crate::target::checked_json::{from_hex, to_hex};
 
 /// The name of the manifest.
 pub const MANIFEST: &str = "kept.json";
@@ -116,18 +117,13 @@ pub(crate) fn read_manifest(directory: &Path) -> Result<Option<Manifest>, KeptEr
 
 /// A path as it is written in the manifest; in hexadecimal if it is not UTF-8.
 pub(crate) fn name(path: &DataPath) -> String {
-    path.as_str().map_or_else(
-        || path.as_bytes().iter().fold("hex:".to_owned(), |text, byte| text + &format!("{byte:02x}")),
-        str::to_owned,
-    )
+    path.as_str().map_or_else(|| format!("hex:{}", to_hex(path.as_bytes())), str::to_owned)
 }
 
 /// The path of that name; `None` if it is none of a data directory.
 pub(crate) fn path(name: &str) -> Option<DataPath> {
     let Some(digits) = name.strip_prefix("hex:") else { return DataPath::parse(name).ok() };
-    let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
-    let bytes: Option<Vec<u8>> = (0..digits.len()).step_by(2).map(byte).collect();
-    DataPath::parse(bytes?).ok()
+    DataPath::parse(from_hex(digits)?).ok()
 }
 
 /// The parts of `ranges` that are not in `others`; both are in order.

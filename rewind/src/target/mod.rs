@@ -7,7 +7,7 @@
 //!   link as the last component of a path is never followed.
 //! - Every write is recorded until it has been made durable.
 
-mod checked_json;
+pub(crate) mod checked_json;
 pub(crate) mod compared;
 pub(crate) mod disk;
 pub(crate) mod journal;

@@ -4,6 +4,7 @@ use super::error::ScanError;
 use super::request::{ScanRequest, UnknownChanges};
 use crate::changes::Changes;
 use crate::checkpoint::Checkpoint;
+use crate::effect::Finish;
 use crate::error::{WalFault, WalReadError};
 use crate::lsn::{Lsn, TimelineId};
 use crate::reader::{WalEnd, WalReader};
@@ -108,12 +109,17 @@ impl Fold {
             self.checkpoint = Some((record.lsn, checkpoint));
         }
         self.changes.files.add((record.lsn, record.end), header, payload.main_data, request.geometry.version);
-        let end_and_fork = (record.end, request.fork);
-        let version = request.geometry.version;
-        self.changes.transactions.add(header, end_and_fork, payload.main_data, version);
-        if request.counts_rows {
-            let record = (record.lsn, record.end);
-            self.changes.rows.add(record, (header, payload.main_data), relation, (request.fork, version));
+        if header.rmid == rmgr::TRANSACTION {
+            if !is_common || request.counts_rows {
+                self.add_transaction(record, payload.main_data, request);
+            }
+        } else if request.counts_rows {
+            self.changes.rows.add(
+                record.lsn,
+                (header, payload.main_data),
+                relation,
+                request.geometry.version,
+            );
         }
         if rmgr::may_copy_files(header, request.geometry.version) {
             self.changes.prove_no_more();
@@ -133,5 +139,17 @@ impl Fold {
             });
         }
         Ok(())
+    }
+    /// The ID of this resource manager is the same in all flavors.
+    #[cold]
+    fn add_transaction(&mut self, record: &Record<'_>, main_data: &[u8], request: &ScanRequest) {
+        let (header, version, end_and_fork) =
+            (&record.header, request.geometry.version, (record.end, request.fork));
+        let finish = Finish::of(header, main_data, version);
+        self.changes.transactions.add(header, end_and_fork, (main_data, finish.as_ref()), version);
+        if request.counts_rows {
+            let is_beyond = record.end > request.fork;
+            self.changes.rows.add_transaction((record.lsn, is_beyond), (header, main_data), finish);
+        }
     }
 }
