@@ -147,11 +147,11 @@ fn side_text(side: &Side, zone: &TimeZone) -> String {
 /// The plan of a dry run or a check; `None` for other runs.
 pub(crate) fn plan_text(outcome: &Outcome, target: &str, zone: &TimeZone) -> Option<String> {
     let (Outcome::Planned(report) | Outcome::Checked(report)) = outcome else { return None };
-    let mut text = format!("Rewind plan for \"{target}\" (nothing has been changed)\n\n");
+    let mut text = format!("Rewind plan for \"{target}\" (nothing has been changed)\n");
     if let Some(drawn) = picture::picture(report) {
         text.push_str(&drawn);
-        text.push('\n');
     }
+    text.push('\n');
     if let Some(sides) = &report.sides {
         let _ = writeln!(text, "target                  {}", side_text(&sides.target, zone));
         let _ = writeln!(text, "source                  {}", side_text(&sides.source, zone));
@@ -326,7 +326,6 @@ mod tests {
     fn a_plan_is_shown_as_a_table() {
         let expected = "\
 Rewind plan for \"/data\" (nothing has been changed)
-
 tl 13 --* 1/69024B90 --+-- 1/69025000 ... 1/6A000060   this node: 2 transactions, LOST
         checkpoint     +--------------------------->   source: tl 14, server at \"h\", port 5432
 

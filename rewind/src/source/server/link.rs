@@ -20,6 +20,7 @@ use walparse::Lsn;
 use super::endpoint::{self, Endpoint};
 use super::instance::{Instance, Relation};
 use super::open::{LONG_PAUSE, Opened, SHORT_PAUSE, open_first, open_further, silence};
+use super::outage::Outages;
 use super::proof::{Problem, Seen};
 use super::queries::Witness;
 use super::session::{Expected, Facts, Session};
@@ -58,8 +59,7 @@ pub(super) struct Link {
     /// The time limit for a further connection.
     wait: Duration,
     seen: Mutex<Seen>,
-    /// When the connections were lost, for messages.
-    outage: Mutex<Option<Instant>>,
+    outages: Mutex<Outages>,
 }
 
 /// The server of a run and its address.
@@ -118,7 +118,7 @@ impl Link {
             place: tokio::sync::Mutex::new(Arc::new(Place { endpoint: Arc::new(endpoint), instance })),
             wait,
             seen: Mutex::new(seen),
-            outage: Mutex::default(),
+            outages: Mutex::default(),
         })
     }
 
@@ -168,17 +168,17 @@ impl Link {
                 },
             };
             match asked {
-                Err(error) if error.is_transient() && line != FIRST => {
-                    self.give_up_further(line, &error).await;
+                Err(failure) if failure.error.is_transient() && line != FIRST => {
+                    self.give_up_further(line, &failure).await;
                     line = FIRST;
                 }
-                Err(error) if error.is_transient() && self.patience > Duration::ZERO => {
-                    self.wait(&mut trouble, error).await;
+                Err(failure) if failure.error.is_transient() && self.patience > Duration::ZERO => {
+                    self.wait(&mut trouble, failure).await;
                     if trouble.as_ref().is_some_and(|trouble| Instant::now() >= trouble.end) {
                         return Err(self.lost(trouble));
                     }
                 }
-                other => return other,
+                other => return other.map_err(|failure| failure.error),
             }
         }
     }
@@ -188,9 +188,10 @@ impl Link {
         &self,
         line: &mut usize,
         ask: &impl AsyncFn(&Session) -> Result<(T, Witness), SourceError>,
-    ) -> Result<T, SourceError> {
+    ) -> Result<T, Failure> {
         let wanted = std::mem::replace(line, FIRST);
-        let (session, used) = self.session(wanted).await?;
+        let session = self.session(wanted).await;
+        let (session, used) = session.map_err(|error| Failure { error, opened: None })?;
         *line = used;
         let asked = ask(&session).await.and_then(|(answer, witness)| {
             self.observe(&session, &witness)?;
@@ -199,22 +200,20 @@ impl Link {
         if asked.as_ref().is_err_and(SourceError::is_transient) {
             self.hang_up(used, &session).await;
         }
-        asked
+        asked.map_err(|error| Failure { error, opened: Some(session.opened) })
     }
 
     /// Reports the loss of a further connection. The next request on this line opens it again, if that is allowed at all.
-    async fn give_up_further(&self, line: usize, error: &SourceError) {
+    async fn give_up_further(&self, line: usize, failure: &Failure) {
         if self.patience > Duration::ZERO {
-            return self.report(error);
+            return self.report(failure);
         }
-        self.lines[line].lock().await.give_up(FOREVER, error);
+        self.lines[line].lock().await.give_up(FOREVER, &failure.error);
     }
 
     /// Reports a failure, once per outage.
-    fn report(&self, error: &SourceError) {
-        let mut outage = lock(&self.outage);
-        if outage.is_none() {
-            *outage = Some(Instant::now());
+    fn report(&self, Failure { error, opened }: &Failure) {
+        if lock(&self.outages).begins(*opened, Instant::now()) {
             tracing::warn!(
                 "lost connection to the source: {}; trying again for up to {} s",
                 error.with_reasons(),
@@ -225,12 +224,12 @@ impl Link {
     }
 
     /// Records and reports a failure, and pauses.
-    async fn wait(&self, trouble: &mut Option<Trouble>, error: SourceError) {
-        self.report(&error);
+    async fn wait(&self, trouble: &mut Option<Trouble>, failure: Failure) {
+        self.report(&failure);
         let now = Instant::now();
         let pause = trouble.as_ref().map_or(SHORT_PAUSE, |trouble| (trouble.pause * 2).min(LONG_PAUSE));
         let end = trouble.as_ref().map_or(now + self.patience, |trouble| trouble.end);
-        *trouble = Some(Trouble { end, pause, last: error });
+        *trouble = Some(Trouble { end, pause, last: failure.error });
         tokio::time::sleep(pause.min(end.saturating_duration_since(now))).await;
     }
 
@@ -409,12 +408,8 @@ impl Link {
             return Err(SourceError::Changed { server, problem, may_pass: true });
         }
         seen.advance(witness);
-        let mut outage = lock(&self.outage);
-        if let Some(begun) = outage.take_if(|begun| session.opened >= *begun) {
-            tracing::info!(
-                "connection to the source re-established after {:.1} s",
-                begun.elapsed().as_secs_f64()
-            );
+        if let Some(lasted) = lock(&self.outages).ends(session.opened, Instant::now()) {
+            tracing::info!("connection to the source re-established after {:.1} s", lasted.as_secs_f64());
         }
         Ok(())
     }
@@ -422,6 +417,12 @@ impl Link {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         lock(&self.seen)
     }
+}
+
+/// Why a request failed, and when the session was opened that it failed on.
+struct Failure {
+    error: SourceError,
+    opened: Option<Instant>,
 }
 
 /// The failures of one request so far.

@@ -16,6 +16,7 @@ pub(super) mod grants;
 mod instance;
 mod link;
 mod open;
+mod outage;
 mod peer_name;
 mod proof;
 mod queries;
