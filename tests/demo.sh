@@ -110,7 +110,7 @@ if [ -z "${KBRECOVER:-}" ]; then
     cargo build --locked --release --quiet --bin kbrecover
     KBRECOVER=${CARGO_TARGET_DIR:-target}/release/kbrecover
 fi
-need_postgresql
+need_any_postgresql
 work=$(mktemp -d "${TMPDIR:-/tmp}/kbrecover-demo.XXXXXX")
 chmod 755 "$work"
 # A copy, since the user who runs it may not be allowed into this directory.

@@ -1,4 +1,4 @@
-# Finds PostgreSQL 15 and what a build needs of OpenSSL, or installs them. Sourced by demo.sh and run.sh, not run by itself.
+# Finds PostgreSQL and what a build needs of OpenSSL, or installs them. Sourced by demo.sh and run.sh, not run by itself.
 #
 # Sets PG_BINDIR, the directory of the server programs. Starts and stops no server: Debian's package would start one of
 # its own when it is installed, which is switched off first.
@@ -69,20 +69,56 @@ find_postgresql() {
     return 1
 }
 
+# Debian's package makes and starts a server of its own, unless it is told not to.
+make_no_server() {
+    [ ! -e /etc/postgresql-common/createcluster.conf ] || return 0
+    as_root mkdir -p /etc/postgresql-common
+    echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+}
+
+# The packages that only Debian 12 has, PostgreSQL 15 among them, for installing on a later Debian, from the same mirror.
+# With this priority apt takes what no other of its sources has, and nothing else.
+add_debian_12() {
+    local mirror list=/etc/apt/sources.list.d/debian-12.list
+    [ ! -e "$list" ] || return 0
+    mirror=$(debian_sources | sed -n 's/ [^ ]* main$//p' | grep -v security | head -n 1)
+    printf 'Package: *\nPin: release n=bookworm\nPin-Priority: 100\n' |
+        as_root tee /etc/apt/preferences.d/debian-12 >/dev/null
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bookworm main" | as_root tee "$list" >/dev/null
+    as_root apt-get update -qq
+}
+
 need_postgresql() {
     find_postgresql && return
-    if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
-        as_root mkdir -p /etc/postgresql-common
-        echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
-    fi
-    if ! apt_install postgresql-15; then
-        # Debian's release has another version: the PostgreSQL project's own packages have them all.
-        apt_install postgresql-common ca-certificates
-        as_root bash /usr/share/postgresql-common/pgdg/apt.*.sh -y >/dev/null
-        apt_install postgresql-15
-    fi
+    make_no_server
+    # A later Debian has another version.
+    apt_install postgresql-15 || { add_debian_12 && apt_install postgresql-15; }
     find_postgresql || {
         echo "PostgreSQL 15 was installed but is not where it should be; set PG_BINDIR." >&2
+        return 1
+    }
+}
+
+# Any version that kbrecover knows.
+find_any_postgresql() {
+    local dir
+    for dir in "${PG_BINDIR:-}" $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV); do
+        if [ -x "$dir/initdb" ] && "$dir/postgres" --version | grep -Eq ' 1[0-9]\.'; then
+            PG_BINDIR=$dir
+            export PG_BINDIR
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Sets PG_BINDIR to the newest version that is there, or else installs the one of this Debian.
+need_any_postgresql() {
+    find_any_postgresql && return
+    make_no_server
+    apt_install postgresql
+    find_any_postgresql || {
+        echo "no PostgreSQL of version 10 to 19 was found; set PG_BINDIR to the directory of its server programs" >&2
         return 1
     }
 }

@@ -105,6 +105,34 @@ fn every_state_is_told() {
     assert_eq!(clean["stale_lock_file"], false);
 }
 
+/// A copy that takes long counts down.
+#[test]
+fn how_far_the_copy_is() {
+    let sandbox = Sandbox::new();
+    let mut failover = Failover::of_one_table(&sandbox);
+    failover.new.sql("CREATE TABLE big AS SELECT repeat('kept', 200) FROM generate_series(1, 12000)");
+    let failover = &mut failover;
+    let mut child = spawn_kbrecover(
+        Rewind::of(&failover.old).from(&failover.new, SourceKind::Server).args(["--max-rate", "1M"]),
+    );
+    let data = failover.old.data.to_str().expect("UTF-8");
+    let status = |format: &str| run_kbrecover(["status", "-D", data, "--format", format]);
+    let noted = (0..600).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        Some(status("json").json()["copy"].clone()).filter(|copy| copy.is_object())
+    });
+    let text = status("text");
+    let noted = noted.unwrap_or_else(|| panic!("no word of the copy\n{text}"));
+    let of = |name: &str| noted[name].as_u64().unwrap_or_else(|| panic!("no {name} in {noted}"));
+    assert!(0 < of("bytes") && of("bytes") < of("bytes_total"), "{noted}");
+    assert!((1..60).contains(&of("seconds_left")), "{noted}");
+    let line = text.stdout.lines().find(|line| line.starts_with("left to copy ")).expect("a line for people");
+    assert!(line.contains(" MiB of ") && line.ends_with(" s left"), "{text}");
+    assert!(child.wait().expect("wait for kbrecover").success());
+    assert!(status("json").json()["copy"].is_null());
+    assert!(!failover.old.data.join("kbrecover.copied").exists());
+}
+
 #[test]
 fn a_base_backup_and_damage() {
     let sandbox = Sandbox::new();

@@ -84,6 +84,7 @@ pub use survey::content::ContentError;
 pub use survey::divergence::DivergenceError;
 pub use survey::error::SurveyError;
 pub use survey::preflight::PreflightError;
+pub use target::copied::CopiedSoFar;
 pub use target::external_files::ArchiveRewindError;
 pub use target::journal::JournalError;
 pub use target::lock_holder::Holder;

@@ -15,6 +15,7 @@ use crate::datadir::server::{self, DataDirectoryError, LockFile};
 use crate::datadir::starts_as::{StartsAs, starts_as};
 use crate::outcome::{CheckpointAt, Divergence};
 use crate::target::compared::ComparedSoFar;
+use crate::target::copied::CopiedSoFar;
 use crate::target::journal::{Journal, JournalError};
 use crate::target::lock_holder;
 
@@ -62,6 +63,8 @@ pub struct Status {
     pub kbrecover: Option<u32>,
     /// The unfinished rewind; `None` with [`Condition::Unfinished`] if its journal cannot be used.
     pub unfinished: Option<UnfinishedRewind>,
+    /// How far the copy of a run has come that works on it, as it has noted last.
+    pub copy: Option<CopiedSoFar>,
     /// Why the journal of an unfinished rewind cannot be used.
     pub journal_problem: Option<JournalError>,
     /// How far a comparison of all data has come that runs or was interrupted, as it has noted last. Nothing has been changed.
@@ -183,6 +186,7 @@ pub fn status(directory: &Path) -> Result<Status, StatusError> {
         Some(BackupLabel::Unfinished) => None,
         _ => ComparedSoFar::read(&root, &control).map(|noted| ComparisonSoFar::of(&noted)),
     };
+    let copy = unfinished.as_ref().filter(|_| kbrecover.is_some()).and_then(|_| CopiedSoFar::read(&root));
     let starts_as = starts_as(&root, control.version())?;
     Ok(Status {
         directory: root,
@@ -192,6 +196,7 @@ pub fn status(directory: &Path) -> Result<Status, StatusError> {
         has_stale_lock_file,
         kbrecover,
         unfinished,
+        copy,
         journal_problem,
         comparison,
         starts_as,

@@ -124,6 +124,7 @@ pub(super) const PAGES: &[Page] = &[
             CONNECTION_FILES[2],
             ("DIR/kbrecover.journal", "what a later run needs to finish this one; gone at the end"),
             ("DIR/kbrecover.compared", "how far a comparison of all data has come; gone at the end"),
+            ("DIR/kbrecover.copied", "how far the copy has come; gone at the end"),
             (
                 "DIR/backup_label",
                 "from the first change on it keeps every server from starting; at the end it says where replay starts",

@@ -1,8 +1,8 @@
 //! The state of a data directory, and how far replay has come on it, as text and as one JSON object.
 
 use kbrecover_rewind::{
-    ComparisonSoFar, Condition, ReplayProgress, Size, StartsAs, Status, UnfinishedRewind, WaitEnd, Waited,
-    duration_text,
+    ComparisonSoFar, Condition, CopiedSoFar, ReplayProgress, Size, StartsAs, Status, UnfinishedRewind,
+    WaitEnd, Waited, duration_text,
 };
 use serde::Serialize;
 use walparse::Lsn;
@@ -97,6 +97,9 @@ fn details(status: &Status) -> Vec<String> {
         let is_at_work = status.condition == Condition::KbrecoverRuns;
         field(if is_at_work { "to fetch in all" } else { "left to fetch" }, to_fetch(unfinished));
     }
+    if let Some(copy) = &status.copy {
+        field("left to copy", left_to_copy(copy));
+    }
     if let Some(comparison) = status.comparison {
         field("compared so far", compared(comparison));
     }
@@ -146,7 +149,7 @@ fn advice(status: &Status) -> Option<String> {
     Some(match (status.condition, &status.journal_problem) {
         (_, Some(problem)) => format!("{}. Take a new base backup from the source.", chain(problem)),
         (Condition::KbrecoverRuns, None) if status.unfinished.is_some() => {
-            "It is changing files: no server starts until it has finished. How far it is, only its own messages tell."
+            "It is changing files: no server starts until it has finished."
                 .to_owned()
         }
         (Condition::KbrecoverRuns, None) => "It has changed nothing yet.".to_owned(),
@@ -169,6 +172,12 @@ fn to_fetch(rewind: &UnfinishedRewind) -> String {
         Some(bytes) => format!("about {}, including {blocks}", Size(bytes)),
         None => blocks,
     }
+}
+
+fn left_to_copy(copy: &CopiedSoFar) -> String {
+    let (bytes, time) = copy.left();
+    let time = time.map(|time| format!(", about {} left", duration_text(time))).unwrap_or_default();
+    format!("{} of {}{time}", Size(bytes), Size(copy.total))
 }
 
 fn compared(comparison: ComparisonSoFar) -> String {
@@ -204,6 +213,7 @@ struct Object<'a> {
     kbrecover_pid: Option<u32>,
     stale_lock_file: bool,
     rewind: Option<RewindObject<'a>>,
+    copy: Option<CopyObject>,
     journal_error: Option<String>,
     comparison: Option<ComparisonObject>,
     /// Only with `--wait`.
@@ -256,6 +266,13 @@ struct RewindObject<'a> {
     bytes_left: Option<u64>,
     blocks_left: u64,
     relations_left: u64,
+}
+
+#[derive(Serialize)]
+struct CopyObject {
+    bytes: u64,
+    bytes_total: u64,
+    seconds_left: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -318,6 +335,11 @@ fn whole_object(status: &Status) -> Object<'_> {
             bytes_left: rewind.bytes_left,
             blocks_left: rewind.blocks,
             relations_left: rewind.relations,
+        }),
+        copy: status.copy.map(|copy| CopyObject {
+            bytes: copy.bytes,
+            bytes_total: copy.total,
+            seconds_left: copy.left().1.map(|left| left.as_secs()),
         }),
         journal_error: status.journal_problem.as_ref().map(|problem| chain(problem)),
         comparison: status.comparison.map(|comparison| ComparisonObject {

@@ -33,6 +33,7 @@ use crate::progress::{Event, Progress, Stage};
 use crate::source::page_check::PageCheck;
 use crate::source::{RateLimit, Source};
 use crate::target::Target;
+use crate::target::copied::NotedProgress;
 
 /// Carries out the plan on the marked target: copies everything, and seals the target. Returns the figures of the
 /// run.
@@ -51,8 +52,9 @@ pub(crate) fn apply(
     source.replayed_from(facts.fork.replay_start.checkpoint.redo);
     let rate_limit = RateLimit::new(options.max_rate);
     let pages = PageCheck::of(&facts.clusters.source, facts.fork.replay_start.checkpoint.redo);
-    let transfer = Transfer { source, target, progress, rate_limit, pages, sync: options.sync };
     let fetch_bytes = planned.fetch_bytes();
+    let noted = NotedProgress::new(progress, target, fetch_bytes)?;
+    let transfer = Transfer { source, target, progress: &noted, rate_limit, pages, sync: options.sync };
     progress.event(&Event::Copying { fetch_bytes });
     progress.begin(Stage::Copy, Some(fetch_bytes));
     create_entries(&planned.plan, target)?;

@@ -41,6 +41,7 @@ use crate::survey::error::SurveyError;
 use crate::survey::input::Input;
 use crate::survey::{Survey, survey};
 use crate::target::compared::ComparedSoFar;
+use crate::target::copied::CopiedSoFar;
 use crate::target::journal::Journal;
 use crate::target::{Target, TargetError};
 use crate::wal::temporary;
@@ -124,6 +125,7 @@ fn clean_up(
 ) -> Result<(), ApplyError> {
     Journal::remove(target)?;
     ComparedSoFar::remove(target)?;
+    CopiedSoFar::remove(target)?;
     target.sync(&|| {})?;
     Ok(recovery_conf::write_if_asked(options, target, source, version)?)
 }

@@ -9,6 +9,7 @@
 
 pub(crate) mod checked_json;
 pub(crate) mod compared;
+pub(crate) mod copied;
 pub(crate) mod disk;
 pub(crate) mod journal;
 mod journal_changes;
@@ -79,6 +80,12 @@ pub struct TargetError {
     /// The error of the system call.
     #[source]
     pub source: io::Error,
+}
+
+/// What makes an error of the system's.
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> TargetError {
+    let path = path.to_owned();
+    move |source| TargetError { action, path, source }
 }
 
 impl TargetError {
@@ -375,6 +382,13 @@ impl Target {
         self.replace(&path.below(&self.root), &unfinished_path(path).below(&self.root), write)
     }
 
+    /// Replaces a small file atomically, but not durably.
+    pub(crate) fn replace_fleeting(&self, path: &DataPath, bytes: &[u8]) -> Result<(), TargetError> {
+        let (full, temporary) = (path.below(&self.root), unfinished_path(path).below(&self.root));
+        self.write_new(&temporary, |file| file.write_all(bytes))?;
+        self.disk.rename(&temporary, &full).map_err(failed("rename into place", &full))
+    }
+
     /// Removes a file that [`Target::replace_file_with`] writes, and its temporary file, as far as they exist.
     pub(crate) fn remove_replaced(&self, path: &DataPath) -> Result<(), TargetError> {
         let paths = [path.clone(), unfinished_path(path)];
@@ -388,10 +402,20 @@ impl Target {
         temporary: &Path,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), TargetError> {
-        let failed = |action, path: &Path| {
-            let path = path.to_owned();
-            move |source| TargetError { action, path, source }
-        };
+        let disk = &self.disk;
+        let file = self.write_new(temporary, write)?;
+        disk.sync_file(&file, temporary).map_err(failed("fsync file", temporary))?;
+        disk.rename(temporary, full).map_err(failed("rename into place", full))?;
+        let parent = full.parent().unwrap_or(&self.root);
+        disk.sync_directory(parent).map_err(failed("fsync directory", parent))
+    }
+
+    /// Writes a temporary file, in place of one that an earlier run has left.
+    fn write_new(
+        &self,
+        temporary: &Path,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<File, TargetError> {
         let disk = &self.disk;
         if temporary.symlink_metadata().is_ok() {
             disk.remove_file(temporary).map_err(failed("remove file", temporary))?;
@@ -402,10 +426,7 @@ impl Target {
         let written = write(&mut pieces).and_then(|()| pieces.flush());
         drop(pieces.into_parts());
         written.map_err(failed("write file", temporary))?;
-        disk.sync_file(&file, temporary).map_err(failed("fsync file", temporary))?;
-        disk.rename(temporary, full).map_err(failed("rename into place", full))?;
-        let parent = full.parent().unwrap_or(&self.root);
-        disk.sync_directory(parent).map_err(failed("fsync directory", parent))
+        Ok(file)
     }
 
     /// Renames a file, durably.
