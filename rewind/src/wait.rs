@@ -202,6 +202,7 @@ mod tests {
             kbrecover: None,
             unfinished: None,
             journal_problem: None,
+            copy: None,
             comparison: None,
             starts_as: StartsAs::Standby,
         }
