@@ -118,6 +118,7 @@ change_last_byte(FunctionCallInfo fcinfo, uint8 info)
 	Page		page;
 	ItemId		item;
 	ByteChange	change = {0};
+	XLogRecPtr	end;
 
 	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
 	page = BufferGetPage(buffer);
@@ -135,7 +136,8 @@ change_last_byte(FunctionCallInfo fcinfo, uint8 info)
 	{
 		XLogRegisterData((char *) &change, sizeof(change));
 		XLogRegisterBuffer(0, buffer, REGBUF_STANDARD);
-		PageSetLSN(page, XLogInsert(CUSTOM_RMGR_ID, info));
+		end = XLogInsert(CUSTOM_RMGR_ID, info);
+		PageSetLSN(page, end);
 	}
 	else
 	{
