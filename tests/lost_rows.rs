@@ -470,7 +470,7 @@ fn what_was_lost_can_be_given_back() {
 }
 
 /// Runs a script of psql's.
-fn apply(server: &Server, script: &Path) {
+pub(crate) fn apply(server: &Server, script: &Path) {
     let text = std::fs::read_to_string(script).unwrap_or_else(|e| panic!("{}: {e}", script.display()));
     let sql: Vec<&str> = text.lines().filter(|line| !line.starts_with('\\')).collect();
     server.sql(&sql.join("\n"));

@@ -73,6 +73,7 @@ mod lost_transactions;
 mod lost_rows;
 mod lost_from_disk;
 mod lost_export;
+mod lost_given_back;
 mod lost_decoded;
 mod lost_on_source;
 mod prepared_transactions;

@@ -231,7 +231,7 @@ mod tests {
             lines.text(),
             "kbrecover: error: could not read permissions of directory \"/nix\": No such file or \
              directory\nkbrecover: hint: Specify the data directory to rewind with -D.\n\
-             kbrecover: hint: reference/messages.md in /usr/share/doc/kbrecover/docs explains this message.\n"
+             kbrecover: hint: reference/messages.md in kbrecover's documentation (docs) explains this message.\n"
         );
         assert_eq!(failed.status(KBRECOVER), 1);
     }
@@ -271,7 +271,7 @@ mod tests {
             lines.text(),
             "kbrecover: error: broke\nkbrecover: detail: The target data directory has been rewound only \
              partly, and no server starts on it.\nkbrecover: hint: Run the same command again to finish; a \
-             different source can be used.\nkbrecover: hint: reference/messages.md in /usr/share/doc/kbrecover/docs \
+             different source can be used.\nkbrecover: hint: reference/messages.md in kbrecover's documentation (docs) \
              explains this message.\n"
         );
         assert_eq!(failed.status(KBRECOVER), 2);

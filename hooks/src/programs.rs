@@ -203,7 +203,7 @@ fn major_version(line: &str) -> Option<&str> {
     (second > 0).then(|| &number[..first + 1 + second])
 }
 
-fn is_executable(path: &Path) -> bool {
+pub(crate) fn is_executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 

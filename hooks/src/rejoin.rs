@@ -35,6 +35,8 @@ pub enum RewindPlan {
     Needed {
         /// The position of the fork, for messages.
         fork: String,
+        /// The transactions that a rewind gives up, for messages.
+        lost: String,
     },
 }
 
@@ -94,7 +96,7 @@ impl RewindFailed {
 /// impl Rewinder for Engine {
 ///     fn plan(&self, job: &RewindJob) -> Result<RewindPlan, RewindFailed> {
 ///         Ok(match rewind(job, Mode::DryRun)? {
-///             Outcome::Planned(_) => RewindPlan::Needed { fork: "the fork".to_owned() },
+///             Outcome::Planned(_) => RewindPlan::Needed { fork: "the fork".to_owned(), lost: "some".to_owned() },
 ///             _ => RewindPlan::NotNeeded,
 ///         })
 ///     }

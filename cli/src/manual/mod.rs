@@ -15,7 +15,9 @@ const DOCUMENTS: &str = "/usr/share/doc/kbrecover/docs";
 
 /// Where an error message is explained.
 pub(crate) fn page_of_messages() -> String {
-    format!("{MESSAGES} in {DOCUMENTS} explains this message.")
+    // Without the Debian package they are where the program was built.
+    let place = if Path::new(DOCUMENTS).exists() { DOCUMENTS } else { "kbrecover's documentation (docs)" };
+    format!("{MESSAGES} in {place} explains this message.")
 }
 
 fn page(command: &str) -> Option<&'static Page> {

@@ -101,7 +101,7 @@ fn sys_rewind_lines(report: &Report, replay: &WalSpan, zone: &TimeZone) -> Vec<S
 const UNDECIDED: usize = 10;
 
 /// The transactions that a rewind gives up.
-fn lost_text(lost: Option<&LostTransactions>, zone: &TimeZone) -> String {
+pub(crate) fn lost_text(lost: Option<&LostTransactions>, zone: &TimeZone) -> String {
     let Some(lost) = lost else {
         return "not known, because this run has not read the target's WAL".to_owned();
     };

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,10 @@ pub(super) fn steps<'a>() -> [Step<Node<'a>>; 5] {
         Step::new("attach", check_attach, attach),
     ]
 }
+
+/// The PCP programs.
+pub(super) const ATTACH: &str = "pcp_attach_node";
+pub(super) const DETACH: &str = "pcp_detach_node";
 
 /// Limit for a standby to connect to the primary.
 const STREAM_LIMIT: Duration = Duration::from_secs(60);
@@ -120,7 +124,7 @@ fn check_attach(node: &mut Node<'_>) -> Result<Decision, StepError> {
 }
 
 fn attach(node: &mut Node<'_>) -> Result<String, StepError> {
-    pcp(node, "pcp_attach_node")?;
+    pcp(node, ATTACH)?;
     Ok("attach end..".into())
 }
 
@@ -128,12 +132,7 @@ fn attach(node: &mut Node<'_>) -> Result<String, StepError> {
 pub(super) fn pcp(node: &Node<'_>, program: &str) -> Result<(), StepError> {
     let config = node.config;
     let me = node.me().ok_or_else(|| StepError::new("the pool does not know this node"))?;
-    let path = config
-        .cluster_programs
-        .as_ref()
-        .map(|directory| directory.join(program))
-        .filter(|path| path.exists())
-        .unwrap_or_else(|| node.server.program(program));
+    let path = pcp_path(node, program);
     let passwords = password_file(node.run_dir, &config.pcp_user, &config.pcp_password)
         .map_err(|error| StepError::new(format!("could not write a password file: {error}")))?;
     let mut command = node.server.command(&path);
@@ -149,6 +148,13 @@ pub(super) fn pcp(node: &Node<'_>, program: &str) -> Result<(), StepError> {
     let why = ExitReason(finished.status);
     Err(StepError::new(format!("\"{program}\" failed: {why} ({})", finished.output.trim()))
         .hint("Check that KB_POOL_VIP, KB_POOL_PCP_PORT, PCP_USER and PCP_PASS are correct."))
+}
+
+/// The path of a PCP program.
+pub(super) fn pcp_path(node: &Node<'_>, program: &str) -> PathBuf {
+    let directory = node.config.cluster_programs.as_ref();
+    let there = directory.map(|directory| directory.join(program)).filter(|path| path.exists());
+    there.unwrap_or_else(|| node.server.program(program))
 }
 
 /// Creates a password file that is removed when it is dropped. A run that is killed leaves the file among the state files,

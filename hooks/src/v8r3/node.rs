@@ -8,7 +8,7 @@ use kbrecover_rewind::with_causes;
 
 use super::config::HaModule;
 use super::pool_nodes::PoolNode;
-use crate::flow::StepError;
+use crate::flow::{Run, StepError};
 use crate::recovery_log::RecoveryLog;
 use crate::rejoin::Rewinder;
 use crate::server::LocalServer;
@@ -28,6 +28,7 @@ pub enum Trigger {
 pub(super) struct Node<'a> {
     pub(super) config: &'a HaModule,
     pub(super) trigger: Trigger,
+    pub(super) run: Run,
     pub(super) run_dir: &'a Path,
     pub(super) interrupted: bool,
     pub(super) rewinder: &'a dyn Rewinder,

@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 use super::node::{Need, Node};
 use super::{attach, attempts, recovery_settings, refuse, slots};
 use crate::files;
-use crate::flow::{Decision, Step, StepError, no_action};
+use crate::flow::{Decision, Run, Step, StepError, no_action};
 use crate::recovery_log::timestamp;
-use crate::rejoin::{RewindJob, RewindResult};
+use crate::rejoin::{RewindJob, RewindPlan, RewindResult};
 
-pub(super) fn steps<'a>() -> [Step<Node<'a>>; 13] {
+pub(super) fn steps<'a>() -> [Step<Node<'a>>; 14] {
     [
         Step::new(attempts::STEP, attempts::check, no_action),
         Step::new("permission", refuse::check_permission, no_action),
+        Step::new("programs", refuse::check_programs, no_action),
         Step::new("templates", refuse::check_template, no_action),
         Step::new("primary", refuse::check_primary, no_action),
         Step::new("record of slots", slots::check_record, no_action),
@@ -40,7 +41,7 @@ fn check_detach(node: &mut Node<'_>) -> Result<Decision, StepError> {
 }
 
 fn detach(node: &mut Node<'_>) -> Result<String, StepError> {
-    attach::pcp(node, "pcp_detach_node")?;
+    attach::pcp(node, attach::DETACH)?;
     Ok(String::new())
 }
 
@@ -58,8 +59,34 @@ fn stop(node: &mut Node<'_>) -> Result<String, StepError> {
 
 fn check_rewind(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let primary = node.primary_server()?;
-    let data = node.server.data.display();
-    Ok(Decision::Act(format!("rewind {data} to {}, if it has diverged", primary.name())))
+    let what = format!("rewind {} to {}", node.server.data.display(), primary.name());
+    // A real run finds out when it rewinds. In a dry run nothing has stopped the server, and only a stopped one has a plan.
+    if node.run == Run::Real || node.server.running()?.is_some() {
+        return Ok(Decision::Act(format!("{what}, if it has diverged")));
+    }
+    Ok(match node.rewinder.plan(&job(node)?) {
+        Ok(RewindPlan::Needed { fork, lost }) => {
+            Decision::Act(format!("{what}: it has diverged at {fork}; transactions lost by it: {lost}"))
+        }
+        Ok(_) => Decision::Skip("this node has not diverged and is started as it is".into()),
+        Err(failed) if starts_despite_failure(node.need, failed.is_unfinished) => Decision::Act(format!(
+            "{what}, which will fail ({}): this standby is started as it is",
+            failed.message
+        )),
+        Err(failed) => return Err(failed.into_step(|why| format!("sys_rewind would fail: {why}"))),
+    })
+}
+
+fn job(node: &Node<'_>) -> Result<RewindJob, StepError> {
+    let config = node.config;
+    Ok(RewindJob {
+        data: node.server.data.clone(),
+        source: node.primary_server()?,
+        always: config.rewinds_always,
+        compares: config.rewinds_by_comparing,
+        keep_root: config.keep_root.clone(),
+        max_lost: config.max_lost,
+    })
 }
 
 fn rewind(node: &mut Node<'_>) -> Result<String, StepError> {
@@ -69,15 +96,7 @@ fn rewind(node: &mut Node<'_>) -> Result<String, StepError> {
     let (host, port, user, database) = (source.host(), source.port(), &config.user, &config.database);
     let shown = format!("host={host} port={port} user={user} dbname={database}");
     node.log.line(&format!("sys_rewind  --target-data={data} --source-server=\"{shown}\""));
-    let job = RewindJob {
-        data: node.server.data.clone(),
-        source,
-        always: config.rewinds_always,
-        compares: config.rewinds_by_comparing,
-        keep_root: config.keep_root.clone(),
-        max_lost: config.max_lost,
-    };
-    match node.rewinder.rewind(&job) {
+    match node.rewinder.rewind(&job(node)?) {
         Ok(RewindResult::Rewound) => Ok(String::new()),
         Ok(RewindResult::NotNeeded) => Ok("this node has not diverged and is started as it is".into()),
         // A standby that only serves reads is better than none. A later step checks whether it receives WAL.

@@ -1,10 +1,11 @@
 //! Reasons not to recover a node. All of them are checked before a server is stopped.
 
+use super::attach::{self, ATTACH, DETACH};
 use super::node::{Need, Node, Trigger};
 use super::recovery_settings::{self, TEMPLATE, primary_conninfo};
-use crate::files;
 use crate::flow::{Decision, StepError};
 use crate::sql::{Server, literal};
+use crate::{files, programs};
 
 /// An old primary is recovered only if that is allowed, because changes that exist only there are lost.
 pub(super) fn check_permission(node: &mut Node<'_>) -> Result<Decision, StepError> {
@@ -24,6 +25,20 @@ pub(super) fn check_permission(node: &mut Node<'_>) -> Result<Decision, StepErro
     Ok(Decision::Refuse(format!(
         "{text} AUTO_PRIMARY_RECOVERY is off: check the data that only this node has, then run this with --force."
     )))
+}
+
+/// The programs that the later steps run must be there.
+pub(super) fn check_programs(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    let control = node.server.program(node.server.names().ctl_program);
+    for path in [control, attach::pcp_path(node, ATTACH), attach::pcp_path(node, DETACH)] {
+        if !programs::is_executable(&path) {
+            return Err(StepError::new(format!("\"{}\" is no program that this user can run", path.display())).hint(
+                "KB_PATH is the directory of the server's programs, or the one above their bin; the pool's are there or in \
+                 CLUSTER_BIN_PATH. Nothing has been changed.",
+            ));
+        }
+    }
+    Ok(Decision::Skip(String::new()))
 }
 
 /// The template of the recovery settings must exist and set `primary_conninfo`.

@@ -155,6 +155,7 @@ fn closing_line(node: &Node<'_>, report: &FlowReport) -> String {
             format!("{} recovery failed, exit script with error.{hint}", timestamp())
         }
         (StepState::Refused, _) => format!("{} nothing was changed on this node", timestamp()),
+        (_, Some(_)) if node.run == Run::Dry => format!("{} dry run: nothing was done", timestamp()),
         (_, Some(_)) => format!("{} recovery success,exit script with success", timestamp()),
         (_, None) => format!("{} nothing to recover, exit script with success", timestamp()),
     }
@@ -165,6 +166,7 @@ fn node_of<'a>(request: &Request<'a>) -> Node<'a> {
     Node {
         config,
         trigger: request.trigger,
+        run: request.run,
         run_dir: request.run_dir,
         interrupted: request.interrupted,
         rewinder: request.rewinder,

@@ -280,7 +280,7 @@ fn check_divergence(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
             );
             Decision::Skip(String::new())
         }
-        RewindPlan::Needed { fork } => {
+        RewindPlan::Needed { fork, .. } => {
             say(rejoin.log, Level::Detail, &format!("rejoin target node's fork point: {fork}"));
             match rejoin.force {
                 Force::None => {
@@ -299,8 +299,8 @@ fn check_divergence(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
 
 fn check_rewind(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     Ok(match &rejoin.plan {
-        Some(RewindPlan::Needed { fork }) => Decision::Act(format!(
-            "rewind \"{}\", which diverged from {} at {fork}",
+        Some(RewindPlan::Needed { fork, lost }) => Decision::Act(format!(
+            "rewind \"{}\", which diverged from {} at {fork}; transactions lost by it: {lost}",
             rejoin.server.data.display(),
             rejoin.primary.name()
         )),

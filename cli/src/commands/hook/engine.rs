@@ -8,7 +8,8 @@ use jiff::tz::TimeZone;
 use kbrecover_hooks::recovery_log::RecoveryLog;
 use kbrecover_hooks::{RewindFailed, RewindJob, RewindPlan, RewindResult, Rewinder};
 use kbrecover_rewind::{
-    CompareData, Mode, OlderSource, Options, Outcome, RestoreCommand, SameTimeline, SourceChoice, TargetState,
+    CompareData, Mode, OlderSource, Options, Outcome, PlanError, RestoreCommand, RewindError, SameTimeline,
+    SourceChoice, TargetState,
 };
 
 use crate::failure::{Failed, SetupError};
@@ -46,11 +47,10 @@ pub(crate) struct Engine;
 impl Rewinder for Engine {
     fn plan(&self, job: &RewindJob) -> Result<RewindPlan, RewindFailed> {
         let outcome = run(job, Mode::DryRun).map_err(rewind_failed)?;
-        Ok(match (&outcome, outcome.report().divergence) {
-            (Outcome::Planned(_), Some(fork)) => RewindPlan::Needed { fork: fork.lsn.to_string() },
-            (Outcome::Planned(_), None) => RewindPlan::Needed { fork: "an unknown position".to_owned() },
-            _ => RewindPlan::NotNeeded,
-        })
+        let Outcome::Planned(report) = &outcome else { return Ok(RewindPlan::NotNeeded) };
+        let fork =
+            report.divergence.map_or_else(|| "an unknown position".to_owned(), |fork| fork.lsn.to_string());
+        Ok(RewindPlan::Needed { fork, lost: report::lost_text(report.lost.as_ref(), &TimeZone::system()) })
     }
 
     fn rewind(&self, job: &RewindJob) -> Result<RewindResult, RewindFailed> {
@@ -93,8 +93,19 @@ fn run(job: &RewindJob, mode: Mode) -> Result<Outcome, Failed> {
     options.max_lost_transactions = job.max_lost;
     options.observer = faults::from_environment();
     options.missing_wal.restore_command = restore_command(&job.data);
-    Ok(kbrecover_rewind::run(&options, &progress::events(IN_A_LOG.narration))?)
+    kbrecover_rewind::run(&options, &progress::events(IN_A_LOG.narration)).map_err(|failure| {
+        let is_limit = matches!(*failure.error, RewindError::Plan(PlanError::TooManyLost { .. }));
+        let failed = Failed::from(failure);
+        match is_limit {
+            true => Failed { hint: Some(ABOVE_THE_LIMIT.to_owned()), ..failed },
+            false => failed,
+        }
+    })
 }
+
+/// What to do about more lost transactions than the configuration allows. The flows have no option for it.
+const ABOVE_THE_LIMIT: &str = "Look at them with \"kbrecover lost\", and keep them with its option --export. Then raise \
+    MAX_LOST_TRANSACTIONS in HAmodule.conf (recovery_max_lost_transactions in repmgr.conf), or remove it.";
 
 /// Fetches missing WAL with the node's own `restore_command`, if it has one.
 fn restore_command(data: &Path) -> RestoreCommand {

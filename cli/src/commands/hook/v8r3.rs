@@ -1,6 +1,7 @@
 //! `kbrecover hook v8r3`: the options, log and exit status of the V8R3 flow, and its cron entry.
 
 use std::fs;
+use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -103,7 +104,8 @@ fn flow(screen: &Screen, args: &V8r3Args, config: &Path) -> ExitCode {
         Ok(config) => config,
         Err(error) => return failed(&chain(&error)),
     };
-    let by_hand = args.force || args.dry_run;
+    // Cron has no terminal.
+    let by_hand = args.force || args.dry_run || std::io::stdout().is_terminal();
     let echo = if by_hand { Echo::On } else { Echo::Off };
     let log = match RecoveryLog::open(Some(&config.log), echo) {
         Ok(log) => Arc::new(log),

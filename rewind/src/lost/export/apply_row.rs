@@ -6,28 +6,31 @@ use super::apply_statement::Reason;
 use super::apply_value::put_literal;
 use super::json_parts::ColumnsPart;
 use super::text::{iso, one_line};
-use crate::lost::model::{LostRow, LostTransaction};
+use crate::lost::model::{LostRow, LostTransaction, LostValue, RowOp};
 
-/// The beginning of the calls for the rows of a transaction.
+/// The beginning of the rows of a transaction.
 pub(crate) fn call(transaction: &LostTransaction) -> String {
     let time = transaction.commit_time.map_or("NULL".to_owned(), |time| format!("'{}'", iso(time)));
-    format!("INSERT INTO kb_lost.conflict SELECT * FROM kb_lost.apply({}, {time}, ", transaction.xid)
+    let columns = "(xid, commit_time, lsn, op, table_name, before, wanted, statement)";
+    format!("INSERT INTO kb_lost.change{columns} VALUES ({}, {time}, ", transaction.xid)
 }
 
-/// Writes the call that makes one change and notes it if it cannot be made. `name` is the table's name, `statement` the
-/// change.
+/// Writes one change. `name` is the table's name, `statement` makes the change.
 pub(crate) fn put_row(sql: &mut String, call: &str, row: &LostRow, name: &str, statement: &str) {
     let _ = write!(sql, "{call}'{}', '{}', ", row.lsn, row.op.name());
     put_literal(sql, name);
     sql.push_str(", ");
-    put_literal(sql, &wanted(row));
+    match row.old.as_deref().filter(|_| row.op == RowOp::Update) {
+        Some(before) => put_literal(sql, &json(row, before)),
+        None => sql.push_str("NULL"),
+    }
+    sql.push_str(", ");
+    put_literal(sql, &json(row, row.new.as_deref().or(row.old.as_deref()).unwrap_or_default()));
     let tag = dollar_tag(statement);
     let _ = writeln!(sql, ",\n    {tag}{statement} {tag});");
 }
 
-/// The row after the change, or the row that was deleted, as JSON.
-fn wanted(row: &LostRow) -> String {
-    let values = row.new.as_deref().or(row.old.as_deref()).unwrap_or_default();
+fn json(row: &LostRow, values: &[LostValue]) -> String {
     serde_json::to_string(&ColumnsPart::all(&row.table, values)).unwrap_or_default()
 }
 
@@ -52,7 +55,6 @@ mod tests {
 
     use super::*;
     use crate::lost::export::made_up::{HOSTILE, row, table, text, transaction};
-    use crate::lost::model::RowOp;
 
     #[test]
     fn a_statement_does_not_end_its_quotes() {
@@ -62,8 +64,8 @@ mod tests {
         let row = row(&table, RowOp::Insert, None, Some(vec![text("1"), text(HOSTILE)]));
         let mut sql = String::new();
         put_row(&mut sql, &call(&transaction(764, "d")), &row, "s.t'", &format!("INSERT '{HOSTILE}' x$kb1"));
-        let start = "INSERT INTO kb_lost.conflict SELECT * FROM kb_lost.apply(764, '2026-11-30T00:53:20.000764Z', \
-                     '0/2001148', 'insert', 's.t\'\'', '{\"id\":\"1\",\"note\":\"../x\'\'";
+        let start = "INSERT INTO kb_lost.change(xid, commit_time, lsn, op, table_name, before, wanted, statement) VALUES \
+                     (764, '2026-11-30T00:53:20.000764Z', '0/2001148', 'insert', 's.t\'\'', NULL, '{\"id\":\"1\",\"note\":\"../x\'\'";
         assert!(sql.starts_with(start), "{sql}");
         assert_eq!(sql.matches("$kb1$").count(), 2, "{sql}");
     }

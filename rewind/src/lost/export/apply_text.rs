@@ -8,9 +8,6 @@ use super::summary::RowCounts;
 use super::text::{counted, one_line};
 use crate::lost::model::LostHistory;
 
-/// Types of the arguments of the function `kb_lost.apply`.
-const ARGUMENTS: &str = "bigint, timestamptz, pg_lsn, text, text, text, text";
-
 /// What a file does, and the commands that prepare it.
 const HEAD: &str = r#"--
 -- This repeats rows on the new primary that committed on the old primary after the point of divergence and that a
@@ -19,8 +16,9 @@ const HEAD: &str = r#"--
 --   UPDATE  of the columns that had changed, where the row still has the key and the values that these had before
 --   DELETE  where the row is as it was before
 -- Nothing is overwritten: where the new primary has something else by now, that stays, and the wanted row goes to
--- the table kb_lost.conflict. Later changes of such a row go there, too. All of it is one transaction: either all is
--- done, or nothing.
+-- the table kb_lost.conflict. Later changes of such a row go there, too, and so do changes after which a foreign key
+-- would refer to a row that is not there. Rows are decided one by one: a lost transaction may be repeated in part. All of
+-- it is one transaction of the new primary.
 --
 -- Try it first with ROLLBACK at the end, which changes nothing and shows what would be done:
 --   sed '$s/COMMIT/ROLLBACK/' THIS_FILE | psql -X -d DATABASE
@@ -44,7 +42,8 @@ SET LOCAL bytea_output = hex;
 SET LOCAL extra_float_digits = 3;
 SET LOCAL xmloption = content;
 SET LOCAL row_security = off;
--- Triggers, rules and foreign keys must not act: the rows that they wrote on the old primary are in this file as well.
+-- Triggers and rules must not act: the rows that they wrote on the old primary are in this file as well. Nor do foreign
+-- keys then; they are checked at the end.
 DO $kb$
 BEGIN
     SET LOCAL session_replication_role = replica;
@@ -55,46 +54,171 @@ END $kb$;
 
 CREATE SCHEMA kb_lost;
 CREATE TABLE kb_lost.conflict (
-    number bigserial PRIMARY KEY,
+    number bigint PRIMARY KEY,
     xid bigint NOT NULL,
     commit_time timestamptz,
     lsn pg_lsn NOT NULL,
     op text NOT NULL,
     table_name text NOT NULL,
+    before text,
     wanted text NOT NULL,
     problem text NOT NULL
 );
 COMMENT ON TABLE kb_lost.conflict IS
-    'Lost rows that were not applied. wanted: the row after the change, or the row to delete, as JSON.';
--- Makes one change. Returns the row for kb_lost.conflict if it could not be made.
-CREATE FUNCTION kb_lost.apply(xid bigint, commit_time timestamptz, lsn pg_lsn, op text, table_name text, wanted text,
-    statement text) RETURNS SETOF kb_lost.conflict LANGUAGE plpgsql AS $kb$
+    'Lost rows that were not applied. before: the row that was updated; wanted: the row after the change, or the row to delete; both as JSON.';
+-- The changes of this file, in their order. statement: makes the change; path: the search_path that it needs; problem: why it
+-- is not made.
+CREATE TABLE kb_lost.change (
+    number bigserial PRIMARY KEY,
+    xid bigint,
+    commit_time timestamptz,
+    lsn pg_lsn,
+    op text,
+    table_name text,
+    before text,
+    wanted text,
+    statement text,
+    path text DEFAULT current_setting('search_path'),
+    problem text
+);
+-- The changes that were made: the table, and where the row is after the change.
+CREATE TABLE kb_lost.applied (number bigint, place oid, at tid);
+
+-- Makes the change, and notes it in kb_lost.applied or kb_lost.conflict.
+CREATE FUNCTION kb_lost.make(c kb_lost.change) RETURNS void LANGUAGE plpgsql AS $kb$
 DECLARE
-    affected bigint;
-    problem text;
+    place oid;
+    at tid;
+    problem text := c.problem;
 BEGIN
-    BEGIN
-        EXECUTE statement;
-        GET DIAGNOSTICS affected = ROW_COUNT;
-        IF affected > 1 THEN
-            RAISE cardinality_violation USING MESSAGE = 'several rows match';
-        ELSIF affected = 0 AND op = 'insert' THEN
-            problem := 'a row with the same key or unique value is there';
-        ELSIF affected = 0 THEN
-            problem := 'no row has this key and the values from before the change';
-        END IF;
-    EXCEPTION
-        WHEN data_exception OR integrity_constraint_violation OR syntax_error_or_access_rule_violation
-            OR invalid_schema_name OR feature_not_supported OR object_not_in_prerequisite_state
-            OR cardinality_violation OR with_check_option_violation THEN
-        problem := SQLERRM;
-    END;
-    IF problem IS NOT NULL THEN
-        RETURN QUERY SELECT nextval('kb_lost.conflict_number_seq'), xid, commit_time, lsn, op, table_name, wanted,
-            problem;
+    IF problem IS NULL THEN
+        BEGIN
+            EXECUTE c.statement || ' RETURNING tableoid, ctid' INTO place, at;
+            IF place IS NULL AND c.op = 'insert' THEN
+                problem := 'a row with the same key or unique value is there';
+            ELSIF place IS NULL THEN
+                problem := 'no row has this key and the values from before the change';
+            END IF;
+        EXCEPTION
+            WHEN too_many_rows THEN
+            problem := 'several rows match';
+            WHEN data_exception OR integrity_constraint_violation OR syntax_error_or_access_rule_violation
+                OR invalid_schema_name OR feature_not_supported OR object_not_in_prerequisite_state
+                OR cardinality_violation OR with_check_option_violation THEN
+            problem := SQLERRM;
+        END;
+    END IF;
+    IF problem IS NULL THEN
+        INSERT INTO kb_lost.applied VALUES (c.number, place, at);
+    ELSE
+        INSERT INTO kb_lost.conflict
+            VALUES (c.number, c.xid, c.commit_time, c.lsn, c.op, c.table_name, c.before, c.wanted, problem);
     END IF;
 END $kb$;
+
+-- The changes after which a row has a foreign key without the row that it refers to.
+CREATE FUNCTION kb_lost.against_foreign_keys(OUT change bigint, OUT why text) RETURNS SETOF record
+LANGUAGE plpgsql AS $kb$
+DECLARE
+    fk record;
+    orphan record;
+BEGIN
+    FOR fk IN
+        WITH RECURSIVE touched(id) AS (
+            SELECT DISTINCT place FROM kb_lost.applied
+            UNION
+            SELECT inhparent FROM pg_inherits JOIN touched ON inhrelid = id
+        )
+        SELECT conname, conrelid, confrelid, convalidated,
+            coalesce(to_jsonb(con) ->> 'conperiod', 'false') = 'true' AS has_period,
+            CASE referring.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END || conrelid::regclass AS referring_rows,
+            CASE referenced.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END || confrelid::regclass AS referenced_rows,
+            string_agg(format('referenced.%I OPERATOR(%I.%s) referring.%I', theirs.attname, nspname, oprname,
+                ours.attname), ' AND ') AS match,
+            string_agg(format('referring.%I IS NOT NULL', ours.attname), ' AND ') AS is_set,
+            string_agg(format('referring.%I::text', ours.attname), ', ' ORDER BY position) AS parts,
+            array_agg(theirs.attname::text ORDER BY position) AS columns
+        FROM pg_constraint con
+        JOIN pg_class referring ON referring.oid = conrelid
+        JOIN pg_class referenced ON referenced.oid = confrelid
+        CROSS JOIN LATERAL unnest(conkey, confkey, conpfeqop) WITH ORDINALITY AS pair(our, their, operator, position)
+        JOIN pg_attribute ours ON ours.attrelid = conrelid AND ours.attnum = our
+        JOIN pg_attribute theirs ON theirs.attrelid = confrelid AND theirs.attnum = their
+        JOIN pg_operator ON pg_operator.oid = operator
+        JOIN pg_namespace ON pg_namespace.oid = oprnamespace
+        WHERE contype = 'f' AND coalesce(to_jsonb(con) ->> 'conparentid', '0') = '0'
+            AND coalesce(to_jsonb(con) ->> 'conenforced', 'true') = 'true'
+            AND (conrelid IN (SELECT id FROM touched) OR confrelid IN (SELECT id FROM touched))
+        GROUP BY con.oid, conname, conrelid, confrelid, convalidated, has_period, referring.relkind, referenced.relkind
+    LOOP
+        IF fk.has_period THEN
+            RAISE WARNING 'the foreign key "%" of % has a period and is not checked', fk.conname, fk.conrelid::regclass;
+            CONTINUE;
+        END IF;
+        FOR orphan IN EXECUTE format(
+            'SELECT referring.tableoid AS place, referring.ctid AS at, ARRAY[%s]::text[] AS key FROM %s referring
+             WHERE %s AND NOT EXISTS (SELECT FROM %s referenced WHERE %s)',
+            fk.parts, fk.referring_rows, fk.is_set, fk.referenced_rows, fk.match)
+        LOOP
+            SELECT max(number) INTO change FROM kb_lost.applied WHERE place = orphan.place AND at = orphan.at;
+            why := format('foreign key "%s": %s has no row with (%s)', fk.conname, fk.confrelid::regclass,
+                array_to_string(orphan.key, ', '));
+            IF change IS NULL THEN
+                -- It is a row of the new primary. A change has removed what it refers to.
+                WITH RECURSIVE referenced(id) AS (
+                    SELECT fk.confrelid
+                    UNION
+                    SELECT inhrelid FROM pg_inherits JOIN referenced ON inhparent = id
+                )
+                SELECT max(number) INTO change FROM kb_lost.applied JOIN kb_lost.change USING (number)
+                WHERE place IN (SELECT id FROM referenced) AND op <> 'insert' AND (
+                    SELECT bool_and(coalesce(before, wanted)::jsonb ->> name IS NOT DISTINCT FROM value)
+                    FROM unnest(fk.columns, orphan.key) AS part(name, value));
+                why := format('foreign key "%s": a row of %s refers to it', fk.conname, fk.conrelid::regclass);
+            END IF;
+            IF change IS NOT NULL THEN
+                RETURN NEXT;
+            ELSIF fk.convalidated THEN
+                RAISE foreign_key_violation USING
+                    MESSAGE = format('foreign key "%s" of %s: %s has no row with (%s)', fk.conname,
+                        fk.conrelid::regclass, fk.confrelid::regclass, array_to_string(orphan.key, ', ')),
+                    DETAIL = 'It is not known which change of this file has removed it. Nothing was changed.',
+                    HINT = 'Look at both tables, and take the calls that concern these rows out of the file.';
+            END IF;
+        END LOOP;
+    END LOOP;
+END $kb$;
+
+-- Makes all changes, except those that turn out to break a foreign key.
+CREATE FUNCTION kb_lost.make_all() RETURNS void LANGUAGE plpgsql AS $kb$
+DECLARE
+    c kb_lost.change;
+    broken bigint[];
+    reasons text[];
+BEGIN
+    LOOP
+        BEGIN
+            FOR c IN SELECT * FROM kb_lost.change ORDER BY number LOOP
+                PERFORM set_config('search_path', c.path, true);
+                PERFORM kb_lost.make(c);
+            END LOOP;
+            PERFORM set_config('search_path', 'pg_catalog', true);
+            SELECT array_agg(change), array_agg(why) INTO broken, reasons FROM kb_lost.against_foreign_keys();
+            EXIT WHEN broken IS NULL;
+            -- Undoes everything in this block.
+            RAISE SQLSTATE 'KBRFK';
+        EXCEPTION WHEN SQLSTATE 'KBRFK' THEN
+            UPDATE kb_lost.change SET problem = why
+            FROM unnest(broken, reasons) AS found(number, why) WHERE change.number = found.number;
+        END;
+    END LOOP;
+END $kb$;
 "#;
+
+/// Makes the changes, and removes what is of no use afterwards.
+const TAIL: &str = "DO $kb$ BEGIN PERFORM kb_lost.make_all(); END $kb$;\n\
+    DROP FUNCTION kb_lost.make_all(), kb_lost.against_foreign_keys(), kb_lost.make(kb_lost.change);\n\
+    DROP TABLE kb_lost.applied, kb_lost.change;\n";
 
 /// The beginning of a file.
 pub(crate) fn head(history: &LostHistory, database: &str) -> String {
@@ -159,7 +283,7 @@ impl Written {
         let (statements, left_out) = (self.statements, self.rows_left_out());
         let _ = write!(
             text,
-            "\nDROP FUNCTION kb_lost.apply({ARGUMENTS});\n\
+            "\n{TAIL}\
              SELECT {statements} AS statements, {statements} - count(*) AS applied, count(*) AS conflicts,\n    \
              {left_out} AS rows_without_statement FROM kb_lost.conflict;\n\
              SELECT table_name, op, problem, count(*) AS rows FROM kb_lost.conflict\n    \
