@@ -114,9 +114,25 @@ fn an_old_primary_comes_back_if_that_is_allowed() {
             && states.iter().any(|state| line.get(23..).is_some_and(|rest| rest.starts_with(state)))
     };
     assert!(run.stdout.lines().all(in_columns) && run.stdout.contains("synchronous standbys"), "{run}");
+    assert!(run.stdout.contains("; transactions lost by it: 1 committed, at "), "{run}");
+    assert!(cluster.log(1).trim_end().ends_with("dry run: nothing was done"), "{}", cluster.log(1));
     before.assert_unchanged(&cluster.data(1), &run.to_string());
 
-    let run = cluster.hook(1, &["--format", "json"]);
+    // The programs that it will need are looked for before anything is done.
+    let programs = cluster.setting(1, "KB_PATH");
+    cluster.set(1, "KB_PATH", "/nowhere/bin");
+    for arguments in [&["--dry-run"][..], &["--force"]] {
+        let run = cluster.hook(1, arguments);
+        assert_eq!(run.code, 66, "{run}");
+        assert_logged(
+            &cluster.log(1),
+            &["/nowhere/bin/bin/pg_ctl\" is no program", "KB_PATH is the directory"],
+        );
+        before.assert_unchanged(&cluster.data(1), &run.to_string());
+    }
+    cluster.set(1, "KB_PATH", &programs);
+
+    let run = cluster.hook(1, &["--force", "--format", "json"]);
     assert_eq!(run.code, 0, "{run}\n{}", cluster.log(1));
     let steps = run.json()["steps"].as_array().expect("steps").clone();
     assert!(steps.iter().any(|step| step["name"] == "rewind" && step["state"] == "done"), "{run}");
@@ -171,8 +187,14 @@ fn an_old_primary_without_wal_comes_back_by_comparing() {
     assert_eq!(run.code, 66, "{run}\n{}", cluster.log(1));
     assert_logged(
         &cluster.log(1),
-        &["public.t", "would give up 1 committed transactions, more than the 0 that are allowed"],
+        &[
+            "public.t",
+            "would give up 1 committed transactions, more than the 0 that are allowed",
+            "raise MAX_LOST_TRANSACTIONS in HAmodule.conf",
+        ],
     );
+    let run = cluster.hook(1, &["--dry-run"]);
+    assert!(run.code == 66 && run.stdout.contains("would give up 1 committed transactions"), "{run}");
     cluster.set(1, "MAX_LOST_TRANSACTIONS", "");
     cluster.set(1, "KEEP_DIVERGED_DIR", "off");
     cluster.remove_wal(1);

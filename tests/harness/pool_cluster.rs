@@ -102,6 +102,13 @@ impl PoolCluster {
     }
 
     /// Runs the flow once on a node, as cron would.
+    /// A setting of `HAmodule.conf`.
+    pub fn setting(&self, node: usize, key: &str) -> String {
+        let text = fs::read_to_string(self.module(node)).expect("read HAmodule.conf");
+        let value = text.lines().find_map(|line| line.strip_prefix(&format!("{key}=")));
+        value.unwrap_or_else(|| panic!("no {key} in HAmodule.conf")).to_owned()
+    }
+
     pub fn hook(&self, node: usize, arguments: &[&str]) -> Run {
         run_command(self.hook_command(node, arguments))
     }
