@@ -233,23 +233,73 @@ fn what_cannot_be_restored_is_refused() {
     assert_same_rows(&before, restored);
 }
 
-/// A tablespace of the old primary belongs to the rewound one now.
+/// A tablespace of the old primary belongs to the rewound one now, so it gets a directory of its own.
 #[test]
-fn tablespaces_are_refused() {
+fn tablespaces_get_other_directories() {
     let sandbox = Sandbox::new();
-    let (old, new) = sandbox.pair();
-    let space = sandbox.make_dir("space");
+    let mut old = sandbox.server("old");
+    old.start();
+    let (space, lost_space) = (sandbox.make_dir("space"), sandbox.make_dir("lost-space"));
+    old.sql(&format!("CREATE TABLESPACE space LOCATION '{}'", space.display()));
+    old.sql("CREATE TABLE entry TABLESPACE space AS SELECT n AS id, 'shared' AS what FROM generate_series(1, 18000) n");
+    old.stop();
+    let mut new = old.copy("new");
+    old.start();
+    new.follow(&old);
+    new.start();
     let Failover { mut old, new } = Failover::of(
         old,
         new,
-        |old| old.sql("CREATE TABLE entry AS SELECT n FROM generate_series(1, 1000) n"),
-        |old| old.sql(&format!("CREATE TABLESPACE space LOCATION '{}'", space.display())),
-        |new| new.sql("DELETE FROM entry"),
+        |_| {},
+        |old| {
+            old.sql(&format!("CREATE TABLESPACE lost_space LOCATION '{}'", lost_space.display()));
+            old.sql("CREATE TABLE there TABLESPACE lost_space AS SELECT n FROM generate_series(1, 1000) n");
+            old.sql("UPDATE entry SET what = 'lost' WHERE id % 3 = 0; CHECKPOINT");
+        },
+        |new| new.sql("DELETE FROM entry WHERE id % 2 = 0"),
     );
     old.stop();
-    let (kept, to) = (sandbox.make_dir("kept"), sandbox.make_dir("to"));
-    rewind(&old, &new, &kept, "--keep-diverged-all");
-    refused(&restore(&kept, &to, &[]), &to, "cannot restore a data directory that had files outside of it");
+    for option in ["--keep-diverged-blocks", "--keep-diverged-all"] {
+        let name = |what: &str| format!("{what}{option}");
+        let (kept, to) = (sandbox.make_dir(&name("kept")), sandbox.make_dir(&name("to")));
+        let before = old.copy(&name("before"));
+        let node = old.copy(&name("node"));
+        rewind(&node, &new, &kept, option);
+        let was = Tree::of(&node.data);
+        refused(&restore(&kept, &to, &[]), &to, "no directory was given for it");
+        let text = std::fs::read(kept.join("kept.json")).expect("read kept.json");
+        let manifest: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        let links = manifest["original"]["tablespaces"].as_object().expect("tablespaces");
+        let places: Vec<(String, PathBuf)> = links
+            .iter()
+            .map(|(link, old)| {
+                (old.as_str().expect("a path").to_owned(), sandbox.path(&name(&link.replace('/', "-"))))
+            })
+            .collect();
+        assert_eq!(places.len(), 2);
+        let mapping: Vec<String> =
+            places.iter().map(|(old, new)| format!("--tablespace-mapping={old}={}", new.display())).collect();
+        let mut arguments: Vec<&str> = mapping.iter().map(String::as_str).collect();
+        arguments.push("-T/nowhere=/else");
+        refused(&restore(&kept, &to, &arguments), &to, "there was no tablespace in \"/nowhere\"");
+        let into_itself = format!("-T{}={}", places[0].0, to.join("space").display());
+        refused(&restore(&kept, &to, &[&into_itself, arguments[1]]), &to, "inside a directory");
+        arguments.pop();
+        let mut restored = before.at(&name("restored"));
+        restored.data = to.clone();
+        restored_by(restore(&kept, &to, &arguments));
+        was.assert_unchanged(&node.data, "the rewound node");
+        for (_, place) in &places {
+            assert_private(place);
+        }
+        let mut before = before;
+        before.start();
+        restored.start();
+        assert_eq!(restored.value::<i64>("SELECT count(*) FROM entry WHERE what = 'lost'"), 6000, "{option}");
+        assert_same_content(&before, &restored);
+        before.stop();
+        restored.stop();
+    }
 }
 
 /// A file of which nothing was kept.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use kbrecover_rewind::{RestoreRequest, Restored};
+use kbrecover_rewind::{RestoreRequest, Restored, Size};
 
 use crate::commands::common::ShownArgs;
 use crate::failure::Failed;
@@ -40,8 +40,25 @@ pub(crate) struct RestoreArgs {
     #[arg(visible_alias = "target-pgdata", visible_alias = "target-kingbase-data")]
     target_data: Option<PathBuf>,
 
+    /// Restore the tablespace in directory OLDDIR to NEWDIR; may be repeated
+    #[arg(short = 'T', long, value_name = "OLDDIR=NEWDIR", value_parser = tablespace_mapping)]
+    tablespace_mapping: Vec<(PathBuf, PathBuf)>,
+
     #[command(flatten)]
     shown: ShownArgs,
+}
+
+/// Two directories with an equals sign between them; `\=` is one that belongs to a name, as for pg_basebackup.
+fn tablespace_mapping(text: &str) -> Result<(PathBuf, PathBuf), String> {
+    let is_separator = |at: &usize| text[..*at].chars().next_back() != Some('\\');
+    let places: Vec<usize> = text.match_indices('=').map(|(at, _)| at).filter(is_separator).collect();
+    let [at] = places[..] else { return Err("must be OLDDIR=NEWDIR".to_owned()) };
+    let directory = |part: &str| PathBuf::from(part.replace("\\=", "="));
+    let (old, new) = (directory(&text[..at]), directory(&text[at + 1..]));
+    match old.is_absolute() && new.is_absolute() {
+        true => Ok((old, new)),
+        false => Err("both directories must be absolute".to_owned()),
+    }
 }
 
 /// Runs the command.
@@ -63,6 +80,7 @@ fn restore(args: &RestoreArgs, screen: &Arc<Screen>) -> Result<Restored, Failed>
     let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let mut request = RestoreRequest::new(absolute(&args.kept), absolute(&args.to));
     request.rewound = args.target_data.as_ref().map(absolute);
+    request.tablespace_mapping = args.tablespace_mapping.clone();
     request.observer = faults::from_environment();
     signals::listen(&request.stop, &request.to, screen)?;
     Ok(kbrecover_rewind::restore(&request)?)
@@ -72,8 +90,24 @@ fn text(restored: &Restored, args: &RestoreArgs) -> String {
     let to = args.to.display();
     let Restored { files, bytes, from_rewound, .. } = restored;
     format!(
-        "restored {files} files with {} kB in \"{to}\", {} kB of them from the rewound directory\n",
-        bytes.div_ceil(1024),
-        from_rewound.div_ceil(1024)
+        "restored {files} files with {} in \"{to}\", {} of them from the rewound directory\n",
+        Size(*bytes),
+        Size(*from_rewound)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapping_has_two_directories() {
+        let mapping = |old: &str, new: &str| Ok((PathBuf::from(old), PathBuf::from(new)));
+        assert_eq!(tablespace_mapping("/a=/b"), mapping("/a", "/b"));
+        assert_eq!(tablespace_mapping(r"/a\=b=/c\=="), Err("must be OLDDIR=NEWDIR".to_owned()));
+        assert_eq!(tablespace_mapping(r"/a\=b=/c\="), mapping("/a=b", "/c="));
+        for wrong in ["", "/a", "/a=", "a=/b", "/a=b", "/a=/b=/c"] {
+            assert!(tablespace_mapping(wrong).is_err(), "{wrong}");
+        }
+    }
 }

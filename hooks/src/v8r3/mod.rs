@@ -8,7 +8,7 @@
 //! every node     disk, network, pool
 //! primary        virtual address, synchronous standbys
 //! standby        virtual address, health; if the node must be recovered:
-//!                back-off, permission, templates, primary, record of slots, detach, stop, slots, rewind,
+//!                back-off, permission, programs, templates, primary, record of slots, detach, stop, slots, rewind,
 //!                configuration, recovery settings, start
 //!                in any case: slots of this node, streaming, lag, synchronous standbys,
 //!                attach
@@ -21,6 +21,7 @@ mod disk;
 mod health;
 mod node;
 mod observe;
+mod pcp;
 mod pool_nodes;
 mod primary;
 mod recovery;

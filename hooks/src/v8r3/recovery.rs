@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::node::{Need, Node};
-use super::{attach, attempts, recovery_settings, refuse, slots};
+use super::{attempts, pcp, recovery_settings, refuse, slots};
 use crate::files;
 use crate::flow::{Decision, Run, Step, StepError, no_action};
 use crate::recovery_log::timestamp;
@@ -41,7 +41,7 @@ fn check_detach(node: &mut Node<'_>) -> Result<Decision, StepError> {
 }
 
 fn detach(node: &mut Node<'_>) -> Result<String, StepError> {
-    attach::pcp(node, attach::DETACH)?;
+    pcp::run(node, pcp::DETACH)?;
     Ok(String::new())
 }
 

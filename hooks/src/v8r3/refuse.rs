@@ -1,7 +1,7 @@
 //! Reasons not to recover a node. All of them are checked before a server is stopped.
 
-use super::attach::{self, ATTACH, DETACH};
 use super::node::{Need, Node, Trigger};
+use super::pcp;
 use super::recovery_settings::{self, TEMPLATE, primary_conninfo};
 use crate::flow::{Decision, StepError};
 use crate::sql::{Server, literal};
@@ -30,7 +30,7 @@ pub(super) fn check_permission(node: &mut Node<'_>) -> Result<Decision, StepErro
 /// The programs that the later steps run must be there.
 pub(super) fn check_programs(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let control = node.server.program(node.server.names().ctl_program);
-    for path in [control, attach::pcp_path(node, ATTACH), attach::pcp_path(node, DETACH)] {
+    for path in [control, pcp::path(node, pcp::ATTACH), pcp::path(node, pcp::DETACH)] {
         if !programs::is_executable(&path) {
             return Err(StepError::new(format!("\"{}\" is no program that this user can run", path.display())).hint(
                 "KB_PATH is the directory of the server's programs, or the one above their bin; the pool's are there or in \

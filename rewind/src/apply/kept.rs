@@ -85,8 +85,11 @@ pub(crate) struct Original {
     pub(crate) directories: BTreeSet<String>,
     /// Sizes of its files, except WAL.
     pub(crate) files: BTreeMap<String, u64>,
-    /// Tablespaces and other files outside the data directory.
+    /// Files outside the data directory, except those in tablespaces. Older versions have the directories of tablespaces here.
     pub(crate) outside: Vec<String>,
+    /// The links to tablespaces, and where they led.
+    #[serde(default)]
+    pub(crate) tablespaces: BTreeMap<String, String>,
     /// Links and other entries that are neither files nor directories.
     pub(crate) others: Vec<String>,
 }

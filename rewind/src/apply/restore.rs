@@ -12,7 +12,7 @@
 //! the one that this rewind has written, before the copy and after it. Directory and control file come last: without it no server
 //! starts on what is not complete.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
@@ -45,6 +45,9 @@ pub struct RestoreRequest {
     pub to: PathBuf,
     /// The rewound directory; `None`: where it was when it was rewound. It is not used if all was saved.
     pub rewound: Option<PathBuf>,
+    /// For the directory of each tablespace another one, absolute, which must not exist or be empty: the rewound node has the old
+    /// one now.
+    pub tablespace_mapping: Vec<(PathBuf, PathBuf)>,
     /// Stops the run.
     pub stop: StopFlag,
     /// Is told of each change.
@@ -54,7 +57,14 @@ pub struct RestoreRequest {
 impl RestoreRequest {
     /// Restores what is in `kept` to `to`.
     pub fn new(kept: PathBuf, to: PathBuf) -> RestoreRequest {
-        RestoreRequest { kept, to, rewound: None, stop: StopFlag::default(), observer: None }
+        RestoreRequest {
+            kept,
+            to,
+            rewound: None,
+            tablespace_mapping: Vec::new(),
+            stop: StopFlag::default(),
+            observer: None,
+        }
     }
 }
 
@@ -98,6 +108,18 @@ pub enum RestoreError {
     Outside {
         /// One of them.
         outside: String,
+    },
+    /// It is not known where a tablespace shall be.
+    #[error("cannot restore the tablespace in \"{location}\": no directory was given for it")]
+    NoPlace {
+        /// Where it was.
+        location: String,
+    },
+    /// There was no such tablespace.
+    #[error("there was no tablespace in \"{}\"", location.display())]
+    NoTablespace {
+        /// The directory that was given.
+        location: PathBuf,
     },
     /// The new directory cannot be used.
     #[error("cannot restore to directory \"{}\": {problem}", path.display())]
@@ -144,8 +166,16 @@ impl RestoreError {
             RestoreError::Outside { .. } => {
                 "A server on the restored directory would write there, and the rewound one has these files now."
             }
+            RestoreError::NoPlace { location } => {
+                return Some(format!(
+                    "The rewound node has its files now. Name another directory: --tablespace-mapping {location}=NEWDIR."
+                ));
+            }
+            RestoreError::NoTablespace { .. } => {
+                "Name the directory as the link in the data directory did; \"original\" in kept.json lists them."
+            }
             RestoreError::Place { .. } => {
-                "Name a directory that is empty or does not exist, outside of both others."
+                "Name a directory that is empty or does not exist, outside of all others."
             }
             RestoreError::Write(_) => "Remove the new directory, and free space or name another.",
         };
@@ -165,8 +195,10 @@ pub(crate) fn restore(request: &RestoreRequest) -> Result<Restored, RestoreError
         true => None,
         false => Some(Base::open(request, &manifest)?),
     };
-    check_place(request, base.as_ref())?;
-    let work = Restoring { kept, to: &request.to, original, manifest: &manifest, base: base.as_ref() };
+    let tablespaces = tablespaces(request, original)?;
+    check_places(request, base.as_ref(), &tablespaces)?;
+    let work =
+        Restoring { kept, to: &request.to, original, tablespaces, manifest: &manifest, base: base.as_ref() };
     let (jobs, control) = work.jobs()?;
     let disk = Disk::new(request.stop.clone(), request.observer.clone());
     work.make_directories(&disk)?;
@@ -178,7 +210,9 @@ pub(crate) fn restore(request: &RestoreRequest) -> Result<Restored, RestoreError
     if let Some(base) = &base {
         base.check()?;
     }
-    disk.sync_file_system(&request.to).map_err(failed("synchronize the file system of", &request.to))?;
+    for place in work.tablespaces.values().copied().chain([request.to.as_path()]) {
+        disk.sync_file_system(place).map_err(failed("synchronize the file system of", place))?;
+    }
     control.copy(&disk)?;
     disk.sync_file_system(&request.to).map_err(failed("synchronize the file system of", &request.to))?;
     let all = || jobs.iter().chain([&control]);
@@ -252,25 +286,73 @@ impl Base {
     }
 }
 
-/// Checks that the new directory is none, or empty, and apart from the others.
-fn check_place(request: &RestoreRequest, base: Option<&Base>) -> Result<(), RestoreError> {
-    let refused = |problem| Err(RestoreError::Place { path: request.to.clone(), problem });
-    match std::fs::read_dir(&request.to) {
+/// The new directory of each tablespace, by its link.
+fn tablespaces<'a>(
+    request: &'a RestoreRequest,
+    original: &'a Original,
+) -> Result<BTreeMap<&'a str, &'a Path>, RestoreError> {
+    let mapping = &request.tablespace_mapping;
+    let is_known = |old: &Path| original.tablespaces.values().any(|location| Path::new(location) == old);
+    if let Some((unknown, _)) = mapping.iter().find(|(old, _)| !is_known(old)) {
+        return Err(RestoreError::NoTablespace { location: unknown.clone() });
+    }
+    let place = |(link, location): (&'a String, &String)| {
+        let found = mapping.iter().find(|(old, _)| Path::new(location) == old);
+        let (_, new) = found.ok_or_else(|| RestoreError::NoPlace { location: location.clone() })?;
+        Ok((link.as_str(), new.as_path()))
+    };
+    original.tablespaces.iter().map(place).collect()
+}
+
+/// Checks that the new directories are none, or empty, and apart from all others.
+fn check_places(
+    request: &RestoreRequest,
+    base: Option<&Base>,
+    tablespaces: &BTreeMap<&str, &Path>,
+) -> Result<(), RestoreError> {
+    let read = [Some(request.kept.as_path()), base.map(|base| base.root.as_path())];
+    let mut others: Vec<&Path> = read.into_iter().flatten().collect();
+    for place in tablespaces.values().copied().chain([request.to.as_path()]) {
+        check_place(place, &others)?;
+        others.push(place);
+    }
+    Ok(())
+}
+
+/// Checks that a new directory is none, or empty, and neither in one of the others nor around one that is yet to be made.
+fn check_place(place: &Path, others: &[&Path]) -> Result<(), RestoreError> {
+    let refused = |problem| Err(RestoreError::Place { path: place.to_owned(), problem });
+    if !place.is_absolute() {
+        return refused("it is not absolute");
+    }
+    match std::fs::read_dir(place) {
         Ok(mut entries) => {
             if entries.next().is_some() {
                 return refused("it is not empty");
             }
         }
-        Err(error) if error.kind() == ErrorKind::NotFound && request.to.symlink_metadata().is_err() => {}
+        Err(error) if error.kind() == ErrorKind::NotFound && place.symlink_metadata().is_err() => {}
         Err(_) => return refused("it is not a directory that this user can read"),
     }
-    let there = request.to.ancestors().filter(|path| *path != Path::new(""));
-    let existing = there.chain([Path::new(".")]).find_map(|path| path.canonicalize().ok());
-    let others = [Some(request.kept.as_path()), base.map(|base| base.root.as_path())];
-    let mut others = others.into_iter().flatten().filter_map(|path| path.canonicalize().ok());
-    match existing.is_some_and(|existing| others.any(|other| existing.starts_with(other))) {
-        true => refused("it is inside a directory that is read"),
+    let place = resolved(place);
+    match others
+        .iter()
+        .map(|other| resolved(other))
+        .any(|other| place.starts_with(&other) || other.starts_with(&place))
+    {
+        true => refused("it is inside a directory that is read or made, or around one"),
         false => Ok(()),
+    }
+}
+
+/// The path without links, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    let existing = path.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
+    let Some((part, canonical)) = existing else { return path.to_owned() };
+    match path.strip_prefix(part) {
+        Ok(rest) if rest.as_os_str().is_empty() => canonical,
+        Ok(rest) => canonical.join(rest),
+        Err(_) => canonical,
     }
 }
 
@@ -279,6 +361,8 @@ struct Restoring<'a> {
     kept: &'a Path,
     to: &'a Path,
     original: &'a Original,
+    /// The new directory of each tablespace, by its link.
+    tablespaces: BTreeMap<&'a str, &'a Path>,
     manifest: &'a Manifest,
     base: Option<&'a Base>,
 }
@@ -348,22 +432,37 @@ impl Restoring<'_> {
         Ok(job)
     }
 
-    /// Makes the directory and all below it.
+    /// Makes the directory, those of the tablespaces, and all below them.
     fn make_directories(&self, disk: &Disk) -> Result<(), RestoreError> {
         let names = &self.original.directories;
-        let below: BTreeSet<DataPath> = names.iter().map(|name| self.path(name)).collect::<Result<_, _>>()?;
-        let all = below.iter().map(|path| path.below(self.to));
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            |source| TargetError { action: "create directory", path, source }
-        };
-        match disk.create_directory(self.to, 0o700) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => disk.set_mode(self.to, 0o700),
-            made => made,
+        let mut below: BTreeSet<DataPath> =
+            names.iter().map(|name| self.path(name)).collect::<Result<_, _>>()?;
+        let mut links = BTreeMap::new();
+        for (link, place) in &self.tablespaces {
+            let link = self.path(link)?;
+            below.insert(link.clone());
+            links.insert(link, *place);
         }
-        .map_err(failed(self.to))?;
-        for path in all {
-            disk.create_directory(&path, 0o700).map_err(failed(&path))?;
+        let failed = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| TargetError { action, path, source }
+        };
+        for place in self.tablespaces.values().copied().chain([self.to]) {
+            match disk.create_directory(place, 0o700) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => disk.set_mode(place, 0o700),
+                made => made,
+            }
+            .map_err(failed("create directory", place))?;
+        }
+        // In this order a directory comes before what is in it, and a link before what it leads to.
+        for path in &below {
+            let full = path.below(self.to);
+            match links.get(path) {
+                Some(place) => {
+                    disk.create_link(&full, place).map_err(failed("create tablespace link", &full))?;
+                }
+                None => disk.create_directory(&full, 0o700).map_err(failed("create directory", &full))?,
+            }
         }
         Ok(())
     }

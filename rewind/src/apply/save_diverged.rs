@@ -421,7 +421,9 @@ fn original(planned: &Planned<'_>, whole: bool) -> Original {
     for (path, kind) in planned.facts.files.target.entries() {
         match kind {
             EntryKind::Directory => drop(original.directories.insert(name(path))),
-            EntryKind::Symlink { target } => original.outside.push(text(target)),
+            EntryKind::Symlink { target } => {
+                original.tablespaces.insert(name(path), text(target));
+            }
             EntryKind::File { size } if is_original(path, planned) => {
                 original.files.insert(name(path), *size);
             }

@@ -1,0 +1,97 @@
+//! The pool's control programs.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use kbrecover_rewind::command::{self, ExitReason};
+use tempfile::NamedTempFile;
+
+use super::node::Node;
+use crate::flow::StepError;
+use crate::recovery_log::timestamp;
+use crate::secret::Secret;
+
+/// Has the pool use this node.
+pub(super) const ATTACH: &str = "pcp_attach_node";
+/// Has it no longer use it.
+pub(super) const DETACH: &str = "pcp_detach_node";
+
+/// Runs a PCP program of the pool for this node. The password is passed in a file that only this user can read.
+pub(super) fn run(node: &Node<'_>, program: &str) -> Result<(), StepError> {
+    let config = node.config;
+    let me = node.me().ok_or_else(|| StepError::new("the pool does not know this node"))?;
+    let path = path(node, program);
+    let passwords = password_file(node.run_dir, &config.pcp_user, &config.pcp_password)
+        .map_err(|error| StepError::new(format!("could not write a password file: {error}")))?;
+    let mut command = node.server.command(&path);
+    command.env("PCPPASSFILE", passwords.path()).arg("-w");
+    command.args(["-h", &config.pool_host, "-p", &config.pcp_port.to_string(), "-U", &config.pcp_user]);
+    command.args(["-n", &me.id.to_string()]);
+    node.log.line(&format!("{} IM Node is {}, will try [{}]", timestamp(), me.id, shown(&command)));
+    let finished =
+        command::run(&mut command, Some(Duration::from_secs(60))).map_err(|error| StepError::of(&error))?;
+    if finished.status.success() {
+        return Ok(());
+    }
+    let why = ExitReason(finished.status);
+    Err(StepError::new(format!("\"{program}\" failed: {why} ({})", finished.output.trim()))
+        .hint("Check that KB_POOL_VIP, KB_POOL_PCP_PORT, PCP_USER and PCP_PASS are correct."))
+}
+
+/// The path of a PCP program.
+pub(super) fn path(node: &Node<'_>, program: &str) -> PathBuf {
+    let directory = node.config.cluster_programs.as_ref();
+    let there = directory.map(|directory| directory.join(program)).filter(|path| path.exists());
+    there.unwrap_or_else(|| node.server.program(program))
+}
+
+/// Creates a password file that is removed when it is dropped. A run that is killed leaves the file among the state files,
+/// where the next run replaces it; the lock prevents concurrent runs. An existing file is removed rather than written to,
+/// because in a world-writable directory it may be another user's.
+fn password_file(directory: &Path, user: &str, password: &Secret) -> io::Result<NamedTempFile> {
+    let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+    match fs::remove_file(directory.join(PASSWORD_FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // tempfile creates it with mode 0600.
+    let mut file = tempfile::Builder::new().prefix(PASSWORD_FILE).rand_bytes(0).tempfile_in(directory)?;
+    writeln!(file, "*:*:{}:{}", escaped(user), escaped(password.reveal()))?;
+    Ok(file)
+}
+
+const PASSWORD_FILE: &str = "KB_RECOVERY_PCPPASS";
+
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_password_file_replaces_that_of_a_killed_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, victim) = (dir.path().join(PASSWORD_FILE), dir.path().join("victim"));
+        fs::write(&victim, "").unwrap();
+        symlink(&victim, &path).unwrap();
+        for round in 0..3 {
+            let file = password_file(dir.path(), "a:b", &Secret::new(format!("{round}\\"))).unwrap();
+            assert_eq!(fs::read_to_string(file.path()).unwrap(), format!("*:*:a\\:b:{round}\\\\\n"));
+            assert_eq!(file.as_file().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+            // As if the run were killed.
+            std::mem::forget(file);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "one file, and the victim");
+        }
+        assert_eq!(fs::read(&victim).unwrap(), b"");
+        drop(password_file(dir.path(), "a", &Secret::default()).unwrap());
+        assert!(!path.exists());
+    }
+}
