@@ -18,7 +18,18 @@ const TABLES: &str = "
     INSERT INTO parent SELECT n, 'parent ' || n FROM generate_series(1, 9) n;
     INSERT INTO child VALUES (90, 9);
     INSERT INTO pair VALUES (1, 'x'), (2, 'x');
-    INSERT INTO self VALUES (1, NULL), (2, 1)";
+    INSERT INTO self VALUES (1, NULL), (2, 1);
+    CREATE TABLE odd (a boolean, b inet, c numeric, PRIMARY KEY (a, b, c));
+    CREATE TABLE of_odd (id int PRIMARY KEY, a boolean, b inet, c numeric, FOREIGN KEY (a, b, c) REFERENCES odd);
+    INSERT INTO odd VALUES (true, '10.0.0.1', 1.0);
+    CREATE TABLE word (id text COLLATE \"C\" PRIMARY KEY);
+    CREATE TABLE of_word (id int PRIMARY KEY, word text COLLATE \"POSIX\" REFERENCES word);
+    CREATE TABLE ordered (id int PRIMARY KEY, place int UNIQUE DEFERRABLE);
+    INSERT INTO ordered VALUES (1, 1), (2, 2);
+    CREATE TABLE twice (id int PRIMARY KEY, n int);
+    INSERT INTO twice VALUES (1, 1);
+    SET session_replication_role = replica;
+    INSERT INTO child VALUES (99, 99)";
 
 /// Tables that are partitioned can be referred to from 12 on.
 const PARTITIONED: &str = "
@@ -41,6 +52,11 @@ fn lose(old: &Server) {
         "INSERT INTO parent VALUES (50, 'free'); INSERT INTO child VALUES (50, 50), (51, 5); INSERT INTO grandchild VALUES (50, 50)",
         "DELETE FROM child WHERE id = 90; DELETE FROM parent WHERE id = 9",
         "INSERT INTO of_pair VALUES (1, 1, 'x'), (2, 2, 'x'), (3, NULL, 'y')",
+        "DELETE FROM odd; INSERT INTO word VALUES ('a'); INSERT INTO of_word VALUES (1, 'a')",
+        // The new primary has this place; the server checks such a constraint later.
+        "UPDATE ordered SET place = 5 WHERE id = 1",
+        // The new primary has two of this row.
+        "DELETE FROM twice",
         "UPDATE self SET boss = NULL WHERE id = 2; DELETE FROM self WHERE id = 1",
     ] {
         old.sql(sql);
@@ -50,7 +66,9 @@ fn lose(old: &Server) {
 fn keep(new: &Server) {
     new.sql(
         "DELETE FROM parent WHERE id = 1; INSERT INTO child VALUES (2, 2), (3, 3);
-         INSERT INTO parent VALUES (41, 'taken'); DELETE FROM pair WHERE a = 2; INSERT INTO self VALUES (3, 1)",
+         INSERT INTO parent VALUES (41, 'taken'); DELETE FROM pair WHERE a = 2; INSERT INTO self VALUES (3, 1);
+         INSERT INTO of_odd VALUES (1, true, '10.0.0.1', 1.00); UPDATE ordered SET place = 5 WHERE id = 2;
+         ALTER TABLE twice DROP CONSTRAINT twice_pkey; INSERT INTO twice VALUES (1, 1)",
     );
 }
 
@@ -96,7 +114,10 @@ fn no_row_refers_to_one_that_is_not_there() {
         apply(&new, &directory.join("apply.sql"));
 
         let mut orphans = vec![
-            ("child", "parent", "child.parent = parent.id"),
+            // One was so before.
+            ("child", "parent", "child.parent = parent.id OR child.id = 99"),
+            ("of_odd", "odd", "(of_odd.a, of_odd.b, of_odd.c) = (odd.a, odd.b, odd.c)"),
+            ("of_word", "word", "of_word.word = word.id COLLATE \"C\""),
             ("grandchild", "child", "grandchild.child = child.id"),
             ("of_pair", "pair", "(of_pair.a IS NULL OR of_pair.a = pair.a AND of_pair.b = pair.b)"),
             ("self", "self AS boss", "(self.boss IS NULL OR self.boss = boss.id)"),
@@ -131,6 +152,8 @@ fn no_row_refers_to_one_that_is_not_there() {
                 "foreign key \"grandchild_child_fkey\": public.child has no row with (40)",
             ),
             ("public.of_pair insert 2", "foreign key \"of_pair_a_"),
+            ("public.ordered update 1", "a unique constraint of the table that is deferrable"),
+            ("public.twice delete 1", "several rows match"),
             ("public.self delete 1", "foreign key \"self_boss_fkey\": a row of public.self refers to it"),
         ];
         if is_partitioned {
@@ -147,7 +170,13 @@ fn no_row_refers_to_one_that_is_not_there() {
             let problem_found = found.get(*change).map_or("no conflict", String::as_str);
             assert!(problem_found.starts_with(problem), "{major}: {change}: {problem_found}");
         }
-        assert_eq!(found.len(), expected.len(), "{major}: {found:?}");
+        assert_eq!(found.len(), expected.len() + 1, "{major}: {found:?}");
+        let of_odd = found.get("public.odd delete ").map_or("no conflict", String::as_str);
+        assert!(
+            of_odd.starts_with("foreign key \"of_odd_a_") && of_odd.ends_with("public.of_odd refers to it"),
+            "{of_odd}"
+        );
+        assert_eq!(new.value::<i64>("SELECT count(*) FROM twice"), 2, "{major}: rows of which one was meant");
         let given_back = "SELECT count(*) FROM child WHERE id IN (50, 51)";
         assert_eq!(new.value::<i64>(given_back), 2, "{major}: rows that fit");
         assert_eq!(new.value::<i64>("SELECT count(*) FROM parent WHERE id = 9"), 0, "{major}");

@@ -85,7 +85,6 @@ add_debian_12() {
     printf 'Package: *\nPin: release n=bookworm\nPin-Priority: 100\n' |
         as_root tee /etc/apt/preferences.d/debian-12 >/dev/null
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bookworm main" | as_root tee "$list" >/dev/null
-    as_root apt-get update -qq
 }
 
 need_postgresql() {
@@ -102,7 +101,7 @@ need_postgresql() {
 # Any version that kbrecover knows.
 find_any_postgresql() {
     local dir
-    for dir in "${PG_BINDIR:-}" $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV); do
+    for dir in "${PG_BINDIR:-}" $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV) "$(pg_config --bindir 2>/dev/null)"; do
         if [ -x "$dir/initdb" ] && "$dir/postgres" --version | grep -Eq ' 1[0-9]\.'; then
             PG_BINDIR=$dir
             export PG_BINDIR

@@ -101,7 +101,6 @@ impl PoolCluster {
         self.write(&self.module(node), &format!("{kept}{key}={value}\n"));
     }
 
-    /// Runs the flow once on a node, as cron would.
     /// A setting of `HAmodule.conf`.
     pub fn setting(&self, node: usize, key: &str) -> String {
         let text = fs::read_to_string(self.module(node)).expect("read HAmodule.conf");
@@ -109,6 +108,7 @@ impl PoolCluster {
         value.unwrap_or_else(|| panic!("no {key} in HAmodule.conf")).to_owned()
     }
 
+    /// Runs the flow once on a node, as cron would.
     pub fn hook(&self, node: usize, arguments: &[&str]) -> Run {
         run_command(self.hook_command(node, arguments))
     }

@@ -32,7 +32,11 @@ pub(crate) fn text_of_wait(waited: &Waited) -> String {
         let accuracy = if progress.position.by_session { "" } else { " or later, in the same WAL segment" };
         field("replayed up to", format!("{replayed}{accuracy}"));
     }
-    if let Some(received) = progress.position.received {
+    // Until something arrives, this is the beginning of the segment at which streaming began.
+    let received = progress.position.received;
+    if let Some(received) =
+        received.filter(|received| progress.position.replayed.is_none_or(|replayed| *received >= replayed))
+    {
         field("received up to", received.to_string());
     }
     if let Some(goal) = progress.goal {

@@ -18,6 +18,9 @@ pub(super) fn steps<'a>() -> [Step<Node<'a>>; 5] {
     ]
 }
 
+/// The file beside the log that has what a server prints at its start, as of the script.
+pub(super) const STARTED: &str = "kbstart";
+
 /// Limit for a standby to connect to the primary.
 const STREAM_LIMIT: Duration = Duration::from_secs(60);
 
@@ -39,8 +42,12 @@ fn wait_for_stream(node: &mut Node<'_>) -> Result<String, StepError> {
     let deadline = Instant::now() + STREAM_LIMIT;
     while !health::is_streaming(node)? {
         if Instant::now() >= deadline {
-            return Err(StepError::new("can not get the replication of myself")
-                .hint("The server is running but does not receive WAL: see its log (a slot, a password, pg_hba.conf, missing WAL)."));
+            let started = node.config.log.with_file_name(STARTED);
+            return Err(StepError::new("can not get the replication of myself").hint(format!(
+                "The server is running but does not receive WAL. Its log, or \"{}\", says why: the role or password of \
+                 primary_conninfo in recovery.done, pg_hba.conf of the primary, a slot, missing WAL.",
+                started.display()
+            )));
         }
         std::thread::sleep(Duration::from_millis(500));
     }

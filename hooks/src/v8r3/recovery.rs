@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::node::{Need, Node};
-use super::{attempts, pcp, recovery_settings, refuse, slots};
+use super::{attach, attempts, pcp, recovery_settings, refuse, slots};
 use crate::files;
 use crate::flow::{Decision, Run, Step, StepError, no_action};
 use crate::recovery_log::timestamp;
@@ -187,7 +187,7 @@ fn check_start(node: &mut Node<'_>) -> Result<Decision, StepError> {
 }
 
 fn start(node: &mut Node<'_>) -> Result<String, StepError> {
-    node.server.start(&node.config.log.with_file_name("kbstart"))?;
+    node.server.start(&node.config.log.with_file_name(attach::STARTED))?;
     let server = node.own_server();
     let deadline = Instant::now() + ANSWER_LIMIT;
     loop {

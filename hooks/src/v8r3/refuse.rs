@@ -23,7 +23,7 @@ pub(super) fn check_permission(node: &mut Node<'_>) -> Result<Decision, StepErro
         text.push_str(" ITS SERVER IS RUNNING: there may be two primaries.");
     }
     Ok(Decision::Refuse(format!(
-        "{text} AUTO_PRIMARY_RECOVERY is off: check the data that only this node has, then run this with --force."
+        "{text} AUTO_PRIMARY_RECOVERY is off: with --dry-run --force this shows what would be done and lost; then run it with --force."
     )))
 }
 

@@ -64,6 +64,7 @@ pub(crate) fn apply(
         Ok(copy_data(&planned.plan, &facts.clusters.target, life, &transfer)?)
     })?;
     clock.end_stage("copy");
+    noted.end();
     let verified = match options.verify {
         true => Some(verify_data(options, &transfer, planned)?),
         false => None,

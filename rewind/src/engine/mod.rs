@@ -83,6 +83,8 @@ fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Fai
         open::open_target(options, options.compare_data).map_err(failed)?;
     if options.mode == Mode::Rewind {
         temporary::remove_stale(target.root());
+        // That of a run that was killed; this one has copied nothing yet. It is only for `status`.
+        let _ = CopiedSoFar::remove(&target);
     }
     let source = open::open_source(options, &target, flavor).map_err(|error| failed(error.into()))?;
     let source = source.as_ref();

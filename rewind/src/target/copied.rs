@@ -72,6 +72,11 @@ impl<'a> NotedProgress<'a> {
         Ok(NotedProgress { to, target, total, begun, bytes: AtomicU64::new(0), last: Mutex::new(begun) })
     }
 
+    /// The copy has ended, as far as it takes long. The note would say that something is left.
+    pub(crate) fn end(&self) {
+        let _ = CopiedSoFar::remove(self.target);
+    }
+
     /// Writes the note, unless that was done a moment ago or another thread is doing it.
     fn note(&self, bytes: u64) {
         let Ok(mut last) = self.last.try_lock() else { return };
@@ -100,6 +105,9 @@ impl Progress for NotedProgress<'_> {
     }
 
     fn finish(&self, stage: Stage) {
+        if stage == Stage::Copy {
+            self.end();
+        }
         self.to.finish(stage);
     }
 
@@ -136,7 +144,7 @@ mod tests {
         assert_eq!(read(), Some(CopiedSoFar { bytes: 250, total: 1000, seconds: 10 }));
         progress.advance(Stage::Copy, 150);
         assert_eq!(read().unwrap().bytes, 250, "that was a moment ago");
-        CopiedSoFar::remove(&target).unwrap();
+        progress.finish(Stage::Copy);
         assert_eq!(read(), None);
         std::fs::write(directory.path().join(NAME), "{").unwrap();
         assert_eq!(read(), None);

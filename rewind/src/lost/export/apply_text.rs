@@ -24,12 +24,13 @@ const HEAD: &str = r#"--
 --   sed '$s/COMMIT/ROLLBACK/' THIS_FILE | psql -X -d DATABASE
 -- Then:
 --   psql -X -d DATABASE -f THIS_FILE
--- It needs a superuser. It stops if the schema kb_lost exists: then a file like this has been applied already. Look
+-- It needs a superuser, and stops if the schema kb_lost exists: then a file like this has been applied already. Look
 -- at kb_lost.conflict and drop the schema.
 
 \set ON_ERROR_STOP on
 \set QUIET on
-BEGIN;
+-- Each statement sees what others have committed meanwhile.
+BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL client_encoding = 'UTF8';
 SET LOCAL standard_conforming_strings = on;
 -- How values are read and printed.
@@ -43,14 +44,9 @@ SET LOCAL extra_float_digits = 3;
 SET LOCAL xmloption = content;
 SET LOCAL row_security = off;
 -- Triggers and rules must not act: the rows that they wrote on the old primary are in this file as well. Nor do foreign
--- keys then; they are checked at the end.
-DO $kb$
-BEGIN
-    SET LOCAL session_replication_role = replica;
-EXCEPTION WHEN insufficient_privilege THEN
-    RAISE WARNING 'this user may not set session_replication_role: triggers, rules and foreign keys will act'
-        USING HINT = 'Run this file as a superuser: rows that triggers write may otherwise be there twice.';
-END $kb$;
+-- keys then, which would delete rows of the new primary by ON DELETE CASCADE; they are checked at the end. Only a superuser
+-- may set this.
+SET LOCAL session_replication_role = replica;
 
 CREATE SCHEMA kb_lost;
 CREATE TABLE kb_lost.conflict (
@@ -83,21 +79,37 @@ CREATE TABLE kb_lost.change (
 );
 -- The changes that were made: the table, and where the row is after the change.
 CREATE TABLE kb_lost.applied (number bigint, place oid, at tid);
+CREATE INDEX ON kb_lost.applied (at, place);
+-- Rows that lacked what a foreign key of them refers to before this file.
+CREATE TABLE kb_lost.old_orphan (fk oid, place oid, at tid);
 
 -- Makes the change, and notes it in kb_lost.applied or kb_lost.conflict.
 CREATE FUNCTION kb_lost.make(c kb_lost.change) RETURNS void LANGUAGE plpgsql AS $kb$
 DECLARE
     place oid;
     at tid;
+    affected bigint;
     problem text := c.problem;
 BEGIN
+    -- The server checks such a constraint by a trigger, which does not act.
+    IF problem IS NULL AND c.op = 'update' AND EXISTS (
+        SELECT FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
+        WHERE indrelid = to_regclass(c.table_name) AND NOT indimmediate
+            AND c.before::jsonb -> attname::text IS DISTINCT FROM c.wanted::jsonb -> attname::text)
+    THEN
+        problem := 'a unique constraint of the table that is deferrable cannot be checked here';
+    END IF;
     IF problem IS NULL THEN
         BEGIN
             EXECUTE c.statement || ' RETURNING tableoid, ctid' INTO place, at;
+            GET DIAGNOSTICS affected = ROW_COUNT;
+            IF affected > 1 THEN
+                RAISE too_many_rows;
+            END IF;
             IF place IS NULL AND c.op = 'insert' THEN
                 problem := 'a row with the same key or unique value is there';
             ELSIF place IS NULL THEN
-                problem := 'no row has this key and the values from before the change';
+                problem := 'the row has other values by now, or is gone';
             END IF;
         EXCEPTION
             WHEN too_many_rows THEN
@@ -116,8 +128,49 @@ BEGIN
     END IF;
 END $kb$;
 
--- The changes after which a row has a foreign key without the row that it refers to.
-CREATE FUNCTION kb_lost.against_foreign_keys(OUT change bigint, OUT why text) RETURNS SETOF record
+-- All foreign keys, with what a query needs to find rows that lack what they refer to.
+CREATE VIEW kb_lost.fk AS
+SELECT con.oid, conname, conrelid, confrelid,
+    coalesce(to_jsonb(con) ->> 'conperiod', 'false') = 'true' AS has_period,
+    CASE referring.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END || conrelid::regclass AS referring_rows,
+    CASE referenced.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END || confrelid::regclass AS referenced_rows,
+    string_agg(format('referenced.%I OPERATOR(%I.%s) referring.%I%s', theirs.attname, operators.nspname, oprname,
+        ours.attname, collation_part), ' AND ') AS matches,
+    string_agg(format('removed.key%s OPERATOR(%I.%s) referring.%I%s', position, operators.nspname, oprname, ours.attname,
+        collation_part), ' AND ') AS matches_removed,
+    string_agg(format('CASE jsonb_typeof(old.value -> %L) WHEN ''string'' THEN (old.value ->> %L)::%s END AS key%s',
+        theirs.attname, theirs.attname, format_type(theirs.atttypid, theirs.atttypmod), position), ', ') AS removed_keys,
+    string_agg(format('referring.%I IS DISTINCT FROM NULL', ours.attname), ' AND ') AS is_set,
+    string_agg(format('format(''%%s'', referring.%I)', ours.attname), ', ' ORDER BY position) AS shown
+FROM pg_constraint con
+JOIN pg_class referring ON referring.oid = conrelid
+JOIN pg_class referenced ON referenced.oid = confrelid
+CROSS JOIN LATERAL unnest(conkey, confkey, conpfeqop) WITH ORDINALITY AS pair(our, their, operator, position)
+JOIN pg_attribute ours ON ours.attrelid = conrelid AND ours.attnum = our
+JOIN pg_attribute theirs ON theirs.attrelid = confrelid AND theirs.attnum = their
+JOIN pg_operator ON pg_operator.oid = operator
+JOIN pg_namespace operators ON operators.oid = oprnamespace
+LEFT JOIN pg_collation ON pg_collation.oid = theirs.attcollation
+LEFT JOIN pg_namespace collations ON collations.oid = collnamespace
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN collname IS NULL THEN '' ELSE format(' COLLATE %I.%I', collations.nspname, collname) END AS collation_part
+) part
+WHERE contype = 'f' AND coalesce(to_jsonb(con) ->> 'conparentid', '0') = '0'
+    AND coalesce(to_jsonb(con) ->> 'conenforced', 'true') = 'true'
+GROUP BY con.oid, conname, conrelid, confrelid, has_period, referring.relkind, referenced.relkind;
+
+-- A table and its partitions.
+CREATE FUNCTION kb_lost.with_partitions(whole oid) RETURNS SETOF oid LANGUAGE sql AS $kb$
+    WITH RECURSIVE part(id) AS (
+        SELECT whole
+        UNION
+        SELECT inhrelid FROM pg_inherits JOIN part ON inhparent = id
+    )
+    SELECT id FROM part
+$kb$;
+
+-- The changes after which a row lacks what a foreign key of it refers to. change: NULL if none is known to be the reason.
+CREATE FUNCTION kb_lost.against_foreign_keys(OUT change bigint, OUT why text, OUT key oid) RETURNS SETOF record
 LANGUAGE plpgsql AS $kb$
 DECLARE
     fk record;
@@ -129,64 +182,62 @@ BEGIN
             UNION
             SELECT inhparent FROM pg_inherits JOIN touched ON inhrelid = id
         )
-        SELECT conname, conrelid, confrelid, convalidated,
-            coalesce(to_jsonb(con) ->> 'conperiod', 'false') = 'true' AS has_period,
-            CASE referring.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END || conrelid::regclass AS referring_rows,
-            CASE referenced.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END || confrelid::regclass AS referenced_rows,
-            string_agg(format('referenced.%I OPERATOR(%I.%s) referring.%I', theirs.attname, nspname, oprname,
-                ours.attname), ' AND ') AS match,
-            string_agg(format('referring.%I IS NOT NULL', ours.attname), ' AND ') AS is_set,
-            string_agg(format('referring.%I::text', ours.attname), ', ' ORDER BY position) AS parts,
-            array_agg(theirs.attname::text ORDER BY position) AS columns
-        FROM pg_constraint con
-        JOIN pg_class referring ON referring.oid = conrelid
-        JOIN pg_class referenced ON referenced.oid = confrelid
-        CROSS JOIN LATERAL unnest(conkey, confkey, conpfeqop) WITH ORDINALITY AS pair(our, their, operator, position)
-        JOIN pg_attribute ours ON ours.attrelid = conrelid AND ours.attnum = our
-        JOIN pg_attribute theirs ON theirs.attrelid = confrelid AND theirs.attnum = their
-        JOIN pg_operator ON pg_operator.oid = operator
-        JOIN pg_namespace ON pg_namespace.oid = oprnamespace
-        WHERE contype = 'f' AND coalesce(to_jsonb(con) ->> 'conparentid', '0') = '0'
-            AND coalesce(to_jsonb(con) ->> 'conenforced', 'true') = 'true'
-            AND (conrelid IN (SELECT id FROM touched) OR confrelid IN (SELECT id FROM touched))
-        GROUP BY con.oid, conname, conrelid, confrelid, convalidated, has_period, referring.relkind, referenced.relkind
+        SELECT * FROM kb_lost.fk
+        WHERE conrelid IN (SELECT id FROM touched) OR confrelid IN (SELECT id FROM touched)
     LOOP
+        key := fk.oid;
         IF fk.has_period THEN
-            RAISE WARNING 'the foreign key "%" of % has a period and is not checked', fk.conname, fk.conrelid::regclass;
+            why := format('foreign key "%s": it has a period and cannot be checked here', fk.conname);
+            FOR change IN
+                SELECT number FROM kb_lost.applied
+                WHERE place IN (SELECT kb_lost.with_partitions(fk.conrelid))
+                    OR place IN (SELECT kb_lost.with_partitions(fk.confrelid))
+            LOOP
+                RETURN NEXT;
+            END LOOP;
             CONTINUE;
         END IF;
+        -- Until the end nobody else may change what is checked here.
+        EXECUTE format('LOCK TABLE %s, %s IN SHARE ROW EXCLUSIVE MODE', fk.referring_rows, fk.referenced_rows);
         FOR orphan IN EXECUTE format(
-            'SELECT referring.tableoid AS place, referring.ctid AS at, ARRAY[%s]::text[] AS key FROM %s referring
-             WHERE %s AND NOT EXISTS (SELECT FROM %s referenced WHERE %s)',
-            fk.parts, fk.referring_rows, fk.is_set, fk.referenced_rows, fk.match)
+            'WITH removed AS (
+                 SELECT old.number, %s
+                 FROM (
+                     SELECT number, coalesce(before, wanted)::jsonb AS value
+                     FROM kb_lost.applied JOIN kb_lost.change USING (number)
+                     WHERE op <> ''insert'' AND place IN (SELECT kb_lost.with_partitions(%s))
+                 ) old
+             )
+             SELECT concat_ws('', '', %s) AS shown, (SELECT max(number) FROM removed WHERE %s) AS removal,
+                 (SELECT max(number) FROM kb_lost.applied WHERE place = referring.tableoid AND at = referring.ctid) AS own
+             FROM %s referring
+             WHERE %s AND NOT EXISTS (SELECT FROM %s referenced WHERE %s) AND NOT EXISTS (
+                 SELECT FROM kb_lost.old_orphan old WHERE old.fk = %s AND old.place = referring.tableoid AND old.at = referring.ctid)',
+            fk.removed_keys, fk.confrelid, fk.shown, fk.matches_removed, fk.referring_rows, fk.is_set, fk.referenced_rows,
+            fk.matches, fk.oid)
         LOOP
-            SELECT max(number) INTO change FROM kb_lost.applied WHERE place = orphan.place AND at = orphan.at;
-            why := format('foreign key "%s": %s has no row with (%s)', fk.conname, fk.confrelid::regclass,
-                array_to_string(orphan.key, ', '));
-            IF change IS NULL THEN
-                -- It is a row of the new primary. A change has removed what it refers to.
-                WITH RECURSIVE referenced(id) AS (
-                    SELECT fk.confrelid
-                    UNION
-                    SELECT inhrelid FROM pg_inherits JOIN referenced ON inhparent = id
-                )
-                SELECT max(number) INTO change FROM kb_lost.applied JOIN kb_lost.change USING (number)
-                WHERE place IN (SELECT id FROM referenced) AND op <> 'insert' AND (
-                    SELECT bool_and(coalesce(before, wanted)::jsonb ->> name IS NOT DISTINCT FROM value)
-                    FROM unnest(fk.columns, orphan.key) AS part(name, value));
-                why := format('foreign key "%s": a row of %s refers to it', fk.conname, fk.conrelid::regclass);
-            END IF;
-            IF change IS NOT NULL THEN
-                RETURN NEXT;
-            ELSIF fk.convalidated THEN
-                RAISE foreign_key_violation USING
-                    MESSAGE = format('foreign key "%s" of %s: %s has no row with (%s)', fk.conname,
-                        fk.conrelid::regclass, fk.confrelid::regclass, array_to_string(orphan.key, ', ')),
-                    DETAIL = 'It is not known which change of this file has removed it. Nothing was changed.',
-                    HINT = 'Look at both tables, and take the calls that concern these rows out of the file.';
-            END IF;
+            change := coalesce(orphan.removal, orphan.own);
+            why := CASE WHEN orphan.removal IS NULL THEN
+                format('foreign key "%s": %s has no row with (%s)', fk.conname, fk.confrelid::regclass, orphan.shown)
+            ELSE
+                format('foreign key "%s": a row of %s refers to it', fk.conname, fk.conrelid::regclass)
+            END;
+            RETURN NEXT;
         END LOOP;
     END LOOP;
+END $kb$;
+
+-- Notes the rows that lack what a foreign key of them refers to.
+CREATE FUNCTION kb_lost.note_orphans(key oid) RETURNS void LANGUAGE plpgsql AS $kb$
+DECLARE
+    fk kb_lost.fk;
+BEGIN
+    SELECT * INTO fk FROM kb_lost.fk WHERE oid = key;
+    EXECUTE format('INSERT INTO kb_lost.old_orphan SELECT %s, referring.tableoid, referring.ctid FROM %s referring
+        WHERE %s AND NOT EXISTS (SELECT FROM %s referenced WHERE %s)',
+        fk.oid, fk.referring_rows, fk.is_set, fk.referenced_rows, fk.matches);
+    RAISE WARNING 'foreign key "%" of %: rows that lacked what they refer to before are left as they are',
+        fk.conname, fk.conrelid::regclass;
 END $kb$;
 
 -- Makes all changes, except those that turn out to break a foreign key.
@@ -195,6 +246,9 @@ DECLARE
     c kb_lost.change;
     broken bigint[];
     reasons text[];
+    keys oid[];
+    noted oid[] := '{}';
+    unexplained record;
 BEGIN
     LOOP
         BEGIN
@@ -203,22 +257,42 @@ BEGIN
                 PERFORM kb_lost.make(c);
             END LOOP;
             PERFORM set_config('search_path', 'pg_catalog', true);
-            SELECT array_agg(change), array_agg(why) INTO broken, reasons FROM kb_lost.against_foreign_keys();
+            SELECT array_agg(change), array_agg(why), array_agg(key) INTO broken, reasons, keys
+            FROM kb_lost.against_foreign_keys();
             EXIT WHEN broken IS NULL;
             -- Undoes everything in this block.
             RAISE SQLSTATE 'KBRFK';
         EXCEPTION WHEN SQLSTATE 'KBRFK' THEN
-            UPDATE kb_lost.change SET problem = why
+            UPDATE kb_lost.change SET problem = found.why
             FROM unnest(broken, reasons) AS found(number, why) WHERE change.number = found.number;
         END;
+        -- Rows for which no change of this file is the reason: were they so before?
+        FOR unexplained IN
+            SELECT key, min(why) AS why FROM unnest(broken, reasons, keys) AS found(number, why, key)
+            WHERE number IS NULL GROUP BY key
+        LOOP
+            IF unexplained.key <> ALL (noted) THEN
+                noted := noted || unexplained.key;
+                PERFORM kb_lost.note_orphans(unexplained.key);
+            ELSIF NOT EXISTS (SELECT FROM unnest(broken) AS number WHERE number IS NOT NULL) THEN
+                RAISE foreign_key_violation USING MESSAGE = unexplained.why,
+                    DETAIL = 'It is not known which change of this file is the reason. Nothing was changed.',
+                    HINT = 'Look at both tables, and take the changes that concern these rows out of the file.';
+            END IF;
+        END LOOP;
     END LOOP;
 END $kb$;
 "#;
 
 /// Makes the changes, and removes what is of no use afterwards.
 const TAIL: &str = "DO $kb$ BEGIN PERFORM kb_lost.make_all(); END $kb$;\n\
-    DROP FUNCTION kb_lost.make_all(), kb_lost.against_foreign_keys(), kb_lost.make(kb_lost.change);\n\
-    DROP TABLE kb_lost.applied, kb_lost.change;\n";
+    DROP FUNCTION kb_lost.make_all();\n\
+    DROP FUNCTION kb_lost.against_foreign_keys();\n\
+    DROP FUNCTION kb_lost.note_orphans(oid);\n\
+    DROP FUNCTION kb_lost.with_partitions(oid);\n\
+    DROP FUNCTION kb_lost.make(kb_lost.change);\n\
+    DROP VIEW kb_lost.fk;\n\
+    DROP TABLE kb_lost.old_orphan, kb_lost.applied, kb_lost.change;\n";
 
 /// The beginning of a file.
 pub(crate) fn head(history: &LostHistory, database: &str) -> String {
