@@ -123,6 +123,7 @@ beyond_scenarios() {
     step cargo test --locked --workspace --bench wal
     step cargo test --locked --workspace --bench plan
     step cargo bench --locked --workspace --profile dev --bench end_to_end -- --smoke
+    step cargo bench --locked --workspace --profile dev --bench lost -- --smoke
     # Page sizes and resource managers that no package has.
     step bash tests/other_sizes.sh
     # PostgreSQL's own tests of pg_rewind, with this program in its place.

@@ -59,7 +59,7 @@ pub use lost::export::{
     RelationName, RowCounts, SourceCounts,
 };
 pub use lost::{
-    LostChange, LostColumn, LostError, LostHistory, LostObject, LostRow, LostSink, LostTable,
+    LostChange, LostColumn, LostError, LostHistory, LostObject, LostPart, LostRow, LostSink, LostTable,
     LostTransaction, LostValue, ObjectOp, OnSource, Quality, RowOp, SinkError, SourceRow, SourceState,
     Undecided,
 };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use walparse::{DeleteReason, Lsn, Relation};
 
 use super::catalog::Moment;
-use super::datum::{Datum, deform};
+use super::datum::{Datum, ToastPointer, deform};
 use super::error::LostError;
 use super::index::Commit;
 use super::model::RowOp;
@@ -27,6 +27,9 @@ pub(super) struct RawChange {
     at: Address,
     /// Where its old and its new row are.
     pub(super) spooled: u64,
+    /// Bytes of both, with values that are stored out of line.
+    pub(super) length: u32,
+    has_external: bool,
 }
 
 /// All changed rows.
@@ -46,9 +49,7 @@ impl Collected {
         lost: &HashMap<u32, usize>,
         (spool, request): (&mut Spool, &LostRequest<'_>),
     ) -> Result<Collected, LostError> {
-        let touched = target.index.touched.iter().filter(|(xid, _)| lost.contains_key(xid));
-        let relations: BTreeSet<Relation> = touched.map(|(_, relation)| *relation).collect();
-        let (relations, has_values) = (relations.into_iter().collect(), request.has_values);
+        let (relations, has_values) = (target.index.touched(lost).collect(), request.has_values);
         let mut found = Collected { relations, changes: Vec::new(), has_values };
         for place in 0..found.relations.len() {
             request.stop.check()?;
@@ -99,24 +100,33 @@ impl Collected {
             RowEvent::Delete { at, old, .. } => (RowOp::Delete, at, old, None),
             RowEvent::Seen { .. } | RowEvent::Inplace { .. } => return Ok(()),
         };
+        let rows = || [&old, &new].into_iter().flatten();
+        let length = rows().map(|row| row.body.len() as u32).fold(0, u32::saturating_add);
+        let has_external = rows().any(|row| has_external(row));
         let spooled = match self.has_values {
             true => spool.push([old.as_deref(), new.as_deref()])?,
             false => 0,
         };
         let number = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
         let (place, relation) = (number(transaction), number(relation));
-        self.changes.push(RawChange { place, lsn: at.lsn, relation, op, at: address, spooled });
+        let change =
+            RawChange { place, lsn: at.lsn, relation, op, at: address, spooled, length, has_external };
+        self.changes.push(change);
         Ok(())
     }
 
     /// Leaves out rows of what was no table of users' when they were written.
     fn leave_out_hidden(&mut self, tables: &Tables<'_>, commits: &[&Commit]) {
         let relations = &self.relations;
-        let mut known: HashMap<(u32, u32, usize), bool> = HashMap::new();
+        let (mut place, mut known): (u32, HashMap<(u32, usize), bool>) = (0, HashMap::new());
         self.changes.retain(|change| {
             let relation = relations[change.relation as usize];
+            if change.place != place {
+                place = change.place;
+                known.clear();
+            }
             // A transaction may fill a copy of a table, put it in the table's place, and go on.
-            let key = (change.place, change.relation, tables.step(relation, change.lsn));
+            let key = (change.relation, tables.step(relation, change.lsn));
             *known.entry(key).or_insert_with(|| {
                 let xids = commits[change.place as usize].xids();
                 let moment = Moment { lsn: change.lsn, xids: &xids };
@@ -127,7 +137,7 @@ impl Collected {
 
     /// Finds the values that are stored out of line.
     pub(super) fn out_of_line(
-        &self,
+        &mut self,
         target: &Target<'_>,
         tables: &Tables<'_>,
         commits: &[&Commit],
@@ -135,13 +145,16 @@ impl Collected {
     ) -> Result<ToastValues, LostError> {
         // By database: such relations are named by OIDs.
         let mut wanted: BTreeMap<u32, HashSet<ValueId>> = BTreeMap::new();
-        for change in &self.changes {
+        for change in self.changes.iter_mut().filter(|change| change.has_external) {
             let relation = self.relations[change.relation as usize];
             let xids = commits[change.place as usize].xids();
             let table = tables.table(relation, &Moment { lsn: change.lsn, xids: &xids });
             for row in spool.read(change.spooled)?.iter().flatten() {
-                let pointers = pointers(row, &table.attributes);
-                wanted.entry(relation.database).or_default().extend(pointers);
+                for pointer in pointers(row, &table.attributes) {
+                    change.length = change.length.saturating_add(pointer.raw_size);
+                    let id = (pointer.toast_relation, pointer.value_id);
+                    wanted.entry(relation.database).or_default().insert(id);
+                }
             }
         }
         let mut found = ToastValues::default();
@@ -164,14 +177,18 @@ impl Collected {
     }
 }
 
-fn pointers(row: &Row, attributes: &[super::types::Attribute]) -> Vec<ValueId> {
-    // HEAP_HASEXTERNAL
-    if row.infomask & 0x0004 == 0 {
+/// Whether values of a row are stored out of line (`HEAP_HASEXTERNAL`).
+fn has_external(row: &Row) -> bool {
+    row.infomask & 0x0004 != 0
+}
+
+fn pointers(row: &Row, attributes: &[super::types::Attribute]) -> Vec<ToastPointer> {
+    if !has_external(row) {
         return Vec::new();
     }
     let tuple = row.tuple();
     let pointer = |datum: Datum<'_>| match datum {
-        Datum::External(pointer) => Some((pointer.toast_relation, pointer.value_id)),
+        Datum::External(pointer) => Some(pointer),
         _ => None,
     };
     deform(&tuple, attributes).into_iter().filter_map(pointer).collect()

@@ -1,23 +1,20 @@
-//! Hands transactions to a sink, one after the other, with values as text.
+//! Hands transactions to a sink, one after the other.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use walparse::Lsn;
 
+use super::batch::{Batch, Item, RawRow, RowPrinter};
 use super::catalog::{Databases, Moment};
 use super::collect::{Collected, RawChange};
-use super::datum::{Datum, ToastPointer, deform, text};
 use super::error::LostError;
 use super::index::{Commit, WalIndex};
-use super::model::{LostChange, LostRow, LostSink, LostTransaction, LostValue, Quality, RowOp};
+use super::model::{LostChange, LostSink, LostTransaction};
 use super::objects::Changes;
-use super::rows::Row;
 use super::spool::Spool;
-use super::tables::{Table, Tables};
+use super::tables::Tables;
 use super::toast::ToastValues;
-use super::types::Types;
 use crate::stop::StopFlag;
 
 /// All that is known of the lost transactions.
@@ -39,35 +36,60 @@ pub(super) struct Emitter<'a> {
 impl Emitter<'_> {
     /// Hands over all transactions. Returns of how many rows a part is not known.
     pub(super) fn emit(&self, sink: &mut dyn LostSink) -> Result<u64, LostError> {
+        let printer = RowPrinter { toast: self.toast, spool: self.spool, has_values: self.has_values };
         let sequences = self.sequences();
+        let mut batch = Batch::default();
         let mut rest = &self.collected.changes[..];
-        let mut incomplete = 0;
         for (place, commit) in self.commits.iter().enumerate() {
-            self.stop.check()?;
             let count = rest.iter().take_while(|change| change.place as usize == place).count();
             let (rows, after) = rest.split_at(count);
             rest = after;
-            let transaction = self.transaction(commit, rows);
-            sink.transaction(&transaction)?;
             let mut others = self.objects.get(&place).cloned().unwrap_or_default();
             others.extend(sequences.get(&place).cloned().unwrap_or_default());
             others.sort_by_key(|(lsn, _)| *lsn);
             let mut others = others.into_iter().peekable();
             let xids = commit.xids();
+            batch.begin(self.transaction(commit, rows));
             for raw in rows {
                 while let Some((_, change)) = others.next_if(|(lsn, _)| *lsn <= raw.lsn) {
-                    sink.change(&transaction, &change)?;
+                    batch.add(Item::Other(change));
                 }
-                let row = self.row(raw, &xids)?;
-                incomplete += u64::from(row.quality == Quality::Incomplete);
-                sink.change(&transaction, &LostChange::Row(row))?;
+                batch.add(self.row(raw, &xids));
+                if batch.is_full() {
+                    self.hand_over(&mut batch, &printer, sink)?;
+                }
             }
-            for (_, change) in others {
-                sink.change(&transaction, &change)?;
+            others.for_each(|(_, change)| batch.add(Item::Other(change)));
+            batch.end();
+            if batch.is_full() {
+                self.hand_over(&mut batch, &printer, sink)?;
             }
-            sink.transaction_end(&transaction)?;
         }
-        Ok(incomplete)
+        self.hand_over(&mut batch, &printer, sink)?;
+        Ok(batch.incomplete)
+    }
+
+    fn hand_over(
+        &self,
+        batch: &mut Batch<'_>,
+        printer: &RowPrinter<'_>,
+        sink: &mut dyn LostSink,
+    ) -> Result<(), LostError> {
+        self.stop.check()?;
+        batch.hand_over(printer, sink)
+    }
+
+    /// A changed row and its table, which must be looked up in the order of the WAL.
+    fn row(&self, raw: &RawChange, xids: &[u32]) -> Item<'_> {
+        let relation = self.collected.relations[raw.relation as usize];
+        Item::Row(RawRow {
+            lsn: raw.lsn,
+            op: raw.op,
+            spooled: raw.spooled,
+            length: raw.length,
+            table: self.tables.table(relation, &Moment { lsn: raw.lsn, xids }),
+            types: self.tables.database(relation).map(|database| database.types()),
+        })
     }
 
     fn transaction(&self, commit: &Commit, rows: &[RawChange]) -> LostTransaction {
@@ -105,74 +127,4 @@ impl Emitter<'_> {
         }
         changes
     }
-
-    fn row(&self, raw: &RawChange, xids: &[u32]) -> Result<LostRow, LostError> {
-        let relation = self.collected.relations[raw.relation as usize];
-        let table = self.tables.table(relation, &Moment { lsn: raw.lsn, xids });
-        if !self.has_values {
-            let shown = Arc::clone(&table.shown);
-            let (old, new, quality) = (None, None, Quality::Exact);
-            return Ok(LostRow { lsn: raw.lsn, op: raw.op, table: shown, old, new, quality });
-        }
-        let [old, new] = self.spool.read(raw.spooled)?;
-        let types = self.tables.database(relation).map(|database| database.types());
-        let values = |row: &Option<Row>, other: &Option<Row>| match (row, types) {
-            (Some(row), Some(types)) => self.values(row, other.as_ref(), &table, types).map(Some),
-            _ => Ok(None),
-        };
-        let (old_values, new_values) = (values(&old, &new)?, values(&new, &old)?);
-        // The catalogs may lack columns.
-        let has_more = |row: &Row| row.tuple().columns() > table.attributes.len();
-        let is_unknown = |row: &Option<Row>, values: &Option<Vec<LostValue>>| {
-            row.as_ref().is_none_or(has_more)
-                || values.as_ref().is_none_or(|values| values.contains(&LostValue::Unknown))
-        };
-        let is_incomplete = (raw.op != RowOp::Insert && is_unknown(&old, &old_values))
-            || (raw.op != RowOp::Delete && is_unknown(&new, &new_values));
-        let is_from_disk = [&old, &new].into_iter().flatten().any(|row| row.is_from_disk);
-        let quality = match (is_incomplete, is_from_disk) {
-            (true, _) => Quality::Incomplete,
-            (false, true) => Quality::FromDisk,
-            (false, false) => Quality::Exact,
-        };
-        let shown = Arc::clone(&table.shown);
-        Ok(LostRow { lsn: raw.lsn, op: raw.op, table: shown, old: old_values, new: new_values, quality })
-    }
-
-    /// The values of a row; `other` is the row before or after.
-    fn values(
-        &self,
-        row: &Row,
-        other: Option<&Row>,
-        table: &Table,
-        types: &dyn Types,
-    ) -> Result<Vec<LostValue>, LostError> {
-        let (tuple, other) = (row.tuple(), other.map(Row::tuple));
-        let data = deform(&tuple, &table.attributes);
-        let others = other.as_ref().map(|tuple| deform(tuple, &table.attributes)).unwrap_or_default();
-        let mut values = Vec::new();
-        for (place, (datum, column)) in data.into_iter().zip(&table.attributes).enumerate() {
-            if column.is_dropped {
-                continue;
-            }
-            let value = match datum {
-                Datum::External(pointer) => match self.toast.get(&pointer, self.spool)? {
-                    Some(bytes) => {
-                        text(&Datum::Bytes(bytes.into()), column.type_oid, column.type_modifier, types)
-                    }
-                    None if is_same(others.get(place), &pointer) => LostValue::Unchanged,
-                    None => LostValue::Unknown,
-                },
-                datum => text(&datum, column.type_oid, column.type_modifier, types),
-            };
-            values.push(value);
-        }
-        Ok(values)
-    }
-}
-
-/// Whether a value is stored at the same place.
-fn is_same(other: Option<&Datum<'_>>, pointer: &ToastPointer) -> bool {
-    let Some(Datum::External(other)) = other else { return false };
-    (other.toast_relation, other.value_id) == (pointer.toast_relation, pointer.value_id)
 }

@@ -3,8 +3,9 @@
 //! What the records say about rows is read later, relation by relation ([`Rows`](super::rows)): of a large history few relations
 //! matter, and only one of them has to be in memory at a time. The index takes 8 bytes for each record about rows.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use roaring::RoaringBitmap;
 use walparse::{
     BlockRef, ChangedRows, DatabaseDir, Effect, Finish, Fork, Lsn, Microseconds, Payload, Record, Relation,
     SegmentStore, WalGeometry, WalReader, has_heap_pages, next_xid, prepared_name, relation_map_update, rmgr,
@@ -25,8 +26,8 @@ pub(super) struct WalIndex {
     pub(super) ends: HashMap<u32, End>,
     /// The records about rows of a relation or with images of its blocks, in order.
     pub(super) records: BTreeMap<Relation, Vec<Lsn>>,
-    /// Which transactions have written records about which relations.
-    pub(super) touched: HashSet<(u32, Relation)>,
+    /// The transactions that have written records about a relation.
+    touched: BTreeMap<Relation, RoaringBitmap>,
     /// New contents of relation map files.
     pub(super) maps: Vec<MapUpdate>,
     /// Values that sequences have reached.
@@ -146,7 +147,7 @@ impl WalIndex {
                     records.push(record.lsn);
                 }
                 if header.xid != 0 {
-                    self.touched.insert((header.xid, block.relation));
+                    self.touched.entry(block.relation).or_default().insert(header.xid);
                 }
             }
             return;
@@ -235,6 +236,12 @@ impl WalIndex {
             index.records.entry(*relation).or_default().push(*lsn);
         }
         Ok(index)
+    }
+
+    /// The relations about which lost transactions have written records.
+    pub(super) fn touched(&self, lost: &HashMap<u32, usize>) -> impl Iterator<Item = Relation> {
+        let is_lost = |xids: &RoaringBitmap| xids.iter().any(|xid| lost.contains_key(&xid));
+        self.touched.iter().filter(move |(_, xids)| is_lost(xids)).map(|(relation, _)| *relation)
     }
 
     /// The commits beyond the fork.

@@ -33,6 +33,7 @@ mod objects;
 mod toast;
 mod undecided;
 mod collect;
+mod batch;
 mod emit;
 pub(crate) mod export;
 mod counted;
@@ -49,7 +50,7 @@ use self::emit::Emitter;
 pub use self::error::LostError;
 use self::index::{Commit, WalIndex, note_of_begun_before, places};
 pub use self::model::{
-    LostChange, LostColumn, LostHistory, LostObject, LostRow, LostSink, LostTable, LostTransaction,
+    LostChange, LostColumn, LostHistory, LostObject, LostPart, LostRow, LostSink, LostTable, LostTransaction,
     LostValue, ObjectOp, OnSource, Quality, RowOp, SinkError, SourceRow, SourceState, Undecided,
 };
 use self::node::Target;
@@ -77,7 +78,7 @@ pub(crate) fn list(request: &LostRequest<'_>, sink: &mut dyn LostSink) -> Result
     let (objects, altered) = objects::find(&index, &databases, &target.statuses, &lost);
     let tables = Tables::new(&target, &databases, altered);
     let mut spool = Spool::new(request.spool.clone());
-    let collected = Collected::collect(&target, &tables, &commits, &lost, (&mut spool, request))?;
+    let mut collected = Collected::collect(&target, &tables, &commits, &lost, (&mut spool, request))?;
     let toast = match request.has_values {
         true => collected.out_of_line(&target, &tables, &commits, &mut spool)?,
         false => ToastValues::default(),
@@ -149,8 +150,7 @@ fn further_back(request: &LostRequest<'_>, geometry: &WalGeometry) -> Option<Lsn
 
 /// The databases in which lost transactions have changed something.
 fn touched_databases(index: &WalIndex, commits: &[&Commit], lost: &HashMap<u32, usize>) -> BTreeSet<u32> {
-    let touched = index.touched.iter().filter(|(xid, _)| lost.contains_key(xid));
-    let by_rows = touched.map(|(_, relation)| relation.database);
+    let by_rows = index.touched(lost).map(|relation| relation.database);
     let sequences = index.sequences.iter().filter(|value| lost.contains_key(&value.xid));
     let by_values = sequences.map(|value| value.relation.database);
     let by_commits = commits.iter().filter_map(|commit| commit.database);

@@ -292,6 +292,20 @@ impl ObjectOp {
     }
 }
 
+/// Changes of a transaction that follow each other; all of them, if it `begins` and `ends`.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct LostPart<'a> {
+    /// The transaction.
+    pub transaction: &'a LostTransaction,
+    /// Whether the changes are its first ones.
+    pub begins: bool,
+    /// The changes, in the order of the WAL.
+    pub changes: &'a [LostChange],
+    /// Whether they are its last ones.
+    pub ends: bool,
+}
+
 /// Takes what was lost, transaction by transaction in the order of their commits. An error ends the listing.
 pub trait LostSink {
     /// Before the first transaction. What is not known yet is empty.
@@ -320,11 +334,36 @@ pub trait LostSink {
         Ok(())
     }
 
+    /// Many changes at once. What they are is what the other calls would be told one after the other.
+    ///
+    /// # Errors
+    /// Writing failed.
+    fn parts(&mut self, parts: &[LostPart<'_>]) -> Result<(), SinkError> {
+        one_by_one(self, parts)
+    }
+
     /// After the last transaction, with all that is known.
     ///
     /// # Errors
     /// Writing failed.
     fn end(&mut self, history: &LostHistory) -> Result<(), SinkError>;
+}
+
+/// Passes on changes one after the other.
+pub(super) fn one_by_one(
+    sink: &mut (impl LostSink + ?Sized),
+    parts: &[LostPart<'_>],
+) -> Result<(), SinkError> {
+    for part in parts {
+        if part.begins {
+            sink.transaction(part.transaction)?;
+        }
+        part.changes.iter().try_for_each(|change| sink.change(part.transaction, change))?;
+        if part.ends {
+            sink.transaction_end(part.transaction)?;
+        }
+    }
+    Ok(())
 }
 
 /// Why an export could not be written.

@@ -4,7 +4,8 @@
 //! says what it does at which number in the block, so that every row can be told without a look at the file:
 //!
 //! - an image replaces all that is known of its block. It is the block after the change, and a row that the record deletes or
-//!   replaces is still in it;
+//!   replaces is still in it. Which of its rows later records ask for is found out before ([`Wanted`]), so that only these are
+//!   kept, and no image is read twice;
 //! - an insertion or an update puts a row at its number;
 //! - what removes dead rows needs no care: a removed number is not named again until another row is put there.
 //!
@@ -17,8 +18,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use walparse::{
-    BlockImage, BlockNumber, BlockRef, DeleteReason, Fork, HeapOperation, Lsn, NewRow, Record, Relation,
-    SegmentStore, TUPLE_HEADER_LENGTH, WalReader, block_lsn, heap_operation, heap_rows,
+    BlockImage, BlockNumber, BlockRef, DeleteReason, Fork, HeapOperation, Lsn, NewRow, Payload, Record,
+    Relation, TUPLE_HEADER_LENGTH, WalReader, block_lsn, heap_operation, heap_rows,
 };
 
 use super::bytes::{u16_at, u32_at};
@@ -144,12 +145,126 @@ pub(super) struct At {
 /// What is known of a block.
 #[derive(Default)]
 struct KnownBlock {
-    /// The record that has the last image, and the place among its blocks.
-    image: Option<(Lsn, usize)>,
-    /// Whether the block was initialized: what is not in `rows` is not there.
+    /// Whether an image or an initialization was seen: what is not in `rows` is not there, or nobody asks for it.
     is_whole: bool,
-    /// The rows that were put there since; `None` if one is not known.
-    rows: HashMap<u16, Option<Arc<Row>>>,
+    /// The rows of the image that are wanted, and those that were put there since, in the order of their numbers; `None` if one
+    /// is not known.
+    rows: Vec<(u16, Option<Arc<Row>>)>,
+}
+
+impl KnownBlock {
+    fn put(&mut self, number: u16, row: Option<Arc<Row>>) {
+        match self.rows.binary_search_by_key(&number, |(number, _)| *number) {
+            Ok(place) => self.rows[place].1 = row,
+            Err(place) => self.rows.insert(place, (number, row)),
+        }
+    }
+
+    fn get(&self, number: u16) -> Option<&Option<Arc<Row>>> {
+        let place = self.rows.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        Some(&self.rows[place].1)
+    }
+}
+
+/// The rows of images that later records ask for.
+struct Wanted {
+    /// The record with the image, the block, the number of the row; in order.
+    rows: Vec<(Lsn, u32, u16)>,
+}
+
+impl Wanted {
+    fn find(target: &Target<'_>, relation: Relation) -> Result<Wanted, LostError> {
+        let mut images: HashMap<u32, Lsn> = HashMap::new();
+        let mut rows = Vec::new();
+        for_each_record(target, relation, &mut |record, payload, blocks| {
+            for block in blocks.iter().filter(|block| is_of(block, relation)) {
+                if block.image.is_some_and(|image| image.is_applied) {
+                    images.insert(block.block.0, record.lsn);
+                } else if block.will_init {
+                    images.remove(&block.block.0);
+                }
+            }
+            let Some(operation) = operation_on(relation, record, payload, blocks, target) else {
+                return Ok(());
+            };
+            let mut ask = |block: u32, number: u16| {
+                rows.extend(images.get(&block).map(|image| (*image, block, number)));
+            };
+            let first = blocks[0].block.0;
+            match operation {
+                HeapOperation::Insert(new) => {
+                    let in_image = new.iter().filter(|row| row.contents.is_none());
+                    in_image.for_each(|row| ask(first, row.offset));
+                }
+                HeapOperation::Delete { offset, .. } | HeapOperation::Inplace { offset, .. } => {
+                    ask(first, offset)
+                }
+                HeapOperation::Update { old_offset, new } => {
+                    ask(old_block(blocks), old_offset);
+                    if new.contents.is_none() {
+                        ask(first, new.offset);
+                    }
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        rows.sort_unstable();
+        rows.dedup();
+        Ok(Wanted { rows })
+    }
+
+    /// The numbers of the rows of an image that are wanted, in order.
+    fn of(&self, image: Lsn, block: u32) -> Vec<u16> {
+        let start = self.rows.partition_point(|(lsn, of, _)| (*lsn, *of) < (image, block));
+        let here = self.rows[start..].iter().take_while(|(lsn, of, _)| (*lsn, *of) == (image, block));
+        here.map(|(.., number)| *number).collect()
+    }
+}
+
+/// Reads the records about a relation.
+fn for_each_record(
+    target: &Target<'_>,
+    relation: Relation,
+    see: &mut dyn FnMut(&Record<'_>, &Payload<'_>, &[BlockRef]) -> Result<(), LostError>,
+) -> Result<(), LostError> {
+    let records = target.index.records.get(&relation).map_or(&[][..], Vec::as_slice);
+    let Some(first) = records.first() else { return Ok(()) };
+    let mut reader = WalReader::new(target.wal, target.geometry, *first);
+    let mut blocks = Vec::new();
+    for lsn in records {
+        reader.move_to(*lsn);
+        let record = reader.read()?.map_err(|end| LostError::Record { lsn: *lsn, fault: end.fault })?;
+        let decoded = record.decode(&target.geometry, &mut blocks);
+        let payload = decoded.map_err(|fault| LostError::Record { lsn: *lsn, fault })?;
+        see(&record, &payload, &blocks)?;
+    }
+    Ok(())
+}
+
+fn is_of(block: &BlockRef, relation: Relation) -> bool {
+    block.relation == relation && block.fork == Fork::Main
+}
+
+/// What a record does to rows of a relation. There is a block 0 then.
+fn operation_on<'a>(
+    relation: Relation,
+    record: &Record<'_>,
+    payload: &Payload<'a>,
+    blocks: &[BlockRef],
+    target: &Target<'_>,
+) -> Option<HeapOperation<'a>> {
+    let first = blocks.first().filter(|block| is_of(block, relation))?;
+    let (_, data) = *payload.of_blocks(blocks).first()?;
+    let has_image = first.image.is_some_and(|image| image.is_applied);
+    heap_operation(&record.header, payload.main_data, data, has_image, target.geometry.version)
+}
+
+/// The block of the row that an update replaces.
+fn old_block(blocks: &[BlockRef]) -> u32 {
+    // Since 19 there may be blocks of the visibility map, too.
+    let old = blocks.iter().find(|block| block.id == 1 && block.fork == Fork::Main);
+    old.or(blocks.first()).map_or(0, |block| block.block.0)
 }
 
 /// Whether the rows of images are events, too.
@@ -164,10 +279,7 @@ pub(super) struct Rows<'a> {
     target: &'a Target<'a>,
     relation: Relation,
     blocks: HashMap<u32, KnownBlock>,
-    /// Reads records with images again. A reader of its own keeps the other one's segment open.
-    images: WalReader<'a, dyn SegmentStore + 'a>,
-    /// The image that was restored last: the record, the place among its blocks, the page.
-    restored: Option<(Lsn, usize, Vec<u8>)>,
+    wanted: Wanted,
     shown: Images,
 }
 
@@ -182,37 +294,28 @@ impl<'a> Rows<'a> {
         shown: Images,
         see: &mut dyn FnMut(At, RowEvent) -> Result<(), LostError>,
     ) -> Result<(), LostError> {
-        let records = target.index.records.get(&relation).map_or(&[][..], Vec::as_slice);
-        let Some(first) = records.first() else { return Ok(()) };
-        let reader = || WalReader::new(target.wal, target.geometry, *first);
-        let (images, mut reader) = (reader(), reader());
-        let mut rows = Rows { target, relation, blocks: HashMap::new(), images, restored: None, shown };
-        let mut blocks = Vec::new();
-        for lsn in records {
-            reader.move_to(*lsn);
-            let record = reader.read()?.map_err(|end| LostError::Record { lsn: *lsn, fault: end.fault })?;
-            rows.add(&record, &mut blocks, see)?;
-        }
-        Ok(())
+        let wanted = Wanted::find(target, relation)?;
+        let mut rows = Rows { target, relation, blocks: HashMap::new(), wanted, shown };
+        for_each_record(target, relation, &mut |record, payload, blocks| {
+            rows.add(record, payload, blocks, see)
+        })
     }
 
     fn add(
         &mut self,
         record: &Record<'_>,
-        blocks: &mut Vec<BlockRef>,
+        payload: &Payload<'_>,
+        blocks: &[BlockRef],
         see: &mut dyn FnMut(At, RowEvent) -> Result<(), LostError>,
     ) -> Result<(), LostError> {
-        let geometry = &self.target.geometry;
-        let payload =
-            record.decode(geometry, blocks).map_err(|fault| LostError::Record { lsn: record.lsn, fault })?;
         let parts = payload.of_blocks(blocks);
         let at = At { lsn: record.lsn, xid: record.header.xid };
-        for (place, (block, (image, _))) in blocks.iter().zip(&parts).enumerate() {
-            if block.relation != self.relation || block.fork != Fork::Main {
+        for (block, (image, _)) in blocks.iter().zip(&parts) {
+            if !is_of(block, self.relation) {
                 continue;
             }
             if let Some(found) = block.image.filter(|image| image.is_applied) {
-                self.add_image(at, block.block, (record.lsn, place), (&found, image), see)?;
+                self.add_image(at, block.block, (&found, image), see)?;
             } else if block.will_init {
                 let known = KnownBlock { is_whole: true, ..KnownBlock::default() };
                 self.blocks.insert(block.block.0, known);
@@ -221,13 +324,7 @@ impl<'a> Rows<'a> {
                 }
             }
         }
-        let (Some(first), Some((_, data))) = (blocks.first(), parts.first()) else { return Ok(()) };
-        if first.relation != self.relation || first.fork != Fork::Main {
-            return Ok(());
-        }
-        let has_image = first.image.is_some_and(|image| image.is_applied);
-        let operation = heap_operation(&record.header, payload.main_data, data, has_image, geometry.version);
-        match operation {
+        match operation_on(self.relation, record, payload, blocks, self.target) {
             Some(operation) => self.apply(at, blocks, operation, see),
             None => Ok(()),
         }
@@ -237,18 +334,24 @@ impl<'a> Rows<'a> {
         &mut self,
         at: At,
         block: BlockNumber,
-        place: (Lsn, usize),
         (image, stored): (&BlockImage, &[u8]),
         see: &mut dyn FnMut(At, RowEvent) -> Result<(), LostError>,
     ) -> Result<(), LostError> {
-        let known = KnownBlock { image: Some(place), ..KnownBlock::default() };
-        self.blocks.insert(block.0, known);
-        if self.shown == Images::Hidden {
-            return Ok(());
+        let mut known = KnownBlock { is_whole: true, rows: Vec::new() };
+        let wanted = self.wanted.of(at.lsn, block.0);
+        if !wanted.is_empty() || self.shown == Images::Shown {
+            // Of a page that cannot be restored no row is known.
+            if let Some(page) = image.restore(stored, &self.target.geometry) {
+                for number in wanted {
+                    known.rows.extend(row_of(&page, number, false).map(|row| (number, Some(Arc::new(row)))));
+                }
+                if self.shown == Images::Shown {
+                    see(at, RowEvent::Seen { block: block.0, rows: rows_of(&page, false).collect() })?;
+                }
+            }
         }
-        let Some(page) = image.restore(stored, &self.target.geometry) else { return Ok(()) };
-        let rows = rows_of(&page, false).collect();
-        see(at, RowEvent::Seen { block: block.0, rows })
+        self.blocks.insert(block.0, known);
+        Ok(())
     }
 
     fn apply(
@@ -274,9 +377,7 @@ impl<'a> Rows<'a> {
                 see(at, RowEvent::Delete { at: (first, offset), reason, old })
             }
             HeapOperation::Update { old_offset, new } => {
-                // Since 19 there may be blocks of the visibility map, too.
-                let is_old = |block: &&BlockRef| block.id == 1 && block.fork == Fork::Main;
-                let from = (blocks.iter().find(is_old).map_or(first, |block| block.block.0), old_offset);
+                let from = (old_block(blocks), old_offset);
                 let to = (first, new.offset);
                 let old = self.get(from, at);
                 let new = self.written(at, to, &new, old.as_deref());
@@ -302,7 +403,7 @@ impl<'a> Rows<'a> {
     /// A row that a record writes.
     fn written(&mut self, at: At, to: Address, row: &NewRow<'_>, old: Option<&Row>) -> Option<Arc<Row>> {
         let Some(contents) = row.contents else {
-            return self.in_image(to);
+            return self.blocks.get(&to.0)?.get(to.1)?.clone();
         };
         let needs_old = contents.prefix > 0 || contents.suffix > 0;
         let body = match contents.complete(old.and_then(Row::data)) {
@@ -322,39 +423,19 @@ impl<'a> Rows<'a> {
     }
 
     fn put(&mut self, (block, number): Address, row: Option<Arc<Row>>) {
-        self.blocks.entry(block).or_default().rows.insert(number, row);
+        self.blocks.entry(block).or_default().put(number, row);
     }
 
     /// The row at an address before a record that deletes, replaces or changes it.
     fn get(&mut self, address: Address, at: At) -> Option<Arc<Row>> {
         let known = self.blocks.get(&address.0);
-        if let Some(row) = known.and_then(|known| known.rows.get(&address.1)) {
+        if let Some(row) = known.and_then(|known| known.get(address.1)) {
             return row.clone();
         }
         match known {
             Some(KnownBlock { is_whole: true, .. }) => None,
-            Some(KnownBlock { image: Some(_), .. }) => self.in_image(address),
             _ => self.on_disk(address, |row, changed| changed <= at.lsn || row.xmax == at.xid),
         }
-    }
-
-    /// The row in the last image of its block.
-    fn in_image(&mut self, (block, number): Address) -> Option<Arc<Row>> {
-        let (lsn, place) = self.blocks.get(&block)?.image?;
-        if self.restored.as_ref().is_none_or(|(at, of, _)| (*at, *of) != (lsn, place)) {
-            self.restored = Some((lsn, place, self.restore(lsn, place)?));
-        }
-        let (_, _, page) = self.restored.as_ref()?;
-        row_of(page, number, false).map(Arc::new)
-    }
-
-    fn restore(&mut self, lsn: Lsn, place: usize) -> Option<Vec<u8>> {
-        self.images.move_to(lsn);
-        let record = self.images.read().ok()?.ok()?;
-        let mut blocks = Vec::new();
-        let payload = record.decode(&self.target.geometry, &mut blocks).ok()?;
-        let (stored, _) = *payload.of_blocks(&blocks).get(place)?;
-        blocks.get(place)?.image?.restore(stored, &self.target.geometry)
     }
 
     /// The row at an address in the block on disk, if it is `expected`, which is told where the last change of the block ends.

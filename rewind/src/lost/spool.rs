@@ -39,13 +39,17 @@ impl Spool {
 
     /// Adds rows, and returns where they are.
     pub(super) fn push(&mut self, rows: [Option<&Row>; 2]) -> Result<u64, LostError> {
-        let at = self.in_file + self.memory.len() as u64;
+        let start = self.memory.len();
+        let at = self.in_file + start as u64;
+        self.memory.extend_from_slice(&[0; 4]);
         for row in rows {
             match row {
                 Some(row) => write_row(&mut self.memory, row),
                 None => self.memory.extend_from_slice(&NO_ROW.to_le_bytes()),
             }
         }
+        let length = u32::try_from(self.memory.len() - start - 4).unwrap_or(u32::MAX);
+        self.memory[start..start + 4].copy_from_slice(&length.to_le_bytes());
         if self.memory.len() > IN_MEMORY {
             self.spill()?;
         }
@@ -68,18 +72,26 @@ impl Spool {
 
     /// The rows that were added at `at`.
     pub(super) fn read(&self, at: u64) -> Result<[Option<Row>; 2], LostError> {
-        let mut at = at;
-        let mut next = || -> Result<Option<Row>, LostError> {
-            let length = u32::from_le_bytes(self.bytes(at, 4)?.first_chunk().copied().unwrap_or([0xFF; 4]));
-            at += 4;
-            if length == NO_ROW {
-                return Ok(None);
-            }
-            let row = read_row(&self.bytes(at, length as usize)?);
-            at += u64::from(length);
-            Ok(row)
+        let here = match at.checked_sub(self.in_file) {
+            Some(at) => (self.memory.len() as u64).saturating_sub(at),
+            None => self.in_file - at,
         };
-        Ok([next()?, next()?])
+        // Most rows are short: one read has their length and all of them.
+        let mut bytes = self.bytes(at, here.min(USUAL) as usize)?;
+        let length = bytes.first_chunk().map_or(0, |length| u32::from_le_bytes(*length) as usize);
+        if bytes.len() < 4 + length {
+            bytes = self.bytes(at, 4 + length)?;
+        }
+        let mut rest = bytes.get(4..).unwrap_or_default();
+        let mut next = || {
+            let (length, after) = rest.split_first_chunk()?;
+            rest = after;
+            let length = u32::from_le_bytes(*length);
+            let (row, after) = rest.split_at_checked(length as usize).filter(|_| length != NO_ROW)?;
+            rest = after;
+            read_row(row)
+        };
+        Ok([next(), next()])
     }
 
     /// The bytes that were added at `at`.
@@ -101,6 +113,8 @@ impl Spool {
     }
 }
 
+/// Bytes that are read at first.
+const USUAL: u64 = 512;
 /// In the place of a row's length: there is no row.
 const NO_ROW: u32 = u32::MAX;
 /// The bytes of a row before its body.

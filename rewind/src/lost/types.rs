@@ -52,7 +52,7 @@ pub(crate) struct Attribute {
 }
 
 /// The types of a database.
-pub(crate) trait Types {
+pub(crate) trait Types: Sync {
     /// A type by its OID.
     fn get(&self, oid: u32) -> Option<&Type>;
 

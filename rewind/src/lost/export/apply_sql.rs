@@ -13,7 +13,7 @@ use super::output::Outputs;
 use super::per_table::PerTable;
 use super::text::{iso, one_line};
 use crate::lost::model::{
-    LostChange, LostHistory, LostObject, LostRow, LostTable, LostTransaction, ObjectOp, SinkError,
+    LostChange, LostHistory, LostObject, LostPart, LostRow, LostTable, LostTransaction, ObjectOp, SinkError,
 };
 use crate::target::disk::Disk;
 
@@ -98,6 +98,17 @@ impl ApplySql {
                 Ok(())
             }
         }
+    }
+
+    /// Many changes, with the values as they are.
+    pub(crate) fn parts(&mut self, parts: &[LostPart<'_>]) -> Result<(), SinkError> {
+        for part in parts {
+            if part.begins {
+                self.transaction(part.transaction);
+            }
+            part.changes.iter().try_for_each(|change| self.change(part.transaction, change, false))?;
+        }
+        Ok(())
     }
 
     /// Ends the files. Those that are not complete end with `ROLLBACK`.

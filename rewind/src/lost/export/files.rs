@@ -13,7 +13,9 @@ use super::output::{Output, failed};
 use super::redact::Redaction;
 use super::summary::LostSummary;
 use super::text::counted;
-use crate::lost::model::{LostChange, LostHistory, LostSink, LostTransaction, SinkError};
+use crate::lost::model::{
+    LostChange, LostHistory, LostPart, LostSink, LostTransaction, SinkError, one_by_one,
+};
 use crate::target::disk::Disk;
 
 const SUMMARY: &str = "summary.txt";
@@ -217,6 +219,25 @@ impl LostSink for Files {
         self.current = None;
         self.json.transaction_end(transaction)?;
         self.html.transaction_end(transaction)
+    }
+
+    /// Each file is written by a thread.
+    fn parts(&mut self, parts: &[LostPart<'_>]) -> Result<(), SinkError> {
+        if !self.redaction.is_idle() {
+            return one_by_one(self, parts);
+        }
+        let Files { json, csv, html, apply, .. } = self;
+        let ((json, csv), (html, apply)) = rayon::join(
+            || rayon::join(|| json.parts(parts), || csv.parts(parts)),
+            || {
+                rayon::join(
+                    || html.parts(parts),
+                    || apply.as_mut().map_or(Ok(()), |apply| apply.parts(parts)),
+                )
+            },
+        );
+        self.current = parts.last().filter(|last| !last.ends).map(|last| last.transaction.clone());
+        json.and(csv).and(html).and(apply)
     }
 
     fn end(&mut self, history: &LostHistory) -> Result<(), SinkError> {

@@ -1,7 +1,9 @@
 //! Passes on only what was asked for: `--xid` and `--table`.
 
 use super::names::{LostNameError, parse_path, shown};
-use crate::lost::model::{LostChange, LostHistory, LostSink, LostTransaction, SinkError};
+use crate::lost::model::{
+    LostChange, LostHistory, LostPart, LostSink, LostTransaction, SinkError, one_by_one,
+};
 
 /// What is asked for. An empty list asks for everything.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -118,6 +120,10 @@ impl<S: LostSink + ?Sized> LostSink for &mut S {
         (**self).transaction_end(transaction)
     }
 
+    fn parts(&mut self, parts: &[LostPart<'_>]) -> Result<(), SinkError> {
+        (**self).parts(parts)
+    }
+
     fn end(&mut self, history: &LostHistory) -> Result<(), SinkError> {
         (**self).end(history)
     }
@@ -147,6 +153,13 @@ impl<S: LostSink> LostSink for Filtering<S> {
 
     fn transaction_end(&mut self, transaction: &LostTransaction) -> Result<(), SinkError> {
         if self.is_passed { self.sink.transaction_end(transaction) } else { Ok(()) }
+    }
+
+    fn parts(&mut self, parts: &[LostPart<'_>]) -> Result<(), SinkError> {
+        match self.note {
+            None => self.sink.parts(parts),
+            Some(_) => one_by_one(self, parts),
+        }
     }
 
     fn end(&mut self, history: &LostHistory) -> Result<(), SinkError> {

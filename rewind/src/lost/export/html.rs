@@ -14,7 +14,7 @@ use super::names::table_name;
 use super::output::Output;
 use super::per_table::PerTable;
 use super::summary::{LostSummary, RowCounts};
-use crate::lost::model::{LostChange, LostHistory, LostRow, LostTransaction, SinkError};
+use crate::lost::model::{LostChange, LostHistory, LostPart, LostRow, LostTransaction, SinkError};
 
 /// Bytes of a block, after which it is ended.
 const BLOCK: usize = 128 << 10;
@@ -174,6 +174,19 @@ impl HtmlReport {
         self.transactions += 1;
         if self.block.text.len() >= BLOCK || self.block.transactions == BLOCK_TRANSACTIONS {
             self.put_block()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn parts(&mut self, parts: &[LostPart<'_>]) -> Result<(), SinkError> {
+        for part in parts {
+            if part.begins {
+                self.transaction();
+            }
+            part.changes.iter().try_for_each(|change| self.change(part.transaction, change))?;
+            if part.ends {
+                self.transaction_end(part.transaction)?;
+            }
         }
         Ok(())
     }

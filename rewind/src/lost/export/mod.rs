@@ -24,7 +24,7 @@ mod html_parts;
 mod json;
 mod json_parts;
 #[cfg(test)]
-mod made_up;
+pub(in crate::lost) mod made_up;
 pub(super) mod names;
 mod on_source;
 mod options;
@@ -50,7 +50,7 @@ pub(crate) use self::on_source::{LookUp, NotTold};
 pub use self::options::{ExportError, ExportOptions};
 use self::redact::{Redacting, Redaction};
 pub use self::summary::{LostCounter, LostSummary, ObjectSummary, RelationName, RowCounts, SourceCounts};
-use crate::lost::model::{LostChange, LostHistory, LostSink, LostTransaction, SinkError};
+use crate::lost::model::{LostChange, LostHistory, LostPart, LostSink, LostTransaction, SinkError};
 use crate::target::disk::Disk;
 
 /// A sink that sees only what is asked for, without the values that are left out.
@@ -132,6 +132,10 @@ impl LostSink for Export<'_> {
         self.files.transaction_end(transaction)
     }
 
+    fn parts(&mut self, parts: &[LostPart<'_>]) -> Result<(), SinkError> {
+        self.files.parts(parts)
+    }
+
     fn end(&mut self, history: &LostHistory) -> Result<(), SinkError> {
         self.files.end(history)
     }
@@ -198,6 +202,28 @@ mod tests {
             summary.contains("  csv/: 5 files, ") && summary.contains("apply-DATABASE.sql: repeats 7 rows")
         );
         assert!(summary.contains("    5 rows cannot be repeated by it"), "{summary}");
+    }
+
+    #[test]
+    fn changes_in_parts_are_written_like_single_ones() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("export");
+        let mut export = Export::create(&place, &Disk::default(), &ExportOptions::default(), None).unwrap();
+        export.begin(&LostHistory { undecided: Vec::new(), notes: Vec::new(), ..history() }).unwrap();
+        let all = transactions();
+        let part = |number: usize, changes: std::ops::Range<usize>| LostPart {
+            transaction: &all[number].0,
+            begins: changes.start == 0,
+            changes: &all[number].1[changes.clone()],
+            ends: changes.end == all[number].1.len(),
+        };
+        let whole = |number: usize| part(number, 0..all[number].1.len());
+        export.parts(&[part(0, 0..3)]).unwrap();
+        export.parts(&[part(0, 3..all[0].1.len()), whole(1), whole(2)]).unwrap();
+        export.parts(&(3..all.len()).map(whole).collect::<Vec<_>>()).unwrap();
+        export.end(&history()).unwrap();
+        export.finish().unwrap();
+        assert!(files(&place) == exported(&ExportOptions::default()));
     }
 
     #[test]

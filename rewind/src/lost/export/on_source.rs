@@ -17,8 +17,8 @@ use super::redact::Redaction;
 use super::source_sql::{Conditions, SourceColumns, query};
 use super::text::counted;
 use crate::lost::model::{
-    LostChange, LostHistory, LostRow, LostSink, LostTable, LostTransaction, LostValue, ObjectOp, OnSource,
-    Quality, RowOp, SinkError, SourceRow, SourceState,
+    LostChange, LostHistory, LostPart, LostRow, LostSink, LostTable, LostTransaction, LostValue, ObjectOp,
+    OnSource, Quality, RowOp, SinkError, SourceRow, SourceState,
 };
 
 /// Bytes of keys and conditions that are kept.
@@ -309,6 +309,13 @@ impl<S: LostSink> LostSink for Comparing<'_, S> {
 
     fn transaction_end(&mut self, transaction: &LostTransaction) -> Result<(), SinkError> {
         self.sink.transaction_end(transaction)
+    }
+
+    fn parts(&mut self, parts: &[LostPart<'_>]) -> Result<(), SinkError> {
+        if self.look_up.is_some() {
+            parts.iter().flat_map(|part| part.changes).for_each(|change| self.note(change));
+        }
+        self.sink.parts(parts)
     }
 
     fn end(&mut self, history: &LostHistory) -> Result<(), SinkError> {

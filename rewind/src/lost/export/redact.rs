@@ -73,7 +73,8 @@ impl Redaction {
         (0..self.masks.len()).filter(|mask| !self.used.contains(mask))
     }
 
-    fn is_idle(&self) -> bool {
+    /// Whether nothing is left out.
+    pub(crate) fn is_idle(&self) -> bool {
         self.masks.is_empty() && !self.no_values
     }
 
