@@ -118,19 +118,7 @@ fn an_old_primary_comes_back_if_that_is_allowed() {
     assert!(cluster.log(1).trim_end().ends_with("dry run: nothing was done"), "{}", cluster.log(1));
     before.assert_unchanged(&cluster.data(1), &run.to_string());
 
-    // The programs that it will need are looked for before anything is done.
-    let programs = cluster.setting(1, "KB_PATH");
-    cluster.set(1, "KB_PATH", "/nowhere/bin");
-    for arguments in [&["--dry-run"][..], &["--force"]] {
-        let run = cluster.hook(1, arguments);
-        assert_eq!(run.code, 66, "{run}");
-        assert_logged(
-            &cluster.log(1),
-            &["/nowhere/bin/bin/pg_ctl\" is no program", "KB_PATH is the directory"],
-        );
-        before.assert_unchanged(&cluster.data(1), &run.to_string());
-    }
-    cluster.set(1, "KB_PATH", &programs);
+    programs_are_looked_for(&cluster, &before);
 
     let run = cluster.hook(1, &["--force", "--format", "json"]);
     assert_eq!(run.code, 0, "{run}\n{}", cluster.log(1));
@@ -172,6 +160,22 @@ fn an_old_primary_comes_back_if_that_is_allowed() {
         cluster.column(1, "SELECT slot_name FROM pg_replication_slots ORDER BY 1"),
         ["slot_node2", "slot_node3"]
     );
+}
+
+/// The programs that a recovery of node 1 needs are looked for before anything is done.
+fn programs_are_looked_for(cluster: &PoolCluster, before: &Tree) {
+    let programs = cluster.setting(1, "KB_PATH");
+    cluster.set(1, "KB_PATH", "/nowhere/bin");
+    for arguments in [&["--dry-run"][..], &["--force"]] {
+        let run = cluster.hook(1, arguments);
+        assert_eq!(run.code, 66, "{run}");
+        assert_logged(
+            &cluster.log(1),
+            &["/nowhere/bin/bin/pg_ctl\" is no program", "KB_PATH is the directory"],
+        );
+        before.assert_unchanged(&cluster.data(1), &run.to_string());
+    }
+    cluster.set(1, "KB_PATH", &programs);
 }
 
 /// Its WAL is gone, which would tell what to copy: it comes back if its data may be compared with the new primary's.

@@ -50,7 +50,7 @@ pub(crate) struct RestoreArgs {
 
 /// Two directories with an equals sign between them; `\=` is one that belongs to a name, as for pg_basebackup.
 fn tablespace_mapping(text: &str) -> Result<(PathBuf, PathBuf), String> {
-    let is_separator = |at: &usize| text[..*at].chars().next_back() != Some('\\');
+    let is_separator = |at: &usize| !text[..*at].ends_with('\\');
     let places: Vec<usize> = text.match_indices('=').map(|(at, _)| at).filter(is_separator).collect();
     let [at] = places[..] else { return Err("must be OLDDIR=NEWDIR".to_owned()) };
     let directory = |part: &str| PathBuf::from(part.replace("\\=", "="));
