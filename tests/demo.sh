@@ -157,7 +157,7 @@ say "Two histories now: A on timeline 1 with payments B never saw, B on timeline
 
 title "A is rewound"
 say "What would be done:"
-show "$work/kbrecover" rewind --target-data "$work/A" --source-server "host=127.0.0.1 port=${port[B]} user=postgres" --dry-run
+show "$work/kbrecover" rewind --target-data "$work/A" --source-server "host=127.0.0.1 port=${port[B]} user=postgres" --write-recovery-conf --dry-run
 say "And now it is done, and A is told to follow B:"
 show "$work/kbrecover" rewind --target-data "$work/A" --source-server "host=127.0.0.1 port=${port[B]} user=postgres" \
     --write-recovery-conf
