@@ -57,16 +57,22 @@ need_openssl() {
     command -v openssl >/dev/null || apt_install openssl
 }
 
-find_postgresql() {
-    local dir
-    for dir in "${PG_BINDIR:-}" /usr/lib/postgresql/15/bin "$(pg_config --bindir 2>/dev/null)"; do
-        if [ -x "$dir/postgres" ] && [ -x "$dir/initdb" ] && "$dir/postgres" --version | grep -q ' 15\.'; then
+# find_server VERSIONS DIRECTORY...: sets PG_BINDIR to the first directory with a server whose version fits the expression.
+find_server() {
+    local versions=$1 dir
+    shift
+    for dir in "${PG_BINDIR:-}" "$@" "$(pg_config --bindir 2>/dev/null)"; do
+        if [ -x "$dir/postgres" ] && [ -x "$dir/initdb" ] && "$dir/postgres" --version | grep -Eq " $versions\."; then
             PG_BINDIR=$dir
             export PG_BINDIR
             return 0
         fi
     done
     return 1
+}
+
+find_postgresql() {
+    find_server 15 /usr/lib/postgresql/15/bin
 }
 
 # Debian's package makes and starts a server of its own, unless it is told not to.
@@ -100,15 +106,7 @@ need_postgresql() {
 
 # Any version that kbrecover knows.
 find_any_postgresql() {
-    local dir
-    for dir in "${PG_BINDIR:-}" $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV) "$(pg_config --bindir 2>/dev/null)"; do
-        if [ -x "$dir/initdb" ] && "$dir/postgres" --version | grep -Eq ' 1[0-9]\.'; then
-            PG_BINDIR=$dir
-            export PG_BINDIR
-            return 0
-        fi
-    done
-    return 1
+    find_server '1[0-9]' $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV)
 }
 
 # Sets PG_BINDIR to the newest version that is there, or else installs the one of this Debian.

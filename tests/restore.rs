@@ -285,6 +285,8 @@ fn tablespaces_get_other_directories() {
         let into_itself = format!("-T{}={}", places[0].0, to.join("space").display());
         refused(&restore(&kept, &to, &[&into_itself, arguments[1]]), &to, "inside a directory");
         arguments.pop();
+        let into_the_old = format!("-T{}={}/space", places[0].0, places[0].0);
+        refused(&restore(&kept, &to, &[&into_the_old, arguments[1]]), &to, "inside a directory");
         let mut restored = before.at(&name("restored"));
         restored.data = to.clone();
         restored_by(restore(&kept, &to, &arguments));

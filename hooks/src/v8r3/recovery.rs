@@ -90,13 +90,14 @@ fn job(node: &Node<'_>) -> Result<RewindJob, StepError> {
 }
 
 fn rewind(node: &mut Node<'_>) -> Result<String, StepError> {
-    let source = node.primary_server()?;
+    let job = job(node)?;
+    let source = &job.source;
     node.log.line(&format!("{} sys_rewind...", timestamp()));
     let (data, config) = (node.server.data.display(), node.config);
     let (host, port, user, database) = (source.host(), source.port(), &config.user, &config.database);
     let shown = format!("host={host} port={port} user={user} dbname={database}");
     node.log.line(&format!("sys_rewind  --target-data={data} --source-server=\"{shown}\""));
-    match node.rewinder.rewind(&job(node)?) {
+    match node.rewinder.rewind(&job) {
         Ok(RewindResult::Rewound) => Ok(String::new()),
         Ok(RewindResult::NotNeeded) => Ok("this node has not diverged and is started as it is".into()),
         // A standby that only serves reads is better than none. A later step checks whether it receives WAL.

@@ -196,9 +196,9 @@ pub(crate) fn restore(request: &RestoreRequest) -> Result<Restored, RestoreError
         false => Some(Base::open(request, &manifest)?),
     };
     let tablespaces = tablespaces(request, original)?;
-    check_places(request, base.as_ref(), &tablespaces)?;
     let work =
         Restoring { kept, to: &request.to, original, tablespaces, manifest: &manifest, base: base.as_ref() };
+    work.check_places()?;
     let (jobs, control) = work.jobs()?;
     let disk = Disk::new(request.stop.clone(), request.observer.clone());
     work.make_directories(&disk)?;
@@ -210,7 +210,7 @@ pub(crate) fn restore(request: &RestoreRequest) -> Result<Restored, RestoreError
     if let Some(base) = &base {
         base.check()?;
     }
-    for place in work.tablespaces.values().copied().chain([request.to.as_path()]) {
+    for place in work.places() {
         disk.sync_file_system(place).map_err(failed("synchronize the file system of", place))?;
     }
     control.copy(&disk)?;
@@ -304,21 +304,6 @@ fn tablespaces<'a>(
     original.tablespaces.iter().map(place).collect()
 }
 
-/// Checks that the new directories are none, or empty, and apart from all others.
-fn check_places(
-    request: &RestoreRequest,
-    base: Option<&Base>,
-    tablespaces: &BTreeMap<&str, &Path>,
-) -> Result<(), RestoreError> {
-    let read = [Some(request.kept.as_path()), base.map(|base| base.root.as_path())];
-    let mut others: Vec<&Path> = read.into_iter().flatten().collect();
-    for place in tablespaces.values().copied().chain([request.to.as_path()]) {
-        check_place(place, &others)?;
-        others.push(place);
-    }
-    Ok(())
-}
-
 /// Checks that a new directory is none, or empty, and neither in one of the others nor around one that is yet to be made.
 fn check_place(place: &Path, others: &[&Path]) -> Result<(), RestoreError> {
     let refused = |problem| Err(RestoreError::Place { path: place.to_owned(), problem });
@@ -335,11 +320,8 @@ fn check_place(place: &Path, others: &[&Path]) -> Result<(), RestoreError> {
         Err(_) => return refused("it is not a directory that this user can read"),
     }
     let place = resolved(place);
-    match others
-        .iter()
-        .map(|other| resolved(other))
-        .any(|other| place.starts_with(&other) || other.starts_with(&place))
-    {
+    let mut others = others.iter().map(|other| resolved(other));
+    match others.any(|other| place.starts_with(&other) || other.starts_with(&place)) {
         true => refused("it is inside a directory that is read or made, or around one"),
         false => Ok(()),
     }
@@ -347,13 +329,8 @@ fn check_place(place: &Path, others: &[&Path]) -> Result<(), RestoreError> {
 
 /// The path without links, as far as it exists.
 fn resolved(path: &Path) -> PathBuf {
-    let existing = path.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
-    let Some((part, canonical)) = existing else { return path.to_owned() };
-    match path.strip_prefix(part) {
-        Ok(rest) if rest.as_os_str().is_empty() => canonical,
-        Ok(rest) => canonical.join(rest),
-        Err(_) => canonical,
-    }
+    let whole = |part: &Path| Some(part.canonicalize().ok()?.join(path.strip_prefix(part).ok()?));
+    path.ancestors().find_map(whole).unwrap_or_else(|| path.to_owned())
 }
 
 /// What all steps need.
@@ -379,6 +356,24 @@ struct Job {
 }
 
 impl Restoring<'_> {
+    /// The new directories.
+    fn places(&self) -> impl Iterator<Item = &Path> {
+        self.tablespaces.values().copied().chain([self.to])
+    }
+
+    /// Checks that the new directories are none, or empty, and apart from all others: the rewound node has the old directories of
+    /// tablespaces now.
+    fn check_places(&self) -> Result<(), RestoreError> {
+        let base = self.base.map(|base| base.root.as_path());
+        let old_tablespaces = self.original.tablespaces.values().map(Path::new);
+        let mut others: Vec<&Path> = [self.kept].into_iter().chain(base).chain(old_tablespaces).collect();
+        for place in self.places() {
+            check_place(place, &others)?;
+            others.push(place);
+        }
+        Ok(())
+    }
+
     /// All files but the control file, and that one. All that they need is there.
     fn jobs(&self) -> Result<(Vec<Job>, Job), RestoreError> {
         let mut jobs = Vec::new();
@@ -447,7 +442,7 @@ impl Restoring<'_> {
             let path = path.to_owned();
             move |source| TargetError { action, path, source }
         };
-        for place in self.tablespaces.values().copied().chain([self.to]) {
+        for place in self.places() {
             match disk.create_directory(place, 0o700) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => disk.set_mode(place, 0o700),
                 made => made,

@@ -39,7 +39,6 @@ use crate::plan::{Planned, available_wal, plan_wal};
 use crate::progress::{Event, Stage};
 use crate::source::Source;
 use crate::target::compared::ComparedSoFar;
-use crate::target::copied::CopiedSoFar;
 use crate::target::external_files::Branches;
 use crate::target::for_files;
 use crate::target::journal::Journal;
@@ -285,11 +284,10 @@ impl<'a> Sealing<'a> {
         Ok(self.transfer.target.replace_file(&label_path(), label.as_bytes())?)
     }
 
-    /// Removes the journal, and the notes of what was compared and copied. The target is already rewound.
+    /// Removes the journal, and the note of what was compared. The target is already rewound.
     fn remove_journal(&self) -> Result<(), ApplyError> {
         Journal::remove(self.transfer.target)?;
         ComparedSoFar::remove(self.transfer.target)?;
-        CopiedSoFar::remove(self.transfer.target)?;
         if self.options.sync != SyncChoice::Off {
             self.transfer.target.sync(&|| {})?;
         }

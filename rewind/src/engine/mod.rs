@@ -127,7 +127,6 @@ fn clean_up(
 ) -> Result<(), ApplyError> {
     Journal::remove(target)?;
     ComparedSoFar::remove(target)?;
-    CopiedSoFar::remove(target)?;
     target.sync(&|| {})?;
     Ok(recovery_conf::write_if_asked(options, target, source, version)?)
 }

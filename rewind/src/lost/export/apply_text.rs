@@ -132,15 +132,15 @@ END $kb$;
 CREATE VIEW kb_lost.fk AS
 SELECT con.oid, conname, conrelid, confrelid,
     coalesce(to_jsonb(con) ->> 'conperiod', 'false') = 'true' AS has_period,
-    CASE referring.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END || conrelid::regclass AS referring_rows,
-    CASE referenced.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END || confrelid::regclass AS referenced_rows,
-    string_agg(format('referenced.%I OPERATOR(%I.%s) referring.%I%s', theirs.attname, operators.nspname, oprname,
-        ours.attname, collation_part), ' AND ') AS matches,
+    format('%s, %s', referring_rows, referenced_rows) AS both_tables,
+    format('%s referring WHERE %s AND NOT EXISTS (SELECT FROM %s referenced WHERE %s)', referring_rows,
+        string_agg(format('referring.%I IS DISTINCT FROM NULL', ours.attname), ' AND '), referenced_rows,
+        string_agg(format('referenced.%I OPERATOR(%I.%s) referring.%I%s', theirs.attname, operators.nspname, oprname,
+            ours.attname, collation_part), ' AND ')) AS orphans,
     string_agg(format('removed.key%s OPERATOR(%I.%s) referring.%I%s', position, operators.nspname, oprname, ours.attname,
         collation_part), ' AND ') AS matches_removed,
     string_agg(format('CASE jsonb_typeof(old.value -> %L) WHEN ''string'' THEN (old.value ->> %L)::%s END AS key%s',
         theirs.attname, theirs.attname, format_type(theirs.atttypid, theirs.atttypmod), position), ', ') AS removed_keys,
-    string_agg(format('referring.%I IS DISTINCT FROM NULL', ours.attname), ' AND ') AS is_set,
     string_agg(format('format(''%%s'', referring.%I)', ours.attname), ', ' ORDER BY position) AS shown
 FROM pg_constraint con
 JOIN pg_class referring ON referring.oid = conrelid
@@ -153,11 +153,13 @@ JOIN pg_namespace operators ON operators.oid = oprnamespace
 LEFT JOIN pg_collation ON pg_collation.oid = theirs.attcollation
 LEFT JOIN pg_namespace collations ON collations.oid = collnamespace
 CROSS JOIN LATERAL (
-    SELECT CASE WHEN collname IS NULL THEN '' ELSE format(' COLLATE %I.%I', collations.nspname, collname) END AS collation_part
+    SELECT CASE referring.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END || conrelid::regclass AS referring_rows,
+        CASE referenced.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END || confrelid::regclass AS referenced_rows,
+        CASE WHEN collname IS NULL THEN '' ELSE format(' COLLATE %I.%I', collations.nspname, collname) END AS collation_part
 ) part
 WHERE contype = 'f' AND coalesce(to_jsonb(con) ->> 'conparentid', '0') = '0'
     AND coalesce(to_jsonb(con) ->> 'conenforced', 'true') = 'true'
-GROUP BY con.oid, conname, conrelid, confrelid, has_period, referring.relkind, referenced.relkind;
+GROUP BY con.oid, conname, conrelid, confrelid, has_period, referring_rows, referenced_rows;
 
 -- A table and its partitions.
 CREATE FUNCTION kb_lost.with_partitions(whole oid) RETURNS SETOF oid LANGUAGE sql AS $kb$
@@ -198,7 +200,7 @@ BEGIN
             CONTINUE;
         END IF;
         -- Until the end nobody else may change what is checked here.
-        EXECUTE format('LOCK TABLE %s, %s IN SHARE ROW EXCLUSIVE MODE', fk.referring_rows, fk.referenced_rows);
+        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', fk.both_tables);
         FOR orphan IN EXECUTE format(
             'WITH removed AS (
                  SELECT old.number, %s
@@ -210,11 +212,9 @@ BEGIN
              )
              SELECT concat_ws('', '', %s) AS shown, (SELECT max(number) FROM removed WHERE %s) AS removal,
                  (SELECT max(number) FROM kb_lost.applied WHERE place = referring.tableoid AND at = referring.ctid) AS own
-             FROM %s referring
-             WHERE %s AND NOT EXISTS (SELECT FROM %s referenced WHERE %s) AND NOT EXISTS (
+             FROM %s AND NOT EXISTS (
                  SELECT FROM kb_lost.old_orphan old WHERE old.fk = %s AND old.place = referring.tableoid AND old.at = referring.ctid)',
-            fk.removed_keys, fk.confrelid, fk.shown, fk.matches_removed, fk.referring_rows, fk.is_set, fk.referenced_rows,
-            fk.matches, fk.oid)
+            fk.removed_keys, fk.confrelid, fk.shown, fk.matches_removed, fk.orphans, fk.oid)
         LOOP
             change := coalesce(orphan.removal, orphan.own);
             why := CASE WHEN orphan.removal IS NULL THEN
@@ -233,9 +233,8 @@ DECLARE
     fk kb_lost.fk;
 BEGIN
     SELECT * INTO fk FROM kb_lost.fk WHERE oid = key;
-    EXECUTE format('INSERT INTO kb_lost.old_orphan SELECT %s, referring.tableoid, referring.ctid FROM %s referring
-        WHERE %s AND NOT EXISTS (SELECT FROM %s referenced WHERE %s)',
-        fk.oid, fk.referring_rows, fk.is_set, fk.referenced_rows, fk.matches);
+    EXECUTE format('INSERT INTO kb_lost.old_orphan SELECT %s, referring.tableoid, referring.ctid FROM %s', fk.oid,
+        fk.orphans);
     RAISE WARNING 'foreign key "%" of %: rows that lacked what they refer to before are left as they are',
         fk.conname, fk.conrelid::regclass;
 END $kb$;
