@@ -83,12 +83,14 @@ make_no_server() {
 }
 
 # The packages that only Debian 12 has, PostgreSQL 15 among them, for installing on a later Debian, from the same mirror.
-# With this priority apt takes what no other of its sources has, and nothing else.
+# With the priority of 100 apt takes what no other of its sources has. What packages of PostgreSQL 15 need in their own version is
+# taken from there, too.
 add_debian_12() {
     local mirror list=/etc/apt/sources.list.d/debian-12.list
     [ ! -e "$list" ] || return 0
     mirror=$(debian_sources | sed -n 's/ [^ ]* main$//p' | grep -v security | head -n 1)
-    printf 'Package: *\nPin: release n=bookworm\nPin-Priority: 100\n' |
+    printf 'Package: %s\nPin: release n=bookworm\nPin-Priority: %s\n\n' \
+        '*' 100 'pg-auto-failover-cli repmgr repmgr-common' 990 |
         as_root tee /etc/apt/preferences.d/debian-12 >/dev/null
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bookworm main" | as_root tee "$list" >/dev/null
 }
