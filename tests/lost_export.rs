@@ -253,28 +253,48 @@ fn only_the_owner_can_read_it_whatever_the_umask() {
     assert_for_the_owner_only(&open);
 }
 
-/// What a rewind has kept is shown as it is: it cannot be filtered, nor exported again.
+/// From what a rewind has kept a part can be chosen, and exported again; a running source is asked what it has by now.
 #[test]
-fn what_was_kept_is_shown_whole() {
+fn a_part_of_what_was_kept_is_chosen() {
     let sandbox = Sandbox::new();
     let Failover { old, new } = many_rows(&sandbox, 1);
-    let listed = listing(&lost(&old, &new, SourceKind::Server, &[]));
+    let target = old.copy("target");
     let kept = sandbox.make_dir("parent").join("kept");
-    keeping(&old, &new, &kept).run().expect_rewound();
-    let xid = listed["transactions"][0]["xid"].to_string();
-    let elsewhere = sandbox.path("parent").join("elsewhere");
-    for options in [
-        &["--xid", &xid][..],
-        &["--table", "wide"],
-        &["--mask", "filler"],
-        &["--no-values"],
-        &["--export", elsewhere.to_str().expect("a UTF-8 path")],
-        &["--format", "json", "--table", "public.wide"],
-    ] {
-        let run = lost_only_of(&kept, options);
-        assert!(run.code == 1 && run.stderr.contains("shown as it is"), "{options:?}: {run}");
-        assert!(run.stdout.is_empty() && !elsewhere.exists(), "{options:?}: {run}");
-    }
+    keeping(&target, &new, &kept).run().expect_rewound();
     let run: Run = lost_only_of(&kept, &["--format", "json"]);
-    assert_eq!((run.code, changes(&listing(&run)).len()), (0, 1000), "{run}");
+    let listed = listing(&run);
+    assert_eq!((run.code, changes(&listed).len()), (0, 1000), "{run}");
+    let xid = listed["transactions"][0]["xid"].to_string();
+    for options in
+        [&["--xid", &xid][..], &["--table", "public.wide"], &["--table", "nothing"], &["--no-values"]]
+    {
+        let options = [&["--format", "json"], options].concat();
+        let of_kept = listing(&lost_only_of(&kept, &options));
+        let of_node = listing(&lost(&old, &new, SourceKind::Directory, &options));
+        for field in ["transactions", "totals", "definitions", "undecided", "read", "complete"] {
+            let shown = |text: &Value| text[field].to_string().chars().take(500).collect::<String>();
+            let (of_kept, of_node) = (&of_kept, &of_node);
+            assert!(
+                of_kept[field] == of_node[field],
+                "{options:?} {field}: {} {}",
+                shown(of_kept),
+                shown(of_node)
+            );
+        }
+    }
+    let masked = lost_only_of(&kept, &["--mask", "filler", "--format", "json"]);
+    assert_eq!(changes(&listing(&masked))[0].1["new"]["filler"], "***");
+
+    let again = sandbox.path("parent").join("again");
+    let place = again.to_str().expect("a UTF-8 path");
+    let run = lost_only_of(&kept, &["--export", place, "--source-server", &new.conninfo()]);
+    assert_eq!(run.code, 0, "{run}");
+    assert_for_the_owner_only(&again);
+    let read = |place: &Path, name: &str| std::fs::read_to_string(place.join(name)).expect("read a file");
+    for name in ["apply.sql", "csv/postgres.public.wide.csv"] {
+        assert!(read(&again, name) == read(&kept.join("lost"), name), "{name}");
+    }
+    let again: Value = serde_json::from_str(&read(&again, "transactions.json")).expect("JSON");
+    let on_source = &again["on_source"]["tables"][0];
+    assert_eq!((&on_source["same"], &on_source["changed"]), (&1000.into(), &0.into()), "{on_source}");
 }

@@ -98,6 +98,39 @@ fn notes(listing: &Value) -> String {
     listing["notes"].to_string()
 }
 
+/// The states as text, and in the files; without values that may not be seen.
+fn assert_shown_and_exported(sandbox: &Sandbox, old: &Server, new: &Server) {
+    let to = sandbox.make_dir("export");
+    let export = to.join("lost");
+    let run = lost(
+        old,
+        &new.conninfo(),
+        &["--no-values", "--mask", "id", "--export", export.to_str().expect("UTF-8")],
+    );
+    let line =
+        "keys of postgres: public.entry: 6 as before, 3 as the lost changes made them, 3 changed, 1 gone";
+    assert!(run.stdout.contains(line), "{run}");
+    for name in ["transactions.json", "report.html", "summary.txt"] {
+        let text = std::fs::read_to_string(export.join(name)).expect("read it");
+        assert!(!text.contains("secret"), "{name}");
+        assert!(name != "summary.txt" || text.contains(line), "{name}");
+    }
+    let text = std::fs::read_to_string(export.join("transactions.json")).expect("read it");
+    let listing: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(listing["on_source"]["rows"][0]["key"], serde_json::json!({"id": "***", "part": "p"}));
+
+    let read = |name: &str| std::fs::read_to_string(export.join(name)).expect("read it");
+    let report = read("report.html");
+    let line = report.lines().find(|line| line.ends_with(",[\"***\",\"p\"],\"gone\"]"));
+    assert!(line.is_some(), "a key in the report");
+    assert!(report.contains(r#""source":{"same":6,"equal":3,"changed":3,"gone":1,"unknown":0}"#));
+    let csv = read("csv/postgres.public.entry.source.csv");
+    assert!(
+        csv.starts_with("id,part,on_source\n***,p,same\n***,p,equal\n***,p,changed\n***,p,gone\n"),
+        "{csv}"
+    );
+}
+
 #[test]
 fn each_key_is_same_equal_changed_or_gone() {
     for major in pick("lost rows on the source: version", &[11, 12, 13, 14, 15, 16, 17, 18]) {
@@ -137,25 +170,7 @@ fn each_key_is_same_equal_changed_or_gone() {
             assert!(notes.contains(note), "{note} is missing in {notes}");
         }
 
-        // As text, and in the files; without values that may not be seen.
-        let to = sandbox.make_dir("export");
-        let export = to.join("lost");
-        let run = lost(
-            &old,
-            &new.conninfo(),
-            &["--no-values", "--mask", "id", "--export", export.to_str().expect("UTF-8")],
-        );
-        let line =
-            "keys of postgres: public.entry: 6 as before, 3 as the lost changes made them, 3 changed, 1 gone";
-        assert!(run.stdout.contains(line), "{run}");
-        for name in ["transactions.json", "report.html", "summary.txt"] {
-            let text = std::fs::read_to_string(export.join(name)).expect("read it");
-            assert!(!text.contains("secret"), "{name}");
-            assert!(name == "transactions.json" || text.contains(line), "{name}");
-        }
-        let text = std::fs::read_to_string(export.join("transactions.json")).expect("read it");
-        let listing: Value = serde_json::from_str(&text).expect("JSON");
-        assert_eq!(listing["on_source"]["rows"][0]["key"], serde_json::json!({"id": "***", "part": "p"}));
+        assert_shown_and_exported(&sandbox, &old, &new);
 
         // Whom the tables do not belong to.
         let as_reader = format!("{} user=reader", new.conninfo());

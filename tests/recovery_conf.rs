@@ -90,6 +90,15 @@ fn refused_with_a_source_directory() {
     assert!(run.stderr.contains("--source-server"), "{run}");
 }
 
+/// A line without the parameters that libpq has had since 16: the original writes all that the libpq which it is linked to knows,
+/// and that may be newer than its server.
+fn without_later_parameters(line: &str) -> String {
+    let later = ["sslnegotiation=", "sslcertmode=", "gssdelegation=", "load_balance_hosts="];
+    let words = line.strip_suffix('\'').expect("a quote at the end").split(' ');
+    let kept = words.filter(|word| !later.iter().any(|name| word.starts_with(name)));
+    kept.collect::<Vec<_>>().join(" ") + "'"
+}
+
 /// As `pg_rewind` the line is the original's, to the last character; under its own name a password is left out that
 /// the standby finds by itself.
 #[test]
@@ -120,7 +129,7 @@ fn written_as_by_the_original() {
         assert_eq!(run.code, 0, "{run}");
         assert!(target.data.join("standby.signal").exists(), "{run}");
         let text = std::fs::read_to_string(target.data.join("postgresql.auto.conf")).expect("read");
-        written.push(text.lines().last().expect("a line").to_owned());
+        written.push(without_later_parameters(text.lines().last().expect("a line")));
     }
     assert!(written[0].contains("password="), "{}", written[0]);
     assert_eq!(written[1], written[0], "ours, the original's");

@@ -122,12 +122,6 @@ pub(crate) enum SetupError {
         #[source]
         source: io::Error,
     },
-    /// What a rewind has exported can only be shown as it is.
-    #[error("what a rewind with --keep-diverged has written to \"{}\" is shown as it is: no part of it can be chosen", path.display())]
-    KeptAsItIs {
-        /// The directory.
-        path: PathBuf,
-    },
     /// `-R` without a server to follow.
     #[error("no source server information (--source-server) specified for --write-recovery-conf")]
     NoServerForRecoveryConf,
@@ -170,7 +164,6 @@ impl SetupError {
             SetupError::Kept { .. } => Some(
                 "If there is no such file, the rewind could not export what was lost: its log says why. The WAL is beside it, for \"kbrecover inspect wal\".".to_owned(),
             ),
-            SetupError::KeptAsItIs { .. } => Some("Leave out --xid, --table, --mask, --no-values and --export.".to_owned()),
             SetupError::Root => Some("Run it as the user that owns the data directory.".to_owned()),
             SetupError::Permissions { .. } => {
                 Some("Specify the data directory to rewind with -D.".to_owned())

@@ -33,7 +33,7 @@ pub mod testing;
 pub use apply::archive_ready::ArchiveReadyError;
 pub use apply::copy::CopyError;
 pub use apply::error::ApplyError;
-pub use apply::kept::{KeptError, MANIFEST as KEPT_MANIFEST};
+pub use apply::kept::{KeptError, LOST as KEPT_LOST, MANIFEST as KEPT_MANIFEST};
 pub use apply::recovery_conf::RecoveryConfError;
 pub use apply::restore::{RestoreError, RestoreRequest, Restored};
 pub use apply::save_diverged::SaveDivergedError;
@@ -60,8 +60,8 @@ pub use lost::export::{
 };
 pub use lost::{
     LostChange, LostColumn, LostError, LostHistory, LostObject, LostPart, LostRow, LostSink, LostTable,
-    LostTransaction, LostValue, ObjectOp, OnSource, Quality, RowOp, SinkError, SourceRow, SourceState,
-    Undecided,
+    LostTransaction, LostValue, OBJECT_KINDS, ObjectOp, OnSource, Quality, RowOp, SinkError, SourceRow,
+    SourceState, Undecided,
 };
 pub use observer::{Change, ChangeObserver, Verdict};
 pub use options::{

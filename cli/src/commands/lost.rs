@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use kbrecover_rewind::conninfo::ProcessEnvironment;
 use kbrecover_rewind::{
-    ExportOptions, KEPT_MANIFEST, LostCounter, LostFilter, LostJson, Options, Since, SourceChoice,
+    ExportOptions, KEPT_LOST, KEPT_MANIFEST, LostCounter, LostFilter, LostJson, Options, Since, SourceChoice,
 };
 use walparse::Lsn;
 
@@ -32,6 +32,9 @@ its values before and after, as far as WAL and the node's files have them.
 --export DIR writes them to files: transactions.json, a CSV file for each table, apply.sql, which gives them to the new primary row \
 by row and overwrites nothing, report.html for those who own the data, and summary.txt. They hold user data: only their owner can \
 read them.
+
+Of a directory made by --keep-diverged the lost/ in it is read, and a part of it can be chosen; the source server is asked only what it \
+has by now.
 
 Rows of unlogged and temporary tables are not in WAL, and so not listed.";
 
@@ -132,10 +135,14 @@ pub(crate) fn run(args: &LostArgs) -> ExitCode {
 }
 
 fn lost(args: &LostArgs, screen: &Arc<Screen>) -> Result<(), Failed> {
-    if let Some(kept) = args.target_data.as_deref().filter(|path| path.join(KEPT_MANIFEST).is_file()) {
-        return Ok(show_kept(kept, args)?);
+    let kept = args.target_data.as_deref().filter(|path| path.join(KEPT_MANIFEST).is_file());
+    if let Some(kept) = kept.filter(|_| is_as_it_is(args)) {
+        return Ok(show_kept(kept, args.format)?);
     }
-    let (options, since) = options(args)?;
+    let (options, since) = match kept {
+        Some(kept) => options_of_kept(kept, args)?,
+        None => options(args)?,
+    };
     signals::listen(&options.stop, &options.target, screen)?;
     // A terminal to which all of it is written has no room for a line about progress.
     let is_in_the_way = args.format == Format::Json && args.export.is_none() && io::stdout().is_terminal();
@@ -166,17 +173,28 @@ fn lost(args: &LostArgs, screen: &Arc<Screen>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Shows what a rewind has exported to the directory of its `--keep-diverged`.
-fn show_kept(kept: &Path, args: &LostArgs) -> Result<(), SetupError> {
+/// Whether all of a listing is asked for, and nothing beside it.
+fn is_as_it_is(args: &LostArgs) -> bool {
     let is_whole = args.xid.is_empty() && args.table.is_empty() && args.mask.is_empty() && !args.no_values;
-    if !is_whole || args.export.is_some() {
-        return Err(SetupError::KeptAsItIs { path: kept.join("lost") });
-    }
-    let name = match args.format {
+    is_whole && args.export.is_none() && args.source_server.is_none()
+}
+
+/// The engine's options to read what a rewind has exported.
+fn options_of_kept(kept: &Path, args: &LostArgs) -> Result<(Options, Since), SetupError> {
+    let source = match args.source_server.as_deref() {
+        Some(server) => common::source(None, Some(server), &ProcessEnvironment::PostgreSql, COMMAND)?,
+        None => SourceChoice::Directory(kept.to_owned()),
+    };
+    Ok((Options::new(kept.to_owned(), source), Since::Exported))
+}
+
+/// Shows what a rewind has exported to the directory of its `--keep-diverged`.
+fn show_kept(kept: &Path, format: Format) -> Result<(), SetupError> {
+    let name = match format {
         Format::Text => "summary.txt",
         Format::Json => "transactions.json",
     };
-    let path = kept.join("lost").join(name);
+    let path = kept.join(KEPT_LOST).join(name);
     let read = |source| SetupError::Kept { path: path.clone(), source };
     let mut file = File::open(&path).map_err(read)?;
     io::copy(&mut file, &mut io::stdout()).map_err(read)?;

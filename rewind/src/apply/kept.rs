@@ -18,6 +18,8 @@ use crate::target::checked_json::{from_hex, to_hex};
 
 /// The name of the manifest.
 pub const MANIFEST: &str = "kept.json";
+/// The directory with the export of lost transactions.
+pub const LOST: &str = "lost";
 /// The name of the file that describes the rewound directory.
 pub(crate) const REWOUND: &str = "rewound.json";
 /// The directory with parts of files.

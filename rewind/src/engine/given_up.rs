@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::apply::keep_root::remove;
+use crate::apply::kept::LOST;
 use crate::causes::with_causes;
 use crate::lost::export::{Export, ExportOptions, LostCounter, LostSummary};
 use crate::lost::{LostError, LostRequest, count, list};
@@ -51,8 +52,8 @@ pub(super) fn export(
     has_room: &dyn Fn() -> bool,
 ) {
     let free = |number: u32| match number {
-        1 => directory.join("lost"),
-        _ => directory.join(format!("lost.{number}")),
+        1 => directory.join(LOST),
+        _ => directory.join(format!("{LOST}.{number}")),
     };
     let Some(to) = (1..1000).map(free).find(|path| path.symlink_metadata().is_err()) else { return };
     let Some(request) = request(options, facts, root, Some(&to)) else { return };

@@ -8,11 +8,12 @@ use super::entry::on_thread_of_its_own;
 use super::look_up::look_up;
 use super::open::{self, OpenTarget};
 use super::with_jobs;
+use crate::apply::kept::LOST;
 use crate::apply::save_diverged::is_inside;
 use crate::causes::with_causes;
 use crate::datadir::flavor::flavor_of_directory;
 use crate::error::{Failure, RewindError, TargetState};
-use crate::lost::export::{Export, ExportError, ExportOptions, LookUp, LostSummary, shown};
+use crate::lost::export::{Export, ExportError, ExportOptions, LookUp, LostSummary, list_exported, shown};
 use crate::lost::{LostError, LostHistory, LostRequest, LostSink, list};
 use crate::options::{CompareData, Options};
 use crate::progress::{Progress, Stage};
@@ -27,6 +28,9 @@ pub enum Since {
     Source,
     /// At this position. [`Options::source`] is not used.
     Fork(Lsn),
+    /// As a rewind has listed it: [`Options::target`] is the directory of its `--keep-diverged`. [`Options::source`] is asked, if
+    /// it is a running server, what it has by now.
+    Exported,
 }
 
 /// Lists the transactions that a stopped or crashed data directory, [`Options::target`], has of its own, in the order of their
@@ -97,7 +101,7 @@ pub fn export_lost(
 /// Asks the source what it has in the place of lost rows, if it is a running server.
 fn look_up_since(options: &Options, since: Since) -> Option<LookUp<'_>> {
     match since {
-        Since::Source => look_up(options),
+        Since::Source | Since::Exported => look_up(options),
         Since::Fork(_) => None,
     }
 }
@@ -138,17 +142,20 @@ fn lost_here(
     spool: Option<&Path>,
     progress: &dyn Progress,
 ) -> Result<LostHistory, RewindError> {
+    if since == Since::Exported {
+        return Ok(list_exported(&options.target.join(LOST), &options.stop, sink)?);
+    }
     let OpenTarget { target, flavor, label } = open::open_target(options, CompareData::Off)?;
     let source = match since {
         Since::Source => Some(open::open_source(options, &target, flavor)?),
-        Since::Fork(_) => None,
+        Since::Fork(_) | Since::Exported => None,
     };
     let pace = Pace::new(options.max_rate, &options.stop);
     let input = OwnInput { options, progress, target: &target, flavor, label, pace: &pace };
     let other = match (&source, since) {
         (Some(source), _) => Other::Source(source.as_ref()),
         (None, Since::Fork(fork)) => Other::Fork(fork),
-        (None, Since::Source) => unreachable!("the source was opened above"),
+        (None, _) => unreachable!("the source was opened above"),
     };
     progress.begin(Stage::Scan, None);
     let OwnHistory { control, wal, divergence, start, end } = own_history(&input, other)?;

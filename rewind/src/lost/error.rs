@@ -43,6 +43,15 @@ pub enum LostError {
         #[source]
         source: io::Error,
     },
+    /// An export is not one, or not whole.
+    #[error("could not read the exported transactions in \"{}\"", path.display())]
+    Exported {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// Rows could not be kept in a temporary file.
     #[error("could not keep rows in a temporary file in directory \"{}\"", directory.display())]
     Spool {
@@ -80,6 +89,9 @@ impl LostError {
                 "The WAL is damaged there, or was written by a server that this program does not know."
             }
             LostError::Read { .. } => "Run kbrecover as the user who owns the data directory.",
+            LostError::Exported { .. } => {
+                "Was the run that wrote the file killed? Its lines can be read as far as they go: it has one for each change."
+            }
             LostError::Spool { .. } | LostError::Sink(_) => "Make sure that there is enough free space.",
             LostError::Export(error) => return Some(error.hint()),
             LostError::Stopped => return None,

@@ -51,7 +51,8 @@ pub use self::error::LostError;
 use self::index::{Commit, WalIndex, note_of_begun_before, places};
 pub use self::model::{
     LostChange, LostColumn, LostHistory, LostObject, LostPart, LostRow, LostSink, LostTable, LostTransaction,
-    LostValue, ObjectOp, OnSource, Quality, RowOp, SinkError, SourceRow, SourceState, Undecided,
+    LostValue, OBJECT_KINDS, ObjectOp, OnSource, Quality, RowOp, SinkError, SourceRow, SourceState,
+    Undecided,
 };
 use self::node::Target;
 pub(crate) use self::request::LostRequest;

@@ -30,6 +30,8 @@ pub struct LostHistory {
     pub notes: Vec<String>,
     /// What the source has by now in the place of the changed rows; `None` if it was not asked.
     pub on_source: Option<OnSource>,
+    /// Whether reading will reach, or has reached, its end. Only a listing that was exported may have ended before.
+    pub is_complete: bool,
 }
 
 /// What the source has by now in the place of the changed rows.
@@ -253,8 +255,7 @@ pub struct LostObject {
     pub lsn: Lsn,
     /// What was done.
     pub op: ObjectOp,
-    /// What it is: `table`, `partitioned table`, `index`, `view`, `materialized view`, `sequence`, `foreign table`, `type`,
-    /// `database`.
+    /// What it is: one of [`OBJECT_KINDS`].
     pub kind: &'static str,
     /// The database that it is in, or that it is.
     pub database: String,
@@ -263,6 +264,20 @@ pub struct LostObject {
     /// Its name before, if it was renamed.
     pub old_name: Option<String>,
 }
+
+/// What a changed relation or database can be.
+pub const OBJECT_KINDS: [&str; 10] = [
+    "table",
+    "partitioned table",
+    "index",
+    "view",
+    "materialized view",
+    "sequence",
+    "foreign table",
+    "type",
+    "relation",
+    "database",
+];
 
 /// What was done to a relation or database.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -43,6 +43,7 @@ impl LostRequest<'_> {
             undecided: Vec::new(),
             notes: Vec::new(),
             on_source: None,
+            is_complete: true,
         }
     }
 }

@@ -17,9 +17,11 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use walparse::{
     BlockImage, BlockNumber, BlockRef, DeleteReason, Fork, HeapOperation, Lsn, NewRow, Payload, Record,
-    Relation, TUPLE_HEADER_LENGTH, WalReader, block_lsn, heap_operation, heap_rows,
+    Relation, SegmentStore, TUPLE_HEADER_LENGTH, WalGeometry, WalReader, block_lsn, heap_operation,
+    heap_rows,
 };
 
 use super::bytes::{u16_at, u32_at};
@@ -172,43 +174,37 @@ struct Wanted {
     rows: Vec<(Lsn, u32, u16)>,
 }
 
+/// The same from some of the records, which follow each other.
+#[derive(Default)]
+struct WantedPart {
+    rows: Vec<(Lsn, u32, u16)>,
+    /// Rows that these records ask for, of blocks whose last image is in a record before these.
+    open: Vec<(u32, u16)>,
+    /// The record with the last image of each block; `None` if the block was initialized since.
+    images: HashMap<u32, Option<Lsn>>,
+}
+
+/// Records about a relation that are looked at together.
+const PART: usize = 16_384;
+
 impl Wanted {
     fn find(target: &Target<'_>, relation: Relation) -> Result<Wanted, LostError> {
+        let records = Records::of(target, relation);
+        let parts = records.lsns.par_chunks(PART).map(|lsns| WantedPart::find(Records { lsns, ..records }));
+        let parts: Vec<WantedPart> = parts.collect::<Result<_, _>>()?;
         let mut images: HashMap<u32, Lsn> = HashMap::new();
         let mut rows = Vec::new();
-        for_each_record(target, relation, &mut |record, payload, blocks| {
-            for block in blocks.iter().filter(|block| is_of(block, relation)) {
-                if block.image.is_some_and(|image| image.is_applied) {
-                    images.insert(block.block.0, record.lsn);
-                } else if block.will_init {
-                    images.remove(&block.block.0);
-                }
+        for part in parts {
+            let of_before = |(block, number): (u32, u16)| Some((*images.get(&block)?, block, number));
+            rows.extend(part.open.into_iter().filter_map(of_before));
+            rows.extend(part.rows);
+            for (block, image) in part.images {
+                match image {
+                    Some(image) => images.insert(block, image),
+                    None => images.remove(&block),
+                };
             }
-            let Some(operation) = operation_on(relation, record, payload, blocks, target) else {
-                return Ok(());
-            };
-            let mut ask = |block: u32, number: u16| {
-                rows.extend(images.get(&block).map(|image| (*image, block, number)));
-            };
-            let first = blocks[0].block.0;
-            match operation {
-                HeapOperation::Insert(new) => {
-                    let in_image = new.iter().filter(|row| row.contents.is_none());
-                    in_image.for_each(|row| ask(first, row.offset));
-                }
-                HeapOperation::Delete { offset, .. } | HeapOperation::Inplace { offset, .. } => {
-                    ask(first, offset)
-                }
-                HeapOperation::Update { old_offset, new } => {
-                    ask(old_block(blocks), old_offset);
-                    if new.contents.is_none() {
-                        ask(first, new.offset);
-                    }
-                }
-                _ => {}
-            }
-            Ok(())
-        })?;
+        }
         rows.sort_unstable();
         rows.dedup();
         Ok(Wanted { rows })
@@ -222,42 +218,101 @@ impl Wanted {
     }
 }
 
-/// Reads the records about a relation.
-fn for_each_record(
-    target: &Target<'_>,
-    relation: Relation,
-    see: &mut dyn FnMut(&Record<'_>, &Payload<'_>, &[BlockRef]) -> Result<(), LostError>,
-) -> Result<(), LostError> {
-    let records = target.index.records.get(&relation).map_or(&[][..], Vec::as_slice);
-    let Some(first) = records.first() else { return Ok(()) };
-    let mut reader = WalReader::new(target.wal, target.geometry, *first);
-    let mut blocks = Vec::new();
-    for lsn in records {
-        reader.move_to(*lsn);
-        let record = reader.read()?.map_err(|end| LostError::Record { lsn: *lsn, fault: end.fault })?;
-        let decoded = record.decode(&target.geometry, &mut blocks);
-        let payload = decoded.map_err(|fault| LostError::Record { lsn: *lsn, fault })?;
-        see(&record, &payload, &blocks)?;
+impl WantedPart {
+    fn find(records: Records<'_>) -> Result<WantedPart, LostError> {
+        let mut part = WantedPart::default();
+        records.for_each(&mut |record, payload, blocks| {
+            part.add(records, record, payload, blocks);
+            Ok(())
+        })?;
+        Ok(part)
     }
-    Ok(())
+
+    fn add(&mut self, of: Records<'_>, record: &Record<'_>, payload: &Payload<'_>, blocks: &[BlockRef]) {
+        for block in blocks.iter().filter(|block| is_of(block, of.relation)) {
+            if block.image.is_some_and(|image| image.is_applied) {
+                self.images.insert(block.block.0, Some(record.lsn));
+            } else if block.will_init {
+                self.images.insert(block.block.0, None);
+            }
+        }
+        let Some(operation) = of.operation(record, payload, blocks) else { return };
+        let first = blocks[0].block.0;
+        match operation {
+            HeapOperation::Insert(new) => {
+                let in_image = new.iter().filter(|row| row.contents.is_none());
+                in_image.for_each(|row| self.ask(first, row.offset));
+            }
+            HeapOperation::Delete { offset, .. } | HeapOperation::Inplace { offset, .. } => {
+                self.ask(first, offset);
+            }
+            HeapOperation::Update { old_offset, new } => {
+                self.ask(old_block(blocks), old_offset);
+                if new.contents.is_none() {
+                    self.ask(first, new.offset);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn ask(&mut self, block: u32, number: u16) {
+        match self.images.get(&block) {
+            None => self.open.push((block, number)),
+            Some(image) => self.rows.extend(image.map(|image| (image, block, number))),
+        }
+    }
+}
+
+/// The records about a relation, in order.
+#[derive(Clone, Copy)]
+struct Records<'a> {
+    relation: Relation,
+    lsns: &'a [Lsn],
+    wal: &'a dyn SegmentStore,
+    geometry: WalGeometry,
+}
+
+impl<'a> Records<'a> {
+    fn of(target: &Target<'a>, relation: Relation) -> Records<'a> {
+        let lsns = target.index.records.get(&relation).map_or(&[][..], Vec::as_slice);
+        Records { relation, lsns, wal: target.wal, geometry: target.geometry }
+    }
+
+    /// Reads them.
+    fn for_each(
+        self,
+        see: &mut dyn FnMut(&Record<'_>, &Payload<'_>, &[BlockRef]) -> Result<(), LostError>,
+    ) -> Result<(), LostError> {
+        let Some(first) = self.lsns.first() else { return Ok(()) };
+        let mut reader = WalReader::new(self.wal, self.geometry, *first);
+        let mut blocks = Vec::new();
+        for lsn in self.lsns {
+            reader.move_to(*lsn);
+            let record = reader.read()?.map_err(|end| LostError::Record { lsn: *lsn, fault: end.fault })?;
+            let decoded = record.decode(&self.geometry, &mut blocks);
+            let payload = decoded.map_err(|fault| LostError::Record { lsn: *lsn, fault })?;
+            see(&record, &payload, &blocks)?;
+        }
+        Ok(())
+    }
+
+    /// What a record does to rows of the relation. There is a block 0 then.
+    fn operation<'p>(
+        self,
+        record: &Record<'_>,
+        payload: &Payload<'p>,
+        blocks: &[BlockRef],
+    ) -> Option<HeapOperation<'p>> {
+        let first = blocks.first().filter(|block| is_of(block, self.relation))?;
+        let (_, data) = *payload.of_blocks(blocks).first()?;
+        let has_image = first.image.is_some_and(|image| image.is_applied);
+        heap_operation(&record.header, payload.main_data, data, has_image, self.geometry.version)
+    }
 }
 
 fn is_of(block: &BlockRef, relation: Relation) -> bool {
     block.relation == relation && block.fork == Fork::Main
-}
-
-/// What a record does to rows of a relation. There is a block 0 then.
-fn operation_on<'a>(
-    relation: Relation,
-    record: &Record<'_>,
-    payload: &Payload<'a>,
-    blocks: &[BlockRef],
-    target: &Target<'_>,
-) -> Option<HeapOperation<'a>> {
-    let first = blocks.first().filter(|block| is_of(block, relation))?;
-    let (_, data) = *payload.of_blocks(blocks).first()?;
-    let has_image = first.image.is_some_and(|image| image.is_applied);
-    heap_operation(&record.header, payload.main_data, data, has_image, target.geometry.version)
 }
 
 /// The block of the row that an update replaces.
@@ -277,7 +332,7 @@ pub(super) enum Images {
 /// Follows the rows of a relation.
 pub(super) struct Rows<'a> {
     target: &'a Target<'a>,
-    relation: Relation,
+    records: Records<'a>,
     blocks: HashMap<u32, KnownBlock>,
     wanted: Wanted,
     shown: Images,
@@ -295,10 +350,9 @@ impl<'a> Rows<'a> {
         see: &mut dyn FnMut(At, RowEvent) -> Result<(), LostError>,
     ) -> Result<(), LostError> {
         let wanted = Wanted::find(target, relation)?;
-        let mut rows = Rows { target, relation, blocks: HashMap::new(), wanted, shown };
-        for_each_record(target, relation, &mut |record, payload, blocks| {
-            rows.add(record, payload, blocks, see)
-        })
+        let records = Records::of(target, relation);
+        let mut rows = Rows { target, records, blocks: HashMap::new(), wanted, shown };
+        records.for_each(&mut |record, payload, blocks| rows.add(record, payload, blocks, see))
     }
 
     fn add(
@@ -311,7 +365,7 @@ impl<'a> Rows<'a> {
         let parts = payload.of_blocks(blocks);
         let at = At { lsn: record.lsn, xid: record.header.xid };
         for (block, (image, _)) in blocks.iter().zip(&parts) {
-            if !is_of(block, self.relation) {
+            if !is_of(block, self.records.relation) {
                 continue;
             }
             if let Some(found) = block.image.filter(|image| image.is_applied) {
@@ -324,7 +378,7 @@ impl<'a> Rows<'a> {
                 }
             }
         }
-        match operation_on(self.relation, record, payload, blocks, self.target) {
+        match self.records.operation(record, payload, blocks) {
             Some(operation) => self.apply(at, blocks, operation, see),
             None => Ok(()),
         }
@@ -440,7 +494,7 @@ impl<'a> Rows<'a> {
 
     /// The row at an address in the block on disk, if it is `expected`, which is told where the last change of the block ends.
     fn on_disk(&self, (block, number): Address, expected: impl Fn(&Row, Lsn) -> bool) -> Option<Arc<Row>> {
-        let page = self.target.disk.read(self.relation, block)?;
+        let page = self.target.disk.read(self.records.relation, block)?;
         let changed = block_lsn(&page)?;
         row_of(&page, number, true).filter(|row| expected(row, changed)).map(Arc::new)
     }

@@ -1,7 +1,7 @@
 //! A CSV file for each table, for spreadsheets and for `COPY ... (FORMAT csv, HEADER)` into a table of texts.
 //!
 //! As in PostgreSQL's CSV, NULL is an empty field and an empty string is `""`. A field in parentheses without quotes
-//! is no value but says why there is none. The `csv` crate writes both kinds of empty fields alike, so the fields are
+//! is no value but says why there is none. What the source has for each key is in files of their own, `NAME.source.csv`. The `csv` crate writes both kinds of empty fields alike, so the fields are
 //! written here.
 
 use std::collections::{HashMap, HashSet};
@@ -13,7 +13,8 @@ use super::output::Outputs;
 use super::per_table::PerTable;
 use super::text::{hex, iso};
 use crate::lost::model::{
-    LostChange, LostHistory, LostRow, LostSink, LostTable, LostTransaction, LostValue, SinkError,
+    LostChange, LostHistory, LostRow, LostSink, LostTable, LostTransaction, LostValue, SinkError, SourceRow,
+    SourceState,
 };
 use crate::target::disk::Disk;
 
@@ -25,6 +26,8 @@ pub(crate) struct CsvFiles {
     files: PerTable<usize>,
     /// The files by names and columns: a table of which only the file has changed goes on in the same file.
     by_columns: HashMap<Columns, usize>,
+    /// The files with what the source has, by the names of their tables.
+    sources: HashMap<Columns, usize>,
     /// Names of files in lower case, because some file systems do not tell them apart.
     names: HashSet<String>,
     commit_time: String,
@@ -58,6 +61,7 @@ impl CsvFiles {
             outputs: Outputs::new(disk, directory),
             files: PerTable::default(),
             by_columns: HashMap::new(),
+            sources: HashMap::new(),
             names: HashSet::new(),
             commit_time: String::new(),
             line: Vec::new(),
@@ -81,7 +85,7 @@ impl CsvFiles {
             if let Some(file) = by_columns.get(&columns) {
                 return Ok(*file);
             }
-            let file = outputs.create(&free_name(&row.table, names))?;
+            let file = outputs.create(&free_name(&row.table, "csv", names))?;
             outputs.put(file, &header(&row.table))?;
             by_columns.insert(columns, file);
             Ok(file)
@@ -108,15 +112,46 @@ impl CsvFiles {
         self.line.push(b'\n');
         self.outputs.put(file, &self.line)
     }
+
+    fn source_row(&mut self, row: &SourceRow) -> Result<(), SinkError> {
+        self.line.clear();
+        let columns = Columns::of(&row.table);
+        let file = match self.sources.get(&columns) {
+            Some(file) => *file,
+            None => {
+                let file = self.outputs.create(&free_name(&row.table, "source.csv", &mut self.names))?;
+                source_line(&mut self.line, row, true);
+                self.sources.insert(columns, file);
+                file
+            }
+        };
+        source_line(&mut self.line, row, false);
+        self.outputs.put(file, &self.line)
+    }
+}
+
+/// The line about what the source has for a key, or the first one, which names the columns.
+fn source_line(line: &mut Vec<u8>, row: &SourceRow, is_head: bool) {
+    let SourceRow { table, key, state } = row;
+    for place in &table.key {
+        match is_head {
+            true => put_text(line, &table.columns[*place].name),
+            false => put_value(line, key.get(*place)),
+        }
+        line.push(b',');
+    }
+    let state = if is_head { "on_source" } else { state.map_or("(unknown)", SourceState::name) };
+    line.extend_from_slice(state.as_bytes());
+    line.push(b'\n');
 }
 
 /// A name that no file has yet: that of the table, with a number if it is taken.
-fn free_name(table: &LostTable, names: &mut HashSet<String>) -> String {
+fn free_name(table: &LostTable, ending: &str, names: &mut HashSet<String>) -> String {
     let name = file_name(&[&table.database, table.schema.as_deref().unwrap_or_default(), &table.name]);
-    let mut free = format!("{name}.csv");
+    let mut free = format!("{name}.{ending}");
     let mut number = 2;
     while !names.insert(free.to_lowercase()) {
-        free = format!("{name}.{number}.csv");
+        free = format!("{name}.{number}.{ending}");
         number += 1;
     }
     free
@@ -181,8 +216,12 @@ impl LostSink for CsvFiles {
         }
     }
 
-    fn end(&mut self, _: &LostHistory) -> Result<(), SinkError> {
-        Ok(())
+    fn end(&mut self, history: &LostHistory) -> Result<(), SinkError> {
+        history
+            .on_source
+            .iter()
+            .flat_map(|on_source| &on_source.rows)
+            .try_for_each(|row| self.source_row(row))
     }
 }
 
@@ -193,7 +232,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::lost::export::made_up::{HOSTILE, insert, pass, play, table, text, transaction};
+    use crate::lost::export::made_up::{HOSTILE, history, insert, pass, play, table, text, transaction};
+    use crate::lost::model::OnSource;
 
     /// Writes what `play` passes on, and returns the files by their names.
     fn written(play: impl FnOnce(&mut CsvFiles) -> Result<(), SinkError>) -> BTreeMap<String, String> {
@@ -245,6 +285,26 @@ mod tests {
             files["shop.sales.payment.2.csv"]
                 .starts_with("op,xid,commit_time,lsn,quality,old:id,old:note,old:more,")
         );
+    }
+
+    #[test]
+    fn what_the_source_has_is_in_a_file_for_each_table() {
+        let files = written(|files| {
+            let of = |name: &str, key: &str, state| SourceRow {
+                table: Arc::new(table("d", "s", name)),
+                key: vec![text(key), LostValue::Unknown],
+                state,
+            };
+            let rows = vec![
+                of("t", "a,b", Some(SourceState::Gone)),
+                of("u", "1", Some(SourceState::Same)),
+                of("t", "2", None),
+            ];
+            files.end(&LostHistory { on_source: Some(OnSource { rows }), ..history() })
+        });
+        assert_eq!(files.len(), 2);
+        assert_eq!(files["d.s.t.source.csv"], "id,on_source\n\"a,b\",gone\n2,(unknown)\n");
+        assert_eq!(files["d.s.u.source.csv"], "id,on_source\n1,same\n");
     }
 
     #[test]

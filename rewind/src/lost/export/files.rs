@@ -20,7 +20,8 @@ use crate::target::disk::Disk;
 
 const SUMMARY: &str = "summary.txt";
 const NEW_SUMMARY: &str = "summary.txt.new";
-const JSON: &str = "transactions.json";
+/// The export for programs, which can be read back.
+pub(super) const JSON: &str = "transactions.json";
 const CSV: &str = "csv";
 const REPORT: &str = "report.html";
 
@@ -242,9 +243,10 @@ impl LostSink for Files {
 
     fn end(&mut self, history: &LostHistory) -> Result<(), SinkError> {
         self.json.end(history)?;
+        self.csv.end(history)?;
         self.html.end(history, &self.json.summary())?;
         if let Some(apply) = &mut self.apply {
-            apply.end(true)?;
+            apply.end(history.is_complete)?;
         }
         self.history = Some(history.clone());
         self.is_complete = true;

@@ -4,17 +4,18 @@
 //! part of the page's HTML: `<` is escaped in it, and the scripts put it in as text.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::html_page::{page, put_json, put_script};
-use super::html_parts::{HeadPart, TailPart, row};
+use super::html_parts::{HeadPart, Omitted, TailPart, row, source_row};
 use super::json_parts::{ClusterPart, ForkPart, ObjectPart, SequencePart};
 use super::names::table_name;
 use super::output::Output;
 use super::per_table::PerTable;
 use super::summary::{LostSummary, RowCounts};
-use crate::lost::model::{LostChange, LostHistory, LostPart, LostRow, LostTransaction, SinkError};
+use crate::lost::model::{LostChange, LostHistory, LostPart, LostTable, LostTransaction, SinkError};
 
 /// Bytes of a block, after which it is ended.
 const BLOCK: usize = 128 << 10;
@@ -24,6 +25,8 @@ const BLOCK_TRANSACTIONS: u64 = 200;
 const ROWS: u64 = 96 << 20;
 /// Bytes of transactions without their rows.
 const HEADS: u64 = 32 << 20;
+/// Bytes of keys, with what the source has for them.
+const KEYS: u64 = 16 << 20;
 
 /// Writes the report.
 #[derive(Debug)]
@@ -38,8 +41,7 @@ pub(crate) struct HtmlReport {
     /// Transactions that are in the report.
     transactions: u64,
     bytes_left: BytesLeft,
-    omitted_rows: u64,
-    omitted_transactions: u64,
+    omitted: Omitted,
     line: Vec<u8>,
 }
 
@@ -48,6 +50,7 @@ pub(crate) struct HtmlReport {
 struct BytesLeft {
     rows: u64,
     heads: u64,
+    keys: u64,
 }
 
 /// Transactions that are not written yet, each with its changes.
@@ -80,9 +83,8 @@ impl HtmlReport {
             block: Block::default(),
             current: Current::default(),
             transactions: 0,
-            bytes_left: BytesLeft { rows: ROWS, heads: HEADS },
-            omitted_rows: 0,
-            omitted_transactions: 0,
+            bytes_left: BytesLeft { rows: ROWS, heads: HEADS, keys: KEYS },
+            omitted: Omitted::default(),
             line: Vec::new(),
         }
     }
@@ -119,7 +121,7 @@ impl HtmlReport {
         match change {
             LostChange::Row(changed) => {
                 self.current.rows.add(changed.op, 1);
-                let number = self.table(changed)?;
+                let number = self.table(&changed.table)?;
                 self.current.tables.insert(number);
                 if self.bytes_left.rows == 0 {
                     self.current.omitted += 1;
@@ -151,11 +153,11 @@ impl HtmlReport {
 
     pub(crate) fn transaction_end(&mut self, transaction: &LostTransaction) -> Result<(), SinkError> {
         if self.bytes_left.heads == 0 {
-            self.omitted_rows += self.current.rows.total();
-            self.omitted_transactions += 1;
+            self.omitted.rows += self.current.rows.total();
+            self.omitted.transactions += 1;
             return Ok(());
         }
-        self.omitted_rows += self.current.omitted;
+        self.omitted.rows += self.current.omitted;
         self.line.clear();
         let head = HeadPart {
             tables: self.current.tables.iter().copied().collect(),
@@ -193,13 +195,14 @@ impl HtmlReport {
 
     pub(crate) fn end(&mut self, history: &LostHistory, summary: &LostSummary) -> Result<(), SinkError> {
         self.put_block()?;
-        let omitted = (self.omitted_rows, self.omitted_transactions);
-        self.put_element("id=\"data-tail\"", &TailPart::of(history, summary, omitted))?;
+        self.put_source_rows(history)?;
+        let tail = TailPart::of(history, summary, self.omitted);
+        self.put_element("id=\"data-tail\"", &tail)?;
         self.out.put(self.end.as_bytes())
     }
 
-    /// The number of a row's table, which is described in the report before the first row of it.
-    fn table(&mut self, changed: &LostRow) -> Result<usize, SinkError> {
+    /// The number of a table, which is described in the report before the first row of it.
+    fn table(&mut self, table: &Arc<LostTable>) -> Result<usize, SinkError> {
         #[derive(Serialize)]
         struct Table<'a> {
             number: usize,
@@ -209,8 +212,7 @@ impl HtmlReport {
             key: &'a [usize],
         }
         let out = &mut self.out;
-        let number = self.tables.get(&changed.table, |number| {
-            let table = &changed.table;
+        let number = self.tables.get(table, |number| {
             let described = Table {
                 number,
                 database: &table.database,
@@ -233,6 +235,27 @@ impl HtmlReport {
         self.current.text.clear();
         self.current.lines = 0;
         Ok(())
+    }
+
+    /// Writes what the source has for each key.
+    fn put_source_rows(&mut self, history: &LostHistory) -> Result<(), SinkError> {
+        let mut text = Vec::new();
+        for row in history.on_source.iter().flat_map(|on_source| &on_source.rows) {
+            if self.bytes_left.keys == 0 {
+                self.omitted.keys += 1;
+                continue;
+            }
+            let number = self.table(&row.table)?;
+            let start = text.len();
+            put_json(&mut text, &source_row(number, row));
+            text.push(b'\n');
+            self.bytes_left.keys = self.bytes_left.keys.saturating_sub((text.len() - start) as u64);
+            if text.len() >= BLOCK {
+                put_script(&mut self.out, "class=\"source\"", &text)?;
+                text.clear();
+            }
+        }
+        if text.is_empty() { Ok(()) } else { put_script(&mut self.out, "class=\"source\"", &text) }
     }
 
     fn put_block(&mut self) -> Result<(), SinkError> {
@@ -261,7 +284,11 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::lost::export::made_up::{HOSTILE, history, insert, table, text, transaction, transactions};
+    use crate::lost::export::made_up::{
+        HOSTILE, history, insert, pass, table, text, transaction, transactions,
+    };
+    use crate::lost::export::summary::LostCounter;
+    use crate::lost::model::{LostSink, LostValue, OnSource, SourceRow, SourceState};
     use crate::target::disk::Disk;
 
     /// Writes transactions, and returns the page.
@@ -269,17 +296,29 @@ mod tests {
         transactions: &[(LostTransaction, Vec<LostChange>)],
         prepare: impl FnOnce(&mut HtmlReport),
     ) -> String {
+        written_with(transactions, prepare, &history())
+    }
+
+    fn written_with(
+        transactions: &[(LostTransaction, Vec<LostChange>)],
+        prepare: impl FnOnce(&mut HtmlReport),
+        history: &LostHistory,
+    ) -> String {
+        let mut counter = LostCounter::default();
+        counter.begin(history).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("report.html");
         let mut report = HtmlReport::new(Output::create(&Disk::default(), path.clone()).unwrap());
         prepare(&mut report);
-        report.begin(&history()).unwrap();
+        report.begin(history).unwrap();
         for (transaction, changes) in transactions {
             report.transaction();
             changes.iter().for_each(|change| report.change(transaction, change).unwrap());
             report.transaction_end(transaction).unwrap();
+            pass(&mut counter, transaction, changes).unwrap();
         }
-        report.end(&history(), &LostSummary::default()).unwrap();
+        counter.end(history).unwrap();
+        report.end(history, &counter.summary()).unwrap();
         report.sync().unwrap();
         fs::read_to_string(path).unwrap()
     }
@@ -334,11 +373,31 @@ mod tests {
     }
 
     #[test]
+    fn keys_have_what_the_source_has_for_them() {
+        let table = Arc::new(table("d", "s", "t"));
+        let change = insert(&table, &[text("<7>"), text("x")]);
+        let state = |key: &str, state| SourceRow {
+            table: table.clone(),
+            key: vec![text(key), LostValue::Unknown],
+            state,
+        };
+        let rows = vec![state("<7>", Some(SourceState::Changed)), state("8", None), state("9", None)];
+        let compared = LostHistory { on_source: Some(OnSource { rows }), ..history() };
+        let list = [(transaction(1, "d"), vec![change])];
+        let page = written_with(&list, |report| report.bytes_left.keys = 30, &compared);
+        let found = blocks(&page, "class=\"source\"").concat();
+        assert_eq!(found, [serde_json::json!([0, ["<7>"], "changed"]), serde_json::json!([0, ["8"], null])]);
+        let tail = &blocks(&page, "id=\"data-tail\"")[0][0];
+        assert_eq!(tail["omitted_keys"], 1);
+        assert_eq!(tail["tables"][0]["source"]["changed"], 1);
+    }
+
+    #[test]
     fn what_is_too_much_is_counted() {
         let table = Arc::new(table("d", "s", "t"));
         let change = insert(&table, &[text("1"), text("x")]);
         let list = (1..=5).map(|xid| (transaction(xid, "d"), vec![change.clone(); 4])).collect::<Vec<_>>();
-        let page = written(&list, |report| report.bytes_left = BytesLeft { rows: 200, heads: 300 });
+        let page = written(&list, |report| report.bytes_left = BytesLeft { rows: 200, heads: 300, keys: 60 });
         let tail = &blocks(&page, "id=\"data-tail\"")[0][0];
         let found = blocks(&page, "class=\"block\"").concat();
         let heads = found.iter().filter(|line| line.is_object()).count();

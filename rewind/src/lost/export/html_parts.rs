@@ -4,9 +4,11 @@
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
-use super::summary::{LostSummary, RelationName, RowCounts};
+use super::summary::{LostSummary, RelationName, RowCounts, SourceCounts};
 use super::text::{hex, iso};
-use crate::lost::model::{LostHistory, LostRow, LostTransaction, LostValue, RowOp};
+use crate::lost::model::{
+    LostColumn, LostHistory, LostRow, LostTransaction, LostValue, RowOp, SourceRow, SourceState,
+};
 
 /// Characters of a value that are shown. Longer ones are in `transactions.json`.
 pub(crate) const SHOWN: usize = 2000;
@@ -38,15 +40,40 @@ impl Serialize for ValuesPart<'_> {
                 value if before == Some(value) && *value != LostValue::Unknown => {
                     list.serialize_element(&0)?
                 }
-                LostValue::Null => list.serialize_element(&())?,
-                LostValue::Text(text) => put_text(&mut list, text)?,
-                LostValue::Unchanged => list.serialize_element(&["u"])?,
-                LostValue::Unknown => list.serialize_element(&["x"])?,
-                LostValue::Bytes(bytes) => {
-                    let shown = hex(&bytes[..bytes.len().min(SHOWN / 2)]);
-                    list.serialize_element(&("b", shown, &column.type_name))?;
-                }
+                value => put_value(&mut list, value, column)?,
             }
+        }
+        list.end()
+    }
+}
+
+fn put_value<S: SerializeSeq>(list: &mut S, value: &LostValue, column: &LostColumn) -> Result<(), S::Error> {
+    match value {
+        LostValue::Null => list.serialize_element(&()),
+        LostValue::Text(text) => put_text(list, text),
+        LostValue::Unchanged => list.serialize_element(&["u"]),
+        LostValue::Unknown => list.serialize_element(&["x"]),
+        LostValue::Bytes(bytes) => {
+            let shown = hex(&bytes[..bytes.len().min(SHOWN / 2)]);
+            list.serialize_element(&("b", shown, &column.type_name))
+        }
+    }
+}
+
+/// What the source has for a key: the table's number, the values of the key, the name of the state.
+pub(crate) fn source_row(number: usize, row: &SourceRow) -> impl Serialize {
+    (number, KeyPart(row), row.state.map(SourceState::name))
+}
+
+struct KeyPart<'a>(&'a SourceRow);
+
+impl Serialize for KeyPart<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let SourceRow { table, key, .. } = self.0;
+        let mut list = serializer.serialize_seq(Some(table.key.len()))?;
+        for number in &table.key {
+            let value = key.get(*number).unwrap_or(&LostValue::Unknown);
+            put_value(&mut list, value, &table.columns[*number])?;
         }
         list.end()
     }
@@ -108,12 +135,21 @@ fn three(rows: &RowCounts) -> [u64; 3] {
     [rows.inserted, rows.updated, rows.deleted]
 }
 
+/// What is not in the report, to keep it small.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Omitted {
+    pub(crate) rows: u64,
+    pub(crate) transactions: u64,
+    /// Keys whose state on the source is known.
+    pub(crate) keys: u64,
+}
+
 /// What is known at the end.
 #[derive(Serialize)]
 pub(crate) struct TailPart<'a> {
     read: super::json_parts::ReadPart,
     undecided: Vec<super::json_parts::UndecidedPart<'a>>,
-    notes: Vec<String>,
+    notes: &'a [String],
     transactions: u64,
     without_changes: u64,
     first_commit: Option<String>,
@@ -127,6 +163,8 @@ pub(crate) struct TailPart<'a> {
     large_objects: u64,
     omitted_rows: u64,
     omitted_transactions: u64,
+    /// Keys whose state on the source is not in the report.
+    omitted_keys: u64,
     complete: bool,
     /// Whether only what was asked for is in the report.
     filtered: bool,
@@ -137,6 +175,8 @@ struct TableRows<'a> {
     database: &'a str,
     name: &'a str,
     rows: [u64; 3],
+    /// What the source has for its keys; null if it was not asked.
+    source: Option<&'a SourceCounts>,
 }
 
 #[derive(Serialize)]
@@ -157,15 +197,12 @@ struct SequenceLine<'a> {
 }
 
 impl<'a> TailPart<'a> {
-    pub(crate) fn of(
-        history: &'a LostHistory,
-        summary: &'a LostSummary,
-        omitted: (u64, u64),
-    ) -> TailPart<'a> {
+    pub(crate) fn of(history: &'a LostHistory, summary: &'a LostSummary, omitted: Omitted) -> TailPart<'a> {
         let table = |(table, rows): (&'a RelationName, &RowCounts)| TableRows {
             database: &table.database,
             name: &table.name,
             rows: three(rows),
+            source: summary.on_source.as_ref().and_then(|tables| tables.get(table)),
         };
         let objects = summary.objects.iter().map(|object| ObjectLine {
             database: &object.database,
@@ -182,7 +219,7 @@ impl<'a> TailPart<'a> {
         TailPart {
             read: super::json_parts::ReadPart::of(history),
             undecided: history.undecided.iter().map(super::json_parts::UndecidedPart::of).collect(),
-            notes: summary.on_source_lines().into_iter().chain(history.notes.iter().cloned()).collect(),
+            notes: &history.notes,
             transactions: summary.transactions,
             without_changes: summary.without_changes,
             first_commit: summary.first_commit.map(iso),
@@ -193,8 +230,9 @@ impl<'a> TailPart<'a> {
             objects: objects.collect(),
             sequences: sequences.collect(),
             large_objects: summary.large_objects,
-            omitted_rows: omitted.0,
-            omitted_transactions: omitted.1,
+            omitted_rows: omitted.rows,
+            omitted_transactions: omitted.transactions,
+            omitted_keys: omitted.keys,
             complete: summary.is_complete,
             filtered: summary.is_filtered,
         }

@@ -2,15 +2,16 @@
 //! `--format json` prints. The format is described by `docs/reference/lost.schema.json`.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use super::json_parts::{
-    ClusterPart, ForkPart, ObjectPart, ReadPart, RowPart, SCHEMA_VERSION, SequencePart, SourceRowPart,
-    TotalsPart, TransactionPart, UndecidedPart, source_tables,
+    ClusterPart, DefinitionPart, ForkPart, ObjectPart, ReadPart, RowPart, SCHEMA_VERSION, SequencePart,
+    SourceRowPart, TotalsPart, TransactionPart, UndecidedPart, source_tables,
 };
 use super::names::table_name;
 use super::per_table::PerTable;
 use super::summary::{LostCounter, LostSummary};
-use crate::lost::model::{LostChange, LostHistory, LostSink, LostTransaction, SinkError};
+use crate::lost::model::{LostChange, LostHistory, LostSink, LostTable, LostTransaction, SinkError};
 
 /// Writes what passes through as JSON, and counts it.
 #[derive(Debug)]
@@ -19,10 +20,19 @@ pub struct LostJson<W: Write> {
     /// The name of `out` in errors.
     name: String,
     counter: LostCounter,
-    /// The names of tables with their schemas.
-    names: PerTable<String>,
+    tables: PerTable<Named>,
     place: Place,
     line: Vec<u8>,
+}
+
+/// A table, as rows refer to it.
+#[derive(Debug)]
+struct Named {
+    /// Its place in `definitions`.
+    number: usize,
+    /// Its name with its schema.
+    name: String,
+    table: Arc<LostTable>,
 }
 
 /// Where in the object the last line was written.
@@ -49,7 +59,7 @@ impl<W: Write> LostJson<W> {
             out,
             name: name.to_owned(),
             counter: LostCounter::default(),
-            names: PerTable::default(),
+            tables: PerTable::default(),
             place: Place::Start,
             line: Vec::new(),
         }
@@ -108,8 +118,14 @@ impl<W: Write> LostJson<W> {
         line.extend_from_slice(separator);
         match change {
             LostChange::Row(row) => {
-                let name = self.names.get(&row.table, |_| Ok::<_, io::Error>(table_name(&row.table)))?;
-                serde_json::to_writer(&mut *line, &RowPart::of(transaction, row, name))?;
+                let named = self.tables.get(&row.table, |number| {
+                    let (name, table) = (table_name(&row.table), row.table.clone());
+                    Ok::<_, io::Error>(Named { number, name, table })
+                })?;
+                serde_json::to_writer(
+                    &mut *line,
+                    &RowPart::of(transaction, row, (named.number, &named.name)),
+                )?;
             }
             LostChange::Object(object) => {
                 serde_json::to_writer(&mut *line, &ObjectPart::of(transaction, object))?;
@@ -159,6 +175,12 @@ impl<W: Write> LostJson<W> {
         self.write_on_source(history, &summary)?;
         self.out.write_all(b",\n\"totals\": ")?;
         serde_json::to_writer(&mut self.out, &TotalsPart::of(&summary))?;
+        self.out.write_all(b",\n\"definitions\": [")?;
+        for (number, named) in self.tables.values().enumerate() {
+            self.out.write_all(if number == 0 { b"\n" } else { b",\n" })?;
+            serde_json::to_writer(&mut self.out, &DefinitionPart::of(&named.table))?;
+        }
+        self.out.write_all(b"\n]")?;
         self.place = Place::End;
         write!(self.out, ",\n\"complete\": {}\n}}\n", summary.is_complete)?;
         self.out.flush()
@@ -221,7 +243,7 @@ mod tests {
             changes[0],
             json!({
                 "lsn": "0/2001148", "op": "insert", "table": "sales.payment", "key": {"id": "1"},
-                "old": null, "new": {"id": "1", "note": "it's \"a\"\nb"}, "quality": "exact",
+                "old": null, "new": {"id": "1", "note": "it's \"a\"\nb"}, "quality": "exact", "definition": 0,
             })
         );
         assert_eq!(changes[2]["old"], json!({"id": "2", "note": null}));

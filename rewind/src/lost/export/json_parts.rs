@@ -7,8 +7,8 @@ use super::names::table_name;
 use super::summary::{LostSummary, RelationName, RowCounts, SourceCounts};
 use super::text::{hex, iso};
 use crate::lost::model::{
-    LostHistory, LostObject, LostRow, LostTable, LostTransaction, LostValue, SourceRow, SourceState,
-    Undecided,
+    LostColumn, LostHistory, LostObject, LostRow, LostTable, LostTransaction, LostValue, SourceRow,
+    SourceState, Undecided,
 };
 
 /// The version of the format. Fields may be added within a version, and are neither removed nor changed.
@@ -93,11 +93,17 @@ pub(crate) struct RowPart<'a> {
     old: Option<ColumnsPart<'a>>,
     new: Option<ColumnsPart<'a>>,
     quality: &'static str,
+    /// The table's place among the definitions.
+    definition: usize,
 }
 
 impl<'a> RowPart<'a> {
-    /// `name` is the table's name with its schema.
-    pub(crate) fn of(transaction: &LostTransaction, row: &'a LostRow, name: &'a str) -> RowPart<'a> {
+    /// `definition` and `name` are the table's place among the definitions and its name with its schema.
+    pub(crate) fn of(
+        transaction: &LostTransaction,
+        row: &'a LostRow,
+        (definition, name): (usize, &'a str),
+    ) -> RowPart<'a> {
         let columns = |values: &'a Option<Vec<LostValue>>| {
             values.as_ref().map(|values| ColumnsPart::all(&row.table, values))
         };
@@ -114,6 +120,47 @@ impl<'a> RowPart<'a> {
             old: columns(&row.old),
             new: columns(&row.new),
             quality: row.quality.name(),
+            definition,
+        }
+    }
+}
+
+/// A table as it was when rows of it were changed. Rows refer to it by its place.
+#[derive(Serialize)]
+pub(crate) struct DefinitionPart<'a> {
+    database: &'a str,
+    schema: Option<&'a str>,
+    name: &'a str,
+    columns: Vec<DefinedColumn<'a>>,
+    key: Vec<&'a str>,
+    altered: bool,
+    large_object: bool,
+}
+
+#[derive(Serialize)]
+struct DefinedColumn<'a> {
+    name: &'a str,
+    #[serde(rename = "type")]
+    type_name: &'a str,
+    generated: bool,
+}
+
+impl<'a> DefinitionPart<'a> {
+    pub(crate) fn of(table: &'a LostTable) -> DefinitionPart<'a> {
+        let column = |column: &'a LostColumn| DefinedColumn {
+            name: &column.name,
+            type_name: &column.type_name,
+            generated: column.is_generated,
+        };
+        let name = |place: &usize| table.columns.get(*place).map(|column| column.name.as_str());
+        DefinitionPart {
+            database: &table.database,
+            schema: table.schema.as_deref(),
+            name: &table.name,
+            columns: table.columns.iter().map(column).collect(),
+            key: table.key.iter().filter_map(name).collect(),
+            altered: table.is_altered,
+            large_object: table.is_large_object,
         }
     }
 }

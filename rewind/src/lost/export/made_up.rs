@@ -101,6 +101,7 @@ pub(crate) fn history() -> LostHistory {
         undecided: vec![Undecided { xid: 790, gid: format!("p {HOSTILE}"), is_on_source: true }],
         notes: vec!["Something is not known.".to_owned()],
         on_source: None,
+        is_complete: true,
     }
 }
 

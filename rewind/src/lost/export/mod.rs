@@ -30,6 +30,8 @@ mod on_source;
 mod options;
 mod output;
 mod per_table;
+mod read_back;
+mod read_parts;
 mod redact;
 #[cfg(test)]
 mod schema_test;
@@ -48,6 +50,7 @@ pub use self::names::LostNameError;
 use self::on_source::Comparing;
 pub(crate) use self::on_source::{LookUp, NotTold};
 pub use self::options::{ExportError, ExportOptions};
+pub(crate) use self::read_back::list_exported;
 use self::redact::{Redacting, Redaction};
 pub use self::summary::{LostCounter, LostSummary, ObjectSummary, RelationName, RowCounts, SourceCounts};
 use crate::lost::model::{LostChange, LostHistory, LostPart, LostSink, LostTransaction, SinkError};

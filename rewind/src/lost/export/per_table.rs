@@ -39,6 +39,11 @@ impl<T> PerTable<T> {
         Ok(&mut self.values[number])
     }
 
+    /// All values, in the order of the tables' numbers.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.values.iter()
+    }
+
     fn find<E>(
         &mut self,
         table: &Arc<LostTable>,

@@ -49,6 +49,7 @@ function showFacts() {
   if (tail.omitted_rows || tail.omitted_transactions) {
     warnings.push(say("omitted", tail.omitted_rows, tail.omitted_transactions));
   }
+  if (tail.omitted_keys) warnings.push(say("omittedKeys", tail.omitted_keys));
   $("partial").textContent = warnings.join(" ");
   showPart("partial", warnings.length > 0);
   const texts = {
@@ -81,9 +82,12 @@ function showLists() {
   const sequences = (tail.sequences ?? []).map(one => say("sequence", tableName(one), one.last_value));
   replace("objects", ...items([...objects, ...sequences]));
   showPart("objects-part", objects.length + sequences.length > 0);
+  const asked = (tail.tables ?? []).some(table => table.source);
+  showPart("on-new", asked);
   const rows = (tail.tables ?? []).map(table => {
     const numbers = table.rows.map(count => element("td", "number", count.toLocaleString(language)));
-    const row = element("tr", "", element("td", "", table.database), element("td", "", table.name), ...numbers);
+    const source = asked ? element("td", "", sourceText(table.source)) : null;
+    const row = element("tr", "", element("td", "", table.database), element("td", "", table.name), ...numbers, source);
     row.dataset.name = JSON.stringify([table.database, table.name]);
     row.tabIndex = 0;
     return row;
@@ -124,9 +128,17 @@ function value(shown) {
   }
 }
 
-/** What was done, and how it is known. */
-function leadParts([, op, , quality]) {
-  return [say(OPS[op]), quality > 0 ? element("i", "none", ` ${say(["", "from_disk", "incomplete"][quality])}`) : null];
+/** What was done, how it is known, and what the new primary has in its place. */
+function leadParts(change) {
+  const [, op, , quality] = change;
+  const states = Data.states(change).map(state => element("span", `state ${state}`, say(`state_${state}`)));
+  return [say(OPS[op]), quality > 0 ? element("i", "none", ` ${say(["", "from_disk", "incomplete"][quality])}`) : null, ...states];
+}
+
+/** What the new primary has for the keys of a table, in numbers. */
+function sourceText(source) {
+  const states = ["same", "equal", "changed", "gone", "unknown"].filter(state => source?.[state] > 0);
+  return states.map(state => say(`count_${state}`, source[state])).join(", ");
 }
 
 /** The values of each column: one, or the old and the new one. */

@@ -24,7 +24,7 @@ function parsed(text, otherwise) {
 }
 
 const Data = {
-  head: {}, tail: {}, tables: [], blocks: [], pieces: new Map(), total: 0, rows: 0, cache: new Map(),
+  head: {}, tail: {}, tables: [], blocks: [], pieces: new Map(), total: 0, rows: 0, cache: new Map(), known: null,
 
   /** Finds the blocks. */
   read() {
@@ -76,6 +76,32 @@ const Data = {
     }
     const found = this.blocks[low] && this.block(low)[number - this.blocks[low].first];
     return found ?? null;
+  },
+
+  /** What the new primary has for the keys of a change: names of states, or nothing where it was not asked. */
+  states([number, , , , before, after]) {
+    const table = this.tables[number];
+    if (!table || table.key.length === 0) return [];
+    const keyOf = values => JSON.stringify(table.key.map(place => {
+      const value = values[place];
+      return value === 0 || value?.[0] === "u" ? before?.[place] : value;
+    }));
+    const keys = new Set([before, after].filter(values => values).map(keyOf));
+    return [...keys].map(key => this.source().get(`${table.database}\n${table.name}\n${key}`)).filter(state => state);
+  },
+
+  /** The states of all keys. They are read when a row is shown for the first time. */
+  source() {
+    if (this.known) return this.known;
+    this.known = new Map();
+    for (const node of document.querySelectorAll("script.source")) {
+      for (const line of linesOf(node)) {
+        const [number, key, state] = parsed(line, []);
+        const table = this.tables[number];
+        if (table && state) this.known.set(`${table.database}\n${table.name}\n${JSON.stringify(key)}`, state);
+      }
+    }
+    return this.known;
   },
 
   /** All lines of a transaction's changes, in their order. */

@@ -303,7 +303,7 @@ impl LostSink for LostCounter {
         self.summary.undecided.clone_from(&history.undecided);
         self.summary.notes.clone_from(&history.notes);
         self.summary.on_source = history.on_source.as_ref().map(SourceCounts::by_table);
-        self.summary.is_complete = true;
+        self.summary.is_complete = history.is_complete;
         Ok(())
     }
 }
