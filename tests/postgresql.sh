@@ -122,7 +122,7 @@ need_any_postgresql() {
     }
 }
 
-# What tests/hook_*.rs, patroni.rs, pg_auto_failover.rs, pgpool.rs and repmgr.rs run. None of it is started here.
+# What tests/hook_*.rs, patroni.rs, pg_auto_failover.rs, pgbouncer.rs, pgpool.rs and repmgr.rs run. None of it is started here.
 need_cluster_managers() {
     local missing=()
     [ -x /usr/bin/patroni ] || missing+=(patroni)
@@ -132,12 +132,23 @@ need_cluster_managers() {
     [ -e /usr/share/doc/pgpool2/examples/follow_primary.sh.sample ] || missing+=(pgpool2)
     [ -x /usr/bin/pg_autoctl ] && [ -e "$PG_BINDIR/../lib/pgautofailover.so" ] || missing+=(postgresql-15-auto-failover)
     [ -x /usr/sbin/pgpool ] || missing+=(pgpool2)
+    [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
     [ -x /bin/kill ] || missing+=(procps)
     [ -x "$PG_BINDIR/repmgr" ] || missing+=(postgresql-15-repmgr)
     [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
     command -v ssh >/dev/null || missing+=(openssh-client)
     command -v ping >/dev/null || missing+=(iputils-ping)
     [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
+    let_servers_ping
+}
+
+# Since 13 Debian's ping has no capability of its own: who may ping depends on a setting of the system that minimal ones lack.
+let_servers_ping() {
+    local as_server=()
+    [ "$(id -u)" != 0 ] || as_server=(runuser -u postgres --)
+    ! "${as_server[@]}" ping -q -c 1 127.0.0.1 >/dev/null 2>&1 || return 0
+    command -v setcap >/dev/null || apt_install libcap2-bin
+    as_root setcap cap_net_raw+ep "$(readlink -f "$(command -v ping)")"
 }
 
 # Where this machine gets Debian's packages from, as apt has it configured: lines of URI, release and component.

@@ -86,6 +86,7 @@ mod zoo;
 mod extra_files;
 mod group_access;
 mod keep;
+mod limits;
 mod links;
 mod pg_wal_symlink;
 
@@ -117,6 +118,7 @@ mod hook_managers;
 // Cluster managers that call this program by the name pg_rewind.
 mod patroni;
 mod pg_auto_failover;
+mod pgbouncer;
 mod pgpool;
 mod repmgr;
 

@@ -17,8 +17,8 @@ T1=(
     wal_files::
 )
 
-# Those under a cluster manager: t3. All others, whatever is added, are in t2.
-MANAGERS=(hook_ patroni:: pg_auto_failover:: pgpool:: repmgr::)
+# Those under a cluster manager or a pooler: t3. All others, whatever is added, are in t2.
+MANAGERS=(hook_ patroni:: pg_auto_failover:: pgbouncer:: pgpool:: repmgr::)
 not_managers=("${MANAGERS[@]/#/--skip=}")
 
 # Those on the server that other_sizes.sh builds, which runs them: t3.

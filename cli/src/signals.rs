@@ -11,6 +11,7 @@ use std::io;
 use std::os::raw::c_int;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -39,7 +40,17 @@ pub(crate) fn listen(stop: &StopFlag, target: &Path, screen: &Arc<Screen>) -> Re
     }
     let mut signals = Signals::new(wanted).map_err(SetupError::Signals)?;
     let (stop, target, screen) = (stop.clone(), target.to_owned(), Arc::clone(screen));
-    let ender = Arc::new(Ender { stop, target, screen, ending: Mutex::default() });
+    let (asked_to_end, is_asked) = mpsc::channel();
+    let ender = Arc::new(Ender { stop, target, screen, ending: Mutex::default(), asked: asked_to_end });
+    // Started now: later there may be too many threads.
+    let of_grace = Arc::clone(&ender);
+    let grace = thread::Builder::new().name("grace".into()).spawn(move || {
+        if is_asked.recv().is_ok() {
+            thread::sleep(GRACE);
+            of_grace.end("terminated by a signal: no safe point was reached in time");
+        }
+    });
+    grace.map_err(SetupError::Signals)?;
     let started = thread::Builder::new().name("signals".into()).spawn(move || {
         let asked = AtomicBool::new(false);
         for signal in signals.forever() {
@@ -57,6 +68,8 @@ struct Ender {
     target: PathBuf,
     screen: Arc<Screen>,
     ending: Mutex<()>,
+    /// Tells the thread that ends the program after a time.
+    asked: Sender<()>,
 }
 
 impl Ender {
@@ -75,12 +88,8 @@ impl Ender {
             Kind::Info,
             &format!("received {name}, stopping at the next safe point (a second signal stops immediately)"),
         );
-        let ender = Arc::clone(ender);
-        // If this thread cannot be started, a second signal still ends the program.
-        let _ = thread::Builder::new().spawn(move || {
-            thread::sleep(GRACE);
-            ender.end("terminated by a signal: no safe point was reached in time");
-        });
+        // Without that thread a second signal still ends the program.
+        let _ = ender.asked.send(());
     }
 
     /// Ends the program, with the messages and the exit status of a run that was stopped.

@@ -24,7 +24,7 @@ use crate::programs::{ProgramError, find_server};
 /// let mut server = SingleUserServer::default();
 /// server.bindir = Some("/usr/lib/postgresql/15/bin".into());
 /// let mut options = Options::new("/var/lib/postgresql/15/main".into(), SourceChoice::Server(Box::new(source)));
-/// options.unclean_target = UncleanTarget::Recover(Box::new(server));
+/// options.unclean_target = UncleanTarget::Recover(std::sync::Arc::new(server));
 /// run(&options, &Silent)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -66,13 +66,39 @@ pub enum RewindError {
         #[source]
         source: io::Error,
     },
+    /// Too few threads can be started. Nothing has been changed.
+    #[error("only {started} threads can be started, and a run needs {needed}")]
+    Threads {
+        /// How many could be started.
+        started: usize,
+        /// How many are needed.
+        needed: usize,
+        /// The error of the system.
+        #[source]
+        source: io::Error,
+    },
+    /// Too few files can be opened. Nothing has been changed.
+    #[error("only {opened} more files can be opened, and a run needs {needed}")]
+    Files {
+        /// How many could be opened.
+        opened: usize,
+        /// How many are needed.
+        needed: usize,
+        /// The error of the system.
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl RewindError {
     /// A hint for the operator: what to do next, if there is anything to suggest.
     pub fn hint(&self) -> Option<String> {
         match self {
-            RewindError::Stopped | RewindError::Thread { .. } => None,
+            RewindError::Stopped => None,
+            RewindError::Thread { .. } | RewindError::Threads { .. } => Some(
+                "Raise the limit of processes (ulimit -u), or the pids limit of the container.".to_owned(),
+            ),
+            RewindError::Files { .. } => Some("Raise the limit of open files (ulimit -n).".to_owned()),
             RewindError::Lock(error) => Some(error.hint()),
             RewindError::Survey(error) => error.hint(),
             RewindError::Lost(error) => error.hint(),

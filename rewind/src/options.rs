@@ -15,7 +15,7 @@ use crate::observer::ChangeObserver;
 use crate::stop::StopFlag;
 
 /// All input of a run. The engine reads no environment variables.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
     /// The data directory to rewind.
@@ -216,7 +216,7 @@ impl KeepRoot {
 }
 
 /// The source: a server or a directory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SourceChoice {
     /// A running server.
@@ -397,13 +397,13 @@ pub enum Delta {
 }
 
 /// What to do about a target that was not shut down cleanly.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum UncleanTarget {
     /// Read its WAL to the last valid record.
     Accept,
     /// Run its own server to complete crash recovery first.
-    Recover(Box<dyn CrashRecovery>),
+    Recover(Arc<dyn CrashRecovery>),
     /// Fail.
     Refuse,
 }
@@ -419,7 +419,7 @@ pub trait CrashRecovery: std::fmt::Debug + Send + Sync {
 }
 
 /// Why the target's own server could not complete crash recovery.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 #[non_exhaustive]
 pub struct CrashRecoveryError {

@@ -68,6 +68,8 @@ pub use kbrecover::{
 #[allow(unused_imports, reason = "for the benchmark, which uses this harness, too")]
 pub use kbrecover::{command, unless_busy};
 pub use load::Load;
+#[allow(unused_imports, reason = "the benchmark, which uses this harness, too, starts no pooler")]
+pub use ports::free_port;
 pub use program::{AsServerUser, bindir, could_not_mount, give_to_server_user, is_root, run, server_program};
 pub use proxy::{Proxy, Then};
 pub use sandbox::{Sandbox, copy_tree};

@@ -4,7 +4,7 @@
 //! only under a read lease (`F_SETLEASE`): while the lease is held, the kernel delays every open for writing and every
 //! truncation of the file, for up to `/proc/sys/fs/lease-break-time` seconds (45 by default, far longer than a segment
 //! is in use). No lease can be taken on a file that is open for writing or belongs to another user, or on some file
-//! systems. Such a file is read into memory.
+//! systems. Such a file is read into memory, and so is one that cannot be mapped.
 
 #![expect(unsafe_code)]
 
@@ -50,10 +50,13 @@ impl FileBytes {
         if take_lease(&file) && file.metadata()?.len() > 0 {
             // SAFETY: the mapping is read-only, private to this value, and not longer than the file. The lease
             // prevents writing to and truncating the file as long as the mapping exists.
-            let map = unsafe { Mmap::map(&file)? };
-            // A hint only: without it the scan is slower but still correct.
-            let _ = map.advise(Advice::Sequential);
-            return Ok(FileBytes::Mapped(LeasedMap { map, _file: file }));
+            let map = unsafe { Mmap::map(&file) };
+            // Where it cannot be mapped, because the address space is limited for example, it is read.
+            if let Ok(map) = map {
+                // A hint only: without it the scan is slower but still correct.
+                let _ = map.advise(Advice::Sequential);
+                return Ok(FileBytes::Mapped(LeasedMap { map, _file: file }));
+            }
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;

@@ -31,7 +31,8 @@ use crate::survey::input::Input;
 /// # }
 /// ```
 pub fn compare(options: &Options, progress: &dyn Progress) -> Result<Comparison, Failure> {
-    let compared = on_thread_of_its_own(|| with_jobs(options, || compare_here(options, progress)));
+    let compared =
+        on_thread_of_its_own(|| with_jobs(options, |options| compare_here(options, progress)).flatten());
     let result = compared.unwrap_or_else(|source| Err(RewindError::Thread { source }));
     result.map_err(|error| {
         let error = if options.stop.is_requested() { RewindError::Stopped } else { error };

@@ -63,7 +63,7 @@ pub fn lost(
     ended(options, || {
         let mut sink = shown(asked, look_up_since(options, since), sink)
             .map_err(|error| LostError::from(ExportError::from(error)))?;
-        with_jobs(options, || lost_here(options, since, &mut sink, None, progress))
+        with_jobs(options, |options| lost_here(options, since, &mut sink, None, progress)).flatten()
     })
 }
 
@@ -84,7 +84,9 @@ pub fn export_lost(
         let disk = Disk::new(options.stop.clone(), options.observer.clone());
         let mut files = Export::create(directory, &disk, asked, look_up_since(options, since))
             .map_err(LostError::from)?;
-        let listed = with_jobs(options, || lost_here(options, since, &mut files, Some(directory), progress));
+        let listed =
+            with_jobs(options, |options| lost_here(options, since, &mut files, Some(directory), progress))
+                .flatten();
         if let Err(error) = listed {
             // What was found so far is not lost.
             options.stop.clean_up();

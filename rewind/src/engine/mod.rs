@@ -7,13 +7,15 @@ pub(crate) mod compare;
 pub(crate) mod entry;
 mod given_up;
 mod look_up;
+mod limits;
 pub(crate) mod lost;
 mod open;
 pub(crate) mod precheck;
 pub(crate) mod restore;
 mod space;
 
-use std::num::NonZeroU64;
+use std::io;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -52,8 +54,9 @@ pub use open::is_unfinished;
 
 /// The run, on this thread, which must not be one that runs asynchronous tasks.
 fn run_here(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failure> {
-    let outcome = with_jobs(options, || run_stages(options, progress));
-    outcome.map_err(|failure| {
+    let outcome = with_jobs(options, |options| run_stages(options, progress));
+    let refused = |error| Failure { error: Box::new(error), target: state_of(&options.target) };
+    outcome.map_err(refused).flatten().map_err(|failure| {
         if !options.stop.is_requested() {
             return failure;
         }
@@ -62,16 +65,26 @@ fn run_here(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failu
     })
 }
 
-/// Does `work` with as many threads as the options say.
-fn with_jobs<T: Send>(options: &Options, work: impl FnOnce() -> T + Send) -> T {
-    let Some(jobs) = options.jobs else { return work() };
-    match rayon::ThreadPoolBuilder::new().num_threads(jobs.get()).build() {
-        Ok(pool) => pool.install(work),
-        Err(error) => {
-            tracing::warn!("could not start {jobs} threads, using the default number: {error}");
-            work()
-        }
+/// Does `work` with as many threads as the options say, or as many as there may be.
+///
+/// # Errors
+/// Too few threads can be started, or files opened.
+fn with_jobs<T: Send>(options: &Options, work: impl FnOnce(&Options) -> T + Send) -> Result<T, RewindError> {
+    let wanted = options.jobs.or(std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+    let jobs = limits::jobs(options, wanted)?;
+    if jobs < wanted {
+        tracing::warn!(
+            "the limits of threads and open files are low: {jobs} instead of {wanted} share the work"
+        );
     }
+    let fewer = (jobs < wanted).then(|| Options { jobs: Some(jobs), ..options.clone() });
+    let options = fewer.as_ref().unwrap_or(options);
+    if options.jobs.is_none() {
+        return Ok(work(options));
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs.get()).build();
+    let pool = pool.map_err(|error| RewindError::Thread { source: io::Error::other(error) })?;
+    Ok(pool.install(|| work(options)))
 }
 
 fn run_stages(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failure> {

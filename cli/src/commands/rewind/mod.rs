@@ -134,7 +134,7 @@ fn options(args: &RewindArgs, persona: &Persona) -> Result<Options, SetupError> 
         server
     };
     let unclean_target = match (args.ensure_shutdown, args.no_ensure_shutdown) {
-        (true, _) => UncleanTarget::Recover(Box::new(server())),
+        (true, _) => UncleanTarget::Recover(Arc::new(server())),
         (false, true) => UncleanTarget::Refuse,
         (false, false) => UncleanTarget::Accept,
     };

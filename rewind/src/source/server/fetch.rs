@@ -13,13 +13,13 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::Type;
 
 use super::error::ServerError;
 use super::link::Link;
 use super::queries::{Witness, column};
 use super::session::{Session, answer};
-use super::sql::{DigestOf, RawText};
+use super::sql::{Asked, DigestOf, RawText, Typed};
 use crate::datadir::data_path::DataPath;
 use crate::source::error::SourceError;
 use crate::source::seam::{ChunkSink, FetchError, FetchRange, block_at};
@@ -123,22 +123,15 @@ impl Job<'_> {
         session: &Session,
         batch: &[FetchRange],
     ) -> Result<(Vec<(FetchRange, Row)>, Witness), SourceError> {
-        let paths = self.paths(batch);
-        let begins: Vec<i64> = batch.iter().map(|range| range.offset as i64).collect();
-        let lengths: Vec<i32> = batch.iter().map(|range| range.length as i32).collect();
-        let (part, is_md5) = match self.wanted {
-            Wanted::Contents => (0, false),
-            Wanted::Digests { of, part } => (part as i32, of == DigestOf::Md5),
-        };
-        let parameters: [&(dyn ToSql + Sync); 5] = [&paths, &begins, &lengths, &part, &is_md5];
+        let asked = self.asked(batch);
+        let parameters = asked.parameters();
 
         let rows = async {
-            let digests = || session.digest.as_ref().ok_or_else(no_digests);
-            let (statement, parameters) = match self.wanted {
+            let (query, parameters) = match self.wanted {
                 Wanted::Contents => (&session.fetch, &parameters[..3]),
-                Wanted::Digests { .. } => (digests()?, &parameters[..]),
+                Wanted::Digests { .. } => (&session.digests, &parameters[..]),
             };
-            let asked = session.client.query_raw(statement, parameters.iter().copied());
+            let asked = session.client.query_typed_raw(query, parameters.iter().cloned());
             let mut rows = pin!(session.in_time(session.silence, DOING, asked).await?);
             let mut arrivals = Arrivals::new(batch);
             let mut found = Vec::with_capacity(batch.len());
@@ -181,6 +174,20 @@ impl Job<'_> {
         &self.files[range.file as usize]
     }
 
+    fn asked(&self, batch: &[FetchRange]) -> Asked<'_> {
+        let (part, is_md5) = match self.wanted {
+            Wanted::Contents => (0, false),
+            Wanted::Digests { of, part } => (part as i32, of == DigestOf::Md5),
+        };
+        Asked {
+            paths: self.paths(batch),
+            begins: batch.iter().map(|range| range.offset as i64).collect(),
+            lengths: batch.iter().map(|range| range.length as i32).collect(),
+            part,
+            is_md5,
+        }
+    }
+
     fn paths<'b>(&'b self, batch: &[FetchRange]) -> Vec<RawText<'b>> {
         batch.iter().map(|range| RawText(self.path(range).as_bytes())).collect()
     }
@@ -201,8 +208,10 @@ impl Job<'_> {
 
     /// The first of these files that has become a directory.
     async fn directory(&self, session: &Session, batch: &[FetchRange]) -> Option<SourceError> {
-        let found = session.client.query_opt(&session.dialect.directories(), &[&self.paths(batch)]).await;
-        let ordinal = found.ok().flatten().and_then(|row| row.try_get::<_, i64>(0).ok())?;
+        let paths = self.paths(batch);
+        let parameters: [Typed<'_>; 1] = [(&paths, Type::TEXT_ARRAY)];
+        let found = session.client.query_typed(&session.dialect.directories(), &parameters).await;
+        let ordinal = found.ok()?.first().and_then(|row| row.try_get::<_, i64>(0).ok())?;
         let range = batch.get(usize::try_from(ordinal).ok()?.checked_sub(1)?)?;
         Some(SourceError::BecameDirectory { path: self.path(range).clone() })
     }
@@ -227,10 +236,10 @@ impl Job<'_> {
 
     /// Asks for a single range; returns the server's error if it cannot read it.
     async fn read_error(&self, session: &Session, range: FetchRange) -> Option<ServerError> {
-        let (paths, begins, lengths) =
-            (self.paths(&[range]), vec![range.offset as i64], vec![range.length as i32]);
-        let parameters: [&(dyn ToSql + Sync); 3] = [&paths, &begins, &lengths];
-        let asked = session.client.query_opt(&session.fetch, &parameters);
+        let range = [range];
+        let asked = self.asked(&range);
+        let parameters = asked.parameters();
+        let asked = session.client.query_typed(&session.fetch, &parameters[..3]);
         match session.in_time(session.silence, DOING, asked).await {
             Err(SourceError::Query { source, .. }) if source.code() == Some(&SqlState::IO_ERROR) => {
                 Some(source)
@@ -238,10 +247,6 @@ impl Job<'_> {
             _ => None,
         }
     }
-}
-
-fn no_digests() -> SourceError {
-    answer(DOING, "the server does not compute digests any more")
 }
 
 /// Matches the rows of a result with the ranges of the request.

@@ -46,13 +46,13 @@ impl Session {
         let path = self.flavor.names().control_file;
         let mut tries = 1;
         loop {
-            let asked = self.client.query_opt(&self.witness, &[]);
-            let row = self.in_time(self.silence, doing, asked).await?;
-            let row = row.ok_or_else(|| answer(doing, "no rows"))?;
-            let bytes: Option<&[u8]> = column(&row, 0, doing)?;
+            let asked = self.client.query_typed(&self.witness, &[]);
+            let rows = self.in_time(self.silence, doing, asked).await?;
+            let row = rows.first().ok_or_else(|| answer(doing, "no rows"))?;
+            let bytes: Option<&[u8]> = column(row, 0, doing)?;
             let bytes = bytes.ok_or_else(|| SourceError::NoControlFile { path: path.to_owned() })?;
             match ControlFile::parse_as(bytes, self.flavor) {
-                Ok(control) => return Ok(Witness { control, position: position(&row, doing)? }),
+                Ok(control) => return Ok(Witness { control, position: position(row, doing)? }),
                 Err(error) if error.may_be_torn() && tries < CONTROL_FILE_TRIES => {
                     tries += 1;
                     tokio::time::sleep(CONTROL_FILE_PAUSE).await;

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use futures_util::future;
 use tokio::task::AbortHandle;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, SimpleQueryMessage, Statement};
+use tokio_postgres::{Client, SimpleQueryMessage};
 use walparse::Flavor;
 
 use super::dial::Driver;
 use super::error::ServerError;
-use super::sql::{self, Dialect, DigestOf};
+use super::sql::{self, Asked, Dialect, DigestOf};
 use crate::datadir::flavor::{self, Seen};
 use crate::source::error::SourceError;
 
@@ -26,16 +26,20 @@ pub(super) struct Expected {
     pub(super) key: Option<String>,
 }
 
-/// An open connection with prepared statements.
+/// An open connection.
+///
+/// It has no prepared statements: behind a pooler that changes servers after each transaction they would be those of another server's
+/// session.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) client: Client,
-    pub(super) fetch: Statement,
-    /// The same for digests, if the server can compute them: in FIPS mode it cannot compute MD5.
-    pub(super) digest: Option<Statement>,
+    /// See [`Dialect::fetch`].
+    pub(super) fetch: String,
+    /// See [`Dialect::digests`].
+    pub(super) digests: String,
     knows_sha256: bool,
     /// See [`Dialect::witness`].
-    pub(super) witness: Statement,
+    pub(super) witness: String,
     /// `server_version_num`
     pub(super) version: u32,
     pub(super) dialect: Dialect,
@@ -58,7 +62,7 @@ type Ended = Arc<Mutex<Option<tokio_postgres::Error>>>;
 pub(super) struct Facts {
     /// `server_encoding`
     pub(super) encoding: String,
-    /// Its digest function, if it can compute digests.
+    /// Its digest function, if it has what computing digests takes.
     pub(super) digest_of: Option<DigestOf>,
 }
 
@@ -94,27 +98,17 @@ impl Session {
         };
         let settings = sql::session_settings(version);
         let knows_sha256 = sql::knows_sha256(version, expected.flavor);
-        let (fetch, digest) = (dialect.fetch(), dialect.digests(knows_sha256));
         // Sent together and processed in order: one round trip.
-        let (set, fetch, digest, flavor) = future::join4(
-            client.batch_execute(&settings),
-            client.prepare(&fetch),
-            client.prepare(&digest),
-            detect_flavor(&client, &dialect, expected),
-        )
-        .await;
+        let (set, flavor) =
+            future::join(client.batch_execute(&settings), detect_flavor(&client, &dialect, expected)).await;
         set.map_err(failed)?;
-        let fetch = fetch.map_err(failed)?;
-        let digest =
-            digest.inspect_err(|error| tracing::debug!("server cannot compute digests: {error}")).ok();
         let flavor = flavor.map_err(why)?;
-        let witness = client.prepare(&dialect.witness(flavor.names())).await.map_err(failed)?;
         Ok(Session {
             client,
-            fetch,
-            digest,
+            fetch: dialect.fetch(),
+            digests: dialect.digests(knows_sha256),
             knows_sha256,
-            witness,
+            witness: dialect.witness(flavor.names()),
             version,
             dialect,
             flavor,
@@ -189,19 +183,19 @@ impl Session {
                 false => simple_row(&self.client, &privileges, doing).await,
             }
         };
-        let (row, granted) = future::join(simple_row(&self.client, sql::FACTS, doing), granted).await;
+        let facts = simple_row(&self.client, sql::FACTS, doing);
+        let (row, granted, digests) = future::join3(facts, granted, self.computes_digests()).await;
         let mut row = row?.into_iter().map(Option::unwrap_or_default);
         let mut next = || row.next().ok_or_else(|| answer(doing, "too few columns"));
         let (full_page_writes, superuser, encoding) = (next()?, next()?, next()?);
         let (role, database) = (next()?, next()?);
         let digest_of = DigestOf::fastest(self.knows_sha256, sql::is_true(Some(&next()?)));
-        let digest_of = self.digest.is_some().then_some(digest_of);
         if full_page_writes != "on" {
             return Err(SourceError::FullPageWrites);
         }
         if self.version < sql::GRANTABLE {
             return match superuser == "on" {
-                true => Ok(Facts { encoding, digest_of }),
+                true => Ok(Facts { encoding, digest_of: digests.then_some(digest_of) }),
                 false => Err(SourceError::NotSuperuser { role, version: self.version }),
             };
         }
@@ -210,9 +204,16 @@ impl Session {
         let missing = functions.filter(|(_, has)| !sql::is_true(has.as_deref()));
         let functions: Vec<String> = missing.map(|(function, _)| function).collect();
         match functions.is_empty() {
-            true => Ok(Facts { encoding, digest_of }),
+            true => Ok(Facts { encoding, digest_of: digests.then_some(digest_of) }),
             false => Err(SourceError::Privileges { role, database, functions }),
         }
+    }
+
+    /// Whether the server has what the query for digests needs: asked with no range.
+    async fn computes_digests(&self) -> bool {
+        let none = Asked { part: 1, is_md5: true, ..Asked::default() };
+        let asked = self.client.query_typed(&self.digests, &none.parameters()).await;
+        asked.inspect_err(|error| tracing::debug!("server cannot compute digests: {error}")).is_ok()
     }
 }
 

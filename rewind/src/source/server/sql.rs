@@ -98,6 +98,33 @@ struct Optional {
     replication_slots: Option<String>,
 }
 
+/// A value of a query, and its type. With the types given, a query takes one round trip instead of two, and no named statement.
+pub(super) type Typed<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// The ranges that [`Dialect::fetch`] and [`Dialect::digests`] ask for.
+#[derive(Default)]
+pub(super) struct Asked<'a> {
+    pub(super) paths: Vec<RawText<'a>>,
+    pub(super) begins: Vec<i64>,
+    pub(super) lengths: Vec<i32>,
+    /// Bytes of a part that has a digest of its own.
+    pub(super) part: i32,
+    pub(super) is_md5: bool,
+}
+
+impl Asked<'_> {
+    /// The parameters for digests; the first three are those for contents.
+    pub(super) fn parameters(&self) -> [Typed<'_>; 5] {
+        [
+            (&self.paths, Type::TEXT_ARRAY),
+            (&self.begins, Type::INT8_ARRAY),
+            (&self.lengths, Type::INT4_ARRAY),
+            (&self.part, Type::INT4),
+            (&self.is_md5, Type::BOOL),
+        ]
+    }
+}
+
 /// The first version with the role `pg_checkpoint`.
 pub(super) const CHECKPOINT_ROLE: u32 = 150_000;
 
