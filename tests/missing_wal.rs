@@ -17,7 +17,7 @@ fn entries(server: &Server, origin: &str) {
 }
 
 /// The drawing's WAL. The target is stopped; its configuration may be changed before.
-fn diverged(sandbox: &Sandbox, source_keeps: &str) -> Failover {
+pub(crate) fn diverged(sandbox: &Sandbox, source_keeps: &str) -> Failover {
     let mut old = sandbox.server("old");
     let mut new = old.copy("new");
     new.set("wal_keep_size", source_keeps);
@@ -46,7 +46,7 @@ fn diverged(sandbox: &Sandbox, source_keeps: &str) -> Failover {
 }
 
 /// Moves the target's segments that `which` picks to a directory whose name needs quoting.
-fn archive(sandbox: &Sandbox, old: &Server, which: impl Fn(&Segment) -> bool) -> PathBuf {
+pub(crate) fn archive(sandbox: &Sandbox, old: &Server, which: impl Fn(&Segment) -> bool) -> PathBuf {
     let archive = sandbox.make_dir("the archive");
     let moved: Vec<_> = segments(&old.data).into_iter().filter(which).collect();
     assert!(!moved.is_empty(), "no segment to move");
@@ -93,7 +93,7 @@ fn all_of_it_in_a_directory_and_nowhere_else() {
     finish(old, &new, rewind.arg("--wal-dir").arg(archive));
 }
 
-fn copy_from(archive: &Path) -> String {
+pub(crate) fn copy_from(archive: &Path) -> String {
     format!("cp \"{}/%f\" \"%p\"", archive.display())
 }
 

@@ -86,9 +86,9 @@ mod zoo;
 mod extra_files;
 mod group_access;
 mod keep;
-mod limits;
 mod links;
 mod pg_wal_symlink;
+mod surroundings;
 
 // WAL: what is kept, what is missing, where replay must arrive; and every record of it against pg_waldump; what is shown of it.
 mod min_recovery_point;

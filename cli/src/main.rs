@@ -33,6 +33,7 @@ use persona::KBRECOVER;
 use role::Role;
 
 fn main() -> ExitCode {
+    signals::know_children();
     let arguments = process_list::arguments();
     if let Some(role) = arguments.first().and_then(|program| Role::of(program)) {
         // Under these names a failure of any kind, even a panic, exits with status 1.

@@ -5,7 +5,7 @@
 //! example. That is as safe as kill -9. Child processes of the run are terminated with their own children,
 //! and killed if they do not exit within seconds; only an `archive_command` may finish.
 //!
-//! SIGPIPE is ignored from the start. SIGXFSZ (a file exceeds `ulimit -f`) becomes an error of the write.
+//! SIGPIPE is ignored from the start, and SIGCHLD is not. SIGXFSZ (a file exceeds `ulimit -f`) becomes an error of the write.
 
 use std::io;
 use std::os::raw::c_int;
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use kbrecover_rewind::command;
 use kbrecover_rewind::{RewindError, StopFlag, TargetState};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use kbrecover_hooks::recovery_log::RecoveryLog;
@@ -28,6 +28,12 @@ use crate::screen::{Kind, Screen};
 
 /// How long the engine may take to reach a safe point.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// A parent that ignores SIGCHLD hands that down, and how a program has ended that this one has started would not be known. With any
+/// handler installed it is.
+pub(crate) fn know_children() {
+    let _ = signal_hook::flag::register(SIGCHLD, Arc::new(AtomicBool::new(false)));
+}
 
 /// Handles signals from now on.
 pub(crate) fn listen(stop: &StopFlag, target: &Path, screen: &Arc<Screen>) -> Result<(), SetupError> {

@@ -138,6 +138,8 @@ pub(crate) struct Keep {
     /// Index of the first pattern given by the user. Only such a pattern is an error if it matches data.
     given_from: usize,
     globs: GlobSet,
+    /// Mount points, which cannot be removed.
+    mounts: BTreeSet<DataPath>,
 }
 
 impl Keep {
@@ -169,7 +171,17 @@ impl Keep {
             globs.add(glob.map_err(failed(pattern))?);
         }
         let globs = globs.build().map_err(failed(&patterns.join(" ")))?;
-        Ok(Keep { patterns, given_from, globs })
+        Ok(Keep { patterns, given_from, globs, mounts: BTreeSet::new() })
+    }
+
+    /// The same with the mount points in the target, which are kept where the source has nothing in their place.
+    pub(crate) fn with_mounts(self, mounts: BTreeSet<DataPath>) -> Keep {
+        Keep { mounts, ..self }
+    }
+
+    /// Whether there is a mount point at `path` of the target.
+    pub(crate) fn is_mount(&self, path: &DataPath) -> bool {
+        self.mounts.contains(path)
     }
 
     /// All patterns, for [`Keep::again`].

@@ -7,6 +7,7 @@ pub(crate) mod walk;
 pub(crate) mod exclude;
 pub(crate) mod keep;
 pub(crate) mod label;
+pub(crate) mod mounts;
 pub(crate) mod flavor;
 pub(crate) mod server;
 pub(crate) mod starts_as;

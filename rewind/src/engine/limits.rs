@@ -20,11 +20,12 @@ struct Need {
     job: usize,
 }
 
-/// Threads. Of a job one computes and one serves a connection.
-const THREADS: Need = Need { run: 4, job: 2 };
+/// Threads. Of a job one computes, one serves a connection, and one reads the source's WAL.
+const THREADS: Need = Need { run: 5, job: 3 };
 
-/// What starting programs takes beside: a shell, what it starts, and threads that wait for them and read what they print.
-const PROGRAMS: usize = 6;
+/// The same if programs are started, one at a time: a shell, what it starts, a thread that waits for them, and two that read what
+/// they print.
+const THREADS_AND_PROGRAMS: Need = Need { run: THREADS.run + 5, job: THREADS.job };
 
 /// Open files: of a run those of its directories and programs, of a job a connection and the files that it copies to.
 const FILES: Need = Need { run: 16, job: 4 };
@@ -45,10 +46,7 @@ impl Need {
 /// # Errors
 /// There are too few threads or files for one.
 pub(super) fn jobs(options: &Options, wanted: NonZeroUsize) -> Result<NonZeroUsize, RewindError> {
-    let threads = match starts_programs(options) {
-        true => Need { run: THREADS.run + PROGRAMS, ..THREADS },
-        false => THREADS,
-    };
+    let threads = if starts_programs(options) { THREADS_AND_PROGRAMS } else { THREADS };
     let (started, error) = start(threads.of(wanted.get()));
     let by_threads = if error.is_some() { threads.jobs(started) } else { wanted.get() };
     if let Some(source) = error.filter(|_| by_threads == 0) {

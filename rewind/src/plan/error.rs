@@ -16,6 +16,14 @@ pub enum PlanError {
         /// The path.
         path: DataPath,
     },
+    /// A directory or file of the data cannot be removed.
+    #[error(
+        "\"{path}\" on the target is a mount point, and the source has nothing of this name: it cannot be removed"
+    )]
+    MountPoint {
+        /// The path.
+        path: DataPath,
+    },
     /// A pattern of files to keep matches data.
     #[error(transparent)]
     Keep(#[from] KeepError),
@@ -69,6 +77,7 @@ impl PlanError {
             PlanError::LostUnknown { .. } => {
                 "Where data is compared, the target's WAL is not read. Look at the node; then rewind without the limit."
             }
+            PlanError::MountPoint { .. } => "Unmount it first.",
             PlanError::DifferentType { .. } | PlanError::NotRegular { .. } => {
                 "Give it the same type on both sides: replace a link, for example, by what it points to."
             }

@@ -98,7 +98,8 @@ pub(crate) struct PlanInput<'a> {
 /// Makes the plan.
 ///
 /// # Errors
-/// A path of the data is of different type on the two sides, or a pattern of files to keep matches data.
+/// A path of the data is of different type on the two sides, or a mount point that only the target has; or a pattern of files to
+/// keep matches data.
 pub(crate) fn plan(input: PlanInput<'_>) -> Result<RewindPlan, PlanError> {
     let mut plan = RewindPlan { wal: input.wal.clone(), ..RewindPlan::default() };
     let mut kept = BTreeSet::new();
@@ -110,6 +111,17 @@ pub(crate) fn plan(input: PlanInput<'_>) -> Result<RewindPlan, PlanError> {
             kept.insert(path.clone());
             let list = if target.is_some() { &mut plan.kept } else { &mut plan.not_taken };
             list.push(path.clone());
+            continue;
+        }
+        if source.is_none() && input.keep.is_mount(path) {
+            if is_data(path) {
+                return Err(PlanError::MountPoint { path: path.clone() });
+            }
+            tracing::warn!(
+                "\"{path}\" is a mount point, and the source has nothing of this name: it is left as it is"
+            );
+            kept.insert(path.clone());
+            plan.kept.push(path.clone());
             continue;
         }
         if is_kept_link(path, input.version, source, target)? {

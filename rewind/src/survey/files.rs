@@ -6,6 +6,7 @@ use walparse::Version;
 
 use crate::datadir::inventory::Inventory;
 use crate::datadir::keep::Keep;
+use crate::datadir::mounts;
 use crate::datadir::walk::walk_data_directory;
 use crate::options::Delta;
 use crate::plan::Files;
@@ -34,6 +35,7 @@ pub(super) fn list(input: Input<'_>, version: Version, keep: Keep) -> Result<Lis
         (join(source_files), target_files)
     });
     let (source, target) = (source_files?, target_files.map_err(SurveyError::Walk)?);
+    let keep = keep.with_mounts(mounts::below(input.target.root()));
     Ok(Listed { input, version, source, target, keep })
 }
 

@@ -1,0 +1,152 @@
+//! What a run finds around it: in containers, below `ulimit`, under parents with habits of their own.
+//!
+//!     few threads, few open files      it does with few, or is refused before the first change
+//!     a mount point in the target      is left as it is; in the data it is refused
+//!     SIGCHLD ignored by the parent    makes no difference
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::full_disk::SmallDisk;
+use crate::harness::{
+    AsServerUser, Failover, Rewind, Run, Sandbox, Server, SourceKind, Tree, assert_follows, could_not_mount,
+    is_root, run, run_command,
+};
+use crate::missing_wal::{archive, copy_from, diverged};
+
+/// Users who run nothing else, one for each scenario: all processes of a user count.
+const LONELY: [u32; 2] = [64_123, 64_124];
+
+/// A run below `prlimit`, which a hang does not make wait for ever.
+fn limited(limits: &[&str], of: Rewind, user: Option<u32>) -> Run {
+    let inner = of.command();
+    let mut command = Command::new("timeout");
+    command.args(["-k", "5", "60", "prlimit"]).args(limits).arg("--");
+    command.arg(inner.get_program()).args(inner.get_args()).env("TZ", "UTC").as_server_user();
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    run_command(command)
+}
+
+fn give(directory: &Path, user: u32) {
+    let status = Command::new("chown").arg("-R").arg(format!("{user}:{user}")).arg(directory).status();
+    assert!(status.expect("run chown").success());
+}
+
+/// Rewinds copies with each of these limits: the least are refused and nothing is changed, the largest suffices, and nothing ends
+/// in any other way.
+fn assert_refused_or_done(
+    old: &Server,
+    new: &Server,
+    (name, limits): (&str, &[u32]),
+    options: &[&str],
+    user: Option<u32>,
+) {
+    let mut done = Vec::new();
+    for limit in limits {
+        let target = old.copy(&format!("{name}-{limit}"));
+        if let Some(user) = user {
+            give(&target.data, user);
+        }
+        let before = Tree::of(&target.data);
+        let rewind = Rewind::of(&target).from(new, SourceKind::Server).args(options).unverified();
+        let run = limited(&[&format!("--{name}={limit}")], rewind, user);
+        if run.code == 0 {
+            run.expect_rewound();
+            done.push(*limit);
+        } else {
+            before.assert_unchanged(&target.data, &run.to_string());
+            assert!(run.code == 1 && run.stderr.contains("a run needs "), "{name} {limit}: {run}");
+            assert!(run.stderr.contains("hint: Raise the limit of "), "{name} {limit}: {run}");
+            assert!(done.is_empty(), "less was enough, {done:?}: {run}");
+        }
+        std::fs::remove_dir_all(&target.data).expect("remove it");
+    }
+    assert!(!done.is_empty() && done.len() < limits.len(), "{done:?} of {limits:?}");
+}
+
+#[test]
+fn few_threads() {
+    if !is_root() {
+        return could_not_mount("few threads", "another user is needed, who runs nothing else");
+    }
+    let sandbox = Sandbox::new();
+    let Failover { old, mut new } = Failover::of_one_table(&sandbox);
+    new.stop();
+    new.listen_on_loopback();
+    new.start();
+    for options in [&[][..], &["-j", "8"], &["--compare-data=on"], &["--verify", "-R"]] {
+        assert_refused_or_done(
+            &old,
+            &new,
+            ("nproc", &[4, 7, 9, 10, 11, 12, 14, 16, 20]),
+            options,
+            Some(LONELY),
+        );
+    }
+}
+
+#[test]
+fn few_threads_for_programs() {
+    if !is_root() {
+        return could_not_mount("few threads", "another user is needed, who runs nothing else");
+    }
+    let sandbox = Sandbox::new();
+    let Failover { old, new } = diverged(&sandbox, "512MB");
+    let archive = archive(&sandbox, &old, |_| true);
+    run(Command::new("chmod").arg("-R").arg("a+rX").arg(&archive));
+    let fetch = format!("/bin/sh -c '{}'", copy_from(&archive));
+    let limits = ("nproc", &[4, 10, 12, 14, 16, 18, 20, 24][..]);
+    assert_refused_or_done(&old, &new, limits, &["--restore-command", &fetch], Some(LONELY[1]));
+}
+
+#[test]
+fn few_open_files() {
+    let sandbox = Sandbox::new();
+    let Failover { old, new } = Failover::of_one_table(&sandbox);
+    for options in [&[][..], &["-j", "8"], &["--compare-data=on"], &["--verify", "-R"]] {
+        assert_refused_or_done(&old, &new, ("nofile", &[10, 14, 16, 20, 24, 28, 32, 64]), options, None);
+    }
+}
+
+/// What is mounted is not the rewind's, and a mount point cannot be removed.
+#[test]
+fn mount_points_that_only_the_target_has() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = Failover::of_one_table(&sandbox);
+    let mount = |old: &Server, name: &str| {
+        old.make_dir(name);
+        SmallDisk::mount(old.data.join(name), 1 << 20)
+    };
+    let Some(data) = mount(&old, "base/99999") else { return };
+    let error = "\"base/99999\" on the target is a mount point, and the source has nothing of this name: it cannot be removed";
+    Rewind::of(&old).from(&new, SourceKind::Server).expect_refusal(error, "Unmount it first.");
+    drop(data);
+    old.make_dir("local");
+    let (Some(one), Some(two)) = (mount(&old, "mounted"), mount(&old, "local/b c")) else { return };
+    old.write("local/file", "of the target");
+    old.write("local/b c/file", "mounted");
+    let run = Rewind::of(&old).from(&new, SourceKind::Server).run().expect_rewound();
+    for name in ["mounted", "local/b c"] {
+        assert!(run.stderr.contains(&format!("\"{name}\" is a mount point")), "{run}");
+    }
+    assert_follows(&mut old, &new);
+    assert!(old.data.join("local/b c/file").exists() && !old.data.join("local/file").exists());
+    old.stop();
+    drop((one, two));
+}
+
+#[test]
+fn a_parent_that_ignores_its_children() {
+    let sandbox = Sandbox::new();
+    let Failover { old, new } = diverged(&sandbox, "512MB");
+    let archive = archive(&sandbox, &old, |_| true);
+    let rewind = Rewind::of(&old).from(&new, SourceKind::Server);
+    let inner = rewind.arg("--restore-command").arg(copy_from(&archive)).command();
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' CHLD; exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
+    command.env("TZ", "UTC").as_server_user();
+    run_command(command).expect_rewound();
+}
