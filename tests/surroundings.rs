@@ -83,7 +83,7 @@ fn few_threads() {
             &new,
             ("nproc", &[4, 7, 9, 10, 11, 12, 14, 16, 20]),
             options,
-            Some(LONELY),
+            Some(LONELY[0]),
         );
     }
 }
