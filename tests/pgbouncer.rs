@@ -78,6 +78,13 @@ fn a_server_s_session_for_each_transaction() {
             let run = rewind.unverified().run();
             assert_eq!(run.code, 0, "{mode} {size} {options:?}: {run}");
             assert!(!run.stderr.contains("lost connection"), "{mode} {size}: {run}");
+            // Others who are lent these sessions can write.
+            for number in 0..8 {
+                let mut client =
+                    postgres::Client::connect(&pool.conninfo(), postgres::NoTls).expect("connect");
+                let written = client.batch_execute("BEGIN; CREATE TABLE public.written (n int); ROLLBACK");
+                assert!(written.is_ok(), "{mode} {size} {number}: {written:?}");
+            }
             std::fs::remove_dir_all(&target.data).expect("remove it");
         }
     }

@@ -3,6 +3,7 @@
 //!     few threads, few open files      it does with few, or is refused before the first change
 //!     a mount point in the target      is left as it is; in the data it is refused
 //!     SIGCHLD ignored by the parent    makes no difference
+//!     system calls that are refused    are done without
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -149,4 +150,57 @@ fn a_parent_that_ignores_its_children() {
     command.args(["-c", "trap '' CHLD; exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
     command.env("TZ", "UTC").as_server_user();
     run_command(command).expect_rewound();
+}
+
+/// Starts a program for which a filter refuses a system call, as profiles for containers do: the call's number, the error's.
+const REFUSE: &str = r#"
+import ctypes, os, struct, sys
+number, error = int(sys.argv[1]), int(sys.argv[2])
+LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
+program = b"".join(struct.pack("HBBI", *step) for step in [
+    (LOAD, 0, 0, 0), (EQUAL, 0, 1, number), (RETURN, 0, 0, 0x00050000 | error), (RETURN, 0, 0, 0x7FFF0000)])
+buffer = ctypes.create_string_buffer(program)
+filter = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer)))
+libc = ctypes.CDLL(None, use_errno=True)
+for call in [(38, 1, 0, 0, 0), (22, 2, ctypes.addressof(filter), 0, 0)]:
+    if libc.prctl(*[ctypes.c_ulong(word) for word in call]):
+        sys.exit("prctl: " + os.strerror(ctypes.get_errno()))
+os.execv(sys.argv[3], sys.argv[3:])
+"#;
+
+/// ENOSYS is what an old kernel answers, EPERM what the filter of an old container runtime does.
+#[test]
+fn system_calls_that_are_refused() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = Failover::of_one_table(&sandbox);
+    // One that has crashed may have written what it has not synced.
+    old.start();
+    old.kill();
+    for (name, call) in [
+        ("syncfs", libc::SYS_syncfs),
+        ("flock", libc::SYS_flock),
+        ("statfs", libc::SYS_statfs),
+        ("statx", libc::SYS_statx),
+        ("copy_file_range", libc::SYS_copy_file_range),
+        ("renameat2", libc::SYS_renameat2),
+        ("openat2", libc::SYS_openat2),
+        ("close_range", libc::SYS_close_range),
+        ("faccessat2", libc::SYS_faccessat2),
+    ] {
+        for error in [libc::ENOSYS, libc::EPERM] {
+            let mut target = old.copy(&format!("{name}-{error}"));
+            let rewind = Rewind::of(&target).from(&new, SourceKind::Server).synced();
+            let inner = rewind.command();
+            let mut command = Command::new("python3");
+            command.args(["-c", REFUSE, &call.to_string(), &error.to_string()]);
+            command.arg(inner.get_program()).args(inner.get_args()).env("TZ", "UTC").as_server_user();
+            let run = run_command(command);
+            assert_eq!(run.code, 0, "{name}, error {error}: {run}");
+            if (name, error) == ("syncfs", libc::ENOSYS) {
+                assert_follows(&mut target, &new);
+                target.stop();
+            }
+            std::fs::remove_dir_all(&target.data).expect("remove it");
+        }
+    }
 }

@@ -160,7 +160,15 @@ impl SetupError {
             | SetupError::NoFork { command }
             | SetupError::SeveralForks { command } => Some(try_help(command)),
             SetupError::NoTarget | SetupError::NoServerForRecoveryConf => Some(try_help("kbrecover rewind")),
-            SetupError::Signals(_) => None,
+            SetupError::Signals(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => {
+                    Some("No thread can be started: raise the limit of processes (ulimit -u), or the pids limit of the container.".to_owned())
+                }
+                io::ErrorKind::PermissionDenied => {
+                    Some("No thread can be started: the filter of system calls (seccomp) of an old container runtime refuses clone3.".to_owned())
+                }
+                _ => None,
+            },
             SetupError::Kept { .. } => Some(
                 "If there is no such file, the rewind could not export what was lost: its log says why. The WAL is beside it, for \"kbrecover inspect wal\".".to_owned(),
             ),

@@ -13,51 +13,74 @@ use std::thread::{self, Builder};
 use crate::error::RewindError;
 use crate::options::{Options, RestoreCommand, UncleanTarget};
 
-/// Something that the system limits: so many for a run, and so many more for each job that shares its work.
+/// Something that the system limits: so many for a run, so many more for each job that shares its work, and for each connection.
 #[derive(Clone, Copy)]
 struct Need {
     run: usize,
     job: usize,
+    connection: usize,
 }
 
-/// Threads. Of a job one computes, one serves a connection, and one reads the source's WAL.
-const THREADS: Need = Need { run: 5, job: 3 };
+/// Threads. A job computes, and reads the source's WAL.
+const THREADS: Need = Need { run: 6, job: 2, connection: 1 };
 
 /// The same if programs are started, one at a time: a shell, what it starts, a thread that waits for them, and two that read what
 /// they print.
-const THREADS_AND_PROGRAMS: Need = Need { run: THREADS.run + 5, job: THREADS.job };
+const THREADS_AND_PROGRAMS: Need = Need { run: THREADS.run + 5, ..THREADS };
 
-/// Open files: of a run those of its directories and programs, of a job a connection and the files that it copies to.
-const FILES: Need = Need { run: 16, job: 4 };
+/// Open files: of a run those of its directories and programs, of a job those that it reads, of a connection its socket and the file
+/// that it copies to.
+const FILES: Need = Need { run: 16, job: 2, connection: 2 };
 
-impl Need {
-    fn of(self, jobs: usize) -> usize {
-        self.run + self.job * jobs
-    }
+/// Jobs that share the work, and connections that serve them.
+#[derive(Clone, Copy)]
+pub(super) struct Jobs {
+    pub(super) jobs: NonZeroUsize,
+    pub(super) connections: NonZeroUsize,
+}
 
-    /// How many jobs `number` suffice for.
-    fn jobs(self, number: usize) -> usize {
-        number.saturating_sub(self.run) / self.job
+impl Jobs {
+    /// At most so many jobs, and no more connections than jobs.
+    fn at_most(self, jobs: NonZeroUsize) -> Jobs {
+        Jobs { jobs: self.jobs.min(jobs), connections: self.connections.min(jobs) }
     }
 }
 
-/// How many jobs may share the work, of so many that are `wanted`.
+impl Need {
+    fn of(self, Jobs { jobs, connections }: Jobs) -> usize {
+        self.run + self.job * jobs.get() + self.connection * connections.get()
+    }
+
+    /// As many of the jobs as `number` suffice for; `None` if that is too little for one.
+    fn fitting(self, wanted: Jobs, number: usize) -> Option<Jobs> {
+        let counts = (1..=wanted.jobs.get()).rev().filter_map(NonZeroUsize::new);
+        counts.map(|jobs| wanted.at_most(jobs)).find(|jobs| self.of(*jobs) <= number)
+    }
+
+    /// What one job needs.
+    fn least(self) -> usize {
+        self.of(Jobs { jobs: NonZeroUsize::MIN, connections: NonZeroUsize::MIN })
+    }
+}
+
+/// How many jobs and connections may share the work, of those that are `wanted`.
 ///
 /// # Errors
 /// There are too few threads or files for one.
-pub(super) fn jobs(options: &Options, wanted: NonZeroUsize) -> Result<NonZeroUsize, RewindError> {
+pub(super) fn jobs(options: &Options, wanted: Jobs) -> Result<Jobs, RewindError> {
     let threads = if starts_programs(options) { THREADS_AND_PROGRAMS } else { THREADS };
-    let (started, error) = start(threads.of(wanted.get()));
-    let by_threads = if error.is_some() { threads.jobs(started) } else { wanted.get() };
-    if let Some(source) = error.filter(|_| by_threads == 0) {
-        return Err(RewindError::Threads { started, needed: threads.of(1), source });
+    let mut jobs = wanted;
+    let (started, error) = start(threads.of(jobs));
+    if let Some(source) = error {
+        let needed = threads.least();
+        jobs = threads.fitting(jobs, started).ok_or(RewindError::Threads { started, needed, source })?;
     }
-    let (opened, error) = open(FILES.of(wanted.get()));
-    let by_files = if error.is_some() { FILES.jobs(opened) } else { wanted.get() };
-    if let Some(source) = error.filter(|_| by_files == 0) {
-        return Err(RewindError::Files { opened, needed: FILES.of(1), source });
+    let (opened, error) = open(FILES.of(jobs));
+    if let Some(source) = error {
+        let needed = FILES.least();
+        jobs = FILES.fitting(jobs, opened).ok_or(RewindError::Files { opened, needed, source })?;
     }
-    Ok(NonZeroUsize::new(by_threads.min(by_files)).map_or(NonZeroUsize::MIN, |jobs| jobs.min(wanted)))
+    Ok(jobs)
 }
 
 /// Whether a run may start programs: to fetch missing WAL, to archive, to complete the target's crash recovery.
@@ -66,18 +89,24 @@ fn starts_programs(options: &Options) -> bool {
     recovers || options.archive_ready || options.missing_wal.restore_command != RestoreCommand::Off
 }
 
-/// Starts so many threads at once, ends them, and returns how many there were, and why there were no more.
+/// Starts so many threads at once, waits for their end, and returns how many there were, and why there were no more.
 fn start(number: usize) -> (usize, Option<io::Error>) {
     let gate = Mutex::new(());
     thread::scope(|scope| {
-        let _closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
-        for started in 0..number {
+        let closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut started, mut error) = (Vec::new(), None);
+        while started.len() < number && error.is_none() {
             let wait = || drop(gate.lock().unwrap_or_else(PoisonError::into_inner));
-            if let Err(error) = Builder::new().name("trial".to_owned()).spawn_scoped(scope, wait) {
-                return (started, Some(error));
+            match Builder::new().name("trial".to_owned()).spawn_scoped(scope, wait) {
+                Ok(thread) => started.push(thread),
+                Err(refused) => error = Some(refused),
             }
         }
-        (number, None)
+        drop(closed);
+        let count = started.len();
+        // A thread counts until it has ended, not only until it has done its work.
+        started.into_iter().for_each(|thread| drop(thread.join()));
+        (count, error)
     })
 }
 
@@ -106,16 +135,30 @@ mod tests {
             assert_eq!((opened, no_file.map(|error| error.to_string())), (21, None));
         }
         let mut options = Options::new("target".into(), SourceChoice::Directory("source".into()));
-        assert_eq!(jobs(&options, NonZeroUsize::MIN).unwrap(), NonZeroUsize::MIN);
+        assert_eq!(jobs(&options, of(1, 1)).unwrap().jobs, NonZeroUsize::MIN);
         assert!(!starts_programs(&options));
         options.archive_ready = true;
         assert!(starts_programs(&options));
     }
 
+    fn of(jobs: usize, connections: usize) -> Jobs {
+        let number = |number| NonZeroUsize::new(number).unwrap();
+        Jobs { jobs: number(jobs), connections: number(connections) }
+    }
+
     #[test]
     fn what_there_is_decides_how_many_share_the_work() {
-        let need = Need { run: 8, job: 2 };
-        assert_eq!([0, 8, 9, 10, 11, 12, 28].map(|number| need.jobs(number)), [0, 0, 0, 1, 1, 2, 10]);
-        assert_eq!(need.jobs(need.of(5)), 5);
+        let need = Need { run: 8, job: 2, connection: 1 };
+        let fitting = |number| {
+            let found = need.fitting(of(64, 4), number);
+            found.map(|found| (found.jobs.get(), found.connections.get()))
+        };
+        assert_eq!([0, 10, 11, 13, 14].map(fitting), [None, None, Some((1, 1)), Some((1, 1)), Some((2, 2))]);
+        // Few jobs do not mean many connections.
+        assert_eq!(
+            [100, 139, 140, 999].map(fitting),
+            [Some((44, 4)), Some((63, 4)), Some((64, 4)), Some((64, 4))]
+        );
+        assert_eq!(need.least(), 11);
     }
 }

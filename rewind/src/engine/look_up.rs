@@ -20,6 +20,19 @@ pub(super) fn look_up(options: &Options) -> Option<LookUp<'_>> {
     }))
 }
 
+/// The system identifier of the source, if it is a running server; or why it is not known.
+pub(super) fn system_identifier(options: &Options) -> Option<Result<String, String>> {
+    let SourceChoice::Server(conninfo) = &options.source else { return None };
+    let answer = ask(conninfo, "SELECT system_identifier FROM pg_catalog.pg_control_system()", LIMIT);
+    Some(match answer {
+        Ok(answer) => match answer.rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()) {
+            Some(found) => Ok(found),
+            None => Err("it does not tell its system identifier".to_owned()),
+        },
+        Err(error) => Err(error.with_reasons().to_string()),
+    })
+}
+
 /// Why the source does not tell. The server's own text may have values in it, which not everyone may see.
 fn not_told(error: &SourceError) -> NotTold {
     let table = |why: &str| NotTold::Table(why.to_owned());

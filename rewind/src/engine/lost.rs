@@ -5,7 +5,7 @@ use std::path::Path;
 use walparse::Lsn;
 
 use super::entry::on_thread_of_its_own;
-use super::look_up::look_up;
+use super::look_up::{look_up, system_identifier};
 use super::open::{self, OpenTarget};
 use super::with_jobs;
 use crate::apply::kept::LOST;
@@ -108,6 +108,17 @@ fn look_up_since(options: &Options, since: Since) -> Option<LookUp<'_>> {
     }
 }
 
+/// Checks that a running source belongs to the cluster whose transactions were lost.
+fn check_same_cluster(options: &Options, history: &LostHistory) -> Result<(), LostError> {
+    let problem = match system_identifier(options) {
+        None => return Ok(()),
+        Some(Ok(found)) if found == history.system_identifier.to_string() => return Ok(()),
+        Some(Ok(found)) => format!("its system identifier is {found}, not {}", history.system_identifier),
+        Some(Err(problem)) => problem,
+    };
+    Err(LostError::AnotherCluster { problem })
+}
+
 /// Refuses a directory in the data directory, where servers and rewinds would take it for theirs.
 fn check_outside(directory: &Path, options: &Options) -> Result<(), LostError> {
     // What is no data directory is refused when it is opened.
@@ -145,7 +156,8 @@ fn lost_here(
     progress: &dyn Progress,
 ) -> Result<LostHistory, RewindError> {
     if since == Since::Exported {
-        return Ok(list_exported(&options.target.join(LOST), &options.stop, sink)?);
+        let check = |history: &LostHistory| check_same_cluster(options, history);
+        return Ok(list_exported(&options.target.join(LOST), &options.stop, sink, &check)?);
     }
     let OpenTarget { target, flavor, label } = open::open_target(options, CompareData::Off)?;
     let source = match since {

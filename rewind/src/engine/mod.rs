@@ -48,6 +48,7 @@ use crate::target::journal::Journal;
 use crate::target::{Target, TargetError};
 use crate::wal::temporary;
 
+use limits::Jobs;
 use open::OpenTarget;
 
 pub use open::is_unfinished;
@@ -71,13 +72,15 @@ fn run_here(options: &Options, progress: &dyn Progress) -> Result<Outcome, Failu
 /// Too few threads can be started, or files opened.
 fn with_jobs<T: Send>(options: &Options, work: impl FnOnce(&Options) -> T + Send) -> Result<T, RewindError> {
     let wanted = options.jobs.or(std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
-    let jobs = limits::jobs(options, wanted)?;
+    let connections = options.jobs.unwrap_or_else(open::default_connections);
+    let Jobs { jobs, connections } = limits::jobs(options, Jobs { jobs: wanted, connections })?;
     if jobs < wanted {
         tracing::warn!(
             "the limits of threads and open files are low: {jobs} instead of {wanted} share the work"
         );
     }
-    let fewer = (jobs < wanted).then(|| Options { jobs: Some(jobs), ..options.clone() });
+    // The option is the number of connections from here on.
+    let fewer = (jobs < wanted).then(|| Options { jobs: Some(connections), ..options.clone() });
     let options = fewer.as_ref().unwrap_or(options);
     if options.jobs.is_none() {
         return Ok(work(options));

@@ -69,7 +69,7 @@ fn find_flavor(options: &Options, target: &Target) -> Result<Flavor, SurveyError
 
 /// Default number of connections: one for each processor, at least 2 and at most 4. In measurements the second one
 /// nearly doubled the rate, and more than four gained nothing.
-fn default_connections() -> NonZeroUsize {
+pub(super) fn default_connections() -> NonZeroUsize {
     let processors = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
     NonZeroUsize::new(processors.clamp(2, 4)).unwrap_or(NonZeroUsize::MIN)
 }

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::space;
 use crate::apply::save_diverged::Saving;
+use crate::causes::with_causes;
 use crate::datadir::data_path::DataPath;
 use crate::datadir::inventory::EntryKind;
 use crate::datadir::keep::is_data;
@@ -76,8 +77,14 @@ pub(crate) fn precheck(
     check_target(target, planned)?;
     planned.facts.external.check()?;
     check_source(source, planned)?;
-    let needs =
-        space::needs(target.root(), planned, journal.size(), saving.map(|saving| saving.need(planned)))?;
+    let saved = saving.map(|saving| saving.need(planned));
+    let needs = match space::needs(target.root(), planned, journal.size(), saved) {
+        Err(error) if error.action == space::READ_FREE_SPACE => {
+            tracing::warn!("the free space is not checked: {}", with_causes(&error));
+            Vec::new()
+        }
+        needs => needs?,
+    };
     let shortages = space::shortages(&needs);
     if !shortages.is_empty() {
         let error = PrecheckError::NoSpace { shortages };

@@ -12,6 +12,9 @@ use crate::outcome::SpaceNeed;
 use crate::plan::Planned;
 use crate::target::TargetError;
 
+/// What is done when the system does not tell how much is free.
+pub(super) const READ_FREE_SPACE: &str = "read free space of";
+
 /// Bytes added to the need of each file system, along with one hundredth of it: the source goes on writing, and file
 /// systems need some space for themselves.
 const MARGIN: u64 = 8 << 20;
@@ -128,7 +131,7 @@ impl Needs<'_> {
     fn result(self) -> Result<Vec<SpaceNeed>, TargetError> {
         let need = |(directory, bytes): (PathBuf, u64)| {
             let found = rustix::fs::statvfs(&directory).map_err(|error| TargetError {
-                action: "read free space of",
+                action: READ_FREE_SPACE,
                 path: directory.clone(),
                 source: error.into(),
             })?;

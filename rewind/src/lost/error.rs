@@ -43,6 +43,18 @@ pub enum LostError {
         #[source]
         source: io::Error,
     },
+    /// A rewind has left no export of what was lost.
+    #[error("there is no list of lost transactions in \"{}\"", path.display())]
+    NoExport {
+        /// The file that is missing.
+        path: PathBuf,
+    },
+    /// The server is not one of the cluster that lost the transactions.
+    #[error("the source server does not belong to the cluster of the lost transactions: {problem}")]
+    AnotherCluster {
+        /// How that was seen.
+        problem: String,
+    },
     /// An export is not one, or not whole.
     #[error("could not read the exported transactions in \"{}\"", path.display())]
     Exported {
@@ -89,6 +101,12 @@ impl LostError {
                 "The WAL is damaged there, or was written by a server that this program does not know."
             }
             LostError::Read { .. } => "Run kbrecover as the user who owns the data directory.",
+            LostError::NoExport { .. } => {
+                "The rewind could not export what was lost, or needed its space: its log says why. The WAL is beside it, for \"kbrecover inspect wal\"."
+            }
+            LostError::AnotherCluster { .. } => {
+                "Name the server that has taken over from the node that was rewound."
+            }
             LostError::Exported { .. } => {
                 "Was the run that wrote the file killed? Its lines can be read as far as they go: it has one for each change."
             }

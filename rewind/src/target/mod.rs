@@ -18,7 +18,7 @@ pub(crate) mod external_files;
 
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -107,7 +107,7 @@ impl TargetError {
 
 /// Why the target data directory could not be locked.
 ///
-/// A run holds an exclusive `flock` lock on the directory itself.
+/// A run holds an exclusive `flock` lock on the directory itself, if its file system has such locks.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {
@@ -180,6 +180,13 @@ impl Target {
             Err(TryLockError::WouldBlock) => {
                 let holder = lock_holder::find(&root).map(Holder::of);
                 return Err(LockError::Taken { path: root, holder });
+            }
+            // The lock only keeps a second run away.
+            Err(TryLockError::Error(source)) if is_refused(&source) => {
+                let shown = root.display();
+                tracing::warn!(
+                    "could not lock directory \"{shown}\", so see to it that nothing else works on it: {source}"
+                );
             }
             Err(TryLockError::Error(source)) => return Err(LockError::Open { path: root, source }),
         }
@@ -522,16 +529,61 @@ impl Target {
         for entry in std::fs::read_dir(&spaces).map_err(failed("list directory", &spaces))? {
             places.push(entry.map_err(failed("list directory", &spaces))?.path());
         }
-        places.extend(written.outside);
+        let outside = written.outside;
+        places.extend(outside.iter().cloned());
+        // Nothing was written through a dangling link.
+        places.retain(|place| place.is_dir());
         let mut devices = BTreeSet::new();
-        for place in places {
-            // Nothing was written through a dangling link.
-            let Ok(metadata) = place.metadata() else { continue };
-            if metadata.is_dir() && devices.insert(metadata.dev()) {
-                self.disk.sync_file_system(&place).map_err(failed("sync file system of", &place))?;
+        for place in &places {
+            if !place.metadata().is_ok_and(|metadata| devices.insert(metadata.dev())) {
+                continue;
+            }
+            match self.disk.sync_file_system(place) {
+                Err(error) if is_refused(&error) => {
+                    tracing::debug!("syncing all files one by one, because syncfs is refused: {error}");
+                    places
+                        .iter()
+                        .filter(|place| !outside.contains(*place))
+                        .try_for_each(|place| self.sync_below(place))?;
+                    return outside.iter().try_for_each(|directory| {
+                        let synced = ignore_missing(self.disk.sync_directory(directory));
+                        synced.map_err(failed("fsync directory", directory))
+                    });
+                }
+                synced => synced.map_err(failed("sync file system of", place))?,
             }
         }
         Ok(())
+    }
+
+    /// Makes a directory durable with all that is in it and can be read: the server has written nothing else.
+    fn sync_below(&self, directory: &Path) -> Result<(), TargetError> {
+        let failed = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| TargetError { action, path, source }
+        };
+        let entries = match std::fs::read_dir(directory) {
+            Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) => {
+                return Ok(());
+            }
+            entries => entries.map_err(failed("list directory", directory))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed("list directory", directory))?;
+            let (path, kind) = (entry.path(), entry.file_type());
+            match kind.map_err(failed("look at", &path))? {
+                kind if kind.is_dir() => self.sync_below(&path)?,
+                kind if kind.is_file() => {
+                    let synced = File::open(&path).and_then(|file| self.disk.sync_file(&file, &path));
+                    match synced {
+                        Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+                        synced => ignore_missing(synced).map_err(failed("fsync file", &path))?,
+                    }
+                }
+                _ => {}
+            }
+        }
+        ignore_missing(self.disk.sync_directory(directory)).map_err(failed("fsync directory", directory))
     }
 
     /// Checks, at most once a second, that no server has been started on the directory in the meantime.
@@ -658,6 +710,13 @@ fn many_at_once<T: Sync>(
         run();
     });
     failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+/// Whether a system call is not there: the file system lacks it, or a filter of system calls keeps it away.
+fn is_refused(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let missing = [Errno::NOSYS, Errno::PERM, Errno::OPNOTSUPP, Errno::NOLCK];
+    Errno::from_io_error(error).is_some_and(|errno| missing.contains(&errno))
 }
 
 /// Whether this is a regular file (not a link to one) owned by the effective user.

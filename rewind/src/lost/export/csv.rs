@@ -68,9 +68,9 @@ impl CsvFiles {
         }
     }
 
-    /// How many files there are.
-    pub(crate) fn files(&self) -> usize {
-        self.outputs.len()
+    /// How many files with rows there are, and how many with what the source has.
+    pub(crate) fn files(&self) -> (usize, usize) {
+        (self.outputs.len() - self.sources.len(), self.sources.len())
     }
 
     /// Makes all of them durable.

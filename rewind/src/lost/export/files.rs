@@ -149,14 +149,22 @@ impl Files {
 
     /// What the files are.
     fn files_text(&self) -> String {
-        let csv = counted(self.csv.files() as u64, "file");
+        let (rows, sources) = self.csv.files();
+        let csv = counted(rows as u64, "file");
+        let on_source = match sources {
+            0 => String::new(),
+            sources => format!(
+                "  {CSV}/NAME.source.csv: {}, what the source has for each key\n",
+                counted(sources as u64, "file")
+            ),
+        };
         let mut text = format!(
             "Files (they have user data in them):\n  \
                {REPORT}: everything, for a browser; it needs no network\n  \
                {JSON}: everything, for programs (lost.schema.json describes it)\n  \
                {CSV}/: {csv}, the rows of each table. NULL is an empty field, an empty string is \"\" in quotes;\n    \
                  (unchanged) and (unknown) without quotes stand for values that are not there. Import all columns as\n    \
-                 text: a spreadsheet may take a value that begins with = for a formula.\n"
+                 text: a spreadsheet may take a value that begins with = for a formula.\n{on_source}"
         );
         match &self.apply {
             _ if self.no_values => text.push_str("  There is no apply.sql, because values were left out.\n"),

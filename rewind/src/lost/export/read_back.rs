@@ -2,7 +2,7 @@
 //! chosen later, when the node's files are no longer there.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,17 +18,19 @@ use crate::lost::error::LostError;
 use crate::lost::model::{LostHistory, LostSink, LostTable};
 use crate::stop::StopFlag;
 
-/// Hands all transactions of the export in a directory to `sink`.
+/// Hands all transactions of the export in a directory to `sink`, unless `check` refuses it.
 ///
 /// # Errors
-/// The export cannot be read, the sink failed, or a stop was requested.
+/// The export cannot be read or is refused, the sink failed, or a stop was requested.
 pub(crate) fn list_exported(
     directory: &Path,
     stop: &StopFlag,
     sink: &mut dyn LostSink,
+    check: &dyn Fn(&LostHistory) -> Result<(), LostError>,
 ) -> Result<LostHistory, LostError> {
     let exported = Exported::open(&directory.join(JSON), stop)?;
     let history = exported.history()?;
+    check(&history)?;
     sink.begin(&history)?;
     exported.pass_on(sink)?;
     sink.end(&history)?;
@@ -138,7 +140,10 @@ impl<'a> Exported<'a> {
 }
 
 fn open(path: &Path) -> Result<File, LostError> {
-    File::open(path).map_err(|source| LostError::Read { path: path.to_owned(), source })
+    File::open(path).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => LostError::NoExport { path: path.to_owned() },
+        _ => LostError::Read { path: path.to_owned(), source },
+    })
 }
 
 fn unreadable(path: &Path, source: serde_json::Error) -> LostError {
@@ -280,6 +285,8 @@ impl Element for Changes<'_> {
     fn next<'de, A: SeqAccess<'de>>(&self, pass: &mut Pass<'_>, list: &mut A) -> Result<bool, A::Error> {
         let Some(line) = list.next_element::<ChangeLine>()? else { return Ok(false) };
         let change = line.change(self.0, pass.tables).map_err(de::Error::custom)?;
+        let stopped = pass.stop.check();
+        pass.check(stopped)?;
         let passed = pass.sink.change(self.0, &change);
         pass.check(passed)?;
         Ok(true)
@@ -320,7 +327,7 @@ mod tests {
         let (first, second) = (directory.path().join("lost"), directory.path().join("lost2"));
         exported(&first, &ExportOptions::default(), |export| play(export).unwrap());
         exported(&second, &ExportOptions::default(), |export| {
-            list_exported(&first, &StopFlag::default(), export).unwrap();
+            list_exported(&first, &StopFlag::default(), export, &|_| Ok(())).unwrap();
         });
         let of = |path: &Path| {
             let inside = |(name, text): (String, String)| (name.replace(path.to_str().unwrap(), ""), text);
@@ -343,7 +350,7 @@ mod tests {
         let options = ExportOptions { filter, mask: vec!["note".to_owned()], ..ExportOptions::default() };
         let mut json = LostJson::new(Vec::new(), "memory");
         let mut sink = shown(&options, None, &mut json).unwrap();
-        list_exported(&place, &StopFlag::default(), &mut sink).unwrap();
+        list_exported(&place, &StopFlag::default(), &mut sink, &|_| Ok(())).unwrap();
         let all: Value = serde_json::from_slice(json.get_mut()).unwrap();
         assert_eq!(all["transactions"].as_array().unwrap().len(), 1);
         assert_eq!(all["transactions"][0]["changes"].as_array().unwrap().len(), 7);
@@ -364,7 +371,7 @@ mod tests {
         pass(&mut export, transaction, changes).unwrap();
         export.end_early("WAL is damaged.").unwrap();
         exported(&second, &ExportOptions::default(), |export| {
-            list_exported(&first, &StopFlag::default(), export).unwrap();
+            list_exported(&first, &StopFlag::default(), export, &|_| Ok(())).unwrap();
         });
         let read = |name: &str| fs::read_to_string(second.join(name)).unwrap();
         assert!(read("summary.txt").contains("Note: WAL is damaged.\nThis is not complete"));
@@ -382,7 +389,7 @@ mod tests {
         let refused = |text: &str| {
             fs::write(&path, text).unwrap();
             let mut json = LostJson::new(Vec::new(), "memory");
-            let error = list_exported(&place, &StopFlag::default(), &mut json).unwrap_err();
+            let error = list_exported(&place, &StopFlag::default(), &mut json, &|_| Ok(())).unwrap_err();
             assert!(matches!(error, LostError::Exported { .. }), "{error:?}");
             crate::causes::with_causes(&error)
         };

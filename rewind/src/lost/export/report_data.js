@@ -84,7 +84,8 @@ const Data = {
     if (!table || table.key.length === 0) return [];
     const keyOf = values => JSON.stringify(table.key.map(place => {
       const value = values[place];
-      return value === 0 || value?.[0] === "u" ? before?.[place] : value;
+      const isAsBefore = value === 0 || (Array.isArray(value) && value[0] === "u");
+      return isAsBefore ? before?.[place] : value;
     }));
     const keys = new Set([before, after].filter(values => values).map(keyOf));
     return [...keys].map(key => this.source().get(`${table.database}\n${table.name}\n${key}`)).filter(state => state);
@@ -98,7 +99,10 @@ const Data = {
       for (const line of linesOf(node)) {
         const [number, key, state] = parsed(line, []);
         const table = this.tables[number];
-        if (table && state) this.known.set(`${table.database}\n${table.name}\n${JSON.stringify(key)}`, state);
+        if (!table) continue;
+        const name = `${table.database}\n${table.name}\n${JSON.stringify(key)}`;
+        // Masked and shortened keys may look alike: then it is not known whose state it is.
+        this.known.set(name, this.known.has(name) && this.known.get(name) !== state ? null : state);
       }
     }
     return this.known;

@@ -457,7 +457,8 @@ impl LockKey {
     }
 }
 
-/// Settings for a session that reads for a long time and writes nothing. Each is set only where the server knows it.
+/// Settings for a session that reads for a long time. Each is set only where the server knows it. Behind a pooler they may stay with a
+/// session that others are lent, so none keeps anybody from writing.
 pub(super) fn session_settings(version: u32) -> String {
     let settings = [
         // First, so that no function in another schema is called by mistake.
@@ -470,7 +471,6 @@ pub(super) fn session_settings(version: u32) -> String {
         // Connections are idle while the target's WAL is scanned.
         (140_000, "idle_session_timeout = 0"),
         (170_000, "transaction_timeout = 0"),
-        (0, "default_transaction_read_only = on"),
         // A hot standby does not support serializable transactions.
         (0, "default_transaction_isolation = 'read committed'"),
         // Sorting a large listing must not need a temporary file: temp_file_limit may be set for the role.
