@@ -279,9 +279,11 @@ fn stop_anywhere(
 
 #[test]
 fn stopped_anywhere_and_run_again() {
-    let (count, counts) = stop_anywhere(BY_WAL, 300, (0, 1));
-    assert!(count >= 600 && counts[&Left::Marked] > 500, "{counts:?}");
-    assert!(counts[&Left::Untouched] >= 10 && counts[&Left::Finished] >= 2, "{counts:?}");
+    for part in pick("crash sweep: part", &[0, 1]) {
+        let (count, counts) = stop_anywhere(BY_WAL, 300, (part, 2));
+        assert!(count >= 300 && counts[&Left::Marked] > 240, "{counts:?}");
+        assert!(counts[&Left::Untouched] >= 4 && counts[&Left::Finished] >= 1, "{counts:?}");
+    }
 }
 
 /// A run that compares is stopped in other places, and the next one compares again what is half the target's and half the
