@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use kbrecover_rewind::command::{self, ExitReason};
@@ -31,14 +32,34 @@ pub(super) fn run(node: &Node<'_>, program: &str) -> Result<(), StepError> {
     command.args(["-h", &config.pool_host, "-p", &config.pcp_port.to_string(), "-U", &config.pcp_user]);
     command.args(["-n", &me.id.to_string()]);
     node.log.line(&format!("{} IM Node is {}, will try [{}]", timestamp(), me.id, shown(&command)));
-    let finished =
-        command::run(&mut command, Some(Duration::from_secs(60))).map_err(|error| StepError::of(&error))?;
+    let run = |command: &mut Command| {
+        command::run(command, Some(Duration::from_secs(60))).map_err(|error| StepError::of(&error))
+    };
+    let mut finished = run(&mut command)?;
+    for _ in 1..TRIES {
+        if finished.status.success() || !is_hung_up(&finished.output) {
+            break;
+        }
+        thread::sleep(PAUSE);
+        node.log.line(&format!("{} the pool has hung up, trying again", timestamp()));
+        finished = run(&mut command)?;
+    }
     if finished.status.success() {
         return Ok(());
     }
     let why = ExitReason(finished.status);
     Err(StepError::new(format!("\"{program}\" failed: {why} ({})", finished.output.trim()))
         .hint("Check that KB_POOL_VIP, KB_POOL_PCP_PORT, PCP_USER and PCP_PASS are correct."))
+}
+
+/// The process of the pool that answers starts anew when a node was attached or detached, and hangs up on whoever is connected then
+/// (seen with pgpool-II 4.6). This many calls are made, with a pause between them.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Whether the pool has closed the connection without an answer, by the words of its programs.
+fn is_hung_up(output: &str) -> bool {
+    output.contains("unable to read data from socket")
 }
 
 /// The path of a PCP program.
