@@ -55,7 +55,7 @@ function showFacts() {
   const texts = {
     "svg-timeline": say("timeline", String(head.fork?.timeline ?? "")),
     "svg-from": tail.read ? say("read", tail.read.from) : "", "svg-fork": say("fork"), "svg-fork-lsn": head.fork?.lsn ?? "",
-    "svg-lost": say("lost", count), "svg-end": tail.read?.to ?? "", "svg-kept": say("kept"),
+    "svg-lost": say(count === 1 ? "lostOne" : "lost", count), "svg-end": tail.read?.to ?? "", "svg-kept": say("kept"),
   };
   for (const [id, text] of Object.entries(texts)) $(id).textContent = text;
   const facts = [
