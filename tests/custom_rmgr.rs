@@ -86,7 +86,8 @@ fn an_unknown_change_is_left_to_replay() {
     let Failover { mut old, new } = Failover::of(old, new, shared, lost, kept);
     old.stop();
     let rewind = Rewind::of(&old).from(&new, SourceKind::Server).args(["--replay-from", "newest"]);
-    rewind.run().expect_done().expect_said("changes relation files in an unknown way");
+    // Verifying would copy the block, too: nothing in WAL names it.
+    rewind.unverified().run().expect_done().expect_said("changes relation files in an unknown way");
     assert_follows(&mut old, &new);
     assert_eq!((origins(&old, 'U'), origins(&old, 'L')), (1, 0), "rows changed in place");
     assert_sound(&mut old);
