@@ -28,6 +28,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 pub(super) struct Channel {
     wire: Box<dyn Wire>,
     guard: Option<Guard>,
+    /// The error of a write. It is reported when nothing is left to be read: a server that closes the connection says why
+    /// before it does, and the next write may fail before that has been read.
+    write_error: Option<io::Error>,
     /// The channel binding data (`tls-server-end-point`), if the stream is encrypted.
     end_point: Option<Vec<u8>>,
 }
@@ -41,7 +44,7 @@ impl fmt::Debug for Channel {
 impl Channel {
     /// A stream on which the startup message has not been sent yet.
     pub(super) fn new(wire: Box<dyn Wire>, guard: Guard, end_point: Option<Vec<u8>>) -> Channel {
-        Channel { wire, guard: Some(guard), end_point }
+        Channel { wire, guard: Some(guard), write_error: None, end_point }
     }
 }
 
@@ -52,7 +55,13 @@ impl AsyncRead for Channel {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.wire).poll_read(cx, buf))?;
+        let read = ready!(Pin::new(&mut self.wire).poll_read(cx, buf));
+        if (read.is_err() || buf.filled().len() == before)
+            && let Some(error) = self.write_error.take()
+        {
+            return Poll::Ready(Err(error));
+        }
+        read?;
         if let Some(guard) = &mut self.guard {
             match guard.watch(buf.filled().get(before..).unwrap_or_default()) {
                 Ok(Progress::Going) => {}
@@ -66,11 +75,22 @@ impl AsyncRead for Channel {
 
 impl AsyncWrite for Channel {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write(cx, buf)
+        if self.write_error.is_none() {
+            match ready!(Pin::new(&mut self.wire).poll_write(cx, buf)) {
+                Ok(written) => return Poll::Ready(Ok(written)),
+                Err(error) => self.write_error = Some(error),
+            }
+        }
+        Poll::Ready(Ok(buf.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_flush(cx)
+        if self.write_error.is_none()
+            && let Err(error) = ready!(Pin::new(&mut self.wire).poll_flush(cx))
+        {
+            self.write_error = Some(error);
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -237,5 +257,29 @@ impl Guard {
             ));
         }
         if offers("SCRAM-SHA-256") || self.bound { Ok(()) } else { Err(ConnectProblem::NoMechanism) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_server_s_last_words_are_read_though_a_write_fails() {
+        let (client, mut server) = UnixStream::pair().unwrap();
+        let mut channel = Channel { wire: Box::new(client), guard: None, write_error: None, end_point: None };
+        server.write_all(b"last words").await.unwrap();
+        drop(server);
+        channel.write_all(b"a query").await.unwrap();
+        channel.flush().await.unwrap();
+        let mut words = [0; 10];
+        channel.read_exact(&mut words).await.unwrap();
+        assert_eq!(&words, b"last words");
+        let error = channel.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        channel.read_u8().await.unwrap_err();
     }
 }
