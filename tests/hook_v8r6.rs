@@ -36,6 +36,8 @@ fn a_standby_that_is_down_is_started() {
     assert_eq!(cluster.look(3).code, 0);
     assert!(!cluster.log(3).contains("attached: no"), "{}", cluster.log(3));
 
+    // What the removal of a slot has left that was interrupted: no server would start with it.
+    cluster.make_dir(&cluster.data(2).join("pg_replslot/half_removed"));
     cluster.set_recovery("standby");
     assert_eq!(cluster.look(1).code, 0);
     cluster.wait("the standby to stream", || cluster.streaming(1) == ["node2", "node3"]);

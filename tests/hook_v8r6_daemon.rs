@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::{RepmgrCluster, Sandbox, binary, children_of};
 use crate::hook_v8r6::fail_over;
+use crate::hook_v8r6_faults::{HELD, set_virtual_address};
 
 /// The daemons of some nodes. Dropping them ends them.
 struct Daemons(Vec<Child>);
@@ -104,4 +105,50 @@ fn daemons_look_after_the_cluster() {
     assert!(cluster.log(2).ends_with("[NOTICE] recovery daemon stopped\n"), "{}", cluster.log(2));
     daemons.end(0, "INT");
     assert!(cluster.hook(2, &["status"]).stdout.starts_with("daemon of this node: not running\n"));
+}
+
+/// What is wrong with one node costs that node only: its record cannot be read, or its start takes for ever. Meanwhile the
+/// other standby is started, and the virtual address is left when the server of this node is gone.
+#[test]
+fn a_node_that_fails_costs_no_other() {
+    let sandbox = Sandbox::new();
+    let cluster = RepmgrCluster::start(&sandbox);
+    cluster.set_recovery("automatic");
+    set_virtual_address(&cluster);
+    let mut daemons = Daemons::start(&cluster, &[1]);
+    cluster.wait("the virtual address", || cluster.addresses(1) == HELD);
+    let kill_and_wait_for_it = |node: usize| {
+        let before = cluster.process(node);
+        cluster.kill_node(node);
+        cluster.wait("the standby to be started", || {
+            cluster.process(node).is_some_and(|new| Some(new) != before)
+        });
+    };
+
+    let set_conninfo = |conninfo: &str| {
+        let update = format!("UPDATE repmgr.nodes SET conninfo = '{conninfo}' WHERE node_id = 2");
+        cluster.execute_in("repmgr", 1, &update);
+    };
+    let conninfo = cluster.column_in("repmgr", 1, "SELECT conninfo FROM repmgr.nodes WHERE node_id = 2");
+    set_conninfo("host=127.0.0.2 hots=a password=secret");
+    cluster.kill_node(2);
+    kill_and_wait_for_it(3);
+    let told =
+        "[ERROR] node \"node2\" (ID: 2): its conninfo in repmgr.nodes is not a valid connection string";
+    cluster.wait("the daemon to say so", || cluster.log(1).contains(&told[8..]));
+    assert!(!cluster.log(1).contains("secret"), "{}", cluster.log(1));
+    let status = cluster.hook(1, &["status"]);
+    assert!(status.stdout.contains("node2            unreachable  not attached"), "{status}");
+    set_conninfo(&conninfo[0]);
+    cluster.wait("both to stream", || cluster.streaming(1) == ["node2", "node3"]);
+
+    let mark = cluster.home(2).join("run/mark");
+    cluster.set(2, "service_start_command", &format!("touch {}; exec sleep 60", mark.display()));
+    cluster.kill_node(2);
+    cluster.wait("the start to be under way", || mark.exists());
+    kill_and_wait_for_it(3);
+    cluster.kill_node(1);
+    cluster.wait("the address to be left", || cluster.addresses(1).is_empty());
+    let took = daemons.end(0, "TERM");
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }

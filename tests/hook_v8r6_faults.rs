@@ -15,13 +15,7 @@ fn all_nodes_down_and_two_primaries() {
     let sandbox = Sandbox::new();
     let cluster = RepmgrCluster::start(&sandbox);
     cluster.set_recovery("automatic");
-    for node in 1..=3 {
-        let programs = cluster.fake_ip(node).display().to_string();
-        cluster.set(node, "virtual_ip", "192.0.2.9/24");
-        cluster.set(node, "net_device", "eth0");
-        cluster.set(node, "ipaddr_path", &programs);
-        cluster.set(node, "arping_path", &programs);
-    }
+    set_virtual_address(&cluster);
     // From a time when it was the primary.
     cluster.write(&cluster.home(2).join("net/addresses"), "2: eth0 inet 192.0.2.9/24\n");
     for node in 1..=3 {
@@ -37,7 +31,18 @@ fn all_nodes_down_and_two_primaries() {
 }
 
 /// The virtual address of node 1, as it is shown.
-const HELD: &str = "2: eth0 inet 192.0.2.9/24 label eth0:2\n";
+pub const HELD: &str = "2: eth0 inet 192.0.2.9/24 label eth0:2\n";
+
+/// Configures the virtual address on all nodes.
+pub fn set_virtual_address(cluster: &RepmgrCluster) {
+    for node in 1..=3 {
+        let programs = cluster.fake_ip(node).display().to_string();
+        cluster.set(node, "virtual_ip", "192.0.2.9/24");
+        cluster.set(node, "net_device", "eth0");
+        cluster.set(node, "ipaddr_path", &programs);
+        cluster.set(node, "arping_path", &programs);
+    }
+}
 
 fn a_primary_that_does_not_answer_keeps_its_address(cluster: &RepmgrCluster) {
     // A question that the primary does not answer is no reason to leave the address.
@@ -146,6 +151,9 @@ fn a_killed_rejoin_is_called_again() {
     let sandbox = Sandbox::new();
     let cluster = RepmgrCluster::start(&sandbox);
     fail_over(&cluster);
+    // The new primary waits for a standby that is not there.
+    cluster.sql(2, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    cluster.sql(2, "SELECT pg_reload_conf()");
     // What is saved before the first change would count among the steps at which the disk is full.
     cluster.set(1, "keep_diverged_dir", "off");
     let before = Tree::of(&cluster.data(1));
@@ -159,6 +167,8 @@ fn a_killed_rejoin_is_called_again() {
             // The rewind has taken them away; after one that was not needed they would still be there.
             std::fs::remove_dir(&slots).expect("remove the directory of slots");
             copy_tree(&slots_before, &slots);
+            // A removal that was interrupted: no server would start with this.
+            cluster.make_dir(&slots.join("half_removed"));
         }
         cluster.hook_command(1, &rejoin)
     };

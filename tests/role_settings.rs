@@ -3,9 +3,7 @@
 //!     old  ── shared, ALTER ROLE rewind_user SET ... ──┬── lost ──╳
 //!     new  ┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄ └── kept ── rewind as rewind_user ──▶
 
-use std::time::Duration;
-
-use crate::harness::{Failover, Installation, Proxy, Rewind, Sandbox, Server, Then, assert_follows};
+use crate::harness::{Failover, Installation, Rewind, Sandbox, Server, assert_follows};
 use crate::least_privilege::{conninfo, create_role};
 
 const SETTINGS: &[(u32, &str)] = &[
@@ -71,25 +69,6 @@ fn settings_of_the_role_do_not_matter_to_17() {
     let sandbox = Sandbox::new();
     let (old, new) = sandbox.pair_of(sandbox.initdb("old", Installation::of(17), &[]));
     rewind_as(Failover::of(old, new, create_settings, lost, kept));
-}
-
-/// The limit ends the session before its first query is sent: what is read is the reason, not only that the write failed.
-#[test]
-fn a_session_that_was_ended_before_its_first_query() {
-    let sandbox = Sandbox::new();
-    let Failover { mut old, new } = Failover::new(&sandbox, create_settings, lost, kept);
-    old.kill();
-    let proxy = Proxy::to(&new, 0, Then::Hold);
-    let source = proxy.conninfo().replace("user=postgres", "user=rewind_user");
-    let held = std::thread::spawn(move || {
-        proxy.wait_until_there();
-        std::thread::sleep(Duration::from_millis(300));
-        proxy.go_on();
-        proxy
-    });
-    Rewind::of(&old).arg("--source-server").arg(source).run().expect_done();
-    drop(held.join().expect("the proxy"));
-    assert_follows(&mut old, &new);
 }
 
 /// A standby refuses every serializable transaction.

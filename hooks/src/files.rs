@@ -26,6 +26,15 @@ pub(crate) fn replace(path: &Path, text: impl AsRef<[u8]>) -> Result<(), StepErr
     write().map_err(|error| file_error("write", path, &error))
 }
 
+/// Makes the names in a directory durable.
+///
+/// # Errors
+/// The directory cannot be opened or synced.
+pub(crate) fn sync_directory(path: &Path) -> Result<(), StepError> {
+    let synced = File::open(path).and_then(|directory| directory.sync_all());
+    synced.map_err(|error| file_error("sync", path, &error))
+}
+
 /// Opens a file for writing, and creates it with mode 0600 if necessary. The directory may be world-writable, so a
 /// symbolic link is not followed.
 pub(crate) fn open_for_lock(path: &Path) -> io::Result<File> {

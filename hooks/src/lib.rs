@@ -18,6 +18,7 @@ pub mod settings;
 pub mod shell_config;
 mod files;
 pub mod guard;
+mod host;
 mod keep;
 pub mod pid_file;
 mod ping;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use kbrecover_rewind::command::{self, ExitReason};
 
 use crate::flow::StepError;
+use crate::host;
 
 /// A virtual address and the programs that change it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,7 +44,8 @@ impl VirtualAddress {
     pub(crate) fn is_held(&self) -> Result<bool, StepError> {
         let shown = run(Command::new(&self.ip).args(["-o", "addr", "show"]))?;
         let address = self.host();
-        Ok(shown.split_whitespace().any(|word| word.split('/').next() == Some(address)))
+        let is_it = |word: &str| word.split('/').next().is_some_and(|word| host::is_same(word, address));
+        Ok(shown.split_whitespace().any(is_it))
     }
 
     /// Adds the address, and announces it to other hosts by `arping`.

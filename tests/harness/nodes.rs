@@ -262,6 +262,12 @@ impl Nodes {
         give_to_server_user(path);
     }
 
+    /// Makes a directory.
+    pub fn make_dir(&self, path: &Path) {
+        fs::create_dir(path).expect("make a directory");
+        give_to_server_user(path);
+    }
+
     /// Writes a file that can be run.
     pub fn write_script(&self, path: &Path, text: &str) {
         self.write(path, text);

@@ -9,6 +9,7 @@ use kbrecover_rewind::with_causes;
 use super::config::HaModule;
 use super::pool_nodes::PoolNode;
 use crate::flow::{Run, StepError};
+use crate::host;
 use crate::recovery_log::RecoveryLog;
 use crate::rejoin::Rewinder;
 use crate::server::LocalServer;
@@ -84,7 +85,9 @@ impl Standstill {
 impl<'a> Node<'a> {
     /// This node according to the pool.
     pub(super) fn me(&self) -> Option<&PoolNode> {
-        self.nodes.iter().find(|node| node.host == self.config.local_host && node.port == self.config.port)
+        self.nodes
+            .iter()
+            .find(|node| host::is_same(&node.host, &self.config.local_host) && node.port == self.config.port)
     }
 
     /// The primary according to the pool.

@@ -188,6 +188,7 @@ fn check_start(node: &mut Node<'_>) -> Result<Decision, StepError> {
 }
 
 fn start(node: &mut Node<'_>) -> Result<String, StepError> {
+    crate::slots::finish_drops(&node.server)?;
     node.server.start(&node.config.log.with_file_name(attach::STARTED))?;
     let server = node.own_server();
     let deadline = Instant::now() + ANSWER_LIMIT;

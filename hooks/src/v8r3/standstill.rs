@@ -11,6 +11,7 @@ use super::pool_nodes::PoolNode;
 use super::recovery_settings::primary_conninfo;
 use crate::files;
 use crate::flow::StepError;
+use crate::host;
 
 /// The state file with the position that the previous run found.
 const FILE: &str = "KB_RECOVERY_STANDSTILL";
@@ -129,8 +130,9 @@ fn follows_another(node: &Node<'_>) -> bool {
     };
     let Some(upstream) = upstream else { return false };
     let port = upstream.get("port").unwrap_or("5432");
-    let is_upstream =
-        |other: &&PoolNode| Some(other.host.as_str()) == upstream.host() && other.port.to_string() == port;
+    let is_upstream = |other: &&PoolNode| {
+        upstream.host().is_some_and(|host| host::is_same(host, &other.host)) && other.port.to_string() == port
+    };
     node.nodes.iter().find(is_upstream).is_some_and(|upstream| !upstream.is_primary)
 }
 

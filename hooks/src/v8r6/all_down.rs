@@ -65,12 +65,13 @@ fn reason_not_to_start(context: &Context<'_>) -> Result<Option<String>, StepErro
     }
     for node in context.known.others(context.config.node_id) {
         // If the node cannot be reached, remote::runs fails: it may be a primary that other nodes can reach.
-        if context.responds(&node) || remote::runs(context, node.host(), &node.config_file)? {
+        let host = node.host()?;
+        if context.responds(&node)? || remote::runs(context, host, &node.config_file)? {
             let text =
                 format!("the server of this node is down, but the server of {} is running", node.shown());
             return Ok(Some(text));
         }
-        if !remote::is_standby(context, node.host(), &node.config_file)? {
+        if !remote::is_standby(context, host, &node.config_file)? {
             let text = format!(
                 "the server of this node is down, and {} is not a standby either: there is more than one primary, do nothing",
                 node.shown()

@@ -4,6 +4,7 @@ use kbrecover_rewind::conninfo::ConninfoText;
 
 use super::config::RepmgrConf;
 use crate::flow::StepError;
+use crate::host;
 use crate::sql::{Server, limit_of};
 
 /// A record of `repmgr.nodes`.
@@ -15,15 +16,45 @@ pub(super) struct NodeRecord {
     pub(super) kind: String,
     /// `upstream_node_id`
     pub(super) upstream: Option<i32>,
-    pub(super) conninfo: ConninfoText,
+    /// If it is not a valid connection string, its text. That may contain a password and must not be logged.
+    pub(super) conninfo: Result<ConninfoText, String>,
     pub(super) config_file: String,
     pub(super) slot: String,
 }
 
 impl NodeRecord {
+    /// How to connect to the node.
+    ///
+    /// # Errors
+    /// Its record has no valid connection string.
+    pub(super) fn conninfo(&self) -> Result<&ConninfoText, StepError> {
+        self.conninfo.as_ref().map_err(|_| {
+            let shown = self.shown();
+            StepError::new(format!("{shown}: its conninfo in repmgr.nodes is not a valid connection string"))
+                .hint(
+                    "Correct conninfo in the configuration of that node, and register it again with --force.",
+                )
+        })
+    }
+
     /// The node's host, both for connections and for ssh.
-    pub(super) fn host(&self) -> &str {
-        self.conninfo.host().unwrap_or("localhost")
+    ///
+    /// # Errors
+    /// As [`NodeRecord::conninfo`].
+    pub(super) fn host(&self) -> Result<&str, StepError> {
+        Ok(self.conninfo()?.host().unwrap_or("localhost"))
+    }
+
+    /// The port of the node's server.
+    pub(super) fn port(&self) -> &str {
+        self.conninfo.as_ref().ok().and_then(|conninfo| conninfo.get("port")).unwrap_or("5432")
+    }
+
+    /// Whether the node is reached at this host and port. The host may be its name or its address.
+    pub(super) fn is_at(&self, host: &str, port: &str) -> bool {
+        let Ok(conninfo) = &self.conninfo else { return false };
+        let hosts = [conninfo.host(), conninfo.get("hostaddr")];
+        self.port() == port && hosts.into_iter().flatten().any(|own| host::is_same(own, host))
     }
 
     /// `node "node2" (ID: 2)`
@@ -44,7 +75,7 @@ pub(super) fn nodes(server: &Server) -> Result<Vec<NodeRecord>, StepError> {
             name: text(1),
             kind: text(2),
             upstream: text(3).parse().ok(),
-            conninfo: ConninfoText::parse(&text(4)).ok()?,
+            conninfo: ConninfoText::parse(&text(4)).map_err(|_| text(4)),
             config_file: text(5),
             slot: text(6),
         })
@@ -79,14 +110,16 @@ pub(super) fn attached(server: &Server) -> Result<Vec<String>, StepError> {
 }
 
 /// Records in the metadata that a node follows the primary, unless it says so already. A rejoin that was interrupted
-/// may have attached the node without recording it.
+/// may have attached the node without recording it. The transaction does not wait for a synchronous standby: the one
+/// that is being recovered may be the only one.
 pub(super) fn record_standby(primary: &Server, node: &NodeRecord, upstream: i32) -> Result<(), StepError> {
     if node.kind == "standby" && node.upstream == Some(upstream) {
         return Ok(());
     }
     let own = node.id;
     let update = format!(
-        "UPDATE repmgr.nodes SET type = 'standby', active = true, upstream_node_id = {upstream} WHERE node_id = {own}; \
+        "SET synchronous_commit = local; \
+         UPDATE repmgr.nodes SET type = 'standby', active = true, upstream_node_id = {upstream} WHERE node_id = {own}; \
          INSERT INTO repmgr.events (node_id, event, successful, details) \
          VALUES ({own}, 'node_rejoin', true, 'node {own} is now attached to node {upstream}')"
     );
@@ -113,20 +146,30 @@ mod tests {
 
     #[test]
     fn the_host_of_a_node_comes_from_its_conninfo() {
-        let host = |conninfo: &str| {
-            let node = NodeRecord {
-                id: 1,
-                name: "a".to_owned(),
-                kind: "standby".to_owned(),
-                upstream: None,
-                conninfo: ConninfoText::parse(conninfo).unwrap(),
-                config_file: String::new(),
-                slot: String::new(),
-            };
-            node.host().to_owned()
+        let node = |conninfo: &str| NodeRecord {
+            id: 1,
+            name: "a".to_owned(),
+            kind: "standby".to_owned(),
+            upstream: None,
+            conninfo: ConninfoText::parse(conninfo).map_err(|_| conninfo.to_owned()),
+            config_file: String::new(),
+            slot: String::new(),
         };
+        let host = |conninfo: &str| node(conninfo).host().unwrap().to_owned();
         assert_eq!(host("host=db1 hostaddr=10.0.0.1"), "db1");
         assert_eq!(host("hostaddr=10.0.0.1 port=1"), "10.0.0.1");
         assert_eq!(host("port=1"), "localhost");
+        let error = node("host=a password='secret").host().unwrap_err();
+        assert!(error.message.contains("node \"a\" (ID: 1)") && !error.message.contains("secret"), "{error}");
+        let known = node("host=db1 hostaddr=fd00:0:0:0::1 port=1");
+        for (host, port, is_it) in [
+            ("db1", "1", true),
+            ("DB1", "1", true),
+            ("fd00::1", "1", true),
+            ("db2", "1", false),
+            ("db1", "2", false),
+        ] {
+            assert_eq!(known.is_at(host, port), is_it, "{host} {port}");
+        }
     }
 }

@@ -11,8 +11,10 @@ use super::log::{Level, say};
 use crate::flow::StepError;
 use crate::ping;
 use crate::recovery_log::RecoveryLog;
+use crate::sql::Server;
 
 /// The daemon's view of its node and of the cluster.
+#[derive(Clone)]
 pub(super) struct Context<'a> {
     pub(super) config: RepmgrConf,
     /// Path of this program on the other nodes.
@@ -39,16 +41,21 @@ impl Context<'_> {
         others.iter().find(is_primary).map(NodeRecord::shown)
     }
 
-    /// Whether a node's server is a primary; `None` if it does not respond.
+    /// Whether a node's server is a primary; `None` if it does not respond, or how to reach it is not known.
     pub(super) fn is_primary(&self, node: &NodeRecord) -> Option<bool> {
-        let prefixes = self.config.own_server().prefixes;
-        cluster::is_primary(&cluster::server(&self.config, &node.conninfo, prefixes))
+        cluster::is_primary(&self.server(node).ok()?)
     }
 
     /// Whether a node's server responds, even if only with an error.
-    pub(super) fn responds(&self, node: &NodeRecord) -> bool {
-        let prefixes = self.config.own_server().prefixes;
-        cluster::responds(&cluster::server(&self.config, &node.conninfo, prefixes))
+    ///
+    /// # Errors
+    /// How to reach it is not known.
+    pub(super) fn responds(&self, node: &NodeRecord) -> Result<bool, StepError> {
+        Ok(cluster::responds(&self.server(node)?))
+    }
+
+    fn server(&self, node: &NodeRecord) -> Result<Server, StepError> {
+        Ok(cluster::server(&self.config, node.conninfo()?, self.config.own_server().prefixes))
     }
 
     /// Whether this node may be isolated from the network: trusted servers are configured, and none responds.

@@ -4,10 +4,14 @@
 //! only if the node's role is certain: a standby is started only if its data directory is that of a standby, an old
 //! primary is rejoined only with `recovery='automatic'`, and no node is recovered while two nodes say that they are
 //! primaries.
+//!
+//! Each node is recovered on a thread of its own, since a command on another node may take hours. Meanwhile the daemon
+//! goes on looking: at the other nodes, and whether this node may still hold the virtual address.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 use std::time::Instant;
 
 use kbrecover_rewind::{StopFlag, with_causes};
@@ -53,13 +57,28 @@ pub enum Order {
     Reload,
 }
 
-struct Daemon<'a> {
+struct Daemon<'scope, 'a> {
     context: Context<'a>,
+    /// Where the threads run that recover nodes.
+    scope: &'scope Scope<'scope, 'a>,
     /// The nodes that are not attached, by their IDs.
-    missing: BTreeMap<i32, Backoff>,
+    missing: BTreeMap<i32, Missing<'scope>>,
     own: Backoff,
     address: Backoff,
     known_nodes_file: Backoff,
+    metadata: Backoff,
+}
+
+/// A node that is not attached.
+enum Missing<'scope> {
+    /// The next attempt to recover it has not begun.
+    Waiting(Backoff),
+    /// It is being recovered by this thread, which returns the back-off.
+    InProgress {
+        thread: ScopedJoinHandle<'scope, Backoff>,
+        /// The configuration has been read again since: the attempts so far do not count.
+        is_reset: bool,
+    },
 }
 
 /// Checks the cluster every [`RepmgrConf::interval`] and recovers nodes that are not attached. Returns when the stop
@@ -90,30 +109,45 @@ struct Daemon<'a> {
 pub fn daemon(request: DaemonRequest<'_>, orders: &Receiver<Order>) {
     let DaemonRequest { config, program, log, rounds, stop } = request;
     let known = KnownNodes::read(&config.known_nodes_file());
-    let mut daemon = Daemon {
-        context: Context { config, program, log, stop, known },
-        missing: BTreeMap::new(),
-        own: Backoff::default(),
-        address: Backoff::default(),
-        known_nodes_file: Backoff::default(),
-    };
-    daemon.announce("started");
-    let mut done = 0;
-    loop {
-        match daemon.check() {
-            Ok(()) => {}
-            Err(_) if daemon.context.stop.is_requested() => {}
-            Err(error) => daemon.own.report_once(log, Level::Error, &error.to_string()),
-        }
-        done += 1;
-        if rounds.is_some_and(|rounds| done >= rounds) || !daemon.wait(orders) {
-            break;
-        }
-    }
+    std::thread::scope(|scope| {
+        let mut daemon = Daemon {
+            context: Context { config, program, log, stop, known },
+            scope,
+            missing: BTreeMap::new(),
+            own: Backoff::default(),
+            address: Backoff::default(),
+            known_nodes_file: Backoff::default(),
+            metadata: Backoff::default(),
+        };
+        daemon.announce("started");
+        daemon.run(rounds, orders);
+    });
     say(log, Level::Notice, "recovery daemon stopped");
 }
 
-impl Daemon<'_> {
+impl<'scope, 'a> Daemon<'scope, 'a> {
+    /// Checks the cluster until the daemon is to stop, and waits for the recoveries that are in progress.
+    fn run(&mut self, rounds: Option<u32>, orders: &Receiver<Order>) {
+        let mut done = 0;
+        loop {
+            match self.check() {
+                Ok(()) => {}
+                Err(_) if self.context.stop.is_requested() => {}
+                Err(error) => self.own.report_once(self.context.log, Level::Error, &error.to_string()),
+            }
+            done += 1;
+            if rounds.is_some_and(|rounds| done >= rounds) || !self.wait(orders) {
+                break;
+            }
+        }
+        for (_, missing) in std::mem::take(&mut self.missing) {
+            if let Missing::InProgress { thread, .. } = missing {
+                // It has logged how it ended.
+                let _ = thread.join();
+            }
+        }
+    }
+
     fn announce(&self, what: &str) {
         let Context { config, log, .. } = &self.context;
         say(log, Level::Notice, &format!("recovery daemon {what}, recovery='{}'", config.recovery));
@@ -156,7 +190,13 @@ impl Daemon<'_> {
             let path = path.unwrap_or(Path::new(""));
             say(log, Level::Error, &format!("could not open log file \"{}\": {error}", path.display()));
         }
-        self.missing.clear();
+        self.missing.retain(|_, missing| match missing {
+            Missing::Waiting(_) => false,
+            Missing::InProgress { is_reset, .. } => {
+                *is_reset = true;
+                true
+            }
+        });
         self.own = Backoff::default();
         self.address = Backoff::default();
         self.announce("reloaded its configuration");
@@ -203,38 +243,85 @@ impl Daemon<'_> {
         let server = self.context.config.own_server();
         let attached = cluster::attached(&server)?;
         address::hold(&self.context, &mut self.address);
+        let mut problem = None;
         for node in self.context.known.others(own_id) {
+            let mut backoff = match self.missing.remove(&node.id) {
+                Some(Missing::InProgress { thread, is_reset }) if !thread.is_finished() => {
+                    self.missing.insert(node.id, Missing::InProgress { thread, is_reset });
+                    continue;
+                }
+                Some(Missing::InProgress { thread, is_reset }) => self.ended(&node, thread, is_reset),
+                Some(Missing::Waiting(backoff)) => backoff,
+                None => Backoff::default(),
+            };
             if attached.contains(&node.name) {
-                self.missing.remove(&node.id);
-                cluster::record_standby(&server, &node, own_id)?;
+                let recorded = cluster::record_standby(&server, &node, own_id);
+                problem = problem.or(recorded.err().map(|error| format!("{}: {error}", node.shown())));
                 continue;
             }
-            let mut backoff = self.missing.remove(&node.id).unwrap_or_default();
             if backoff.is_new() {
                 say(self.context.log, Level::Debug, &format!("child node: {}; attached: no", node.id));
             }
-            self.recover(&node, &mut backoff);
-            self.missing.insert(node.id, backoff);
-            if self.context.stop.is_requested() {
-                break;
-            }
+            let is_due = recover::is_due(&self.context, &node, &mut backoff);
+            let id = node.id;
+            let missing = if is_due { self.begin(node, backoff) } else { Missing::Waiting(backoff) };
+            self.missing.insert(id, missing);
+        }
+        match problem {
+            Some(text) => self.metadata.report_once(self.context.log, Level::Error, &text),
+            None => self.metadata.forget_message(),
         }
         self.own = Backoff::default();
         Ok(())
     }
 
-    fn recover(&self, node: &NodeRecord, backoff: &mut Backoff) {
-        let Err(error) = recover::recover(&self.context, node, backoff) else { return };
-        let Context { config, log, stop, .. } = &self.context;
-        if stop.is_requested() {
-            return;
+    /// Begins to recover a node on a thread of its own.
+    fn begin(&mut self, node: NodeRecord, mut backoff: Backoff) -> Missing<'scope> {
+        let context = self.context.clone();
+        let shown = node.shown();
+        let started = Builder::new().name(shown.clone()).spawn_scoped(self.scope, move || {
+            recover(&context, &node, &mut backoff);
+            backoff
+        });
+        match started {
+            Ok(thread) => Missing::InProgress { thread, is_reset: false },
+            Err(error) => {
+                let text = format!("{shown}: could not start a thread for the recovery: {error}");
+                self.own.report_once(self.context.log, Level::Error, &text);
+                Missing::Waiting(Backoff::default())
+            }
         }
-        let text = format!("{}{} auto-recovery failed: {error}", thread(), node.shown());
-        say(log, Level::Error, &text);
-        if let Some(hint) = &error.hint {
-            say(log, Level::Hint, hint);
-        }
-        let pause = backoff.record_attempt(config);
-        say(log, Level::Info, &format!("{}next attempt in {} seconds", thread(), pause.as_secs()));
     }
+
+    /// The back-off after a recovery that has ended.
+    fn ended(&self, node: &NodeRecord, thread: ScopedJoinHandle<'_, Backoff>, is_reset: bool) -> Backoff {
+        let Context { config, log, .. } = &self.context;
+        match thread.join() {
+            Ok(_) if is_reset => Backoff::default(),
+            Ok(backoff) => backoff,
+            Err(_) => {
+                let text = format!("{}: the recovery was ended by an error in this program", node.shown());
+                say(log, Level::Error, &text);
+                let mut backoff = Backoff::default();
+                backoff.record_attempt(config);
+                backoff
+            }
+        }
+    }
+}
+
+/// Makes one attempt to recover a node, and logs why it failed.
+fn recover(context: &Context<'_>, node: &NodeRecord, backoff: &mut Backoff) {
+    let Err(error) = recover::recover(context, node, backoff) else { return };
+    let Context { config, log, stop, .. } = context;
+    if stop.is_requested() {
+        return;
+    }
+    let text = format!("{}{} auto-recovery failed: {error}", thread(), node.shown());
+    say(log, Level::Error, &text);
+    if let Some(hint) = &error.hint {
+        say(log, Level::Hint, hint);
+    }
+    let pause = backoff.record_attempt(config);
+    say(log, Level::Info, &format!("{}next attempt in {} seconds", thread(), pause.as_secs()));
 }

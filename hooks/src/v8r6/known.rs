@@ -10,6 +10,7 @@ use crate::files;
 use crate::flow::StepError;
 
 /// The nodes, and the file in which they are recorded.
+#[derive(Clone)]
 pub(super) struct KnownNodes {
     file: PathBuf,
     nodes: Vec<NodeRecord>,
@@ -50,7 +51,12 @@ fn text(nodes: &[NodeRecord]) -> String {
     let line = |node: &NodeRecord| {
         let NodeRecord { id, name, kind, upstream, conninfo, config_file, slot } = node;
         let upstream = upstream.map(|id| id.to_string()).unwrap_or_default();
-        format!("{id}\t{name}\t{kind}\t{upstream}\t{}\t{config_file}\t{slot}\n", conninfo.text())
+        let conninfo = match conninfo {
+            Ok(conninfo) => conninfo.text(),
+            // White space of any kind separates its words.
+            Err(text) => text.replace(char::is_whitespace, " "),
+        };
+        format!("{id}\t{name}\t{kind}\t{upstream}\t{conninfo}\t{config_file}\t{slot}\n")
     };
     nodes.iter().map(line).collect()
 }
@@ -63,7 +69,7 @@ fn parse(line: &str) -> Option<NodeRecord> {
         name: name.to_owned(),
         kind: kind.to_owned(),
         upstream: upstream.parse().ok(),
-        conninfo: ConninfoText::parse(conninfo).ok()?,
+        conninfo: ConninfoText::parse(conninfo).map_err(|_| conninfo.to_owned()),
         config_file: config_file.to_owned(),
         slot: slot.to_owned(),
     })
@@ -84,16 +90,20 @@ mod tests {
             name: format!("node{id}"),
             kind: "standby".to_owned(),
             upstream: Some(3),
-            conninfo: ConninfoText::parse(&format!("host=10.0.0.{id} user='a b'")).unwrap(),
+            conninfo: match id {
+                3 => Err("host=10.0.0.3 hots=b".to_owned()),
+                _ => Ok(ConninfoText::parse(&format!("host=10.0.0.{id} user='a b'")).unwrap()),
+            },
             config_file: "/etc/repmgr.conf".to_owned(),
             slot: String::new(),
         };
-        known.update(vec![node(1), node(2)]).unwrap();
+        known.update(vec![node(1), node(2), node(3)]).unwrap();
         let again = KnownNodes::read(&file).others(1);
         assert_eq!(
-            (again.len(), again[0].host(), again[0].config_file.as_str()),
-            (1, "10.0.0.2", "/etc/repmgr.conf")
+            (again.len(), again[0].host().unwrap(), again[0].config_file.as_str()),
+            (2, "10.0.0.2", "/etc/repmgr.conf")
         );
+        assert_eq!(again[1].conninfo, Err("host=10.0.0.3 hots=b".to_owned()));
         // A file that could not be written is written by a later update.
         known.file = dir.path().join("later/kbha.nodes");
         known.update(vec![node(1)]).unwrap_err();

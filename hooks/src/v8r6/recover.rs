@@ -8,26 +8,30 @@ use super::log::{Level, say, thread};
 use super::remote::{self, quoted};
 use crate::flow::StepError;
 
-/// Starts or rejoins a node if the configuration allows it and the node's role is certain.
+/// Whether the next attempt to recover a node may begin now. Reports once if none will be made.
+pub(super) fn is_due(context: &Context<'_>, node: &NodeRecord, backoff: &mut Backoff) -> bool {
+    match reason_to_give_up(context, node, backoff) {
+        Some((level, why)) => {
+            backoff.report_once(context.log, level, &why);
+            false
+        }
+        None => backoff.is_due(),
+    }
+}
+
+/// Starts or rejoins a node if the node's role is certain and the configuration allows it.
 pub(super) fn recover(
     context: &Context<'_>,
     node: &NodeRecord,
     backoff: &mut Backoff,
 ) -> Result<(), StepError> {
     let (config, log) = (&context.config, context.log);
-    if let Some((level, why)) = reason_to_give_up(context, node, backoff) {
-        backoff.report_once(log, level, &why);
-        return Ok(());
-    }
-    if !backoff.is_due() {
-        return Ok(());
-    }
     if let Some((level, why)) = reason_to_wait(context, node)? {
         backoff.report_once(log, level, &why);
         return Ok(());
     }
     let is_standby = is_standby(context, node)?;
-    let (host, program) = (node.host(), quoted(context.program));
+    let (host, program) = (node.host()?, quoted(context.program));
     let file = quoted(&node.config_file);
     let (action, script) = match (is_standby, config.recovery) {
         (true, _) => ("START DATABASE", format!("{program} hook v8r6 -f {file} startdb")),
@@ -99,7 +103,7 @@ fn reason_to_wait(context: &Context<'_>, node: &NodeRecord) -> Result<Option<(Le
 
 /// Whether the node is a standby according to its data directory.
 fn is_standby(context: &Context<'_>, node: &NodeRecord) -> Result<bool, StepError> {
-    let (log, host) = (context.log, node.host());
+    let (log, host) = (context.log, node.host()?);
     let own = context.config.own_server();
     say(log, Level::Notice, &format!("{}Now, the primary host ip: {}", thread(), own.host()));
     if let Err(error) = remote::status(context, host, "/bin/true") {

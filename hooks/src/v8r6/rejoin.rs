@@ -17,6 +17,7 @@ use crate::files::{self, file_error};
 use crate::flow::{
     self, Decision, FlowReport, Run, Step, StepError, StepResult, StepState, Watch, no_action,
 };
+use crate::host;
 use crate::recovery_log::RecoveryLog;
 use crate::rejoin::{RewindJob, RewindPlan, RewindResult, Rewinder};
 use crate::server::LocalServer;
@@ -180,7 +181,10 @@ fn check_metadata(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     };
     let host = rejoin.primary.host().to_owned();
     let port = rejoin.primary.port().to_owned();
-    let target = find(&|node| node.host() == host && node.conninfo.get("port").unwrap_or("5432") == port);
+    let target = find(&|node| node.is_at(&host, &port)).or_else(|| {
+        // It may be known by its name here and by its address there.
+        find(&|node| node.host().is_ok_and(|own| host::resolves_to_same(own, &host)) && node.port() == port)
+    });
     let Some(target) = target else {
         return Err(StepError::new(format!(
             "the metadata has no record of a node at {}",
@@ -336,6 +340,7 @@ fn check_slots(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
 
 fn drop_slots(rejoin: &mut Rejoin<'_>) -> Result<String, StepError> {
     let node = rejoin.config.node_id;
+    slots::finish_drops(&rejoin.server)?;
     for name in slots::physical(&rejoin.server)? {
         slots::drop_stopped(&rejoin.server, &name)?;
         say(rejoin.log, Level::Notice, &format!("replication slot \"{name}\" deleted on node {node}"));
@@ -370,7 +375,7 @@ fn write_settings(rejoin: &mut Rejoin<'_>) -> Result<String, StepError> {
 /// The path and the content of the file that makes this node follow the target.
 fn wanted_settings(rejoin: &Rejoin<'_>) -> Result<(PathBuf, Vec<u8>), StepError> {
     let (own, target) = records(rejoin)?;
-    let mut conninfo = target.conninfo.clone();
+    let mut conninfo = target.conninfo()?.clone();
     conninfo.set("application_name", own.name.as_str());
     conninfo.remove("dbname");
     let mut settings =

@@ -10,6 +10,7 @@ use super::log::{Level, exact_time, say};
 use crate::files;
 use crate::flow::StepError;
 use crate::recovery_log::RecoveryLog;
+use crate::slots;
 
 /// Starts the server of this node and waits until it is up. Does nothing if it is already running.
 ///
@@ -42,6 +43,7 @@ pub fn start_database(conf: &RepmgrConf, log: &RecoveryLog) -> Result<(), StepEr
         ))
         .hint("Run the rejoin again: it continues the rewind."));
     }
+    slots::finish_drops(&server)?;
     say(log, Level::Notice, &format!("begin to start server at {}", exact_time()));
     match &conf.start_command {
         Some(script) => {

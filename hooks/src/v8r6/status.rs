@@ -1,6 +1,6 @@
 //! The state of the cluster as this node sees it.
 
-use super::cluster;
+use super::cluster::{self, NodeRecord};
 use super::config::RepmgrConf;
 use crate::flow::StepError;
 
@@ -12,7 +12,7 @@ pub struct NodeStatus {
     pub id: i32,
     /// `node_name`
     pub name: String,
-    /// `primary`, `standby`, or `unreachable`.
+    /// `primary`, `standby`, or `unreachable`, also if its conninfo is not valid.
     pub role: &'static str,
     /// Whether it receives WAL from the primary. `None` for a primary, and if there is not exactly one primary.
     pub attached: Option<bool>,
@@ -37,12 +37,14 @@ pub struct NodeStatus {
 pub fn status(conf: &RepmgrConf) -> Result<Vec<NodeStatus>, StepError> {
     let own = conf.own_server();
     let nodes = cluster::nodes(&own)?;
-    let servers: Vec<_> =
-        nodes.iter().map(|node| cluster::server(conf, &node.conninfo, own.prefixes)).collect();
-    let roles: Vec<_> = servers.iter().map(cluster::is_primary).collect();
-    let primaries: Vec<_> = (0..nodes.len()).filter(|&place| roles[place] == Some(true)).collect();
+    let server = |node: &NodeRecord| Some(cluster::server(conf, node.conninfo().ok()?, own.prefixes));
+    let servers: Vec<_> = nodes.iter().map(server).collect();
+    let roles: Vec<_> = servers.iter().map(|server| cluster::is_primary(server.as_ref()?)).collect();
+    let is_primary = |(server, role)| Option::filter(server, |_| role == Some(true));
+    let primaries: Vec<_> =
+        servers.iter().map(Option::as_ref).zip(roles.clone()).filter_map(is_primary).collect();
     let attached = match primaries[..] {
-        [primary] => Some(cluster::attached(&servers[primary])?),
+        [primary] => Some(cluster::attached(primary)?),
         _ => None,
     };
     Ok(nodes
