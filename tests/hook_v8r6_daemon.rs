@@ -143,12 +143,16 @@ fn a_node_that_fails_costs_no_other() {
     cluster.wait("both to stream", || cluster.streaming(1) == ["node2", "node3"]);
 
     let mark = cluster.home(2).join("run/mark");
-    cluster.set(2, "service_start_command", &format!("touch {}; exec sleep 60", mark.display()));
+    cluster.set(2, "service_start_command", &format!("echo $$ > {}; exec sleep 300", mark.display()));
     cluster.kill_node(2);
-    cluster.wait("the start to be under way", || mark.exists());
+    cluster.wait("the start to be under way", || {
+        std::fs::read_to_string(&mark).is_ok_and(|text| text.ends_with('\n'))
+    });
     kill_and_wait_for_it(3);
     cluster.kill_node(1);
     cluster.wait("the address to be left", || cluster.addresses(1).is_empty());
     let took = daemons.end(0, "TERM");
     assert!(took < Duration::from_secs(5), "{took:?}");
+    let sleep = std::fs::read_to_string(&mark).expect("read the process ID");
+    assert!(Command::new("kill").arg(sleep.trim()).status().expect("run kill").success());
 }

@@ -300,3 +300,39 @@ fn wal_recycled_during_a_long_copy() {
     run.wait().expect_done();
     assert_follows(&mut target, &failover.new);
 }
+
+/// WAL that the source completes during the copy cannot be written: the copy, which would be in vain, ends at once.
+#[test]
+fn wal_that_cannot_be_copied_ends_the_copy() {
+    let sandbox = Sandbox::new();
+    let fill = |server: &Server| {
+        server.sql("CREATE TABLE filled AS SELECT repeat('x', 1000) FROM generate_series(1, 20000)");
+    };
+    let mut failover = Failover::new(&sandbox, |_| {}, fill, fill);
+    failover.old.kill();
+    let mut target = failover.old.copy("target");
+    let rewind = || Rewind::of(&target).from(&failover.new, SourceKind::Server);
+    let run = rewind().args(["--max-rate", "1M"]).start();
+    let begun = Instant::now();
+    while !is_marked(&target) {
+        assert!(begun.elapsed() < Duration::from_secs(120), "the copy does not begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let wal = target.data.join("pg_wal");
+    let set_mode = |mode| {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(&wal, permissions).expect("chmod pg_wal");
+    };
+    // The segment that is being written is the first one that is copied: replay starts in it.
+    set_mode(0o500);
+    failover.new.sql("CREATE TABLE later (n int); SELECT pg_switch_wal()");
+    let begun = Instant::now();
+    let run = run.wait();
+    let took = begun.elapsed();
+    set_mode(0o700);
+    assert_eq!(run.code, 2, "{run}");
+    assert!(run.stderr.contains("pg_wal/") && run.stderr.contains("Permission denied"), "{run}");
+    assert!(took < Duration::from_secs(12), "it ended after {took:?}: {run}");
+    rewind().run().expect_rewound();
+    assert_follows(&mut target, &failover.new);
+}

@@ -7,17 +7,17 @@
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::full_disk::SmallDisk;
 use crate::harness::{
-    AsServerUser, Failover, Rewind, Run, Sandbox, Server, SourceKind, Tree, assert_follows, could_not_mount,
-    is_root, run, run_command,
+    AsServerUser, Failover, Proxy, Rewind, Run, Sandbox, Server, SourceKind, Then, Tree, assert_follows,
+    could_not_mount, is_root, run, run_command,
 };
 use crate::missing_wal::{archive, copy_from, diverged};
 
 /// Users who run nothing else, one for each scenario: all processes of a user count.
-const LONELY: [u32; 2] = [64_123, 64_124];
+const LONELY: [u32; 3] = [64_123, 64_124, 64_125];
 
 /// A run below `prlimit`, which a hang does not make wait for ever.
 fn limited(limits: &[&str], of: Rewind, user: Option<u32>) -> Run {
@@ -95,6 +95,42 @@ fn few_threads_for_programs() {
     let fetch = format!("/bin/sh -c '{}'", copy_from(&archive));
     let limits = ("nproc", &[4, 14, 17, 19, 26][..]);
     assert_refused_or_done(&old, &new, limits, &["--restore-command", &fetch], Some(LONELY[1]));
+}
+
+/// A limit may be lowered at any moment. What needs another thread then is done without, or the run ends with an error.
+#[test]
+fn a_limit_of_threads_that_is_lowered() {
+    if !is_root() {
+        return could_not_mount("few threads", "another user is needed, who runs nothing else");
+    }
+    let sandbox = Sandbox::new();
+    let Failover { old, new } = Failover::of_one_table(&sandbox);
+    let (mut done, mut errors) = (0, String::new());
+    for (bytes, options) in [(500, &[][..]), (20_000, &["--verify"]), (60_000, &["-j", "8"]), (100_000, &[])]
+    {
+        let target = old.copy(&format!("lowered-{bytes}"));
+        give(&target.data, LONELY[2]);
+        let proxy = Proxy::to(&new, bytes, Then::Hold);
+        let rewind = || Rewind::of(&target).arg("--source-server").arg(proxy.conninfo()).args(options);
+        let mut command = rewind().unverified().command();
+        command.uid(LONELY[2]).gid(LONELY[2]).stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = command.spawn().expect("run kbrecover");
+        proxy.wait_until_there();
+        let process = child.id().to_string();
+        // The user of the run may lower its limits; root would need a capability that containers lack.
+        run(Command::new("prlimit").args(["--nproc=1", "--pid", &process]).uid(LONELY[2]).gid(LONELY[2]));
+        proxy.go_on();
+        let ended = child.wait_with_output().expect("wait for kbrecover");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(!said.contains("panicked"), "{bytes}: {said}");
+        match ended.status.code() {
+            Some(0) => done += 1,
+            Some(1) if said.contains("could not start") && said.contains("hint: ") => errors += &said,
+            other => panic!("{bytes}: {other:?} {said}"),
+        }
+        std::fs::remove_dir_all(&target.data).expect("remove it");
+    }
+    assert!(done > 0, "no run went on: {errors}");
 }
 
 #[test]

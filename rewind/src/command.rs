@@ -303,7 +303,10 @@ fn watch(
         child.stderr.take().map(|pipe| Box::new(pipe) as _),
     ];
     for stream in streams.into_iter().flatten() {
-        take_lines(stream, telling, Arc::clone(&tail), closed.clone());
+        if let Err(source) = take_lines(stream, telling, Arc::clone(&tail), closed.clone()) {
+            end(Pid::from_child(&child), &mut || !matches!(child.try_wait(), Ok(None)));
+            return Err(CommandError::Start { program, source });
+        }
     }
     drop(closed);
 
@@ -424,8 +427,14 @@ fn wait_until(deadline: Instant, mut is_so: impl FnMut() -> bool) -> bool {
     }
 }
 
-fn take_lines(stream: Box<dyn Read + Send>, telling: Telling, tail: Arc<Mutex<Tail>>, closed: Sender<()>) {
-    thread::spawn(move || {
+/// Collects the lines of a stream on a thread of its own.
+fn take_lines(
+    stream: Box<dyn Read + Send>,
+    telling: Telling,
+    tail: Arc<Mutex<Tail>>,
+    closed: Sender<()>,
+) -> io::Result<()> {
+    let take = move || {
         // Dropped when the thread ends, which closes this pipe's end of the channel.
         let _closed = closed;
         let mut stream = BufReader::new(stream);
@@ -439,7 +448,8 @@ fn take_lines(stream: Box<dyn Read + Send>, telling: Telling, tail: Arc<Mutex<Ta
             tail.lock().unwrap_or_else(PoisonError::into_inner).push(&text);
             line.clear();
         }
-    });
+    };
+    thread::Builder::new().spawn(take).map(drop)
 }
 
 const MAX_LINE: u64 = 8192;

@@ -8,6 +8,7 @@ mod error;
 mod progress;
 mod observer;
 mod stop;
+mod threads;
 mod clock;
 mod causes;
 mod shown;

@@ -30,7 +30,7 @@ fn write(directory: &Path) -> Result<(), String> {
     let (sender, result) = channel();
     let place = directory.to_owned();
     // In a thread, because a dead mount may block it forever. It then ends with the process.
-    thread::spawn(move || {
+    let work = move || {
         let write = || -> std::io::Result<()> {
             let mut file = tempfile::Builder::new().prefix("rw_status_file_").tempfile_in(&place)?;
             file.write_all(&[0; 8192])?;
@@ -44,7 +44,9 @@ fn write(directory: &Path) -> Result<(), String> {
         };
         // Fails if the limit was exceeded, because the receiver is gone.
         let _ = sender.send(write());
-    });
+    };
+    let started = thread::Builder::new().spawn(work);
+    started.map_err(|error| format!("could not start a thread: {error}"))?;
     let shown = directory.display();
     match result.recv_timeout(LIMIT) {
         Ok(written) => written.map_err(|error| format!("could not write to directory \"{shown}\": {error}")),

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use walparse::{ControlFile, Lsn};
@@ -89,6 +89,17 @@ pub(crate) struct Transfer<'a> {
     pub(crate) pages: Option<PageCheck<'a>>,
     /// How it will be made durable. With fsync, writeback of each file is started as soon as the file is complete.
     pub(crate) sync: SyncChoice,
+    /// Set when something else has failed without which copying is in vain. It then ends with an error.
+    pub(crate) in_vain: AtomicBool,
+}
+
+impl Transfer<'_> {
+    fn check(&self) -> io::Result<()> {
+        if self.in_vain.load(Ordering::Relaxed) {
+            return Err(io::Error::other("another part of the run has failed"));
+        }
+        self.target.check_no_server().map_err(io::Error::other)
+    }
 }
 
 /// Carries out the plan for all files outside the WAL directory. `control` is the target's control file. Returns
@@ -392,7 +403,7 @@ impl ChunkSink for Writer<'_> {
             self.missing.lock().unwrap_or_else(PoisonError::into_inner).insert(range.file);
             return Ok(());
         };
-        self.transfer.target.check_no_server().map_err(io::Error::other)?;
+        self.transfer.check()?;
         if let Some(page) = self.damaged_page(range, bytes) {
             self.damaged.lock().unwrap_or_else(PoisonError::into_inner).push((range, page));
             return Ok(());
@@ -409,7 +420,7 @@ impl ChunkSink for Writer<'_> {
     }
 
     fn copy_from(&self, range: FetchRange, from: &File) -> io::Result<bool> {
-        self.transfer.target.check_no_server().map_err(io::Error::other)?;
+        self.transfer.check()?;
         // Then it is read for `write`, which says what is wrong.
         if self.is_doubtful(range, from) {
             return Ok(false);
@@ -464,7 +475,8 @@ mod tests {
         pages: Option<PageCheck<'a>>,
     ) -> Transfer<'a> {
         let (rate_limit, sync) = (RateLimit::new(None), SyncChoice::Fsync);
-        Transfer { source, target, progress: &Silent, rate_limit, pages, sync }
+        let in_vain = AtomicBool::default();
+        Transfer { source, target, progress: &Silent, rate_limit, pages, sync, in_vain }
     }
 
     /// Patches a file that is `here` on the target and `there` on the source, and returns its new contents. `size`

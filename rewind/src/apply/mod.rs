@@ -20,6 +20,8 @@ pub(crate) mod startup_warnings;
 pub(crate) mod wal_kept;
 pub(crate) mod error;
 
+use std::sync::atomic::AtomicBool;
+
 use crate::apply::copy::{Transfer, copy_data, create_entries};
 use crate::apply::error::ApplyError;
 use crate::apply::verify_data::verify_data;
@@ -54,7 +56,8 @@ pub(crate) fn apply(
     let pages = PageCheck::of(&facts.clusters.source, facts.fork.replay_start.checkpoint.redo);
     let fetch_bytes = planned.fetch_bytes();
     let noted = NotedProgress::new(progress, target, fetch_bytes)?;
-    let transfer = Transfer { source, target, progress: &noted, rate_limit, pages, sync: options.sync };
+    let (sync, in_vain) = (options.sync, AtomicBool::default());
+    let transfer = Transfer { source, target, progress: &noted, rate_limit, pages, sync, in_vain };
     progress.event(&Event::Copying { fetch_bytes });
     progress.begin(Stage::Copy, Some(fetch_bytes));
     create_entries(&planned.plan, target)?;

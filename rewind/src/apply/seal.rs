@@ -42,6 +42,7 @@ use crate::target::compared::ComparedSoFar;
 use crate::target::external_files::Branches;
 use crate::target::for_files;
 use crate::target::journal::Journal;
+use crate::threads;
 use crate::wal::error::WalError;
 use crate::wal::history::source_history;
 
@@ -126,23 +127,21 @@ impl<'a> Sealing<'a> {
     /// and the end of the last record.
     fn complete_wal(&self) -> Result<(u64, Lsn), ApplyError> {
         let Transfer { target, progress, .. } = *self.transfer;
-        let (copied, durable) = std::thread::scope(|scope| {
-            let data = match self.options.sync {
-                // Taken before any WAL file is opened: what is written from here on does not count as synced.
-                SyncChoice::Fsync => Some(target.take_unsynced()),
-                SyncChoice::Syncfs | SyncChoice::Off => None,
-            };
-            let durable = data.map(|data| scope.spawn(move || target.sync_these(data, &|| {})));
-            let copied = self.copy_wal().and_then(|bytes| {
-                progress.finish(Stage::Copy);
-                let Sealing { control, history, planned, plan, available, .. } = self;
-                Ok((bytes, verify_wal(target, control, history, planned, plan, *available)?))
-            });
-            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            (copied, durable.map_or(Ok(()), join))
-        });
+        let data = match self.options.sync {
+            // Taken before any WAL file is opened: what is written from here on does not count as synced.
+            SyncChoice::Fsync => Some(target.take_unsynced()),
+            SyncChoice::Syncfs | SyncChoice::Off => None,
+        };
+        let copy = || {
+            let bytes = self.copy_wal()?;
+            progress.finish(Stage::Copy);
+            let Sealing { control, history, planned, plan, available, .. } = self;
+            Ok::<_, ApplyError>((bytes, verify_wal(target, control, history, planned, plan, *available)?))
+        };
+        let (copied, durable) = match data {
+            Some(data) => threads::both(copy, || target.sync_these(data, &|| {})),
+            None => (copy(), Ok(())),
+        };
         let copied = copied?;
         durable?;
         Ok(copied)

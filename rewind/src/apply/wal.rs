@@ -5,6 +5,7 @@
 //! data has been copied.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::datadir::data_path::{DataPath, wal_path};
 use crate::options::SourceLife;
 use crate::plan::wal::WalCopy;
 use crate::plan::{Planned, plan_wal_now};
+use crate::threads;
 use crate::wal::error::WalError;
 
 /// Pause between two requests for segments that the source has completed; far shorter than the interval of
@@ -28,14 +30,14 @@ pub(crate) struct Copying<'a> {
 }
 
 /// The segments copied early, and their bytes.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct EarlyWal {
     pub(crate) names: BTreeSet<String>,
     pub(crate) bytes: u64,
 }
 
 /// Copies the segments that are complete on the source. Then does `work`; meanwhile copies those that a running
-/// source completes.
+/// source completes. If one cannot be copied, the work ends as well: without the WAL it would be in vain.
 ///
 /// # Errors
 /// Those of `work`, or a segment could not be copied.
@@ -51,11 +53,23 @@ pub(crate) fn copy_during<T>(
     }
     std::thread::scope(|scope| {
         let (at_work, done) = channel::<()>();
-        let early = scope.spawn(move || follow(copying, early, &done));
+        let copied = early.clone();
+        let follow = move || {
+            let followed = follow(copying, early, &done);
+            copying.transfer.in_vain.store(followed.is_err(), Ordering::Relaxed);
+            followed
+        };
+        let follower = match threads::start(scope, follow) {
+            Ok(follower) => follower,
+            Err(error) => {
+                tracing::warn!("WAL is copied only after the data, since no thread can be started: {error}");
+                return Ok((work()?, copied));
+            }
+        };
         let worked = work();
         drop(at_work);
-        let early = early.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok((worked?, early?))
+        let early = threads::join(follower)?;
+        Ok((worked?, early))
     })
 }
 

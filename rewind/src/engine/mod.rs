@@ -82,11 +82,15 @@ fn with_jobs<T: Send>(options: &Options, work: impl FnOnce(&Options) -> T + Send
     // The option is the number of connections from here on.
     let fewer = (jobs < wanted).then(|| Options { jobs: Some(connections), ..options.clone() });
     let options = fewer.as_ref().unwrap_or(options);
+    let failed = |error| RewindError::Thread { source: io::Error::other(error) };
     if options.jobs.is_none() {
-        return Ok(work(options));
+        match rayon::ThreadPoolBuilder::new().build_global() {
+            // Without a cause: there is a pool already.
+            Err(error) if std::error::Error::source(&error).is_some() => return Err(failed(error)),
+            _ => return Ok(work(options)),
+        }
     }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs.get()).build();
-    let pool = pool.map_err(|error| RewindError::Thread { source: io::Error::other(error) })?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs.get()).build().map_err(failed)?;
     Ok(pool.install(|| work(options)))
 }
 

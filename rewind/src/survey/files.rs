@@ -13,6 +13,7 @@ use crate::plan::Files;
 use crate::survey::delta::{self, compare};
 use crate::survey::error::SurveyError;
 use crate::survey::input::Input;
+use crate::threads;
 
 /// The files of both sides, not yet compared.
 pub(super) struct Listed<'a> {
@@ -29,11 +30,8 @@ pub(super) struct Listed<'a> {
 /// A side could not be listed.
 pub(super) fn list(input: Input<'_>, version: Version, keep: Keep) -> Result<Listed<'_>, SurveyError> {
     let Input { target, source, .. } = input;
-    let (source_files, target_files) = std::thread::scope(|scope| {
-        let source_files = scope.spawn(|| source.list());
-        let target_files = walk_data_directory(target.root(), version.names());
-        (join(source_files), target_files)
-    });
+    let (target_files, source_files) =
+        threads::both(|| walk_data_directory(target.root(), version.names()), || source.list());
     let (source, target) = (source_files?, target_files.map_err(SurveyError::Walk)?);
     let keep = keep.with_mounts(mounts::below(input.target.root()));
     Ok(Listed { input, version, source, target, keep })
@@ -61,9 +59,4 @@ impl Listed<'_> {
         let compared = compare(&self.sides(), delta, give_up)?;
         Ok(Files { source: self.source, target: self.target, compared, keep: self.keep })
     }
-}
-
-/// The result of a thread. Its panic, if any, is passed on.
-pub(super) fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

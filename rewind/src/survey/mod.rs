@@ -42,13 +42,14 @@ use crate::source::Source;
 use crate::survey::announce::{announce_checkpoint, announce_fork};
 use crate::survey::divergence::{Found, Sides};
 use crate::survey::error::SurveyError;
-use crate::survey::files::{join, list};
+use crate::survey::files::list;
 use crate::survey::input::Input;
 use crate::survey::preflight::HintBits;
 use crate::survey::replay::Histories;
 use crate::survey::sides::sides;
 use crate::target::external_files::ExternalFiles;
 use crate::target::journal::Journal;
+use crate::threads;
 use crate::wal::changed::ChangedBlocks;
 use crate::wal::history::{source_history, target_history};
 use crate::wal::source::SourceWal;
@@ -175,16 +176,16 @@ fn scan_and_list(
     let Input { options, progress, .. } = input;
     let version = checked.clusters.target.version();
     let give_up = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let files = scope.spawn(|| list(input, version, keep)?.compare(options.delta, &give_up));
+    let find = || {
         progress.begin(Stage::Scan, None);
         let found = find_divergence(input, checked);
         progress.finish(Stage::Scan);
         // If no rewind is required, nothing will be copied.
         let is_needed = found.as_ref().is_ok_and(|found| found.scan.diverged.is_some());
         give_up.store(!is_needed, Ordering::Relaxed);
-        (found, join(files))
-    })
+        found
+    };
+    threads::both(find, || list(input, version, keep)?.compare(options.delta, &give_up))
 }
 
 /// Finds the point of divergence, and logs it.

@@ -14,6 +14,7 @@ use walparse::{
 use crate::outcome::CheckpointAt;
 use crate::progress::{Progress, Stage};
 use crate::source::{Pace, SourceError, read_part, read_part_at};
+use crate::threads;
 use crate::wal::error::WalError;
 use crate::wal::source::{OwnCheckpoint, SourceWal, record_checksum};
 use crate::wal::summaries::{self, Summarized, Wanted};
@@ -228,8 +229,13 @@ impl ReplayWal<'_> {
         let path = self.source.path(segment)?;
         let length = size.bytes().min(self.available.0 - size.start_of(segment).0);
         let read = || read_part_at(self.source.source, &path, (0, length), self.pace);
-        let read = std::thread::scope(|scope| scope.spawn(read).join());
-        let Some(mut bytes) = read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))? else {
+        let read = match std::thread::scope(|scope| threads::start(scope, read).map(threads::join)) {
+            Ok(read) => read,
+            // Only a data directory is read by jobs of Rayon.
+            Err(_) if self.source.source.connected().is_some() => read(),
+            Err(source) => Err(SourceError::Runtime { source }),
+        };
+        let Some(mut bytes) = read? else {
             return Ok(None);
         };
         // What lies beyond the end is not WAL yet.
