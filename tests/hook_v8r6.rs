@@ -27,7 +27,15 @@ fn a_standby_that_is_down_is_started() {
     let sandbox = Sandbox::new();
     let cluster = RepmgrCluster::start(&sandbox);
     cluster.set_recovery("manual");
+    let ask = |question: &str, name: &str| {
+        let run = cluster.hook(2, &[question, "--format", "json"]);
+        (run.code, run.json()[name].as_bool())
+    };
+    assert_eq!(ask("is-running", "is_running"), (0, Some(true)));
+    assert_eq!(ask("startdb", "is_running"), (0, Some(true)));
     cluster.kill_node(2);
+    assert_eq!(ask("is-running", "is_running"), (3, Some(false)));
+    assert_eq!(ask("is-standby", "is_standby"), (0, Some(true)));
     cluster.wait("the primary to see it", || cluster.streaming(1) == ["node3"]);
     assert_eq!(cluster.look(1).code, 0);
     assert!(cluster.log(1).contains("manual recovery is required"), "{}", cluster.log(1));

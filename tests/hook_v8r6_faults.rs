@@ -199,9 +199,11 @@ fn rewind_ends_early(cluster: &RepmgrCluster, rejoin: &[&str], before: &Tree) {
     assert_eq!(faulty("40+:28"), Some(1), "{}", cluster.log(1));
     assert!(cluster.log(1).contains("the rewind is unfinished, run the rejoin again"), "{}", cluster.log(1));
     assert_eq!(faulty("5:kill"), None, "{}", cluster.log(1));
-    let run = cluster.hook(1, &["startdb"]);
+    let run = cluster.hook(1, &["startdb", "--format", "json"]);
     assert_eq!((run.code, cluster.process(1)), (1, None), "{run}");
     assert!(run.stderr.contains("no server can start on it"), "{run}");
+    let error = run.json()["error"].to_string();
+    assert!(error.contains("no server can start on it"), "{run}");
 }
 
 /// A node that cannot be reached is tried ever more rarely, and then left to a person.

@@ -73,6 +73,8 @@ fn what_is_printed() {
             assert!(server.value::<bool>(&granted), "{role} {function}");
         }
     }
+    let json = run_kbrecover(["grants", "--source-version", "15", "--format", "json"]).json();
+    assert_eq!((&json["role"], json["sql"].as_str()), (&"rewind_user".into(), Some(&*printed_grants(15))));
     for version in ["9.6", "10", "9.6.24"] {
         let run = run_kbrecover(["grants", "--source-version", version]);
         assert!(run.stdout.contains("must be a superuser: before version 11"), "{run}");

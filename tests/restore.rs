@@ -61,6 +61,15 @@ fn restore(kept: &Path, to: &Path, more: &[&str]) -> Run {
     run_command(command)
 }
 
+/// As [`restore`], with the result as JSON.
+fn restored_as_json(kept: &Path, to: &Path, more: &[&str]) {
+    let run = restore(kept, to, &[more, &["--format", "json"]].concat());
+    let json = run.json();
+    assert_eq!((run.code, json["directory"].as_str()), (0, to.to_str()), "{run}");
+    let bytes = ["bytes", "bytes_from_rewound"].map(|name| json[name].as_u64());
+    assert!(json["files"].as_u64() > Some(100) && bytes[0] > bytes[1] && bytes[1].is_some(), "{run}");
+}
+
 fn restored_by(run: Run) -> Run {
     assert!(run.code == 0 && run.stdout.starts_with("restored "), "{run}");
     run
@@ -144,7 +153,7 @@ fn the_old_primary_is_as_it_was() {
         let restored = before.at("from-all");
         sandbox.make_dir("from-all");
         std::fs::remove_dir_all(&whole.data).expect("remove the rewound directory");
-        restored_by(restore(&all, &restored.data, &[]));
+        restored_as_json(&all, &restored.data, &[]);
         assert_private(&restored.data);
         assert_same_rows(&before, restored);
     }

@@ -40,20 +40,18 @@ pub(crate) struct WrongUsage {
     pub(crate) meant: Option<String>,
     /// The command whose `--help` the hint names.
     pub(crate) command: String,
+    /// The help of that command, which is shown instead of the hint.
+    pub(crate) help: Option<String>,
 }
 
 /// Parses the command line, which starts with the program's name.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let mut definition = manual::with_examples(Cli::command());
-    let named = arguments.get(1).and_then(|argument| definition.find_subcommand(argument));
-    let command = match named {
-        Some(command) => format!("kbrecover {}", command.get_name()),
-        None => "kbrecover".to_owned(),
-    };
+    let command = named(&definition, &arguments);
     let wrong = |message: String, meant: Option<String>| {
         let message = without_password(&message);
-        Invocation::Wrong(WrongUsage { message, meant, command: command.clone() })
+        Invocation::Wrong(WrongUsage { message, meant, command: command.join(" "), help: None })
     };
     let parsed = definition
         .try_get_matches_from_mut(arguments)
@@ -67,13 +65,33 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             Invocation::Help(error.render().to_string())
         }
-        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let known =
-                if command == "kbrecover inspect" { " (control, wal, pagemap or history)" } else { "" };
-            wrong(format!("no subcommand specified{known}"), None)
+        Err(error) if is_without_subcommand(&error) => {
+            let help = match help_of(&command[1..]) {
+                Invocation::Help(help) => Some(help),
+                _ => None,
+            };
+            let message = "no subcommand specified".to_owned();
+            Invocation::Wrong(WrongUsage { message, meant: None, command: command.join(" "), help })
         }
         Err(error) => wrong(message_of(&error), meant_by(&error)),
     }
+}
+
+fn is_without_subcommand(error: &clap::Error) -> bool {
+    use ErrorKind::{DisplayHelpOnMissingArgumentOrSubcommand, MissingSubcommand};
+    matches!(error.kind(), DisplayHelpOnMissingArgumentOrSubcommand | MissingSubcommand)
+}
+
+/// The command and the subcommands that the arguments name, also if options stand between them.
+fn named(definition: &clap::Command, arguments: &[OsString]) -> Vec<String> {
+    let mut names = vec!["kbrecover".to_owned()];
+    let mut command = definition;
+    for argument in arguments.iter().skip(1) {
+        let Some(found) = command.find_subcommand(argument) else { continue };
+        names.push(found.get_name().to_owned());
+        command = found;
+    }
+    names
 }
 
 /// What `kbrecover help COMMAND` asks for: the same as `kbrecover COMMAND --help`.
@@ -301,11 +319,31 @@ mod tests {
         assert_eq!(wrong(&["kbrecover"]).message, "no command specified");
         assert_eq!(wrong(&["kbrecover", "undo"]).command, "kbrecover");
         let usage = wrong(&["kbrecover", "inspect"]);
-        assert_eq!(usage.message, "no subcommand specified (control, wal, pagemap or history)");
+        assert_eq!(usage.message, "no subcommand specified");
         assert_eq!(usage.command, "kbrecover inspect");
-        assert_eq!(wrong(&["kbrecover", "hook"]).message, "no subcommand specified");
+        assert_eq!(
+            wrong(&["kbrecover", "hook", "v8r6", "-f", "c", "rejoin"]).command,
+            "kbrecover hook v8r6 rejoin"
+        );
         assert!(wrong(&["kbrecover", "inspect", "wal", "f", "--block", "1"]).message.contains("--relation"));
         assert!(wrong(&["kbrecover", "inspect", "wal", "f", "--start", "1"]).message.contains("--start"));
+    }
+
+    #[test]
+    fn without_a_subcommand_the_help_of_the_command_is_shown() {
+        for (words, subcommand) in [
+            (vec!["inspect"], "pagemap"),
+            (vec!["hook"], "v8r6"),
+            (vec!["hook", "v8r6"], "rejoin"),
+            (vec!["hook", "v8r6", "-f", "repmgr.conf"], "rejoin"),
+        ] {
+            let words: Vec<_> = ["kbrecover"].into_iter().chain(words).collect();
+            let usage = wrong(&words);
+            let help = usage.help.unwrap_or_default();
+            assert_eq!(usage.message, "no subcommand specified", "{words:?}");
+            assert!(help.contains(&format!("Usage: {} ", usage.command)), "{help}");
+            assert!(help.contains(&format!("\n  {subcommand} ")), "{help}");
+        }
     }
 
     #[test]

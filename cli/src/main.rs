@@ -28,9 +28,10 @@ mod persona;
 mod owner;
 mod faults;
 
-use command_line::{Command, Invocation};
+use command_line::{Command, Invocation, WrongUsage};
 use persona::KBRECOVER;
 use role::Role;
+use screen::{Kind, Screen};
 
 fn main() -> ExitCode {
     signals::know_children();
@@ -59,8 +60,14 @@ fn run(invocation: Invocation) -> ExitCode {
         Invocation::Run(Command::Help(args)) => run(command_line::help_of(&args.command)),
         Invocation::Run(Command::Version) => run(command_line::version()),
         Invocation::Help(text) => output::print(&text, ExitCode::SUCCESS),
-        Invocation::Wrong(wrong) => {
-            screen::Screen::stderr().usage_error(&wrong.message, wrong.meant.as_deref(), &wrong.command)
+        Invocation::Wrong(WrongUsage { message, help: Some(help), .. }) => {
+            let screen = Screen::stderr();
+            screen.message(Kind::Error, &message);
+            screen.line(help.trim_end());
+            ExitCode::FAILURE
+        }
+        Invocation::Wrong(WrongUsage { message, meant, command, help: None }) => {
+            Screen::stderr().usage_error(&message, meant.as_deref(), &command)
         }
     }
 }

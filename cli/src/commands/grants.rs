@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::output;
+use crate::values::Format;
 
 /// The options of `kbrecover grants`.
 #[derive(Args)]
@@ -17,6 +18,10 @@ pub(crate) struct GrantsArgs {
     /// Role that a rewind will connect as
     #[arg(long, value_name = "NAME", default_value = "rewind_user", overrides_with = "role")]
     pub(crate) role: String,
+
+    /// Format of standard output
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
 }
 
 const GRANTS_HELP: &str = "\
@@ -35,5 +40,10 @@ fn server_version(text: &str) -> Result<u32, String> {
 
 /// Runs the command.
 pub(crate) fn run(args: &GrantsArgs) -> ExitCode {
-    output::print(&kbrecover_rewind::source::grants(args.source_version, &args.role), ExitCode::SUCCESS)
+    let sql = kbrecover_rewind::source::grants(args.source_version, &args.role);
+    let text = match args.format {
+        Format::Text => sql,
+        Format::Json => serde_json::json!({ "role": args.role, "sql": sql }).to_string() + "\n",
+    };
+    output::print(&text, ExitCode::SUCCESS)
 }

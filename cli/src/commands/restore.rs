@@ -15,6 +15,7 @@ use crate::output;
 use crate::persona::KBRECOVER;
 use crate::screen::{Kind, Screen};
 use crate::signals;
+use crate::values::Format;
 
 const AFTER_HELP: &str = "\
 With --keep-diverged-blocks a rewind saves what it overwrites and removes. The rest is taken from the rewound directory, and so this \
@@ -46,6 +47,10 @@ pub(crate) struct RestoreArgs {
 
     #[command(flatten)]
     shown: ShownArgs,
+
+    /// Format of standard output
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
 }
 
 /// Two directories with an equals sign between them; `\=` is one that belongs to a name, as for pg_basebackup.
@@ -70,7 +75,11 @@ pub(crate) fn run(args: &RestoreArgs) -> ExitCode {
             for path in &restored.left_out {
                 screen.message(Kind::Warning, &format!("\"{path}\" was not a file, and is not restored"));
             }
-            output::print(&text(&restored, args), ExitCode::SUCCESS)
+            let shown = match args.format {
+                Format::Text => text(&restored, args),
+                Format::Json => json(&restored, args),
+            };
+            output::print(&shown, ExitCode::SUCCESS)
         }
         Err(failed) => failed.show(&screen),
     }
@@ -94,6 +103,18 @@ fn text(restored: &Restored, args: &RestoreArgs) -> String {
         Size(*bytes),
         Size(*from_rewound)
     )
+}
+
+/// One JSON object and a newline.
+fn json(restored: &Restored, args: &RestoreArgs) -> String {
+    let object = serde_json::json!({
+        "directory": args.to.display().to_string(),
+        "files": restored.files,
+        "bytes": restored.bytes,
+        "bytes_from_rewound": restored.from_rewound,
+        "left_out": restored.left_out,
+    });
+    object.to_string() + "\n"
 }
 
 #[cfg(test)]

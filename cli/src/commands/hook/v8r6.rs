@@ -42,17 +42,17 @@ pub(super) struct V8r6Args {
 #[derive(Subcommand)]
 enum Action {
     /// Start this node's server
-    Startdb,
+    Startdb(FormatArgs),
     /// Attach this node to the cluster as a standby of another node
     Rejoin(Box<RejoinArgs>),
     /// Monitor the cluster; on the primary, recover nodes that are not attached
     Daemon(DaemonArgs),
     /// Show the nodes of the cluster
-    Status(StatusArgs),
+    Status(FormatArgs),
     /// Check whether this node is a standby that only needs to be started (exit status 0: yes, 3: no)
-    IsStandby,
+    IsStandby(FormatArgs),
     /// Check whether this node's server is running (exit status 0: yes, 3: no)
-    IsRunning,
+    IsRunning(FormatArgs),
 }
 
 #[derive(Args)]
@@ -90,9 +90,8 @@ struct RejoinArgs {
     #[arg(short = 'n', long)]
     dry_run: bool,
 
-    /// Format of standard output
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    #[command(flatten)]
+    shown: FormatArgs,
 }
 
 #[derive(Args)]
@@ -107,7 +106,7 @@ struct DaemonArgs {
 }
 
 #[derive(Args)]
-struct StatusArgs {
+struct FormatArgs {
     /// Format of standard output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -123,21 +122,21 @@ pub(super) fn run(args: &V8r6Args) -> ExitCode {
         Ok(config) => config,
         Err(error) => return failed(&screen, &chain(&error), None),
     };
-    let makes_files = matches!(args.action, Action::Startdb | Action::Rejoin(_) | Action::Daemon(_));
+    let makes_files = matches!(args.action, Action::Startdb(_) | Action::Rejoin(_) | Action::Daemon(_));
     if let (true, Err(error)) = (makes_files, refuse_root()) {
         let hint = "Run it as the user that owns the data directory.";
         return failed(&screen, &error.to_string(), Some(hint));
     }
     match &args.action {
         Action::Status(args) => show_status(&screen, &config, args.format),
-        Action::IsStandby => answer(&screen, config.is_startable_standby()),
-        Action::IsRunning => answer(&screen, config.server().running().map(|process| process.is_some())),
-        Action::Startdb => by_hand(&screen, &config, |log| {
+        Action::IsStandby(args) => answer(&screen, "is_standby", config.is_startable_standby(), args.format),
+        Action::IsRunning(args) => {
+            let running = config.server().running().map(|process| process.is_some());
+            answer(&screen, "is_running", running, args.format)
+        }
+        Action::Startdb(args) => by_hand(&screen, &config, |log| {
             let started = config.lock().and_then(|_lock| v8r6::start_database(&config, log));
-            match started {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => show_error(&screen, &error),
-            }
+            answer(&screen, "is_running", started.map(|()| true), args.format)
         }),
         Action::Rejoin(args) => by_hand(&screen, &config, |log| {
             // A dry run changes nothing, and so needs no lock.
@@ -173,7 +172,7 @@ fn rejoin(config: &RepmgrConf, args: &RejoinArgs, log: &RecoveryLog) -> ExitCode
     request.run = run;
     request.watch = &faults::at_step;
     let report = v8r6::rejoin(&request);
-    print(&report, args.format, args.dry_run);
+    print(&report, args.shown.format, args.dry_run);
     if report.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -349,7 +348,15 @@ fn by_hand(screen: &Screen, config: &RepmgrConf, work: impl FnOnce(&RecoveryLog)
     })
 }
 
-fn answer(screen: &Screen, answer: Result<bool, StepError>) -> ExitCode {
+/// The answer to a question: the exit status, and with JSON an object that has it under this name, or else the error.
+fn answer(screen: &Screen, name: &str, answer: Result<bool, StepError>, format: Format) -> ExitCode {
+    if format == Format::Json {
+        let object = match &answer {
+            Ok(answer) => serde_json::json!({ name: answer }),
+            Err(error) => serde_json::json!({ "error": error.message, "hint": error.hint }),
+        };
+        screen::to_stdout(&(object.to_string() + "\n"));
+    }
     match answer {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(v8r6::NO),
