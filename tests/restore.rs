@@ -183,6 +183,8 @@ fn what_cannot_be_restored_is_refused() {
         "is not enough to restore the data directory: the rewind had neither",
     );
 
+    // The time of a rewind, by which one is told from another, is in seconds.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
     let kept = sandbox.make_dir("kept");
     rewind(&old, &new, &kept, "--keep-diverged-blocks");
     let filled = sandbox.make_dir("filled");

@@ -9,7 +9,7 @@
 //! # let directory = tempfile::tempdir()?;
 //! # let path = directory.path().join("KINGBASECRON");
 //! # std::fs::write(&path, "*/1 * * * * kingbase  /home/kingbase/db/bin/network_rewind.sh\n")?;
-//! let cron = CronFile::new(&path, "kingbase", "/usr/bin/kbrecover hook v8r3 --config HAmodule.conf")
+//! let cron = CronFile::new(&path, "kingbase", "/usr/bin/kbrecover hook v8r3 -f HAmodule.conf")
 //!     .replacing("network_rewind.sh");
 //! let has_replaced = cron.install()?;
 //! assert!(has_replaced);
@@ -34,6 +34,8 @@ pub struct CronFile {
     pub command: String,
     /// A part of the entry that [`CronFile::install`] comments out.
     pub replaces: Option<&'static str>,
+    /// The command as an earlier version of this program has written it: an entry with it is this entry, too.
+    pub was_written_as: Option<String>,
 }
 
 /// The state of the entry.
@@ -76,12 +78,18 @@ pub struct CronError {
 impl CronFile {
     /// The entry that runs `command` as `user` every minute.
     pub fn new(path: impl Into<PathBuf>, user: impl Into<String>, command: impl Into<String>) -> CronFile {
-        CronFile { path: path.into(), user: user.into(), command: command.into(), replaces: None }
+        let (path, user, command) = (path.into(), user.into(), command.into());
+        CronFile { path, user, command, replaces: None, was_written_as: None }
     }
 
     /// Has [`CronFile::install`] comment out the entries that contain this text.
     pub fn replacing(self, text: &'static str) -> CronFile {
         CronFile { replaces: Some(text), ..self }
+    }
+
+    /// Takes entries with this command for the entry, too. [`CronFile::install`] replaces them.
+    pub fn written_earlier_as(self, command: String) -> CronFile {
+        CronFile { was_written_as: Some(command), ..self }
     }
 
     /// The state of the entry.
@@ -150,7 +158,8 @@ impl CronFile {
     }
 
     fn is_ours(&self, line: &str) -> bool {
-        line.trim_end().ends_with(&self.command)
+        let line = line.trim_end();
+        line.ends_with(&self.command) || self.was_written_as.as_ref().is_some_and(|old| line.ends_with(old))
     }
 
     fn read(&self) -> Result<String, CronError> {
@@ -210,6 +219,12 @@ mod tests {
             (format!("{script}{others}##{line}"), CronState::Disabled)
         );
         assert!(cron.enable().unwrap());
+        assert_eq!(text(), format!("{script}{others}{line}"));
+        let new = CronFile::new(&path, "kingbase", "/usr/bin/kbrecover hook v8r3 -f /c");
+        let new = new.written_earlier_as(command.to_owned());
+        assert_eq!(new.state().unwrap(), CronState::Enabled);
+        new.install().unwrap();
+        let line = "*/1 * * * * kingbase  /usr/bin/kbrecover hook v8r3 -f /c\n";
         assert_eq!(text(), format!("{script}{others}{line}"));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
     }

@@ -58,7 +58,9 @@ impl<C> Step<C> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Decision {
-    /// There is nothing to do, for this reason; the flow continues.
+    /// What was to be checked is as it must be, and nothing has to be done; the flow continues.
+    Pass(String),
+    /// There is nothing to do for this step, for this reason; the flow continues.
     Skip(String),
     /// This has to be done.
     Act(String),
@@ -150,6 +152,8 @@ pub struct StepResult {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum StepState {
+    /// What was to be checked is as it must be.
+    Passed,
     /// There was nothing to do.
     Skipped,
     /// Its action was done.
@@ -168,6 +172,7 @@ impl StepState {
     /// One word in lower case, for reports.
     pub fn name(self) -> &'static str {
         match self {
+            StepState::Passed => "ok",
             StepState::Skipped => "skipped",
             StepState::Done => "done",
             StepState::Would => "would",
@@ -214,6 +219,7 @@ pub fn run<C>(
     for step in steps {
         let since = Instant::now();
         let (state, text, hint) = match (step.check)(context) {
+            Ok(Decision::Pass(what)) => (StepState::Passed, what, None),
             Ok(Decision::Skip(why)) => (StepState::Skipped, why, None),
             Ok(Decision::Finish(why)) => (StepState::Finished, why, None),
             Ok(Decision::Refuse(why)) => (StepState::Refused, why, None),
@@ -254,7 +260,7 @@ mod tests {
     type Trace = Vec<String>;
 
     const STEPS: &[Step<Trace>] = &[
-        Step { name: "first", check: |_| Ok(Decision::Skip("fine".into())), act: no_action },
+        Step { name: "first", check: |_| Ok(Decision::Pass("fine".into())), act: no_action },
         Step {
             name: "second",
             check: |trace| {
@@ -290,17 +296,17 @@ mod tests {
 
     #[test]
     fn a_dry_run_only_checks_and_a_second_run_skips_what_is_done() {
-        use StepState::{Done, Failed, Finished, Skipped, Would};
+        use StepState::{Done, Failed, Finished, Passed, Skipped, Would};
         let mut trace = Trace::new();
-        assert_eq!(states(&mut trace, Run::Dry).0, [Skipped, Would, Finished]);
+        assert_eq!(states(&mut trace, Run::Dry).0, [Passed, Would, Finished]);
         assert!(trace.is_empty());
-        assert_eq!(states(&mut trace, Run::Real).0, [Skipped, Done, Finished]);
+        assert_eq!(states(&mut trace, Run::Real).0, [Passed, Done, Finished]);
         let (again, report) = states(&mut trace, Run::Real);
-        assert_eq!(again, [Skipped, Skipped, Finished]);
+        assert_eq!(again, [Passed, Skipped, Finished]);
         assert!(report.is_success());
         trace.extend(["x"; 5].map(str::to_owned));
         let (full, report) = states(&mut trace, Run::Real);
-        assert_eq!(full, [Skipped, Skipped, Failed]);
+        assert_eq!(full, [Passed, Skipped, Failed]);
         assert_eq!((report.is_success(), report.hint.as_deref()), (false, Some("empty it")));
     }
 }

@@ -196,7 +196,7 @@ impl PoolCluster {
         // More than once: a server that was killed a moment ago may be in the way of its successor.
         let script = format!(
             "#!/bin/sh\nhome={dir}/node$(($1 + 1))\nfor try in 1 2 3 4 5; do\n\
-             {program} hook v8r3 --config $home/db/etc/HAmodule.conf --run-dir $home/run && exit\nsleep 1\ndone\nexit 1\n"
+             {program} hook v8r3 -f $home/db/etc/HAmodule.conf --run-dir $home/run && exit\nsleep 1\ndone\nexit 1\n"
         );
         self.write_script(&self.dir.join("follow.sh"), &script);
     }

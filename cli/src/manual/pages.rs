@@ -331,7 +331,7 @@ pub(super) const PAGES: &[Page] = &[
         examples: &[
             (
                 "Show what the V8R3 flow would do on this node",
-                "kbrecover hook v8r3 --config /home/kingbase/etc/HAmodule.conf --dry-run",
+                "kbrecover hook v8r3 -f /home/kingbase/etc/HAmodule.conf --dry-run",
             ),
             (
                 "Show the nodes of a V8R6 or repmgr cluster",
@@ -347,11 +347,11 @@ pub(super) const PAGES: &[Page] = &[
         examples: &[
             (
                 "Show what each step would do",
-                "kbrecover hook v8r3 --config /home/kingbase/etc/HAmodule.conf --dry-run",
+                "kbrecover hook v8r3 -f /home/kingbase/etc/HAmodule.conf --dry-run",
             ),
             (
                 "Recover the node now, even if it was the primary",
-                "kbrecover hook v8r3 --config /home/kingbase/etc/HAmodule.conf --force",
+                "kbrecover hook v8r3 -f /home/kingbase/etc/HAmodule.conf --force",
             ),
         ],
         exit_status: &[
@@ -373,11 +373,11 @@ pub(super) const PAGES: &[Page] = &[
         examples: &[
             (
                 "Have cron run the flow each minute",
-                "kbrecover hook v8r3 --config /home/kingbase/etc/HAmodule.conf install",
+                "kbrecover hook v8r3 -f /home/kingbase/etc/HAmodule.conf install",
             ),
             (
                 "The same for a data directory of another user",
-                "kbrecover hook v8r3 --config /srv/etc/HAmodule.conf install --user postgres",
+                "kbrecover hook v8r3 -f /srv/etc/HAmodule.conf install --user postgres",
             ),
         ],
         files: CRON_FILE,
@@ -390,11 +390,11 @@ pub(super) const PAGES: &[Page] = &[
         examples: &[
             (
                 "Leave the node alone during maintenance",
-                "kbrecover hook v8r3 --config /home/kingbase/etc/HAmodule.conf disable",
+                "kbrecover hook v8r3 -f /home/kingbase/etc/HAmodule.conf disable",
             ),
             (
                 "The same with another cron file",
-                "kbrecover hook v8r3 --config /home/kingbase/etc/HAmodule.conf disable --cron-file /etc/cron.d/kbrecover",
+                "kbrecover hook v8r3 -f /home/kingbase/etc/HAmodule.conf disable --cron-file /etc/cron.d/kbrecover",
             ),
         ],
         files: CRON_FILE,
@@ -407,11 +407,11 @@ pub(super) const PAGES: &[Page] = &[
         examples: &[
             (
                 "Have the node recovered again",
-                "kbrecover hook v8r3 --config /home/kingbase/etc/HAmodule.conf enable",
+                "kbrecover hook v8r3 -f /home/kingbase/etc/HAmodule.conf enable",
             ),
             (
                 "The same with another cron file",
-                "kbrecover hook v8r3 --config /home/kingbase/etc/HAmodule.conf enable --cron-file /etc/cron.d/kbrecover",
+                "kbrecover hook v8r3 -f /home/kingbase/etc/HAmodule.conf enable --cron-file /etc/cron.d/kbrecover",
             ),
         ],
         files: CRON_FILE,
@@ -424,13 +424,14 @@ pub(super) const PAGES: &[Page] = &[
         examples: &[
             (
                 "Show whether cron runs the flow",
-                "kbrecover hook v8r3 --config /home/kingbase/etc/HAmodule.conf status",
+                "kbrecover hook v8r3 -f /home/kingbase/etc/HAmodule.conf status",
             ),
             (
                 "The same with another cron file",
-                "kbrecover hook v8r3 --config /home/kingbase/etc/HAmodule.conf status --cron-file /etc/cron.d/kbrecover",
+                "kbrecover hook v8r3 -f /home/kingbase/etc/HAmodule.conf status --cron-file /etc/cron.d/kbrecover",
             ),
         ],
+        exit_status: ANSWER,
         files: CRON_FILE,
         see_also: &["kbrecover-hook-v8r3"],
         documents: &["kingbase/v8r3.md"],

@@ -33,7 +33,7 @@ const LAG_BEFORE_10: LagNames = ("xlog_location_diff", "current_xlog_flush_locat
 
 fn check_stream(node: &mut Node<'_>) -> Result<Decision, StepError> {
     if node.need.is_none() || health::is_streaming(node)? {
-        return Ok(Decision::Skip(String::new()));
+        return Ok(Decision::Pass(String::new()));
     }
     Ok(Decision::Act("wait until this node receives WAL from the primary".into()))
 }
@@ -80,7 +80,7 @@ fn check_lag(node: &mut Node<'_>) -> Result<Decision, StepError> {
             "Im Node is standby,the gap between my LSN and primary LSN is too large,the data difference exceeds {most} M,exit script"
         )));
     }
-    Ok(Decision::Skip(String::new()))
+    Ok(Decision::Pass(String::new()))
 }
 
 fn check_mode(node: &mut Node<'_>) -> Result<Decision, StepError> {
@@ -111,7 +111,7 @@ fn set_mode(node: &mut Node<'_>) -> Result<String, StepError> {
 fn check_attach(node: &mut Node<'_>) -> Result<Decision, StepError> {
     node.nodes = pool_nodes::read(&node.query_pool()?).map_err(StepError::new)?;
     match node.me() {
-        Some(me) if me.is_up => Ok(Decision::Skip("ALL NODES ARE UP STATUS!".into())),
+        Some(me) if me.is_up => Ok(Decision::Pass("ALL NODES ARE UP STATUS!".into())),
         Some(me) => Ok(Decision::Act(format!("attach pool... IM Node is {}", me.id))),
         None => Err(StepError::new("the pool no longer knows this node")),
     }

@@ -25,7 +25,7 @@ fn check_health(node: &mut Node<'_>) -> Result<Decision, StepError> {
     }
     node.need = need(node)?;
     let Some(need) = node.need else {
-        return Ok(Decision::Skip(
+        return Ok(Decision::Pass(
             "this standby receives WAL from the primary, no recovery is needed".into(),
         ));
     };
@@ -35,7 +35,7 @@ fn check_health(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let primary = node.primary().map_or("", |primary| primary.host.as_str());
     let is_up = node.me().is_some_and(|me| me.is_up);
     let change = i32::from(node.server.is_standby()?);
-    Ok(Decision::Skip(format!(
+    Ok(Decision::Pass(format!(
         "primary node/Im node status is changed, primary ip[{primary}], recovery.conf NEED_CHANGE [{change}] (0 is need ), \
          I,m status is [{}] (1 is down), I will be in recovery: {}.",
         i32::from(!is_up),

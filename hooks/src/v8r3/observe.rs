@@ -21,7 +21,7 @@ fn check_disks(node: &mut Node<'_>) -> Result<Decision, StepError> {
     node.log.line("check read/write on mount point");
     let failed = disk::failed(&node.config.mount_points, node.config.disk_retries);
     match failed {
-        None => Ok(Decision::Skip("success to check the read/write on mount point".into())),
+        None => Ok(Decision::Pass("success to check the read/write on mount point".into())),
         Some(why) if node.config.stops_on_disk_failure => {
             Ok(Decision::Act(format!("{why}; USE_CHECK_DISK is on: stop the server of this node")))
         }
@@ -43,7 +43,7 @@ fn check_gateways(node: &mut Node<'_>) -> Result<Decision, StepError> {
         }
         for gateway in &config.gateways {
             if ping::responds(gateway, config.ping_times)? {
-                return Ok(Decision::Skip(format!("ping trust ip {gateway} success")));
+                return Ok(Decision::Pass(format!("ping trust ip {gateway} success")));
             }
         }
     }
@@ -90,7 +90,7 @@ fn query_pool(node: &mut Node<'_>) -> Result<Decision, StepError> {
         return Err(StepError::new(format!("the pool does not know this node ({host}, port {port})"))
             .hint("KB_LOCALHOST_IP and KB_PORT must be the host and port of this node in the configuration of the pool."));
     }
-    Ok(Decision::Skip(String::new()))
+    Ok(Decision::Pass(String::new()))
 }
 
 /// Why the flow cannot act in a cluster of these nodes.

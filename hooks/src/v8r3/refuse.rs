@@ -11,7 +11,7 @@ use crate::{files, programs};
 pub(super) fn check_permission(node: &mut Node<'_>) -> Result<Decision, StepError> {
     let may = node.config.auto_primary_recovery || node.trigger == Trigger::Manual;
     if node.need != Some(Need::OldPrimary) || may {
-        return Ok(Decision::Skip(String::new()));
+        return Ok(Decision::Pass(String::new()));
     }
     let file = node.server.data.join("recovery.conf");
     let mut text =
@@ -38,7 +38,7 @@ pub(super) fn check_programs(node: &mut Node<'_>) -> Result<Decision, StepError>
             ));
         }
     }
-    Ok(Decision::Skip(String::new()))
+    Ok(Decision::Pass(String::new()))
 }
 
 /// The template of the recovery settings must exist and set `primary_conninfo`.
@@ -52,7 +52,7 @@ pub(super) fn check_template(node: &mut Node<'_>) -> Result<Decision, StepError>
         return Err(StepError::new(format!("template \"{}\" does not set primary_conninfo", path.display()))
             .hint("Nothing has been changed."));
     }
-    Ok(Decision::Skip(String::new()))
+    Ok(Decision::Pass(String::new()))
 }
 
 /// The new primary must accept our connection, not be in recovery, and not be the server that would be stopped.
@@ -69,7 +69,7 @@ pub(super) fn check_primary(node: &mut Node<'_>) -> Result<Decision, StepError> 
             primary.name()
         )));
     }
-    Ok(primary_is_own(node)?.map_or(Decision::Skip(String::new()), Decision::Refuse))
+    Ok(primary_is_own(node)?.map_or(Decision::Pass(String::new()), Decision::Refuse))
 }
 
 /// Refuses a node that is itself the primary, known to the pool by another address.

@@ -21,7 +21,7 @@ pub(super) fn check_record(node: &mut Node<'_>) -> Result<Decision, StepError> {
         return Ok(Decision::Skip(String::new()));
     }
     match disk::failed(&[record_directory(node).to_owned()], 1) {
-        None => Ok(Decision::Skip(String::new())),
+        None => Ok(Decision::Pass(String::new())),
         Some(why) => Err(StepError::new(format!("could not record the replication slots of this node: {why}")).hint(
             "The owner of the data directory needs write permission for its parent directory. Nothing has been changed.",
         )),

@@ -162,7 +162,7 @@ pub fn rejoin(request: &RejoinRequest<'_>) -> FlowReport {
 }
 
 fn check_server(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
-    let Some(process) = rejoin.server.running()? else { return Ok(Decision::Skip(String::new())) };
+    let Some(process) = rejoin.server.running()? else { return Ok(Decision::Pass(String::new())) };
     let (path, text) = wanted_settings(rejoin)?;
     if rejoin.server.is_standby()? && files::read_bytes(&path)? == Some(text) {
         rejoin.is_started = true;
@@ -195,12 +195,12 @@ fn check_metadata(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
         return Ok(Decision::Refuse("a node cannot rejoin itself".into()));
     }
     rejoin.records = Some((own, target));
-    Ok(Decision::Skip(String::new()))
+    Ok(Decision::Pass(String::new()))
 }
 
 fn check_target(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     match cluster::is_primary(&rejoin.primary) {
-        Some(true) => Ok(Decision::Skip(String::new())),
+        Some(true) => Ok(Decision::Pass(String::new())),
         Some(false) => Ok(Decision::Refuse(format!("{} is not a primary", rejoin.primary.name()))),
         None => Err(StepError::new(format!("could not connect to {}", rejoin.primary.name()))),
     }
@@ -213,7 +213,7 @@ fn check_timeline(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     let ours = own_timeline(&rejoin.server)?;
     let theirs = timeline_of(&rejoin.primary)?;
     if ours <= theirs || rejoin.force == Force::RewindWithoutCheck {
-        return Ok(Decision::Skip(String::new()));
+        return Ok(Decision::Pass(String::new()));
     }
     say(
         rejoin.log,
@@ -282,7 +282,7 @@ fn check_divergence(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
                 Level::Info,
                 &format!("local node {} can attach to rejoin target node {}", own.id, target.id),
             );
-            Decision::Skip(String::new())
+            Decision::Pass(String::new())
         }
         RewindPlan::Needed { fork, .. } => {
             say(rejoin.log, Level::Detail, &format!("rejoin target node's fork point: {fork}"));
@@ -293,7 +293,7 @@ fn check_divergence(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
                     return Err(StepError::new(text)
                         .hint("use --force-rewind; changes that exist only on this node are then lost"));
                 }
-                _ => Decision::Skip(String::new()),
+                _ => Decision::Pass(String::new()),
             }
         }
     };

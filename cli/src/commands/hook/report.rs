@@ -1,6 +1,6 @@
 //! The report on a flow: JSON for programs, and text after a dry run.
 
-use kbrecover_hooks::flow::FlowReport;
+use kbrecover_hooks::flow::{FlowReport, StepResult, StepState};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -40,9 +40,12 @@ pub(super) fn json(report: &FlowReport) -> String {
 
 /// The steps of a dry run, one per line.
 pub(super) fn text(report: &FlowReport) -> String {
-    report
-        .steps
-        .iter()
-        .map(|step| format!("{:<22} {:<9} {}\n", step.name, step.state.name(), step.text))
-        .collect()
+    let line = |step: &StepResult| {
+        let text = match step.state {
+            StepState::Skipped if step.text.is_empty() => "nothing to do",
+            _ => &step.text,
+        };
+        format!("{:<22} {:<9} {text}", step.name, step.state.name()).trim_end().to_owned() + "\n"
+    };
+    report.steps.iter().map(line).collect()
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use kbrecover_hooks::cron::CronFile;
+use kbrecover_hooks::cron::{CronFile, CronState};
 use kbrecover_hooks::flow::{FlowReport, Run, StepState};
 use kbrecover_hooks::guard::{Guard, GuardError};
 use kbrecover_hooks::recovery_log::{Echo, RecoveryLog};
@@ -28,12 +28,15 @@ use crate::values::Format;
 /// The exit status of a failed run, as in the vendor's scripts.
 const FAILED: u8 = 66;
 
+/// The exit status of `status` if the cron entry is not installed or not enabled.
+const NO: u8 = 3;
+
 /// The options of `kbrecover hook v8r3`.
 #[derive(Args)]
 pub(super) struct V8r3Args {
     /// HAmodule.conf of this node
-    #[arg(long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
+    #[arg(short = 'f', long, value_name = "FILE", global = true, alias = "config")]
+    config_file: Option<PathBuf>,
 
     /// Recover the node even if it was the primary, and without delay after failures
     #[arg(long)]
@@ -44,7 +47,7 @@ pub(super) struct V8r3Args {
     dry_run: bool,
 
     /// Format of standard output
-    #[arg(long, value_enum, default_value_t = Format::Text)]
+    #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
     format: Format,
 
     /// Directory of the lock and of the state kept between runs
@@ -64,7 +67,7 @@ enum CronAction {
     Disable(CronArgs),
     /// Re-enable the cron entry
     Enable(CronArgs),
-    /// Show whether the cron entry is installed and enabled
+    /// Show whether the cron entry is installed and enabled (exit status 0: yes, 3: no)
     Status(CronArgs),
 }
 
@@ -82,11 +85,11 @@ struct CronArgs {
 /// Runs the command.
 pub(super) fn run(args: &V8r3Args) -> ExitCode {
     let screen = Screen::stderr();
-    let Some(config) = &args.config else {
-        return screen.usage_error("no configuration file specified (--config)", None, "kbrecover hook v8r3");
+    let Some(config) = &args.config_file else {
+        return screen.usage_error("no configuration file specified (-f)", None, "kbrecover hook v8r3");
     };
     match &args.action {
-        Some(action) => cron(&screen, action, config),
+        Some(action) => cron(&screen, action, config, args.format),
         None => flow(&screen, args, config),
     }
 }
@@ -177,21 +180,42 @@ fn status(report: &FlowReport) -> ExitCode {
     }
 }
 
-fn cron(screen: &Screen, action: &CronAction, config: &Path) -> ExitCode {
+fn cron(screen: &Screen, action: &CronAction, config: &Path, format: Format) -> ExitCode {
     let (CronAction::Install(args)
     | CronAction::Disable(args)
     | CronAction::Enable(args)
     | CronAction::Status(args)) = action;
-    match change_cron(action, args, config) {
-        Ok(text) => {
-            screen::to_stdout(&text);
-            ExitCode::SUCCESS
+    let changed = change_cron(action, args, config);
+    if format == Format::Json {
+        let object = match &changed {
+            Ok(Changed { state, text }) => serde_json::json!({
+                "cron_file": args.cron_file.display().to_string(),
+                "state": state.name(),
+                "text": text.trim_end(),
+            }),
+            Err(message) => serde_json::json!({ "error": message }),
+        };
+        screen::to_stdout(&(object.to_string() + "\n"));
+    }
+    match changed {
+        Ok(Changed { state, text }) => {
+            if format == Format::Text {
+                screen::to_stdout(&text);
+            }
+            let is_no = matches!(action, CronAction::Status(_)) && state != CronState::Enabled;
+            if is_no { ExitCode::from(NO) } else { ExitCode::SUCCESS }
         }
         Err(message) => {
             screen.message(Kind::Error, &message);
             ExitCode::FAILURE
         }
     }
+}
+
+/// What an action on the cron entry has done: the state of the entry after it, and one line.
+struct Changed {
+    state: CronState,
+    text: String,
 }
 
 /// Checks for what would make every run under cron fail.
@@ -220,7 +244,7 @@ fn user_id(user: &str) -> Option<u32> {
     found.ok().filter(|found| found.status.success())?.output.trim().parse().ok()
 }
 
-fn change_cron(action: &CronAction, args: &CronArgs, config: &Path) -> Result<String, String> {
+fn change_cron(action: &CronAction, args: &CronArgs, config: &Path) -> Result<Changed, String> {
     let program = std::env::current_exe()
         .map_err(|error| format!("could not determine the path of this program: {error}"))?;
     let config = config
@@ -229,23 +253,26 @@ fn change_cron(action: &CronAction, args: &CronArgs, config: &Path) -> Result<St
     if let CronAction::Install(args) = action {
         check_before_install(&args.user, &config, &program)?;
     }
-    let command = format!("{} hook v8r3 --config {}", program.display(), config.display());
-    let cron = CronFile::new(&args.cron_file, &args.user, command).replacing("network_rewind.sh");
+    let written = |option: &str| format!("{} hook v8r3 {option} {}", program.display(), config.display());
+    let cron = CronFile::new(&args.cron_file, &args.user, written("-f"));
+    let cron = cron.replacing("network_rewind.sh").written_earlier_as(written("--config"));
     let file = args.cron_file.display();
     let text = |error: kbrecover_hooks::cron::CronError| chain(&error);
-    Ok(match action {
+    let before = cron.state().map_err(text)?;
+    let said = match action {
         CronAction::Install(_) => match cron.install().map_err(text)? {
             true => format!("installed in {file}; the entry of network_rewind.sh has been disabled\n"),
             false => format!("installed in {file}\n"),
         },
         CronAction::Disable(_) => match cron.disable().map_err(text)? {
             true => format!("disabled in {file}: this node is no longer recovered\n"),
-            false => format!("{} in {file}, nothing to disable\n", cron.state().map_err(text)?.name()),
+            false => format!("{} in {file}, nothing to disable\n", before.name()),
         },
         CronAction::Enable(_) => match cron.enable().map_err(text)? {
             true => format!("enabled in {file}\n"),
-            false => format!("{} in {file}, nothing to enable\n", cron.state().map_err(text)?.name()),
+            false => format!("{} in {file}, nothing to enable\n", before.name()),
         },
-        CronAction::Status(_) => format!("{} in {file}\n", cron.state().map_err(text)?.name()),
-    })
+        CronAction::Status(_) => format!("{} in {file}\n", before.name()),
+    };
+    Ok(Changed { state: cron.state().map_err(text)?, text: said })
 }
