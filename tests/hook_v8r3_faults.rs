@@ -267,8 +267,17 @@ fn a_standby_of_another_name_is_left_alone() {
         assert_eq!((run.code, file.exists()), (1, false), "{run}");
         assert!(run.stderr.contains("the path must not contain a space or \"%\""), "{run}");
     }
+    let call = |action: &str| {
+        let path = file.to_str().expect("a UTF-8 path");
+        let run = cluster.hook(2, &[action, "--cron-file", path, "--format", "json"]);
+        (run.code, run.json()["state"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(call("status"), (3, "not installed".to_owned()));
     let run = install(owner.trim());
     assert_eq!((run.code, file.exists()), (0, true), "{run}");
+    assert_eq!(call("status"), (0, "enabled".to_owned()));
+    assert_eq!(call("disable"), (0, "disabled".to_owned()));
+    assert_eq!(call("status"), (3, "disabled".to_owned()));
 }
 
 /// A run that is killed before or after the action of any step is simply run again; so is one whose rewind is killed, or

@@ -204,7 +204,7 @@ impl PoolCluster {
     fn start_pool(&mut self, settings: &str) {
         let dir = self.dir.display();
         let mut conf = format!(
-            "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{dir}/sockets'\npcp_listen_addresses = '127.0.0.1'\n\
+            "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{dir}/sockets'\nsocket_dir = '{dir}/sockets'\npcp_listen_addresses = '127.0.0.1'\n\
              pcp_port = {}\npcp_socket_dir = '{dir}/sockets'\nwork_dir = '{dir}/pool'\nlogdir = '{dir}/pool'\npid_file_name = '{dir}/pool/pid'\n\
              backend_clustering_mode = 'streaming_replication'\nnum_init_children = 6\nsr_check_user = 'postgres'\nsr_check_database = 'postgres'\n\
              sr_check_period = 1\nhealth_check_period = 1\nhealth_check_timeout = 5\nhealth_check_user = 'postgres'\n\

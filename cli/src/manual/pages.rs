@@ -438,6 +438,96 @@ pub(super) const PAGES: &[Page] = &[
         ..PLAIN
     },
     Page {
+        command: "kbrecover hook v8r3 pool",
+        examples: &[
+            (
+                "Show what would be done about the pool of this node",
+                "kbrecover hook v8r3 -f /home/kingbase/cluster/HAR3/kingbasecluster/etc/HAmodule.conf pool --dry-run",
+            ),
+            (
+                "Start the pool if it is gone",
+                "kbrecover hook v8r3 -f /home/kingbase/cluster/HAR3/kingbasecluster/etc/HAmodule.conf pool",
+            ),
+        ],
+        exit_status: &[("0", "all is well"), ("1", "refused"), ("66", "failed")],
+        files: &[
+            ("HAmodule.conf", "the node's configuration"),
+            ("/dev/shm/kb_pool.lock", "the lock; --run-dir names another directory"),
+        ],
+        see_also: &["kbrecover-hook-v8r3"],
+        documents: &["kingbase/v8r3.md"],
+        ..PLAIN
+    },
+    Page {
+        command: "kbrecover hook v8r3 pool install",
+        examples: &[
+            (
+                "Have cron check the pool each minute",
+                "kbrecover hook v8r3 -f /home/kingbase/cluster/HAR3/kingbasecluster/etc/HAmodule.conf pool install",
+            ),
+            (
+                "The same as another user",
+                "kbrecover hook v8r3 -f /home/kingbase/cluster/HAR3/kingbasecluster/etc/HAmodule.conf pool install --user kingbase",
+            ),
+        ],
+        files: CRON_FILE,
+        see_also: &["kbrecover-hook-v8r3-pool"],
+        documents: &["kingbase/v8r3.md"],
+        ..PLAIN
+    },
+    Page {
+        command: "kbrecover hook v8r3 pool disable",
+        examples: &[
+            (
+                "Leave the pool alone during maintenance",
+                "kbrecover hook v8r3 -f /home/kingbase/cluster/HAR3/kingbasecluster/etc/HAmodule.conf pool disable",
+            ),
+            (
+                "The same with another cron file",
+                "kbrecover hook v8r3 -f /home/kingbase/cluster/HAR3/kingbasecluster/etc/HAmodule.conf pool disable --cron-file /etc/cron.d/kbrecover",
+            ),
+        ],
+        files: CRON_FILE,
+        see_also: &["kbrecover-hook-v8r3-pool"],
+        documents: &["kingbase/v8r3.md"],
+        ..PLAIN
+    },
+    Page {
+        command: "kbrecover hook v8r3 pool enable",
+        examples: &[
+            (
+                "Have the pool checked again",
+                "kbrecover hook v8r3 -f /home/kingbase/cluster/HAR3/kingbasecluster/etc/HAmodule.conf pool enable",
+            ),
+            (
+                "The same with another cron file",
+                "kbrecover hook v8r3 -f /home/kingbase/cluster/HAR3/kingbasecluster/etc/HAmodule.conf pool enable --cron-file /etc/cron.d/kbrecover",
+            ),
+        ],
+        files: CRON_FILE,
+        see_also: &["kbrecover-hook-v8r3-pool"],
+        documents: &["kingbase/v8r3.md"],
+        ..PLAIN
+    },
+    Page {
+        command: "kbrecover hook v8r3 pool status",
+        examples: &[
+            (
+                "Show whether cron checks the pool",
+                "kbrecover hook v8r3 -f /home/kingbase/cluster/HAR3/kingbasecluster/etc/HAmodule.conf pool status",
+            ),
+            (
+                "The same with another cron file",
+                "kbrecover hook v8r3 -f /home/kingbase/cluster/HAR3/kingbasecluster/etc/HAmodule.conf pool status --cron-file /etc/cron.d/kbrecover",
+            ),
+        ],
+        exit_status: ANSWER,
+        files: CRON_FILE,
+        see_also: &["kbrecover-hook-v8r3-pool"],
+        documents: &["kingbase/v8r3.md"],
+        ..PLAIN
+    },
+    Page {
         command: "kbrecover hook v8r6",
         examples: &[
             ("Show the nodes of the cluster", "kbrecover hook v8r6 -f /home/kingbase/etc/repmgr.conf status"),

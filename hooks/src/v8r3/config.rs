@@ -155,19 +155,11 @@ impl HaModule {
     /// # Errors
     /// It does not exist, cannot be parsed, or a setting is missing or not valid.
     pub fn read(path: &Path) -> Result<HaModule, HaModuleError> {
-        let bytes = fs::read(path).map_err(|source| HaModuleError::Open { path: path.to_owned(), source })?;
-        // Comments may be in any encoding.
-        HaModule::parse(path, &String::from_utf8_lossy(&bytes), &|name| std::env::var(name).ok())
+        HaModule::of(&Keys::read(path)?)
     }
 
-    fn parse(
-        path: &Path,
-        text: &str,
-        outside: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<HaModule, HaModuleError> {
-        let values = shell_config::parse(text, outside)
-            .map_err(|source| HaModuleError::Syntax { path: path.to_owned(), source })?;
-        let keys = Keys { path, values };
+    fn of(keys: &Keys<'_>) -> Result<HaModule, HaModuleError> {
+        let path = keys.path;
         let names: Vec<_> = REQUIRED.into_iter().filter(|name| keys.text(name).is_empty()).collect();
         if !names.is_empty() {
             return Err(SettingsError::Missing { path: path.to_owned(), names }.into());
@@ -193,7 +185,7 @@ impl HaModule {
             pcp_port: keys.number("KB_POOL_PCP_PORT", 9898)?,
             pcp_user: keys.text("PCP_USER").to_owned(),
             pcp_password: keys.password("PCP_PASS")?,
-            gateways: keys.text("KB_GATEWAY_IP").split(',').map(|host| host.trim().to_owned()).collect(),
+            gateways: keys.gateways(),
             ping_times: keys.number("PING_TIMES", 3)?,
             vip: keys.virtual_address()?,
             log: keys.text("RECOVERY_LOG_DIR").into(),
@@ -224,14 +216,39 @@ impl HaModule {
 }
 
 /// The values of the file, and how they are interpreted.
-struct Keys<'a> {
+pub(super) struct Keys<'a> {
     path: &'a Path,
     values: BTreeMap<String, Value>,
 }
 
-impl Keys<'_> {
+impl<'a> Keys<'a> {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// It does not exist or cannot be parsed.
+    pub(super) fn read(path: &'a Path) -> Result<Keys<'a>, HaModuleError> {
+        let bytes = fs::read(path).map_err(|source| HaModuleError::Open { path: path.to_owned(), source })?;
+        // Comments may be in any encoding.
+        Keys::parse(path, &String::from_utf8_lossy(&bytes), &|name| std::env::var(name).ok())
+    }
+
+    fn parse(
+        path: &'a Path,
+        text: &str,
+        outside: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Keys<'a>, HaModuleError> {
+        let values = shell_config::parse(text, outside)
+            .map_err(|source| HaModuleError::Syntax { path: path.to_owned(), source })?;
+        Ok(Keys { path, values })
+    }
+
+    /// `KB_GATEWAY_IP`
+    pub(super) fn gateways(&self) -> Vec<String> {
+        self.text("KB_GATEWAY_IP").split(',').map(|host| host.trim().to_owned()).collect()
+    }
+
     /// A value as text; of an array, the first word, as in a shell.
-    fn text(&self, name: &str) -> &str {
+    pub(super) fn text(&self, name: &str) -> &str {
         self.list(name).next().unwrap_or_default().trim()
     }
 
@@ -252,11 +269,15 @@ impl Keys<'_> {
         Ok(Some(VirtualAddress::new(address, device, ip.as_deref(), arping.as_deref())))
     }
 
-    fn path_of(&self, name: &str) -> Option<PathBuf> {
+    pub(super) fn path_of(&self, name: &str) -> Option<PathBuf> {
         Some(PathBuf::from(self.text(name))).filter(|path| !path.as_os_str().is_empty())
     }
 
-    fn number<N: std::str::FromStr>(&self, name: &'static str, default: N) -> Result<N, HaModuleError> {
+    pub(super) fn number<N: std::str::FromStr>(
+        &self,
+        name: &'static str,
+        default: N,
+    ) -> Result<N, HaModuleError> {
         match self.text(name) {
             "" => Ok(default),
             text => text.parse().map_err(|_| self.invalid(name, "a number in its valid range")),
@@ -294,7 +315,7 @@ mod tests {
         ALL_NODE_NAME=(node1 node2)\nNODE_NAME=node1\nKB_VIP=\n";
 
     fn read(extra: &str) -> Result<HaModule, HaModuleError> {
-        HaModule::parse(Path::new("/etc/HAmodule.conf"), &format!("{WHOLE}{extra}"), &|_| None)
+        HaModule::of(&Keys::parse(Path::new("/etc/HAmodule.conf"), &format!("{WHOLE}{extra}"), &|_| None)?)
     }
 
     #[test]
@@ -346,7 +367,9 @@ mod tests {
     #[test]
     fn an_error_names_all_missing_keys_and_shows_no_password() {
         let path = Path::new("/etc/HAmodule.conf");
-        let error = HaModule::parse(path, "KB_PATH=/b\nNODE_NAME=\n", &|_| None).unwrap_err().to_string();
+        let error = HaModule::of(&Keys::parse(path, "KB_PATH=/b\nNODE_NAME=\n", &|_| None).unwrap())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("KB_DATA_PATH, KB_ETC_PATH") && error.contains("NODE_NAME"), "{error}");
         let error = read("KB_PASS='not base64!'").unwrap_err().to_string();
         assert!(error.contains("KB_PASS") && !error.contains("not base64!"), "{error}");

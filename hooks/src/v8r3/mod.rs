@@ -22,6 +22,7 @@ mod health;
 mod node;
 mod observe;
 mod pcp;
+mod pool;
 mod pool_nodes;
 mod primary;
 mod recovery;
@@ -34,5 +35,6 @@ mod vip;
 
 pub use config::{HaModule, HaModuleError};
 pub use node::Trigger;
+pub use pool::{PoolModule, PoolRequest, watch_pool};
 pub use pool_nodes::PoolNode;
 pub use run::{Request, recover};

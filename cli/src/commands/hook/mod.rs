@@ -1,8 +1,10 @@
 //! `kbrecover hook`: the recovery flows that cron and cluster managers call.
 
+mod cron;
 mod engine;
 mod report;
 mod v8r3;
+mod v8r3_pool;
 mod v8r6;
 
 use std::process::ExitCode;

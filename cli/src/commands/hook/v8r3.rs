@@ -4,20 +4,19 @@ use std::fs;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use kbrecover_hooks::cron::{CronFile, CronState};
 use kbrecover_hooks::flow::{FlowReport, Run, StepState};
 use kbrecover_hooks::guard::{Guard, GuardError};
 use kbrecover_hooks::recovery_log::{Echo, RecoveryLog};
 use kbrecover_hooks::v8r3::{HaModule, Request, Trigger, recover};
-use kbrecover_rewind::command;
 
+use super::cron::{CronAction, CronEntry, change, user_id};
 use super::engine::{Engine, log_messages};
 use super::report;
+use super::v8r3_pool::{self as pool, PoolArgs};
 use crate::failure::chain;
 use crate::faults;
 use crate::owner::refuse_root;
@@ -27,9 +26,6 @@ use crate::values::Format;
 
 /// The exit status of a failed run, as in the vendor's scripts.
 const FAILED: u8 = 66;
-
-/// The exit status of `status` if the cron entry is not installed or not enabled.
-const NO: u8 = 3;
 
 /// The options of `kbrecover hook v8r3`.
 #[derive(Args)]
@@ -55,31 +51,16 @@ pub(super) struct V8r3Args {
     run_dir: PathBuf,
 
     #[command(subcommand)]
-    action: Option<CronAction>,
+    action: Option<Action>,
 }
 
-/// Actions on the cron entry.
+/// What is done instead of a run.
 #[derive(Subcommand)]
-enum CronAction {
-    /// Install a cron entry that runs this every minute, and disable that of network_rewind.sh
-    Install(CronArgs),
-    /// Disable the cron entry: this node is no longer recovered
-    Disable(CronArgs),
-    /// Re-enable the cron entry
-    Enable(CronArgs),
-    /// Show whether the cron entry is installed and enabled (exit status 0: yes, 3: no)
-    Status(CronArgs),
-}
-
-#[derive(Args)]
-struct CronArgs {
-    /// Cron file
-    #[arg(long, value_name = "FILE", default_value = "/etc/cron.d/KINGBASECRON")]
-    cron_file: PathBuf,
-
-    /// User that owns the data directory
-    #[arg(long, value_name = "NAME", default_value = "kingbase")]
-    user: String,
+enum Action {
+    #[command(flatten)]
+    Cron(CronAction),
+    /// Start the pool of this node if it is gone; replaces root's restartcluster.sh
+    Pool(PoolArgs),
 }
 
 /// Runs the command.
@@ -89,7 +70,8 @@ pub(super) fn run(args: &V8r3Args) -> ExitCode {
         return screen.usage_error("no configuration file specified (-f)", None, "kbrecover hook v8r3");
     };
     match &args.action {
-        Some(action) => cron(&screen, action, config, args.format),
+        Some(Action::Cron(action)) => change(&screen, action, &entry(config), args.format),
+        Some(Action::Pool(of_pool)) => pool::run(&screen, of_pool, config, &args.run_dir, args.format),
         None => flow(&screen, args, config),
     }
 }
@@ -180,52 +162,21 @@ fn status(report: &FlowReport) -> ExitCode {
     }
 }
 
-fn cron(screen: &Screen, action: &CronAction, config: &Path, format: Format) -> ExitCode {
-    let (CronAction::Install(args)
-    | CronAction::Disable(args)
-    | CronAction::Enable(args)
-    | CronAction::Status(args)) = action;
-    let changed = change_cron(action, args, config);
-    if format == Format::Json {
-        let object = match &changed {
-            Ok(Changed { state, text }) => serde_json::json!({
-                "cron_file": args.cron_file.display().to_string(),
-                "state": state.name(),
-                "text": text.trim_end(),
-            }),
-            Err(message) => serde_json::json!({ "error": message }),
-        };
-        screen::to_stdout(&(object.to_string() + "\n"));
+/// The entry of cron that runs the flow.
+fn entry(config: &Path) -> CronEntry<'_> {
+    CronEntry {
+        config,
+        subcommand: "",
+        replaces: "network_rewind.sh",
+        user: "kingbase".to_owned(),
+        disabled: "this node is no longer recovered",
+        check: &check_before_install,
     }
-    match changed {
-        Ok(Changed { state, text }) => {
-            if format == Format::Text {
-                screen::to_stdout(&text);
-            }
-            let is_no = matches!(action, CronAction::Status(_)) && state != CronState::Enabled;
-            if is_no { ExitCode::from(NO) } else { ExitCode::SUCCESS }
-        }
-        Err(message) => {
-            screen.message(Kind::Error, &message);
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// What an action on the cron entry has done: the state of the entry after it, and one line.
-struct Changed {
-    state: CronState,
-    text: String,
 }
 
 /// Checks for what would make every run under cron fail.
-fn check_before_install(user: &str, config: &Path, program: &Path) -> Result<(), String> {
+fn check_before_install(user: &str, config: &Path) -> Result<(), String> {
     let data = HaModule::read(config).map_err(|error| chain(&error))?.data;
-    for path in [program, config].map(|path| path.display().to_string()) {
-        if path.contains(char::is_whitespace) || path.contains('%') {
-            return Err(format!("cron cannot call \"{path}\": the path must not contain a space or \"%\""));
-        }
-    }
     let owner =
         fs::metadata(&data).map_err(|error| format!("could not open \"{}\": {error}", data.display()))?;
     if user_id(user) != Some(owner.uid()) {
@@ -235,44 +186,4 @@ fn check_before_install(user: &str, config: &Path, program: &Path) -> Result<(),
         ));
     }
     Ok(())
-}
-
-/// The ID of a user; `None` if the user does not exist.
-fn user_id(user: &str) -> Option<u32> {
-    let found =
-        command::run_quietly(Command::new("id").args(["-u", "--", user]), Some(Duration::from_secs(30)));
-    found.ok().filter(|found| found.status.success())?.output.trim().parse().ok()
-}
-
-fn change_cron(action: &CronAction, args: &CronArgs, config: &Path) -> Result<Changed, String> {
-    let program = std::env::current_exe()
-        .map_err(|error| format!("could not determine the path of this program: {error}"))?;
-    let config = config
-        .canonicalize()
-        .map_err(|error| format!("could not open configuration file \"{}\": {error}", config.display()))?;
-    if let CronAction::Install(args) = action {
-        check_before_install(&args.user, &config, &program)?;
-    }
-    let written = |option: &str| format!("{} hook v8r3 {option} {}", program.display(), config.display());
-    let cron = CronFile::new(&args.cron_file, &args.user, written("-f"));
-    let cron = cron.replacing("network_rewind.sh").written_earlier_as(written("--config"));
-    let file = args.cron_file.display();
-    let text = |error: kbrecover_hooks::cron::CronError| chain(&error);
-    let before = cron.state().map_err(text)?;
-    let said = match action {
-        CronAction::Install(_) => match cron.install().map_err(text)? {
-            true => format!("installed in {file}; the entry of network_rewind.sh has been disabled\n"),
-            false => format!("installed in {file}\n"),
-        },
-        CronAction::Disable(_) => match cron.disable().map_err(text)? {
-            true => format!("disabled in {file}: this node is no longer recovered\n"),
-            false => format!("{} in {file}, nothing to disable\n", before.name()),
-        },
-        CronAction::Enable(_) => match cron.enable().map_err(text)? {
-            true => format!("enabled in {file}\n"),
-            false => format!("{} in {file}, nothing to enable\n", before.name()),
-        },
-        CronAction::Status(_) => format!("{} in {file}\n", before.name()),
-    };
-    Ok(Changed { state: cron.state().map_err(text)?, text: said })
 }
