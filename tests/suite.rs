@@ -108,6 +108,7 @@ mod custom_rmgr;
 
 // Recovery flows on real cluster managers.
 mod hook_v8r3;
+mod hook_v8r3_all_down;
 mod hook_v8r3_faults;
 mod hook_v8r3_pool;
 mod hook_v8r6;

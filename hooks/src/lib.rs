@@ -20,8 +20,10 @@ mod files;
 pub mod guard;
 mod host;
 mod keep;
+mod latest_wal;
 pub mod pid_file;
 mod ping;
+mod remote;
 mod slots;
 pub mod virtual_address;
 

@@ -438,6 +438,23 @@ pub(super) const PAGES: &[Page] = &[
         ..PLAIN
     },
     Page {
+        command: "kbrecover hook v8r3 state",
+        examples: &[
+            (
+                "Show whether this node may be the primary",
+                "kbrecover hook v8r3 -f /home/kingbase/etc/HAmodule.conf state",
+            ),
+            (
+                "The same for a program",
+                "kbrecover hook v8r3 -f /home/kingbase/etc/HAmodule.conf state --format json",
+            ),
+        ],
+        files: &[("HAmodule.conf", "the node's configuration")],
+        see_also: &["kbrecover-hook-v8r3"],
+        documents: &["kingbase/v8r3.md"],
+        ..PLAIN
+    },
+    Page {
         command: "kbrecover hook v8r3 pool",
         examples: &[
             (

@@ -13,6 +13,7 @@ use kbrecover_rewind::KeepRoot;
 
 use crate::keep::keep_root;
 use crate::secret::Secret;
+use crate::server::LocalServer;
 use crate::settings::SettingsError;
 use crate::shell_config::{self, ShellConfigError, Value};
 use crate::sql::limit_of;
@@ -89,8 +90,12 @@ pub struct HaModule {
     /// `STOP_DB_WITHOUT_GATEWAY`: whether the server is stopped if no gateway responds, as the script did. A setting of this
     /// program.
     pub stops_without_gateway: bool,
-    /// `MAX_AVAILABLE_LEVEL`: whether the script would start a cluster whose servers are all down. This flow never does.
-    pub wants_max_available: bool,
+    /// `MAX_AVAILABLE_LEVEL`: whether the old primary starts itself when all servers are down.
+    pub starts_when_all_are_down: bool,
+    /// `KB_ALL_IP`: the hosts of all nodes.
+    pub all_hosts: Vec<String>,
+    /// `REMOTE_COMMAND`: a shell command that runs `%c` on host `%h`, instead of ssh. A setting of this program.
+    pub remote_command: Option<String>,
     /// `REWIND_ALWAYS`: whether a node on the primary's timeline is rewound even if it has not diverged, as the script did. A
     /// setting of this program.
     pub rewinds_always: bool,
@@ -202,7 +207,9 @@ impl HaModule {
             disk_retries: keys.number("MOUNT_CHECK_MAX_RETRIES", 6)?,
             max_lag: keys.number::<u64>("DATA_SIZE_DIFF", 16)?.saturating_mul(1 << 20),
             stops_without_gateway: keys.is_on("STOP_DB_WITHOUT_GATEWAY"),
-            wants_max_available: keys.is_on("MAX_AVAILABLE_LEVEL"),
+            starts_when_all_are_down: keys.is_on("MAX_AVAILABLE_LEVEL"),
+            all_hosts: keys.list("KB_ALL_IP").map(str::to_owned).collect(),
+            remote_command: Some(keys.text("REMOTE_COMMAND").to_owned()).filter(|text| !text.is_empty()),
             rewinds_always: keys.is_on("REWIND_ALWAYS"),
             rewinds_by_comparing: keys.is_on("REWIND_COMPARE"),
             keep_root: keep_root(keys.text("KEEP_DIVERGED_DIR"), &data),
@@ -212,6 +219,15 @@ impl HaModule {
             },
             data,
         })
+    }
+}
+
+/// The server of the node that a configuration describes.
+pub(super) fn server_of(config: &HaModule) -> LocalServer {
+    LocalServer {
+        data: config.data.clone(),
+        programs: config.programs.clone(),
+        libraries: config.libraries.clone(),
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! every node     disk, network, pool
+//! none is up     if MAX_AVAILABLE_LEVEL is on: this node, other nodes, start, virtual address, attach
 //! primary        virtual address, synchronous standbys
 //! standby        virtual address, health; if the node must be recovered:
 //!                back-off, permission, programs, templates, primary, record of slots, detach, stop, slots, rewind,
@@ -14,12 +15,14 @@
 //!                attach
 //! ```
 
+mod all_down;
 mod attach;
 mod attempts;
 mod config;
 mod disk;
 mod health;
 mod node;
+mod node_state;
 mod observe;
 mod pcp;
 mod pool;
@@ -35,6 +38,7 @@ mod vip;
 
 pub use config::{HaModule, HaModuleError};
 pub use node::Trigger;
+pub use node_state::{NodeState, node_state};
 pub use pool::{PoolModule, PoolRequest, watch_pool};
 pub use pool_nodes::PoolNode;
 pub use run::{Request, recover};

@@ -38,6 +38,10 @@ pub(super) struct Node<'a> {
     /// The nodes according to the pool; empty before the pool was queried.
     pub(super) nodes: Vec<PoolNode>,
     pub(super) need: Option<Need>,
+    /// Whether the pool names no primary, and this node may have to start its server (`MAX_AVAILABLE_LEVEL`).
+    pub(super) all_down: bool,
+    /// The path of this program on the other nodes.
+    pub(super) program: &'a str,
     /// The current state of a standby that does not receive WAL.
     pub(super) standstill: Option<Standstill>,
 }
@@ -134,10 +138,7 @@ impl<'a> Node<'a> {
                 Err(_) if attempts > 0 => std::thread::sleep(self.config.retry_delay),
                 Err(error) => {
                     let why = with_causes(&error);
-                    let mut hint = "Check that the pool is running and that KB_POOL_VIP, KB_POOL_PORT, KB_USER and KB_PASS are correct.".to_owned();
-                    if self.config.wants_max_available {
-                        hint.push_str(" MAX_AVAILABLE_LEVEL is not obeyed: if all servers are down, start the primary manually.");
-                    }
+                    let hint = "Check that the pool is running and that KB_POOL_VIP, KB_POOL_PORT, KB_USER and KB_PASS are correct.";
                     let text = format!("ksql execute failed ,will exit script with error: {why}");
                     return Err(StepError::new(text).hint(hint));
                 }

@@ -77,11 +77,18 @@ fn stop(node: &Node<'_>) -> Result<(), StepError> {
 fn query_pool(node: &mut Node<'_>) -> Result<Decision, StepError> {
     node.log.line("determine if i am master or standby");
     let config = node.config;
-    let answer = node.query_pool()?;
+    let answer = match node.query_pool() {
+        Ok(answer) => answer,
+        Err(error) if config.starts_when_all_are_down => return Ok(look_at_all(node, &error.message)),
+        Err(error) => return Err(error),
+    };
     for line in lines(&answer) {
         node.log.line(&line);
     }
     node.nodes = pool_nodes::read(&answer).map_err(StepError::new)?;
+    if config.starts_when_all_are_down && !node.nodes.iter().any(|node| node.is_primary) {
+        return Ok(look_at_all(node, "no primary node in kingbasecluster"));
+    }
     if let Some(why) = reason_to_end(&node.nodes) {
         return Ok(Decision::Refuse(why.into()));
     }
@@ -93,10 +100,17 @@ fn query_pool(node: &mut Node<'_>) -> Result<Decision, StepError> {
     Ok(Decision::Pass(String::new()))
 }
 
+fn look_at_all(node: &mut Node<'_>, why: &str) -> Decision {
+    node.all_down = true;
+    Decision::Skip(format!("{why}; MAX_AVAILABLE_LEVEL is on: looking at all nodes"))
+}
+
+const NO_PRIMARY: &str = "no primary node in kingbasecluster, nothing to do";
+
 /// Why the flow cannot act in a cluster of these nodes.
 fn reason_to_end(nodes: &[PoolNode]) -> Option<&'static str> {
     match nodes.iter().filter(|node| node.is_primary).count() {
-        0 => Some("no primary node in kingbasecluster, nothing to do"),
+        0 => Some(NO_PRIMARY),
         1 => None,
         _ => Some("the pool reports more than one primary, do nothing and exit"),
     }

@@ -12,6 +12,7 @@ use tempfile::NamedTempFile;
 
 use super::node::Node;
 use crate::flow::StepError;
+use crate::host;
 use crate::recovery_log::timestamp;
 use crate::secret::Secret;
 
@@ -20,18 +21,54 @@ pub(super) const ATTACH: &str = "pcp_attach_node";
 /// Has it no longer use it.
 pub(super) const DETACH: &str = "pcp_detach_node";
 
-/// Runs a PCP program of the pool for this node. The password is passed in a file that only this user can read.
+/// Makes it the primary.
+pub(super) const PROMOTE: &str = "pcp_promote_node";
+
+/// Shows how many nodes the pool has, and one of them.
+const COUNT: &str = "pcp_node_count";
+const INFO: &str = "pcp_node_info";
+
+/// Runs a PCP program of the pool for this node.
 pub(super) fn run(node: &Node<'_>, program: &str) -> Result<(), StepError> {
-    let config = node.config;
     let me = node.me().ok_or_else(|| StepError::new("the pool does not know this node"))?;
+    call(node, program, Some(me.id)).map(drop)
+}
+
+/// The number of this node in the pool, of which a pool without a node that is up tells nothing else. `None` if the pool has
+/// no such node.
+pub(super) fn own_number(node: &Node<'_>) -> Result<Option<u32>, StepError> {
+    let last_line = |output: String| output.lines().last().unwrap_or_default().trim().to_owned();
+    let count = last_line(call(node, COUNT, None)?);
+    let count: u32 = count.parse().map_err(|_| StepError::new(format!("{COUNT} answered \"{count}\"")))?;
+    for number in 0..count {
+        let info = last_line(call(node, INFO, Some(number))?);
+        let mut words = info.split_whitespace();
+        if let (Some(host), Some(port)) = (words.next(), words.next())
+            && host::is_same(host, &node.config.local_host)
+            && port == node.config.port.to_string()
+        {
+            return Ok(Some(number));
+        }
+    }
+    Ok(None)
+}
+
+/// Calls a PCP program, for one of the pool's nodes if a number is given. Returns its output. The password is passed in a file
+/// that only this user can read.
+pub(super) fn call(node: &Node<'_>, program: &str, number: Option<u32>) -> Result<String, StepError> {
+    let config = node.config;
     let path = path(node, program);
     let passwords = password_file(node.run_dir, &config.pcp_user, &config.pcp_password)
         .map_err(|error| StepError::new(format!("could not write a password file: {error}")))?;
     let mut command = node.server.command(&path);
     command.env("PCPPASSFILE", passwords.path()).arg("-w");
     command.args(["-h", &config.pool_host, "-p", &config.pcp_port.to_string(), "-U", &config.pcp_user]);
-    command.args(["-n", &me.id.to_string()]);
-    node.log.line(&format!("{} IM Node is {}, will try [{}]", timestamp(), me.id, shown(&command)));
+    if let Some(number) = number {
+        command.args(["-n", &number.to_string()]);
+    }
+    if let (ATTACH | DETACH | PROMOTE, Some(number)) = (program, number) {
+        node.log.line(&format!("{} IM Node is {number}, will try [{}]", timestamp(), shown(&command)));
+    }
     let run = |command: &mut Command| {
         command::run(command, Some(Duration::from_secs(60))).map_err(|error| StepError::of(&error))
     };
@@ -45,7 +82,7 @@ pub(super) fn run(node: &Node<'_>, program: &str) -> Result<(), StepError> {
         finished = run(&mut command)?;
     }
     if finished.status.success() {
-        return Ok(());
+        return Ok(finished.output);
     }
     let why = ExitReason(finished.status);
     Err(StepError::new(format!("\"{program}\" failed: {why} ({})", finished.output.trim()))

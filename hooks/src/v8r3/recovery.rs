@@ -180,14 +180,14 @@ fn without_synchronous(file: &[u8]) -> Vec<u8> {
     new
 }
 
-fn check_start(node: &mut Node<'_>) -> Result<Decision, StepError> {
+pub(super) fn check_start(node: &mut Node<'_>) -> Result<Decision, StepError> {
     Ok(match node.server.running()? {
         Some(_) => Decision::Skip(String::new()),
         None => Decision::Act("start up the kingbase...".into()),
     })
 }
 
-fn start(node: &mut Node<'_>) -> Result<String, StepError> {
+pub(super) fn start(node: &mut Node<'_>) -> Result<String, StepError> {
     crate::slots::finish_drops(&node.server)?;
     node.server.start(&node.config.log.with_file_name(attach::STARTED))?;
     let server = node.own_server();
@@ -204,7 +204,7 @@ fn start(node: &mut Node<'_>) -> Result<String, StepError> {
             _ => std::thread::sleep(Duration::from_millis(500)),
         }
     }
-    Ok("start up standby successful!".into())
+    Ok(if node.all_down { "start up primary successful!" } else { "start up standby successful!" }.into())
 }
 
 #[cfg(test)]

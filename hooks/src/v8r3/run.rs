@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use super::config::HaModule;
+use super::config::{HaModule, server_of};
 use super::node::{Node, Standstill, Trigger};
-use super::{attach, attempts, health, observe, primary, recovery, standstill};
+use super::{all_down, attach, attempts, health, observe, primary, recovery, standstill};
 use crate::flow::{self, FlowReport, Run, StepResult, StepState, Watch};
 use crate::recovery_log::{RecoveryLog, timestamp};
 use crate::rejoin::Rewinder;
-use crate::server::LocalServer;
 
 /// The input of [`recover`].
 #[non_exhaustive]
@@ -23,6 +22,8 @@ pub struct Request<'a> {
     pub run_dir: &'a Path,
     /// Whether the previous run was interrupted.
     pub interrupted: bool,
+    /// The path of this program on the other nodes, which are asked if all servers are down.
+    pub program: &'a str,
     /// The engine.
     pub rewinder: &'a dyn Rewinder,
     /// The log.
@@ -40,6 +41,7 @@ impl<'a> Request<'a> {
             run: Run::Real,
             run_dir: Path::new("/dev/shm"),
             interrupted: false,
+            program: "kbrecover",
             rewinder,
             log,
             watch: flow::UNWATCHED,
@@ -87,7 +89,9 @@ pub fn recover(request: &Request<'_>) -> FlowReport {
     log.line(&format!("my pid is {},officially began to perform recovery", std::process::id()));
     let mut report = part(&mut node, request, &observe::steps());
     if !is_over(&report) {
-        if node.is_primary() {
+        if node.all_down {
+            report = joined(report, part(&mut node, request, &all_down::steps()));
+        } else if node.is_primary() {
             report = joined(report, part(&mut node, request, &primary::steps()));
         } else {
             report = joined(report, part(&mut node, request, &health::steps()));
@@ -157,6 +161,9 @@ fn closing_line(node: &Node<'_>, report: &FlowReport) -> String {
         (StepState::Refused, _) => format!("{} nothing was changed on this node", timestamp()),
         (_, Some(_)) if node.run == Run::Dry => format!("{} dry run: nothing was done", timestamp()),
         (_, Some(_)) => format!("{} recovery success,exit script with success", timestamp()),
+        (_, None) if node.all_down => {
+            format!("{} all databases were down, exit script with success", timestamp())
+        }
         (_, None) => format!("{} nothing to recover, exit script with success", timestamp()),
     }
 }
@@ -171,13 +178,11 @@ fn node_of<'a>(request: &Request<'a>) -> Node<'a> {
         interrupted: request.interrupted,
         rewinder: request.rewinder,
         log: request.log,
-        server: LocalServer {
-            data: config.data.clone(),
-            programs: config.programs.clone(),
-            libraries: config.libraries.clone(),
-        },
+        server: server_of(config),
         nodes: Vec::new(),
         need: None,
+        all_down: false,
+        program: request.program,
         standstill: None,
     }
 }

@@ -5,8 +5,9 @@ use super::cluster::NodeRecord;
 use super::config::Recovery;
 use super::context::{Backoff, Context};
 use super::log::{Level, say, thread};
-use super::remote::{self, quoted};
+use super::remote;
 use crate::flow::StepError;
+use crate::remote::quoted;
 
 /// Whether the next attempt to recover a node may begin now. Reports once if none will be made.
 pub(super) fn is_due(context: &Context<'_>, node: &NodeRecord, backoff: &mut Backoff) -> bool {

@@ -7,17 +7,17 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use kbrecover_rewind::conninfo::ConninfoText;
-use walparse::{ControlFile, SegmentSize};
 
 use super::cluster::{self, NodeRecord};
 use super::config::RepmgrConf;
 use super::log::{Level, exact_time, say};
 use super::start::start_database;
-use crate::files::{self, file_error};
+use crate::files;
 use crate::flow::{
     self, Decision, FlowReport, Run, Step, StepError, StepResult, StepState, Watch, no_action,
 };
 use crate::host;
+use crate::latest_wal;
 use crate::recovery_log::RecoveryLog;
 use crate::rejoin::{RewindJob, RewindPlan, RewindResult, Rewinder};
 use crate::server::LocalServer;
@@ -210,7 +210,7 @@ fn check_timeline(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
     if rejoin.is_started {
         return Ok(Decision::Skip(String::new()));
     }
-    let ours = own_timeline(&rejoin.server)?;
+    let ours = latest_wal::timeline(&rejoin.server)?;
     let theirs = timeline_of(&rejoin.primary)?;
     if ours <= theirs || rejoin.force == Force::RewindWithoutCheck {
         return Ok(Decision::Pass(String::new()));
@@ -224,34 +224,6 @@ fn check_timeline(rejoin: &mut Rejoin<'_>) -> Result<Decision, StepError> {
         "this node's timeline is ahead of the rejoin target node's timeline (use --force-rewind --no-check-wal to rewind it)"
             .into(),
     ))
-}
-
-/// The latest timeline of which this node has WAL.
-///
-/// The control file may name an older one: a node that was promoted and failed before its first checkpoint still has
-/// the previous timeline there. Segments that are ready for archiving are ignored, because a rewind keeps them; the
-/// segment that a server was writing is never among them.
-fn own_timeline(server: &LocalServer) -> Result<u32, StepError> {
-    let control = control(server)?;
-    let path = server.data.join(control.version().wal_dir());
-    let failed = |error| file_error("read", &path, &error);
-    let mut latest = control.timeline().0;
-    for entry in std::fs::read_dir(&path).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let name = name.to_string_lossy();
-        if let Some(timeline) = timeline_of_segment(&name, control.geometry().segment_size)
-            && timeline > latest
-            && !path.join(format!("archive_status/{name}.ready")).exists()
-        {
-            latest = timeline;
-        }
-    }
-    Ok(latest)
-}
-
-/// The timeline in the name of a segment file. History files are ignored: a standby also has those of its primary.
-fn timeline_of_segment(name: &str, size: SegmentSize) -> Option<u32> {
-    size.parse_file_name(name).map(|(timeline, _)| timeline.0)
 }
 
 /// The timeline that a primary writes, taken from the name of its current WAL file: until the first checkpoint after a
@@ -450,25 +422,4 @@ fn records<'r>(rejoin: &'r Rejoin<'_>) -> Result<&'r (NodeRecord, NodeRecord), S
 /// The name of the slot from which a node receives WAL, formed as by repmgr.
 fn slot_of(conf: &RepmgrConf, own: &NodeRecord) -> String {
     if own.slot.is_empty() { format!("repmgr_slot_{}", conf.node_id) } else { own.slot.clone() }
-}
-
-fn control(server: &LocalServer) -> Result<ControlFile, StepError> {
-    let path = server.data.join(server.names().control_file);
-    let bytes = std::fs::read(&path).map_err(|error| file_error("read", &path, &error))?;
-    ControlFile::parse_as(&bytes, server.flavor())
-        .map_err(|error| StepError::new(format!("file \"{}\": {error}", path.display())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_segment_names_have_a_timeline() {
-        let size = SegmentSize::new(16 << 20).unwrap();
-        assert_eq!(timeline_of_segment("000000020000000000000001", size), Some(2));
-        for name in ["00000003.history", "000000030000000000000001.partial", "archive_status"] {
-            assert_eq!(timeline_of_segment(name, size), None, "{name}");
-        }
-    }
 }

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use kbrecover_hooks::flow::{FlowReport, Run, StepState};
 use kbrecover_hooks::guard::{Guard, GuardError};
 use kbrecover_hooks::recovery_log::{Echo, RecoveryLog};
-use kbrecover_hooks::v8r3::{HaModule, Request, Trigger, recover};
+use kbrecover_hooks::v8r3::{HaModule, Request, Trigger, node_state, recover};
 
 use super::cron::{CronAction, CronEntry, change, user_id};
 use super::engine::{Engine, log_messages};
@@ -61,6 +61,8 @@ enum Action {
     Cron(CronAction),
     /// Start the pool of this node if it is gone; replaces root's restartcluster.sh
     Pool(PoolArgs),
+    /// Show what another node asks for before it starts a cluster whose servers are all down
+    State,
 }
 
 /// Runs the command.
@@ -71,8 +73,31 @@ pub(super) fn run(args: &V8r3Args) -> ExitCode {
     };
     match &args.action {
         Some(Action::Cron(action)) => change(&screen, action, &entry(config), args.format),
+        Some(Action::State) => state(&screen, config, args.format),
         Some(Action::Pool(of_pool)) => pool::run(&screen, of_pool, config, &args.run_dir, args.format),
         None => flow(&screen, args, config),
+    }
+}
+
+/// The state of this node's data directory.
+fn state(screen: &Screen, config: &Path, format: Format) -> ExitCode {
+    let read = HaModule::read(config).map_err(|error| chain(&error));
+    match read.and_then(|config| node_state(&config).map_err(|error| error.message)) {
+        Ok(state) => {
+            screen::to_stdout(&match format {
+                // Serializing plain strings and numbers cannot fail.
+                Format::Json => serde_json::to_string(&state).unwrap_or_default() + "\n",
+                Format::Text => format!(
+                    "running {}, standby {}, unfinished rewind {}, timeline {}, position {}\n",
+                    state.running, state.standby, state.unfinished, state.timeline, state.position
+                ),
+            });
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            screen.message(Kind::Error, &message);
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -125,6 +150,8 @@ fn flow(screen: &Screen, args: &V8r3Args, config: &Path) -> ExitCode {
     request.trigger = if args.force { Trigger::Manual } else { Trigger::Cron };
     request.run = if args.dry_run { Run::Dry } else { Run::Real };
     request.run_dir = &args.run_dir;
+    let program = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
+    request.program = &program;
     request.interrupted = guard.interrupted().is_some();
     request.watch = &faults::at_step;
     let report = match guarded(&request, guard) {
