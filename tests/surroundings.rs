@@ -142,6 +142,24 @@ fn few_open_files() {
     }
 }
 
+#[test]
+fn little_address_space() {
+    let sandbox = Sandbox::new();
+    let Failover { old, new } = Failover::of_one_table(&sandbox);
+    for options in [&[][..], &["-j", "8"], &["--compare-data=on", "--verify"]] {
+        assert_refused_or_done(&old, &new, ("as", &[64 << 20, 255 << 20, 256 << 20, 1 << 30]), options, None);
+    }
+}
+
+#[test]
+fn small_stacks() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = Failover::of_one_table(&sandbox);
+    let rewind = Rewind::of(&old).from(&new, SourceKind::Server).arg("--verify");
+    limited(&["--stack=131072"], rewind, None).expect_rewound();
+    assert_follows(&mut old, &new);
+}
+
 /// What is mounted is not the rewind's, and a mount point cannot be removed.
 #[test]
 fn mount_points_that_only_the_target_has() {

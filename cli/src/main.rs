@@ -27,6 +27,7 @@ mod persona;
 
 mod owner;
 mod faults;
+mod surroundings;
 
 use command_line::{Command, Invocation, WrongUsage};
 use persona::KBRECOVER;
@@ -34,7 +35,12 @@ use role::Role;
 use screen::{Kind, Screen};
 
 fn main() -> ExitCode {
+    surroundings::save_address_space();
     signals::know_children();
+    surroundings::with_large_stack(run_program)
+}
+
+fn run_program() -> ExitCode {
     let arguments = process_list::arguments();
     if let Some(role) = arguments.first().and_then(|program| Role::of(program)) {
         // Under these names a failure of any kind, even a panic, exits with status 1.

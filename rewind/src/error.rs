@@ -7,6 +7,7 @@ use crate::apply::restore::RestoreError;
 use crate::engine::precheck::PrecheckError;
 use crate::lost::LostError;
 use crate::plan::error::PlanError;
+use crate::shown::Size;
 use crate::survey::error::SurveyError;
 use crate::target::LockError;
 
@@ -77,6 +78,14 @@ pub enum RewindError {
         #[source]
         source: io::Error,
     },
+    /// The address space is too small: memory would run out at any moment. Nothing has been changed.
+    #[error("the address space is limited to {limit}, and a run needs {needed}")]
+    AddressSpace {
+        /// The limit.
+        limit: Size,
+        /// What is needed.
+        needed: Size,
+    },
     /// Too few files can be opened. Nothing has been changed.
     #[error("only {opened} more files can be opened, and a run needs {needed}")]
     Files {
@@ -98,6 +107,9 @@ impl RewindError {
             RewindError::Thread { .. } | RewindError::Threads { .. } => Some(
                 "Raise the limit of processes (ulimit -u), or the pids limit of the container.".to_owned(),
             ),
+            RewindError::AddressSpace { .. } => {
+                Some("Raise the limit of address space (ulimit -v).".to_owned())
+            }
             RewindError::Files { .. } => Some("Raise the limit of open files (ulimit -n).".to_owned()),
             RewindError::Lock(error) => Some(error.hint()),
             RewindError::Survey(error) => error.hint(),

@@ -10,8 +10,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, Builder};
 
+use rustix::process::{Resource, getrlimit};
+
 use crate::error::RewindError;
 use crate::options::{Options, RestoreCommand, UncleanTarget};
+use crate::shown::Size;
 
 /// Something that the system limits: so many for a run, so many more for each job that shares its work, and for each connection.
 #[derive(Clone, Copy)]
@@ -31,6 +34,10 @@ const THREADS_AND_PROGRAMS: Need = Need { run: THREADS.run + 5, ..THREADS };
 /// Open files: of a run those of its directories and programs, of a job those that it reads, of a connection its socket and the file
 /// that it copies to.
 const FILES: Need = Need { run: 16, job: 2, connection: 2 };
+
+/// Bytes of address space: for the program, the stacks of threads, and what a run holds in memory. Files that cannot be mapped are
+/// read.
+const ADDRESS_SPACE: u64 = 256 << 20;
 
 /// Jobs that share the work, and connections that serve them.
 #[derive(Clone, Copy)]
@@ -66,8 +73,12 @@ impl Need {
 /// How many jobs and connections may share the work, of those that are `wanted`.
 ///
 /// # Errors
-/// There are too few threads or files for one.
+/// There are too few threads or files for one, or too little address space.
 pub(super) fn jobs(options: &Options, wanted: Jobs) -> Result<Jobs, RewindError> {
+    let limit = getrlimit(Resource::As).current;
+    if let Some(limit) = limit.filter(|limit| *limit < ADDRESS_SPACE) {
+        return Err(RewindError::AddressSpace { limit: Size(limit), needed: Size(ADDRESS_SPACE) });
+    }
     let threads = if starts_programs(options) { THREADS_AND_PROGRAMS } else { THREADS };
     let mut jobs = wanted;
     let (started, error) = start(threads.of(jobs));
