@@ -109,13 +109,16 @@ fn an_old_primary_comes_back_if_that_is_allowed() {
     assert!(run.stdout.lines().any(|line| line.starts_with("rewind ") && line.contains(" would ")), "{run}");
     // In columns, however long the name of a step is.
     let in_columns = |line: &str| {
-        let states = ["ok", "skipped", "would"];
+        let states = ["ok", "skipped", "would", "          "];
         line.get(22..23) == Some(" ")
             && states.iter().any(|state| line.get(23..).is_some_and(|rest| rest.starts_with(state)))
     };
     assert!(run.stdout.lines().all(in_columns) && run.stdout.contains("synchronous standbys"), "{run}");
     assert!(run.stdout.contains("; transactions lost by it: 1 committed, at "), "{run}");
+    assert!(run.stdout.contains(&format!("\n{:33}public.t  +1000 ~0 -0", "")), "{run}");
+    assert!(run.stdout.contains("logins                 ok        the control port of the pool"), "{run}");
     assert!(cluster.log(1).trim_end().ends_with("dry run: nothing was done"), "{}", cluster.log(1));
+    logins_are_tried(&cluster);
     before.assert_unchanged(&cluster.data(1), &run.to_string());
 
     programs_are_looked_for(&cluster, &before);
@@ -160,6 +163,24 @@ fn an_old_primary_comes_back_if_that_is_allowed() {
         cluster.column(1, "SELECT slot_name FROM pg_replication_slots ORDER BY 1"),
         ["slot_node2", "slot_node3"]
     );
+}
+
+/// A dry run tries the logins that only the last steps need.
+fn logins_are_tried(cluster: &PoolCluster) {
+    let fails = |error: &str| {
+        let run = cluster.hook(1, &["--dry-run"]);
+        assert!(run.code == 66 && run.stdout.contains("logins                 failed"), "{run}");
+        assert!(run.stdout.contains(error), "{error}: {run}");
+    };
+    let password = cluster.setting(1, "PCP_PASS");
+    cluster.set(1, "PCP_PASS", "\"d3Jvbmc=\"");
+    fails("\"pcp_node_count\" failed");
+    cluster.set(1, "PCP_PASS", &password);
+    let template = cluster.home(1).join("db/etc/recovery.done");
+    let text = std::fs::read_to_string(&template).expect("read recovery.done");
+    cluster.write(&template, &text.replace("user=postgres", "user=nobody_here"));
+    fails("role \"nobody_here\" of primary_conninfo in recovery.done cannot replicate");
+    cluster.write(&template, &text);
 }
 
 /// The programs that a recovery of node 1 needs are looked for before anything is done.

@@ -35,7 +35,7 @@ pub enum RewindPlan {
     Needed {
         /// The position of the fork, for messages.
         fork: String,
-        /// The transactions that a rewind gives up, for messages.
+        /// The transactions that a rewind gives up, for messages: a line, and more about what they have done.
         lost: String,
     },
 }

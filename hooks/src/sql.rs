@@ -150,9 +150,25 @@ impl Server {
     /// # Errors
     /// The connection fails, the server reports an error, or it does not answer in time.
     pub fn ask(&self, command: &str) -> Result<Answer, SqlError> {
+        self.ask_by(kbrecover_rewind::source::ask, command)
+    }
+
+    /// Logs in for replication, as a standby does, and disconnects.
+    ///
+    /// # Errors
+    /// The login is refused, or the server does not answer as a walsender does.
+    pub fn try_replication(&self) -> Result<(), SqlError> {
+        self.ask_by(kbrecover_rewind::source::ask_for_replication, "IDENTIFY_SYSTEM").map(drop)
+    }
+
+    fn ask_by(
+        &self,
+        ask: fn(&Conninfo, &str, Duration) -> Result<Answer, SourceError>,
+        command: &str,
+    ) -> Result<Answer, SqlError> {
         let conninfo =
             self.conninfo().map_err(|source| SqlError::Conninfo { server: self.name(), source })?;
-        kbrecover_rewind::source::ask(&conninfo, command, self.limit).map_err(|error| {
+        ask(&conninfo, command, self.limit).map_err(|error| {
             let (server, command) = (self.name(), command.to_owned());
             match error {
                 SourceError::Query { source, .. } => SqlError::Ask { server, command, source },

@@ -124,7 +124,7 @@ pub(crate) fn lost_text(lost: Option<&LostTransactions>, zone: &TimeZone) -> Str
 }
 
 /// What these transactions have done, a line for each kind of it.
-fn lost_details(lost: Option<&LostTransactions>) -> Vec<String> {
+pub(crate) fn lost_details(lost: Option<&LostTransactions>) -> Vec<String> {
     let Some(summary) = lost.and_then(|lost| lost.summary.as_ref()) else { return Vec::new() };
     let text = summary.short_text();
     // How many transactions there are, and which are undecided, is said before.

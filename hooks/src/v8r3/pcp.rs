@@ -25,7 +25,7 @@ pub(super) const DETACH: &str = "pcp_detach_node";
 pub(super) const PROMOTE: &str = "pcp_promote_node";
 
 /// Shows how many nodes the pool has, and one of them.
-const COUNT: &str = "pcp_node_count";
+pub(super) const COUNT: &str = "pcp_node_count";
 const INFO: &str = "pcp_node_info";
 
 /// Runs a PCP program of the pool for this node.
@@ -70,7 +70,9 @@ pub(super) fn call(node: &Node<'_>, program: &str, number: Option<u32>) -> Resul
         node.log.line(&format!("{} IM Node is {number}, will try [{}]", timestamp(), shown(&command)));
     }
     let run = |command: &mut Command| {
-        command::run(command, Some(Duration::from_secs(60))).map_err(|error| StepError::of(&error))
+        // What is asked is no news for the log.
+        let run = if matches!(program, COUNT | INFO) { command::run_quietly } else { command::run };
+        run(command, Some(Duration::from_secs(60))).map_err(|error| StepError::of(&error))
     };
     let mut finished = run(&mut command)?;
     for _ in 1..TRIES {

@@ -9,13 +9,14 @@ use crate::flow::{Decision, Run, Step, StepError, no_action};
 use crate::recovery_log::timestamp;
 use crate::rejoin::{RewindJob, RewindPlan, RewindResult};
 
-pub(super) fn steps<'a>() -> [Step<Node<'a>>; 14] {
+pub(super) fn steps<'a>() -> [Step<Node<'a>>; 15] {
     [
         Step::new(attempts::STEP, attempts::check, no_action),
         Step::new("permission", refuse::check_permission, no_action),
         Step::new("programs", refuse::check_programs, no_action),
         Step::new("templates", refuse::check_template, no_action),
         Step::new("primary", refuse::check_primary, no_action),
+        Step::new("logins", refuse::check_logins, no_action),
         Step::new("record of slots", slots::check_record, no_action),
         Step::new("detach", check_detach, detach),
         Step::new("stop", check_stop, stop),

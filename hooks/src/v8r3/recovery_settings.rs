@@ -125,7 +125,10 @@ pub(super) fn primary_conninfo(settings: &[Setting]) -> Result<Option<ConninfoTe
 }
 
 /// The template's `primary_conninfo` with the address of the new primary.
-fn conninfo_to_primary(node: &Node<'_>, template: &[Setting]) -> Result<Option<ConninfoText>, StepError> {
+pub(super) fn conninfo_to_primary(
+    node: &Node<'_>,
+    template: &[Setting],
+) -> Result<Option<ConninfoText>, StepError> {
     let (Some(mut conninfo), Some(primary)) = (primary_conninfo(template)?, node.primary()) else {
         return Ok(None);
     };

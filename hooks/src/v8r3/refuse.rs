@@ -3,7 +3,7 @@
 use super::node::{Need, Node, Trigger};
 use super::pcp;
 use super::recovery_settings::{self, TEMPLATE, primary_conninfo};
-use crate::flow::{Decision, StepError};
+use crate::flow::{Decision, Run, StepError};
 use crate::sql::{Server, literal};
 use crate::{files, programs};
 
@@ -70,6 +70,28 @@ pub(super) fn check_primary(node: &mut Node<'_>) -> Result<Decision, StepError> 
         )));
     }
     Ok(primary_is_own(node)?.map_or(Decision::Pass(String::new()), Decision::Refuse))
+}
+
+/// In a dry run: the logins that only the last steps need, at the pool's control port and for replication at the primary. A
+/// run does not give up because of them: a standby that is started is better than none.
+pub(super) fn check_logins(node: &mut Node<'_>) -> Result<Decision, StepError> {
+    if node.run == Run::Real {
+        return Ok(Decision::Skip(String::new()));
+    }
+    pcp::call(node, pcp::COUNT, None)?;
+    let template = recovery_settings::template(node)?.unwrap_or_default();
+    if let Some(conninfo) = recovery_settings::conninfo_to_primary(node, &template)? {
+        let role = conninfo.get("user").unwrap_or_default().to_owned();
+        let (prefixes, limit) = (node.server.prefixes(), node.config.connect_timeout);
+        let primary = Server { conninfo, prefixes, limit };
+        primary.try_replication().map_err(|error| {
+            let why = StepError::of(&error).message;
+            StepError::new(format!("role \"{role}\" of primary_conninfo in {TEMPLATE} cannot replicate: {why}")).hint(
+                "The role needs the attribute REPLICATION, and pg_hba.conf of the primary a line for it and the database \"replication\".",
+            )
+        })?;
+    }
+    Ok(Decision::Pass("the control port of the pool and the primary's replication answer".into()))
 }
 
 /// Refuses a node that is itself the primary, known to the pool by another address.

@@ -27,4 +27,4 @@ pub use seam::{
 pub use server::ServerSource;
 pub use server::error::{ConnectProblem, ServerError};
 pub use server::grants::grants;
-pub use server::question::{Answer, ask};
+pub use server::question::{Answer, ask, ask_for_replication};

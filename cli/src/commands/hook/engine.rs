@@ -50,7 +50,10 @@ impl Rewinder for Engine {
         let Outcome::Planned(report) = &outcome else { return Ok(RewindPlan::NotNeeded) };
         let fork =
             report.divergence.map_or_else(|| "an unknown position".to_owned(), |fork| fork.lsn.to_string());
-        Ok(RewindPlan::Needed { fork, lost: report::lost_text(report.lost.as_ref(), &TimeZone::system()) })
+        let lost = report.lost.as_ref();
+        let mut lines = vec![report::lost_text(lost, &TimeZone::system())];
+        lines.extend(report::lost_details(lost));
+        Ok(RewindPlan::Needed { fork, lost: lines.join("\n") })
     }
 
     fn rewind(&self, job: &RewindJob) -> Result<RewindResult, RewindFailed> {

@@ -45,6 +45,7 @@ pub(super) fn text(report: &FlowReport) -> String {
             StepState::Skipped if step.text.is_empty() => "nothing to do",
             _ => &step.text,
         };
+        let text = text.replace('\n', &format!("\n{:33}", ""));
         format!("{:<22} {:<9} {text}", step.name, step.state.name()).trim_end().to_owned() + "\n"
     };
     report.steps.iter().map(line).collect()

@@ -42,10 +42,33 @@ impl Answer {
 /// # Errors
 /// No connection, no answer in time, or an error of the server.
 pub fn ask(conninfo: &Conninfo, command: &str, limit: Duration) -> Result<Answer, SourceError> {
+    ask_as(Login::Session, conninfo, command, limit)
+}
+
+/// The same over a physical replication connection, as a standby has it, with a command of the replication protocol.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_for_replication(
+    conninfo: &Conninfo,
+    command: &str,
+    limit: Duration,
+) -> Result<Answer, SourceError> {
+    ask_as(Login::Replication, conninfo, command, limit)
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy)]
+enum Login {
+    Session,
+    Replication,
+}
+
+fn ask_as(login: Login, conninfo: &Conninfo, command: &str, limit: Duration) -> Result<Answer, SourceError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| SourceError::Runtime { source })?;
     runtime.block_on(async {
-        let (client, driver) = connect(conninfo).await?;
+        let (client, driver) = connect(login, conninfo).await?;
         let driver = tokio::spawn(driver);
         let answered = tokio::time::timeout(limit, tell(&client, command)).await;
         driver.abort();
@@ -73,10 +96,10 @@ async fn tell(client: &Client, command: &str) -> Result<Answer, SourceError> {
     Ok(answer)
 }
 
-async fn connect(conninfo: &Conninfo) -> Result<Dialled, SourceError> {
+async fn connect(login: Login, conninfo: &Conninfo) -> Result<Dialled, SourceError> {
     let mut failures = Vec::new();
     for candidate in conninfo.candidates() {
-        match connect_to(conninfo, candidate).await {
+        match connect_to(login, conninfo, candidate).await {
             Ok(dialled) => return Ok(dialled),
             Err(errors) => {
                 let goes_on = errors.last().is_some_and(is_for_the_next);
@@ -91,10 +114,19 @@ async fn connect(conninfo: &Conninfo) -> Result<Dialled, SourceError> {
 }
 
 /// Connects to the first address of a host that accepts connections.
-async fn connect_to(conninfo: &Conninfo, candidate: &Candidate) -> Result<Dialled, Vec<SourceError>> {
+async fn connect_to(
+    login: Login,
+    conninfo: &Conninfo,
+    candidate: &Candidate,
+) -> Result<Dialled, Vec<SourceError>> {
     let mut failures = Vec::new();
     for (server, dial) in addresses(conninfo, candidate).await.map_err(|error| vec![error])? {
-        let dialling = dial.connect(dial.config());
+        let dialling = async {
+            match login {
+                Login::Session => dial.connect(dial.config()).await,
+                Login::Replication => dial.connect_for_replication().await,
+            }
+        };
         let dialled = match conninfo.connect_timeout() {
             None => dialling.await,
             Some(limit) => match tokio::time::timeout(limit, dialling).await {
