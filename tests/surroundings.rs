@@ -160,6 +160,22 @@ fn small_stacks() {
     assert_follows(&mut old, &new);
 }
 
+/// Kubernetes volumes have it: what is made in such a directory belongs to the directory's group.
+#[test]
+fn setgid_directories() {
+    let sandbox = Sandbox::new();
+    let Failover { mut old, new } = Failover::of_one_table(&sandbox);
+    run(Command::new("find").arg(&old.data).args(["-type", "d", "-exec", "chmod", "g+s", "{}", "+"]));
+    new.sql("CREATE DATABASE made_later");
+    Rewind::of(&old).from(&new, SourceKind::Server).run().expect_rewound();
+    let mode = |path: &Path| {
+        let permissions = path.metadata().expect("stat").permissions();
+        std::os::unix::fs::PermissionsExt::mode(&permissions) & 0o7777
+    };
+    assert_eq!(mode(&old.data), 0o2700);
+    assert_follows(&mut old, &new);
+}
+
 /// What is mounted is not the rewind's, and a mount point cannot be removed.
 #[test]
 fn mount_points_that_only_the_target_has() {
