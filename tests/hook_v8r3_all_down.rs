@@ -111,6 +111,18 @@ fn what_speaks_against_it(cluster: &PoolCluster) {
     cluster.write(&promoted, "");
     refused(cluster, 1, 1, "127.0.0.2 has timeline 2, and this node has only timeline 1");
     std::fs::remove_file(&promoted).expect("remove the segment");
+    // The same, and this node as well, each from another position.
+    let history = |node: usize| cluster.data(node).join("pg_wal/00000002.history");
+    for node in [1, 2] {
+        cluster.write(&cluster.data(node).join("pg_wal/000000020000000000000001"), "");
+        cluster.write(&history(node), &format!("1\t0/170000{node}8\tno recovery target specified\n"));
+    }
+    refused(cluster, 1, 1, "127.0.0.2 has another timeline 2 than this node");
+    for node in [1, 2] {
+        std::fs::remove_file(history(node)).expect("remove the history");
+        let segment = cluster.data(node).join("pg_wal/000000020000000000000001");
+        std::fs::remove_file(segment).expect("remove the segment");
+    }
 
     // A standby has WAL that this node has lost.
     let data = cluster.data(2);

@@ -312,7 +312,7 @@ fn wal_that_cannot_be_copied_ends_the_copy() {
     failover.old.kill();
     let mut target = failover.old.copy("target");
     let rewind = || Rewind::of(&target).from(&failover.new, SourceKind::Server);
-    let run = rewind().args(["--max-rate", "1M"]).start();
+    let run = rewind().args(["--max-rate", "1M", "--replay-from", "newest"]).start();
     let begun = Instant::now();
     while !is_marked(&target) {
         assert!(begun.elapsed() < Duration::from_secs(120), "the copy does not begin");

@@ -44,17 +44,7 @@ pub(crate) fn timeline(server: &LocalServer) -> Result<u32, StepError> {
 pub(crate) fn end(server: &LocalServer) -> Result<Lsn, StepError> {
     let mut control = control(server)?;
     let directory = server.data.join(control.version().wal_dir());
-    let timeline = TimelineId(timeline(server)?);
-    let history = match timeline.0 {
-        1 => TimelineHistory::of_first(timeline),
-        _ => {
-            let path = directory.join(timeline.history_file_name());
-            let text = files::read_bytes(&path)?
-                .ok_or_else(|| StepError::new(format!("file \"{}\" is missing", path.display())))?;
-            TimelineHistory::parse(timeline, &text)
-                .map_err(|error| StepError::new(format!("file \"{}\": {error}", path.display())))?
-        }
-    };
+    let history = history(server, timeline(server)?)?;
     let size = control.geometry().segment_size;
     let wal = WalDir::new(&directory, history, size);
     let start = control.checkpoint_lsn();
@@ -77,6 +67,20 @@ pub(crate) fn end(server: &LocalServer) -> Result<Lsn, StepError> {
             }
         }
     }
+}
+
+/// The history of a timeline of which a data directory has WAL.
+pub(crate) fn history(server: &LocalServer, timeline: u32) -> Result<TimelineHistory, StepError> {
+    let timeline = TimelineId(timeline);
+    if timeline.0 == 1 {
+        return Ok(TimelineHistory::of_first(timeline));
+    }
+    let directory = server.data.join(control(server)?.version().wal_dir());
+    let path = directory.join(timeline.history_file_name());
+    let text = files::read_bytes(&path)?
+        .ok_or_else(|| StepError::new(format!("file \"{}\" is missing", path.display())))?;
+    TimelineHistory::parse(timeline, &text)
+        .map_err(|error| StepError::new(format!("file \"{}\": {error}", path.display())))
 }
 
 /// The timeline in the name of a segment file. History files are ignored: a standby also has those of its primary.

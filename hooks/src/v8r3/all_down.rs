@@ -85,6 +85,11 @@ fn reason_not_to_start(
             "{host} has timeline {}, and this node has only timeline {}: another node was promoted after this one, do nothing and exit",
             other.timeline, own.timeline
         ))
+    } else if other.timeline == own.timeline && other.history != own.history {
+        Some(format!(
+            "{host} has another timeline {} than this node: two nodes were promoted at different points, do nothing and exit",
+            other.timeline
+        ))
     } else if own.running || other.timeline < own.timeline {
         None
     } else {

@@ -1,7 +1,7 @@
 //! The state of a node as its files tell it, which another node asks for before it starts a cluster whose servers are all down.
 
 use serde::{Deserialize, Serialize};
-use walparse::Lsn;
+use walparse::{Lsn, TimelineEntry};
 
 use super::config::{HaModule, server_of};
 use crate::flow::StepError;
@@ -21,6 +21,9 @@ pub struct NodeState {
     pub system_identifier: String,
     /// The latest timeline of which it has WAL.
     pub timeline: u32,
+    /// Where this timeline comes from: each timeline with the position at which it began; empty if the history is not known.
+    #[serde(default)]
+    pub history: Vec<String>,
     /// The position that its data have certainly come to: its latest checkpoint, or its minimum recovery point.
     pub position: String,
 }
@@ -40,12 +43,21 @@ pub fn node_state(config: &HaModule) -> Result<NodeState, StepError> {
     let server = server_of(config);
     let control = latest_wal::control(&server)?;
     let recovered = control.min_recovery_point_timeline().0;
+    let timeline = latest_wal::timeline(&server)?.max(recovered);
+    let history = latest_wal::history(&server, timeline).map_or_else(
+        |_| Vec::new(),
+        |history| {
+            let shown = |entry: &TimelineEntry| format!("{} from {}", entry.timeline, entry.begin);
+            history.entries().iter().map(shown).collect()
+        },
+    );
     Ok(NodeState {
         running: server.running()?.is_some(),
         standby: server.is_standby()?,
         unfinished: files::is_half_rewound(&server.data)?,
         system_identifier: control.system_identifier().to_string(),
-        timeline: latest_wal::timeline(&server)?.max(recovered),
+        timeline,
+        history,
         position: control.checkpoint_lsn().max(control.min_recovery_point()).to_string(),
     })
 }

@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 pub use config::PoolModule;
 
@@ -147,9 +148,9 @@ fn check_leftovers(pool: &mut Pool<'_>) -> Result<Decision, StepError> {
     }
     let left = leftovers(pool.config)?;
     for socket in left.iter().filter(|path| pool.config.sockets.contains(path)) {
-        if UnixStream::connect(socket).is_ok() {
+        if !is_abandoned(socket) {
             return Ok(Decision::Refuse(format!(
-                "{} does not run, but a process accepts connections on \"{}\": nothing is removed, and no pool is started",
+                "{} does not run, but a process accepts connections on \"{}\", or it may: nothing is removed, and no pool is started",
                 pool.config.program.display(),
                 socket.display()
             )));
@@ -160,6 +161,17 @@ fn check_leftovers(pool: &mut Pool<'_>) -> Result<Decision, StepError> {
         true => Decision::Skip(String::new()),
         false => Decision::Act(format!("remove {}", shown.join(", "))),
     })
+}
+
+/// Whether certainly no process accepts connections on a socket. Does not wait: a process that is slow to accept is one.
+fn is_abandoned(socket: &Path) -> bool {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let tried = || {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let own = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        connect(&own, &SocketAddrUnix::new(socket)?)
+    };
+    matches!(tried(), Err(Errno::CONNREFUSED | Errno::NOENT))
 }
 
 fn remove_leftovers(pool: &mut Pool<'_>) -> Result<String, StepError> {
