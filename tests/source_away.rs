@@ -309,6 +309,8 @@ fn wal_that_cannot_be_copied_ends_the_copy() {
         server.sql("CREATE TABLE filled AS SELECT repeat('x', 1000) FROM generate_series(1, 20000)");
     };
     let mut failover = Failover::new(&sandbox, |_| {}, fill, fill);
+    // Replay starts here, so no WAL is complete before the data is copied.
+    failover.new.sql("CHECKPOINT");
     failover.old.kill();
     let mut target = failover.old.copy("target");
     let rewind = || Rewind::of(&target).from(&failover.new, SourceKind::Server);
